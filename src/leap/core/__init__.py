@@ -1,0 +1,22 @@
+"""The vocabulary of leap: frozen records, pure data. Imports nothing else of leap and does no I/O."""
+
+from leap.core.correction import Correction, Rejection
+from leap.core.episode import Actor, Episode, Step, StopReason
+from leap.core.history import Decision, History, Observation
+from leap.core.keys import content_key
+from leap.core.task import PrivilegedState, Task
+
+__all__ = [
+    "Actor",
+    "Correction",
+    "Decision",
+    "Episode",
+    "History",
+    "Observation",
+    "PrivilegedState",
+    "Rejection",
+    "Step",
+    "StopReason",
+    "Task",
+    "content_key",
+]

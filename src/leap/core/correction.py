@@ -1,0 +1,60 @@
+"""What a teacher makes of a student's step."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import cached_property
+
+from leap.core.keys import content_key
+from leap.core.record import Record
+
+
+class Rejection(StrEnum):
+    """Why a correction may not train."""
+
+    NOT_ADMISSIBLE = "not_admissible"
+    """The corrected action cannot be taken at that step."""
+    EMPTY = "empty"
+    """There is no action, or no reason where one is asked for."""
+    LEAK = "leak"
+    """The reason names what the student has not seen, and the recipe asks for such reasons to be dropped."""
+    HOPELESS = "hopeless"
+    """Nothing can succeed any more from this state, so no action is better than another."""
+    TEACHER_ERROR = "teacher_error"
+    """The teacher gave no usable answer."""
+
+
+class Correction(Record):
+    """For one step of one episode: what the teacher would have thought and done there (paper: r~_t, a~_t).
+
+    Attributes:
+        episode: Key of the student's episode.
+        t: Index of the step in it.
+        reason: Corrected reason.
+        action: Corrected action.
+        teacher: Name of the teacher.
+        privilege: Privilege level, 0..100.
+        rejected: None when kept; otherwise why it does not train.
+        leaked: Entities that the reason names and the student's history does not.
+        plan_length: Actions left on an optimal plan from this state; None where nothing can succeed any more.
+    """
+
+    episode: str
+    t: int
+    reason: str
+    action: str
+    teacher: str
+    privilege: int
+    rejected: Rejection | None = None
+    leaked: tuple[str, ...] = ()
+    plan_length: int | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the correction may train."""
+        return self.rejected is None
+
+    @cached_property
+    def key(self) -> str:
+        """Content key of the piece of work: which step, taught by whom, at which privilege."""
+        return content_key("correction", self.episode, self.t, self.teacher, self.privilege)

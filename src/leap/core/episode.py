@@ -1,0 +1,120 @@
+"""What happened: a student's (or an expert's) way through one task."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import cached_property
+
+from pydantic import Field
+
+from leap.core.history import History, Observation
+from leap.core.keys import content_key
+from leap.core.record import Record
+from leap.core.task import Task
+
+
+class StopReason(StrEnum):
+    """Why an episode ended."""
+
+    SUCCESS = "success"
+    """The task was solved."""
+    ENDED = "ended"
+    """The environment ended it short of success (a purchase with partial credit, a wrong submission)."""
+    HORIZON = "horizon"
+    """The allowed number of actions was used up."""
+    MODEL_ERROR = "model_error"
+    """The policy's model failed after all retries; the episode scores what it had reached."""
+
+
+class Actor(Record):
+    """Who acted in an episode.
+
+    Attributes:
+        name: "student", "expert", "teacher", or a model's name.
+        checkpoint: Content key of the student's weights; empty for programmatic actors.
+        iteration: i of pi_i; -1 for actors outside the loop.
+    """
+
+    name: str
+    checkpoint: str = ""
+    iteration: int = -1
+
+
+class Step(Record):
+    """One turn: what was seen, what was thought and done, what it cost.
+
+    Attributes:
+        observation: o_t, shown before the action, with its admissible actions.
+        reason: r_t; empty where none was given or none could be read.
+        action: a_t as sent to the environment.
+        completion: The model's text as generated, before parsing; empty for programmatic actors.
+        parsed: Whether an action could be read from the completion.
+        reward: The environment's reward for the action.
+        prompt_tokens: Tokens of the prompt, cached prefix included.
+        completion_tokens: Tokens generated.
+    """
+
+    observation: Observation
+    reason: str = ""
+    action: str
+    completion: str = ""
+    parsed: bool = True
+    reward: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Episode(Record):
+    """A task's steps and how it ended (the paper's trajectory).
+
+    Attributes:
+        task: The task.
+        actor: Who acted.
+        seed: Seed of the actor's sampling in this episode.
+        horizon: Largest number of actions allowed.
+        steps: In order; may be shorter than the horizon.
+        final: What the environment showed after the last action.
+        score: The environment's own score, in [0, 1] for the environments that ship.
+        success: Whether the task was solved.
+        stop: Why it ended.
+        seconds: Wall-clock time the episode was under way, in seconds (batched episodes overlap).
+        error: The model's error where `stop` is MODEL_ERROR.
+        versions: What produced it: leap's version and the environment's engine and dialect.
+    """
+
+    task: Task
+    actor: Actor
+    seed: int = 0
+    horizon: int
+    steps: tuple[Step, ...]
+    final: Observation
+    score: float
+    success: bool
+    stop: StopReason
+    seconds: float = 0.0
+    error: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """Content key of the piece of work: which task, who acts, with which seed, up to which horizon."""
+        return episode_key(self.task, self.actor, seed=self.seed, horizon=self.horizon)
+
+    @property
+    def actions(self) -> int:
+        """Number of actions as the field counts them: a failure counts as the whole horizon."""
+        return len(self.steps) if self.success else self.horizon
+
+    def history(self, t: int) -> History:
+        """h_t, from the logged observations and the original actions (0 <= t <= len(steps))."""
+        seen = [step.observation for step in self.steps[: t + 1]]
+        if t == len(self.steps):
+            seen.append(self.final)
+        return History(
+            task=self.task, observations=tuple(seen), actions=tuple(step.action for step in self.steps[:t])
+        )
+
+
+def episode_key(task: Task, actor: Actor, *, seed: int, horizon: int) -> str:
+    """The key an episode will have once it is played; lets a rollout see what is already on file."""
+    return content_key("episode", task.key, actor.name, actor.checkpoint, actor.iteration, seed, horizon)
