@@ -101,7 +101,7 @@ class GeneratorConfig(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> GeneratorConfig:
         if self.receptacles and self.receptacles[1] < 6:
-            raise ValueError("receptacles: a room of fewer than 6 cannot hold what the tasks need; raise the upper bound")
+            raise ValueError("receptacles: fewer than 6 cannot hold what the tasks need; raise the upper bound")
         known = {scene for scenes in SCENES.values() for scene in scenes}
         if strange := sorted(set(self.test_scenes) - known):
             raise ValueError(f"test_scenes: {strange} are no scenes; rooms are 1-30, 201-230, 301-330 and 401-430")

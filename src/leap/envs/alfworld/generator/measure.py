@@ -167,9 +167,9 @@ def _fit_shared(games: Sequence[GameFacts]) -> list[Any]:
 def _fit_things(games: Sequence[GameFacts], contain: dict[str, set[str]]) -> dict[str, Any]:
     """For each type of thing that can be taken, or lies in a receptacle: how many, and where.
 
-    A type belongs to a room or it does not: `present` is the share of games whose scene ever shows the type, `counts` the
-    histogram within those. `places` are choice weights (Luce): a thing goes to a type of place with probability weight /
-    sum of the weights of the types this room has. They are fitted by Hunter's minorize-maximize steps (2004,
+    A type belongs to a room or it does not: `present` is the share of games whose scene ever shows the type, `counts`
+    the histogram within those. `places` are choice weights (Luce): a thing goes to a type of place with probability
+    weight / sum of the weights of the types this room has. They are fitted by Hunter's minorize-maximize steps (2004,
     doi:10.1214/aos/1079120141), because plain shares would punish a place for being absent from most rooms.
     """
     seen: dict[str, set[int]] = defaultdict(set)
@@ -218,7 +218,7 @@ def _main_places(places: Iterable[str], kinds: dict[str, str]) -> list[str]:
 
 def _luce(rows: Sequence[tuple[str, frozenset[str]]], possible: set[str]) -> dict[str, float]:
     wins = Counter(place for place, _ in rows)
-    weight = {place: 1.0 for place in wins}
+    weight = dict.fromkeys(wins, 1.0)
     exposures = Counter(choices for _, choices in rows)
     for _ in range(100):
         fitted = {}
@@ -267,6 +267,14 @@ def _fit_cooled(games: Sequence[GameFacts]) -> float:
     return round(cooled / lying, 4) if lying else 0.0
 
 
+def dump(table: Any, depth: int = 4) -> str:
+    """JSON with a line for each row: indented down to a depth, then compact."""
+    if not isinstance(table, dict) or not table or depth == 0:
+        return json.dumps(table, sort_keys=True)
+    pad = " " * (5 - depth)
+    rows = (f"{pad}{json.dumps(key)}: {dump(value, depth - 1)}" for key, value in sorted(table.items()))
+    return "{\n" + ",\n".join(rows) + f"\n{pad[:-1]}}}"
+
+
 if __name__ == "__main__":
-    json.dump(fit_tables(read_games(Path(sys.argv[1]))), sys.stdout, indent=1, sort_keys=True)
-    sys.stdout.write("\n")
+    sys.stdout.write(dump(fit_tables(read_games(Path(sys.argv[1])))) + "\n")

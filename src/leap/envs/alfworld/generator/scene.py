@@ -109,7 +109,8 @@ class IdMaker:
 
     def place(self, kind: str) -> str:
         """An id for a receptacle or a thing. Basins carry their type at the end, as ALFWorld's namer wants it."""
-        while (at := tuple(int(self._rng.random() * span) - low for span, low in _BOX)) in self._used:
+        random = self._rng.random
+        while (at := (int(random() * 800) - 400, int(random() * 250), int(random() * 800) - 400)) in self._used:
             pass
         self._used.add(at)
         name = _BASINS.get(kind, kind)
@@ -119,9 +120,6 @@ class IdMaker:
         """An id for a place to stand at."""
         x, y = int(self._rng.random() * 21) - 10, int(self._rng.random() * 21) - 10
         return f"loc_bar_{_signed(x)}_bar_{_signed(y)}_bar_{index % 4}_bar_{index}"
-
-
-_BOX = ((800, 400), (250, 0), (800, 400))
 
 
 def _coordinate(hundredths: int) -> str:
@@ -135,7 +133,7 @@ def _signed(number: int) -> str:
 
 def _draw(rng: random.Random, weights: Mapping[str, float]) -> str:
     """One key of a weight table."""
-    at = rng.random() * sum(weights.values())
+    at, key = rng.random() * sum(weights.values()), ""
     for key, weight in weights.items():
         at -= weight
         if at < 0:
@@ -146,12 +144,12 @@ def _draw(rng: random.Random, weights: Mapping[str, float]) -> str:
 def _quantile(counts: Mapping[str, int], at: float) -> int:
     """The number at a quantile of a histogram."""
     at *= sum(counts.values())
-    number = 0
-    for number, games in sorted((int(n), g) for n, g in counts.items()):
-        at -= games
+    numbers = sorted(int(number) for number in counts)
+    for number in numbers:
+        at -= counts[str(number)]
         if at < 0:
-            break
-    return number
+            return number
+    return numbers[-1]
 
 
 @lru_cache(maxsize=512)
@@ -165,7 +163,8 @@ def fixed_room(seed: int, scene: int, config_size: tuple[int, int] | None, share
 def fresh_room(rng: random.Random, scene: int, size: tuple[int, int] | None, shared: bool) -> Room:
     """A variant of a kind of room that no other game has."""
     room = tables().rooms[room_kind(scene)]
-    return _draw_room(scene, {what: rng.random() for what in (*room["receptacles"], *room["things"])}, rng, size, shared)
+    at = {what: rng.random() for what in (*room["receptacles"], *room["things"])}
+    return _draw_room(scene, at, rng, size, shared)
 
 
 @lru_cache(maxsize=16)
@@ -255,7 +254,6 @@ def draw_scene(config: GeneratorConfig, split: str, rng: random.Random, index: i
     """Draws a game. It may still be unsolvable or solved already; the caller asks the planner and draws again."""
     task_type, kind = _draw_task(config, split, rng, index)
     scenes = config.scenes(split, kind)
-    room = None
     # Not each room can host each task (a bedroom without a lamp): look at several before giving up.
     for scene in rng.sample(scenes, len(scenes)) * (20 if split in config.layout_per_game else 1):
         if split in config.layout_per_game:
@@ -266,7 +264,7 @@ def draw_scene(config: GeneratorConfig, split: str, rng: random.Random, index: i
             break
     else:
         raise GeneratorError(
-            f"no {kind} of split {split!r} can host {task_type}: allow more receptacles, more test scenes or other tasks"
+            f"no {kind} of split {split!r} can host {task_type}; allow more receptacles, scenes or other tasks"
         )
     target = _draw(rng, {thing: sum(places.values()) for thing, places in goals.items()})
     destination = _draw(rng, goals[target])
@@ -286,7 +284,7 @@ def _draw_task(config: GeneratorConfig, split: str, rng: random.Random, index: i
     }
     pairs = {pair: games for pair, games in pairs.items() if games}
     if not pairs:
-        raise GeneratorError(f"split {split!r}: none of the rooms {', '.join(config.rooms)} hosts any of the task types")
+        raise GeneratorError(f"split {split!r}: no {' or '.join(config.rooms)} hosts any of the task types")
     if config.balanced:
         tasks = [task for task in config.task_types if any(pair[0] == task for pair in pairs)]
         task = tasks[index % len(tasks)]
@@ -429,6 +427,6 @@ def _nest(rng: random.Random, things: Sequence[Thing], rate: float) -> None:
         return
     vessel = rng.choice(vessels)
     beside = [t for t in things if t is not vessel and len(t.places) == 1 and t.places == vessel.places[:1]]
-    beside = [t for t in beside if tables().rooms and not tables().is_a(t.kind, "isReceptacleObject")]
+    beside = [t for t in beside if not tables().is_a(t.kind, "isReceptacleObject")]
     if beside:
         rng.choice(beside).inside = vessel.id

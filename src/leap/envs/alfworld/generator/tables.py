@@ -98,4 +98,4 @@ class Tables:
 @cache
 def tables() -> Tables:
     """The shipped table, read once."""
-    return Tables(json.loads(files(__package__).joinpath("tables.json").read_text(encoding="utf-8")))
+    return Tables(json.loads(files("leap.envs.alfworld.generator").joinpath("tables.json").read_text(encoding="utf-8")))

@@ -1,8 +1,8 @@
 """Turns a drawn game into the official files: PDDL domain, problem, text grammar, `traj_data.json`.
 
-Domain and grammar are compact equivalents of ALFWorld's `alfred.pddl` and `alfred.twl2` (MIT), stated as our own tables:
-the same predicates, commands and texts, without costs and without the actions that the text games never allow. The test
-suite plays generated games in the real engine to show that texts and commands are the same.
+Domain and grammar are compact equivalents of ALFWorld's `alfred.pddl` and `alfred.twl2` (MIT), stated as our own
+tables: the same predicates, commands and texts, without costs and without the actions that text games never allow. The
+test suite plays generated games in the real engine to show that texts and commands are the same.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ _PREDICATES = (
     "holdsAny ?a - agent",
     *(
         f"{name} ?o - object"
-        for name in "pickupable cleanable heatable coolable toggleable sliceable".split()
-        + "isClean isHot isCool isToggled isSliced".split()
+        for name in (
+            *("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable"),
+            *("isClean", "isHot", "isCool", "isToggled", "isSliced"),
+        )
     ),
 )
 _WITH = "?a - agent ?l - location ?r - receptacle"
