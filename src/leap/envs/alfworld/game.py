@@ -33,8 +33,8 @@ _TASK_PREFIX = "Your task is to: "
 _DIALECTS: dict[str, Dialect] = {"put {o} in/on {r}": "put", "move {o} to {r}": "move"}
 _TREATMENTS: dict[str, GoalKind] = {"isclean": "clean", "ishot": "heat", "iscool": "cool"}
 _GOAL_WORDS = frozenset(
-    "exists and not = objecttype receptacletype inreceptacle holds istoggled toggleable receptacleatlocation atlocation"
-    " cleanable heatable coolable isclean ishot iscool".split()
+    {"exists", "and", "not", "=", "objecttype", "receptacletype", "inreceptacle", "holds", "atlocation", "istoggled"}
+    | {"receptacleatlocation", "toggleable", "cleanable", "heatable", "coolable", "isclean", "ishot", "iscool"}
 )
 APPLIANCES: Mapping[str, str] = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
 
@@ -151,17 +151,16 @@ class Game:
         """Whether the goal holds."""
         kind, objects, targets, _, _ = self.goal
         if kind == "look":
-            here = (o for r, o in ((r, o) for r, inside in state.contents.items() for o in inside) if self._at(r, state))
-            return state.holding in objects and any(o in targets and o in state.toggled for o in here)
+            return state.holding in objects and any(
+                lamp in state.toggled and any(self.location.get(r) == state.location for r in state.where(lamp))
+                for lamp in targets
+            )
         if kind == "two":
             return any(sum(o in objects for o in state.contents.get(r, ())) >= 2 for r in targets)
         treated = state.clean if kind == "clean" else state.hot if kind == "heat" else state.cool
         return any(
             o in objects and (kind == "place" or o in treated) for r in targets for o in state.contents.get(r, ())
         )
-
-    def _at(self, receptacle: str, state: State) -> bool:
-        return self.location.get(receptacle) == state.location
 
 
 def load_game(path: str | Path) -> Game:
@@ -199,7 +198,7 @@ def read_game_file(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise GameError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights.") from error
+        raise GameError(f"{path}: cannot be read ({error.strerror or error}); check its rights.") from error
     except ValueError as error:
         raise GameError(f"{path}: damaged game file ({error}); unpack or generate it again.") from error
     if not isinstance(data, dict):
@@ -226,13 +225,14 @@ def parse_game(data: Mapping[str, Any], path: str = "<memory>") -> Game:
     for predicate, arguments in _FACT.findall(problem[init_at:goal_at]):
         facts[predicate].append(tuple(arguments.split()))
     if not facts["receptacletype"] or len(facts["atlocation"]) != 1 or facts["holds"]:
-        raise GameError(f"{path}: not an ALFWorld game (a room with receptacles and one free-handed agent is expected).")
+        raise GameError(f"{path}: not an ALFWorld game (expected: a room with receptacles, one agent with free hands).")
     try:
         return _build(path, domain, grammar, problem[goal_at:].partition("(:metric")[0], facts)
     except (IndexError, KeyError, ValueError) as error:
         if isinstance(error, GameError):
             raise
-        raise GameError(f"{path}: damaged game ({type(error).__name__}: {error}); unpack or generate it again.") from error
+        what = f"{type(error).__name__}: {error}"
+        raise GameError(f"{path}: damaged game ({what}); unpack or generate it again.") from error
 
 
 def human_names(ids: Iterable[str]) -> dict[str, str]:
@@ -296,9 +296,7 @@ def _build(path: str, domain: str, grammar: str, goal: str, facts: Mapping[str, 
         receptacles=tuple(contents),
         location={r: location[r] for r in contents if r in location},
         types=types,
-        can_contain=frozenset(
-            (r.removesuffix("type"), o.removesuffix("type")) for r, o in facts.get("cancontain", ())
-        ),
+        can_contain=frozenset((r.removesuffix("type"), o.removesuffix("type")) for r, o in facts.get("cancontain", ())),
         openable=one("openable"),
         pickupable=one("pickupable"),
         cleanable=one("cleanable"),
@@ -336,8 +334,8 @@ def _dialect(path: str, grammar: str) -> Dialect:
     dialect = _DIALECTS.get(match.group(1)) if match else None
     if dialect is None or ("{lend.name}" in grammar) != (dialect == "put"):
         raise GameError(
-            f"{path}: its grammar is neither of ALFWorld 2.1.1 (put ... in/on ...) nor of 2.1.2 and later (move ... to ...);"
-            " play it with the textworld engine."
+            f"{path}: its grammar is neither that of ALFWorld 2.1.1 (put ... in/on ...) nor that of 2.1.2 and later "
+            "(move ... to ...); play it with the textworld engine."
         )
     return dialect
 

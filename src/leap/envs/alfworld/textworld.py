@@ -81,7 +81,9 @@ class TextWorldEngine:
                 self._env.load(data)
                 shown = self._env.reset()
         except (KeyError, TypeError, ValueError) as error:
-            raise GameError(f"{self._path}: the real engine cannot play it ({type(error).__name__}: {error}).") from error
+            # A goal that nothing can fulfil makes upstream stumble over fast-downward's placeholder atoms (KeyError).
+            what = f"{type(error).__name__}: {error}"
+            raise GameError(f"{self._path}: the real engine cannot play it; is it solvable? ({what})") from error
         return self._reply(shown)
 
     def step(self, command: str) -> Reply:
