@@ -350,7 +350,8 @@ def _task(path: str, grammar: str) -> str:
 
 def _help(grammar: str) -> str | None:
     match = _HELP.search(grammar) if "action help" in grammar else None
-    return _grammar_string(match.group(1)) if match else None
+    # TextWorld's grammar parser skips the white space that a text begins with.
+    return _grammar_string(match.group(1)).lstrip() if match else None
 
 
 def _goal(

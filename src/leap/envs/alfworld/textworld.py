@@ -20,6 +20,7 @@ from leap.envs.alfworld.game import Game, GameError, State, human_names, load_ga
 from leap.errors import PrerequisiteError
 
 _TRANSLATION = threading.Lock()
+_IDLE_LIBRARIES: list[Any] = []  # unloading one crashes the process at its end, so they are used again
 
 
 def textworld_available() -> bool:
@@ -35,9 +36,9 @@ class TextWorldEngine:
     """Plays one episode on the real engine. Interface: `leap.envs.alfworld.engine.Engine`, plus `close`.
 
     Memory: about 64 MB for the packages, 25 MB for the first game, 5 MB for each further open engine (a private copy of
-    fast-downward's 34 MB library, since its state is global; `close` frees it). TextWorld keeps every proposition it
-    has ever seen, so each *distinct* game costs 1 to 2 MB for good (microsoft/TextWorld issue 367): in a long run,
-    use worker processes and replace each after about 100 games.
+    fast-downward's 34 MB library, since its state is global; `close` hands it to the next engine). TextWorld keeps
+    every proposition it has ever seen, so each *distinct* game costs 1 to 2 MB for good (microsoft/TextWorld issue
+    367): in a long run, use worker processes and replace each after about 100 games.
 
     Threads: translating a game (in `start`) replaces `sys.argv` and `sys.stdout` for its duration. A lock keeps two
     engines from doing so at once and both are restored afterwards, but what another thread prints meanwhile is lost.
@@ -91,11 +92,9 @@ class TextWorldEngine:
         return self._reply(self._env.step(command)[0])
 
     def close(self) -> None:
-        """Frees the engine's copy of fast-downward. The engine cannot be used afterwards."""
+        """Hands the engine's copy of fast-downward to the next engine. This one cannot be used afterwards."""
         if self._env is not None:
-            from fast_downward import close_lib  # type: ignore[import-untyped]
-
-            close_lib(self._env.downward_lib)
+            _IDLE_LIBRARIES.append(self._env.downward_lib)
             self._env = None
 
     def _reply(self, shown: Any) -> Reply:
@@ -108,20 +107,19 @@ def _environment_class() -> type[Any]:
     """PddlEnv with the names that AlfredDemangler gives. Imported here, as it takes a second and 64 MB."""
     try:
         with _untouched_process():
-            from textworld.envs.pddl.pddl import PddlEnv, fast_downward_missing
+            import fast_downward  # type: ignore[import-untyped]
+            from textworld import Environment
+            from textworld.envs.pddl import PddlEnv
     except ImportError as error:
         raise PrerequisiteError(
             f"the real ALFWorld engine is not installed ({error}); pip install 'leap-agents[alfworld]', "
             "or use the native engine, which needs nothing."
         ) from error
-    if fast_downward_missing:
-        raise PrerequisiteError(
-            "the real ALFWorld engine needs fast-downward-textworld; pip install 'leap-agents[alfworld]', "
-            "or use the native engine, which needs nothing."
-        )
 
     class AlfredEnv(PddlEnv):
-        state: Any = None
+        def __init__(self) -> None:
+            Environment.__init__(self)  # PddlEnv's own would load another copy of the library
+            self.downward_lib = _IDLE_LIBRARIES.pop() if _IDLE_LIBRARIES else fast_downward.load_lib()
 
         def _get_entity_infos(self) -> dict[str, Any]:
             infos = super()._get_entity_infos()
