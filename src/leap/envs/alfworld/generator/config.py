@@ -105,6 +105,9 @@ class GeneratorConfig(BaseModel):
         known = {scene for scenes in SCENES.values() for scene in scenes}
         if strange := sorted(set(self.test_scenes) - known):
             raise ValueError(f"test_scenes: {strange} are no scenes; rooms are 1-30, 201-230, 301-330 and 401-430")
+        for kind in self.rooms:
+            if self.games.get("unseen") and not self.scenes("unseen", kind):
+                raise ValueError(f"test_scenes: none is a {kind}; add one, or leave this kind out of rooms")
         if clash := sorted(set(self.test_scenes) & set(VALID_SCENES)):
             raise ValueError(f"test_scenes: {clash} are rooms of the valid split")
         return self

@@ -8,7 +8,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,7 @@ class GeneratedGame:
         scene: What was drawn.
         data: The content of `game.tw-pddl`.
         traj: The content of `traj_data.json`.
+        game: The game as our engine plays it.
         walkthrough: A shortest sequence of commands that wins.
         draws: How many scenes were drawn until one was solvable and not solved already.
     """
@@ -57,13 +57,9 @@ class GeneratedGame:
     scene: Scene
     data: dict[str, Any]
     traj: dict[str, Any]
+    game: Game
     walkthrough: tuple[str, ...]
     draws: int
-
-    @cached_property
-    def game(self) -> Game:
-        """The game as our engine plays it."""
-        return parse_game(self.data, self.id)
 
 
 class Manifest(BaseModel):
@@ -109,18 +105,17 @@ def generate_game(config: GeneratorConfig, split: str, index: int) -> GeneratedG
         game = parse_game(data, identifier)
         walkthrough = solve(game)
         if walkthrough:
-            made = GeneratedGame(
+            return GeneratedGame(
                 split=split,
                 index=index,
                 id=identifier,
                 scene=scene,
                 data={**data, "walkthrough": list(walkthrough)},
                 traj=traj_file(scene, trial, f"{config.seed}/{split}/{index}"),
+                game=game,
                 walkthrough=walkthrough,
                 draws=draw,
             )
-            made.__dict__["game"] = game
-            return made
     raise GeneratorError(f"game {index} of split {split!r}: none of {_MAX_DRAWS} drawn scenes can be solved")
 
 

@@ -122,6 +122,8 @@ def _fit_room(games: Sequence[GameFacts], contain: dict[str, set[str]]) -> dict[
                 "games": len(of_task),
                 "targets": _count(g.target for g in of_task),
                 "destinations": _count(g.destination for g in of_task),
+                # The official games have more of what they ask for than other games of the room.
+                "wanted": _count(sum(k == g.target for k in g.types("objectType").values()) for g in of_task),
             }
             for task in sorted({g.task_type for g in games})
             if (of_task := [g for g in games if g.task_type == task])

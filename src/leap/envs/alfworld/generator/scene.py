@@ -260,7 +260,7 @@ def draw_scene(config: GeneratorConfig, split: str, rng: random.Random, index: i
             room = fresh_room(rng, scene, config.receptacles, config.shared_locations)
         else:
             room = fixed_room(config.seed, scene, config.receptacles, config.shared_locations)
-        if goals := _possible_goals(room, task_type):
+        if goals := _possible_goals(room.kind, room.receptacle_types, room.types, task_type):
             break
     else:
         raise GeneratorError(
@@ -294,30 +294,37 @@ def _draw_task(config: GeneratorConfig, split: str, rng: random.Random, index: i
     return task, kind
 
 
-@lru_cache(maxsize=4096)
-def _possible_goals(room: Room, task_type: str) -> dict[str, dict[str, float]]:
-    """For each type of thing that can be asked for, its destinations, both weighted as measured, a little smoothed."""
+@lru_cache(maxsize=1024)
+def _possible_goals(
+    kind: str, here: frozenset[str], types: frozenset[str], task_type: str
+) -> dict[str, dict[str, float]]:
+    """For each type of thing that can be asked for, its destinations, both weighted as measured, a little smoothed.
+
+    Args:
+        kind: Kind of room.
+        here: Types of receptacles in the room.
+        types: Types of things the room may have.
+        task_type: One of the six.
+    """
     measured, rule = tables(), TASKS[task_type]
-    things = measured.rooms[room.kind]["things"]
-    asked = measured.rooms[room.kind]["tasks"].get(task_type, {"targets": {}, "destinations": {}})
-    here = room.receptacle_types
+    things, asked = measured.rooms[kind]["things"], measured.rooms[kind]["tasks"][task_type]
     if rule.appliance is not None and rule.appliance not in here:
         return {}
     if task_type == "look_at_obj_in_light":
-        ends = {LAMP: 1.0} if LAMP in room.types and here & set(_LAMP_STANDS) else {}
+        ends = {LAMP: 1.0} if LAMP in types and here & set(_LAMP_STANDS) else {}
     else:
         ends = {r: asked["destinations"].get(r, 0) + 0.5 for r in sorted(here) if r != rule.appliance}
     goals: dict[str, dict[str, float]] = {}
-    for thing in sorted(room.types):
+    for thing in sorted(types):
         row = things[thing]
-        findable = any(place in here for place in row["places"])
-        if not row["portable"] or not findable or thing in measured.traps or not measured.is_a(thing, rule.needs):
+        if not row["portable"] or thing in measured.traps or not measured.is_a(thing, rule.needs):
             continue
         weight = asked["targets"].get(thing, 0) + 0.5
         fit = {r: weight * w for r, w in ends.items() if r == LAMP or thing in measured.can_contain.get(r, ())}
-        if rule.count == 1 and rule.appliance is None and fit.keys() != {LAMP}:
-            # There must be somewhere else to find it.
-            fit = {r: w for r, w in fit.items() if any(place in here - {r} for place in row["places"])}
+        for r in tuple(fit):
+            # There must be somewhere to find it.
+            if not here & _for_target(row["places"], task_type, r, 1).keys():
+                del fit[r]
         if fit:
             # The destinations share the thing's weight, or things that fit anywhere would be asked for more often.
             total = sum(fit.values())
@@ -358,7 +365,8 @@ def _draw_things(
 def _draw_kinds(config: GeneratorConfig, room: Room, rng: random.Random, task_type: str, target: str) -> list[str]:
     """Types of all things, one entry for each; the needed ones come first."""
     measured, here = tables(), room.receptacle_types
-    needed = [target] * TASKS[task_type].count
+    wanted = _quantile(measured.rooms[room.kind]["tasks"][task_type]["wanted"], rng.random())
+    needed = [target] * max(wanted, TASKS[task_type].count)
     others: list[str] = []
     fixtures: list[str] = []
     for kind, row in measured.rooms[room.kind]["things"].items():
@@ -371,8 +379,8 @@ def _draw_kinds(config: GeneratorConfig, room: Room, rng: random.Random, task_ty
         trap = kind in measured.traps
         held = any(kind in measured.can_contain.get(r, ()) for r in here)
         # Where a smaller room has nothing to hold a thing, leave it out: it would be one more trap.
-        if (trap and config.traps) or (not trap and held):
-            others += [kind] * (number - len(needed) if kind == target else number)
+        if kind != target and ((trap and config.traps) or (not trap and held)):
+            others += [kind] * number
     if config.objects is not None:
         number = rng.randint(*config.objects)
     elif room.kept < 1:
@@ -386,13 +394,12 @@ def _draw_kinds(config: GeneratorConfig, room: Room, rng: random.Random, task_ty
 
 
 def _for_target(weights: Mapping[str, float], task_type: str, destination: str, wanted: int) -> dict[str, float]:
-    """Where a thing of the wanted type may lie, so that the goal is neither true at the start nor out of reach."""
-    allowed = dict(weights)
-    if task_type == "pick_and_place_simple" or (task_type == "pick_two_obj_and_place" and wanted != 2):
-        allowed.pop(destination, None)
-    if wanted > 0:
-        allowed.pop(NOWHERE, None)
-    return allowed
+    """Where a thing of the wanted type may lie; as in the official games neither in the appliance, nor, untreated, in
+    the destination. The needed ones must be in reach.
+    """
+    rule = TASKS[task_type]
+    shut = {rule.appliance, NOWHERE if wanted > 0 else None, None if rule.appliance else destination}
+    return {place: weight for place, weight in weights.items() if place not in shut}
 
 
 def _list_twice(
