@@ -10,7 +10,14 @@ What the rooms hold and where things lie follows proportions measured on 200 off
 from __future__ import annotations
 
 from leap.envs.alfworld.generator.config import SPLITS, GeneratorConfig, GeneratorError
-from leap.envs.alfworld.generator.games import GeneratedGame, Manifest, generate, generate_game, read_manifest
+from leap.envs.alfworld.generator.games import (
+    GeneratedGame,
+    Manifest,
+    fingerprint,
+    generate,
+    generate_game,
+    read_manifest,
+)
 
 __all__ = [
     "SPLITS",
@@ -18,6 +25,7 @@ __all__ = [
     "GeneratorConfig",
     "GeneratorError",
     "Manifest",
+    "fingerprint",
     "generate",
     "generate_game",
     "read_manifest",

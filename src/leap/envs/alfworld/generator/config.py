@@ -38,7 +38,8 @@ class GeneratorConfig(BaseModel):
             average). A smaller room is a sample of the full one that keeps sink, microwave, fridge and a place for a
             lamp, and prefers places that hold much.
         objects: Least and most portable things per game; None for the official number, in a smaller room reduced by
-            the share of things that lay in the receptacles left out. Things the task needs are always there.
+            the share of things that lay in the receptacles left out. Things the task needs are always there; where
+            a room's own types do not come to the least number, there are fewer.
         traps: Have things that no receptacle can hold, so that taking one spoils the game for good; in the official
             proportion (such a thing is in about half of the official games).
         shared_locations: Have receptacles at the same location, in the official proportion.

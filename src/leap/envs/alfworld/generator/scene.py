@@ -192,11 +192,13 @@ def _draw_room(
     types = frozenset(t for t, row in measured["things"].items() if at[t] < row["present"])
     if LAMP in types and not any(k in _LAMP_STANDS for k in kinds):
         types -= {LAMP}
-    content = tables().content(kind)
-    full = sum(content.get(k, 0.0) for k in set(kinds))
+    kept = 1.0
     if size is not None:
-        kinds = _smaller(rng, kinds, rng.randint(*size), content, LAMP in types)
-    kept = sum(content.get(k, 0.0) for k in set(kinds)) / full
+        alike, content = Counter(kinds), tables().content(kind)
+        each = {k: content.get(k, 0.0) / n for k, n in alike.items()}
+        full = sum(each[k] for k in kinds)
+        kinds = _smaller(rng, kinds, rng.randint(*size), each, LAMP in types)
+        kept = sum(each[k] for k in kinds) / full
     ids = IdMaker(rng)
     groups = _locations(rng, kinds, measured["shared"] if shared else [])
     receptacles = [
@@ -213,14 +215,11 @@ def _smaller(
     """A sample of a room's receptacles: the essential ones, then others by how much they hold on average."""
     if number >= len(kinds):
         return list(kinds)
-    alike = Counter(kinds)
-    kept = sorted({kinds.index(k) for k in _ESSENTIAL if k in alike})
+    kept = sorted({kinds.index(k) for k in _ESSENTIAL if k in kinds})
     if lamp:
         kept.append(rng.choice([i for i, k in enumerate(kinds) if k in _LAMP_STANDS]))
     # Efraimidis and Spirakis' keys: a weighted sample without replacement.
-    keys = {
-        i: rng.random() ** (1 / (0.05 + content.get(k, 0.0) / alike[k])) for i, k in enumerate(kinds) if i not in kept
-    }
+    keys = {i: rng.random() ** (1 / (0.05 + content[k])) for i, k in enumerate(kinds) if i not in kept}
     kept += sorted(keys, key=keys.__getitem__, reverse=True)[: max(0, number - len(kept))]
     return [kinds[i] for i in sorted(kept)]
 
