@@ -105,7 +105,7 @@ def accelerate_reference() -> None:
 
     fast_downward.pddl2sas = lambda domain, problem, verbose=False, optimize=False: cached_translation(domain, problem)
     textgen._parse_and_convert = lambda text, rule_name, trace=False: copy.deepcopy(cached_parse(text, rule_name))
-    textgen.ContextSensitiveGrammar.derive = derive_once
+    textgen.ContextSensitiveGrammar.derive = derive_once  # type: ignore[assignment]
     textgen.Rule = Rules
     textgen.copy_context = shallow
     accelerate_reference.commands = commands  # type: ignore[attr-defined]

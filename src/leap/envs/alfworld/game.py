@@ -25,6 +25,7 @@ Dialect = Literal["put", "move"]
 GoalKind = Literal["place", "clean", "heat", "cool", "two", "look"]
 
 _FACT = re.compile(r"\(\s*([^\s()]+)((?:\s+[^\s()]+)*)\s*\)")
+_SECTIONS = re.compile(r"\(\s*:init\b(.*)\(\s*:goal\b(.*?)(?:\(\s*:metric\b.*)?$", re.DOTALL)
 _TASK = re.compile(r'"task"\s*:\s*\[\s*\{\s*"rhs"\s*:\s*("(?:[^"\\]|\\.)*")')
 _HELP = re.compile(r'"help\.feedback"\s*:\s*\[\s*\{\s*"rhs"\s*:\s*("(?:[^"\\]|\\.)*")')
 _PUT_TEMPLATE = re.compile(r'action\s+PutObject\s*\{\s*template\s*::\s*"([^"]*)"')
@@ -217,17 +218,17 @@ def parse_game(data: Mapping[str, Any], path: str = "<memory>") -> Game:
         raise GameError(f"{path}: not an ALFWorld game (pddl_domain, grammar or pddl_problem is missing).")
     domain, grammar, problem = (str(part) for part in parts)
     problem = _COMMENT.sub("", problem).lower()
-    init_at, goal_at = problem.find("(:init"), problem.find("(:goal")
-    if not 0 <= init_at < goal_at:
+    sections = _SECTIONS.search(problem)
+    if sections is None:
         raise GameError(f"{path}: damaged game (no :init and :goal in its problem); unpack or generate it again.")
 
     facts: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for predicate, arguments in _FACT.findall(problem[init_at:goal_at]):
+    for predicate, arguments in _FACT.findall(sections.group(1)):
         facts[predicate].append(tuple(arguments.split()))
     if not facts["receptacletype"] or len(facts["atlocation"]) != 1 or facts["holds"]:
         raise GameError(f"{path}: not an ALFWorld game (expected: a room with receptacles, one agent with free hands).")
     try:
-        return _build(path, domain, grammar, problem[goal_at:].partition("(:metric")[0], facts)
+        return _build(path, domain, grammar, sections.group(2), facts)
     except (IndexError, KeyError, ValueError) as error:
         if isinstance(error, GameError):
             raise

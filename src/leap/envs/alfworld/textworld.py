@@ -37,8 +37,8 @@ class TextWorldEngine:
 
     Memory: about 64 MB for the packages, 25 MB for the first game, 5 MB for each further open engine (a private copy of
     fast-downward's 34 MB library, since its state is global; `close` hands it to the next engine). TextWorld keeps
-    every proposition it has ever seen, so each *distinct* game costs 1 to 2 MB for good (microsoft/TextWorld issue
-    367): in a long run, use worker processes and replace each after about 100 games.
+    every proposition it has ever seen, so each *distinct* game costs 1 to 2 MB for good: in a long run, use worker
+    processes and replace each after about 100 games.
 
     Threads: translating a game (in `start`) replaces `sys.argv` and `sys.stdout` for its duration. A lock keeps two
     engines from doing so at once and both are restored afterwards, but what another thread prints meanwhile is lost.
@@ -60,7 +60,7 @@ class TextWorldEngine:
         if not self._path.is_file():
             load_game(self._path)  # raises the error that says what to do
         self._env: Any = environment()
-        self._admissible: frozenset[str] = frozenset()
+        self._started = False
 
     @property
     def game(self) -> Game:
@@ -72,7 +72,7 @@ class TextWorldEngine:
     @property
     def state(self) -> State:
         """The hidden state, read from the engine's facts; before `start`, the game's first."""
-        return self.game.initial if self._env.state is None else _state(self.game, self._env)
+        return _state(self.game, self._env) if self._started else self.game.initial
 
     def start(self) -> Reply:
         """Translates and starts the game."""
@@ -85,6 +85,7 @@ class TextWorldEngine:
             # A goal that nothing can fulfil makes upstream stumble over fast-downward's placeholder atoms (KeyError).
             what = f"{type(error).__name__}: {error}"
             raise GameError(f"{self._path}: the real engine cannot play it; is it solvable? ({what})") from error
+        self._started = True
         return self._reply(shown)
 
     def step(self, command: str) -> Reply:
@@ -125,7 +126,7 @@ def _environment_class() -> type[Any]:
             infos = super()._get_entity_infos()
             names = human_names(info.id for info in infos.values())
             for info in infos.values():
-                info.name = names[info.id]
+                info.name = names[info.id]  # type: ignore[assignment]  # untyped upstream, None at first
             return infos
 
     return AlfredEnv

@@ -1,0 +1,42 @@
+"""Fixtures that several test folders share: data that is not part of the project, found beside it or left out."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of test data: LEAP_SHARED_DATA, else ../shared/data beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("LEAP_SHARED_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}; set LEAP_SHARED_DATA to use some")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def official_games(shared_data: Path) -> Path:
+    """A data folder with official ALFWorld games in the 2.1.1 dialect, unpacked once per machine."""
+    archive = shared_data / "alfworld" / "games-2.1.1.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"no official ALFWorld games: {archive} is missing")
+    stat = archive.stat()
+    target = Path(tempfile.gettempdir()) / f"leap-test-alfworld-{os.getuid()}-{stat.st_size}-{int(stat.st_mtime)}"
+    if not target.is_dir():
+        with tempfile.TemporaryDirectory(dir=target.parent) as unpacked:
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked, filter="data")
+            roots = sorted(Path(unpacked).rglob("json_2.1.1"))
+            assert roots, f"{archive} holds no json_2.1.1"
+            made = Path(unpacked) / "data"
+            made.mkdir()
+            roots[0].rename(made / "json_2.1.1")
+            if not target.is_dir():  # another run may have been faster
+                made.rename(target)
+    return target
