@@ -154,9 +154,8 @@ def _search(memory: Memory, thing: str, choose: Choose, avoid: str | None = None
     if not open_to_us:
         return _wander(memory)
     place = choose(thing, search_order(thing, open_to_us))
-    reason = f"{place} is not searched yet; {_plural(thing)} are often in such a place."
-    if search_weight(thing, entity_type(place)) <= _UNLIKELY:
-        reason = f"{place} is not searched yet."
+    likely = search_weight(thing, entity_type(place)) > _UNLIKELY
+    reason = f"{place} is not searched yet" + (f" and often holds {_plural(thing)}." if likely else ".")
     return Decision(reason=reason, action=f"examine {place}" if memory.at(place) else f"go to {place}")
 
 

@@ -1,0 +1,172 @@
+"""The commands. Each stage of the loop is one, usable alone on a run directory; `run` walks them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(
+    name="leap",
+    help="Train language-model agents to become better than their teacher (LEAP, arXiv 2410.05434).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+games = typer.Typer(help="ALFWorld games: generate, list, show, play.", no_args_is_help=True)
+app.add_typer(games, name="games")
+
+RunDir = Annotated[Path, typer.Argument(help="Run directory.")]
+RecipeOption = Annotated[
+    Optional[Path], typer.Option("--recipe", help="Recipe of a run directory that is not there yet.")
+]
+Overrides = Annotated[
+    Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value (dotted key).")
+]
+Iteration = Annotated[int, typer.Option("--iteration", "-i", min=0, help="Iteration i (0 is behaviour cloning).")]
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (may stand anywhere).")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print leap's version and exit.")] = False,
+) -> None:
+    if version:
+        from leap import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).")],
+    run_dir: Annotated[Optional[Path], typer.Option("--run-dir", help="Default: runs/<the recipe's name>.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run a recipe from nothing to a report. The same command goes on after any interruption."""
+    from leap.cli import stages_of
+    from leap.loop import leap
+    from leap.recipe import load_recipe
+
+    resolved = load_recipe(recipe, overrides)
+    with stages_of.opened(run_dir or Path("runs") / resolved.name, resolved) as stages:
+        result = leap(stages)
+        stages_of.print_result(stages, result)
+        stages_of.report(stages, result)
+
+
+@app.command()
+def rollout(run_dir: RunDir, iteration: Iteration, recipe: RecipeOption = None, overrides: Overrides = None) -> None:
+    """Play episodes: the expert's demonstrations (i = 0), or pi_{i-1} on the training tasks."""
+    from leap.cli import stages_of
+
+    with stages_of.reopened(run_dir, recipe, overrides) as stages:
+        journal = stages.rollout(iteration)
+        solved = sum(episode.success for episode in journal)
+        typer.echo(f"{len(journal)} episodes on file, {solved} solved: {journal.path}")
+
+
+@app.command()
+def correct(run_dir: RunDir, iteration: Iteration) -> None:
+    """Have the teacher correct the episodes of iteration i (from 1), and make the training rows."""
+    from leap.cli import stages_of
+
+    with stages_of.reopened(run_dir) as stages:
+        if iteration:
+            journal = stages.correct(iteration)
+            kept = sum(correction.kept for correction in journal)
+            typer.echo(f"{len(journal)} corrections on file, {kept} kept: {journal.path}")
+        typer.echo(f"training rows: {stages.dataset(iteration)}")
+
+
+@app.command()
+def train(run_dir: RunDir, iteration: Iteration) -> None:
+    """Train pi_i on the union of D_0..D_i."""
+    from leap.cli import stages_of
+
+    with stages_of.reopened(run_dir) as stages:
+        typer.echo(f"checkpoint: {stages.train(iteration)}")
+
+
+@app.command()
+def evaluate(run_dir: RunDir, iteration: Iteration) -> None:
+    """Score pi_i, without privilege, on the validation and test splits."""
+    from leap.cli import stages_of
+
+    with stages_of.reopened(run_dir) as stages:
+        stages_of.print_evaluations(stages.evaluate(iteration))
+
+
+@app.command()
+def report(run_dir: RunDir) -> None:
+    """Write the HTML report and its JSON twin from what is on file."""
+    from leap.cli import stages_of
+
+    with stages_of.reopened(run_dir) as stages:
+        stages_of.report(stages, None)
+
+
+@app.command()
+def validate(
+    environment: Annotated[str, typer.Argument(help="Environment, for example alfworld.")],
+    split: Annotated[Optional[list[str]], typer.Option("--split", help="Split; may be given several times.")] = None,
+    option: Annotated[
+        Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Environment option (dotted key).")
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Tasks per split; all by default.")] = None,
+) -> None:
+    """Play the privileged plan on every task and list those that it does not solve."""
+    from leap.cli.validate import validate_environment
+
+    raise typer.Exit(validate_environment(environment, split or [], option or [], limit))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, which data is found, CPU or GPU, versions."""
+    from leap.cli.doctor import print_doctor
+
+    print_doctor()
+
+
+@games.command("generate")
+def games_generate(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    option: Annotated[
+        Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Generator setting, e.g. games.train=500.")
+    ] = None,
+) -> None:
+    """Generate games in the official layout."""
+    from leap.cli.games import generate_games
+
+    generate_games(out, option or [])
+
+
+@games.command("list")
+def games_list(
+    folder: Annotated[Optional[Path], typer.Argument(help="Data folder; $ALFWORLD_DATA by default.")] = None,
+    split: Annotated[Optional[str], typer.Option("--split")] = None,
+) -> None:
+    """List the playable games of a folder."""
+    from leap.cli.games import list_games
+
+    list_games(folder, split)
+
+
+@games.command("show")
+def games_show(game: Annotated[Path, typer.Argument(help="game.tw-pddl file, or its folder.")]) -> None:
+    """Show a game: its task, its rooms' contents and an optimal plan."""
+    from leap.cli.games import show_game
+
+    show_game(game)
+
+
+@games.command("play")
+def games_play(game: Annotated[Path, typer.Argument(help="game.tw-pddl file, or its folder.")]) -> None:
+    """Play a game yourself."""
+    from leap.cli.games import play_game
+
+    play_game(game)

@@ -1,0 +1,78 @@
+"""`leap doctor`: what is here and what is missing, with the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from leap import __version__
+from leap.envs.base import available_environments
+from leap.paths import cache_dir
+
+EXTRAS = {
+    "train": ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers"),
+    "alfworld": ("alfworld", "textworld"),
+}
+
+
+def print_doctor() -> None:
+    """Prints the findings."""
+    console = Console()
+    console.print(f"leap {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    console.print(f"CPU cores: {os.cpu_count()}, {_accelerator()}")
+    cache = cache_dir()
+    free = shutil.disk_usage(_existing(cache)).free / 2**30
+    console.print(f"cache: {cache} ({free:.0f} GiB free)")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("extra", "package", "version", "to mend"):
+        table.add_column(column)
+    for extra, packages in EXTRAS.items():
+        for package in packages:
+            found = _version(package)
+            table.add_row(extra, package, found or "missing", "" if found else f"pip install 'leap-agents[{extra}]'")
+    console.print(table)
+    console.print("environments: " + (", ".join(sorted(available_environments())) or "none registered"))
+    console.print(f"ALFWorld data: {_alfworld_data()}")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _accelerator() -> str:
+    if find_spec("torch") is None:
+        return "PyTorch is not installed"
+    import torch
+
+    if torch.cuda.is_available():
+        return f"GPU: {torch.cuda.get_device_name(0)} ({torch.cuda.mem_get_info(0)[1] / 2**30:.0f} GiB)"
+    return "no GPU: training and generation run on the CPU"
+
+
+def _alfworld_data() -> str:
+    from leap.envs.alfworld.data import OfficialData
+    from leap.errors import LeapError
+
+    if "ALFWORLD_DATA" not in os.environ:
+        return "$ALFWORLD_DATA is not set; generated games need none"
+    try:
+        data = OfficialData(None)
+        return f"{data.root}: " + ", ".join(f"{split} {len(data.entries(split))}" for split in data.splits)
+    except LeapError as error:
+        return str(error)

@@ -1,0 +1,77 @@
+"""`leap validate`: gold answers must succeed (invariant 8)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+import yaml
+
+from leap.core import Task
+from leap.envs.base import Environment, load_environment, opened
+from leap.errors import RecipeError
+from leap.progress import Progress
+
+
+def parse_options(options: list[str]) -> dict[str, Any]:
+    """`dotted.key=value` settings as a nested mapping; values are YAML.
+
+    Raises:
+        RecipeError: One is not of that form.
+    """
+    values: dict[str, Any] = {}
+    for option in options:
+        key, found, value = option.partition("=")
+        if not found or not key:
+            raise RecipeError(f"{option!r} is not of the form key=value")
+        *path, last = key.split(".")
+        node = values
+        for part in path:
+            node = node.setdefault(part, {})
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{option!r}: the value is not valid YAML") from error
+    return values
+
+
+def validate_environment(name: str, splits: list[str], options: list[str], limit: int | None) -> int:
+    """Plays the privileged plan on every task of the splits.
+
+    Returns:
+        Exit status: 0 if every task was solved, 1 otherwise.
+    """
+    environment = load_environment(name, parse_options(options))
+    environment.prepare()
+    progress = Progress()
+    failed = 0
+    for split in splits or ["train"]:
+        tasks = environment.tasks(split, limit=limit)
+        failures: list[tuple[Task, str]] = []
+        with progress.stage(f"validate {name} {split}") as bar:
+            for done, task in enumerate(tasks, start=1):
+                why = _play_plan(environment, task)
+                if why:
+                    failures.append((task, why))
+                bar.update(done, len(tasks), f"{len(failures)} failed")
+        typer.echo(f"{name} {split}: the privileged plan solves {len(tasks) - len(failures)} of {len(tasks)} tasks")
+        for task, why in failures:
+            print(f"  {task.id}: {why}", file=sys.stdout)  # noqa: T201 - the command's output
+        failed += len(failures)
+    return 1 if failed else 0
+
+
+def _play_plan(environment: Environment, task: Task) -> str:
+    """Empty if the plan succeeds at its last action and no earlier; otherwise what went wrong."""
+    with opened(environment, task) as session:
+        session.observe()
+        plan = session.privileged().plan
+        if plan is None:
+            return "no plan: the task cannot be done"
+        outcome = None
+        for action in plan:
+            outcome = session.act(action)
+        if outcome is None or not outcome.success:
+            return f"its plan of {len(plan)} actions does not succeed"
+    return ""

@@ -1,0 +1,170 @@
+"""ALFWorld as a leap environment: tasks from official or generated games, either engine, privileged state, experts."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from leap.core import Decision, History, Observation, PrivilegedState, Task, content_key
+from leap.envs.alfworld.data import GameEntry, OfficialData
+from leap.envs.alfworld.engine import Engine
+from leap.envs.alfworld.expert import AlfworldExpert, teach
+from leap.envs.alfworld.game import load_game
+from leap.envs.alfworld.generator import GeneratorConfig, generate
+from leap.envs.alfworld.memory import ENTITY, Memory, parse_goal
+from leap.envs.alfworld.native import NativeEngine
+from leap.envs.alfworld.planner import plan
+from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session
+from leap.errors import PrerequisiteError
+from leap.paths import cache_dir
+
+
+class AlfworldConfig(EnvironmentConfig):
+    """ALFWorld's options in a recipe."""
+
+    source: Literal["generated", "official"] = Field("generated", description="Generated games, or ALFWorld's own data.")
+    engine: Literal["native", "textworld"] = Field("native", description="Our simulator, or the real engine (slow).")
+    path: Path | None = Field(None, description="Official data; $ALFWORLD_DATA if null.")
+    generator: GeneratorConfig = Field(default_factory=GeneratorConfig, description="What to generate.")
+
+
+class AlfworldEnvironment(Environment):
+    """Household tasks in text (Shridhar et al. 2021), in the official games or in generated ones of their proportions."""
+
+    name: ClassVar[str] = "alfworld"
+    Config: ClassVar[type[EnvironmentConfig]] = AlfworldConfig
+    test_splits: ClassVar[frozenset[str]] = frozenset({"seen", "unseen", "valid_seen", "valid_unseen"})
+
+    config: AlfworldConfig
+
+    def __init__(self, config: AlfworldConfig) -> None:
+        super().__init__(config)
+        self._data: OfficialData | None = None
+        self._paths: dict[tuple[str, str], Path] = {}
+
+    def prepare(self, progress: Any = None) -> None:
+        """Generates the games, or finds the official ones. Generated games are kept in the cache by their settings."""
+        if self.config.source == "official":
+            self._data = OfficialData(self.config.path)
+            return
+        settings = self.config.generator
+        folder = cache_dir() / "alfworld" / content_key(settings.model_dump(mode="json"))
+        generate(settings, folder, progress=progress)
+        self._data = OfficialData(folder)
+
+    @property
+    def data(self) -> OfficialData:
+        """The games at hand."""
+        if self._data is None:
+            self.prepare()
+        assert self._data is not None
+        return self._data
+
+    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
+        entries = list(self.data.entries(split))
+        if not entries:
+            raise PrerequisiteError(f"split {split!r} has no playable games in {self.data.root}")
+        if limit is not None and limit < len(entries):
+            chosen = set(random.Random(f"{seed}/{split}").sample(range(len(entries)), limit))
+            entries = [entry for index, entry in enumerate(entries) if index in chosen]
+        return [self._task(entry) for entry in entries]
+
+    def _task(self, entry: GameEntry) -> Task:
+        self._paths[entry.split, entry.id] = entry.path
+        game = load_game(entry.path)
+        return Task(env=self.name, split=entry.split, id=entry.id, instruction=game.task, kind=entry.task_type)
+
+    def start(self, task: Task) -> AlfworldSession:
+        path = self._paths.get((task.split, task.id))
+        if path is None:
+            entry = next((e for e in self.data.entries(task.split) if e.id == task.id), None)
+            if entry is None:
+                raise PrerequisiteError(f"game {task.id!r} of split {task.split!r} is not in {self.data.root}")
+            path = self._paths[task.split, task.id] = entry.path
+        if self.config.engine == "textworld":
+            from leap.envs.alfworld.textworld import TextWorldEngine
+
+            return AlfworldSession(TextWorldEngine(path))
+        return AlfworldSession(NativeEngine(load_game(path)))
+
+    def expert(self) -> AlfworldExpert:
+        return AlfworldExpert()
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        return teach(history, privileged, privilege)
+
+    def entities(self, text: str) -> set[str]:
+        return {" ".join(pair) for pair in ENTITY.findall(text)}
+
+    def prompt_directory(self) -> Path:
+        return Path(__file__).parent / "prompts"
+
+    def vocabulary(self) -> list[str]:
+        """Names of everything in the training games: what a scratch student's tokenizer should keep whole."""
+        names: set[str] = set()
+        for entry in self.data.entries("train"):
+            game = load_game(entry.path)
+            names.update(game.objects, game.receptacles)
+        return [f" {name}" for name in sorted(names)]
+
+    def versions(self) -> dict[str, str]:
+        return {"alfworld": f"{self.config.engine} engine, {self.config.source} games"}
+
+
+class AlfworldSession(Session):
+    """One game being played."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._first = engine.start()
+
+    def observe(self) -> Observation:
+        return Observation.model_construct(text=self._first.observation, admissible=self._first.admissible)
+
+    def act(self, action: str) -> Outcome:
+        reply = self._engine.step(action)
+        observation = Observation.model_construct(text=reply.observation, admissible=reply.admissible)
+        return Outcome(observation, reward=reply.score, done=reply.won, success=reply.won, score=reply.score)
+
+    def privileged(self) -> PrivilegedState:
+        return describe(self._engine)
+
+    def close(self) -> None:
+        close = getattr(self._engine, "close", None)
+        if close is not None:
+            close()
+
+
+def describe(engine: Engine) -> PrivilegedState:
+    """The privileged state of a game at this moment: where everything is, and an optimal plan from here.
+
+    The text has the paper's four parts (appendix, privileged state of ALFWorld): task, essential objects, critical
+    locations, optimal actions. `facts["contents"]` maps each place to what is truly in it.
+    """
+    game, state = engine.game, engine.state
+    actions = plan(engine)
+    contents = {place: list(inside) for place, inside in state.contents.items() if inside}
+    facts = {"contents": contents, "holding": state.holding, "solvable": actions is not None}
+    named = {" ".join(pair) for action in actions or () for pair in ENTITY.findall(action)}
+    things = [thing for thing in game.objects if thing in named]
+    places = [place for place in game.receptacles if place in named]
+    lines = [
+        f"Task: {game.task}",
+        "Essential objects: " + ("; ".join(_whereabouts(t, contents, state.holding) for t in things) or "none"),
+        "Critical locations: " + (", ".join(places) or "none"),
+        "Optimal actions: " + ("; ".join(actions) if actions else "none: the task can no longer be done"),
+    ]
+    return PrivilegedState(text="\n".join(lines), facts=facts, plan=actions)
+
+
+def _whereabouts(thing: str, contents: dict[str, list[str]], holding: str | None) -> str:
+    if thing == holding:
+        return f"{thing} (in hand)"
+    places = [place for place, inside in contents.items() if thing in inside]
+    return f"{thing} (in/on {' and '.join(places)})" if places else thing
+
+
+__all__ = ["AlfworldConfig", "AlfworldEnvironment", "AlfworldSession", "Memory", "describe", "parse_goal"]

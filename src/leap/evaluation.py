@@ -1,0 +1,127 @@
+"""Scores of episodes: success rate, mean actions and mean score, with n and 95 % confidence intervals, by task type."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import Field
+
+from leap.core import Episode
+from leap.core.record import Record
+
+Z95 = 1.959963984540054
+
+
+class Score(Record):
+    """What a set of episodes amounts to. Never of more than one split.
+
+    Attributes:
+        n: Episodes.
+        success: Share solved.
+        low, high: 95 % Wilson interval of the share.
+        actions: Mean number of actions; a failure counts as the horizon.
+        actions_ci: Half-width of its 95 % interval (normal approximation).
+        score: Mean of the environment's own score.
+        solved_actions: Mean number of actions of the solved ones; None if none was.
+        unparsed: Share of steps whose action could not be read.
+        stops: How often each stop reason occurred.
+    """
+
+    n: int
+    success: float
+    low: float
+    high: float
+    actions: float
+    actions_ci: float
+    score: float
+    solved_actions: float | None = None
+    unparsed: float = 0.0
+    stops: dict[str, int] = Field(default_factory=dict)
+
+
+class Evaluation(Record):
+    """Scores of one policy on one split.
+
+    Attributes:
+        policy: Who acted.
+        split: Where.
+        horizon: Largest number of actions.
+        overall: All episodes.
+        kinds: By task type.
+    """
+
+    policy: str
+    split: str
+    horizon: int
+    overall: Score
+    kinds: dict[str, Score]
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a proportion (Wilson 1927); (0, 1) for n = 0."""
+    if n == 0:
+        return 0.0, 1.0
+    share = successes / n
+    scale = 1 + Z95**2 / n
+    centre = (share + Z95**2 / (2 * n)) / scale
+    half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / scale
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def score_episodes(episodes: Iterable[Episode]) -> Score:
+    """Scores a set of episodes."""
+    episodes = list(episodes)
+    n = len(episodes)
+    successes = sum(episode.success for episode in episodes)
+    low, high = wilson(successes, n)
+    actions = [episode.actions for episode in episodes]
+    mean = sum(actions) / n if n else 0.0
+    variance = sum((a - mean) ** 2 for a in actions) / (n - 1) if n > 1 else 0.0
+    solved = [len(episode.steps) for episode in episodes if episode.success]
+    steps = sum(len(episode.steps) for episode in episodes)
+    stops: dict[str, int] = defaultdict(int)
+    for episode in episodes:
+        stops[episode.stop.value] += 1
+    return Score(
+        n=n,
+        success=successes / n if n else 0.0,
+        low=low,
+        high=high,
+        actions=mean,
+        actions_ci=Z95 * math.sqrt(variance / n) if n else 0.0,
+        score=sum(episode.score for episode in episodes) / n if n else 0.0,
+        solved_actions=sum(solved) / len(solved) if solved else None,
+        unparsed=sum(not step.parsed for e in episodes for step in e.steps) / steps if steps else 0.0,
+        stops=dict(sorted(stops.items())),
+    )
+
+
+def evaluate_episodes(episodes: Iterable[Episode], *, policy: str) -> Evaluation:
+    """Scores one policy's episodes on one split.
+
+    Raises:
+        ValueError: There are none, or they are of several splits or horizons, which must never be mixed.
+    """
+    episodes = list(episodes)
+    splits = {episode.task.split for episode in episodes}
+    horizons = {episode.horizon for episode in episodes}
+    if len(splits) != 1 or len(horizons) != 1:
+        raise ValueError(f"episodes of one split and horizon are needed, got {sorted(splits)} and {sorted(horizons)}")
+    by_kind: dict[str, list[Episode]] = defaultdict(list)
+    for episode in episodes:
+        by_kind[episode.task.kind].append(episode)
+    return Evaluation(
+        policy=policy,
+        split=splits.pop(),
+        horizon=horizons.pop(),
+        overall=score_episodes(episodes),
+        kinds={kind: score_episodes(group) for kind, group in sorted(by_kind.items())},
+    )
+
+
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation as JSON."""
+    return evaluation.model_dump(mode="json")

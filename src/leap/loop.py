@@ -1,0 +1,65 @@
+"""Algorithm 1 of the paper, "LEAP: iterative learning with a privileged expert teacher" (arXiv 2410.05434).
+
+    input: tasks X with privileged states s(x), demonstrations D_0, teacher T, base model, iterations N
+    pi_0 <- SFT(base, D_0)                                     behaviour cloning
+    for i in 1..N:
+        roll out pi_{i-1} on the training tasks                the student's own states
+        for every step of every episode to be corrected:       r~_t, a~_t ~ T( . | h_t, r_t, a_t, s)
+        D_i <- {(h_t, r_t, a_t, r~_t, a~_t)}
+        pi_i <- SFT(D_0 u D_1 u .. u D_i)                      the true union
+    return the best pi_i on validation tasks
+
+Every line below is one stage, every stage leaves a file, and what is on file is not made again: killed at any moment,
+the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leap.evaluation import Evaluation
+from leap.stages import Stages
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run found.
+
+    Attributes:
+        best: i of the pi_i that did best on validation tasks.
+        students: Evaluations of pi_0..pi_N, by i.
+        baselines: Evaluations of the expert and of the teacher without and with privilege.
+    """
+
+    best: int
+    students: list[list[Evaluation]]
+    baselines: list[Evaluation]
+
+
+def leap(stages: Stages) -> Result:
+    """Runs a recipe from demonstrations to the best student."""
+    baselines = stages.baselines()
+
+    stages.rollout(0)  # D_0: the unprivileged expert's demonstrations
+    stages.dataset(0)
+    stages.train(0)  # pi_0 <- SFT(base, D_0)
+    students = [stages.evaluate(0)]
+
+    for i in range(1, stages.recipe.iterations + 1):
+        stages.rollout(i)  # pi_{i-1} acts; the states are the student's own
+        stages.correct(i)  # r~_t, a~_t ~ T( . | h_t, r_t, a_t, s_t)
+        stages.dataset(i)  # D_i
+        stages.train(i)  # pi_i <- SFT(D_0 u .. u D_i)
+        students.append(stages.evaluate(i))
+
+    return Result(best_on_validation(students, stages.recipe.environment.validation), students, baselines)
+
+
+def best_on_validation(students: list[list[Evaluation]], split: str) -> int:
+    """i of the best pi_i: most successes on the validation split, then fewest actions, then the earliest."""
+
+    def merit(i: int) -> tuple[float, float, int]:
+        overall = next(e.overall for e in students[i] if e.split == split)
+        return (-overall.success, overall.actions, i)
+
+    return min(range(len(students)), key=merit)

@@ -1,0 +1,1 @@
+"""Language models behind one small interface. Heavy libraries are imported by the modules that need them, not here."""

@@ -1,0 +1,324 @@
+"""`hf/PATH-or-name`: a Hugging Face causal LM in this process, batched, with each episode's prefix kept between steps.
+
+Every open conversation is a row of one batch. At each turn a row's prompt is compared with the tokens already in its
+key-value cache; what agrees is kept, the rest is computed. With the `dialogue` renderer that is nearly everything.
+Full-attention decoder models are supported (Llama, Qwen, ...); sliding-window and recurrent layers are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leap.errors import ModelError, PrerequisiteError
+from leap.models.base import Completion, Model, Sampling
+from leap.models.chat import ChatTokens
+from leap.models.constraint import ActionConstraint, ActionGrammar
+from leap.policies.rendering import Message
+
+
+def load_causal_lm(path: str, *, dtype: torch.dtype | str = "auto", device: str | None = None) -> tuple[Any, Any]:
+    """Loads a model and its tokenizer from a checkpoint directory or a hub name; a LoRA adapter is put on its base.
+
+    Remote code is never run and only safetensors are read.
+
+    Raises:
+        PrerequisiteError: Nothing usable is at that path or name.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    adapter = Path(path) / "adapter_config.json"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        if adapter.exists():
+            from peft import AutoPeftModelForCausalLM
+
+            model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=dtype)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PrerequisiteError(f"cannot load the model {path!r}: {reason}") from error
+    return model.to(device or best_device()), tokenizer
+
+
+def best_device() -> str:
+    """The fastest device there is."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class SlotCache:
+    """Keys and values of a batch in preallocated buffers, written in place; speaks the part of transformers' cache
+    interface that attention layers use. Rows are independent: a mask says which slots of a row are valid."""
+
+    def __init__(self) -> None:
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self.length = 0
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes [rows, heads, q, d] behind what is there; returns all of it."""
+        stop = self.length + key.shape[2]
+        if layer_idx == len(self.keys):
+            self.keys.append(key.new_empty((*key.shape[:2], max(stop, 64), key.shape[3])))
+            self.values.append(value.new_empty((*value.shape[:2], max(stop, 64), value.shape[3])))
+        if self.keys[layer_idx].shape[2] < stop:
+            self.keys[layer_idx] = _grown(self.keys[layer_idx], self.length, stop)
+            self.values[layer_idx] = _grown(self.values[layer_idx], self.length, stop)
+        self.keys[layer_idx][:, :, self.length : stop] = key
+        self.values[layer_idx][:, :, self.length : stop] = value
+        return self.keys[layer_idx][:, :, :stop], self.values[layer_idx][:, :, :stop]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Slots in use."""
+        return self.length
+
+    def gather(self, rows: torch.Tensor, slots: torch.Tensor, room: int) -> None:
+        """Keeps, for each new row, the given slots [rows, n] of an old row, with room for more behind them."""
+        for store in (self.keys, self.values):
+            for layer, old in enumerate(store):
+                index = slots[:, None, :, None].expand(-1, old.shape[1], -1, old.shape[3])
+                new = old.new_empty((len(rows), old.shape[1], slots.shape[1] + room, old.shape[3]))
+                torch.gather(old.index_select(0, rows), 2, index, out=new[:, :, : slots.shape[1]])
+                store[layer] = new
+        self.length = slots.shape[1]
+
+
+def _grown(old: torch.Tensor, used: int, needed: int) -> torch.Tensor:
+    new = old.new_empty((*old.shape[:2], max(needed, 2 * old.shape[2]), old.shape[3]))
+    new[:, :, :used] = old[:, :, :used]
+    return new
+
+
+@dataclass(eq=False, slots=True)
+class _Seat:
+    """One conversation: what of it is in the cache, and in which of its row's slots."""
+
+    row: int = -1
+    tokens: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    seat: _Seat
+    ids: list[int]
+    random: random.Random
+    constraint: ActionConstraint | None
+    future: asyncio.Future[Completion]
+    kept: int = 0
+    generated: list[int] = field(default_factory=list)
+    done: bool = False
+
+
+class HFModel(Model):
+    """A causal LM in this process.
+
+    Args:
+        path: Checkpoint directory or hub name.
+        sampling: How answers are drawn.
+        batch: Conversations held at once.
+        dtype: Weights' type; "auto" takes the checkpoint's.
+        device: Torch device; the best there is by default.
+    """
+
+    constrains = True
+
+    def __init__(
+        self, path: str, sampling: Sampling, *, batch: int = 64, dtype: str = "auto", device: str | None = None
+    ) -> None:
+        self.name = f"hf/{path}"
+        self.concurrency = batch
+        self.sampling = sampling
+        self._model, tokenizer = load_causal_lm(path, dtype=dtype, device=device)
+        self._model.eval()
+        self._device = next(self._model.parameters()).device
+        self.chat = ChatTokens(tokenizer)
+        self._grammar = ActionGrammar(self.chat)
+        self._limit = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
+        self._seats: list[_Seat] = []
+        self._pending: list[_Request] = []
+        self._cache = SlotCache()
+        self._valid = torch.zeros((0, 0), dtype=torch.bool)  # [rows, slots]: which cached slots count
+
+    @asynccontextmanager
+    async def conversation(self) -> AsyncIterator[_HFConversation]:
+        seat = _Seat()
+        self._seats.append(seat)
+        try:
+            yield _HFConversation(self, seat)
+        finally:
+            self._seats.remove(seat)
+            self._schedule()
+
+    def close(self) -> None:
+        self._cache = SlotCache()
+
+    def submit(
+        self, seat: _Seat, messages: Sequence[Message], seed: int, choices: Sequence[str] | None
+    ) -> asyncio.Future[Completion]:
+        """Queues a prompt; the batch runs when every open conversation has asked."""
+        ids = self.chat.prompt(messages)
+        if len(ids) + self.sampling.max_tokens > self._limit:
+            raise ModelError(f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}")
+        constraint = (
+            ActionConstraint(self._grammar, choices, self.sampling.max_reason_tokens) if choices is not None else None
+        )
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._pending.append(_Request(seat, ids, random.Random(seed), constraint, future))
+        self._schedule()
+        return future
+
+    def _schedule(self) -> None:
+        # Not at once: conversations that start in the same turn of the event loop belong in the same batch.
+        asyncio.get_running_loop().call_soon(self._run_if_all_asked)
+
+    def _run_if_all_asked(self) -> None:
+        if not self._pending or len(self._pending) < len(self._seats):
+            return
+        order = {id(seat): position for position, seat in enumerate(self._seats)}
+        requests = sorted(self._pending, key=lambda request: order[id(request.seat)])
+        self._pending = []
+        try:
+            self._answer(requests)
+        except (RuntimeError, ValueError) as error:  # out of memory, a bad shape: these episodes fail, the run goes on
+            self._cache = SlotCache()
+            for seat in self._seats:
+                seat.row, seat.tokens, seat.slots = -1, [], []
+            for request in requests:
+                if not request.future.done():
+                    request.future.set_exception(ModelError(f"generation failed: {str(error).splitlines()[0]}"))
+
+    @torch.inference_mode()
+    def _answer(self, requests: list[_Request]) -> None:
+        self._keep_prefixes(requests)
+        logits = self._feed_prompts(requests)
+        self._decode(requests, logits)
+        for request in requests:
+            text = self.chat.decode(request.generated)
+            request.future.set_result(
+                Completion(text, len(request.ids), len(request.generated), cached_tokens=request.kept)
+            )
+
+    def _keep_prefixes(self, requests: list[_Request]) -> None:
+        """Moves the batch's rows together and drops what their new prompts do not share with the cached ones."""
+        for request in requests:
+            seat, shared = request.seat, 0
+            for a, b in zip(seat.tokens, request.ids[:-1], strict=False):  # at least one token must be fed
+                if a != b:
+                    break
+                shared += 1
+            request.kept = shared
+        width = max(request.kept for request in requests)
+        longest = max(len(request.ids) - request.kept for request in requests)
+        if width == 0:
+            self._cache = SlotCache()
+        else:
+            rows = torch.tensor([max(request.seat.row, 0) for request in requests], device=self._device)
+            slots = torch.zeros((len(requests), width), dtype=torch.long)
+            for row, request in enumerate(requests):
+                slots[row, : request.kept] = torch.tensor(request.seat.slots[: request.kept], dtype=torch.long)
+            self._cache.gather(rows, slots.to(self._device), room=longest + self.sampling.max_tokens)
+        self._valid = torch.zeros((len(requests), width), dtype=torch.bool)
+        for row, request in enumerate(requests):
+            self._valid[row, : request.kept] = True
+            request.seat.row = row
+            request.seat.slots = list(range(request.kept))
+
+    def _feed_prompts(self, requests: list[_Request]) -> torch.Tensor:
+        """Computes the new part of each prompt; returns the logits [rows, vocabulary] of the first answer token."""
+        longest = max(len(request.ids) - request.kept for request in requests)
+        before = self._valid.shape[1]
+        ids = torch.zeros((len(requests), longest), dtype=torch.long)
+        positions = torch.zeros((len(requests), longest), dtype=torch.long)
+        real = torch.zeros((len(requests), longest), dtype=torch.bool)
+        for row, request in enumerate(requests):
+            new = request.ids[request.kept :]
+            pad = longest - len(new)  # on the left, so that every row's last token is in the last column
+            ids[row, pad:] = torch.tensor(new)
+            positions[row, pad:] = torch.arange(request.kept, len(request.ids))
+            real[row, pad:] = True
+            request.seat.slots += range(before + pad, before + longest)
+        causal = torch.ones((longest, longest), dtype=torch.bool).tril()
+        # A padding token sees itself: a row that sees nothing would give NaN, and NaN spreads through masked values.
+        own = (real[:, None, :] & causal) | torch.eye(longest, dtype=torch.bool)
+        past = self._valid[:, None, :].expand(-1, longest, -1)
+        logits = self._forward(ids, positions, torch.cat([past, own], dim=2))
+        self._valid = torch.cat([self._valid, real], dim=1)
+        return logits
+
+    def _decode(self, requests: list[_Request], logits: torch.Tensor) -> None:
+        """Draws answers token by token until every row has ended its turn or used its tokens."""
+        for n in range(self.sampling.max_tokens):
+            chosen = self._choose(requests, logits)
+            for request, token in zip(requests, chosen, strict=True):
+                if request.done:
+                    continue
+                request.generated.append(token)
+                if request.constraint is not None:
+                    request.constraint.advance(token)
+                request.done = token == self.chat.end_of_turn
+            if all(request.done for request in requests) or n == self.sampling.max_tokens - 1:
+                break
+            slot = self._valid.shape[1]
+            positions = torch.tensor([[len(r.ids) + len(r.generated) - 1] for r in requests])
+            live = torch.tensor([[not request.done] for request in requests])
+            mask = torch.cat([self._valid, torch.ones_like(live)], dim=1)[:, None, :]
+            logits = self._forward(torch.tensor(chosen)[:, None], positions, mask)
+            self._valid = torch.cat([self._valid, live], dim=1)
+            for request in requests:
+                if not request.done:
+                    request.seat.slots.append(slot)
+        for request in requests:
+            request.seat.tokens = (request.ids + request.generated)[: len(request.seat.slots)]
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        output = self._model(
+            input_ids=ids.to(self._device),
+            position_ids=positions.to(self._device),
+            attention_mask=mask[:, None].to(self._device),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._cache.length += ids.shape[1]
+        return output.logits[:, -1].float().cpu()
+
+    def _choose(self, requests: list[_Request], logits: torch.Tensor) -> list[int]:
+        """One token per row: the likeliest at temperature 0, else drawn with one uniform number of the row's own stream."""
+        for row, request in enumerate(requests):
+            if request.done or request.constraint is None:
+                continue
+            allowed = request.constraint.allowed()
+            if allowed is None:
+                logits[row, self.chat.end_of_turn] = -torch.inf
+            else:
+                only = torch.full_like(logits[row], -torch.inf)
+                only[allowed] = logits[row, allowed]
+                logits[row] = only
+        if self.sampling.temperature == 0:
+            return logits.argmax(dim=-1).tolist()
+        cumulated = torch.softmax(logits / self.sampling.temperature, dim=-1).cumsum(dim=-1)
+        draws = torch.tensor([[0.0 if r.done else r.random.random()] for r in requests]) * cumulated[:, -1:]
+        chosen = torch.searchsorted(cumulated, draws, right=True).squeeze(1)
+        return chosen.clamp(max=logits.shape[1] - 1).tolist()
+
+
+class _HFConversation:
+    def __init__(self, model: HFModel, seat: _Seat) -> None:
+        self._model = model
+        self._seat = seat
+
+    async def complete(
+        self, messages: Sequence[Message], *, seed: int, choices: Sequence[str] | None = None
+    ) -> Completion:
+        return await self._model.submit(self._seat, messages, seed, choices)

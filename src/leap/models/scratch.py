@@ -1,0 +1,98 @@
+"""The `scratch` student: a small Llama from random initialisation with a tokenizer made from the games' own text.
+
+It is saved as an ordinary checkpoint directory, so that training, rollout and evaluation treat it like any other model.
+What makes it learn in CPU minutes: things of the world ("countertop 2") are single tokens, so that copying a name is
+copying one token; separators of lists are single tokens too; a larger initialisation than usual for its narrow layers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+USER, ASSISTANT, END, PAD = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|assistant|>' if message['role'] == 'assistant' else '<|user|>' }}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}<|end|>{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+# Things of the world first, then list separators, words (with a marker's colon), line breaks, the rest.
+# A thing keeps the space before it, so that it is the same token wherever it is named.
+_PIECES = r" ?[a-z]+ \d+|(?:,? and|,) an?\b|,? and\b| ?[A-Za-z]+:?|\n+| ?\d+| ?[^\sA-Za-z\d]|\s"
+
+
+class ScratchConfig(BaseModel):
+    """Size of a scratch student. Part of a recipe, under `student.scratch`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: int = Field(3, ge=1, description="Transformer layers.")
+    width: int = Field(128, ge=16, description="Hidden size.")
+    heads: int = Field(4, ge=1, description="Attention heads.")
+    mlp: int = Field(384, ge=16, description="Width of the feed-forward layers.")
+    max_tokens: int = Field(4096, ge=256, description="Longest sequence, in tokens.")
+    init: float = Field(0.08, gt=0, description="Standard deviation of the initial weights.")
+
+
+def split_pieces(text: str) -> list[str]:
+    """The text cut into the pieces that become tokens; joined again they are the text."""
+    return re.findall(_PIECES, text)
+
+
+def build_scratch(config: ScratchConfig, texts: Iterable[str], directory: Path, *, seed: int) -> None:
+    """Makes a tokenizer from texts and a randomly initialised model, and saves both as a checkpoint directory.
+
+    Args:
+        config: Sizes.
+        texts: Everything whose words should be single tokens; other words fall back to bytes.
+        directory: Where to save; made if missing.
+        seed: Seed of the initial weights.
+    """
+    import torch
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(split_pieces(text))
+    pieces = sorted(counts, key=lambda piece: (-counts[piece], piece))
+    specials = [PAD, USER, ASSISTANT, END]
+    bytes_ = [f"<0x{value:02X}>" for value in range(256)]
+    vocabulary = [(token, 0.0) for token in specials] + [(token, -20.0) for token in bytes_]
+    vocabulary += [(piece, -1.0) for piece in pieces if piece not in specials]
+    core = Tokenizer(models.Unigram(vocabulary, unk_id=4, byte_fallback=True))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECES), "isolated")
+    core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.model_max_length = config.max_tokens
+
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.width,
+            intermediate_size=config.mlp,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.max_tokens,
+            initializer_range=config.init,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)

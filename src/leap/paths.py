@@ -1,0 +1,14 @@
+"""Where leap keeps what can be made again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """`$LEAP_CACHE`, else `$XDG_CACHE_HOME/leap`, else `~/.cache/leap`. Not made here."""
+    if own := os.environ.get("LEAP_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "leap"

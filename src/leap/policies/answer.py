@@ -1,0 +1,57 @@
+"""The form of an answer, `REASON: ...` then `ACTION: ...`: written here, read here, nowhere else."""
+
+from __future__ import annotations
+
+import re
+
+from leap.core import Decision
+
+ACTION_MARKER = "ACTION:"
+_ACTION = re.compile(r"(?im)^[\s>*_#`\"']*action[\s*_`\"']*:[ \t*_`\"']*(.*)$")
+_ACTION_IN_LINE = re.compile(r"(?m)\bACTION:[ \t*_`\"']*(.*)$")
+_REASON = re.compile(r"(?ims)^[\s>*_#`\"']*(?:reason|thought|think)[\s*_`\"']*:[ \t*_]*(.*?)(?=^[\s>*_#`\"']*action[\s*_`\"']*:|\Z)")
+_THINK_BLOCK = re.compile(r"(?is)<think>.*?</think>")
+
+
+def format_answer(decision: Decision) -> str:
+    """The completion that a student is trained to give, byte for byte."""
+    return f"REASON: {decision.reason}\n{ACTION_MARKER} {decision.action}"
+
+
+def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> Decision | None:
+    """Reads what models really emit: other casing, Markdown around the markers, quotes, a numbered list, a full stop.
+
+    The first `ACTION:` line counts, so a model that goes on to imagine the next turn does not act on its imagination.
+    Where the admissible actions are known, an action that equals one of them but for case, spacing, quoting or a final
+    full stop is taken as that one.
+
+    Args:
+        completion: The model's text.
+        admissible: The actions that can be taken, where the environment lists them.
+
+    Returns:
+        The decision, or None where no action can be read.
+    """
+    text = _THINK_BLOCK.sub("", completion)
+    found = _ACTION.search(text) or _ACTION_IN_LINE.search(text)
+    if found is None:
+        return None
+    action = _strip(found.group(1))
+    if not action:  # the action on the line below its marker
+        rest = text[found.end() :].strip().splitlines()
+        action = _strip(rest[0]) if rest else ""
+    if not action:
+        return None
+    if admissible is not None and action not in admissible:
+        action = {_fold(choice): choice for choice in admissible}.get(_fold(action), action)
+    reason = _REASON.search(text[: found.start()] + "\n")
+    words = reason.group(1) if reason else text[: found.start()]
+    return Decision(reason=" ".join(words.split()), action=action)
+
+
+def _strip(action: str) -> str:
+    return action.strip().strip("`\"'*").strip()
+
+
+def _fold(action: str) -> str:
+    return " ".join(action.lower().rstrip(" .").split())

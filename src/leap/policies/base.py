@@ -1,0 +1,116 @@
+"""What acts: the interface between a rollout and whoever decides."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from leap.core import Actor, Decision, History, Observation, PrivilegedState
+from leap.envs.base import Environment
+from leap.errors import LeapError
+
+UNPARSED = "(no action)"
+"""Sent to the environment when no action could be read; every environment answers that nothing happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A decision and how it came about."""
+
+    decision: Decision
+    completion: str = ""
+    parsed: bool = True
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Player(Protocol):
+    """A policy at one episode."""
+
+    async def decide(self, history: History) -> Act:
+        """The next act.
+
+        Raises:
+            ModelError: The policy's model failed; the rollout tries again, then ends the episode.
+        """
+        ...
+
+
+Peek = Callable[[], PrivilegedState]
+"""Reads the privileged state of the present moment. Rollouts hand it to policies that declare `privileged` alone."""
+
+
+class Policy(Protocol):
+    """Someone who can play many episodes at once.
+
+    Attributes:
+        actor: Who it is, for the record.
+        concurrency: How many episodes to play at once.
+        privileged: Whether it may read the privileged state. False for everything that is ever called a student.
+    """
+
+    actor: Actor
+    concurrency: int
+    privileged: bool
+
+    def playing(self, seed: int, peek: Peek | None) -> AbstractAsyncContextManager[Player]:
+        """Opens an episode."""
+        ...
+
+
+class ExpertPolicy:
+    """An environment's unprivileged expert."""
+
+    privileged = False
+    concurrency = 64
+
+    def __init__(self, environment: Environment) -> None:
+        self.actor = Actor(name="expert")
+        self._environment = environment
+
+    @asynccontextmanager
+    async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
+        yield _Expert(self._environment)
+
+
+class _Expert:
+    def __init__(self, environment: Environment) -> None:
+        self._expert = environment.expert()
+
+    async def decide(self, history: History) -> Act:
+        return Act(self._expert.decide(history))
+
+
+class TeacherPolicy:
+    """The programmatic teacher executing its own corrections: with privilege, its value; at privilege 0, the teacher
+    without privilege, which a student must beat to be better than its teacher."""
+
+    privileged = True
+    concurrency = 64
+
+    def __init__(self, environment: Environment, privilege: int) -> None:
+        self.actor = Actor(name=f"teacher-{privilege}")
+        self._environment = environment
+        self._privilege = privilege
+
+    @asynccontextmanager
+    async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
+        if peek is None:
+            raise LeapError("a teacher cannot play without the privileged state")
+        yield _Teacher(self._environment, self._privilege, peek)
+
+
+class _Teacher:
+    def __init__(self, environment: Environment, privilege: int, peek: Peek) -> None:
+        self._environment, self._privilege, self._peek = environment, privilege, peek
+
+    async def decide(self, history: History) -> Act:
+        decision = self._environment.correct(history, self._peek(), self._privilege)
+        return Act(decision or _give_up(history.now))
+
+
+def _give_up(now: Observation) -> Decision:
+    """Where nothing can succeed any more: any action will do until the horizon."""
+    return Decision(reason="Nothing can succeed any more.", action=now.admissible[0] if now.admissible else UNPARSED)

@@ -1,0 +1,96 @@
+"""Renderers: from a history to the chat messages of a prompt. Students have no other way to be shown anything.
+
+Two ship. `paper` makes one user message per step: task, history as a list, task again, observation, candidates.
+`dialogue` makes a conversation that only ever grows, with what concerns the present step alone (the task once more, the
+candidates) at its very end, so that all steps of an episode share one prefix. Texts are Jinja templates; an environment
+may bring its own beside its code.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, Template
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from leap.core import History
+from leap.policies.answer import ACTION_MARKER
+
+_SHIPPED = Path(__file__).parent / "templates"
+
+
+class Message(TypedDict):
+    """One message of a chat, in the form that chat templates and endpoints take."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class PromptConfig(BaseModel):
+    """How a student is asked. Part of a recipe, under `student.prompt`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    renderer: Literal["paper", "dialogue"] = Field("paper", description="One message per step, or one growing dialogue.")
+    instructions: bool = Field(True, description="State the rules of the game and of the answer in the prompt.")
+    candidates: bool = Field(True, description="List the admissible actions in the prompt, where there are any.")
+    repeat_task: bool = Field(True, description="Say the task once more right before the answer.")
+
+
+class Renderer:
+    """Renders histories with one set of options. Takes a `History`, which cannot hold privileged state."""
+
+    def __init__(self, config: PromptConfig, directory: Path | None = None) -> None:
+        self.config = config
+        self._template = _template(config.renderer, directory)
+
+    def render(self, history: History) -> list[Message]:
+        """The messages of the prompt at the history's present step."""
+        return self._paper(history) if self.config.renderer == "paper" else self._dialogue(history)
+
+    def _paper(self, history: History) -> list[Message]:
+        turns = [
+            {"observation": observation.text, "action": action}
+            for observation, action in zip(history.observations[:-1], history.actions, strict=True)
+        ]
+        text = self._call("prompt", history, turns=turns)
+        return [{"role": "user", "content": text}]
+
+    def _dialogue(self, history: History) -> list[Message]:
+        messages: list[Message] = [{"role": "user", "content": self._call("opening", history)}]
+        for action, observation in zip(history.actions, history.observations[1:], strict=True):
+            messages.append({"role": "assistant", "content": f"{ACTION_MARKER} {action}"})
+            messages.append({"role": "user", "content": self._call("turn", history, observation=observation.text)})
+        messages[-1]["content"] += self._call("ask", history)
+        return messages
+
+    def _call(self, macro: str, history: History, **extra: Any) -> str:
+        now = history.now
+        candidates = now.admissible if self.config.candidates and now.admissible is not None else None
+        values = {
+            "task": history.task,
+            "first": history.observations[0].text,
+            "observation": now.text,
+            "candidates": candidates,
+            "instructions": self.config.instructions,
+            "repeat_task": self.config.repeat_task,
+        } | extra
+        module: Any = self._template.module
+        return str(getattr(module, macro)(values)).strip("\n") if macro != "ask" else str(module.ask(values)).rstrip("\n")
+
+
+@cache
+def _template(name: str, directory: Path | None) -> Template:
+    folders = [folder for folder in (directory, _SHIPPED) if folder is not None]
+    jinja = Environment(
+        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+        autoescape=False,  # noqa: S701 - prompts are plain text for models, never shown as HTML
+    )
+    return jinja.get_template(f"{name}.j2")
