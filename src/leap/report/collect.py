@@ -1,0 +1,391 @@
+"""Reads a run directory, finished or not, into a `Report`. Reads only: a report may be made while the run goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from leap.core import Correction, Episode
+from leap.core.record import Record
+from leap.errors import RunError
+from leap.evaluation import Evaluation, wilson
+from leap.loop import best_on_validation
+from leap.recipe import Recipe, dump_recipe
+from leap.report import words
+from leap.report.model import (
+    Comparison,
+    CorrectedEpisode,
+    CorrectionSummary,
+    PolicyScores,
+    Report,
+    Setup,
+    Shown,
+    StageTime,
+)
+from leap.store import RunDirectory
+
+_log = logging.getLogger(__name__)
+R = TypeVar("R", bound=Record)
+
+
+@dataclass
+class Group:
+    """Episodes of one file, from which the page shows some.
+
+    Attributes:
+        shown: What the page says about them.
+        episodes: Those that may be shown, most wanted first.
+        corrections: By episode and step.
+    """
+
+    shown: Shown
+    episodes: list[Episode]
+    corrections: dict[str, dict[int, Correction]] = field(default_factory=dict)
+
+
+def records(path: Path, record: type[R]) -> list[R]:
+    """The records of a journal; a last line that is still being written is left out, and nothing is repaired.
+
+    Raises:
+        RunError: A line is damaged.
+    """
+    if not path.exists():
+        return []
+    found: dict[str, R] = {}
+    data = path.read_bytes()
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            one = record.model_validate_json(line)
+        except ValidationError as error:
+            raise RunError(f"{path} line {number} is damaged: {error.errors()[0]['msg']}") from error
+        found[one.key] = one  # type: ignore[attr-defined]
+    return list(found.values())
+
+
+def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Report, list[Group]]:
+    """Everything the report says, but for the trajectories, and the episodes from which those are taken.
+
+    Args:
+        recipe: The run's recipe.
+        run: The run directory.
+        per_group: Largest number of training episodes of an iteration, and of test episodes in all, to be shown.
+    """
+    notes: list[str] = []
+    policies, best = _policies(recipe, run, notes)
+    chosen = next((policy for policy in policies if policy.iteration is not None and policy.iteration == best), None)
+    comparisons = _comparisons(recipe, run, chosen, policies) if chosen else []
+    corrections, groups = _iterations(recipe, run, per_group)
+    if best is not None:
+        groups += _tests(recipe, run, best, per_group)
+    report = Report(
+        name=recipe.name,
+        setup=_setup(recipe),
+        best=best,
+        headline=words.headline(chosen, comparisons, recipe.environment.test, recipe.environment.validation)
+        if chosen
+        else [],
+        policies=policies,
+        comparisons=comparisons,
+        corrections=corrections,
+        training=_training(recipe, run),
+        stages=[_stage(entry) for entry in _json(run.stages, list, notes)],
+        provenance=_provenance(run.provenance, notes),
+        shown=[group.shown for group in groups],
+        notes=notes,
+        recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else dump_recipe(recipe),
+    )
+    return report, groups
+
+
+def _setup(recipe: Recipe) -> Setup:
+    student, teacher, temperature = recipe.student, recipe.teacher, recipe.student.evaluation_temperature
+    return Setup(
+        environment=recipe.environment.name,
+        model=student.model,
+        method=recipe.training.method,
+        renderer=student.prompt.renderer,
+        decoding=student.decoding,
+        temperature=student.sampling.temperature,
+        evaluation_temperature=student.sampling.temperature if temperature is None else temperature,
+        seed=recipe.seed,
+        iterations=recipe.iterations,
+        horizon=recipe.horizon,
+        evaluation_horizon=recipe.test_horizon,
+        train=recipe.environment.train,
+        validation=recipe.environment.validation,
+        test=recipe.environment.test,
+        teacher=teacher.kind,
+        privilege=teacher.privilege,
+        corrected="every episode"
+        if teacher.episodes == "all"
+        else f"episodes that failed (score up to {teacher.failure_score:g})",
+    )
+
+
+# ---- evaluations ---------------------------------------------------------------------------------------------------
+
+
+def _policies(recipe: Recipe, run: RunDirectory, notes: list[str]) -> tuple[list[PolicyScores], int | None]:
+    students = []
+    for i in range(recipe.iterations + 1):
+        if evaluations := _evaluations(run.iteration(i) / "evaluation.json", notes):
+            name = words.pi(i)
+            students.append(
+                PolicyScores(
+                    name=f"pi_{i}", label=name, short=name, role="student", iteration=i, evaluations=evaluations
+                )
+            )
+    missing = [i for i in range(recipe.iterations + 1) if i not in {policy.iteration for policy in students}]
+    if missing:
+        notes.append("Not evaluated yet: " + ", ".join(words.pi(i) for i in missing) + ".")
+    baselines = []
+    for folder in sorted(run.baselines.iterdir()) if run.baselines.is_dir() else []:
+        if evaluations := _evaluations(folder / "evaluation.json", notes):
+            baselines.append(_baseline(folder.name, recipe).model_copy(update={"evaluations": evaluations}))
+    baselines.sort(key=lambda policy: (policy.role != "expert", policy.privilege or 0, policy.name))
+    if not baselines:
+        notes.append("No baseline has been evaluated, so there is nothing to compare the students with.")
+    return students + baselines, _best(students, recipe.environment.validation)
+
+
+def _baseline(name: str, recipe: Recipe) -> PolicyScores:
+    if name == "expert":
+        return PolicyScores(name=name, label="expert (no privilege)", short="the expert", role="expert")
+    if found := re.fullmatch(r"teacher-(\d+)", name):
+        privilege = int(found[1])
+        label = f"teacher, privilege {privilege}" if privilege else "teacher without privilege"
+        if privilege and privilege == recipe.teacher.privilege:
+            label += " (the one that corrects)"
+        short = f"the teacher at {privilege}" if privilege else "the teacher"
+        return PolicyScores(name=name, label=label, short=short, role="teacher", privilege=privilege)
+    return PolicyScores(name=name, label=name, short=name, role="other")
+
+
+def _evaluations(path: Path, notes: list[str]) -> dict[str, Evaluation]:
+    found: dict[str, Evaluation] = {}
+    for entry in _json(path, list, notes):
+        try:
+            evaluation = Evaluation.model_validate(entry)
+        except ValidationError:
+            notes.append(f"{path.parent.name}/{path.name} is not an evaluation that this version can read.")
+            continue
+        found[evaluation.split] = evaluation
+    return found
+
+
+def _best(students: list[PolicyScores], validation: str) -> int | None:
+    judged = [policy for policy in students if validation in policy.evaluations]
+    if not judged:
+        return None
+    return judged[best_on_validation([list(policy.evaluations.values()) for policy in judged], validation)].iteration
+
+
+def _comparisons(
+    recipe: Recipe, run: RunDirectory, chosen: PolicyScores, policies: list[PolicyScores]
+) -> list[Comparison]:
+    comparisons = []
+    for split in recipe.environment.test:
+        if split not in chosen.evaluations:
+            continue
+        mine = _solved(run, chosen, split)
+        for policy in policies:
+            if policy.name == chosen.name or (policy.role == "student" and policy.iteration != 0):
+                continue
+            if split in policy.evaluations:
+                theirs = _solved(run, policy, split)
+                both = (mine, theirs) if mine is not None and theirs is not None else None
+                comparisons.append(words.compare(split, chosen, policy, both))
+    return comparisons
+
+
+def _evaluation_episodes(run: RunDirectory, i: int, split: str) -> list[Episode]:
+    """Episodes of pi_i as it is now; an earlier checkpoint of the same iteration may have left others in the file."""
+    marker = run.checkpoint(i) / "leap.json"
+    key = json.loads(marker.read_text(encoding="utf-8")).get("key") if marker.exists() else None
+    found = records(run.iteration(i) / "evaluation" / f"{split}.jsonl", Episode)
+    return [episode for episode in found if key is None or episode.actor.checkpoint == key]
+
+
+def _solved(run: RunDirectory, policy: PolicyScores, split: str) -> dict[str, bool] | None:
+    """Whether the policy solved each task; None where the episodes on file are not those that were scored."""
+    if policy.iteration is not None:
+        episodes = _evaluation_episodes(run, policy.iteration, split)
+    else:
+        episodes = records(run.baselines / policy.name / f"{split}.jsonl", Episode)
+    horizon, score = policy.evaluations[split].horizon, policy.evaluations[split].overall
+    solved = {episode.task.key: episode.success for episode in episodes if episode.horizon == horizon}
+    return solved if len(solved) == score.n and sum(solved.values()) == round(score.success * score.n) else None
+
+
+# ---- iterations ----------------------------------------------------------------------------------------------------
+
+
+def _iterations(recipe: Recipe, run: RunDirectory, per_group: int) -> tuple[list[CorrectionSummary], list[Group]]:
+    summaries, groups = [], []
+    for i in range(recipe.iterations + 1):
+        path = run.iteration(i) / "episodes.jsonl"
+        episodes = records(path, Episode)
+        if not episodes:
+            continue
+        corrections: dict[str, dict[int, Correction]] = {}
+        for correction in records(run.iteration(i) / "corrections.jsonl", Correction):
+            corrections.setdefault(correction.episode, {})[correction.t] = correction
+        if i:
+            summaries.append(_summary(i, episodes, corrections))
+        shown = Shown(
+            title=f"rollouts of {words.pi(i - 1)}" if i else "demonstrations by the expert",
+            role="rollouts" if i else "demonstrations",
+            iteration=i,
+            split=recipe.environment.train,
+            file=str(path.relative_to(run.root)),
+            total=len(episodes),
+        )
+        groups.append(Group(shown, choose(episodes, per_group), corrections))
+    return summaries, groups
+
+
+def _summary(i: int, episodes: list[Episode], corrections: dict[str, dict[int, Correction]]) -> CorrectionSummary:
+    kept = kept_same = acted = agreed = leaked = 0
+    rejected: Counter[str] = Counter()
+    listed = []
+    for episode in episodes:
+        steps = corrections.get(episode.key)
+        if not steps:
+            continue
+        listed.append(
+            CorrectedEpisode(
+                key=episode.key,
+                id=episode.task.id,
+                kind=episode.task.kind,
+                success=episode.success,
+                steps=len(episode.steps),
+                kept=sum(correction.kept for correction in steps.values()),
+            )
+        )
+        for t, correction in steps.items():
+            same = t < len(episode.steps) and correction.action == episode.steps[t].action
+            kept += correction.kept
+            kept_same += correction.kept and same
+            acted += bool(correction.action)
+            agreed += bool(correction.action) and same
+            leaked += bool(correction.leaked)
+            if correction.rejected:
+                rejected[correction.rejected.value] += 1
+    solved = sum(episode.success for episode in episodes)
+    low, high = wilson(solved, len(episodes))
+    return CorrectionSummary(
+        iteration=i,
+        episodes=len(episodes),
+        solved=solved,
+        low=low,
+        high=high,
+        corrections=kept + rejected.total(),
+        kept=kept,
+        kept_same=kept_same,
+        rejected=dict(sorted(rejected.items())),
+        acted=acted,
+        agreed=agreed,
+        leaked=leaked,
+        corrected=sorted(listed, key=lambda one: (one.kind, one.id)),
+    )
+
+
+def _tests(recipe: Recipe, run: RunDirectory, best: int, limit: int) -> list[Group]:
+    groups = []
+    splits = recipe.environment.test
+    for split in splits:
+        if episodes := _evaluation_episodes(run, best, split):
+            shown = Shown(
+                title=f"episodes of {words.pi(best)} (the chosen one) on {split}",
+                role="test",
+                iteration=best,
+                split=split,
+                file=f"iter-{best}/evaluation/{split}.jsonl",
+                total=len(episodes),
+            )
+            groups.append(Group(shown, choose(episodes, max(1, limit // len(splits)))))
+    return groups
+
+
+def choose(episodes: list[Episode], limit: int) -> list[Episode]:
+    """Some of the episodes, most wanted first: failures and successes in turn, task types in turn within each, and
+    otherwise by content key, which is as good as chance and the same every time."""
+    failures, successes = (
+        _in_turn([e for e in episodes if e.success is success], lambda e: e.task.kind) for success in (False, True)
+    )
+    mixed: list[Episode] = []
+    while len(mixed) < limit:
+        drawn = [one for one in (next(failures, None), next(successes, None)) if one is not None]
+        if not drawn:
+            break
+        mixed += drawn
+    return mixed[:limit]
+
+
+def _in_turn(episodes: list[Episode], group: Callable[[Episode], str]) -> Iterator[Episode]:
+    piles: dict[str, list[Episode]] = {}
+    for episode in sorted(episodes, key=lambda e: (group(e), e.key)):
+        piles.setdefault(group(episode), []).append(episode)
+    for rank in range(max(map(len, piles.values()), default=0)):
+        yield from (pile[rank] for pile in piles.values() if rank < len(pile))
+
+
+# ---- files of other shapes -----------------------------------------------------------------------------------------
+
+
+def _training(recipe: Recipe, run: RunDirectory) -> list[dict[str, Any]]:
+    found = []
+    for i in range(recipe.iterations + 1):
+        content = _json(run.checkpoint(i) / "leap.json", dict, [])
+        if content:
+            result = content.get("result")
+            found.append({"iteration": i, **(result if isinstance(result, dict) else {})})
+    return found
+
+
+def _stage(entry: Any) -> StageTime:
+    values = dict(entry) if isinstance(entry, dict) else {}
+    seconds = values.pop("seconds", 0)
+    iteration = values.pop("iteration", -1)
+    return StageTime(
+        stage=str(values.pop("stage", "")),
+        iteration=iteration if isinstance(iteration, int) else -1,
+        what=str(values.pop("what", "")),
+        seconds=seconds if isinstance(seconds, int | float) else 0,
+        figures=values,
+    )
+
+
+def _provenance(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    if not path.exists():
+        notes.append(f"{path.name} is missing: versions and machine are not known.")
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # torn by a kill; the next start wrote its own line
+        if isinstance(entry, dict):
+            found.append(entry)
+    return found
+
+
+def _json(path: Path, shape: type[list] | type[dict], notes: list[str]) -> Any:
+    if not path.exists():
+        return shape()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        _log.warning("%s cannot be read: %s", path, error)
+        notes.append(f"{path.parent.name}/{path.name} cannot be read and is left out.")
+        return shape()
+    return content if isinstance(content, shape) else shape()

@@ -1,0 +1,155 @@
+"""Numbers and comparisons in words that claim no more than the numbers do."""
+
+from __future__ import annotations
+
+from math import comb
+
+from leap.evaluation import Score
+from leap.report.model import Comparison, PolicyScores, Relation
+
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+THIN = "\u202f"  # narrow no-break space: a number and its unit stay together
+
+
+def pi(i: int) -> str:
+    """π with its index."""
+    return f"π{str(i).translate(_SUBSCRIPTS)}"
+
+
+def percent(share: float, n: int, *, unit: bool = True) -> str:
+    """A share with no more digits than n episodes carry."""
+    return f"{100 * share:.{1 if n >= 100 else 0}f}" + (f"{THIN}%" if unit else "")
+
+
+def interval(score: Score) -> str:
+    """A share's 95 % interval, in percent."""
+    return f"{percent(score.low, score.n, unit=False)}–{percent(score.high, score.n)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}{THIN}s" if seconds < 9.95 else f"{seconds:.0f}{THIN}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}{THIN}h {minutes:02d}{THIN}min" if hours else f"{minutes}{THIN}min {rest:02d}{THIN}s"
+
+
+def count(number: float) -> str:
+    """A large number for people."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            return f"{number / (1e3 if unit == 'k' else size):.3g}{THIN}{unit}"
+    return f"{number:,.0f}".replace(",", THIN)
+
+
+def kind_label(kind: str) -> str:
+    """A task type as words."""
+    return kind.replace("_", " ") or "(no type)"
+
+
+def sign_test(first: int, second: int) -> float:
+    """Two-sided exact sign test: how likely it is by chance that tasks solved by one alone are so unevenly split."""
+    n, least = first + second, min(first, second)
+    return min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n) if n else 1.0
+
+
+def relation(first: Score, second: Score) -> Relation:
+    """How two success rates stand to each other; "clearly" only where their intervals do not overlap."""
+    if first.success == second.success:
+        return "level"
+    if first.success > second.success:
+        return "clearly above" if first.low > second.high else "above"
+    return "clearly below" if first.high < second.low else "below"
+
+
+def compare(
+    split: str,
+    policy: PolicyScores,
+    against: PolicyScores,
+    solved: tuple[dict[str, bool], dict[str, bool]] | None,
+) -> Comparison:
+    """Compares two policies on one split.
+
+    Args:
+        split: A split that both were evaluated on.
+        policy: The one the sentence is about.
+        against: The other.
+        solved: For each, whether it solved the task of each key; None if unknown.
+    """
+    first, second = policy.evaluations[split].overall, against.evaluations[split].overall
+    how = relation(first, second)
+    tasks = only_first = only_second = 0
+    p = None
+    if solved is not None:
+        common = solved[0].keys() & solved[1].keys()
+        tasks = len(common)
+        only_first = sum(solved[0][key] and not solved[1][key] for key in common)
+        only_second = sum(solved[1][key] and not solved[0][key] for key in common)
+        p = sign_test(only_first, only_second) if tasks else None
+    comparison = Comparison(
+        split=split,
+        policy=policy.name,
+        against=against.name,
+        difference=first.success - second.success,
+        relation=how,
+        tasks=tasks,
+        only_policy=only_first,
+        only_against=only_second,
+        p=p,
+    )
+    return comparison.model_copy(update={"words": _sentence(comparison, policy.short, against.short)})
+
+
+def _sentence(comparison: Comparison, policy: str, against: str) -> str:
+    how, points = comparison.relation, abs(100 * comparison.difference)
+    if how == "level":
+        words = "The same share solved."
+    elif how.startswith("clearly"):
+        words = f"{points:.0f} points {how.removeprefix('clearly ')}; the intervals do not overlap."
+    else:
+        words = f"{points:.0f} points {how}, but the intervals overlap: they alone do not settle it."
+    if comparison.p is not None:
+        words += (
+            f" Of the same {comparison.tasks} tasks, {policy} alone solved {comparison.only_policy}, "
+            f"{against} alone {comparison.only_against} ({_p(comparison.p)})."
+        )
+    return words
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def headline(best: PolicyScores, comparisons: list[Comparison], splits: list[str], validation: str) -> list[str]:
+    """The result in two or three sentences.
+
+    Args:
+        best: The student chosen on validation.
+        comparisons: It against the others.
+        splits: Test splits.
+        validation: The split it was chosen on.
+    """
+    lines, solved = [], []
+    for split in splits:
+        if evaluation := best.evaluations.get(split):
+            score = evaluation.overall
+            solved.append(f"{percent(score.success, score.n)} of {split} (n = {score.n}, {interval(score)})")
+    if solved:
+        lines.append(f"{best.label} solves {', '.join(solved[:-1])}{' and ' if solved[1:] else ''}{solved[-1]}.")
+    for against, name in (("pi_0", f"{pi(0)}, behaviour cloning"), ("teacher-0", "its teacher without privilege")):
+        found = [c for c in comparisons if c.against == against]
+        if found:
+            lines.append(f"Against {name}: " + "; ".join(f"{_standing(c)} on {c.split}" for c in found) + ".")
+    if best.name == "pi_0":
+        lines.append(f"It is the student before any correction: no iteration did better on {validation}.")
+    return lines
+
+
+def _standing(comparison: Comparison) -> str:
+    if comparison.relation == "level":
+        return "level"
+    words = f"{comparison.relation} by {abs(100 * comparison.difference):.0f} points"
+    if comparison.relation in ("above", "below"):
+        words += " (intervals overlap" + (f", paired {_p(comparison.p)})" if comparison.p is not None else ")")
+    return words
