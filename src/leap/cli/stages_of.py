@@ -156,5 +156,5 @@ def report(stages: Stages, result: Result | None) -> None:
     """Writes the report and says where."""
     from leap.report import write_report
 
-    page = write_report(stages)
+    page = write_report(stages.recipe, stages.run, stages.environment)
     Console().print(f"report: {page}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,13 +24,20 @@ class ChatTokens:
                 "instruction-tuned checkpoint, or set `chat_template` in its tokenizer_config.json."
             )
         self.tokenizer = tokenizer
+        self._special = dict(tokenizer.get_added_vocab())
+        self._split = re.compile("|".join(re.escape(t) for t in sorted(self._special, key=len, reverse=True)) or r"(?!)")
+        self._segments: dict[str, list[int]] = {}
+        self._by_segment = self._segments_are_exact()
         self.end_of_turn = self._find_end_of_turn()
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a prompt, BOS (if the template has one) to generation prompt."""
-        return self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        if not self._by_segment:
+            return self.tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        return self._encode_by_segment(text)
 
     def answer(self, text: str) -> list[int]:
         """Token ids of a completion, the end of its turn included."""
@@ -42,6 +50,39 @@ class ChatTokens:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, special tokens left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _encode_by_segment(self, text: str) -> list[int]:
+        """Encodes what stands between special tokens piece by piece, each distinct piece once: the steps of an episode
+        share nearly all of theirs."""
+        ids: list[int] = []
+        position = 0
+        for match in self._split.finditer(text):
+            ids += self._segment(text[position : match.start()])
+            ids.append(self._special[match.group()])
+            position = match.end()
+        return ids + self._segment(text[position:])
+
+    def _segment(self, text: str) -> list[int]:
+        if not text:
+            return []
+        found = self._segments.get(text)
+        if found is None:
+            if len(self._segments) > 200_000:
+                self._segments.clear()
+            found = self._segments[text] = self.text(text)
+        return found
+
+    def _segments_are_exact(self) -> bool:
+        """Whether this tokenizer encodes a text as the pieces between its special tokens, one by one. Nearly all do; one
+        that marks the start of a text, or whose special tokens swallow spaces, does not."""
+        decoder = getattr(self.tokenizer, "added_tokens_decoder", {})
+        if any(token.lstrip or token.rstrip or token.single_word for token in decoder.values()):
+            return False
+        turns = [("user", " a b\n\nc. "), ("assistant", "ACTION: go to x 1"), ("user", "The x 1 is closed.\n")]
+        probe = [{"role": role, "content": content} for role, content in turns]
+        text = self.tokenizer.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
+        whole = self.tokenizer.apply_chat_template(probe, add_generation_prompt=True, tokenize=True, return_dict=False)
+        return self._encode_by_segment(text) == list(whole)
 
     def _find_end_of_turn(self) -> int:
         """The special token that the template puts after an assistant's words; EOS where it puts none."""

@@ -33,7 +33,9 @@ def load_causal_lm(path: str, *, dtype: torch.dtype | str = "auto", device: str 
         PrerequisiteError: Nothing usable is at that path or name.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # leap shows its own
     adapter = Path(path) / "adapter_config.json"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,6 +39,9 @@ class ScratchConfig(BaseModel):
     mlp: int = Field(384, ge=16, description="Width of the feed-forward layers.")
     max_tokens: int = Field(4096, ge=256, description="Longest sequence, in tokens.")
     init: float = Field(0.08, gt=0, description="Standard deviation of the initial weights.")
+
+
+_NAME = re.compile(r" ?([a-z]+) (\d+)")
 
 
 def split_pieces(text: str) -> list[str]:
@@ -93,6 +97,33 @@ def build_scratch(config: ScratchConfig, texts: Iterable[str], directory: Path, 
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    _compose_names(model.get_input_embeddings().weight, tokenizer.get_vocab(), config.init)
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+
+
+def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> None:
+    """Starts each thing's embedding as its kind's plus its number's, and the kind's word as the kind's alone.
+
+    The weights stay free and random; but from the first step on "mug 3" is near "mug" and near "mug 1", as it would be
+    if names were two tokens, at the length of one. Measured: 58 % against 40 % success of the same student after the same
+    250 steps of behaviour cloning (benchmarks/scratch_student.md).
+    """
+    import torch
+
+    parts: dict[str, torch.Tensor] = {}
+
+    def part(name: str) -> torch.Tensor:
+        if name not in parts:
+            parts[name] = torch.randn(embedding.shape[1]) * std
+        return parts[name]
+
+    names = {token: _NAME.fullmatch(token) for token in sorted(vocabulary)}
+    with torch.no_grad():
+        for token, match in names.items():
+            if match:
+                embedding[vocabulary[token]] = (part(match.group(1)) + part(match.group(2))) / 2**0.5
+        for token, index in sorted(vocabulary.items()):
+            if token.strip() in parts and not token.strip().isdigit():
+                embedding[index] = parts[token.strip()]

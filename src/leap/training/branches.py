@@ -91,25 +91,76 @@ def pack(rows: Sequence[TokenRow]) -> PackedEpisode:
     return PackedEpisode(*(torch.tensor(values) for values in (ids, positions, labels, limit, branch)))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Some neighbouring branches of an episode: their queries, how much of the trunk they may need, and who sees what.
+
+    Attributes:
+        start, stop: The queries, counted from the episode's first token.
+        trunk: The first so many trunk tokens are keys, followed by the group's own tokens.
+        mask: float [queries, trunk + queries], 0 where seen and -inf elsewhere.
+    """
+
+    start: int
+    stop: int
+    trunk: int
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """Where each packed episode lies in the sequence, and its mask. Travels through the model's forward as a keyword."""
+    """Where each packed episode lies in the sequence. Travels through the model's forward as a keyword.
 
-    spans: list[tuple[int, int]]
-    masks: list[torch.Tensor]
+    Attributes:
+        episodes: (start in the sequence, length of the trunk, groups of branches) of each episode.
+    """
+
+    episodes: list[tuple[int, int, list[_Group]]]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Layout:
+        """The same with its masks on a device and in the type of the queries."""
+        return Layout(
+            [
+                (start, trunk, [_Group(g.start, g.stop, g.trunk, g.mask.to(device, dtype)) for g in groups])
+                for start, trunk, groups in self.episodes
+            ]
+        )
 
 
-def collate(episodes: Sequence[PackedEpisode], device: torch.device | str = "cpu") -> dict[str, Any]:
-    """One sequence [1, n] of episodes end to end, as keyword arguments of a causal LM prepared by `enable`."""
-    spans, start = [], 0
+_GROUP_TOKENS = 128
+"""Branches are attended in groups of about so many tokens: one call each would cost more in calls than it saves."""
+
+
+def _groups(episode: PackedEpisode) -> tuple[int, list[_Group]]:
+    branch = episode.branch.tolist()
+    trunk = branch.index(1)
+    ends = [i for i in range(trunk + 1, len(branch)) if branch[i] != branch[i - 1]] + [len(branch)]
+    groups: list[_Group] = []
+    start = trunk
+    for position, end in enumerate(ends):
+        if end - start >= _GROUP_TOKENS or position == len(ends) - 1:
+            own, limit = episode.branch[start:end], episode.limit[start:end]
+            width = int(limit.max())
+            seen_trunk = torch.arange(width)[None, :] < limit[:, None]
+            index = torch.arange(end - start)
+            seen_own = (own[:, None] == own[None, :]) & (index[:, None] >= index[None, :])
+            seen = torch.cat([seen_trunk, seen_own], dim=1)
+            groups.append(_Group(start, end, width, torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)))
+            start = end
+    return trunk, groups
+
+
+def collate(episodes: Sequence[PackedEpisode]) -> dict[str, Any]:
+    """One sequence [1, n] of episodes end to end, as keyword arguments of a causal LM that attends by ATTENTION."""
+    laid, start = [], 0
     for episode in episodes:
-        spans.append((start, start + len(episode.ids)))
+        laid.append((start, *_groups(episode)))
         start += len(episode.ids)
     return {
-        "input_ids": torch.cat([e.ids for e in episodes])[None].to(device),
-        "position_ids": torch.cat([e.positions for e in episodes])[None].to(device),
-        "labels": torch.cat([e.labels for e in episodes])[None].to(device),
-        "layout": Layout(spans, [e.mask().to(device) for e in episodes]),
+        "input_ids": torch.cat([e.ids for e in episodes])[None],
+        "position_ids": torch.cat([e.positions for e in episodes])[None],
+        "labels": torch.cat([e.labels for e in episodes])[None],
+        "layout": Layout(laid),
     }
 
 
@@ -125,22 +176,27 @@ def branch_attention(
     layout: Layout | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of [1, heads, n, d] queries, each episode against itself through its own mask."""
+    """Attention of [1, heads, n, d] queries: each trunk causally, each group of branches against its trunk and itself."""
     if layout is None:
         raise ValueError("the branch attention needs the keyword `layout`; see leap.training.branches.collate")
     grouped = key.shape[1] != query.shape[1]
-    output = torch.empty_like(query)
-    for (start, stop), mask in zip(layout.spans, layout.masks, strict=True):
-        output[:, :, start:stop] = torch.nn.functional.scaled_dot_product_attention(
-            query[:, :, start:stop],
-            key[:, :, start:stop],
-            value[:, :, start:stop],
-            attn_mask=mask,
-            scale=scaling,
-            dropout_p=dropout,
-            enable_gqa=grouped,
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout, enable_gqa=grouped
         )
-    return output.transpose(1, 2).contiguous(), None
+
+    parts = []
+    for start, trunk, groups in layout.episodes:
+        q, k, v = (x[:, :, start:] for x in (query, key, value))
+        if trunk:
+            parts.append(attend(q[:, :, :trunk], k[:, :, :trunk], v[:, :, :trunk], None))
+        for g in groups:
+            own = slice(g.start, g.stop)
+            keys = torch.cat([k[:, :, : g.trunk], k[:, :, own]], dim=2)
+            values = torch.cat([v[:, :, : g.trunk], v[:, :, own]], dim=2)
+            parts.append(attend(q[:, :, own], keys, values, g.mask))
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, branch_attention)

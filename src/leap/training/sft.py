@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from leap.datasets import Row
 from leap.models.chat import ChatTokens
 from leap.models.hf import load_causal_lm
-from leap.training.branches import ATTENTION, IGNORED, Layout, PackedEpisode, collate
+from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, collate
 from leap.training.config import SFTConfig
 from leap.training.optim import muon_with_adamw
 from leap.training.rows import encode_rows, pack_rows
@@ -87,6 +87,7 @@ def train_sft(
         model = _with_lora(model, config)
     build = _branch_trainer if config.branches else _row_trainer
     trainer, totals = build(config, model, chat, rows, work=work, seed=seed, steps=steps or config.steps)
+    trainer.remove_callback(PrinterCallback)  # leap shows the progress itself
     watch = _Watch(on_step)
     trainer.add_callback(watch)
     trainer.train(resume_from_checkpoint=_last_state(work))
@@ -120,7 +121,6 @@ def _arguments(config: SFTConfig, work: Path, seed: int, steps: int | None, cls:
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         bf16=config.bf16,
-        gradient_checkpointing=config.gradient_checkpointing,
         save_strategy="steps" if config.save_steps else "no",
         save_steps=config.save_steps or 500,
         save_total_limit=1,
@@ -130,6 +130,7 @@ def _arguments(config: SFTConfig, work: Path, seed: int, steps: int | None, cls:
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
+        **({"gradient_checkpointing": True} if config.gradient_checkpointing else {}),
         **extra,
     )
 
@@ -253,7 +254,7 @@ class BranchTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels, layout = inputs["labels"][0], inputs["layout"]
-        layout = Layout(layout.spans, [mask.to(labels.device) for mask in layout.masks])
+        layout = layout.to(labels.device, torch.bfloat16 if self.args.bf16 else model.dtype)
         # Logits only where the next token bears loss: the rest of the vocabulary-wide work would be thrown away.
         before = (labels[1:] != IGNORED).nonzero().squeeze(1)
         outputs = model(

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from leap.core import Decision, History, Observation, PrivilegedState, Task, content_key
+from leap.core import Decision, History, Observation, PrivilegedState, Task
 from leap.envs.alfworld.data import GameEntry, OfficialData
 from leap.envs.alfworld.engine import Engine
 from leap.envs.alfworld.expert import AlfworldExpert, teach
 from leap.envs.alfworld.game import load_game
-from leap.envs.alfworld.generator import GeneratorConfig, generate
+from leap.envs.alfworld.generator import GeneratorConfig, fingerprint, generate
 from leap.envs.alfworld.memory import ENTITY, Memory, parse_goal
 from leap.envs.alfworld.native import NativeEngine
 from leap.envs.alfworld.planner import plan
@@ -51,7 +51,7 @@ class AlfworldEnvironment(Environment):
             self._data = OfficialData(self.config.path)
             return
         settings = self.config.generator
-        folder = cache_dir() / "alfworld" / content_key(settings.model_dump(mode="json"))
+        folder = cache_dir() / "alfworld" / fingerprint(settings)
         generate(settings, folder, progress=progress)
         self._data = OfficialData(folder)
 

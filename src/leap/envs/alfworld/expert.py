@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from leap.core import Decision, History, PrivilegedState
-from leap.envs.alfworld.memory import APPLIANCE, Goal, Memory, entity_number, entity_type, parse_goal
+from leap.envs.alfworld.memory import APPLIANCE, ENTITY, Goal, Memory, entity_number, entity_type, parse_goal
 
 # Common sense in three tiers: the first places one would look for a kind of thing, then the second; every other place
 # comes last. Words of our own; deliberately coarse, as a person's first guess would be.
@@ -132,35 +132,48 @@ def _treated(memory: Memory, goal: Goal, thing: str) -> bool:
 
 
 def _fetch(memory: Memory, goal: Goal, choose: Choose) -> Decision:
-    goal_place = _two_place(memory, goal)
+    goal_place = _two_place(memory, goal) if goal.kind == "two" else None
     for thing, place in memory.where(goal.object):
-        if place == goal_place and goal.kind == "two":
+        if place == goal_place:
             continue  # already where it belongs
-        if memory.at(place) and place not in memory.closed:
-            return Decision(reason=f"{thing} is what I need.", action=f"take {thing} from {place}")
-        if memory.at(place):
-            return Decision(reason=f"{place} is closed.", action=f"open {place}")
-        return Decision(reason=f"{place} has {thing}.", action=f"go to {place}")
+        if not memory.at(place):
+            return Decision(reason=f"{_a(goal.object)} was seen: {thing} {_on(place)} {place}.", action=f"go to {place}")
+        if place in memory.closed:
+            return Decision(reason=f"{_a(goal.object)} is inside: {place} is closed.", action=f"open {place}")
+        return Decision(reason=f"{_a(goal.object)} is here: {thing}.", action=f"take {thing} from {place}")
     return _search(memory, goal.object, choose, avoid=goal_place)
 
 
 def _search(memory: Memory, thing: str, choose: Choose, avoid: str | None = None) -> Decision:
     for place in memory.receptacles:
         if not memory.searched(place) and place in memory.closed and memory.at(place):
-            return Decision(reason=f"{place} is closed.", action=f"open {place}")
+            return Decision(reason=f"{_a(thing)} may be inside: {place} is closed.", action=f"open {place}")
     unsearched = [r for r in memory.receptacles if not memory.searched(r) and r != avoid]
     # A place that can be neither reached nor looked at is not worth a thought.
     open_to_us = [r for r in unsearched if memory.at(r) or f"go to {r}" in memory.admissible]
     if not open_to_us:
         return _wander(memory)
     place = choose(thing, search_order(thing, open_to_us))
-    likely = search_weight(thing, entity_type(place)) > _UNLIKELY
-    reason = f"{place} is not searched yet" + (f" and often holds {_plural(thing)}." if likely else ".")
-    return Decision(reason=reason, action=f"examine {place}" if memory.at(place) else f"go to {place}")
+    return Decision(
+        reason=_search_reason(thing, place), action=f"examine {place}" if memory.at(place) else f"go to {place}"
+    )
 
 
-def _plural(thing: str) -> str:
-    return thing if thing.endswith("s") else thing + "s"
+def _search_reason(thing: str, place: str) -> str:
+    kind = entity_type(place)
+    how = "is often" if search_weight(thing, kind) > _UNLIKELY else "may be"
+    return f"{_a(thing)} {how} {_on(place)} {_a(kind).lower()}; {place} is not searched yet."
+
+
+def _a(kind: str) -> str:
+    return f"{'An' if kind[0] in 'aeiou' else 'A'} {kind}"
+
+
+_IN = frozenset("bathtubbasin cabinet drawer fridge garbagecan laundryhamper microwave safe sinkbasin cart box".split())
+
+
+def _on(place: str) -> str:
+    return "in" if entity_type(place) in _IN else "on"
 
 
 def _two_place(memory: Memory, goal: Goal) -> str | None:
@@ -172,31 +185,38 @@ def _two_place(memory: Memory, goal: Goal) -> str | None:
     return places[0] if places else None
 
 
-def _go_and(memory: Memory, place: str, action: str, purpose: str, *, open_first: bool = False) -> Decision:
-    if not memory.at(place):
-        return Decision(reason=f"{place} is where to {purpose}.", action=f"go to {place}")
-    if open_first and place in memory.closed:
-        return Decision(reason=f"{place} is closed.", action=f"open {place}")
-    return Decision(reason=f"{place} is here, so I can {purpose}.", action=action)
+_NEEDS = {"clean": "cleaning", "heat": "heating", "cool": "cooling"}
 
 
 def _treat(memory: Memory, goal: Goal) -> Decision:
-    place = _nearest(memory, APPLIANCE[goal.kind])
+    place, thing = _nearest(memory, APPLIANCE[goal.kind]), memory.holding
     if place is None:
         return _wander(memory)
-    return _go_and(memory, place, f"{goal.kind} {memory.holding} with {place}", f"{goal.kind} {memory.holding}")
+    if not memory.at(place):
+        return Decision(reason=f"{thing} needs {_NEEDS[goal.kind]}; {place} can do it.", action=f"go to {place}")
+    return Decision(reason=f"{thing} needs {_NEEDS[goal.kind]}; {place} is here.", action=f"{goal.kind} {thing} with {place}")
 
 
 def _deliver(memory: Memory, goal: Goal) -> Decision:
     place = _two_place(memory, goal) if goal.kind == "two" else _nearest(memory, goal.target)
     if place is None:
         return _wander(memory)
-    return _go_and(memory, place, _put_command(memory, place), f"put {memory.holding}", open_first=True)
+    belongs = f"{memory.holding} belongs {_on(place)} {_a(goal.target).lower()}"
+    if not memory.at(place):
+        return Decision(reason=f"{belongs}; go to {place}.", action=f"go to {place}")
+    if place in memory.closed:
+        return Decision(reason=f"{belongs}; {place} is closed.", action=f"open {place}")
+    return Decision(reason=f"{belongs}; {place} is here.", action=_put_command(memory, place))
 
 
 def _use_lamp(memory: Memory, goal: Goal, choose: Choose) -> Decision:
     for lamp, place in memory.where(goal.target):
-        return _go_and(memory, place, f"use {lamp}", f"use {lamp}")
+        needs = f"{memory.holding} needs light"
+        if not memory.at(place):
+            return Decision(reason=f"{needs}; {lamp} was seen {_on(place)} {place}.", action=f"go to {place}")
+        if place in memory.closed:
+            return Decision(reason=f"{needs}; {place} is closed.", action=f"open {place}")
+        return Decision(reason=f"{needs}; {lamp} is here.", action=f"use {lamp}")
     return _search(memory, goal.target, choose)
 
 
@@ -216,36 +236,33 @@ def _put_command(memory: Memory, place: str) -> str:
 def _put_down(memory: Memory) -> Decision:
     """Frees the hand of something that is not wanted."""
     thing = memory.holding or ""
+    wrong = f"{thing} is not wanted"
     here = sorted(a for a in memory.admissible if a.startswith((f"put {thing} ", f"move {thing} ")))
     if here:
-        return Decision(reason=f"{thing} is not what I need.", action=here[0])
-    for place in search_order(thing.rpartition(" ")[0], memory.receptacles):
+        place = " ".join(here[0].split()[-2:])
+        return Decision(reason=f"{wrong}; {place} is here.", action=here[0])
+    for place in search_order(entity_type(thing), memory.receptacles):
         if memory.at(place) and place in memory.closed:
-            return Decision(reason=f"{place} is closed.", action=f"open {place}")
+            return Decision(reason=f"{wrong}; {place} is closed.", action=f"open {place}")
         if f"go to {place}" in memory.admissible:
-            return Decision(reason=f"{place} is where to put {thing}.", action=f"go to {place}")
+            return Decision(reason=f"{wrong}; go to {place}.", action=f"go to {place}")
     return _wander(memory)
 
 
 def _wander(memory: Memory) -> Decision:
-    """Nothing sensible is left: look again at the place with the lowest number of visits, in a fixed order."""
+    """Nothing sensible is left: look again at one place after another, in a fixed order."""
     places = [a for a in sorted(memory.admissible) if a.startswith("go to ")]
     action = places[memory.seen_steps % len(places)] if places else "look"
     return Decision(reason="Nothing is left to search; look again.", action=action)
 
 
 def _reason_for(action: str, memory: Memory, goal: Goal | None) -> str:
-    """A reason for an action of the optimal plan that names nothing the student has not seen."""
-    words = action.split()
-    place = " ".join(words[-2:])
-    if words[0] == "go":
-        if goal and any(entity_type(o) == goal.object for o in memory.contents.get(place, ())):
-            return f"{place} has {goal.object}."
-        if memory.holding is None and not memory.searched(place):
-            return f"{place} is not searched yet."
+    """A reason for an action of the optimal plan that names nothing the student has not seen: the expert's own where it
+    would do the same, else a plain statement of what the action is good for."""
+    own = next_decision(memory, goal, lambda thing, order: next((r for r in order if action.endswith(r)), order[0]))
+    if own.action == action:
+        return own.reason
+    verb, place = action.split()[0], " ".join(action.split()[-2:])
+    if verb == "go":
         return f"{place} is where to go."
-    if words[0] == "open":
-        return f"{place} is closed."
-    if words[0] == "take":
-        return f"{words[1]} {words[2]} is what I need."
-    return f"{place} is here, so I can {words[0]}."
+    return f"{place} is here, so I can {verb}." if ENTITY.fullmatch(place) else f"I can {verb}."
