@@ -27,52 +27,70 @@ class EnvironmentSection(Section):
 
     name: str = Field(description="Registered environment, for example alfworld.")
     options: dict[str, Any] = Field(default_factory=dict, description="The environment's own options.")
-    train: str = Field("train", description="Split of demonstrations and rollouts.")
-    validation: str = Field("valid", description="Split on which the best iteration is chosen.")
+    train: str = Field(default="train", description="Split of demonstrations and rollouts.")
+    validation: str = Field(default="valid", description="Split on which the best iteration is chosen.")
     test: list[str] = Field(default_factory=lambda: ["unseen"], description="Splits that are only ever reported.")
-    train_tasks: int | None = Field(None, ge=1, description="Tasks rolled out per iteration; all by default.")
-    validation_tasks: int | None = Field(None, ge=1, description="Validation tasks; all by default.")
-    test_tasks: int | None = Field(None, ge=1, description="Tasks of each test split; all by default.")
+    train_tasks: int | None = Field(
+        default=None, ge=1, description="Tasks rolled out per iteration, a fresh sample for each; all by default."
+    )
+    validation_tasks: int | None = Field(default=None, ge=1, description="Validation tasks; all by default.")
+    test_tasks: int | None = Field(default=None, ge=1, description="Tasks of each test split; all by default.")
 
 
 class StudentSection(Section):
     """Who learns, how it is asked and how it answers."""
 
-    model: str = Field("scratch", description="`scratch`, or `hf/PATH-or-name` of a causal LM with a chat template.")
+    model: str = Field(
+        default="scratch", description="`scratch`, or `hf/PATH-or-name` of a causal LM with a chat template."
+    )
     scratch: ScratchConfig = Field(default_factory=lambda: ScratchConfig(), description="Size of a scratch student.")
     prompt: PromptConfig = Field(default_factory=lambda: PromptConfig(), description="How it is asked.")
     sampling: Sampling = Field(default_factory=lambda: Sampling(), description="How its answers are drawn.")
-    evaluation_temperature: float | None = Field(None, ge=0, description="Temperature at evaluation; as above if null.")
-    decoding: Literal["free", "constrained"] = Field("free", description="constrained: admissible actions only.")
-    batch: int = Field(64, ge=1, description="Episodes played at once.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Weights' type in rollouts.")
+    evaluation_temperature: float | None = Field(
+        default=None, ge=0, description="Temperature at evaluation; as above if null."
+    )
+    decoding: Literal["free", "constrained"] = Field(
+        default="free", description="constrained: admissible actions only."
+    )
+    batch: int = Field(default=64, ge=1, description="Episodes played at once.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Weights' type in rollouts."
+    )
 
 
 class DemonstrationSection(Section):
     """D_0: the unprivileged expert's episodes."""
 
-    episodes: int | None = Field(None, ge=1, description="How many training tasks the expert plays; all by default.")
-    successes_only: bool = Field(True, description="Clone only episodes that solved their task.")
+    episodes: int | None = Field(
+        default=None, ge=1, description="How many training tasks the expert plays; all by default."
+    )
+    successes_only: bool = Field(default=True, description="Clone only episodes that solved their task.")
 
 
 class TeacherSection(Section):
     """Who corrects, with how much privilege, and what."""
 
-    kind: Literal["expert"] = Field("expert", description="expert: the environment's programmatic teacher.")
-    privilege: int = Field(50, ge=0, le=100, description="How far the privileged state may be used; 50 is the paper's.")
-    episodes: Literal["failures", "all"] = Field("failures", description="Which episodes are corrected.")
-    failure_score: float = Field(0.0, ge=0, le=1, description="An episode is a failure up to this score.")
-    drop_leaks: bool = Field(False, description="Reject corrections whose reason names what the student has not seen.")
+    kind: Literal["expert"] = Field(default="expert", description="expert: the environment's programmatic teacher.")
+    privilege: int = Field(
+        default=50, ge=0, le=100, description="How far the privileged state may be used; 50 is the paper's."
+    )
+    episodes: Literal["failures", "all"] = Field(default="failures", description="Which episodes are corrected.")
+    failure_score: float = Field(default=0.0, ge=0, le=1, description="An episode is a failure up to this score.")
+    drop_leaks: bool = Field(
+        default=False, description="Reject corrections whose reason names what the student has not seen."
+    )
 
 
 class Recipe(Section):
     """A whole experiment."""
 
-    name: str = Field(description="Name of the run; its directory under runs/.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(0, ge=0, description="The one source of randomness.")
-    iterations: int = Field(3, ge=0, description="N, the number of LEAP iterations after behaviour cloning.")
-    horizon: int = Field(30, ge=1, description="Largest number of actions per episode.")
-    evaluation_horizon: int | None = Field(None, ge=1, description="The same at evaluation; as above if null.")
+    name: str = Field(
+        description="Name of the run; its directory under runs/.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+    )
+    seed: int = Field(default=0, ge=0, description="The one source of randomness.")
+    iterations: int = Field(default=3, ge=0, description="N, the number of LEAP iterations after behaviour cloning.")
+    horizon: int = Field(default=30, ge=1, description="Largest number of actions per episode.")
+    evaluation_horizon: int | None = Field(default=None, ge=1, description="The same at evaluation; as above if null.")
     environment: EnvironmentSection
     student: StudentSection = Field(default_factory=lambda: StudentSection())
     demonstrations: DemonstrationSection = Field(default_factory=lambda: DemonstrationSection())
@@ -83,13 +101,17 @@ class Recipe(Section):
     def _sensible(self) -> Recipe:
         env = self.environment
         if env.validation in env.test:
-            raise ValueError(f"validation split {env.validation!r} is also a test split; models may not be chosen on it")
+            raise ValueError(
+                f"validation split {env.validation!r} is also a test split; models may not be chosen on it"
+            )
         if env.train in env.test:
             raise ValueError(f"training split {env.train!r} is also a test split; test tasks may not be trained on")
         if env.train == env.validation:
             raise ValueError(f"training and validation are both {env.train!r}; choose models on other tasks")
         if self.training.branches and self.student.prompt.renderer != "dialogue":
-            raise ValueError("training.branches needs student.prompt.renderer: dialogue (paper prompts share no prefix)")
+            raise ValueError(
+                "training.branches needs student.prompt.renderer: dialogue (paper prompts share no prefix)"
+            )
         if self.student.model == "scratch" and self.training.lora is not None:
             raise ValueError("training.lora makes no sense for a scratch student: its base weights are random")
         if self.student.model != "scratch" and not self.student.model.startswith("hf/"):

@@ -1,6 +1,6 @@
 """The arrows of the loop, each a function from files to a file. What is on file is not made again.
 
-    tasks --rollout--> episodes --correct--> corrections --dataset--> rows --train--> checkpoint --evaluate--> evaluation
+tasks --rollout--> episodes --correct--> corrections --dataset--> rows --train--> checkpoint --evaluate--> evaluation
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,7 @@ class Stages:
         self.run = run
         self.progress = progress
         self._model: tuple[Path, float, HFModel] | None = None
+        self._task_lists: dict[tuple[str, int | None, str], list[Task]] = {}
 
     @cached_property
     def environment(self) -> Environment:
@@ -74,12 +75,14 @@ class Stages:
         """Episodes of iteration i: the expert's demonstrations (i = 0), or pi_{i-1} on the training tasks."""
         recipe, section = self.recipe, self.recipe.environment
         if i == 0:
-            tasks = self._tasks(section.train, recipe.demonstrations.episodes)
+            tasks = self._tasks(section.train, recipe.demonstrations.episodes, stream="demonstrations")
             policy: Policy = ExpertPolicy(self.environment)
             what = "expert demonstrations"
         else:
-            tasks = self._tasks(section.train, section.train_tasks)
-            policy = self._student(i - 1, recipe.student.sampling.temperature) if self._missing(i, tasks) else _nobody(i)
+            tasks = self._tasks(section.train, section.train_tasks, stream=f"rollout-{i}")
+            policy = (
+                self._student(i - 1, recipe.student.sampling.temperature) if self._missing(i, tasks) else _nobody(i)
+            )
             what = f"rollouts of pi_{i - 1}"
         journal = Journal(self._episodes_file(i), Episode)
         self._play(policy, tasks, journal, horizon=recipe.horizon, stream=f"rollout-{i}", what=what, iteration=i)
@@ -97,8 +100,13 @@ class Stages:
         played = {episode.task.key for episode in self.episodes(i)}
         return any(task.key not in played for task in tasks)
 
-    def _tasks(self, split: str, limit: int | None) -> list[Task]:
-        return self.environment.tasks(split, limit=limit, seed=self.recipe.seed)
+    def _tasks(self, split: str, limit: int | None, *, stream: str) -> list[Task]:
+        """Tasks of a split; with a limit, a sample of its own for each stream of the recipe's seed."""
+        key = (split, limit, stream)
+        if key not in self._task_lists:
+            seed = int(content_key(self.recipe.seed, stream), 16) % 2**31
+            self._task_lists[key] = self.environment.tasks(split, limit=limit, seed=seed)
+        return self._task_lists[key]
 
     def _play(
         self,
@@ -145,7 +153,7 @@ class Stages:
         """Corrections of every step of the episodes of iteration i that the recipe has corrected."""
         teacher_section = self.recipe.teacher
         journal = Journal(self._corrections_file(i), Correction)
-        episodes = list(self._sorted(self.episodes(i), self._tasks_rolled_out()))
+        episodes = _in_order(self.episodes(i))
         if not episodes:
             raise RunError(f"{self._episodes_file(i)} holds no episodes; roll out iteration {i} first.")
         chosen = [
@@ -177,15 +185,6 @@ class Stages:
     def _corrections_file(self, i: int) -> Path:
         return self.run.iteration(i) / "corrections.jsonl"
 
-    def _tasks_rolled_out(self) -> list[Task]:
-        return self._tasks(self.recipe.environment.train, None)
-
-    @staticmethod
-    def _sorted(episodes: Journal[Episode], tasks: Sequence[Task]) -> Iterator[Episode]:
-        """Episodes in the order of their tasks: a journal's own order is that in which they happened to finish."""
-        order = {task.key: index for index, task in enumerate(tasks)}
-        yield from sorted(episodes, key=lambda episode: order.get(episode.task.key, len(order)))
-
     # ---- dataset -------------------------------------------------------------------------------------------------
 
     def dataset(self, i: int) -> Path:
@@ -193,7 +192,7 @@ class Stages:
         path = self.run.iteration(i) / "rows.jsonl"
         if path.exists():
             return path
-        episodes = list(self._sorted(self.episodes(i), self._tasks_rolled_out()))
+        episodes = _in_order(self.episodes(i))
         if i == 0:
             wanted = [e for e in episodes if e.success or not self.recipe.demonstrations.successes_only]
             rows = demonstration_rows(wanted, self.renderer)
@@ -234,7 +233,9 @@ class Stages:
             start, lineage = self._base_model(), "base"
         else:
             start, lineage = str(self.run.checkpoint(i - 1)), self.checkpoint_key(i - 1)
-        key = content_key("checkpoint", recipe.student.model, lineage, data, config.model_dump(mode="json"), recipe.seed)
+        key = content_key(
+            "checkpoint", recipe.student.model, lineage, data, config.model_dump(mode="json"), recipe.seed
+        )
         rows = self.rows(i)
         work = self.run.iteration(i) / "training"
         with self._timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
@@ -305,8 +306,8 @@ class Stages:
     def evaluation_tasks(self) -> dict[str, list[Task]]:
         """Tasks of the validation split and of each test split."""
         section = self.recipe.environment
-        tasks = {section.validation: self._tasks(section.validation, section.validation_tasks)}
-        return tasks | {split: self._tasks(split, section.test_tasks) for split in section.test}
+        tasks = {section.validation: self._tasks(section.validation, section.validation_tasks, stream="evaluation")}
+        return tasks | {split: self._tasks(split, section.test_tasks, stream="evaluation") for split in section.test}
 
     def _evaluate(self, policy: Any, actor: Actor, folder: Path, *, name: str, iteration: int) -> list[Evaluation]:
         evaluations = []
@@ -324,10 +325,10 @@ class Stages:
                     what=f"evaluate {name} on {split}",
                     iteration=iteration,
                 )
-            played = [e for e in self._sorted(journal, tasks) if e.task.key in wanted and e.actor == actor]
+            played = [e for e in _in_order(journal) if e.task.key in wanted and e.actor == actor]
             evaluations.append(evaluate_episodes(played, policy=name))
-        write_json(folder.parent / "evaluation.json" if name.startswith("pi_") else folder / "evaluation.json",
-                   [evaluation.model_dump(mode="json") for evaluation in evaluations])
+        file = folder.parent / "evaluation.json" if iteration >= 0 else folder / "evaluation.json"
+        write_json(file, [evaluation.model_dump(mode="json") for evaluation in evaluations])
         return evaluations
 
     # ---- what the stages share -----------------------------------------------------------------------------------
@@ -360,6 +361,11 @@ class Stages:
         records = read_json(self.run.stages) if self.run.stages.exists() else []
         records.append({"stage": stage, "iteration": iteration, "what": what, "seconds": seconds, **figures})
         write_json(self.run.stages, records)
+
+
+def _in_order(episodes: Iterable[Episode]) -> list[Episode]:
+    """Episodes by task: a journal's own order is that in which they happened to finish."""
+    return sorted(episodes, key=lambda episode: (episode.task.split, episode.task.id))
 
 
 def _nobody(i: int) -> Policy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -19,11 +19,9 @@ games = typer.Typer(help="ALFWorld games: generate, list, show, play.", no_args_
 app.add_typer(games, name="games")
 
 RunDir = Annotated[Path, typer.Argument(help="Run directory.")]
-RecipeOption = Annotated[
-    Optional[Path], typer.Option("--recipe", help="Recipe of a run directory that is not there yet.")
-]
+RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Recipe of a run directory that is not there yet.")]
 Overrides = Annotated[
-    Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value (dotted key).")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value (dotted key).")
 ]
 Iteration = Annotated[int, typer.Option("--iteration", "-i", min=0, help="Iteration i (0 is behaviour cloning).")]
 
@@ -43,7 +41,7 @@ def _root(
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).")],
-    run_dir: Annotated[Optional[Path], typer.Option("--run-dir", help="Default: runs/<the recipe's name>.")] = None,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Default: runs/<the recipe's name>.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Run a recipe from nothing to a report. The same command goes on after any interruption."""
@@ -112,11 +110,11 @@ def report(run_dir: RunDir) -> None:
 @app.command()
 def validate(
     environment: Annotated[str, typer.Argument(help="Environment, for example alfworld.")],
-    split: Annotated[Optional[list[str]], typer.Option("--split", help="Split; may be given several times.")] = None,
+    split: Annotated[list[str] | None, typer.Option("--split", help="Split; may be given several times.")] = None,
     option: Annotated[
-        Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Environment option (dotted key).")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Environment option (dotted key).")
     ] = None,
-    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Tasks per split; all by default.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Tasks per split; all by default.")] = None,
 ) -> None:
     """Play the privileged plan on every task and list those that it does not solve."""
     from leap.cli.validate import validate_environment
@@ -136,7 +134,7 @@ def doctor() -> None:
 def games_generate(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     option: Annotated[
-        Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Generator setting, e.g. games.train=500.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Generator setting, e.g. games.train=500.")
     ] = None,
 ) -> None:
     """Generate games in the official layout."""
@@ -147,8 +145,8 @@ def games_generate(
 
 @games.command("list")
 def games_list(
-    folder: Annotated[Optional[Path], typer.Argument(help="Data folder; $ALFWORLD_DATA by default.")] = None,
-    split: Annotated[Optional[str], typer.Option("--split")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Data folder; $ALFWORLD_DATA by default.")] = None,
+    split: Annotated[str | None, typer.Option("--split")] = None,
 ) -> None:
     """List the playable games of a folder."""
     from leap.cli.games import list_games

@@ -73,6 +73,6 @@ def _alfworld_data() -> str:
         return "$ALFWORLD_DATA is not set; generated games need none"
     try:
         data = OfficialData(None)
-        return f"{data.root}: " + ", ".join(f"{split} {len(data.entries(split))}" for split in data.splits)
+        return f"{data.root}: " + ", ".join(f"{split} {len(data.entries(split))}" for split in data.splits())
     except LeapError as error:
         return str(error)

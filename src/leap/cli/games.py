@@ -35,7 +35,7 @@ def list_games(folder: Path | None, split: str | None) -> None:
     """Prints a line per playable game."""
     data = OfficialData(folder)
     console = Console()
-    for name in [split] if split else data.splits:
+    for name in [split] if split else data.splits():
         entries = data.entries(name)
         for entry in entries:
             console.print(f"{entry.id}", soft_wrap=True, highlight=False, markup=False)

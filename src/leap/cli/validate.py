@@ -29,6 +29,8 @@ def parse_options(options: list[str]) -> dict[str, Any]:
         node = values
         for part in path:
             node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise RecipeError(f"{option!r}: {part!r} has a value of its own already")
         try:
             node[last] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -57,7 +59,7 @@ def validate_environment(name: str, splits: list[str], options: list[str], limit
                 bar.update(done, len(tasks), f"{len(failures)} failed")
         typer.echo(f"{name} {split}: the privileged plan solves {len(tasks) - len(failures)} of {len(tasks)} tasks")
         for task, why in failures:
-            print(f"  {task.id}: {why}", file=sys.stdout)  # noqa: T201 - the command's output
+            print(f"  {task.id}: {why}", file=sys.stdout)
         failed += len(failures)
     return 1 if failed else 0
 

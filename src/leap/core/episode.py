@@ -110,9 +110,7 @@ class Episode(Record):
         seen = [step.observation for step in self.steps[: t + 1]]
         if t == len(self.steps):
             seen.append(self.final)
-        return History(
-            task=self.task, observations=tuple(seen), actions=tuple(step.action for step in self.steps[:t])
-        )
+        return History(task=self.task, observations=tuple(seen), actions=tuple(step.action for step in self.steps[:t]))
 
 
 def episode_key(task: Task, actor: Actor, *, seed: int, horizon: int) -> str:

@@ -57,7 +57,7 @@ class Session(ABC):
     def privileged(self) -> PrivilegedState:
         """The privileged state at this very moment. Teachers call it; nothing that renders a prompt for students can."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most sessions hold nothing
         """Frees what the session holds. Called once, also after an error."""
 
 

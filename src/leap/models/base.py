@@ -23,9 +23,9 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    temperature: float = Field(0.3, ge=0, description="0 takes the likeliest token; the paper samples at 0.3.")
-    max_tokens: int = Field(256, ge=1, description="Longest answer, in tokens.")
-    max_reason_tokens: int = Field(192, ge=0, description="Constrained decoding starts the action after so many tokens.")
+    temperature: float = Field(default=0.3, ge=0, description="0 takes the likeliest token; the paper samples at 0.3.")
+    max_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
+    max_reason_tokens: int = Field(default=192, ge=0, description="Constrained decoding starts the action after so many tokens.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +81,5 @@ class Model(ABC):
     def conversation(self) -> AbstractAsyncContextManager[Conversation]:
         """Opens a conversation; close it when the episode ends."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - not every model holds something to free
         """Frees memory, connections and processes."""

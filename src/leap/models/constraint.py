@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
-from leap.policies.answer import ACTION_MARKER
+from leap.policies.answer import ACTION_MARKER, ends_in_marker
 
 _END = -1  # trie key of "the answer may end here"
 
@@ -16,8 +17,12 @@ class ActionGrammar:
     def __init__(self, chat: ChatTokens) -> None:
         self.chat = chat
         self.marker = chat.text(f"\n{ACTION_MARKER}")
-        vocabulary = chat.tokenizer.convert_ids_to_tokens(range(len(chat.tokenizer)))
-        self.may_end_marker = {i for i, token in enumerate(vocabulary) if token and ":" in token}
+        # A marker is complete with its colon, which a byte may also spell.
+        colons = {i: chat.decode([i]) for i in range(len(chat.tokenizer))}
+        colons = {i: text for i, text in colons.items() if ":" in text}
+        self.may_end_marker = {i for i, text in colons.items() if not text.rpartition(":")[2].strip()}
+        # One token that holds the colon and more would put a word of its own where the action belongs.
+        self.not_in_reason = [chat.end_of_turn, *sorted(colons.keys() - self.may_end_marker)]
         self._actions: dict[str, list[int]] = {}
 
     def action(self, text: str) -> list[int]:
@@ -33,7 +38,7 @@ class ActionGrammar:
 class ActionConstraint:
     """Follows one answer as it is generated and says which tokens may come next."""
 
-    def __init__(self, grammar: ActionGrammar, choices: Sequence[str], max_reason_tokens: int) -> None:
+    def __init__(self, grammar: ActionGrammar, choices: Sequence[str], sampling: Sampling) -> None:
         self._grammar = grammar
         self._trie: dict[int, dict] = {}
         for choice in choices:
@@ -41,7 +46,9 @@ class ActionConstraint:
             for token in grammar.action(choice):
                 node = node.setdefault(token, {})
             node[_END] = {}
-        self._max_reason = max_reason_tokens
+        longest = max(len(grammar.action(choice)) for choice in choices)
+        # However few tokens there are: the action must fit behind the reason, or it would be cut off into another one.
+        self._max_reason = min(sampling.max_reason_tokens, sampling.max_tokens - len(grammar.marker) - longest)
         self._generated: list[int] = []
         self._forced: list[int] = []
         self._node: dict[int, dict] | None = None
@@ -73,5 +80,5 @@ class ActionConstraint:
         elif self._node is not None:
             self._node = self._node.get(token, {_END: {}})
         elif token in self._grammar.may_end_marker:
-            if self._grammar.chat.decode(self._generated).rstrip().endswith(ACTION_MARKER):
+            if ends_in_marker(self._grammar.chat.decode(self._generated)):
                 self._node = self._trie

@@ -38,17 +38,22 @@ def load_causal_lm(path: str, *, dtype: torch.dtype | str = "auto", device: str 
     transformers_logging.disable_progress_bar()  # leap shows its own
     adapter = Path(path) / "adapter_config.json"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        base = path
         if adapter.exists():
-            from peft import AutoPeftModelForCausalLM
+            from peft import PeftConfig, PeftModel
 
-            model = AutoPeftModelForCausalLM.from_pretrained(path, dtype=dtype)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+            if not (Path(path) / "adapter_model.safetensors").exists():
+                raise OSError("its adapter_model.safetensors is missing (pickled weights are not read)")
+            base = PeftConfig.from_pretrained(path).base_model_name_or_path
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+        if adapter.exists():
+            model = PeftModel.from_pretrained(model, path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PrerequisiteError(f"cannot load the model {path!r}: {reason}") from error
-    return model.to(device or best_device()), tokenizer
+    loaded: Any = model
+    return loaded.to(device or best_device()), tokenizer
 
 
 def best_device() -> str:
@@ -160,6 +165,7 @@ class HFModel(Model):
             yield _HFConversation(self, seat)
         finally:
             self._seats.remove(seat)
+            self._pending = [request for request in self._pending if request.seat is not seat]  # of a cancelled episode
             self._schedule()
 
     def close(self) -> None:
@@ -172,9 +178,7 @@ class HFModel(Model):
         ids = self.chat.prompt(messages)
         if len(ids) + self.sampling.max_tokens > self._limit:
             raise ModelError(f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}")
-        constraint = (
-            ActionConstraint(self._grammar, choices, self.sampling.max_reason_tokens) if choices is not None else None
-        )
+        constraint = ActionConstraint(self._grammar, choices, self.sampling) if choices else None
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._pending.append(_Request(seat, ids, random.Random(seed), constraint, future))
         self._schedule()
@@ -192,13 +196,14 @@ class HFModel(Model):
         self._pending = []
         try:
             self._answer(requests)
-        except (RuntimeError, ValueError) as error:  # out of memory, a bad shape: these episodes fail, the run goes on
+        except Exception as error:  # out of memory, a bad shape: these episodes fail, the run goes on
             self._cache = SlotCache()
             for seat in self._seats:
                 seat.row, seat.tokens, seat.slots = -1, [], []
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             for request in requests:
                 if not request.future.done():
-                    request.future.set_exception(ModelError(f"generation failed: {str(error).splitlines()[0]}"))
+                    request.future.set_exception(ModelError(f"generation failed: {reason}"))
 
     @torch.inference_mode()
     def _answer(self, requests: list[_Request]) -> None:
@@ -207,9 +212,10 @@ class HFModel(Model):
         self._decode(requests, logits)
         for request in requests:
             text = self.chat.decode(request.generated)
-            request.future.set_result(
-                Completion(text, len(request.ids), len(request.generated), cached_tokens=request.kept)
-            )
+            if not request.future.done():  # its episode may have been cancelled meanwhile
+                request.future.set_result(
+                    Completion(text, len(request.ids), len(request.generated), cached_tokens=request.kept)
+                )
 
     def _keep_prefixes(self, requests: list[_Request]) -> None:
         """Moves the batch's rows together and drops what their new prompts do not share with the cached ones."""
@@ -302,7 +308,7 @@ class HFModel(Model):
                 continue
             allowed = request.constraint.allowed()
             if allowed is None:
-                logits[row, self.chat.end_of_turn] = -torch.inf
+                logits[row, self._grammar.not_in_reason] = -torch.inf
             else:
                 only = torch.full_like(logits[row], -torch.inf)
                 only[allowed] = logits[row, allowed]
@@ -311,8 +317,9 @@ class HFModel(Model):
             return logits.argmax(dim=-1).tolist()
         cumulated = torch.softmax(logits / self.sampling.temperature, dim=-1).cumsum(dim=-1)
         draws = torch.tensor([[0.0 if r.done else r.random.random()] for r in requests]) * cumulated[:, -1:]
-        chosen = torch.searchsorted(cumulated, draws, right=True).squeeze(1)
-        return chosen.clamp(max=logits.shape[1] - 1).tolist()
+        chosen = torch.searchsorted(cumulated, draws, right=True)
+        # A draw that rounding lifts to the whole sum would fall behind the last token: take the last possible one.
+        return chosen.minimum(torch.searchsorted(cumulated, cumulated[:, -1:].contiguous())).squeeze(1).tolist()
 
 
 class _HFConversation:

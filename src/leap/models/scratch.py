@@ -33,12 +33,12 @@ class ScratchConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: int = Field(3, ge=1, description="Transformer layers.")
-    width: int = Field(128, ge=16, description="Hidden size.")
-    heads: int = Field(4, ge=1, description="Attention heads.")
-    mlp: int = Field(384, ge=16, description="Width of the feed-forward layers.")
-    max_tokens: int = Field(4096, ge=256, description="Longest sequence, in tokens.")
-    init: float = Field(0.08, gt=0, description="Standard deviation of the initial weights.")
+    layers: int = Field(default=3, ge=1, description="Transformer layers.")
+    width: int = Field(default=128, ge=16, description="Hidden size.")
+    heads: int = Field(default=4, ge=1, description="Attention heads.")
+    mlp: int = Field(default=384, ge=16, description="Width of the feed-forward layers.")
+    max_tokens: int = Field(default=4096, ge=256, description="Longest sequence, in tokens.")
+    init: float = Field(default=0.08, gt=0, description="Standard deviation of the initial weights.")
 
 
 _NAME = re.compile(r" ?([a-z]+) (\d+)")
@@ -93,8 +93,8 @@ def build_scratch(config: ScratchConfig, texts: Iterable[str], directory: Path, 
             initializer_range=config.init,
             tie_word_embeddings=True,
             bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=specials.index(END),
+            pad_token_id=specials.index(PAD),
         )
     )
     _compose_names(model.get_input_embeddings().weight, tokenizer.get_vocab(), config.init)

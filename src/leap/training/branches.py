@@ -117,7 +117,7 @@ class Layout:
 
     episodes: list[tuple[int, int, list[_Group]]]
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Layout:
+    def placed(self, device: torch.device, dtype: torch.dtype) -> Layout:
         """The same with its masks on a device and in the type of the queries."""
         return Layout(
             [

@@ -91,8 +91,7 @@ def train_sft(
     watch = _Watch(on_step)
     trainer.add_callback(watch)
     trainer.train(resume_from_checkpoint=_last_state(work))
-    trained = trainer.model
-    assert trained is not None
+    trained: Any = trainer.model
     if config.branches:
         trained.set_attn_implementation("sdpa")
     trained.save_pretrained(out)
@@ -108,7 +107,9 @@ def train_sft(
     )
 
 
-def _arguments(config: SFTConfig, work: Path, seed: int, steps: int | None, cls: type = TrainingArguments, **extra: Any) -> Any:
+def _arguments(
+    config: SFTConfig, work: Path, seed: int, steps: int | None, cls: type = TrainingArguments, **extra: Any
+) -> Any:
     return cls(
         output_dir=str(work),
         seed=seed,
@@ -254,7 +255,7 @@ class BranchTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels, layout = inputs["labels"][0], inputs["layout"]
-        layout = layout.to(labels.device, torch.bfloat16 if self.args.bf16 else model.dtype)
+        layout = layout.placed(labels.device, torch.bfloat16 if self.args.bf16 else model.dtype)
         # Logits only where the next token bears loss: the rest of the vocabulary-wide work would be thrown away.
         before = (labels[1:] != IGNORED).nonzero().squeeze(1)
         outputs = model(

@@ -25,9 +25,9 @@ from leap.paths import cache_dir
 class AlfworldConfig(EnvironmentConfig):
     """ALFWorld's options in a recipe."""
 
-    source: Literal["generated", "official"] = Field("generated", description="Generated games, or ALFWorld's own data.")
-    engine: Literal["native", "textworld"] = Field("native", description="Our simulator, or the real engine (slow).")
-    path: Path | None = Field(None, description="Official data; $ALFWORLD_DATA if null.")
+    source: Literal["generated", "official"] = Field(default="generated", description="Generated games, or ALFWorld's own data.")
+    engine: Literal["native", "textworld"] = Field(default="native", description="Our simulator, or the real engine (slow).")
+    path: Path | None = Field(default=None, description="Official data; $ALFWORLD_DATA if null.")
     generator: GeneratorConfig = Field(default_factory=GeneratorConfig, description="What to generate.")
 
 

@@ -137,7 +137,9 @@ def _fetch(memory: Memory, goal: Goal, choose: Choose) -> Decision:
         if place == goal_place:
             continue  # already where it belongs
         if not memory.at(place):
-            return Decision(reason=f"{_a(goal.object)} was seen: {thing} {_on(place)} {place}.", action=f"go to {place}")
+            return Decision(
+                reason=f"{_a(goal.object)} was seen: {thing} {_on(place)} {place}.", action=f"go to {place}"
+            )
         if place in memory.closed:
             return Decision(reason=f"{_a(goal.object)} is inside: {place} is closed.", action=f"open {place}")
         return Decision(reason=f"{_a(goal.object)} is here: {thing}.", action=f"take {thing} from {place}")
@@ -169,7 +171,21 @@ def _a(kind: str) -> str:
     return f"{'An' if kind[0] in 'aeiou' else 'A'} {kind}"
 
 
-_IN = frozenset("bathtubbasin cabinet drawer fridge garbagecan laundryhamper microwave safe sinkbasin cart box".split())
+_IN = frozenset(
+    [
+        "bathtubbasin",
+        "cabinet",
+        "drawer",
+        "fridge",
+        "garbagecan",
+        "laundryhamper",
+        "microwave",
+        "safe",
+        "sinkbasin",
+        "cart",
+        "box",
+    ]
+)
 
 
 def _on(place: str) -> str:
@@ -194,7 +210,9 @@ def _treat(memory: Memory, goal: Goal) -> Decision:
         return _wander(memory)
     if not memory.at(place):
         return Decision(reason=f"{thing} needs {_NEEDS[goal.kind]}; {place} can do it.", action=f"go to {place}")
-    return Decision(reason=f"{thing} needs {_NEEDS[goal.kind]}; {place} is here.", action=f"{goal.kind} {thing} with {place}")
+    return Decision(
+        reason=f"{thing} needs {_NEEDS[goal.kind]}; {place} is here.", action=f"{goal.kind} {thing} with {place}"
+    )
 
 
 def _deliver(memory: Memory, goal: Goal) -> Decision:
