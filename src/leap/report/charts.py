@@ -74,7 +74,9 @@ def style_of(policy: PolicyScores, report: Report) -> str:
 
 
 def tag(policy: PolicyScores) -> str:
-    """A baseline's name where a chart has little room."""
+    """A policy's name where there is little room."""
+    if policy.role == "student":
+        return policy.label
     return f"teacher p{policy.privilege}" if policy.role == "teacher" else policy.name
 
 
@@ -105,12 +107,14 @@ def learning_curve(report: Report, split: str, measure: Measure, *, width: int) 
     line = " ".join(f"{x(p.iteration or 0):.1f},{y(measure.value(score)):.1f}" for p, score in points)
     if len(points) > 1:
         parts.append(f'<polyline class="curve" points="{line}"/>')
-    before: float | None = None
-    for policy, score in points:
-        falling = before is not None and measure.value(score) < before
-        chosen = policy.iteration == report.best
-        parts.append(_point(policy, score, measure, x(policy.iteration or 0), y, chosen=chosen, below=falling))
-        before = measure.value(score)
+    values = [measure.value(score) for _, score in points]
+    for place, (policy, score) in enumerate(points):
+        at = policy.iteration or 0
+        if place:
+            side, below = "end", values[place] < values[place - 1]
+        else:  # clear of the axis, hence on the side where the curve goes on
+            side, below = "start", len(values) > 1 and values[1] > values[0]
+        parts.append(_point(policy, score, measure, x(at), y, chosen=at == report.best, side=side, below=below))
     said = "; ".join(f"{p.label} {measure.written(p.evaluations[split].overall)}" for p in (*students, *baselines))
     title = escape(f"{measure.name} on {split}: {said}")
     return Markup(
@@ -196,6 +200,7 @@ def _point(
     y: Callable[[float], float],
     *,
     chosen: bool,
+    side: str,
     below: bool,
 ) -> str:
     value = y(measure.value(score))
@@ -204,13 +209,14 @@ def _point(
     )
     ring = f'<circle class="chosen" cx="{x:.1f}" cy="{value:.1f}" r="8"/>' if chosen else ""
     below = (below or value < TOP + 14) and value < HEIGHT - BOTTOM - 24
-    place = value + 20 if below else value - 12  # on the side that the curve does not come from
+    place = value + 20 if below else value - 12  # where the curve is not
+    across = x - 7 if side == "end" else x + 7
     return (
         f"<g><title>{hint}</title>"
         + _whisker("whisker student", x, y(measure.low(score)), y(measure.high(score)))
         + ring
         + f'<circle class="dot student" cx="{x:.1f}" cy="{value:.1f}" r="4"/>'
-        + f'<text class="value end" x="{x - 7:.1f}" y="{place:.1f}">{measure.written(score)}</text></g>'
+        + f'<text class="value {side}" x="{across:.1f}" y="{place:.1f}">{measure.written(score)}</text></g>'
     )
 
 

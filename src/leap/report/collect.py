@@ -161,9 +161,9 @@ def _baseline(name: str, recipe: Recipe) -> PolicyScores:
         return PolicyScores(name=name, label="expert (no privilege)", short="the expert", role="expert")
     if found := re.fullmatch(r"teacher-(\d+)", name):
         privilege = int(found[1])
-        label = f"teacher, privilege {privilege}" if privilege else "teacher without privilege"
+        label = f"teacher at privilege {privilege} (p{privilege})" if privilege else "teacher without privilege (p0)"
         if privilege and privilege == recipe.teacher.privilege:
-            label += " (the one that corrects)"
+            label += ", who corrects"
         short = f"the teacher at {privilege}" if privilege else "the teacher"
         return PolicyScores(name=name, label=label, short=short, role="teacher", privilege=privilege)
     return PolicyScores(name=name, label=name, short=name, role="other")
@@ -248,7 +248,8 @@ def _iterations(recipe: Recipe, run: RunDirectory, per_group: int) -> tuple[list
             file=str(path.relative_to(run.root)),
             total=len(episodes),
         )
-        groups.append(Group(shown, choose(episodes, per_group), corrections))
+        chosen = choose(episodes, per_group)
+        groups.append(Group(shown, chosen, {episode.key: corrections.get(episode.key, {}) for episode in chosen}))
     return summaries, groups
 
 

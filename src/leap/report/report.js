@@ -203,7 +203,10 @@
   document.querySelector(".browser").hidden = data.episodes.length === 0;
   if (data.episodes.length === 0) return;
   setUp();
-  if (!followHash()) fill(null);
+  if (!followHash()) {
+    const corrected = data.episodes.find((one) => one.steps.some((step) => step.teacher));
+    fill(corrected ? corrected.key : null);
+  }
   window.addEventListener("hashchange", followHash);
   for (const link of document.querySelectorAll("a[data-key]")) {
     if (!data.episodes.some((one) => one.key === link.dataset.key)) link.replaceWith(...link.childNodes);

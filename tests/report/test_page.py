@@ -1,0 +1,112 @@
+"""The page: safe whatever models wrote, self-contained, the same every time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from tiny_run import HOSTILE, Corridor, make_recipe, make_run
+
+from leap.report import charts
+from leap.report.charts import LINE, _apart
+from leap.report.collect import collect
+from leap.report.page import embedded, write_report
+
+
+class Tags(HTMLParser):
+    """Collects elements, attributes, and what is inside scripts and styles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.seen and self.seen[-1][0] in ("script", "style"):
+            self.inside.append((self.seen[-1][1].get("type") or self.seen[-1][0], data))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = make_run(tmp_path_factory.mktemp("runs") / "tiny")
+    return write_report(make_recipe(), run, Corridor(None)).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tags(page: str) -> Tags:
+    parser = Tags()
+    parser.feed(page)
+    return parser
+
+
+def test_hostile_text_becomes_no_element(page: str, tags: Tags) -> None:
+    assert HOSTILE not in page and "<img" not in page and 'onerror="' not in page
+    assert not [tag for tag, _ in tags.seen if tag in ("img", "iframe", "object", "form")]
+    assert not [name for _, attrs in tags.seen for name in attrs if name.startswith("on") or name == "style"]
+    data = json.loads(next(text for kind, text in tags.inside if kind == "application/json"))
+    assert any(HOSTILE in text for text in data["texts"]), "it is shown, only not obeyed"
+
+
+def test_embedded_json_cannot_end_its_element() -> None:
+    text = embedded({"a": HOSTILE + "]]>\u2029"})
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == {"a": HOSTILE + "]]>\u2029"}
+
+
+def test_nothing_is_loaded_and_only_our_script_runs(page: str, tags: Tags) -> None:
+    policy = next(a["content"] for t, a in tags.seen if t == "meta" and a.get("http-equiv"))
+    assert policy is not None and policy.startswith("default-src 'none';") and "unsafe" not in policy
+    for kind, directive in (("script", "script-src"), ("style", "style-src")):
+        (source,) = (text for found, text in tags.inside if found == kind and text.strip())
+        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}'" in policy
+    links = [value for _, attrs in tags.seen for name, value in attrs.items() if name in ("src", "href")]
+    assert links and all(value and value.startswith(("#", "data:")) for value in links)
+    script = next(text for found, text in tags.inside if found == "script")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(|https?:", script)
+
+
+def test_same_files_same_bytes(tmp_path: Path, page: str) -> None:
+    run = make_run(tmp_path)
+    again = write_report(make_recipe(), run, Corridor(None))
+    assert again.read_text(encoding="utf-8") == page
+    twin = (run.report / "report.json").read_bytes()
+    write_report(make_recipe(), run, Corridor(None))
+    assert (run.report / "report.json").read_bytes() == twin
+
+
+def test_every_section_names_its_conditions(page: str) -> None:
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page.split("<body>")[1].split("<script")[0]))
+    assert "seed 5; horizon 6; free decoding at temperature 0.3" in text
+    assert "validation · n = 8 · seed 5 · horizon 6" in text
+    assert "8 of 8 rollouts of π₀" in text
+    assert "action not admissible there" in text
+    assert "1 min 01" in text and "12.3" in text
+
+
+@pytest.mark.parametrize("finished", [0, 1, 2])
+def test_charts_are_well_formed_and_inside_their_box(tmp_path: Path, finished: int) -> None:
+    report, _ = collect(make_recipe(), make_run(tmp_path, finished=finished), per_group=1)
+    for measure in (charts.success(), charts.actions(6)):
+        root = ElementTree.fromstring(charts.learning_curve(report, "seen", measure, width=600))
+        assert len(root.findall(".//circle[@class='dot student']")) == finished + 1
+        assert len(root.findall("./line[@class]/title")) == 3
+        heights = [float(e.get(a, "0")) for e in root.iter() for a in ("y", "y1", "y2", "cy")]
+        assert min(heights) >= 0 and max(heights) <= charts.HEIGHT
+
+
+def test_labels_keep_apart() -> None:
+    for heights in ([20.0, 20.0, 21.0, 200.0], [204.0, 204.0, 204.0], [14.0] * 5, []):
+        placed = sorted(_apart(heights))
+        assert all(b - a >= LINE - 1e-6 for a, b in itertools.pairwise(placed))
+        assert all(0 <= place <= charts.HEIGHT - charts.BOTTOM for place in placed)

@@ -1,0 +1,172 @@
+"""A run directory made by hand, and the little world its episodes were played in. Its models write hostile text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+from leap.core import (
+    Actor,
+    Correction,
+    Decision,
+    Episode,
+    History,
+    Observation,
+    PrivilegedState,
+    Rejection,
+    Step,
+    StopReason,
+    Task,
+)
+from leap.envs.base import Environment, EnvironmentConfig, Expert, Outcome, Session
+from leap.evaluation import evaluate_episodes
+from leap.recipe import Recipe, dump_recipe
+from leap.store import Journal, RunDirectory, write_json
+
+HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><!-- \u2028 & ' \u202e"
+ACTIONS = ("go north", "go south", "look")
+KINDS = ("find_it", "carry_it")
+
+
+class Corridor(Environment):
+    """Go north three times. The privileged state says how far it is still."""
+
+    name: ClassVar[str] = "corridor"
+    Config: ClassVar[type[EnvironmentConfig]] = EnvironmentConfig
+    test_splits: ClassVar[frozenset[str]] = frozenset({"seen", "unseen"})
+
+    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
+        return [task(split, number) for number in range(limit or 4)]
+
+    def start(self, task: Task) -> Session:
+        return CorridorSession()
+
+    def expert(self) -> Expert:
+        raise NotImplementedError
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        raise NotImplementedError
+
+    def entities(self, text: str) -> set[str]:
+        return set()
+
+
+class CorridorSession(Session):
+    def __init__(self) -> None:
+        self.place = 0
+
+    def observe(self) -> Observation:
+        return Observation(text=f"You are at {self.place}. {HOSTILE}", admissible=ACTIONS)
+
+    def act(self, action: str) -> Outcome:
+        self.place += {"go north": 1, "go south": -1}.get(action, 0)
+        return Outcome(self.observe(), success=self.place == 3, done=self.place == 3)
+
+    def privileged(self) -> PrivilegedState:
+        return PrivilegedState(text=f"{3 - self.place} steps to the north {HOSTILE}")
+
+
+def task(split: str, number: int) -> Task:
+    kind = KINDS[number % 2]
+    return Task(env="corridor", split=split, id=f"{split}/{number}", instruction=f"Go {number} {HOSTILE}", kind=kind)
+
+
+def play(task: Task, actor: Actor, actions: list[str], *, horizon: int = 6) -> Episode:
+    """What comes of these actions."""
+    session, steps = CorridorSession(), []
+    outcome = Outcome(session.observe())
+    for action in actions:
+        before = outcome.observation
+        outcome = session.act(action)
+        steps.append(Step(observation=before, reason=f"because {HOSTILE}", action=action, completion=action))
+    return Episode(
+        task=task,
+        actor=actor,
+        horizon=horizon,
+        steps=tuple(steps),
+        final=outcome.observation,
+        score=float(outcome.success),
+        success=outcome.success,
+        stop=StopReason.SUCCESS if outcome.success else StopReason.HORIZON,
+    )
+
+
+SOLVE, FAIL = ["go north"] * 3, ["look", "go south", "look", "fly", "look", "go north"]
+
+
+def make_recipe(iterations: int = 2) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "seed": 5,
+            "iterations": iterations,
+            "horizon": 6,
+            "environment": {"name": "corridor", "validation": "valid", "test": ["seen", "unseen"]},
+        }
+    )
+
+
+def make_run(root: Path, *, iterations: int = 2, finished: int | None = None, tasks: int = 8) -> RunDirectory:
+    """A run whose pi_i solves the first 2 + 3i tasks of every split.
+
+    Args:
+        root: Where to.
+        iterations: As the recipe asks.
+        finished: The last iteration that is on file; all by default.
+        tasks: Tasks of every split.
+    """
+    run = RunDirectory(root)
+    root.mkdir(parents=True, exist_ok=True)
+    run.recipe.write_text(dump_recipe(make_recipe(iterations)), encoding="utf-8")
+    provenance = {"leap": "0.1.0", "machine": {"name": HOSTILE}}
+    root.joinpath("provenance.jsonl").write_text(json.dumps(provenance) + '\n{"torn', encoding="utf-8")
+    for name, solved in (("expert", 5), ("teacher-0", 5), ("teacher-50", 8)):
+        evaluate(run.baselines / name, Actor(name=name), solved, tasks, run.baselines / name / "evaluation.json")
+    stages = []
+    for i in range((iterations if finished is None else finished) + 1):
+        actor = Actor(name="student", checkpoint=f"key-{i}", iteration=i)
+        write_json(run.checkpoint(i) / "leap.json", {"key": f"key-{i}", "iteration": i, "result": {"loss": 0.51}})
+        evaluate(run.iteration(i) / "evaluation", actor, 2 + 3 * i, tasks, run.iteration(i) / "evaluation.json")
+        episodes = Journal(run.iteration(i) / "episodes.jsonl", Episode)
+        corrections = Journal(run.iteration(i) / "corrections.jsonl", Correction)
+        behind = Actor(name="student", checkpoint=f"key-{i - 1}", iteration=i - 1) if i else Actor(name="expert")
+        for number in range(tasks):
+            solved = number < (2 + 3 * (i - 1) if i else tasks)
+            episode = play(task("train", number), behind, SOLVE if solved else FAIL)
+            episodes.append(episode)
+            if not solved:
+                for one in correct(episode):
+                    corrections.append(one)
+        stages.append({"stage": "train", "iteration": i, "what": f"train pi_{i}", "seconds": 61.2, "tokens": 12345})
+    write_json(run.stages, stages)
+    return run
+
+
+def correct(episode: Episode) -> list[Correction]:
+    """Go north, always; the third reason leaks, the last correction is rejected."""
+    last = len(episode.steps) - 1
+    return [
+        Correction(
+            episode=episode.key,
+            t=t,
+            reason=f"the lamp 1 is north, not lamp 12 {HOSTILE}" if t == 2 else "north it is",
+            action="go north",
+            teacher="expert",
+            privilege=50,
+            leaked=("lamp 1",) if t == 2 else (),
+            rejected=Rejection.NOT_ADMISSIBLE if t == last - 1 else None,
+            plan_length=3,
+        )
+        for t in range(last + 1)
+    ]
+
+
+def evaluate(folder: Path, actor: Actor, solved: int, tasks: int, out: Path) -> None:
+    found = []
+    for split in ("valid", "seen", "unseen"):
+        journal = Journal(folder / f"{split}.jsonl", Episode)
+        for number in range(tasks):
+            journal.append(play(task(split, number), actor, SOLVE if number < solved else FAIL))
+        found.append(evaluate_episodes(journal, policy=actor.name).model_dump(mode="json"))
+    write_json(out, found)
