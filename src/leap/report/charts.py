@@ -11,8 +11,9 @@ from leap.evaluation import Score
 from leap.report import words
 from leap.report.model import PolicyScores, Report
 
-LEFT, TOP, BOTTOM, HEIGHT = 40, 14, 28, 232
-GUTTER = 138
+LEFT, TOP, BOTTOM, HEIGHT = 46, 24, 28, 242
+GUTTER = 158
+LABELLED = 7  # of more students than this, only the first, the chosen and the last say their value
 LINE = 13  # least distance of two labels' baselines
 
 
@@ -114,7 +115,9 @@ def learning_curve(report: Report, split: str, measure: Measure, *, width: int) 
             side, below = "end", values[place] < values[place - 1]
         else:  # clear of the axis, hence on the side where the curve goes on
             side, below = "start", len(values) > 1 and values[1] > values[0]
-        parts.append(_point(policy, score, measure, x(at), y, chosen=at == report.best, side=side, below=below))
+        chosen = at == report.best
+        said = chosen or len(points) <= LABELLED or place in (0, len(points) - 1)
+        parts.append(_point(policy, score, measure, x(at), y, chosen=chosen, side=side if said else None, below=below))
     said = "; ".join(f"{p.label} {measure.written(p.evaluations[split].overall)}" for p in (*students, *baselines))
     title = escape(f"{measure.name} on {split}: {said}")
     return Markup(
@@ -200,7 +203,7 @@ def _point(
     y: Callable[[float], float],
     *,
     chosen: bool,
-    side: str,
+    side: str | None,
     below: bool,
 ) -> str:
     value = y(measure.value(score))
@@ -208,15 +211,16 @@ def _point(
         f"{policy.label}: {measure.written(score)}, n = {score.n}" + (", chosen on validation" if chosen else "")
     )
     ring = f'<circle class="chosen" cx="{x:.1f}" cy="{value:.1f}" r="8"/>' if chosen else ""
-    below = (below or value < TOP + 14) and value < HEIGHT - BOTTOM - 24
-    place = value + 20 if below else value - 12  # where the curve is not
-    across = x - 7 if side == "end" else x + 7
+    label = ""
+    if side is not None:
+        below = below and value < HEIGHT - BOTTOM - 24
+        across, place = x - 7 if side == "end" else x + 7, value + 20 if below else value - 12  # where the curve is not
+        label = f'<text class="value {side}" x="{across:.1f}" y="{place:.1f}">{measure.written(score)}</text>'
     return (
         f"<g><title>{hint}</title>"
         + _whisker("whisker student", x, y(measure.low(score)), y(measure.high(score)))
         + ring
-        + f'<circle class="dot student" cx="{x:.1f}" cy="{value:.1f}" r="4"/>'
-        + f'<text class="value {side}" x="{across:.1f}" y="{place:.1f}">{measure.written(score)}</text></g>'
+        + f'<circle class="dot student" cx="{x:.1f}" cy="{value:.1f}" r="4"/>{label}</g>'
     )
 
 
