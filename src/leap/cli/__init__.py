@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
+
+INTERRUPTED = 130
+
+
+def _interrupted() -> NoReturn:
+    print("\ninterrupted. Everything finished is on file; the same command goes on from here.", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def main() -> None:
     """Entry point of `leap`. Errors meant for people are printed as one message, without a traceback."""
-    from leap.cli.app import app
     from leap.errors import LeapError
 
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
     try:
+        from leap.cli.app import app
+
         app(standalone_mode=True)
     except KeyboardInterrupt:
         if debug:
             raise
-        print("\ninterrupted. Everything finished is on file; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
+    except SystemExit as stop:  # typer makes an interrupt one of these, without a word
+        if stop.code == INTERRUPTED:
+            _interrupted()
+        raise
     except LeapError as error:
         if debug:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from leap.errors import PrerequisiteError
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
 from leap.policies.answer import ACTION_MARKER, ends_in_marker
@@ -18,7 +19,8 @@ class ActionGrammar:
         self.chat = chat
         self.marker = chat.text(f"\n{ACTION_MARKER}")
         # A marker is complete with its colon, which a byte may also spell.
-        colons = {i: chat.decode([i]) for i in range(len(chat.tokenizer))}
+        vocabulary = enumerate(chat.tokenizer.convert_ids_to_tokens(range(len(chat.tokenizer))))
+        colons = {i: chat.decode([i]) for i, token in vocabulary if token and (":" in token or token == "<0x3A>")}
         colons = {i: text for i, text in colons.items() if ":" in text}
         self.may_end_marker = {i for i, text in colons.items() if not text.rpartition(":")[2].strip()}
         # One token that holds the colon and more would put a word of its own where the action belongs.
@@ -40,15 +42,16 @@ class ActionConstraint:
 
     def __init__(self, grammar: ActionGrammar, choices: Sequence[str], sampling: Sampling) -> None:
         self._grammar = grammar
-        self._trie: dict[int, dict] = {}
-        for choice in choices:
-            node = self._trie
-            for token in grammar.action(choice):
-                node = node.setdefault(token, {})
-            node[_END] = {}
-        longest = max(len(grammar.action(choice)) for choice in choices)
-        # However few tokens there are: the action must fit behind the reason, or it would be cut off into another one.
-        self._max_reason = min(sampling.max_reason_tokens, sampling.max_tokens - len(grammar.marker) - longest)
+        self._actions = [grammar.action(choice) for choice in choices]
+        self._max_tokens = sampling.max_tokens
+        shortest = min(len(action) for action in self._actions)
+        room = sampling.max_tokens - len(grammar.marker) - shortest
+        if room < 0:
+            raise PrerequisiteError(
+                f"student.sampling.max_tokens: {sampling.max_tokens} are too few; even the shortest action here takes "
+                f"{shortest} tokens and its marker {len(grammar.marker)}."
+            )
+        self._max_reason = min(sampling.max_reason_tokens, room)
         self._generated: list[int] = []
         self._forced: list[int] = []
         self._node: dict[int, dict] | None = None
@@ -76,9 +79,20 @@ class ActionConstraint:
         if self._forced:
             self._forced.pop(0)
             if not self._forced:
-                self._node = self._trie
+                self._node = self._trie()
         elif self._node is not None:
             self._node = self._node.get(token, {_END: {}})
-        elif token in self._grammar.may_end_marker:
-            if ends_in_marker(self._grammar.chat.decode(self._generated)):
-                self._node = self._trie
+        elif token in self._grammar.may_end_marker and ends_in_marker(self._grammar.chat.decode(self._generated)):
+            self._node = self._trie()
+
+    def _trie(self) -> dict[int, dict]:
+        """The actions that fit into the tokens left: one that is cut off would be another action, or none."""
+        root: dict[int, dict] = {}
+        left = self._max_tokens - len(self._generated)
+        for action in self._actions:
+            if len(action) <= left:
+                node = root
+                for token in action:
+                    node = node.setdefault(token, {})
+                node[_END] = {}
+        return root

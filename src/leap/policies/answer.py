@@ -7,10 +7,19 @@ import re
 from leap.core import Decision
 
 ACTION_MARKER = "ACTION:"
-_ACTION = re.compile(r"(?im)^[\s>*_#`\"']*action[\s*_`\"']*:[ \t*_`\"']*(.*)$")
+_ACTION = re.compile(r"(?im)^[ \t\r\xa0>*_#`\"']*action[ \t*_`\"']*:[ \t*_`\"']*(.*)$")
 _ACTION_IN_LINE = re.compile(r"(?m)\bACTION:[ \t*_`\"']*(.*)$")
-_REASON = re.compile(r"(?ims)^[\s>*_#`\"']*(?:reason|thought|think)[\s*_`\"']*:[ \t*_]*(.*?)(?=^[\s>*_#`\"']*action[\s*_`\"']*:|\Z)")
+_REASON = re.compile(
+    r"(?ims)^[ \t\r\xa0>*_#`\"']*(?:reason|thought|think)[ \t*_`\"']*:[ \t*_]*(.*?)(?=^[ \t\r\xa0>*_#`\"']*action[ \t*_`\"']*:|\Z)"
+)
 _THINK_BLOCK = re.compile(r"(?is)<think>.*?</think>")
+
+
+def ends_in_marker(text: str) -> bool:
+    """Whether an answer that begins with this text has its action right behind it, as `parse_answer` will read it."""
+    text = _without_thinking(text)
+    found = _ACTION.search(text) or _ACTION_IN_LINE.search(text)
+    return found is not None and not text[found.start(1) :].strip()
 
 
 def format_answer(decision: Decision) -> str:
@@ -32,7 +41,7 @@ def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> 
     Returns:
         The decision, or None where no action can be read.
     """
-    text = _THINK_BLOCK.sub("", completion)
+    text = _without_thinking(completion)
     found = _ACTION.search(text) or _ACTION_IN_LINE.search(text)
     if found is None:
         return None
@@ -47,6 +56,10 @@ def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> 
     reason = _REASON.search(text[: found.start()] + "\n")
     words = reason.group(1) if reason else text[: found.start()]
     return Decision(reason=" ".join(words.split()), action=action)
+
+
+def _without_thinking(text: str) -> str:
+    return _THINK_BLOCK.sub("", text) if "</think>" in text.lower() else text
 
 
 def _strip(action: str) -> str:
