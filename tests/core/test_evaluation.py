@@ -1,0 +1,73 @@
+"""Scores: the Wilson interval, failures at the horizon, and no mixture of splits ever (invariant 5)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import an_episode
+
+from leap.core import Observation, Step
+from leap.evaluation import Z95, evaluate_episodes, score_episodes, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [  # Newcombe (1998), table I, method 3 (Wilson without continuity correction)
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_gives_the_published_intervals(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson(successes, n) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+@given(st.integers(1, 500), st.data())
+def test_wilson_bounds_solve_the_score_equation(n: int, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, n))
+    share = successes / n
+    for bound in wilson(successes, n):
+        assert 0 <= bound <= 1
+        assert (share - bound) ** 2 == pytest.approx(Z95**2 * bound * (1 - bound) / n, abs=1e-9)
+
+
+def test_wilson_of_nothing_says_nothing() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_failures_count_as_the_horizon() -> None:
+    score = score_episodes([an_episode(0, steps=2, success=True), an_episode(1, steps=1), an_episode(2, steps=4)])
+    assert (score.n, score.success) == (3, pytest.approx(1 / 3))
+    assert score.actions == pytest.approx((2 + 5 + 5) / 3)
+    assert score.actions_ci == pytest.approx(Z95 * math.sqrt(3 / 3))  # sample variance of 2, 5, 5 is 3
+    assert score.solved_actions == 2
+    assert score.score == pytest.approx(1 / 3)
+    assert score.stops == {"horizon": 2, "success": 1}
+
+
+def test_unread_answers_are_counted_by_step() -> None:
+    seen = Observation(text="x")
+    steps = tuple(Step(observation=seen, action="a", parsed=parsed) for parsed in (True, False, False, True))
+    assert score_episodes([an_episode().model_copy(update={"steps": steps})]).unparsed == 0.5
+
+
+def test_an_evaluation_names_split_horizon_and_kinds() -> None:
+    episodes = [an_episode(i, success=i % 2 == 0, split="unseen", kind="ab"[i // 2]) for i in range(4)]
+    evaluation = evaluate_episodes(episodes, policy="pi_1")
+    assert (evaluation.policy, evaluation.split, evaluation.horizon) == ("pi_1", "unseen", 5)
+    assert {kind: score.n for kind, score in evaluation.kinds.items()} == {"a": 2, "b": 2}
+    assert evaluation.overall.n == sum(score.n for score in evaluation.kinds.values())
+    assert (evaluation.overall.low, evaluation.overall.high) == wilson(2, 4)
+
+
+def test_mixed_splits_mixed_horizons_and_nothing_at_all_are_refused() -> None:
+    with pytest.raises(ValueError, match="one split"):
+        evaluate_episodes([an_episode(0, split="seen"), an_episode(1, split="unseen")], policy="x")
+    with pytest.raises(ValueError, match="horizon"):
+        evaluate_episodes([an_episode(0), an_episode(1, horizon=6)], policy="x")
+    with pytest.raises(ValueError, match="needed"):
+        evaluate_episodes([], policy="x")

@@ -1,0 +1,184 @@
+"""Recipes: what ships loads, and whatever is wrong is named by its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from leap.envs.base import load_environment
+from leap.errors import RecipeError
+from leap.recipe import Recipe, dump_recipe, load_recipe
+
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("**/*.yaml"))
+
+
+def write(folder: Path, values: dict[str, Any]) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def minimal(**more: Any) -> dict[str, Any]:
+    return {"name": "x", "environment": {"name": "alfworld"}} | more
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_shipped_recipes_load_and_their_environments_know_their_options(path: Path) -> None:
+    recipe = load_recipe(path)
+    environment = load_environment(recipe.environment.name, recipe.environment.options)
+    assert not {recipe.environment.train, recipe.environment.validation} & environment.test_splits
+
+
+def test_a_resolved_recipe_reads_as_the_same_recipe(tmp_path: Path) -> None:
+    for path in SHIPPED:
+        recipe = load_recipe(path)
+        resolved = tmp_path / "resolved.yaml"
+        resolved.write_text(dump_recipe(recipe), encoding="utf-8")
+        assert load_recipe(resolved) == recipe
+        assert set(yaml.safe_load(resolved.read_text())) == set(Recipe.model_fields)  # every default written out
+
+
+def test_every_key_is_documented() -> None:
+    def undocumented(model: Any, prefix: str = "") -> list[str]:
+        missing = []
+        for name, field in model.model_fields.items():
+            inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if hasattr(t, "model_fields")]
+            if inner:
+                missing += undocumented(inner[0], f"{prefix}{name}.")
+            elif not field.description:
+                missing.append(prefix + name)
+        return missing
+
+    assert undocumented(Recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"iteratons": 3}, "iteratons: unknown key"),
+        ({"student": {"sampling": {"temprature": 1}}}, "student.sampling.temprature: unknown key"),
+        ({"training": {"lora": {"rnak": 4}}, "student": {"model": "hf/x"}}, "training.lora.rnak: unknown key"),
+        ({"horizon": "many"}, "horizon"),
+        ({"horizon": 0}, "horizon"),
+        ({"seed": -1}, "seed"),
+        ({"teacher": {"privilege": 101}}, "teacher.privilege"),
+        ({"teacher": {"kind": "oracle"}}, "teacher.kind"),
+        ({"student": {"decoding": "greedy"}}, "student.decoding"),
+        ({"student": None}, "student"),
+        ({"name": "../escape"}, "name"),
+        ({"name": ""}, "name"),
+        ({"training": {"steps": 0}}, "training.steps"),
+        ({"training": {"lr": float("nan")}}, "training.lr"),
+        ({"environment": {"name": "alfworld", "validation": "unseen"}}, "validation split 'unseen' is also a test split"),
+        ({"environment": {"name": "alfworld", "train": "unseen"}}, "training split 'unseen' is also a test split"),
+        ({"environment": {"name": "alfworld", "validation": "train"}}, "training and validation"),
+        ({"training": {"lora": {}}}, "training.lora"),
+        (
+            {"training": {"branches": True}, "student": {"prompt": {"renderer": "paper"}}},
+            "training.branches needs student.prompt.renderer: dialogue",
+        ),
+        ({"student": {"model": "gpt-4"}}, "student.model 'gpt-4'"),
+        ({"environment": {}}, "environment.name"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_is_wrong_is_named_by_its_key(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, minimal(**change)))
+    assert named in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_two_findings_are_both_told(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, minimal(horizon=0, teecher={})))
+    assert "horizon" in str(caught.value) and "teecher" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"# only a comment\n",
+        b"just words",
+        b"- a\n- list\n",
+        b"42",
+        b"name: x\n  bad indent: [",
+        b"name: {a: }}",
+        b"!!python/object/apply:os.getcwd []",
+        b"\x00\x01\x02",
+        bytes(range(128, 256)),
+        b"\x89PNG\r\n\x1a\n",
+        b"? [1, 2]\n: 3\n",
+        b"1: 2\n",
+        b"name: 2024-01-01\nenvironment: {name: alfworld}\n",
+    ],
+    ids=lambda content: repr(content)[:30],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        load_recipe(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace"))))
+def test_no_bytes_at_all_give_anything_but_a_recipe_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError):
+        load_recipe(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(RecipeError, match="cannot read the recipe"):
+            load_recipe(path)
+
+
+def test_overrides_replace_values_and_make_sections(tmp_path: Path) -> None:
+    path = write(tmp_path, minimal(horizon=7))
+    recipe = load_recipe(path, ["horizon=9", "student.sampling.temperature=0", "environment.test=[a, b]", "name='7'"])
+    assert (recipe.horizon, recipe.student.sampling.temperature, recipe.environment.test) == (9, 0, ["a", "b"])
+    assert recipe.name == "7"
+    assert load_recipe(path).horizon == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("horizon", "dotted.key=value"),
+        ("=3", "dotted.key=value"),
+        ("horizon.x=3", "'horizon' is not a mapping"),
+        ("horizon=[", "not valid YAML"),
+        ("horizn=3", "horizn: unknown key"),
+        ("a..b=3", "a"),
+        (".=3", "unknown key"),
+        ("student.sampling.max_tokens=lots", "student.sampling.max_tokens"),
+    ],
+)
+def test_a_bad_override_is_named(tmp_path: Path, override: str, named: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, minimal(horizon=7)), [override])
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"sauce": 1}, "sauce"), ({"generator": {"games": {"trian": 3}}}, "trian"), ({"engine": "unreal"}, "engine")],
+)
+def test_an_environment_names_options_it_does_not_know(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_environment("alfworld", options)
+    assert named in str(caught.value)
+
+
+def test_an_unknown_environment_is_told_with_those_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"no environment 'alfword'.*alfworld"):
+        load_environment("alfword")

@@ -1,0 +1,185 @@
+"""The run directory: journals that survive torn lines and full disks, whole files or none, one process at a time."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import an_episode
+
+from leap.core import Episode
+from leap.errors import LeapError, RunError
+from leap.store import Journal, RunDirectory, atomic_directory, read_json, write_json, write_text
+
+
+def journal(path: Path, count: int) -> Journal[Episode]:
+    made = Journal(path, Episode)
+    for number in range(count):
+        made.append(an_episode(number))
+    return made
+
+
+def test_a_journal_gives_back_what_was_appended_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "episodes.jsonl"
+    journal(path, 5)
+    again = Journal(path, Episode)
+    assert list(again) == [an_episode(number) for number in range(5)]
+    assert an_episode(3).key in again and again.get(an_episode(3).key) == an_episode(3)
+
+
+def test_a_known_key_is_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    journal(path, 2)
+    before = path.read_bytes()
+    again = Journal(path, Episode)
+    again.append(an_episode(1, steps=4, success=True))  # the same work with another outcome
+    assert path.read_bytes() == before
+    assert len(again) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_journal_torn_anywhere_keeps_every_whole_line(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path = tmp_path_factory.mktemp("torn") / "e.jsonl"
+    journal(path, 3)
+    whole = path.read_bytes()
+    cut = data.draw(st.integers(0, len(whole)))
+    path.write_bytes(whole[:cut])
+    again = Journal(path, Episode)
+    assert len(again) == whole[:cut].count(b"\n")
+    for number in range(3):
+        again.append(an_episode(number))
+    assert path.read_bytes() == whole
+
+
+def test_line_separators_in_texts_do_not_tear_lines(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    episode = an_episode(text="a\u2028b\u2029c\x85d\x0be\rf\ng")
+    Journal(path, Episode).append(episode)
+    assert list(Journal(path, Episode)) == [episode]
+
+
+def test_a_line_damaged_in_the_middle_is_named_and_nothing_is_changed(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    journal(path, 3)
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], lines[1][: len(lines[1]) // 2], lines[2], b""]))
+    before = path.read_bytes()
+    with pytest.raises(RunError, match=r"e\.jsonl line 2 is damaged"):
+        Journal(path, Episode)
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    path = tmp_path / "e.jsonl"
+    made = journal(path, 2)
+    path.rename(tmp_path / "kept")
+    path.symlink_to("/dev/full")
+    with pytest.raises(RunError, match="disk is full"):
+        made.append(an_episode(2))
+    path.unlink()
+    (tmp_path / "kept").rename(path)
+    made.append(an_episode(2))  # not taken for done
+    assert len(Journal(path, Episode)) == 3
+
+
+def test_a_write_cut_short_leaves_no_torn_line(tmp_path: Path) -> None:
+    """A file-size limit that falls inside a line: the kernel writes half of it, as a filling disk does."""
+    path = tmp_path / "e.jsonl"
+    journal(path, 2)
+    size = path.stat().st_size
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, size + 40))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "from samples import an_episode; from leap.core import Episode; from leap.store import Journal\n"
+        "journal = Journal(Path(sys.argv[1]), Episode)\n"
+        "try: journal.append(an_episode(2))\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        "print(len(journal))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        preexec_fn=limited,
+    )
+    assert done.stdout.startswith("RunError the disk is full"), done
+    assert done.stdout.endswith("\n2\n")
+    assert path.stat().st_size == size
+    assert len(Journal(path, Episode)) == 2
+
+
+def test_whole_files_are_replaced_or_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "x.json"
+    write_json(path, {"a": "ü"})
+    assert read_json(path) == {"a": "ü"}
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "half a file \ud800")
+    assert read_json(path) == {"a": "ü"}
+    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
+
+
+def test_reading_says_what_to_do_about_missing_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="missing; run the earlier stage"):
+        read_json(tmp_path / "x.json")
+    for content in (b'{"a": ', b"\xff\xfe\x00"):
+        (tmp_path / "x.json").write_bytes(content)
+        with pytest.raises(RunError, match="damaged"):
+            read_json(tmp_path / "x.json")
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "checkpoint"
+    with pytest.raises(ZeroDivisionError), atomic_directory(target) as temporary:
+        (temporary / "weights").write_text("half")
+        _ = 1 / 0
+    assert not target.exists()
+    with atomic_directory(target) as temporary:
+        assert list(temporary.iterdir()) == []  # what the failed attempt left is gone
+        (temporary / "weights").write_text("whole")
+    assert (target / "weights").read_text() == "whole"
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(LeapError, match="file"):
+        write_text(tmp_path / "file" / "x.json", "{}")
+
+
+def test_a_run_is_locked_against_other_processes_and_free_after_a_kill(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    code = (
+        "import sys, time; from pathlib import Path; from leap.store import RunDirectory\n"
+        "with RunDirectory(Path(sys.argv[1])).locked(): print('locked', flush=True); time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(run.root)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        with pytest.raises(RunError, match="another process is working on"), run.locked():
+            pass
+    finally:
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    with run.locked():
+        pass
+
+
+def test_a_journal_is_one_json_line_per_record(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    journal(path, 2)
+    rows = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    assert [row["task"]["id"] for row in rows] == ["task-0", "task-1"]

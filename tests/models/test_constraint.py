@@ -1,0 +1,115 @@
+"""Constrained decoding: whatever the model would like to say, an admissible action is read from it."""
+
+from __future__ import annotations
+
+import functools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import CHOICES, STYLES, tiny_checkpoint, tiny_tokenizer
+
+from leap.errors import PrerequisiteError
+from leap.models.base import Sampling
+from leap.models.chat import ChatTokens
+from leap.models.constraint import ActionConstraint, ActionGrammar
+from leap.policies.answer import parse_answer
+
+pytest.importorskip("transformers")
+
+TEMPTING = (
+    "ACTION: dance", "ACTION:", "Action: fly", "action :", "**ACTION:** x", ":", "::", ":)", "\n", " ", "<think>", "</think>",
+    "REASON:", "ACTION", "\nAction", "*", "é", "go to", "ion: x\naction", "`",
+)  # fmt: skip
+
+
+@functools.cache
+def grammar(style: str) -> ActionGrammar:
+    if style == "scratch":
+        import tempfile
+        from pathlib import Path
+
+        from transformers import AutoTokenizer
+
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint(Path(folder) / "scratch", "scratch"))
+    else:
+        tokenizer = tiny_tokenizer(style)
+    return ActionGrammar(ChatTokens(tokenizer))
+
+
+def follow(style: str, choices: tuple[str, ...], sampling: Sampling, wishes: list[int]) -> str:
+    """An answer as HFModel decodes it, from a model that wishes for these tokens."""
+    grammar_ = grammar(style)
+    constraint = ActionConstraint(grammar_, choices, sampling)
+    generated: list[int] = []
+    banned = set(grammar_.not_in_reason)
+    vocabulary = len(grammar_.chat.tokenizer)
+    for n in range(sampling.max_tokens):
+        allowed = constraint.allowed()
+        wish = wishes[n % len(wishes)]
+        if allowed is None:
+            token = wish % vocabulary
+            while token in banned:
+                token = (token + 1) % vocabulary
+        else:
+            token = allowed[wish % len(allowed)]
+        generated.append(token)
+        constraint.advance(token)
+        if token == grammar_.chat.end_of_turn:
+            break
+    return grammar_.chat.decode(generated)
+
+
+@st.composite
+def wishes(draw: st.DrawFn, style: str) -> list[int]:
+    chat = grammar(style).chat
+    byte = chat.tokenizer.convert_tokens_to_ids("<0x3A>") if style == "scratch" else chat.text(":")[0]
+    tempting = st.sampled_from([chat.text(text) for text in TEMPTING] + [[byte]])
+    anything = st.integers(0, 10_000).map(lambda token: [token])
+    return [token for part in draw(st.lists(tempting | anything, min_size=1, max_size=30)) for token in part]
+
+
+@pytest.mark.parametrize("style", STYLES)
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_only_admissible_actions_are_read_whatever_is_wished_for(style: str, data: st.DataObject) -> None:
+    choices = tuple(data.draw(st.lists(st.sampled_from(CHOICES), min_size=1, unique=True)))
+    sampling = Sampling(
+        max_tokens=data.draw(st.integers(12, 80)), max_reason_tokens=data.draw(st.integers(0, 60)), temperature=1
+    )
+    text = follow(style, choices, sampling, data.draw(wishes(style)))
+    found = parse_answer(text, choices)
+    assert found is not None and found.action in choices, text
+
+
+words = st.text(alphabet="abcdefghijklmnop qrstuvwxyzABC0123456789éß-", min_size=1, max_size=20)
+actions = words.map(lambda text: " ".join(text.split())).filter(bool)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_actions_of_any_words_come_out_verbatim(style: str, data: st.DataObject) -> None:
+    choices = tuple(data.draw(st.lists(actions, min_size=1, max_size=6, unique=True)))
+    sampling = Sampling(max_tokens=200, max_reason_tokens=data.draw(st.integers(0, 5)), temperature=1)
+    text = follow(style, choices, sampling, data.draw(wishes(style)))
+    found = parse_answer(text, choices)
+    assert found is not None and found.action in choices, (text, choices)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_choice_can_be_reached_even_one_that_begins_another(style: str) -> None:
+    reached = set()
+    for number in range(200):
+        wish = random.Random(number).choices(range(10_000), k=40)
+        found = parse_answer(follow(style, CHOICES, Sampling(max_tokens=40, max_reason_tokens=1, temperature=1), wish))
+        assert found is not None
+        reached.add(found.action)
+    assert reached == set(CHOICES)
+
+
+def test_too_few_tokens_for_any_action_are_refused() -> None:
+    with pytest.raises(PrerequisiteError, match="max_tokens"):
+        ActionConstraint(grammar("llama3"), CHOICES, Sampling(max_tokens=3, max_reason_tokens=1, temperature=1))

@@ -1,0 +1,220 @@
+"""HFModel: batches, caches and constraints change nothing about the answers; failures end episodes, not runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import CHOICES, STYLES, a_history, tiny_checkpoint
+
+from leap.errors import ModelError, PrerequisiteError
+from leap.models.base import Completion, Sampling
+from leap.policies.answer import parse_answer
+from leap.policies.rendering import Message, PromptConfig, Renderer
+
+torch = pytest.importorskip("torch")
+
+GREEDY = Sampling(temperature=0, max_tokens=10, max_reason_tokens=5)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {style: str(tiny_checkpoint(folder / style, style)) for style in STYLES}
+
+
+def load(path: str, sampling: Sampling = GREEDY, **more: Any) -> Any:
+    from leap.models.hf import HFModel
+
+    return HFModel(path, sampling, **more)
+
+
+def alone(model: Any, messages: Sequence[Message]) -> str:
+    """The greedy answer by plain forwards over the whole sequence: no batch, no cache, no padding."""
+    ids = model.chat.prompt(messages)
+    generated: list[int] = []
+    with torch.inference_mode():
+        for _ in range(model.sampling.max_tokens):
+            logits = model._model(input_ids=torch.tensor([ids + generated]), use_cache=False).logits[0, -1]
+            generated.append(int(logits.argmax()))
+            if generated[-1] == model.chat.end_of_turn:
+                break
+    return model.chat.decode(generated)
+
+
+def converse(model: Any, prompts: Sequence[Sequence[Sequence[Message]]], **more: Any) -> list[list[Completion]]:
+    """Conversations of so many turns each, all at once."""
+
+    async def one(turns: Sequence[Sequence[Message]]) -> list[Completion]:
+        async with model.conversation() as conversation:
+            return [await conversation.complete(turn, seed=n, **more) for n, turn in enumerate(turns)]
+
+    async def everything() -> list[list[Completion]]:
+        return list(await asyncio.gather(*(one(turns) for turns in prompts)))
+
+    return asyncio.run(everything())
+
+
+def dialogues(renderer: str, lengths: Sequence[int]) -> list[list[list[Message]]]:
+    render = Renderer(PromptConfig(renderer=renderer)).render  # type: ignore[arg-type]
+    return [[render(a_history("abcdef"[k] * (k + 1), t)) for t in range(n)] for k, n in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("renderer", ["dialogue", "paper"])
+@pytest.mark.parametrize("style", STYLES)
+def test_answers_are_those_of_a_plain_forward(checkpoints: dict[str, str], style: str, renderer: str) -> None:
+    model = load(checkpoints[style])
+    prompts = dialogues(renderer, [4, 1, 3])  # some end early
+    answers = converse(model, prompts)
+    for turns, completions in zip(prompts, answers, strict=True):
+        for messages, completion in zip(turns, completions, strict=True):
+            assert completion.text == alone(model, messages)
+            assert completion.prompt_tokens == len(model.chat.prompt(messages))
+    assert len({completion.text for completions in answers for completion in completions}) > 3  # not one constant answer
+    if renderer == "dialogue":  # the cache was really used
+        assert answers[0][3].cached_tokens > answers[0][2].cached_tokens > 0
+
+
+def test_a_model_serves_one_rollout_after_another(checkpoints: dict[str, str]) -> None:
+    model = load(checkpoints["llama3"])
+    prompts = dialogues("dialogue", [2, 2])
+    assert converse(model, prompts) == converse(model, prompts)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_sampling_is_the_seeds_alone(checkpoints: dict[str, str], style: str) -> None:
+    sampling = Sampling(temperature=1.5, max_tokens=10, max_reason_tokens=5)
+    prompts = dialogues("dialogue", [3, 2])
+    model = load(checkpoints[style], sampling)
+    first = converse(model, prompts)
+    assert converse(load(checkpoints[style], sampling), prompts) == first
+    same = dialogues("dialogue", [1])[0][0]
+    answers = [converse(model, [[same]])[0][0].text, converse(model, [[same, same]])[0][1].text]  # seeds 0 and 1
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("reason", [0, 3, 1000])
+def test_constrained_answers_are_admissible_however_wild_the_model(
+    checkpoints: dict[str, str], style: str, reason: int
+) -> None:
+    model = load(checkpoints[style], Sampling(temperature=5, max_tokens=40, max_reason_tokens=reason))
+    for completions in converse(model, dialogues("dialogue", [3, 2, 3]), choices=CHOICES):
+        for completion in completions:
+            found = parse_answer(completion.text, CHOICES)
+            assert found is not None and found.action in CHOICES, completion.text
+
+
+def test_too_long_a_prompt_fails_alone(checkpoints: dict[str, str]) -> None:
+    model = load(checkpoints["llama3"])
+    long: list[Message] = [{"role": "user", "content": "word " * 3000}]
+    short = dialogues("paper", [2])[0]
+
+    async def fails() -> str:
+        async with model.conversation() as conversation:
+            with pytest.raises(ModelError, match="exceeds the model's 1024"):
+                await conversation.complete(long, seed=0)
+        return "failed"
+
+    async def works() -> list[str]:
+        async with model.conversation() as conversation:
+            return [(await conversation.complete(turn, seed=0)).text for turn in short]
+
+    async def both() -> list[Any]:
+        return list(await asyncio.gather(fails(), works()))
+
+    assert asyncio.run(both()) == ["failed", [alone(model, turn) for turn in short]]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("out of memory\ntrace"), IndexError("index out of range"), ValueError("")])
+def test_a_failing_generation_is_told_and_the_next_one_works(
+    checkpoints: dict[str, str], failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(checkpoints["llama3"])
+    prompts = dialogues("dialogue", [2, 2])
+
+    async def attempt() -> list[str]:
+        async with model.conversation() as conversation:
+            await conversation.complete(prompts[0][0], seed=0)
+            monkeypatch.setattr(model, "_forward", lambda *_: (_ for _ in ()).throw(failure))
+            with pytest.raises(ModelError, match=r"generation failed: [^\n]+$"):
+                await conversation.complete(prompts[0][1], seed=0)
+            monkeypatch.undo()
+            return [(await conversation.complete(prompts[0][1], seed=0)).text]
+
+    assert asyncio.run(asyncio.wait_for(attempt(), 60)) == [alone(model, prompts[0][1])]
+
+
+def test_a_cancelled_conversation_leaves_nothing_behind(checkpoints: dict[str, str]) -> None:
+    model = load(checkpoints["llama3"])
+    messages = dialogues("dialogue", [1])[0][0]
+
+    async def one_is_cancelled() -> str:
+        async def ask() -> str:
+            async with model.conversation() as conversation:
+                return (await conversation.complete(messages, seed=0)).text
+
+        async with model.conversation() as other:  # has not asked, so the first waits
+            waiting = asyncio.create_task(ask())
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            return (await other.complete(messages, seed=0)).text
+
+    assert asyncio.run(asyncio.wait_for(one_is_cancelled(), 60)) == alone(model, messages)
+
+
+def test_a_missing_checkpoint_is_said(tmp_path: Path) -> None:
+    with pytest.raises(PrerequisiteError, match="cannot load the model"):
+        load(str(tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PrerequisiteError, match="empty"):
+        load(str(tmp_path / "empty"))
+
+
+def test_a_checkpoint_without_a_chat_template_is_said(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "bare")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(PrerequisiteError, match="no chat template"):
+        load(str(folder))
+
+
+def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "pickled")
+    from safetensors.torch import load_file
+
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(PrerequisiteError, match="safetensors"):
+        load(str(folder))
+
+
+def test_a_pickled_adapter_is_not_read(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base, folder = tiny_checkpoint(tmp_path / "base"), tmp_path / "adapter"
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2, task_type="CAUSAL_LM"))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    load(str(folder))
+    torch.save({}, folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(PrerequisiteError, match="safetensors"):
+        load(str(folder))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    import json
+
+    folder = tiny_checkpoint(tmp_path / "remote")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "strange", "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: ...\nclass M: ...\n")
+    with pytest.raises(PrerequisiteError):
+        load(str(folder))
+    assert not (tmp_path / "ran").exists()
