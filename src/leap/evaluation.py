@@ -68,7 +68,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     scale = 1 + Z95**2 / n
     centre = (share + Z95**2 / (2 * n)) / scale
     half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the bounds are exact; rounding would leave 5e-17.
+    return max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < n else 1.0
 
 
 def score_episodes(episodes: Iterable[Episode]) -> Score:

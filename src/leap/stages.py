@@ -62,6 +62,14 @@ class Stages:
                 raise RecipeError(f"{use} on split {split!r}: that is a test split of {section.name}; choose another.")
         with self.progress.stage("prepare tasks") as bar:
             environment.prepare(lambda done, total, what: bar.update(done, total, what))
+        trained_on = {task.id for task in environment.tasks(section.train)}
+        for split in (section.validation, *section.test):
+            both = trained_on & {task.id for task in environment.tasks(split)}
+            if both:
+                raise RecipeError(
+                    f"{len(both)} tasks of split {split!r} are also in the training split {section.train!r} (for example "
+                    f"{min(both)}); nothing may be measured on tasks that were trained on."
+                )
         return environment
 
     @cached_property

@@ -15,6 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Slow rotations leave most of a head's dimensions free of position: what must be found is what a thing is, not where.
+_ROPE_THETA = 1e6
 USER, ASSISTANT, END, PAD = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -35,7 +37,7 @@ class ScratchConfig(BaseModel):
 
     layers: int = Field(default=3, ge=1, description="Transformer layers.")
     width: int = Field(default=128, ge=16, description="Hidden size.")
-    heads: int = Field(default=4, ge=1, description="Attention heads.")
+    heads: int = Field(default=2, ge=1, description="Attention heads.")
     mlp: int = Field(default=384, ge=16, description="Width of the feed-forward layers.")
     max_tokens: int = Field(default=4096, ge=256, description="Longest sequence, in tokens.")
     init: float = Field(default=0.08, gt=0, description="Standard deviation of the initial weights.")
@@ -89,6 +91,7 @@ def build_scratch(config: ScratchConfig, texts: Iterable[str], directory: Path, 
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
+            rope_parameters={"rope_type": "default", "rope_theta": _ROPE_THETA},
             max_position_embeddings=config.max_tokens,
             initializer_range=config.init,
             tie_word_embeddings=True,

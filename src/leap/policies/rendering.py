@@ -34,10 +34,10 @@ class PromptConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    renderer: Literal["paper", "dialogue"] = Field("paper", description="One message per step, or one growing dialogue.")
-    instructions: bool = Field(True, description="State the rules of the game and of the answer in the prompt.")
-    candidates: bool = Field(True, description="List the admissible actions in the prompt, where there are any.")
-    repeat_task: bool = Field(True, description="Say the task once more right before the answer.")
+    renderer: Literal["paper", "dialogue"] = Field(default="paper", description="One message per step, or one growing dialogue.")
+    instructions: bool = Field(default=True, description="State the rules of the game and of the answer in the prompt.")
+    candidates: bool = Field(default=True, description="List the admissible actions in the prompt, where there are any.")
+    repeat_task: bool = Field(default=True, description="Say the task once more right before the answer.")
 
 
 class Renderer:
@@ -91,6 +91,6 @@ def _template(name: str, directory: Path | None) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=False,
-        autoescape=False,  # noqa: S701 - prompts are plain text for models, never shown as HTML
+        autoescape=False,
     )
     return jinja.get_template(f"{name}.j2")

@@ -14,6 +14,7 @@ from leap.envs.alfworld.engine import Engine
 from leap.envs.alfworld.expert import AlfworldExpert, teach
 from leap.envs.alfworld.game import load_game
 from leap.envs.alfworld.generator import GeneratorConfig, fingerprint, generate
+from leap.envs.alfworld.generator.config import VALID_SCENES
 from leap.envs.alfworld.memory import ENTITY, Memory, parse_goal
 from leap.envs.alfworld.native import NativeEngine
 from leap.envs.alfworld.planner import plan
@@ -43,7 +44,7 @@ class AlfworldEnvironment(Environment):
     def __init__(self, config: AlfworldConfig) -> None:
         super().__init__(config)
         self._data: OfficialData | None = None
-        self._paths: dict[tuple[str, str], Path] = {}
+        self._paths: dict[str, Path] = {}
 
     def prepare(self, progress: Any = None) -> None:
         """Generates the games, or finds the official ones. Generated games are kept in the cache by their settings."""
@@ -64,26 +65,33 @@ class AlfworldEnvironment(Environment):
         return self._data
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        entries = list(self.data.entries(split))
+        entries = self._entries(split)
         if not entries:
             raise PrerequisiteError(f"split {split!r} has no playable games in {self.data.root}")
         if limit is not None and limit < len(entries):
             chosen = set(random.Random(f"{seed}/{split}").sample(range(len(entries)), limit))
             entries = [entry for index, entry in enumerate(entries) if index in chosen]
-        return [self._task(entry) for entry in entries]
+        return [self._task(entry, split) for entry in entries]
 
-    def _task(self, entry: GameEntry) -> Task:
-        self._paths[entry.split, entry.id] = entry.path
-        game = load_game(entry.path)
-        return Task(env=self.name, split=entry.split, id=entry.id, instruction=game.task, kind=entry.task_type)
+    def _entries(self, split: str) -> list[GameEntry]:
+        """A split's games. Two splits are made of the training games here, for want of one to choose models by: the
+        games of 16 rooms of their own (`train_valid`) and the others (`train_rest`)."""
+        if split in ("train_valid", "train_rest") and split not in self.data.splits():
+            held_out = split == "train_valid"
+            return [entry for entry in self.data.entries("train") if (entry.scene in VALID_SCENES) == held_out]
+        return list(self.data.entries(split))
+
+    def _task(self, entry: GameEntry, split: str) -> Task:
+        self._paths[entry.id] = entry.path
+        return Task(env=self.name, split=split, id=entry.id, instruction=entry.task, kind=entry.task_type)
 
     def start(self, task: Task) -> AlfworldSession:
-        path = self._paths.get((task.split, task.id))
+        path = self._paths.get(task.id)
         if path is None:
-            entry = next((e for e in self.data.entries(task.split) if e.id == task.id), None)
+            entry = next((e for e in self._entries(task.split) if e.id == task.id), None)
             if entry is None:
                 raise PrerequisiteError(f"game {task.id!r} of split {task.split!r} is not in {self.data.root}")
-            path = self._paths[task.split, task.id] = entry.path
+            path = self._paths[task.id] = entry.path
         if self.config.engine == "textworld":
             from leap.envs.alfworld.textworld import TextWorldEngine
 
@@ -104,11 +112,12 @@ class AlfworldEnvironment(Environment):
 
     def vocabulary(self) -> list[str]:
         """Names of everything in the training games: what a scratch student's tokenizer should keep whole."""
-        names: set[str] = set()
+        texts: set[str] = set()
         for entry in self.data.entries("train"):
             game = load_game(entry.path)
-            names.update(game.objects, game.receptacles)
-        return [f" {name}" for name in sorted(names)]
+            texts.add(f" {entry.task}")
+            texts.update(f" {name}" for name in (*game.objects, *game.receptacles))
+        return sorted(texts)
 
     def versions(self) -> dict[str, str]:
         return {"alfworld": f"{self.config.engine} engine, {self.config.source} games"}

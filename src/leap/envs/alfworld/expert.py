@@ -3,17 +3,20 @@
 The unprivileged expert plays from a `Memory` alone: it looks for things by common sense (a hand-written table of where
 things are usually kept, never measured on games), in a regular order, and remembers what it saw.
 
-The privileged teacher is that expert with one choice changed: *where to look next*. Searching is the only part of these
-tasks in which what is hidden matters. Let w(r) be the common-sense weight of looking for the wanted thing in the still
-unsearched place r, and let the privilege level be p in 0..100. A place is **plausible** for the student if
+The privileged teacher is that expert with one choice changed: *in which kind of place to look next*. Searching is the
+only part of these tasks in which what is hidden matters. Let w(k) be the common-sense weight of looking for the wanted
+thing in a kind of place k that still has unsearched places, and let the privilege level be p in 0..100. A kind is
+**plausible** for the student if
 
-    w(r) >= (1 - p / 100) * max w
+    w(k) >= (1 - p / 100) * max w
 
-and the teacher may let the hidden state choose among plausible places only: it goes to a plausible place that truly
-holds the wanted thing, if there is one, and otherwise to the place the unprivileged expert would search. At p = 0 only
-the best-weighted places of equal weight are plausible, and the tie goes to the regular order, so the hidden state
-does not matter at all. At p = 100 the teacher follows the optimal plan, whatever the student could know. This is the
-paper's balance (section 3: a constrained privileged expert, close enough to the unprivileged one to be realizable).
+and the teacher may let the hidden state choose among plausible kinds only: it searches a plausible kind that truly holds
+the wanted thing, if there is one, and otherwise the kind the unprivileged expert would search. Within a kind it goes by
+number, as the expert does, and as the paper's prompts ask for at low privilege: which cabinet it is, a student cannot
+know; that it is a cabinet, it can learn to expect. At p = 0 only the best-weighted kinds are plausible and the tie goes to
+the regular order, so the hidden state does not matter at all. At p = 100 the teacher follows the optimal plan, whatever
+the student could know. This is the paper's balance (section 3: a constrained privileged expert, close enough to the
+unprivileged one to be realizable), with p as its one parameter.
 """
 
 from __future__ import annotations
@@ -97,11 +100,12 @@ def teach(history: History, privileged: PrivilegedState, privilege: int) -> Deci
         return Decision(reason=_reason_for(privileged.plan[0], memory, goal), action=privileged.plan[0])
 
     def choose(thing: str, order: list[str]) -> str:
-        best = search_weight(thing, entity_type(order[0]))
-        plausible = [r for r in order if search_weight(thing, entity_type(r)) >= (1 - privilege / 100) * best]
         if privilege == 0:
             return order[0]
-        return next((r for r in plausible if _holds(contents.get(r, ()), thing)), order[0])
+        least = (1 - privilege / 100) * search_weight(thing, entity_type(order[0]))
+        plausible = [r for r in order if search_weight(thing, entity_type(r)) >= least]
+        kinds = {entity_type(r) for r in plausible if _holds(contents.get(r, ()), thing)}
+        return next((r for r in plausible if entity_type(r) in kinds), order[0])
 
     return next_decision(memory, goal, choose)
 
@@ -140,7 +144,7 @@ def _fetch(memory: Memory, goal: Goal, choose: Choose) -> Decision:
             return Decision(
                 reason=f"{_a(goal.object)} was seen: {thing} {_on(place)} {place}.", action=f"go to {place}"
             )
-        if place in memory.closed:
+        if memory.shut(place):
             return Decision(reason=f"{_a(goal.object)} is inside: {place} is closed.", action=f"open {place}")
         return Decision(reason=f"{_a(goal.object)} is here: {thing}.", action=f"take {thing} from {place}")
     return _search(memory, goal.object, choose, avoid=goal_place)
@@ -222,7 +226,7 @@ def _deliver(memory: Memory, goal: Goal) -> Decision:
     belongs = f"{memory.holding} belongs {_on(place)} {_a(goal.target).lower()}"
     if not memory.at(place):
         return Decision(reason=f"{belongs}; go to {place}.", action=f"go to {place}")
-    if place in memory.closed:
+    if memory.shut(place):
         return Decision(reason=f"{belongs}; {place} is closed.", action=f"open {place}")
     return Decision(reason=f"{belongs}; {place} is here.", action=_put_command(memory, place))
 
@@ -232,7 +236,7 @@ def _use_lamp(memory: Memory, goal: Goal, choose: Choose) -> Decision:
         needs = f"{memory.holding} needs light"
         if not memory.at(place):
             return Decision(reason=f"{needs}; {lamp} was seen {_on(place)} {place}.", action=f"go to {place}")
-        if place in memory.closed:
+        if memory.shut(place):
             return Decision(reason=f"{needs}; {place} is closed.", action=f"open {place}")
         return Decision(reason=f"{needs}; {lamp} is here.", action=f"use {lamp}")
     return _search(memory, goal.target, choose)
@@ -260,7 +264,7 @@ def _put_down(memory: Memory) -> Decision:
         place = " ".join(here[0].split()[-2:])
         return Decision(reason=f"{wrong}; {place} is here.", action=here[0])
     for place in search_order(entity_type(thing), memory.receptacles):
-        if memory.at(place) and place in memory.closed:
+        if memory.shut(place):
             return Decision(reason=f"{wrong}; {place} is closed.", action=f"open {place}")
         if f"go to {place}" in memory.admissible:
             return Decision(reason=f"{wrong}; go to {place}.", action=f"go to {place}")

@@ -77,7 +77,6 @@ class Memory:
         holding: What is in hand.
         treated: For each thing, what was last done to it ("heat", "cool"), and "clean" apart.
         admissible: The actions that can be taken now.
-        tried: Actions taken since the world last changed; repeating one of them can bring nothing new.
     """
 
     receptacles: list[str] = field(default_factory=list)
@@ -110,6 +109,10 @@ class Memory:
     def at(self, receptacle: str) -> bool:
         """Whether the player stands at the receptacle (several may share a place, so the last `go to` does not tell)."""
         return f"examine {receptacle}" in self.admissible
+
+    def shut(self, receptacle: str) -> bool:
+        """Whether the receptacle is within reach and closed, seen so or not (it may share its place with another)."""
+        return f"open {receptacle}" in self.admissible
 
     def searched(self, receptacle: str) -> bool:
         """Whether the receptacle's contents have been seen."""
