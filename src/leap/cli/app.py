@@ -26,16 +26,22 @@ Overrides = Annotated[
 Iteration = Annotated[int, typer.Option("--iteration", "-i", min=0, help="Iteration i (0 is behaviour cloning).")]
 
 
-@app.callback()
-def _root(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (may stand anywhere).")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print leap's version and exit.")] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         from leap import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (may stand anywhere).")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print leap's version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass  # --debug is taken from the command line before typer sees it
 
 
 @app.command()

@@ -7,11 +7,11 @@ import re
 from leap.core import Decision
 
 ACTION_MARKER = "ACTION:"
-_ACTION = re.compile(r"(?im)^[ \t\r\xa0>*_#`\"']*action[ \t*_`\"']*:[ \t*_`\"']*(.*)$")
+_BEFORE = r"^[ \t\r\xa0>*_#`\"']*"  # Markdown that may stand before a marker
+_WITHIN = r"[ \t*_`\"']*:"
+_ACTION = re.compile(rf"(?im){_BEFORE}action{_WITHIN}[ \t*_`\"']*(.*)$")
 _ACTION_IN_LINE = re.compile(r"(?m)\bACTION:[ \t*_`\"']*(.*)$")
-_REASON = re.compile(
-    r"(?ims)^[ \t\r\xa0>*_#`\"']*(?:reason|thought|think)[ \t*_`\"']*:[ \t*_]*(.*?)(?=^[ \t\r\xa0>*_#`\"']*action[ \t*_`\"']*:|\Z)"
-)
+_REASON = re.compile(rf"(?ims){_BEFORE}(?:reason|thought|think){_WITHIN}[ \t*_]*(.*?)(?={_BEFORE}action{_WITHIN}|\Z)")
 _THINK_BLOCK = re.compile(r"(?is)<think>.*?</think>")
 
 

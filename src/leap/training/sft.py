@@ -176,6 +176,7 @@ def _row_trainer(
             {
                 "input_ids": row.prompt + row.answer,
                 "completion_mask": [0] * len(row.prompt) + [1] * len(row.answer),
+                "labels": [IGNORED] * len(row.prompt) + row.answer,  # what newer TRL reads instead of the mask
             }
             for row in encoded
         ]

@@ -1,0 +1,208 @@
+"""The command line: quick to help, one message for each thing that can be wrong, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from leap.store import RunDirectory
+
+LEAP = [sys.executable, "-c", "from leap.cli import main; main()"]
+
+
+def leap(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    return subprocess.run(
+        [*LEAP, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        timeout=250,
+    )
+
+
+def inside(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """The same command in this process, where the start of Python need not be paid again."""
+    from leap.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["leap", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "recipe.yaml"
+    generator = {"games": {"train": 3, "valid": 2, "unseen": 2}, "receptacles": [6, 7]}
+    options = {"generator": generator}
+    values = {"name": "x", "iterations": 0, "horizon": 8, "environment": {"name": "alfworld", "options": options}}
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    used = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = leap("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0 and "rollout" in done.stdout
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert statistics.median(used) < 0.5, used
+    code = "import sys, leap.cli.app; print([m for m in ('torch', 'transformers', 'trl', 'textworld') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_each_command_has_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "rollout", "correct", "train", "evaluate", "report", "validate", "doctor", "games"):
+        assert inside(monkeypatch, command, "--help") == 0
+    assert inside(monkeypatch, "--version") == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("name: x\nenvironment: {name: alfworld}\niteratons: 3\n", "iteratons: unknown key"),
+        ("name: x\nenvironment: {name: alfworld, train: unseen}\n", "training split 'unseen'"),
+        ("name: x\nenvironment: {name: mars}\n", "no environment 'mars'"),
+        ("name: x\nenvironment: {name: alfworld, train: valid_seen, test: [unseen]}\n", "test split of alfworld"),
+        ("", "must be a mapping"),
+        ("\0", "not valid YAML"),
+    ],
+)
+def test_a_bad_recipe_ends_in_one_message(
+    tmp_path: Path, content: str, named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    assert inside(monkeypatch, "run", path, "--run-dir", tmp_path / "run") == 2
+    captured = capsys.readouterr()
+    assert named in captured.err and captured.err.startswith("error: ") and "Traceback" not in captured.err
+
+
+def test_a_bad_recipe_in_a_process_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"\x89PNG\xff")
+    done = leap("run", path)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1 and "UTF-8" in done.stderr
+    assert "Traceback" in leap("run", path, "--debug").stderr
+
+
+def rollout(monkeypatch: pytest.MonkeyPatch, recipe: Path, run: Path, *more: str) -> int:
+    return inside(monkeypatch, "rollout", run, "-i", "0", "--recipe", recipe, *more)
+
+
+def test_a_run_directory_of_another_recipe_is_left_alone(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert rollout(monkeypatch, recipe, run) == 0
+    before = {path: path.read_bytes() for path in run.rglob("*.jsonl") if path.name != "provenance.jsonl"}
+    assert before
+    assert rollout(monkeypatch, recipe, run, "--set", "horizon=9") == 1
+    error = capsys.readouterr().err
+    assert "belongs to another recipe (horizon: 8 there, 9 here)" in error
+    assert {path: path.read_bytes() for path in before} == before
+    assert rollout(monkeypatch, recipe, run, "--set", "iterations=2") == 0  # more of the same
+    assert rollout(monkeypatch, recipe, run, "--set", "iterations=1") == 1  # but not less
+
+
+def test_what_is_no_run_directory_is_refused(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "holiday.jpg").write_text("")
+    file = tmp_path / "file"
+    file.write_text("")
+    for place, named in ((other, "not a run directory"), (file, "is a file"), (file / "below", "file")):
+        assert rollout(monkeypatch, recipe, place) == 1
+        error = capsys.readouterr().err
+        assert named in error and "Traceback" not in error and error.startswith("error: ")
+    assert [path.name for path in other.iterdir()] == ["holiday.jpg"]
+    for command in ("rollout", "correct", "train", "evaluate"):
+        assert inside(monkeypatch, command, tmp_path / "none", "-i", "0") == 1
+        assert "not a run directory" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_in_use_is_refused(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunDirectory(tmp_path / "run").locked():
+        assert rollout(monkeypatch, recipe, tmp_path / "run") == 1
+    assert "another process is working on" in capsys.readouterr().err
+
+
+def test_an_earlier_stage_is_asked_for(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert rollout(monkeypatch, recipe, run) == 0
+    for arguments in (("correct", run, "-i", "1"), ("rollout", run, "-i", "1"), ("evaluate", run, "-i", "0")):
+        assert inside(monkeypatch, *arguments) == 1
+        assert "Traceback" not in (error := capsys.readouterr().err) and "first" in error
+
+
+def test_a_full_disk_is_one_message_and_nothing_is_lost(tmp_path: Path, recipe: Path) -> None:
+    """A real disk of a hundred kilobytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if not mount or subprocess.run([mount, "-t", "tmpfs", "-o", "size=100k", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    try:
+        command = ("rollout", disk / "run", "-i", "0", "--recipe", recipe)
+        assert leap(*command, "--set", "horizon=1").returncode == 0
+        shutil.rmtree(disk / "run")
+        (disk / "filler").write_bytes(b"x" * 80_000)
+        done = leap(*command)
+        assert done.returncode == 1, done.stderr
+        assert "disk is full" in done.stderr and "Traceback" not in done.stderr
+        kept = (disk / "run/iter-0/episodes.jsonl").read_bytes() if (disk / "run/iter-0/episodes.jsonl").exists() else b""
+        assert not kept or kept.endswith(b"\n")
+        (disk / "filler").unlink()
+        done = leap(*command)
+        assert done.returncode == 0, done.stderr
+        finished = (disk / "run/iter-0/episodes.jsonl").read_bytes()
+        assert finished.startswith(kept) and finished.count(b"\n") == 3
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_games_are_generated_listed_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "games"
+    settings = ("--set", "games={train: 2, unseen: 1}", "--set", "receptacles=[6, 7]")
+    assert inside(monkeypatch, "games", "generate", out, *settings) == 0
+    assert inside(monkeypatch, "games", "list", out) == 0
+    listed = capsys.readouterr().out
+    assert "train: 2 playable games" in listed and "unseen: 1 playable games" in listed
+    game = next(out.rglob("game.tw-pddl"))
+    assert inside(monkeypatch, "games", "show", game.parent) == 0
+    assert "Optimal actions:" in capsys.readouterr().out
+    assert inside(monkeypatch, "games", "show", tmp_path) == 1
+    assert inside(monkeypatch, "games", "generate", out, "--set", "gaems=3") == 2
+    assert inside(monkeypatch, "games", "generate", out, "--set", "games=3", "--set", "games.train=3") == 2
+    assert "games" in capsys.readouterr().err
+
+
+def test_the_doctor_speaks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
+    assert inside(monkeypatch, "doctor") == 0
+    told = capsys.readouterr().out
+    assert "alfworld" in told and "no ALFWorld data" in told
+    assert inside(monkeypatch, "games", "generate", tmp_path, "--set", "games={train: 1}") == 0
+    assert inside(monkeypatch, "doctor") == 0
+    assert "train 1" in capsys.readouterr().out.replace("\n", " ")

@@ -1,0 +1,23 @@
+"""The small world, made once; and the models' tiny checkpoints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+
+from leap.envs.base import Environment
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """Generated games, in a cache that goes away."""
+    from world import make_world
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEAP_CACHE", "")
+        yield make_world(tmp_path_factory.mktemp("cache"))

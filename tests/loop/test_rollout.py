@@ -1,0 +1,306 @@
+"""Rollouts, corrections and rows on real games: the invariants of the design, with a tiny checkpoint as the student."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import STYLES, tiny_checkpoint
+from world import corrected, played
+
+from leap.core import Actor, Correction, Episode, History, PrivilegedState, Rejection, StopReason
+from leap.datasets import correction_rows, demonstration_rows
+from leap.envs.base import Environment, available_environments, opened, replay
+from leap.errors import LeapError, ModelError
+from leap.models.base import Sampling
+from leap.policies.base import ExpertPolicy, TeacherPolicy
+from leap.policies.rendering import PromptConfig, Renderer
+from leap.policies.student import ModelPolicy
+from leap.teachers.expert import ExpertTeacher
+from leap.teachers.leakage import leaked_entities
+
+pytest.importorskip("torch")
+
+RENDERERS = ("paper", "dialogue")
+BRIEF = {"instructions": False, "candidates": False}
+
+
+def student(
+    tmp: Path, world: Environment, renderer: str = "dialogue", style: str = "scratch", batch: int = 3, temperature: float = 1.0
+) -> Any:
+    from leap.models.hf import HFModel
+
+    folder = tmp / style
+    if not folder.exists():
+        tiny_checkpoint(folder, style)
+    model = HFModel(str(folder), Sampling(temperature=temperature, max_tokens=40, max_reason_tokens=3), batch=batch)
+    rendering = Renderer(PromptConfig(renderer=renderer, **BRIEF), world.prompt_directory())  # type: ignore[arg-type]
+    return ModelPolicy(model, rendering, Actor(name="student", checkpoint="c", iteration=0), constrained=True)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    import tiny
+
+    with pytest.MonkeyPatch.context() as patch:  # games' prompts are long in byte-level tokens
+        from transformers import LlamaConfig
+
+        original = LlamaConfig.__init__
+        patch.setattr(LlamaConfig, "__init__", lambda self, **k: original(self, **(k | {"max_position_embeddings": 8192})))
+        for style in STYLES:
+            tiny.tiny_checkpoint(folder / style, style)
+    return folder
+
+
+def without_clock(episodes: list[Episode]) -> list[dict[str, Any]]:
+    return [episode.model_dump(exclude={"seconds"}) for episode in episodes]
+
+
+@pytest.fixture(scope="module")
+def mistakes(world: Environment, checkpoints: Path) -> list[Episode]:
+    """Episodes of a random student."""
+    return played(world, student(checkpoints, world), world.tasks("train", limit=4))
+
+
+def test_same_recipe_same_episodes_and_another_seed_others(
+    world: Environment, checkpoints: Path, mistakes: list[Episode]
+) -> None:
+    tasks = world.tasks("train", limit=4)
+    assert without_clock(played(world, student(checkpoints, world), tasks)) == without_clock(mistakes)
+    assert without_clock(played(world, student(checkpoints, world), tasks, stream="other")) != without_clock(mistakes)
+
+
+def test_a_rollout_goes_on_where_it_was_interrupted(
+    world: Environment, checkpoints: Path, mistakes: list[Episode]
+) -> None:
+    done = {mistakes[1].key}
+    rest = played(world, student(checkpoints, world), world.tasks("train", limit=4), done=done)
+    assert without_clock(rest) == without_clock([e for e in mistakes if e.key not in done])
+
+
+class Feeding:
+    """Notes the token ids that really go into a model's forward, conversation by conversation."""
+
+    def __init__(self, model: Any, patch: pytest.MonkeyPatch) -> None:
+        self.prompts: list[list[int]] = []
+        self._fed: dict[int, list[int]] = {}
+        forward, answer = model._forward, model._answer
+        self._requests: list[Any] = []
+
+        def answering(requests: list[Any]) -> None:
+            self._requests, self._first = requests, True
+            answer(requests)
+
+        def forwarding(ids: Any, positions: Any, mask: Any) -> Any:
+            for row, request in enumerate(self._requests):
+                fed = self._fed.setdefault(id(request.seat), [])
+                if self._first:
+                    del fed[request.kept :]
+                    fed += ids[row, ids.shape[1] - (len(request.ids) - request.kept) :].tolist()
+                    self.prompts.append(list(fed))
+                elif not request.done:
+                    fed.append(int(ids[row, 0]))
+            self._first = False
+            return forward(ids, positions, mask)
+
+        patch.setattr(model, "_answer", answering)
+        patch.setattr(model, "_forward", forwarding)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_prompts_in_training_are_the_rollouts_token_by_token(
+    world: Environment, checkpoints: Path, renderer: str, style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 2, and the cache as well: what was fed, what was kept and what is trained on are the same ids."""
+    from leap.training.rows import encode_row
+
+    policy = student(checkpoints, world, renderer, style, batch=2)
+    feeding = Feeding(policy._model, monkeypatch)
+    episodes = played(world, policy, world.tasks("train", limit=2), horizon=4)
+    corrections = corrected(world, episodes, 50)
+    rows = list(correction_rows({e.key: e for e in episodes}, corrections, policy._renderer, iteration=1))
+    assert rows
+    fed = {tuple(prompt) for prompt in feeding.prompts}
+    steps = sum(len(episode.steps) for episode in episodes)
+    assert len(feeding.prompts) == steps
+    for row in rows:
+        assert tuple(encode_row(row, policy._model.chat).prompt) in fed
+    everything = [encode_row(row, policy._model.chat).prompt for row in demonstration_rows(episodes, policy._renderer)]
+    assert sorted(everything) == sorted(feeding.prompts)
+
+
+@pytest.mark.parametrize("name", sorted(available_environments()))
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_the_privileged_state_changes_no_byte_of_a_prompt(
+    name: str, renderer: str, world: Environment, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 1: students are rolled out in a world that tells, and in one whose privileged state may not be read."""
+    assert name == world.name, f"give environment {name!r} a small world here"
+    tasks = world.tasks("train", limit=2)
+    shown: dict[bool, list[Any]] = {True: [], False: []}
+    render = Renderer.render
+    for tells in (True, False):
+
+        def noting(self: Renderer, history: History, tells: bool = tells) -> Any:
+            shown[tells].append(render(self, history))
+            return shown[tells][-1]
+
+        monkeypatch.setattr(Renderer, "render", noting)
+        session = type(world.start(tasks[0]))
+        if not tells:
+            monkeypatch.setattr(session, "privileged", lambda self: pytest.fail("a student's rollout read the secret"))
+        played(world, student(checkpoints, world, renderer), tasks, horizon=4)
+    assert shown[True] == shown[False] and len(shown[True]) >= 8
+
+
+def test_a_hidden_difference_is_not_shown(world: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two worlds that differ only in what is hidden: equal prompts for equal histories, different secrets."""
+    task = world.tasks("train", limit=1)[0]
+    for renderer in RENDERERS:
+        rendering = Renderer(PromptConfig(renderer=renderer), world.prompt_directory())  # type: ignore[arg-type]
+        prompts, secrets = [], []
+        for swapped in (False, True):
+            with opened(world, task) as session:
+                if swapped:
+                    contents = session._engine.state.contents  # type: ignore[attr-defined]
+                    full = [place for place, inside in contents.items() if inside]
+                    contents[full[0]], contents[full[-1]] = contents[full[-1]], contents[full[0]]
+                prompts.append(rendering.render(History(task=task, observations=(session.observe(),))))
+                secrets.append(session.privileged())
+        assert secrets[0].facts["contents"] != secrets[1].facts["contents"]
+        assert prompts[0] == prompts[1]
+
+
+def test_nothing_that_renders_or_plays_a_student_takes_privileged_state() -> None:
+    for function in (Renderer.__init__, Renderer.render, ModelPolicy.__init__):
+        for parameter in inspect.signature(function).parameters.values():
+            assert "Privileged" not in str(parameter.annotation) and "Session" not in str(parameter.annotation)
+    assert list(inspect.signature(Renderer.render).parameters) == ["self", "history"]
+    assert ModelPolicy.privileged is False and ExpertPolicy.privileged is False
+
+
+def test_rollouts_hand_the_secret_to_those_who_declare_it_alone(world: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed = []
+    for policy in (ExpertPolicy(world), TeacherPolicy(world, 50)):
+        playing = policy.playing
+        monkeypatch.setattr(policy, "playing", lambda seed, peek, playing=playing: handed.append(peek) or playing(seed, peek))
+        played(world, policy, world.tasks("train", limit=1), horizon=2)
+    assert handed[0] is None and handed[1] is not None
+
+
+def test_only_valid_corrections_become_rows(world: Environment, mistakes: list[Episode]) -> None:
+    corrections = corrected(world, mistakes, 50)
+    assert len(corrections) == sum(len(episode.steps) for episode in mistakes)
+    by_key = {episode.key: episode for episode in mistakes}
+    for correction in corrections:
+        if correction.kept:
+            assert correction.action in (by_key[correction.episode].steps[correction.t].observation.admissible or ())
+    bad = [corrections[0].model_copy(update={"rejected": reason}) for reason in Rejection]
+    renderer = Renderer(PromptConfig(), world.prompt_directory())
+    rows = list(correction_rows(by_key, [*bad, *corrections], renderer, iteration=1))
+    assert [(row.episode, row.t) for row in rows] == [(c.episode, c.t) for c in corrections if c.kept]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (("think", "fly to the moon"), Rejection.NOT_ADMISSIBLE),
+        (("think", ""), Rejection.EMPTY),
+        (("", "look"), Rejection.EMPTY),
+        (None, Rejection.HOPELESS),
+        (("spaceship 9 is near.", "look"), Rejection.LEAK),
+        (("I look around.", "look"), None),
+    ],
+)
+def test_each_rejection_has_its_reason(
+    world: Environment, mistakes: list[Episode], answer: Any, reason: Rejection | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leap.core import Decision
+
+    decision = Decision(reason=answer[0], action=answer[1]) if answer else None
+    monkeypatch.setattr(world, "correct", lambda *_: decision)
+    first: Correction = next(ExpertTeacher(world, 50, drop_leaks=True).correct(mistakes[0]))
+    assert first.rejected == reason
+    if reason == Rejection.LEAK:
+        assert first.leaked == ("spaceship 9",)
+        assert next(ExpertTeacher(world, 50).correct(mistakes[0])).kept
+
+
+def test_what_was_seen_is_no_leak(world: Environment, mistakes: list[Episode]) -> None:
+    for t in range(len(mistakes[0].steps)):
+        history = mistakes[0].history(t)
+        for thing in world.entities(history.now.text):
+            assert leaked_entities(world, f"{thing} is what I need.", history) == ()
+    assert leaked_entities(world, "spaceship 9 is near mug 99.", mistakes[0].history(0)) == ("mug 99", "spaceship 9")
+
+
+def states(world: Environment, episodes: list[Episode]) -> Iterator[tuple[History, PrivilegedState]]:
+    for episode in episodes:
+        with opened(world, episode.task) as session:
+            for _, history, privileged in replay(session, episode):
+                yield history, privileged
+
+
+def test_without_privilege_the_hidden_state_does_not_matter(world: Environment, mistakes: list[Episode]) -> None:
+    compared = 0
+    for history, privileged in states(world, mistakes):
+        if privileged.plan is None:
+            continue
+        contents = privileged.facts["contents"]
+        places = sorted(contents)
+        turned = dict(zip(places, [contents[place] for place in [*places[1:], places[0]]], strict=True))
+        for facts in (privileged.facts | {"contents": turned}, privileged.facts | {"contents": {}}):
+            lied = privileged.model_copy(update={"facts": facts, "plan": ("look",), "text": "x"})
+            assert world.correct(history, lied, 0) == world.correct(history, privileged, 0)
+            compared += 1
+    assert compared > 10
+
+
+def test_with_all_privilege_the_teacher_follows_the_plan(world: Environment, mistakes: list[Episode]) -> None:
+    for history, privileged in states(world, mistakes):
+        decision = world.correct(history, privileged, 100)
+        assert (decision.action if decision else None) == (privileged.plan[0] if privileged.plan else None)
+    solved = played(world, TeacherPolicy(world, 100), world.tasks("train"), horizon=50)
+    assert all(episode.success for episode in solved)
+
+
+def test_gold_plans_succeed(world: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """Invariant 8, through the command users have."""
+    from world import OPTIONS
+
+    from leap.cli.validate import validate_environment
+
+    options = [f"generator.{key}={value}" for key, value in OPTIONS["generator"].items()]
+    assert validate_environment("alfworld", ["train", "unseen"], options, None) == 0
+    assert "solves 8 of 8" in capsys.readouterr().out
+
+
+def test_a_changed_world_is_noticed_at_replay(world: Environment, mistakes: list[Episode]) -> None:
+    other = mistakes[0].model_copy(update={"task": mistakes[1].task})
+    with pytest.raises(LeapError, match="changed since the rollout"):
+        list(ExpertTeacher(world, 50).correct(other))
+
+
+def test_a_failing_model_ends_its_episode_and_not_the_rollout(world: Environment, checkpoints: Path) -> None:
+    policy = student(checkpoints, world, batch=2)
+    submit = policy._model.submit
+    tasks = world.tasks("train", limit=3)
+    calls = []
+
+    def sometimes(seat: Any, messages: Any, seed: int, choices: Any) -> Any:
+        if tasks[0].instruction in messages[0]["content"] and len(messages) > 2:
+            calls.append(seed)
+            raise ModelError("the prompt is too long")
+        return submit(seat, messages, seed, choices)
+
+    policy._model.submit = sometimes
+    episodes = played(world, policy, tasks, horizon=3)
+    failed = [e for e in episodes if e.stop == StopReason.MODEL_ERROR]
+    assert len(episodes) == 3 and failed and failed[0].task == tasks[0]
+    assert len(failed[0].steps) == 1 and failed[0].error == "the prompt is too long" and failed[0].actions == 3
+    assert len(calls) >= 3  # tried again before giving up

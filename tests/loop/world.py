@@ -1,0 +1,37 @@
+"""A small world for the tests of the loop: generated ALFWorld games in a cache of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from leap.core import Correction, Episode, Task
+from leap.envs.base import Environment, load_environment
+from leap.policies.base import Policy
+from leap.rollout import rollout
+from leap.teachers.expert import ExpertTeacher
+
+OPTIONS = {"generator": {"seed": 2, "games": {"train": 8, "valid": 3, "unseen": 3}, "receptacles": [6, 8]}}
+
+
+def make_world(cache: Path) -> Environment:
+    """The environment, its games generated."""
+    os.environ["LEAP_CACHE"] = str(cache)
+    environment = load_environment("alfworld", OPTIONS)
+    environment.prepare()
+    return environment
+
+
+def played(environment: Environment, policy: Policy, tasks: list[Task], **more: object) -> list[Episode]:
+    """Episodes of a rollout, in the tasks' order."""
+    episodes: list[Episode] = []
+    settings = {"horizon": 6, "seed": 0, "stream": "test"} | more
+    rollout(environment, policy, tasks, on_episode=episodes.append, **settings)  # type: ignore[arg-type]
+    order = {task.key: index for index, task in enumerate(tasks)}
+    return sorted(episodes, key=lambda episode: order[episode.task.key])
+
+
+def corrected(environment: Environment, episodes: list[Episode], privilege: int, **more: bool) -> list[Correction]:
+    """Corrections of every step."""
+    teacher = ExpertTeacher(environment, privilege, **more)
+    return [correction for episode in episodes for correction in teacher.correct(episode)]

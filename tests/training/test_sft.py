@@ -1,0 +1,186 @@
+"""SFT on tiny checkpoints: loss on answers alone, rows and branches alike, adapters, and going on after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import CHOICES, STYLES, a_history, tiny_checkpoint
+
+from leap.core import Decision
+from leap.datasets import Row
+from leap.models.base import Sampling
+from leap.policies.answer import format_answer
+from leap.policies.rendering import PromptConfig, Renderer
+from leap.training.config import LoraConfig, SFTConfig
+
+torch = pytest.importorskip("torch")
+
+ROWS = SFTConfig(lr=1e-2, warmup_steps=0, schedule="constant", batch_rows=4, device_rows=2, max_grad_norm=1.0)
+BRANCHES = ROWS.model_copy(update={"branches": True, "batch_tokens": 400, "optimizer": "muon"})
+LORA = ROWS.model_copy(update={"lora": LoraConfig(rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])})
+
+
+def some_rows(episodes: int = 3, steps: int = 3) -> list[Row]:
+    render = Renderer(PromptConfig(instructions=False)).render
+    return [
+        Row(
+            prompt=render(a_history("abc"[k], t)),
+            completion=[{"role": "assistant", "content": answer(k, t)}],
+            episode=f"episode-{k}",
+            t=t,
+            source="demonstration",
+            iteration=0,
+        )
+        for k in range(episodes)
+        for t in range(steps)
+    ]
+
+
+def answer(k: int, t: int) -> str:
+    return format_answer(Decision(reason=f"mug {t} is here in {k}.", action=CHOICES[(k + t) % len(CHOICES)]))
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("start")
+    return {style: str(tiny_checkpoint(folder / style, style)) for style in STYLES}
+
+
+def train(config: SFTConfig, start: str, folder: Path, steps: int, **more: Any) -> Any:
+    from leap.training.sft import train_sft
+
+    return train_sft(config, some_rows(), start=start, out=folder / "out", work=folder / "work", seed=1, steps=steps, **more)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("config", [ROWS, BRANCHES], ids=["rows", "branches"])
+def test_the_tokens_that_bear_loss_are_the_answers(
+    config: SFTConfig, style: str, checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 4: every answer with the end of its turn, nothing else, and at most one BOS in front."""
+    from trl import SFTTrainer
+
+    from leap.models.chat import ChatTokens
+    from leap.training.sft import BranchTrainer
+
+    trainer = BranchTrainer if config.branches else SFTTrainer
+    batches: list[tuple[Any, Any]] = []
+    compute = trainer.compute_loss
+
+    def noting(self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        batches.append((inputs["input_ids"].clone(), inputs["labels"].clone()))
+        return compute(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(trainer, "compute_loss", noting)
+    whole = config.model_copy(update={"batch_rows": 9, "device_rows": 9, "batch_tokens": 100_000})
+    train(whole, checkpoints[style], tmp_path, 1)
+    from transformers import AutoTokenizer
+
+    chat = ChatTokens(AutoTokenizer.from_pretrained(checkpoints[style]))
+    learned, sequences = [], 0
+    for ids, labels in batches:
+        for row_ids, row_labels in zip(ids.tolist(), labels.tolist(), strict=True):
+            sequences += 1
+            assert all(label in (-100, token) for token, label in zip(row_ids, row_labels, strict=True))
+            span: list[int] = []
+            for label in [*row_labels, -100]:
+                if label != -100:
+                    span.append(label)
+                elif span:
+                    assert span[-1] == chat.end_of_turn and span.count(chat.end_of_turn) == 1
+                    learned.append(chat.tokenizer.decode(span[:-1]))
+                    span = []
+            if style == "llama3":
+                assert row_ids.count(chat.tokenizer.bos_token_id) == (3 if config.branches else 1)  # one per episode
+    assert sorted(learned) == sorted(answer(k, t) for k in range(3) for t in range(3))
+    assert sequences == (1 if config.branches else 9)
+
+
+def test_rows_and_branches_have_the_same_loss(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    losses = []
+    for name, config in (("rows", ROWS), ("branches", BRANCHES)):
+        whole = config.model_copy(update={"batch_rows": 9, "device_rows": 9, "batch_tokens": 100_000})
+        train(whole, checkpoints["llama3"], tmp_path / name, 1, on_step=lambda done, total, loss: losses.append(loss))
+    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
+
+
+@pytest.mark.parametrize("config", [ROWS, BRANCHES, LORA], ids=["rows", "branches", "lora"])
+def test_a_trained_checkpoint_has_learned_and_loads_again(
+    config: SFTConfig, checkpoints: dict[str, str], tmp_path: Path
+) -> None:
+    from leap.models.hf import HFModel
+
+    losses: list[float] = []
+    result = train(config, checkpoints["llama3"], tmp_path, 25, on_step=lambda done, total, loss: losses.append(loss))
+    assert (result.steps, result.rows, result.too_long, len(losses)) == (25, 9, 0, 25)
+    assert sum(losses[-3:]) / 3 < losses[0] - 0.3 and result.answer_tokens > 0
+    model = HFModel(str(tmp_path / "out"), Sampling(temperature=0, max_tokens=4, max_reason_tokens=2))
+    base = HFModel(checkpoints["llama3"], model.sampling)
+    ids = torch.tensor([model.chat.prompt(some_rows()[4].prompt)])
+    with torch.inference_mode():
+        trained, untrained = (m._model(input_ids=ids).logits[0, -1].log_softmax(-1) for m in (model, base))
+    first = model.chat.answer(answer(1, 1))[0]
+    assert trained[first] > untrained[first] + 0.3
+    assert (tmp_path / "out" / "adapter_config.json").exists() == (config.lora is not None)
+    assert "leap_branches" not in "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))
+
+
+def test_an_adapter_goes_on_from_an_adapter(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    train(LORA, checkpoints["llama3"], tmp_path / "first", 3)
+    train(LORA, str(tmp_path / "first" / "out"), tmp_path / "second", 3)
+    first, second = weights(tmp_path / "first" / "out"), weights(tmp_path / "second" / "out")
+    assert first.keys() == second.keys() and all("lora_" in name for name in second)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+class Killed(BaseException):
+    """Ends a training as a kill would."""
+
+
+@pytest.mark.parametrize("config", [ROWS, BRANCHES, LORA], ids=["rows", "branches", "lora"])
+@pytest.mark.parametrize("torn", [False, True], ids=["whole", "torn"])
+def test_an_interrupted_training_ends_in_the_same_weights(
+    config: SFTConfig, torn: bool, checkpoints: dict[str, str], tmp_path: Path
+) -> None:
+    saving = config.model_copy(update={"save_steps": 2})
+    train(saving, checkpoints["llama3"], tmp_path / "whole", 6)
+
+    def kill(done: int, total: int, loss: float) -> None:
+        if done == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(saving, checkpoints["llama3"], tmp_path / "cut", 6, on_step=kill)
+    states = sorted(path.name for path in (tmp_path / "cut" / "work").glob("checkpoint-*"))
+    assert states == ["checkpoint-4"]
+    if torn:  # killed while the state was being written: it does not count
+        (tmp_path / "cut" / "work" / "checkpoint-4" / "trainer_state.json").unlink()
+    steps: list[int] = []
+    train(saving, checkpoints["llama3"], tmp_path / "cut", 6, on_step=lambda done, total, loss: steps.append(done))
+    assert steps == ([1, 2, 3, 4, 5, 6] if torn else [5, 6])
+    whole, resumed = weights(tmp_path / "whole" / "out"), weights(tmp_path / "cut" / "out")
+    assert whole.keys() == resumed.keys() and whole
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor, resumed[name], atol=1e-7), name
+
+
+def test_rows_too_long_are_left_out_and_counted(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from leap.models.chat import ChatTokens
+    from leap.training.rows import encode_row
+
+    chat = ChatTokens(AutoTokenizer.from_pretrained(checkpoints["llama3"]))
+    lengths = sorted(len(r.prompt) + len(r.answer) for r in (encode_row(row, chat) for row in some_rows()))
+    for name, config in (("rows", ROWS), ("branches", BRANCHES)):
+        cut = config.model_copy(update={"max_tokens": lengths[5]})
+        too_long = sum(length > lengths[5] for length in lengths)
+        assert too_long and train(cut, checkpoints["llama3"], tmp_path / name, 1).too_long == too_long
