@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leap.core import Actor, Correction, Episode, Task, content_key
-from leap.datasets import Row, correction_rows, demonstration_rows
+from leap.core.episode import episode_key
+from leap.datasets import Row, correction_rows, demonstration_rows, drill_rows
 from leap.envs.base import Environment, load_environment
 from leap.errors import RecipeError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes
@@ -24,9 +25,12 @@ from leap.policies.rendering import Renderer
 from leap.policies.student import ModelPolicy
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.rollout import rollout
+from leap.rollout import episode_seed, rollout
 from leap.store import Journal, RunDirectory, atomic_directory, read_json, write_json, write_text
 from leap.teachers.expert import ExpertTeacher
+
+DRILL_TASKS = 600
+"""Training tasks that reading drills are made from."""
 
 if TYPE_CHECKING:
     from leap.models.hf import HFModel
@@ -82,18 +86,24 @@ class Stages:
     def rollout(self, i: int) -> Journal[Episode]:
         """Episodes of iteration i: the expert's demonstrations (i = 0), or pi_{i-1} on the training tasks."""
         recipe, section = self.recipe, self.recipe.environment
+        journal = Journal(self._episodes_file(i), Episode)
+        stream = f"rollout-{i}"
         if i == 0:
             tasks = self._tasks(section.train, recipe.demonstrations.episodes, stream="demonstrations")
-            policy: Policy = ExpertPolicy(self.environment)
-            what = "expert demonstrations"
+            expert = ExpertPolicy(self.environment)
+            self._play(expert.actor, lambda: expert, tasks, journal, recipe.horizon, stream, "expert demonstrations", i)
         else:
-            tasks = self._tasks(section.train, section.train_tasks, stream=f"rollout-{i}")
-            policy = (
-                self._student(i - 1, recipe.student.sampling.temperature) if self._missing(i, tasks) else _nobody(i)
+            tasks = self._tasks(section.train, section.train_tasks, stream=stream)
+            self._play(
+                self._student_actor(i - 1),
+                lambda: self._student(i - 1, recipe.student.sampling.temperature),
+                tasks,
+                journal,
+                recipe.horizon,
+                stream,
+                f"rollouts of pi_{i - 1}",
+                i,
             )
-            what = f"rollouts of pi_{i - 1}"
-        journal = Journal(self._episodes_file(i), Episode)
-        self._play(policy, tasks, journal, horizon=recipe.horizon, stream=f"rollout-{i}", what=what, iteration=i)
         return journal
 
     def episodes(self, i: int) -> Journal[Episode]:
@@ -102,11 +112,6 @@ class Stages:
 
     def _episodes_file(self, i: int) -> Path:
         return self.run.iteration(i) / "episodes.jsonl"
-
-    def _missing(self, i: int, tasks: Sequence[Task]) -> bool:
-        """Whether a rollout still has something to play, told without loading the model."""
-        played = {episode.task.key for episode in self.episodes(i)}
-        return any(task.key not in played for task in tasks)
 
     def _tasks(self, split: str, limit: int | None, *, stream: str) -> list[Task]:
         """Tasks of a split; with a limit, a sample of its own for each stream of the recipe's seed."""
@@ -118,31 +123,50 @@ class Stages:
 
     def _play(
         self,
+        actor: Actor,
+        policy: Callable[[], Policy],
+        tasks: Sequence[Task],
+        journal: Journal[Episode],
+        horizon: int,
+        stream: str,
+        what: str,
+        iteration: int,
+    ) -> list[Episode]:
+        """Plays what is not on file; returns the tasks' episodes. The policy is made only if something is to be played."""
+        seed = self.recipe.seed
+        keys = [
+            episode_key(task, actor, seed=episode_seed(seed, stream, task), horizon=horizon)
+            for task in sorted(tasks, key=lambda task: (task.split, task.id))
+        ]
+        if any(key not in journal for key in keys):
+            self._play_missing(policy(), tasks, journal, keys, horizon, stream, what, iteration)
+        return [episode for key in keys if (episode := journal.get(key)) is not None]
+
+    def _play_missing(
+        self,
         policy: Policy,
         tasks: Sequence[Task],
         journal: Journal[Episode],
-        *,
+        keys: Sequence[str],
         horizon: int,
         stream: str,
         what: str,
         iteration: int,
     ) -> None:
-        played = {episode.task.key for episode in journal}
-        if all(task.key in played for task in tasks):
-            return
-        solved = sum(episode.success for episode in journal)
-        tokens = 0
-        with self._timed("rollout" if stream.startswith("rollout") else "evaluate", iteration, what) as (bar, note):
-            bar.update(len(journal), len(tasks), "")
+        stage = "rollout" if stream.startswith("rollout") else "evaluate"
+        on_file = [episode for key in keys if (episode := journal.get(key)) is not None]
+        done, solved, tokens = len(on_file), sum(episode.success for episode in on_file), 0
+        with self._timed(stage, iteration, what) as (bar, note):
+            bar.update(done, len(tasks), "")
 
             def keep(episode: Episode) -> None:
-                nonlocal solved, tokens
+                nonlocal done, solved, tokens
                 journal.append(episode)
+                done += 1
                 solved += episode.success
                 tokens += sum(step.prompt_tokens + step.completion_tokens for step in episode.steps)
-                bar.update(len(journal), len(tasks), f"{solved / len(journal):.0%} solved")
+                bar.update(done, len(tasks), f"{solved / done:.0%} solved")
 
-            keys = {episode.key for episode in journal}
             rollout(
                 self.environment,
                 policy,
@@ -150,7 +174,7 @@ class Stages:
                 horizon=horizon,
                 seed=self.recipe.seed,
                 stream=stream,
-                done=keys,
+                done=journal,
                 on_episode=keep,
             )
             note(episodes=len(tasks), tokens=tokens)
@@ -223,7 +247,7 @@ class Stages:
         return [
             Row.model_validate_json(line)
             for j in range(up_to + 1)
-            for line in self.dataset(j).read_text(encoding="utf-8").splitlines()
+            for line in self.dataset(j).read_bytes().splitlines()  # of bytes: a text may hold U+2028
         ]
 
     # ---- train ---------------------------------------------------------------------------------------------------
@@ -273,14 +297,38 @@ class Stages:
             return student.model.removeprefix("hf/")
         base = self.run.root / "base"
         if not (base / "leap.json").exists():
-            from leap.models.scratch import build_scratch
-
-            texts = [message["content"] for row in self.rows(0) for message in (*row.prompt, *row.completion)]
-            texts += self.environment.vocabulary()
-            with atomic_directory(base) as temporary:
-                build_scratch(student.scratch, texts, temporary, seed=self.recipe.seed)
-                write_json(temporary / "leap.json", {"key": "base", "iteration": -1})
+            self._make_base(base)
         return str(base)
+
+    def _make_base(self, base: Path) -> None:
+        """The scratch student's base: random weights, a tokenizer of the training tasks' words, and reading drills."""
+        from leap.models.scratch import build_scratch
+        from leap.training.sft import train_sft
+
+        recipe, config = self.recipe, self.recipe.training
+        drills: list[Row] = []
+        seed = int(content_key(recipe.seed, "drills"), 16) % 2**31
+        if config.drill_steps:
+            drills = list(drill_rows(self.environment.drills(DRILL_TASKS, seed), self.renderer))
+        texts = [m["content"] for row in (*self.rows(0), *drills) for m in (*row.prompt[-1:], *row.completion)]
+        texts += [row.prompt[0]["content"] for row in self.rows(0)]
+        texts += self.environment.vocabulary()
+        with self._timed("train", -1, "make the student's base") as (bar, note), atomic_directory(base) as temporary:
+            build_scratch(recipe.student.scratch, texts, temporary, seed=recipe.seed)
+            if drills:
+                result = train_sft(
+                    config,
+                    drills,
+                    start=str(temporary),
+                    out=temporary,
+                    work=self.run.root / "base-training",
+                    seed=seed,
+                    steps=config.drill_steps,
+                    on_step=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
+                )
+                note(rows=result.rows, tokens=result.tokens, loss=result.loss)
+            write_json(temporary / "leap.json", {"key": "base", "iteration": -1})
+        shutil.rmtree(self.run.root / "base-training", ignore_errors=True)
 
     # ---- evaluate ------------------------------------------------------------------------------------------------
 
@@ -288,11 +336,10 @@ class Stages:
         """pi_i without privilege on the validation and test splits."""
         student = self.recipe.student
         temperature = student.evaluation_temperature
-        actor = Actor(name="student", checkpoint=self.checkpoint_key(i), iteration=i)
         folder = self.run.iteration(i) / "evaluation"
         return self._evaluate(
             lambda: self._student(i, student.sampling.temperature if temperature is None else temperature),
-            actor,
+            self._student_actor(i),
             folder,
             name=f"pi_{i}",
             iteration=i,
@@ -317,29 +364,31 @@ class Stages:
         tasks = {section.validation: self._tasks(section.validation, section.validation_tasks, stream="evaluation")}
         return tasks | {split: self._tasks(split, section.test_tasks, stream="evaluation") for split in section.test}
 
-    def _evaluate(self, policy: Any, actor: Actor, folder: Path, *, name: str, iteration: int) -> list[Evaluation]:
+    def _evaluate(
+        self, policy: Callable[[], Policy], actor: Actor, folder: Path, *, name: str, iteration: int
+    ) -> list[Evaluation]:
         evaluations = []
         for split, tasks in self.evaluation_tasks().items():
             journal = Journal(folder / f"{split}.jsonl", Episode)
-            wanted = {task.key for task in tasks}
-            mine = {e.task.key for e in journal if e.actor == actor}
-            if wanted - mine:
-                self._play(
-                    policy(),
-                    tasks,
-                    journal,
-                    horizon=self.recipe.test_horizon,
-                    stream=f"evaluate-{name}",
-                    what=f"evaluate {name} on {split}",
-                    iteration=iteration,
-                )
-            played = [e for e in _in_order(journal) if e.task.key in wanted and e.actor == actor]
+            played = self._play(
+                actor,
+                policy,
+                tasks,
+                journal,
+                self.recipe.test_horizon,
+                f"evaluate-{name}",
+                f"evaluate {name} on {split}",
+                iteration,
+            )
             evaluations.append(evaluate_episodes(played, policy=name))
         file = folder.parent / "evaluation.json" if iteration >= 0 else folder / "evaluation.json"
         write_json(file, [evaluation.model_dump(mode="json") for evaluation in evaluations])
         return evaluations
 
     # ---- what the stages share -----------------------------------------------------------------------------------
+
+    def _student_actor(self, i: int) -> Actor:
+        return Actor(name="student", checkpoint=self.checkpoint_key(i), iteration=i)
 
     def _student(self, i: int, temperature: float) -> ModelPolicy:
         """pi_i as a policy; its weights stay loaded until another checkpoint is asked for."""
@@ -355,7 +404,7 @@ class Stages:
             sampling = student.sampling.model_copy(update={"temperature": temperature})
             model = HFModel(str(path), sampling, batch=student.batch, dtype=student.dtype)
             self._model = (path, temperature, model)
-        actor = Actor(name="student", checkpoint=self.checkpoint_key(i), iteration=i)
+        actor = self._student_actor(i)
         return ModelPolicy(self._model[2], self.renderer, actor, constrained=student.decoding == "constrained")
 
     @contextmanager
@@ -374,19 +423,3 @@ class Stages:
 def _in_order(episodes: Iterable[Episode]) -> list[Episode]:
     """Episodes by task: a journal's own order is that in which they happened to finish."""
     return sorted(episodes, key=lambda episode: (episode.task.split, episode.task.id))
-
-
-def _nobody(i: int) -> Policy:
-    """Stands for a student whose rollout is complete, so that its weights need not be loaded."""
-    return _Nobody(Actor(name="student", iteration=i - 1))
-
-
-class _Nobody:
-    privileged = False
-    concurrency = 1
-
-    def __init__(self, actor: Actor) -> None:
-        self.actor = actor
-
-    def playing(self, seed: int, peek: Any) -> Any:
-        raise AssertionError("a complete rollout plays nothing")

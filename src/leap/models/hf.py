@@ -36,24 +36,30 @@ def load_causal_lm(path: str, *, dtype: torch.dtype | str = "auto", device: str 
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # leap shows its own
-    adapter = Path(path) / "adapter_config.json"
+    adapted = (Path(path) / "adapter_config.json").exists()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        base = path
-        if adapter.exists():
-            from peft import PeftConfig, PeftModel
+        base = _adapters_base(path) if adapted else path
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+        if adapted:
+            from peft import PeftModel
 
-            if not (Path(path) / "adapter_model.safetensors").exists():
-                raise OSError("its adapter_model.safetensors is missing (pickled weights are not read)")
-            base = PeftConfig.from_pretrained(path).base_model_name_or_path
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-        if adapter.exists():
             model = PeftModel.from_pretrained(model, path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PrerequisiteError(f"cannot load the model {path!r}: {reason}") from error
-    loaded: Any = model
-    return loaded.to(device or best_device()), tokenizer
+    return model.to(device or best_device()), tokenizer
+
+
+def _adapters_base(path: str) -> str:
+    """The model that a LoRA adapter was trained on."""
+    from peft import PeftConfig
+
+    if not (Path(path) / "adapter_model.safetensors").exists():
+        raise OSError("its adapter_model.safetensors is missing (pickled weights are not read)")
+    return PeftConfig.from_pretrained(path).base_model_name_or_path or ""
 
 
 def best_device() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
 from leap.envs.alfworld.data import GameEntry, OfficialData
+from leap.envs.alfworld.drills import reading_drills
 from leap.envs.alfworld.engine import Engine
 from leap.envs.alfworld.expert import AlfworldExpert, teach
 from leap.envs.alfworld.game import load_game
@@ -85,13 +87,22 @@ class AlfworldEnvironment(Environment):
         self._paths[entry.id] = entry.path
         return Task(env=self.name, split=split, id=entry.id, instruction=entry.task, kind=entry.task_type)
 
-    def start(self, task: Task) -> AlfworldSession:
+    def game_path(self, task: Task) -> Path:
+        """The task's `game.tw-pddl`.
+
+        Raises:
+            PrerequisiteError: The game is not in the data at hand.
+        """
         path = self._paths.get(task.id)
         if path is None:
             entry = next((e for e in self._entries(task.split) if e.id == task.id), None)
             if entry is None:
                 raise PrerequisiteError(f"game {task.id!r} of split {task.split!r} is not in {self.data.root}")
             path = self._paths[task.id] = entry.path
+        return path
+
+    def start(self, task: Task) -> AlfworldSession:
+        path = self.game_path(task)
         if self.config.engine == "textworld":
             from leap.envs.alfworld.textworld import TextWorldEngine
 
@@ -116,8 +127,13 @@ class AlfworldEnvironment(Environment):
         for entry in self.data.entries("train"):
             game = load_game(entry.path)
             texts.add(f" {entry.task}")
-            texts.update(f" {name}" for name in (*game.objects, *game.receptacles))
+            names = (*game.objects, *game.receptacles)
+            texts.update(f" {name}" for name in names)
+            texts.update(f" {name.rpartition(' ')[0]}" for name in names)
         return sorted(texts)
+
+    def drills(self, count: int, seed: int) -> Iterator[tuple[History, str, str]]:
+        return reading_drills(self, self.tasks("train", limit=count, seed=seed), random.Random(seed))
 
     def versions(self) -> dict[str, str]:
         return {"alfworld": f"{self.config.engine} engine, {self.config.source} games"}

@@ -142,18 +142,18 @@ def _fetch(memory: Memory, goal: Goal, choose: Choose) -> Decision:
             continue  # already where it belongs
         if not memory.at(place):
             return Decision(
-                reason=f"{_a(goal.object)} was seen: {thing} {_on(place)} {place}.", action=f"go to {place}"
+                reason=f"{a(goal.object)} was seen: {thing} {on(place)} {place}.", action=f"go to {place}"
             )
         if memory.shut(place):
-            return Decision(reason=f"{_a(goal.object)} is inside: {place} is closed.", action=f"open {place}")
-        return Decision(reason=f"{_a(goal.object)} is here: {thing}.", action=f"take {thing} from {place}")
+            return Decision(reason=f"{a(goal.object)} is inside: {place} is closed.", action=f"open {place}")
+        return Decision(reason=f"{a(goal.object)} is here: {thing}.", action=f"take {thing} from {place}")
     return _search(memory, goal.object, choose, avoid=goal_place)
 
 
 def _search(memory: Memory, thing: str, choose: Choose, avoid: str | None = None) -> Decision:
     for place in memory.receptacles:
         if not memory.searched(place) and place in memory.closed and memory.at(place):
-            return Decision(reason=f"{_a(thing)} may be inside: {place} is closed.", action=f"open {place}")
+            return Decision(reason=f"{a(thing)} may be inside: {place} is closed.", action=f"open {place}")
     unsearched = [r for r in memory.receptacles if not memory.searched(r) and r != avoid]
     # A place that can be neither reached nor looked at is not worth a thought.
     open_to_us = [r for r in unsearched if memory.at(r) or f"go to {r}" in memory.admissible]
@@ -168,10 +168,11 @@ def _search(memory: Memory, thing: str, choose: Choose, avoid: str | None = None
 def _search_reason(thing: str, place: str) -> str:
     kind = entity_type(place)
     how = "is often" if search_weight(thing, kind) > _UNLIKELY else "may be"
-    return f"{_a(thing)} {how} {_on(place)} {_a(kind).lower()}; {place} is not searched yet."
+    return f"{a(thing)} {how} {on(place)} {a(kind).lower()}; {place} is not searched yet."
 
 
-def _a(kind: str) -> str:
+def a(kind: str) -> str:
+    """The kind with its article: "A mug", "An apple"."""
     return f"{'An' if kind[0] in 'aeiou' else 'A'} {kind}"
 
 
@@ -192,7 +193,8 @@ _IN = frozenset(
 )
 
 
-def _on(place: str) -> str:
+def on(place: str) -> str:
+    """The word for lying in or on a place."""
     return "in" if entity_type(place) in _IN else "on"
 
 
@@ -223,7 +225,7 @@ def _deliver(memory: Memory, goal: Goal) -> Decision:
     place = _two_place(memory, goal) if goal.kind == "two" else _nearest(memory, goal.target)
     if place is None:
         return _wander(memory)
-    belongs = f"{memory.holding} belongs {_on(place)} {_a(goal.target).lower()}"
+    belongs = f"{memory.holding} belongs {on(place)} {a(goal.target).lower()}"
     if not memory.at(place):
         return Decision(reason=f"{belongs}; go to {place}.", action=f"go to {place}")
     if memory.shut(place):
@@ -235,7 +237,7 @@ def _use_lamp(memory: Memory, goal: Goal, choose: Choose) -> Decision:
     for lamp, place in memory.where(goal.target):
         needs = f"{memory.holding} needs light"
         if not memory.at(place):
-            return Decision(reason=f"{needs}; {lamp} was seen {_on(place)} {place}.", action=f"go to {place}")
+            return Decision(reason=f"{needs}; {lamp} was seen {on(place)} {place}.", action=f"go to {place}")
         if memory.shut(place):
             return Decision(reason=f"{needs}; {place} is closed.", action=f"open {place}")
         return Decision(reason=f"{needs}; {lamp} is here.", action=f"use {lamp}")

@@ -1,0 +1,119 @@
+"""Episodes per second: leap's rollouts against one game at a time on the real engine with one prompt at a time.
+
+    python benchmarks/rollouts.py CHECKPOINT [--games 20] [--horizon 20]      # needs the extra [alfworld]
+
+The second way is the paper's released code's: the real engine, the whole prompt through `generate` at every step. Same
+checkpoint, same generated games, same horizon, greedy, free decoding, one process, in one run. Wall-clock seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from leap.core import Actor, Episode, History, Observation
+from leap.envs.alfworld.env import AlfworldConfig, AlfworldEnvironment
+from leap.envs.alfworld.generator import GeneratorConfig
+from leap.envs.alfworld.textworld import TextWorldEngine
+from leap.models.base import Sampling
+from leap.models.chat import ChatTokens
+from leap.models.hf import HFModel, load_causal_lm
+from leap.policies.answer import parse_answer
+from leap.policies.base import UNPARSED
+from leap.policies.rendering import PromptConfig, Renderer
+from leap.policies.student import ModelPolicy
+from leap.rollout import rollout
+
+MAX_TOKENS = 60
+
+
+def one_at_a_time(environment: AlfworldEnvironment, tasks: list, checkpoint: str, renderer: Renderer, horizon: int):
+    """Plays the games one after another; returns seconds and steps."""
+    model, tokenizer = load_causal_lm(checkpoint)
+    model.eval()
+    chat = ChatTokens(tokenizer)
+    steps = 0
+    began = time.perf_counter()
+    for task in tasks:
+        engine = TextWorldEngine(environment.game_path(task))
+        reply = engine.start()
+        history = History(task=task, observations=(Observation(text=reply.observation, admissible=reply.admissible),))
+        for _ in range(horizon):
+            ids = torch.tensor([chat.prompt(renderer.render(history))], device=model.device)
+            with torch.inference_mode():
+                output = model.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=MAX_TOKENS,
+                    do_sample=False,
+                    eos_token_id=chat.end_of_turn,
+                    pad_token_id=chat.end_of_turn,
+                )
+            decision = parse_answer(chat.decode(output[0, ids.shape[1] :].tolist()), history.now.admissible)
+            action = decision.action if decision else UNPARSED
+            reply = engine.step(action)
+            steps += 1
+            history = history.extend(action, Observation(text=reply.observation, admissible=reply.admissible))
+            if reply.won:
+                break
+        engine.close()
+    return time.perf_counter() - began, steps
+
+
+def together(environment: AlfworldEnvironment, tasks: list, checkpoint: str, renderer: Renderer, horizon: int):
+    """Plays the games by leap's rollout; returns seconds and steps."""
+    model = HFModel(checkpoint, Sampling(temperature=0, max_tokens=MAX_TOKENS), batch=128)
+    episodes: list[Episode] = []
+    began = time.perf_counter()
+    rollout(
+        environment,
+        ModelPolicy(model, renderer, Actor(name="student")),
+        tasks,
+        horizon=horizon,
+        seed=0,
+        stream="benchmark",
+        on_episode=episodes.append,
+    )
+    return time.perf_counter() - began, sum(len(episode.steps) for episode in episodes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint")
+    parser.add_argument("--games", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=128, help="games leap plays at once; the first --games are the same")
+    parser.add_argument("--horizon", type=int, default=20)
+    arguments = parser.parse_args()
+    environment = AlfworldEnvironment(AlfworldConfig(generator=GeneratorConfig(games={"train": arguments.batch})))
+    environment.prepare()
+    tasks = environment.tasks("train")
+    config = PromptConfig(renderer="dialogue", instructions=False, candidates=False)
+    renderer = Renderer(config, environment.prompt_directory())
+    size = sum(file.stat().st_size for file in Path(arguments.checkpoint).glob("*.safetensors"))
+    print(
+        f"{platform.platform()}, {torch.get_num_threads()} threads, torch {torch.__version__}, transformers "
+        f"{version('transformers')}, textworld {version('textworld')}; checkpoint {size / 1e6:.1f} MB, "
+        f"full rooms, horizon {arguments.horizon}"
+    )
+    together(environment, tasks[:8], arguments.checkpoint, renderer, 2)  # warm up
+    rates = {}
+    for name, play, games in (
+        ("one game, one prompt at a time, real engine", one_at_a_time, tasks[: arguments.games]),
+        ("leap, the same games", together, tasks[: arguments.games]),
+        (f"leap, {len(tasks)} games", together, tasks),
+    ):
+        seconds, steps = play(environment, games, arguments.checkpoint, renderer, arguments.horizon)
+        rates[name] = len(games) / seconds
+        print(f"{name}: {len(games)} episodes, {steps} steps in {seconds:.1f} s: {rates[name]:.3f} episodes/s", flush=True)
+    base, *others = rates.items()
+    for name, rate in others:
+        print(f"{name}: {rate / base[1]:.1f} times")
+
+
+if __name__ == "__main__":
+    main()

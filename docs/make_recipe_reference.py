@@ -1,0 +1,75 @@
+"""Writes docs/recipe.md from the recipe's schema, so that the two cannot differ (a test compares them)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from leap.envs.alfworld.env import AlfworldConfig
+from leap.envs.alfworld.generator import GeneratorConfig
+from leap.recipe import Recipe
+
+INTRO = """# Recipe reference
+
+Every key of a recipe: its type, default and meaning. Made from the schema by `python docs/make_recipe_reference.py`.
+Unknown keys are errors. `leap run RECIPE --set KEY=VALUE` replaces a value by its dotted key.
+"""
+
+
+def section(title: str, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """A table of a model's own keys, then one of each model within it."""
+    lines = [f"## {title}", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+    inner: list[tuple[str, type[BaseModel]]] = []
+    schema = model.model_json_schema()
+    for name, field in model.model_fields.items():
+        nested = _model_in(field.annotation)
+        if nested is not None:
+            inner.append((f"{prefix}{name}", nested))
+        lines.append(
+            f"| `{prefix}{name}` | {_type(schema['properties'][name], schema)} | {_default(field)} | {field.description or ''} |"
+        )
+    lines.append("")
+    for name, nested in inner:
+        lines += section(f"`{name}`", nested, f"{name}.")
+    return lines
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _type(schema: dict[str, Any], root: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return "mapping"
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "anyOf" in schema:
+        return " or ".join(_type(option, root) for option in schema["anyOf"])
+    kind = schema.get("type", "any")
+    return {"null": "null", "array": "list", "object": "mapping"}.get(kind, str(kind))
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "see below"
+    return f"`{value}`" if value is not None else "null"
+
+
+def render() -> str:
+    """The whole page."""
+    lines = [INTRO, *section("Recipe", Recipe)]
+    lines += section("`environment.options` of alfworld", AlfworldConfig, "environment.options.")
+    lines += ["", "What the generator's keys mean in detail:", "", "```", (GeneratorConfig.__doc__ or "").strip(), "```", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("recipe.md").write_text(render(), encoding="utf-8")
