@@ -63,7 +63,9 @@ def build_scratch(config: ScratchConfig, texts: Iterable[str], directory: Path, 
     import torch
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # leap shows its own
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(split_pieces(text))
@@ -110,8 +112,7 @@ def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> No
     """Starts each thing's embedding as its kind's plus its number's, and the kind's word as the kind's alone.
 
     The weights stay free and random; but from the first step on "mug 3" is near "mug" and near "mug 1", as it would be
-    if names were two tokens, at the length of one. Measured: 58 % against 40 % success of the same student after the same
-    250 steps of behaviour cloning (benchmarks/scratch_student.md).
+    if names were two tokens, at the length of one. What it is worth: benchmarks/scratch_student.md.
     """
     import torch
 
