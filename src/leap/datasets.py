@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
-from leap.core import Correction, Decision, Episode, History, content_key
+from leap.core import Correction, Decision, Episode, content_key
 from leap.core.record import Record
 from leap.policies.answer import format_answer
 from leap.policies.rendering import Message, Renderer
@@ -60,19 +60,6 @@ def correction_rows(
             decision = Decision(reason=correction.reason, action=correction.action)
             episode = episodes[correction.episode]
             yield _row(episode, correction.t, decision, renderer, source="correction", iteration=iteration)
-
-
-def drill_rows(drills: Iterable[tuple[History, str, str]], renderer: Renderer) -> Iterator[Row]:
-    """Reading drills: a question on a history and its answer, in the form of a reason."""
-    for history, question, answer in drills:
-        yield Row.model_construct(
-            prompt=renderer.question(history, question),
-            completion=[{"role": "assistant", "content": f"REASON: {answer}"}],
-            episode=history.task.key,
-            t=len(history.actions),
-            source="drill",
-            iteration=-1,
-        )
 
 
 def _row(

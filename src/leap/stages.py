@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from leap.core import Actor, Correction, Episode, Task, content_key
 from leap.core.episode import episode_key
-from leap.datasets import Row, correction_rows, demonstration_rows, drill_rows
+from leap.datasets import Row, correction_rows, demonstration_rows
 from leap.envs.base import Environment, load_environment
 from leap.errors import RecipeError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes
@@ -28,9 +28,6 @@ from leap.recipe import Recipe
 from leap.rollout import episode_seed, rollout
 from leap.store import Journal, RunDirectory, atomic_directory, read_json, write_json, write_text
 from leap.teachers.expert import ExpertTeacher
-
-DRILL_TASKS = 600
-"""Training tasks that reading drills are made from."""
 
 if TYPE_CHECKING:
     from leap.models.hf import HFModel
@@ -301,34 +298,14 @@ class Stages:
         return str(base)
 
     def _make_base(self, base: Path) -> None:
-        """The scratch student's base: random weights, a tokenizer of the training tasks' words, and reading drills."""
+        """The scratch student before any training: random weights and a tokenizer of the training tasks' words."""
         from leap.models.scratch import build_scratch
-        from leap.training.sft import train_sft
 
-        recipe, config = self.recipe, self.recipe.training
-        drills: list[Row] = []
-        seed = int(content_key(recipe.seed, "drills"), 16) % 2**31
-        if config.drill_steps:
-            drills = list(drill_rows(self.environment.drills(DRILL_TASKS, seed), self.renderer))
-        texts = [m["content"] for row in (*self.rows(0), *drills) for m in (*row.prompt[-1:], *row.completion)]
-        texts += [row.prompt[0]["content"] for row in self.rows(0)]
+        texts = [message["content"] for row in self.rows(0) for message in (*row.prompt, *row.completion)]
         texts += self.environment.vocabulary()
-        with self._timed("train", -1, "make the student's base") as (bar, note), atomic_directory(base) as temporary:
-            build_scratch(recipe.student.scratch, texts, temporary, seed=recipe.seed)
-            if drills:
-                result = train_sft(
-                    config,
-                    drills,
-                    start=str(temporary),
-                    out=temporary,
-                    work=self.run.root / "base-training",
-                    seed=seed,
-                    steps=config.drill_steps,
-                    on_step=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
-                )
-                note(rows=result.rows, tokens=result.tokens, loss=result.loss)
+        with atomic_directory(base) as temporary:
+            build_scratch(self.recipe.student.scratch, texts, temporary, seed=self.recipe.seed)
             write_json(temporary / "leap.json", {"key": "base", "iteration": -1})
-        shutil.rmtree(self.run.root / "base-training", ignore_errors=True)
 
     # ---- evaluate ------------------------------------------------------------------------------------------------
 

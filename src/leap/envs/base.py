@@ -146,21 +146,6 @@ class Environment(ABC):
         """Texts that hold every word a scratch student should know beyond those of the demonstrations."""
         return ()
 
-    def drills(self, count: int, seed: int) -> Iterator[tuple[History, str, str]]:
-        """Reading drills for a scratch student: questions on what training tasks show, answered from what was shown alone.
-
-        A model from random weights cannot read; a pretrained one can. Nothing of an expert, a solution or a hidden state
-        may be in an answer.
-
-        Args:
-            count: How many training tasks to make drills from.
-            seed: Seed of whatever is drawn.
-
-        Yields:
-            (a history, a question, its answer); drills on the same playthrough one after another. None by default.
-        """
-        return iter(())
-
     def versions(self) -> dict[str, str]:
         """What produced an episode: engine, dialect, data."""
         return {}

@@ -49,13 +49,7 @@ class Renderer:
 
     def render(self, history: History) -> list[Message]:
         """The messages of the prompt at the history's present step."""
-        if self.config.renderer == "paper":
-            return self._paper(history)
-        return self._dialogue(history, self._call("ask", history))
-
-    def question(self, history: History, question: str) -> list[Message]:
-        """A dialogue that ends in a question of its own instead of the task's; for drills."""
-        return self._dialogue(history, f"\n{question}")
+        return self._paper(history) if self.config.renderer == "paper" else self._dialogue(history)
 
     def _paper(self, history: History) -> list[Message]:
         turns = [
@@ -65,12 +59,12 @@ class Renderer:
         text = self._call("prompt", history, turns=turns)
         return [{"role": "user", "content": text}]
 
-    def _dialogue(self, history: History, ask: str) -> list[Message]:
+    def _dialogue(self, history: History) -> list[Message]:
         messages: list[Message] = [{"role": "user", "content": self._call("opening", history)}]
         for action, observation in zip(history.actions, history.observations[1:], strict=True):
             messages.append({"role": "assistant", "content": f"{ACTION_MARKER} {action}"})
             messages.append({"role": "user", "content": self._call("turn", history, observation=observation.text)})
-        messages[-1]["content"] += ask
+        messages[-1]["content"] += self._call("ask", history)
         return messages
 
     def _call(self, macro: str, history: History, **extra: Any) -> str:

@@ -45,7 +45,6 @@ class SFTConfig(BaseModel):
     first_steps: int | None = Field(
         default=None, ge=1, description="Optimizer steps of behaviour cloning, if they differ."
     )
-    drill_steps: int = Field(default=0, ge=0, description="Steps of reading drills that make a scratch student's base.")
     batch_rows: int = Field(default=32, ge=1, description="Rows per optimizer step (row training).")
     device_rows: int = Field(default=4, ge=1, description="Rows at once on the device (row training).")
     batch_tokens: int = Field(default=4096, ge=64, description="Tokens per optimizer step (branch training).")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +10,6 @@ from pydantic import Field
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
 from leap.envs.alfworld.data import GameEntry, OfficialData
-from leap.envs.alfworld.drills import reading_drills
 from leap.envs.alfworld.engine import Engine
 from leap.envs.alfworld.expert import AlfworldExpert, teach
 from leap.envs.alfworld.game import load_game
@@ -131,9 +129,6 @@ class AlfworldEnvironment(Environment):
             texts.update(f" {name}" for name in names)
             texts.update(f" {name.rpartition(' ')[0]}" for name in names)
         return sorted(texts)
-
-    def drills(self, count: int, seed: int) -> Iterator[tuple[History, str, str]]:
-        return reading_drills(self, self.tasks("train", limit=count, seed=seed), random.Random(seed))
 
     def versions(self) -> dict[str, str]:
         return {"alfworld": f"{self.config.engine} engine, {self.config.source} games"}
