@@ -1,0 +1,59 @@
+"""The examples run: the loop in one file learns, and an environment of another package goes through the whole loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RECIPE = """
+name: tiny-world
+iterations: 1
+horizon: 8
+environment: {name: tiny-world, options: {tasks: 12}, validation: valid, test: [test]}
+student:
+  scratch: {layers: 1, width: 32, heads: 2, mlp: 32}
+  prompt: {renderer: dialogue, instructions: false, candidates: false}
+  sampling: {max_tokens: 32, max_reason_tokens: 16}
+  decoding: constrained
+teacher: {episodes: all}
+training: {branches: true, optimizer: muon, lr: 0.003, steps: 4, batch_tokens: 1000}
+"""
+
+
+def test_an_environment_of_another_package_runs_through_the_whole_loop(tmp_path: Path) -> None:
+    package = tmp_path / "site"
+    info = package / "tiny_world-1.0.dist-info"
+    info.mkdir(parents=True)
+    (package / "tiny_world.py").write_text((EXAMPLES / "tiny_world.py").read_text())
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-world\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[leap.environments]\ntiny-world = tiny_world:TinyWorld\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    environment = os.environ | {"PYTHONPATH": str(package), "LEAP_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    leap = [sys.executable, "-c", "from leap.cli import main; main()"]
+    done = subprocess.run(
+        [*leap, "run", str(recipe), "--run-dir", str(tmp_path / "run")], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    tables = json.loads((tmp_path / "run" / "iter-1" / "evaluation.json").read_text())
+    assert {table["split"]: table["overall"]["n"] for table in tables} == {"valid": 12, "test": 12}
+    assert (tmp_path / "run" / "report" / "index.html").exists()
+    validated = subprocess.run([*leap, "validate", "tiny-world"], env=environment, capture_output=True, text=True)
+    assert validated.returncode == 0, validated.stdout + validated.stderr
+
+
+def test_the_loop_in_one_file_finds_the_key_sooner_than_its_demonstrator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The student really learns: after one iteration it needs fewer actions than the expert it was cloned from."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import leap_loop
+
+    monkeypatch.setattr(leap_loop, "ITERATIONS", 1)
+    expert, cloned, taught = leap_loop.main(steps=60, tasks=60)
+    assert taught < expert
+    assert taught < cloned
