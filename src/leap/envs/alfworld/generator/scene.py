@@ -251,7 +251,32 @@ def _locations(rng: random.Random, kinds: Sequence[str], shared: Iterable[tuple[
 
 def draw_scene(config: GeneratorConfig, split: str, rng: random.Random, index: int) -> Scene:
     """Draws a game. It may still be unsolvable or solved already; the caller asks the planner and draws again."""
-    task_type, kind = _draw_task(config, split, rng, index)
+    for attempt in range(_ATTEMPTS):
+        task_type, kind = _draw_task(config, split, rng, index + attempt)
+        found = _find_room(config, split, rng, task_type, kind)
+        if found is not None:
+            room, goals = found
+            break
+    else:
+        raise GeneratorError(
+            f"no room of split {split!r} can host {task_type} and its like; allow more receptacles, scenes or other tasks"
+        )
+    target = _draw(rng, {thing: sum(places.values()) for thing, places in goals.items()})
+    destination = _draw(rng, goals[target])
+    rule = TASKS[task_type]
+    sentence = rng.choice(rule.sentences).format(o=target.lower(), r=destination.lower())
+    things = _draw_things(config, room, rng, task_type, target, destination)
+    return Scene(room, task_type, target, destination, sentence, things)
+
+
+_ATTEMPTS = 24
+"""Small rooms of a split may all lack what one task needs (a lamp's place, say); then another task is drawn."""
+
+
+def _find_room(
+    config: GeneratorConfig, split: str, rng: random.Random, task_type: str, kind: str
+) -> tuple[Room, dict[str, dict[str, float]]] | None:
+    """A room of a kind that can host a task, and the task's possible goals there."""
     scenes = config.scenes(split, kind)
     # Not each room can host each task (a bedroom without a lamp): look at several before giving up.
     for scene in rng.sample(scenes, len(scenes)) * (20 if split in config.layout_per_game else 1):
@@ -260,17 +285,8 @@ def draw_scene(config: GeneratorConfig, split: str, rng: random.Random, index: i
         else:
             room = fixed_room(config.seed, scene, config.receptacles, config.shared_locations)
         if goals := _possible_goals(room.kind, room.receptacle_types, room.types, task_type):
-            break
-    else:
-        raise GeneratorError(
-            f"no {kind} of split {split!r} can host {task_type}; allow more receptacles, scenes or other tasks"
-        )
-    target = _draw(rng, {thing: sum(places.values()) for thing, places in goals.items()})
-    destination = _draw(rng, goals[target])
-    rule = TASKS[task_type]
-    sentence = rng.choice(rule.sentences).format(o=target.lower(), r=destination.lower())
-    things = _draw_things(config, room, rng, task_type, target, destination)
-    return Scene(room, task_type, target, destination, sentence, things)
+            return room, goals
+    return None
 
 
 def _draw_task(config: GeneratorConfig, split: str, rng: random.Random, index: int) -> tuple[str, str]:
