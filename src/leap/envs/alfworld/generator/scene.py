@@ -259,7 +259,7 @@ def draw_scene(config: GeneratorConfig, split: str, rng: random.Random, index: i
             break
     else:
         raise GeneratorError(
-            f"no room of split {split!r} can host {task_type} and its like; allow more receptacles, scenes or other tasks"
+            f"no room of split {split!r} can host any of the tasks; allow more receptacles, scenes or other tasks"
         )
     target = _draw(rng, {thing: sum(places.values()) for thing, places in goals.items()})
     destination = _draw(rng, goals[target])
