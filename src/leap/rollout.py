@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
+from typing import Any
 
 from leap import __version__
 from leap.core import Episode, History, Step, StopReason, Task, content_key
@@ -71,7 +74,38 @@ def rollout(
             if missing:
                 await asyncio.gather(*(play_one(task, own) for task, own in wave))
 
-    asyncio.run(play_all())
+    _run(play_all())
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """`asyncio.run`, ended by Ctrl-C at any moment: asyncio alone forgets one that arrives as the last task is ending."""
+    interrupted = False
+
+    async def listening() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def stop(*_: object) -> None:
+            nonlocal interrupted
+            interrupted = True
+            loop.call_soon_threadsafe(task.cancel)
+
+        if threading.current_thread() is not threading.main_thread():  # only the main thread hears signals
+            await main
+            return
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            await main
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    try:
+        asyncio.run(listening())
+    except asyncio.CancelledError:
+        if not interrupted:
+            raise
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 async def play(environment: Environment, policy: Policy, task: Task, *, horizon: int, seed: int) -> Episode:

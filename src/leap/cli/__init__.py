@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import NoReturn
 
@@ -14,16 +13,10 @@ def _interrupted() -> NoReturn:
     sys.exit(INTERRUPTED)
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point of `leap`. Errors meant for people are printed as one message, without a traceback."""
     from leap.errors import LeapError
 
-    # asyncio would turn the first Ctrl-C into a cancellation, which a rollout that is just ending lets pass unheard.
-    signal.signal(signal.SIGINT, _interrupt)
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
