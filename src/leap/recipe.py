@@ -147,7 +147,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     if not isinstance(values, dict):
         raise RecipeError(f"the recipe {path} must be a mapping of keys to values")
     for override in overrides or []:
-        _override(values, override)
+        apply_setting(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -159,16 +159,21 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    key, found, value = override.partition("=")
+def apply_setting(values: dict[str, Any], setting: str) -> None:
+    """Puts a `dotted.key=value` setting into nested mappings; the value is YAML. The one form of `--set` in every command.
+
+    Raises:
+        RecipeError: It is not of that form, or a part of its key already holds something that is no mapping.
+    """
+    key, found, value = setting.partition("=")
     if not found or not key:
-        raise RecipeError(f"override {override!r} is not of the form dotted.key=value")
+        raise RecipeError(f"override {setting!r} is not of the form dotted.key=value")
     *path, last = key.split(".")
     for part in path:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
-            raise RecipeError(f"override {override!r}: {part!r} is not a mapping")
+            raise RecipeError(f"override {setting!r}: {part!r} is not a mapping")
     try:
         values[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise RecipeError(f"override {override!r}: the value is not valid YAML") from error
+        raise RecipeError(f"override {setting!r}: the value is not valid YAML") from error

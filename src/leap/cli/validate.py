@@ -6,12 +6,11 @@ import sys
 from typing import Any
 
 import typer
-import yaml
 
 from leap.core import Task
 from leap.envs.base import Environment, load_environment, opened
-from leap.errors import RecipeError
 from leap.progress import Progress
+from leap.recipe import apply_setting
 
 
 def parse_options(options: list[str]) -> dict[str, Any]:
@@ -22,19 +21,7 @@ def parse_options(options: list[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for option in options:
-        key, found, value = option.partition("=")
-        if not found or not key:
-            raise RecipeError(f"{option!r} is not of the form key=value")
-        *path, last = key.split(".")
-        node = values
-        for part in path:
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                raise RecipeError(f"{option!r}: {part!r} has a value of its own already")
-        try:
-            node[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{option!r}: the value is not valid YAML") from error
+        apply_setting(values, option)
     return values
 
 

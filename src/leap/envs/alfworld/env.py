@@ -15,7 +15,7 @@ from leap.envs.alfworld.expert import AlfworldExpert, teach
 from leap.envs.alfworld.game import load_game
 from leap.envs.alfworld.generator import GeneratorConfig, fingerprint, generate
 from leap.envs.alfworld.generator.config import VALID_SCENES
-from leap.envs.alfworld.memory import ENTITY, Memory, parse_goal
+from leap.envs.alfworld.memory import ENTITY
 from leap.envs.alfworld.native import NativeEngine
 from leap.envs.alfworld.planner import plan
 from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session
@@ -185,6 +185,3 @@ def _whereabouts(thing: str, contents: dict[str, list[str]], holding: str | None
         return f"{thing} (in hand)"
     places = [place for place, inside in contents.items() if thing in inside]
     return f"{thing} (in/on {' and '.join(places)})" if places else thing
-
-
-__all__ = ["AlfworldConfig", "AlfworldEnvironment", "AlfworldSession", "Memory", "describe", "parse_goal"]

@@ -85,7 +85,6 @@ class Memory:
     holding: str | None = None
     clean: set[str] = field(default_factory=set)
     temperature: dict[str, str] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
     admissible: frozenset[str] = frozenset()
     seen_steps: int = 0
 
@@ -144,8 +143,6 @@ class Memory:
                 self.temperature[thing] = how
         elif match := _CLOSE.match(text):
             self.closed.add(match.group(1))
-        elif action.startswith("use ") and text.startswith("You turn"):
-            self.used.add(action[4:])
         else:
             self._look_at(action, text)
 
