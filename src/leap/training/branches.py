@@ -112,17 +112,17 @@ class Layout:
     """Where each packed episode lies in the sequence. Travels through the model's forward as a keyword.
 
     Attributes:
-        episodes: (start in the sequence, length of the trunk, groups of branches) of each episode.
+        episodes: (length of the trunk, groups of branches) of each episode, in the sequence's order.
     """
 
-    episodes: list[tuple[int, int, list[_Group]]]
+    episodes: list[tuple[int, list[_Group]]]
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Layout:
         """The same with its masks on a device and in the type of the queries."""
         return Layout(
             [
-                (start, trunk, [_Group(g.start, g.stop, g.trunk, g.mask.to(device, dtype)) for g in groups])
-                for start, trunk, groups in self.episodes
+                (trunk, [_Group(g.start, g.stop, g.trunk, g.mask.to(device, dtype)) for g in groups])
+                for trunk, groups in self.episodes
             ]
         )
 
@@ -152,15 +152,11 @@ def _groups(episode: PackedEpisode) -> tuple[int, list[_Group]]:
 
 def collate(episodes: Sequence[PackedEpisode]) -> dict[str, Any]:
     """One sequence [1, n] of episodes end to end, as keyword arguments of a causal LM that attends by ATTENTION."""
-    laid, start = [], 0
-    for episode in episodes:
-        laid.append((start, *_groups(episode)))
-        start += len(episode.ids)
     return {
         "input_ids": torch.cat([e.ids for e in episodes])[None],
         "position_ids": torch.cat([e.positions for e in episodes])[None],
         "labels": torch.cat([e.labels for e in episodes])[None],
-        "layout": Layout(laid),
+        "layout": Layout([_groups(episode) for episode in episodes]),
     }
 
 
@@ -186,16 +182,19 @@ def branch_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout, enable_gqa=grouped
         )
 
+    # Cut once, by `split`: a slice's gradient would be a tensor of zeros as long as the sequence, for each slice.
+    sizes = [size for trunk, groups in layout.episodes for size in (trunk, *(g.stop - g.start for g in groups))]
+    pieces = zip(*(x.split(sizes, dim=2) for x in (query, key, value)), strict=True)
     parts = []
-    for start, trunk, groups in layout.episodes:
-        q, k, v = (x[:, :, start:] for x in (query, key, value))
+    for trunk, groups in layout.episodes:
+        q, k, v = next(pieces)
         if trunk:
-            parts.append(attend(q[:, :, :trunk], k[:, :, :trunk], v[:, :, :trunk], None))
+            parts.append(attend(q, k, v, None))
         for g in groups:
-            own = slice(g.start, g.stop)
-            keys = torch.cat([k[:, :, : g.trunk], k[:, :, own]], dim=2)
-            values = torch.cat([v[:, :, : g.trunk], v[:, :, own]], dim=2)
-            parts.append(attend(q[:, :, own], keys, values, g.mask))
+            own_q, own_k, own_v = next(pieces)
+            keys = torch.cat([k[:, :, : g.trunk], own_k], dim=2)
+            values = torch.cat([v[:, :, : g.trunk], own_v], dim=2)
+            parts.append(attend(own_q, keys, values, g.mask))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
