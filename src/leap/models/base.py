@@ -1,7 +1,7 @@
 """Text generation behind one asynchronous interface, whether the model is in this process or at an endpoint.
 
 An episode holds one *conversation* with the model. A model in this process waits until every open conversation has asked
-and answers them in one batch, keeping each conversation's prefix from step to step; an endpoint would answer each at once.
+and answers them in one batch, keeping each conversation's prefix from step to step; an endpoint answers each at once.
 Rollouts are the same code for both.
 """
 
@@ -11,11 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from leap.errors import ModelError
 from leap.policies.rendering import Message
+
+
+class ContextTooLong(ModelError):
+    """The prompt does not fit into the model's context. A renderer can drop its oldest steps and try again."""
 
 
 class Sampling(BaseModel):
@@ -36,20 +41,33 @@ class Completion:
         text: What was generated.
         prompt_tokens: Tokens of the prompt.
         completion_tokens: Tokens generated.
-        cached_tokens: How many of the prompt's tokens were reused from the conversation's last turn.
+        cached_tokens: How many of the prompt's tokens were reused from earlier prompts instead of computed.
+        cache_write_tokens: How many of the prompt's tokens the endpoint put into its cache, where it charges for that.
+        cost: What the call cost, in USD; 0 for a model in this process and for an answer from the run's own ledger.
+        from_cache: Whether the answer was on file already, so that no model was asked.
+        truncated: Whether it ended for want of tokens rather than at its end.
     """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost: float = 0.0
+    from_cache: bool = False
+    truncated: bool = False
 
 
 class Conversation(Protocol):
     """One episode's exchange with a model."""
 
     async def complete(
-        self, messages: Sequence[Message], *, seed: int, choices: Sequence[str] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        seed: int,
+        choices: Sequence[str] | None = None,
+        schema: dict[str, Any] | None = None,
     ) -> Completion:
         """Answers a prompt.
 
@@ -57,9 +75,15 @@ class Conversation(Protocol):
             messages: The prompt.
             seed: Seed of the sampling: same prompt, same seed, same batch, same answer.
             choices: If given, the answer's action can only be one of these (constrained decoding).
+            schema: A JSON schema for the answer. A model without such a mode ignores it, so the caller parses tolerantly.
+
+        Returns:
+            The answer. Its text may be empty, or end in the middle (`truncated`): both are answers, and both were paid.
 
         Raises:
-            ModelError: The model failed or refused; the message says why.
+            ContextTooLong: The prompt does not fit into the model's context.
+            ModelError: The model failed or refused; the message says why. Another call may well work.
+            PrerequisiteError: No call can work: no key or a wrong one, no such model, nothing at the address.
         """
         ...
 
@@ -71,11 +95,17 @@ class Model(ABC):
         name: `provider/model`.
         concurrency: How many conversations to hold at once.
         constrains: Whether `choices` are honoured.
+        identity: Tells apart models that answer differently under the same name (another endpoint, other weights).
     """
 
     name: str
     concurrency: int
     constrains: bool = False
+
+    @property
+    def identity(self) -> str:
+        """What an answer on file must have come from to be this model's."""
+        return self.name
 
     @abstractmethod
     def conversation(self) -> AbstractAsyncContextManager[Conversation]:

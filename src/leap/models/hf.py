@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from leap.errors import ModelError, PrerequisiteError
-from leap.models.base import Completion, Model, Sampling
+from leap.models.base import Completion, ContextTooLong, Model, Sampling
 from leap.models.chat import ChatTokens
 from leap.models.constraint import ActionConstraint, ActionGrammar
 from leap.policies.rendering import Message
@@ -183,7 +183,7 @@ class HFModel(Model):
         """Queues a prompt; the batch runs when every open conversation has asked."""
         ids = self.chat.prompt(messages)
         if len(ids) + self.sampling.max_tokens > self._limit:
-            raise ModelError(f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}")
+            raise ContextTooLong(f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}")
         constraint = ActionConstraint(self._grammar, choices, self.sampling) if choices else None
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._pending.append(_Request(seat, ids, random.Random(seed), constraint, future))
@@ -334,6 +334,11 @@ class _HFConversation:
         self._seat = seat
 
     async def complete(
-        self, messages: Sequence[Message], *, seed: int, choices: Sequence[str] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        seed: int,
+        choices: Sequence[str] | None = None,
+        schema: dict[str, Any] | None = None,
     ) -> Completion:
         return await self._model.submit(self._seat, messages, seed, choices)
