@@ -1,0 +1,28 @@
+"""Jinja templates of prompts: an environment's own folder first, then the shipped general one."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, Template
+
+
+@cache
+def load_template(name: str, *folders: Path | None) -> Template:
+    """A template by its file name, from the first folder that has it; what it imports is looked up in the same way."""
+    jinja = Environment(
+        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders if folder is not None]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # prompts are plain text
+    )
+    return jinja.get_template(name)
+
+
+def call_macro(template: Template, macro: str, **values: Any) -> str:
+    """A macro's text; it takes all values as one mapping, so that a template needs to name only those it uses."""
+    module: Any = template.module
+    return str(getattr(module, macro)(values)).strip("\n")

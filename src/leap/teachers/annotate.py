@@ -1,0 +1,145 @@
+"""Reasons for demonstrations that have none, written by a model (paper, line 1 of the algorithm).
+
+One call per demonstration; what parses is kept step by step and only the missing steps are asked for again. A reason may
+rest on the past alone: one that names what had not been seen yet is not taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from leap.core import Episode, Step, content_key
+from leap.core.record import Record
+from leap.envs.base import Environment
+from leap.errors import ModelError
+from leap.models.base import Model
+from leap.policies.rendering import Message
+from leap.policies.templating import call_macro, load_template
+from leap.store import Journal
+from leap.teachers.answers import REASONS_SCHEMA, parse_reasons
+from leap.teachers.base import request_seed, side_by_side
+from leap.teachers.leakage import leaked_entities
+
+log = logging.getLogger(__name__)
+
+_SHIPPED = Path(__file__).parent / "templates"
+
+
+class Annotation(Record):
+    """Reasons for a demonstration.
+
+    Attributes:
+        request: Content key of what was asked: model and first prompt.
+        episode: Key of the demonstration.
+        reasons: One per step; empty where none could be had, or where the demonstration has its own.
+    """
+
+    request: str
+    episode: str
+    reasons: tuple[str, ...]
+
+    @cached_property
+    def key(self) -> str:
+        """Content key."""
+        return self.request
+
+
+class ReasonAnnotator:
+    """Writes reasons into demonstrations; each is asked for once and kept on file.
+
+    Args:
+        environment: Tells what a reason names.
+        model: Writes.
+        path: JSONL file of the annotations.
+        templates: Folder with a template of the user's own (`annotate.j2`).
+        attempts: How often a step is asked for.
+        seed: The recipe's.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        model: Model,
+        path: Path,
+        *,
+        templates: Path | None = None,
+        attempts: int = 3,
+        seed: int = 0,
+    ) -> None:
+        self._environment = environment
+        self._model = model
+        self._journal = Journal(path, Annotation)
+        self._template = load_template("annotate.j2", templates, environment.prompt_directory(), _SHIPPED)
+        self._attempts = attempts
+        self._seed = seed
+
+    async def annotate_all(self, demonstrations: Iterable[Episode], on_episode: Callable[[Episode], None]) -> None:
+        """Annotates many at once, bounded by the model's concurrency; hands each on as soon as it is done."""
+
+        async def one(demonstration: Episode) -> None:
+            on_episode(await self.annotate(demonstration))
+
+        await side_by_side(demonstrations, one, self._model.concurrency)
+
+    async def annotate(self, demonstration: Episode) -> Episode:
+        """The demonstration with a reason at each step that had none; still without one where none could be had."""
+        asked = [t for t, step in enumerate(demonstration.steps) if not step.reason]
+        if not asked:
+            return demonstration
+        request = content_key("annotation", self._model.name, self._messages(demonstration, asked))
+        known = self._journal.get(request)
+        if known is None:
+            reasons = await self._ask(demonstration, asked)
+            texts = tuple(reasons.get(t, "") for t in range(len(demonstration.steps)))
+            known = Annotation(request=request, episode=demonstration.key, reasons=texts)
+            self._journal.append(known)
+        steps = tuple(_with_reason(step, new) for step, new in zip(demonstration.steps, known.reasons, strict=True))
+        return demonstration.model_copy(update={"steps": steps})
+
+    async def _ask(self, demonstration: Episode, missing: list[int]) -> dict[int, str]:
+        reasons: dict[int, str] = {}
+        problem = ""
+        async with self._model.conversation() as conversation:
+            for attempt in range(1, self._attempts + 1):
+                messages = self._messages(demonstration, missing)
+                try:
+                    seed = request_seed(self._seed, messages, attempt)
+                    completion = await conversation.complete(messages, seed=seed, schema=REASONS_SCHEMA)
+                except ModelError as error:
+                    problem = str(error)
+                    continue
+                parsed = parse_reasons(completion.text, missing, len(demonstration.steps))
+                for t, reason in parsed.steps.items():
+                    reason = " ".join(reason.split())
+                    if reason and not leaked_entities(self._environment, reason, demonstration.history(t)):
+                        reasons[t] = reason
+                missing = [t for t in missing if t not in reasons]
+                if not missing:
+                    return reasons
+                problem = parsed.problem or f"the reasons of {len(missing)} steps are empty or name what was not seen yet"
+        log.warning("task %s: %d steps stay without a reason: %s", demonstration.task.id, len(missing), problem)
+        return reasons
+
+    def _messages(self, demonstration: Episode, asked: list[int]) -> list[Message]:
+        steps: list[dict[str, Any]] = [
+            {"t": t, "observation": step.observation.text.strip(), "action": step.action}
+            for t, step in enumerate(demonstration.steps)
+        ]
+        everything = len(asked) == len(steps)
+        text = call_macro(
+            self._template,
+            "annotate",
+            task=demonstration.task,
+            steps=steps,
+            length=len(steps),
+            asked=None if everything else asked,
+        )
+        return [{"role": "user", "content": text}]
+
+
+def _with_reason(step: Step, reason: str) -> Step:
+    return step if step.reason or not reason else step.model_copy(update={"reason": reason})

@@ -1,0 +1,232 @@
+"""What every teacher is, how a decision becomes a correction, and how many episodes are corrected at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Container, Generator, Iterable, Sequence
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+from leap.core import Correction, Decision, Episode, History, PrivilegedState, Rejection, content_key
+from leap.envs.base import Environment, opened, replay
+from leap.errors import LeapError, ModelError
+from leap.models.base import Model
+from leap.policies.answer import format_answer, parse_answer
+from leap.teachers.leakage import leaked_entities
+
+T = TypeVar("T")
+
+OnEpisode = Callable[[Episode, list[Correction]], None]
+"""Called with each corrected episode, as soon as it is done."""
+
+FRUITLESS = 10
+"""So many episodes without one usable answer, and not one with any, end the stage: the teacher cannot do this."""
+
+
+class Teacher(Protocol):
+    """Maps an episode to corrections.
+
+    Attributes:
+        name: Who it is, for the record.
+        privilege: 0..100.
+    """
+
+    name: str
+    privilege: int
+
+    async def correct(self, episode: Episode) -> list[Correction]:
+        """A correction for every step of the episode, kept or rejected, each rejection with its reason."""
+        ...
+
+    async def correct_all(
+        self, episodes: Iterable[Episode], on_episode: OnEpisode, *, done: Container[str] = frozenset()
+    ) -> None:
+        """Corrects many episodes at once.
+
+        Args:
+            episodes: What to correct, in order.
+            on_episode: Gets each episode's corrections.
+            done: Keys of episodes on file already; they are not handed on again.
+        """
+        ...
+
+
+class Verdict:
+    """Decides which corrections may train (invariant 3): the same rules for every teacher that is a model.
+
+    Args:
+        environment: Says what is valid and what an entity is.
+        name: The teacher's.
+        privilege: Its privilege level.
+        drop_leaks: Reject corrections whose reason names what the student has not seen.
+    """
+
+    def __init__(self, environment: Environment, name: str, privilege: int, *, drop_leaks: bool) -> None:
+        self._environment = environment
+        self._name = name
+        self._privilege = privilege
+        self._drop_leaks = drop_leaks
+
+    def correction(
+        self, episode: Episode, t: int, decision: Decision | None, plan_length: int | None = None
+    ) -> Correction:
+        """A correction of step t; a decision of None is an answer that never came.
+
+        The texts are those of the teacher but for spacing, and for the case and the full stop of an action that is
+        admissible otherwise.
+        """
+        history = episode.history(t)
+        decision = _tidy(decision, history) if decision is not None else Decision(reason="", action="")
+        leaked = leaked_entities(self._environment, decision.reason, history)
+        return Correction(
+            episode=episode.key,
+            t=t,
+            reason=decision.reason,
+            action=decision.action,
+            teacher=self._name,
+            privilege=self._privilege,
+            rejected=self._rejection(decision, history, leaked),
+            leaked=leaked,
+            plan_length=plan_length,
+        )
+
+    def unanswered(self, episode: Episode, t: int, plan_length: int | None = None) -> Correction:
+        """The record of a step for which the teacher gave no usable answer."""
+        return self.correction(episode, t, None, plan_length).model_copy(
+            update={"rejected": Rejection.TEACHER_ERROR}
+        )
+
+    def _rejection(self, decision: Decision, history: History, leaked: tuple[str, ...]) -> Rejection | None:
+        if not decision.action or not decision.reason:
+            return Rejection.EMPTY
+        if not self._environment.valid(decision.action, history.now):
+            return Rejection.NOT_ADMISSIBLE
+        read_back = parse_answer(format_answer(decision), history.now.admissible)
+        if read_back is None or read_back.action != decision.action:
+            return Rejection.NOT_ADMISSIBLE  # a student that gave this answer would be understood to do something else
+        if leaked and self._drop_leaks:
+            return Rejection.LEAK
+        return None
+
+
+def _tidy(decision: Decision, history: History) -> Decision:
+    """On one line, for a reason's line breaks would end it; the action as the admissible one it means, if it means one."""
+    reason, action = " ".join(decision.reason.split()), decision.action.strip()
+    admissible = history.now.admissible
+    if admissible is not None and action not in admissible:
+        meant = [choice for choice in admissible if _folded(choice) == _folded(action)]
+        action = meant[0] if len(meant) == 1 else action
+    return Decision(reason=reason, action=action)
+
+
+def _folded(action: str) -> str:
+    return " ".join(action.lower().rstrip(" .").split())
+
+
+def states_along(environment: Environment, episode: Episode) -> Generator[PrivilegedState]:
+    """The privileged state before each step, from a replay of the episode in a fresh session.
+
+    Raises:
+        LeapError: The world is no longer the one that the episode was played in.
+    """
+    with opened(environment, episode.task) as session:
+        for _, _, privileged in replay(session, episode):
+            yield privileged
+
+
+def plan_length(state: PrivilegedState) -> int | None:
+    """Actions left on an optimal plan; None where nothing can succeed any more."""
+    return len(state.plan) if state.plan is not None else None
+
+
+def request_seed(*parts: Any) -> int:
+    """A request's seed, from the recipe's seed, its own content and the attempt: a repeated request is the same request."""
+    return int(content_key("request", *parts), 16) % 2**31
+
+
+async def correct_all(
+    teacher: Teacher, model: Model, episodes: Iterable[Episode], on_episode: OnEpisode, *, done: Container[str]
+) -> None:
+    """Corrects many episodes at once, as many as the model holds conversations.
+
+    With a model at an endpoint the next episode starts when any is done. A model in this process answers all open
+    conversations in one batch, and what it answers depends, in the last bits, on what else is in the batch; so there
+    episodes go in waves, and a wave that was interrupted is done again whole, as in rollouts.
+
+    Raises:
+        LeapError: What ended the work: the budget, a world that is another, a teacher of which nothing can be used.
+            Episodes under way at that moment are finished and handed on first.
+    """
+    keeper = _Keeper(on_episode, done, model.name)
+
+    async def correct(episode: Episode) -> None:
+        keeper.keep(episode, await teacher.correct(episode))
+
+    if model.name.startswith("hf/"):
+        source = iter(episodes)
+        while wave := list(islice(source, model.concurrency)):
+            if any(episode.key not in done for episode in wave):
+                await side_by_side(wave, correct, len(wave))
+    else:
+        await side_by_side((e for e in episodes if e.key not in done), correct, model.concurrency)
+    keeper.close()
+
+
+async def side_by_side(items: Iterable[T], work: Callable[[T], Awaitable[None]], workers: int) -> None:
+    """Works on many items, so many at once; an item is taken only when a worker is free for it.
+
+    Raises:
+        LeapError: The first one raised. Calls under way are paid for, so they end, but no further item is taken.
+    """
+    source = iter(items)
+    failures: list[LeapError] = []
+
+    async def worker() -> None:
+        for item in source:
+            try:
+                await work(item)
+            except LeapError as error:
+                failures.append(error)
+            if failures:
+                return
+
+    await asyncio.gather(*(worker() for _ in range(workers)))
+    if failures:
+        raise failures[0]
+
+
+class _Keeper:
+    """Hands corrections on, but holds back those of episodes without a usable answer until one has any: a teacher that
+    never answers in the form asked for ends the stage early, and leaves nothing on file that hinders another try."""
+
+    def __init__(self, on_episode: OnEpisode, done: Container[str], model: str) -> None:
+        self._on_episode = on_episode
+        self._done = done
+        self._model = model
+        self._held: list[tuple[Episode, list[Correction]]] = []
+        self._fruitful = False
+
+    def keep(self, episode: Episode, corrections: Sequence[Correction]) -> None:
+        fruitless = bool(corrections) and all(c.rejected is Rejection.TEACHER_ERROR for c in corrections)
+        if fruitless and not self._fruitful:
+            self._held.append((episode, list(corrections)))
+            if len(self._held) >= FRUITLESS:
+                raise ModelError(
+                    f"{self._model} gave no usable answer for any of {len(self._held)} episodes; the warnings above say "
+                    "why. Check the endpoint and its answers' longest length, or choose another teacher."
+                )
+            return
+        if corrections:
+            self._fruitful = True
+            self.close()
+        self._hand_on(episode, list(corrections))
+
+    def close(self) -> None:
+        """Hands on what is still held back."""
+        held, self._held = self._held, []
+        for episode, corrections in held:
+            self._hand_on(episode, corrections)
+
+    def _hand_on(self, episode: Episode, corrections: list[Correction]) -> None:
+        if episode.key not in self._done:
+            self._on_episode(episode, corrections)

@@ -1,0 +1,136 @@
+"""Privileged states read by a model from an expert's logs, for worlds that cannot tell their own (paper, appendix:
+task, essential objects, critical locations, optimal actions)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from leap.core import Episode, content_key
+from leap.core.record import Record
+from leap.envs.base import Environment
+from leap.errors import ModelError
+from leap.models.base import Model
+from leap.policies.rendering import Message
+from leap.policies.templating import call_macro, load_template
+from leap.store import Journal
+from leap.teachers.base import request_seed, side_by_side
+
+log = logging.getLogger(__name__)
+
+HEADINGS = ("Task", "Essential objects", "Critical locations", "Optimal actions")
+_SHIPPED = Path(__file__).parent / "templates"
+
+
+class ExtractedState(Record):
+    """The privileged state of a task, as a model read it from a log.
+
+    Attributes:
+        request: Content key of what was asked: model and prompt.
+        task: Key of the task.
+        text: The four headings, each with its contents.
+    """
+
+    request: str
+    task: str
+    text: str
+
+    @cached_property
+    def key(self) -> str:
+        """Content key."""
+        return self.request
+
+
+class StateExtractor:
+    """Reads privileged states from solved demonstrations; each is asked for once and kept on file.
+
+    Args:
+        environment: Tells which names occur in a log: a state that names others is not taken.
+        model: Reads.
+        path: JSONL file of the states.
+        templates: Folder with a template of the user's own (`extract.j2`).
+        attempts: How often a state is asked for.
+        seed: The recipe's.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        model: Model,
+        path: Path,
+        *,
+        templates: Path | None = None,
+        attempts: int = 3,
+        seed: int = 0,
+    ) -> None:
+        self._environment = environment
+        self._model = model
+        self._journal = Journal(path, ExtractedState)
+        self._template = load_template("extract.j2", templates, environment.prompt_directory(), _SHIPPED)
+        self._attempts = attempts
+        self._seed = seed
+
+    async def extract_all(self, demonstrations: Iterable[Episode]) -> dict[str, str]:
+        """The states' texts by task key. Tasks without a solved demonstration, or of which the model gave no usable state,
+        are not in it."""
+        found: dict[str, str] = {}
+
+        async def one(demonstration: Episode) -> None:
+            text = await self.extract(demonstration)
+            if text is not None:
+                found[demonstration.task.key] = text
+
+        await side_by_side((d for d in demonstrations if d.success), one, self._model.concurrency)
+        return found
+
+    async def extract(self, demonstration: Episode) -> str | None:
+        """The state of one demonstration's task, from the file if it was read before."""
+        messages = self._messages(demonstration)
+        request = content_key("extraction", self._model.name, messages)
+        if (known := self._journal.get(request)) is not None:
+            return known.text
+        problem = ""
+        async with self._model.conversation() as conversation:
+            for attempt in range(1, self._attempts + 1):
+                try:
+                    seed = request_seed(self._seed, messages, attempt)
+                    completion = await conversation.complete(messages, seed=seed)
+                except ModelError as error:
+                    problem = str(error)
+                    continue
+                text = _four_headings(completion.text)
+                if completion.truncated or text is None:
+                    problem = f"the answer of {self._model.name} has not the four headings, or was cut off"
+                elif invented := self._environment.entities(text) - self._environment.entities(messages[0]["content"]):
+                    problem = f"the answer of {self._model.name} names what is not in the log: {', '.join(sorted(invented))}"
+                else:
+                    self._journal.append(ExtractedState(request=request, task=demonstration.task.key, text=text))
+                    return text
+        log.warning("task %s: no privileged state: %s", demonstration.task.id, problem)
+        return None
+
+    def _messages(self, demonstration: Episode) -> list[Message]:
+        steps = [{"observation": step.observation.text.strip(), "action": step.action} for step in demonstration.steps]
+        text = call_macro(
+            self._template, "extract", task=demonstration.task, steps=steps, final=demonstration.final.text.strip()
+        )
+        return [{"role": "user", "content": text}]
+
+
+def _four_headings(text: str) -> str | None:
+    """The four parts in order, without what stands around them; None where one is missing or empty."""
+    text = re.sub(r"(?is)^\s*<think>.*?</think>", "", text)
+    either = "|".join(HEADINGS)
+    found: dict[str, str] = {}
+    pattern = rf"(?ims)^[ \t*#_-]*({either})[ \t*_]*:[ \t*_]*(.*?)(?=^[ \t*#_-]*(?:{either})[ \t*_]*:|^\s*```|\n\s*\n|\Z)"
+    for part in re.finditer(pattern, text):
+        heading = part.group(1).capitalize()
+        if heading in found:
+            return None
+        found[heading] = " ".join(part.group(2).split())
+    if tuple(found) != HEADINGS or not all(found.values()):
+        return None
+    return "\n".join(f"{heading}: {contents}" for heading, contents in found.items())

@@ -1,0 +1,133 @@
+"""Prompts of model teachers. Everything that a teacher is shown is rendered here, from templates of our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import leap.policies
+from leap.core import Episode, History, PrivilegedState
+from leap.errors import RecipeError
+from leap.policies.rendering import Message, PromptConfig, Renderer
+from leap.policies.templating import call_macro, load_template
+from leap.teachers.answers import ACTION, LEAVE, REASON
+
+LEVELS = (0, 25, 50, 75, 100)
+"""Privilege levels that have a prompt (paper, ablation of privileged information)."""
+
+_SHIPPED = Path(__file__).parent / "templates", Path(leap.policies.__file__).parent / "templates"
+_NAMES = {"leave": LEAVE, "reason": REASON, "action": ACTION}
+
+
+def check_level(privilege: int) -> None:
+    """Refuses a privilege level without a prompt.
+
+    Raises:
+        RecipeError: It is none of `LEVELS`.
+    """
+    if privilege not in LEVELS:
+        levels = ", ".join(str(level) for level in LEVELS)
+        raise RecipeError(f"privilege {privilege}: a model teacher knows the levels {levels}; choose one of them.")
+
+
+class TeacherPrompts:
+    """Prompts of a teacher at one privilege level. The same inputs give the same bytes, so that requests can be keyed.
+
+    Args:
+        privilege: One of `LEVELS`. At 0 the privileged state enters no prompt.
+        folders: Where to look for templates before the shipped ones: the user's, the environment's.
+        most_candidates: Admissible actions are listed at steps that have at most so many.
+    """
+
+    def __init__(self, privilege: int, *folders: Path | None, most_candidates: int = 100) -> None:
+        check_level(privilege)
+        self.privilege = privilege
+        self._template = load_template("correct.j2", *folders, *_SHIPPED)
+        self._most_candidates = most_candidates
+
+    def trajectory(
+        self, episode: Episode, state: str, asked: Sequence[int] | None = None, *, first: int = 0, last: int | None = None
+    ) -> list[Message]:
+        """Asks for the corrections of a whole trajectory.
+
+        Args:
+            episode: The student's.
+            state: Text of the privileged state.
+            asked: Timesteps to correct; None for all.
+            first: Earlier steps are left out.
+            last: Later steps are left out.
+        """
+        steps = [self._step(episode, t) for t in range(first, len(episode.steps) if last is None else last + 1)]
+        end = episode.final.text.strip() if last is None else None
+        more = {"asked": asked, "dropped": first, "end": end, "success": episode.success}
+        return self._ask("trajectory", episode, steps, state, **more)
+
+    def step(self, episode: Episode, t: int, state: str, *, first: int = 0) -> list[Message]:
+        """Asks for the correction of step t; nothing later is shown. Parameters as for `trajectory`."""
+        steps = [self._step(episode, k, numbered=False) for k in range(first, t + 1)]
+        for step in steps[:-1]:
+            step["candidates"] = None  # only the present ones can be chosen from
+        return self._ask("step", episode, steps, state, dropped=first)
+
+    def acting(self, state: str) -> str:
+        """What a model that acts itself is told of the privileged state, at a level above 0."""
+        return call_macro(self._template, "acting", privilege=self.privilege, state=state.strip())
+
+    def _step(self, episode: Episode, t: int, *, numbered: bool = True) -> dict[str, Any]:
+        step = episode.steps[t]
+        admissible = step.observation.admissible
+        return {
+            "t": t if numbered else None,
+            "observation": step.observation.text.strip(),
+            "candidates": admissible if admissible is not None and len(admissible) <= self._most_candidates else None,
+            "reason": " ".join(step.reason.split()),
+            "action": step.action,
+        }
+
+    def _ask(self, macro: str, episode: Episode, steps: list[dict[str, Any]], state: str, **more: Any) -> list[Message]:
+        text = call_macro(
+            self._template,
+            macro,
+            names=_NAMES,
+            privilege=self.privilege,
+            task=episode.task,
+            state=state.strip() if self.privilege else None,
+            steps=steps,
+            length=len(episode.steps),
+            candidates=any(step["candidates"] is not None for step in steps),
+            **more,
+        )
+        return [{"role": "user", "content": text}]
+
+
+class PrivilegedRenderer:
+    """Renders the student's own prompt with the privileged state behind it: for a model that acts with privilege.
+
+    At level 0 a prompt is the student's, byte for byte. What is privileged stands at the very end, so that the steps of
+    an episode share all that comes before.
+
+    Args:
+        config: How the student is asked.
+        privilege: One of `LEVELS`.
+        directory: Folder of the environment's templates.
+        templates: Folder of the user's own, looked into first.
+    """
+
+    def __init__(
+        self, config: PromptConfig, privilege: int, directory: Path | None = None, templates: Path | None = None
+    ) -> None:
+        self.privilege = privilege
+        self._renderer = Renderer(config, directory)
+        self._prompts = TeacherPrompts(privilege, templates, directory)
+
+    def render(self, history: History, privileged: PrivilegedState | None) -> list[Message]:
+        """The prompt at the history's present step; the privileged state may be None at level 0 alone."""
+        messages = self._renderer.render(history)
+        if self.privilege == 0:
+            return messages
+        if privileged is None:
+            raise ValueError("no privileged state was given")
+        last = messages[-1]
+        text = f"{last['content']}\n\n{self._prompts.acting(privileged.text)}"
+        return [*messages[:-1], {"role": last["role"], "content": text}]
