@@ -1,11 +1,11 @@
-"""From corrections to training rows, in TRL's conversational prompt/completion format."""
+"""From corrections to training rows, in TRL's conversational formats: prompt/completion, preference, unpaired preference."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
-from leap.core import Correction, Decision, Episode, content_key
+from leap.core import Correction, Decision, Episode, Step, content_key
 from leap.core.record import Record
 from leap.policies.answer import format_answer
 from leap.policies.rendering import Message, Renderer
@@ -34,6 +34,51 @@ class Row(Record):
     def key(self) -> str:
         """Content key."""
         return content_key("row", self.source, self.episode, self.t, self.completion[0]["content"])
+
+
+class PreferenceRow(Record):
+    """One pair: TRL reads `prompt`, `chosen` and `rejected`.
+
+    Attributes:
+        prompt: The messages that the student was shown at that step.
+        chosen: One assistant message: the corrected reason and action (paper: r~_t, a~_t).
+        rejected: One assistant message: what the student answered there itself (r_t, a_t).
+        episode: Key of the episode.
+        t: Step in it.
+        iteration: i of D_i.
+    """
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    episode: str
+    t: int
+    iteration: int
+
+    @cached_property
+    def key(self) -> str:
+        """Content key."""
+        return content_key("preference", self.episode, self.t, self.chosen[0]["content"])
+
+
+class UnpairedRow(Record):
+    """Half of a pair: TRL reads `prompt`, `completion` and `label` (KTO).
+
+    Attributes:
+        prompt: The messages that the student was shown at that step.
+        completion: One assistant message.
+        label: Whether it is the correction, or else what the student answered itself.
+        episode: Key of the episode.
+        t: Step in it.
+        iteration: i of D_i.
+    """
+
+    prompt: list[Message]
+    completion: list[Message]
+    label: bool
+    episode: str
+    t: int
+    iteration: int
 
 
 def demonstration_rows(episodes: Iterable[Episode], renderer: Renderer) -> Iterator[Row]:
@@ -73,3 +118,47 @@ def _row(
         source=source,
         iteration=iteration,
     )
+
+
+def preference_rows(rows: Iterable[Row], episodes: Mapping[str, Episode]) -> Iterator[PreferenceRow]:
+    """The pairs of D_i: each correction over the student's own answer at that step. Where both say the same there is
+    nothing to prefer, and no pair.
+
+    Args:
+        rows: Rows of corrections; those of demonstrations give no pair.
+        episodes: The student's episodes by key.
+    """
+    for row in rows:
+        if row.source != "correction":
+            continue
+        rejected = _answered(episodes[row.episode].steps[row.t])
+        if rejected != row.completion[0]["content"]:
+            yield PreferenceRow.model_construct(
+                prompt=row.prompt,
+                chosen=row.completion,
+                rejected=[{"role": "assistant", "content": rejected}],
+                episode=row.episode,
+                t=row.t,
+                iteration=row.iteration,
+            )
+
+
+def unpaired_rows(pairs: Iterable[PreferenceRow]) -> Iterator[UnpairedRow]:
+    """The two halves of each pair."""
+    for pair in pairs:
+        for label, completion in ((True, pair.chosen), (False, pair.rejected)):
+            yield UnpairedRow.model_construct(
+                prompt=pair.prompt,
+                completion=completion,
+                label=label,
+                episode=pair.episode,
+                t=pair.t,
+                iteration=pair.iteration,
+            )
+
+
+def _answered(step: Step) -> str:
+    """What the student answered; word for word where no reason and action could be read from it."""
+    if not step.parsed:
+        return step.completion
+    return format_answer(Decision(reason=step.reason, action=step.action))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 
 class LoraConfig(BaseModel):
@@ -14,22 +16,18 @@ class LoraConfig(BaseModel):
 
     rank: int = Field(default=128, ge=1, description="Rank of the update.")
     alpha: int = Field(default=64, ge=1, description="Scale of the update.")
-    dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout on the adapters' input.")
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout on the adapters' input (in SFT).")
     targets: list[str] | None = Field(
         default=None, description="Modules to adapt; PEFT's choice for the architecture if null."
     )
 
 
-class SFTConfig(BaseModel):
-    """Supervised fine-tuning on the union of D_0..D_i."""
+class TrainingSettings(BaseModel):
+    """What every method is told."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal["sft"] = Field(default="sft", description="sft.")
-    start_from: Literal["base", "previous"] = Field(
-        default="previous", description="Train from the base model or pi_{i-1}."
-    )
-    branches: bool = Field(default=False, description="All steps of an episode in one pass (dialogue renderer).")
+    method: str = Field(default="sft", description="sft, dpo, kto, sft+dpo or sft+kto.")
     optimizer: Literal["adamw", "muon"] = Field(
         default="adamw", description="muon: Muon on matrices, AdamW on the rest."
     )
@@ -42,12 +40,10 @@ class SFTConfig(BaseModel):
     warmup_steps: int = Field(default=10, ge=0, description="Linear warm-up, in optimizer steps.")
     epochs: float = Field(default=1.0, gt=0, description="Passes over the rows, if steps is null.")
     steps: int | None = Field(default=None, ge=1, description="Optimizer steps; replaces epochs.")
-    first_steps: int | None = Field(
-        default=None, ge=1, description="Optimizer steps of behaviour cloning, if they differ."
+    batch_rows: int = Field(
+        default=32, ge=1, description="Rows (dpo: pairs) per optimizer step, over all processes (row training)."
     )
-    batch_rows: int = Field(default=32, ge=1, description="Rows per optimizer step (row training).")
-    device_rows: int = Field(default=4, ge=1, description="Rows at once on the device (row training).")
-    batch_tokens: int = Field(default=4096, ge=64, description="Tokens per optimizer step (branch training).")
+    device_rows: int = Field(default=4, ge=1, description="Rows (dpo: pairs) at once on a device (row training).")
     max_tokens: int = Field(default=8000, ge=64, description="Rows longer than this are left out and counted.")
     max_grad_norm: float = Field(default=0.3, gt=0, description="Gradient clipping.")
     bf16: bool = Field(default=False, description="Compute in bfloat16.")
@@ -56,3 +52,152 @@ class SFTConfig(BaseModel):
         default=0, ge=0, description="Save the trainer's state so often, to resume from; 0: never."
     )
     lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
+    quantize: Literal["none", "4bit"] = Field(
+        default="none", description="4bit: the frozen base in 4-bit NF4 (QLoRA; needs lora and bitsandbytes)."
+    )
+    logging: Literal["none", "trackio", "wandb", "tensorboard"] = Field(
+        default="none", description="Where the trainer reports loss and rewards, beside leap's own report."
+    )
+
+    @model_validator(mode="after")
+    def _quantized_weights_are_frozen(self) -> TrainingSettings:
+        if self.quantize != "none" and self.lora is None:
+            raise ValueError("quantize: 4bit needs lora: quantized weights cannot be trained themselves")
+        return self
+
+
+class SFTConfig(TrainingSettings):
+    """Supervised fine-tuning on the union of D_0..D_i."""
+
+    method: Literal["sft"] = Field(default="sft", description="sft.")  # pyright: ignore[reportIncompatibleVariableOverride]
+    start_from: Literal["base", "previous"] = Field(
+        default="previous", description="Train from the base model or pi_{i-1}."
+    )
+    branches: bool = Field(default=False, description="All steps of an episode in one pass (dialogue renderer).")
+    first_steps: int | None = Field(
+        default=None, ge=1, description="Optimizer steps of behaviour cloning, if they differ."
+    )
+    batch_tokens: int = Field(default=4096, ge=64, description="Tokens per optimizer step (branch training).")
+
+
+_SHARED = ("lora", "quantize", "bf16", "max_tokens", "save_steps", "logging")
+"""Keys that hold for the section `sft` of a preference method too, unless it says otherwise."""
+
+
+class PreferenceConfig(TrainingSettings):
+    """What the preference methods share.
+
+    pi_0 is cloned from D_0 by SFT, as in every method: there is nothing yet to prefer. After that pi_i is trained from
+    pi_{i-1} on D_i alone, with pi_{i-1} as its reference (paper, Fig. 1). Dropout is off in preference training.
+    """
+
+    # The reference implementation's settings of preference training (DPO).
+    lr: float = Field(default=5e-7, gt=0, description="Learning rate (AdamW's part).")
+    batch_rows: int = Field(default=16, ge=1, description="Rows (dpo: pairs) per optimizer step, over all processes.")
+    device_rows: int = Field(default=2, ge=1, description="Rows (dpo: pairs) at once on a device.")
+    precompute_reference: bool = Field(
+        default=False, description="Ask pi_{i-1} before training instead of keeping it in memory (saves its weights)."
+    )
+    sft: SFTConfig = Field(
+        default_factory=lambda: SFTConfig(),
+        description="Behaviour cloning of pi_0; with sft+dpo and sft+kto, also what comes first in every iteration.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("sft", {}), Mapping):
+            shared = {key: values[key] for key in _SHARED if key in values}
+            return {**values, "sft": {**shared, **values.get("sft", {})}}
+        return values
+
+    @model_validator(mode="after")
+    def _adapters_go_on(self) -> PreferenceConfig:
+        if self.sft.lora is not None and self.lora is None:
+            raise ValueError("sft.lora leaves an adapter, so preference training must go on with it: set lora too")
+        if self.sft_first and self.lora is not None and self.sft.lora is None:
+            raise ValueError("lora: SFT then trains all weights, of which no copy is kept for the adapter: set sft.lora too")
+        return self
+
+    @property
+    def start_from(self) -> Literal["base", "previous"]:
+        """Where an iteration's training starts."""
+        return self.sft.start_from if self.sft_first else "previous"
+
+    @property
+    def branches(self) -> bool:
+        """Whether SFT trains all steps of an episode in one pass."""
+        return self.sft.branches
+
+    @property
+    def first_steps(self) -> int | None:
+        """Optimizer steps of behaviour cloning, if they differ from those of SFT."""
+        return self.sft.first_steps
+
+    @property
+    def sft_first(self) -> bool:
+        """Whether each iteration is SFT on the union of D_0..D_i, then preference tuning on D_i."""
+        return self.method.startswith("sft+")
+
+
+class DPOConfig(PreferenceConfig):
+    """Direct preference optimisation (Rafailov et al. 2023) of corrections over what the student did."""
+
+    method: Literal["dpo"] = Field(default="dpo", description="dpo.")  # pyright: ignore[reportIncompatibleVariableOverride]
+    beta: float = Field(default=0.01, gt=0, description="Strength of the pull towards the reference.")
+
+
+class KTOConfig(PreferenceConfig):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): corrections desirable, what the student did undesirable."""
+
+    method: Literal["kto"] = Field(default="kto", description="kto.")  # pyright: ignore[reportIncompatibleVariableOverride]
+    batch_rows: int = Field(default=32, ge=2, description="Rows per optimizer step, over all processes.")
+    device_rows: int = Field(
+        default=4, ge=2, description="Rows at once on a device; they also estimate the divergence from the reference."
+    )
+    beta: float = Field(default=0.1, gt=0, description="Strength of the pull towards the reference.")
+    desirable_weight: float = Field(default=1.0, gt=0, description="Weight of the corrections.")
+    undesirable_weight: float = Field(default=1.0, gt=0, description="Weight of what the student did.")
+
+
+class SFTThenDPOConfig(DPOConfig):
+    """In every iteration SFT on D_0..D_i, then DPO on D_i with the policy that SFT left as its reference."""
+
+    method: Literal["sft+dpo"] = Field(default="sft+dpo", description="sft+dpo.")  # type: ignore[assignment]
+
+
+class SFTThenKTOConfig(KTOConfig):
+    """In every iteration SFT on D_0..D_i, then KTO on D_i with the policy that SFT left as its reference."""
+
+    method: Literal["sft+kto"] = Field(default="sft+kto", description="sft+kto.")  # type: ignore[assignment]
+
+
+SFTThenPreferenceConfig = SFTThenDPOConfig | SFTThenKTOConfig
+
+METHODS: dict[str, type[TrainingSettings]] = {
+    "sft": SFTConfig,
+    "dpo": DPOConfig,
+    "kto": KTOConfig,
+    "sft+dpo": SFTThenDPOConfig,
+    "sft+kto": SFTThenKTOConfig,
+}
+"""Each method's settings by its name in a recipe."""
+
+
+def _by_method(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    # Not pydantic's own discriminator: that puts the method into the key of every finding ("training.sft.lr").
+    if isinstance(value, TrainingSettings):
+        return handler(value)
+    if not isinstance(value, Mapping):
+        raise PydanticCustomError("method", "must be a mapping of keys to values")
+    method = value.get("method", "sft")
+    chosen = METHODS.get(method) if isinstance(method, str) else None
+    if chosen is None:
+        raise PydanticCustomError("method", "unknown method; there are {known}", {"known": ", ".join(METHODS)})
+    return chosen.model_validate(value)
+
+
+TrainingConfig = Annotated[
+    SFTConfig | DPOConfig | KTOConfig | SFTThenDPOConfig | SFTThenKTOConfig, WrapValidator(_by_method)
+]
+"""A recipe's section `training`: which settings there are depends on `method`, which is sft where it is not given."""

@@ -6,54 +6,28 @@ Rows train one by one on TRL's SFTTrainer, or, for the dialogue renderer, all st
 
 from __future__ import annotations
 
+import copy
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer
+from trl import SFTConfig as TRLConfig
+from trl import SFTTrainer
 
 from leap.datasets import Row
 from leap.models.chat import ChatTokens
-from leap.models.hf import load_causal_lm
 from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, collate
 from leap.training.config import SFTConfig
-from leap.training.optim import muon_with_adamw
+from leap.training.distributed import rank, world
 from leap.training.rows import encode_rows, pack_rows
-
-Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, loss)."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """What a training did.
-
-    Attributes:
-        steps: Optimizer steps.
-        rows: Rows in the union.
-        too_long: Rows left out because they exceed max_tokens.
-        tokens: Tokens computed, prompts included.
-        answer_tokens: Tokens that bore loss.
-        loss: Mean loss per answer token over the last tenth of the steps, in nats.
-        seconds: Wall-clock time.
-    """
-
-    steps: int
-    rows: int
-    too_long: int
-    tokens: int
-    answer_tokens: int
-    loss: float
-    seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+from leap.training.student import load_student, save_student
+from leap.training.trainer import Progress, TrainingResult, arguments, logged, optimizers, row_batches, run
 
 
 def train_sft(
@@ -81,21 +55,16 @@ def train_sft(
     """
     began = time.monotonic()
     torch.manual_seed(seed)
-    model, tokenizer = load_causal_lm(start, dtype=torch.bfloat16 if config.bf16 and config.lora else torch.float32)
-    chat = ChatTokens(tokenizer)
-    if config.lora is not None:
-        model = _with_lora(model, config)
+    model, tokenizer = load_student(start, config)
     build = _branch_trainer if config.branches else _row_trainer
-    trainer, totals = build(config, model, chat, rows, work=work, seed=seed, steps=steps or config.steps)
-    trainer.remove_callback(PrinterCallback)  # leap shows the progress itself
-    watch = _Watch(on_step)
-    trainer.add_callback(watch)
-    trainer.train(resume_from_checkpoint=_last_state(work))
-    trained: Any = trainer.model
+    with logged(config, work):
+        trainer, totals = build(
+            config, model, ChatTokens(tokenizer), rows, work=work, seed=seed, steps=steps or config.steps
+        )
+    watch = run(trainer, work, on_step)
     if config.branches:
-        trained.set_attn_implementation("sdpa")
-    trained.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+        model.set_attn_implementation("sdpa")
+    save_student(trainer, tokenizer, out)
     return TrainingResult(
         steps=trainer.state.global_step,
         rows=len(rows),
@@ -107,68 +76,17 @@ def train_sft(
     )
 
 
-def _arguments(
-    config: SFTConfig, work: Path, seed: int, steps: int | None, cls: type = TrainingArguments, **extra: Any
-) -> Any:
-    return cls(
-        output_dir=str(work),
-        seed=seed,
-        data_seed=seed,
-        max_steps=steps or -1,
-        num_train_epochs=config.epochs,
-        learning_rate=config.lr,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        bf16=config.bf16,
-        save_strategy="steps" if config.save_steps else "no",
-        save_steps=config.save_steps or 500,
-        save_total_limit=1,
-        logging_steps=1,
-        logging_strategy="steps",
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available(),
-        **({"gradient_checkpointing": True} if config.gradient_checkpointing else {}),
-        **extra,
-    )
+class _RowTrainer(SFTTrainer):
+    """TRL's, without its message to its makers."""
 
-
-def _optimizers(config: SFTConfig, model: torch.nn.Module) -> tuple[torch.optim.Optimizer | None, None]:
-    if config.optimizer == "muon":
-        return muon_with_adamw(model, lr=config.lr, muon_lr=config.muon_lr, weight_decay=config.weight_decay), None
-    return None, None
-
-
-def _with_lora(model: Any, config: SFTConfig) -> Any:
-    from peft import LoraConfig, PeftModel, get_peft_model
-
-    if isinstance(model, PeftModel):  # goes on training the adapter of pi_{i-1}
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad = "lora_" in name
-        return model
-    assert config.lora is not None
-    adapter = LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
-        target_modules=config.lora.targets,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    if config.gradient_checkpointing:
-        model.enable_input_require_grads()
-    return get_peft_model(model, adapter)
+    def _send_telemetry(self) -> None:
+        pass
 
 
 def _row_trainer(
     config: SFTConfig, model: Any, chat: ChatTokens, rows: Sequence[Row], *, work: Path, seed: int, steps: int | None
 ) -> tuple[Trainer, dict[str, int]]:
     from datasets import Dataset
-    from trl import SFTConfig as TRLConfig
-    from trl import SFTTrainer
 
     encoded, too_long = encode_rows(rows, chat, max_tokens=config.max_tokens)
     dataset = Dataset.from_list(
@@ -181,25 +99,23 @@ def _row_trainer(
             for row in encoded
         ]
     )
-    arguments = _arguments(
-        config,
-        work,
-        seed,
-        steps,
-        TRLConfig,
-        per_device_train_batch_size=config.device_rows,
-        gradient_accumulation_steps=max(1, config.batch_rows // config.device_rows),
-        completion_only_loss=True,
-        max_length=None,
-        packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    trainer = SFTTrainer(
+    trainer = _RowTrainer(
         model=model,
-        args=arguments,
+        args=arguments(
+            config,
+            work,
+            seed,
+            steps,
+            TRLConfig,
+            completion_only_loss=True,
+            max_length=None,
+            packing=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            **row_batches(config),
+        ),
         train_dataset=dataset,
-        processing_class=chat.tokenizer,
-        optimizers=_optimizers(config, model),  # type: ignore[arg-type]
+        processing_class=copy.deepcopy(chat.tokenizer),  # it may be given a padding token
+        optimizers=optimizers(config, model),
     )
     epochs = (steps * config.batch_rows / max(1, len(encoded))) if steps else config.epochs
     totals = {
@@ -211,7 +127,8 @@ def _row_trainer(
 
 
 class _Batches(torch.utils.data.Dataset):
-    """The whole training's batches, in order: token budgets filled with episodes, shuffled anew each epoch."""
+    """The whole training's batches, in order: token budgets filled with episodes, shuffled anew each epoch. With several
+    processes, this one's share of each batch."""
 
     def __init__(self, episodes: Sequence[PackedEpisode], config: SFTConfig, seed: int, steps: int | None) -> None:
         order = random.Random(seed)
@@ -229,7 +146,7 @@ class _Batches(torch.utils.data.Dataset):
         return len(self.batches)
 
     def __getitem__(self, index: int) -> list[PackedEpisode]:
-        return self.batches[index]
+        return _share(self.batches[index], rank(), world())
 
 
 def _fill(episodes: Sequence[PackedEpisode], budget: int) -> list[list[PackedEpisode]]:
@@ -244,19 +161,28 @@ def _fill(episodes: Sequence[PackedEpisode], budget: int) -> list[list[PackedEpi
     return batches
 
 
+def _share(batch: list[PackedEpisode], rank: int, world: int) -> list[PackedEpisode]:
+    """One process's part of a batch. Where there are fewer episodes than processes, the rest compute one without loss:
+    sharded weights are gathered by all of them together."""
+    if part := batch[rank::world]:
+        return part
+    return [replace(batch[0], labels=torch.full_like(batch[0].labels, IGNORED))]
+
+
 class BranchTrainer(Trainer):
     """transformers' Trainer on packed episodes: one sequence a step, the loss at answer tokens alone."""
 
     def get_train_dataloader(self) -> DataLoader:
         assert self.train_dataset is not None
         loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=lambda items: collate(items[0]))  # type: ignore[arg-type]
-        return self.accelerator.prepare(loader)
+        return self.accelerator.prepare(loader) if world() == 1 else loader  # the batches are shared out already
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels, layout = inputs["labels"][0], inputs["layout"]
-        layout = layout.placed(labels.device, torch.bfloat16 if self.args.bf16 else model.dtype)
+        dtype = torch.bfloat16 if self.args.bf16 else next(model.parameters()).dtype
+        layout = layout.placed(labels.device, dtype)
         # Logits only where the next token bears loss: the rest of the vocabulary-wide work would be thrown away.
         before = (labels[1:] != IGNORED).nonzero().squeeze(1)
         outputs = model(
@@ -266,7 +192,12 @@ class BranchTrainer(Trainer):
             logits_to_keep=before,
             use_cache=False,
         )
-        loss = torch.nn.functional.cross_entropy(outputs.logits[0].float(), labels[before + 1])
+        total = torch.nn.functional.cross_entropy(outputs.logits[0].float(), labels[before + 1], reduction="sum")
+        count = torch.tensor(float(len(before)), device=labels.device)
+        if world() > 1:  # gradients are averaged over processes, and each process has another number of tokens
+            torch.distributed.all_reduce(count)
+            count = count / world()
+        loss = total / count
         return (loss, outputs) if return_outputs else loss
 
 
@@ -276,12 +207,11 @@ def _branch_trainer(
     episodes, too_long = pack_rows(rows, chat, max_tokens=config.max_tokens)
     model.set_attn_implementation(ATTENTION)
     data = _Batches(episodes, config, seed, steps)
-    arguments = _arguments(config, work, seed, len(data), per_device_train_batch_size=1)
     trainer = BranchTrainer(
         model=model,
-        args=arguments,
+        args=arguments(config, work, seed, len(data), per_device_train_batch_size=1),
         train_dataset=data,
-        optimizers=_optimizers(config, model),  # type: ignore[arg-type]
+        optimizers=optimizers(config, model),
     )
     used = [episode for batch in data.batches for episode in batch]
     totals = {
@@ -290,28 +220,3 @@ def _branch_trainer(
         "answer_tokens": sum(episode.answer_tokens for episode in used),
     }
     return trainer, totals
-
-
-def _last_state(work: Path) -> str | None:
-    """The newest complete state of an interrupted training."""
-    states = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    whole = [path for path in states if (path / "trainer_state.json").exists()]
-    return str(whole[-1]) if whole else None
-
-
-class _Watch(TrainerCallback):
-    """Passes each step's loss on and remembers it."""
-
-    def __init__(self, on_step: Progress) -> None:
-        self._on_step = on_step
-        self._losses: list[float] = []
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self._losses.append(logs["loss"])
-            self._on_step(state.global_step, state.max_steps, logs["loss"])
-
-    def last_loss(self) -> float:
-        """Mean over the last tenth of the steps."""
-        tail = self._losses[-max(1, len(self._losses) // 10) :]
-        return round(sum(tail) / len(tail), 4) if tail else float("nan")
