@@ -1,0 +1,130 @@
+"""Figures of a few episodes, against what one counts by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from line import EAST, STAY, Line, correct, play
+
+from leap.core import Correction, Rejection, StopReason
+from leap.measures.corrected import Corrected, held_out, measure_corrections, privileged_states
+from leap.measures.figures import Figure
+from leap.measures.leaks import quoted_commands
+from leap.measures.records import CorrectionMeasures
+from leap.measures.recoverability import lengths_from_corrections, lengths_from_states
+
+
+def value(figure: Figure | None) -> float:
+    assert figure is not None
+    return figure.value
+
+
+def measured(episodes, corrections=None, environment=None) -> CorrectionMeasures:  # type: ignore[no-untyped-def]
+    corrections = [c for e in episodes for c in correct(e)] if corrections is None else corrections
+    found = measure_corrections(Corrected(episodes, corrections, environment), policy="pi_0")
+    assert found is not None
+    return found
+
+
+def test_agreement_and_distance() -> None:
+    one = measured([play("eee", number=0), play("swweee", number=1)])  # the second falls, then nothing can be corrected
+    assert value(one.agreement) == 3 / 6 and one.agreement is not None and one.agreement.n == 6
+    assert [None if f is None else (f.value, f.n) for f in one.agreement_by_step] == [(0.5, 2), (0.5, 2), (0.5, 2)]
+    assert value(one.distance) == pytest.approx((0 + 2 * 3 / 6) / 2)
+    assert value(one.kept) == 6 / 9 and value(one.rejected["hopeless"]) == 3 / 9
+
+
+def test_a_teacher_that_says_nothing_is_no_agreement() -> None:
+    episode = play("eee")
+    silent = [c.model_copy(update={"action": "", "rejected": Rejection.TEACHER_ERROR}) for c in correct(episode)[:1]]
+    one = measured([episode], [*silent, *correct(episode)[1:]])
+    assert value(one.agreement) == 1.0 and one.agreement is not None and one.agreement.n == 2
+    assert value(one.distance) == pytest.approx(2 / 6)
+
+
+def test_no_distance_of_failures_alone() -> None:
+    """What fails is where student and teacher differ most: its share says nothing of the student's states."""
+    solved, failed = play("eee", number=0), play("ssssss", number=1)
+    assert measured([solved, failed], correct(failed)).distance is None
+    assert measured([failed], correct(failed)[:-1]).distance is None
+    assert value(measured([failed]).distance) == 2.0
+
+
+def test_leaks_are_told_from_inventions() -> None:
+    episode = play("eee")
+    reasons = ["the lamp 7 is there", "a mug 9 is there", f"I will {EAST.upper()} now"]
+    leak = measured([episode], correct(episode, reasons), Line(None)).leakage
+    assert [value(f) for f in (leak.entities, leak.hidden, leak.invented)] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert value(leak.commands) == 0.0, "the student has gone east itself before"
+    leak = measured([episode], correct(episode, reasons[::-1]), Line(None)).leakage
+    assert value(leak.commands) == pytest.approx(1 / 3), "at the first step it could not know"
+    without = measured([episode], correct(episode, reasons)).leakage
+    assert without.commands is None and without.hidden is None and value(without.entities) == pytest.approx(2 / 3)
+
+
+def test_quoted_commands() -> None:
+    history = play("ee").history(0)
+    assert quoted_commands("so go  East, then", [EAST], history) == (EAST,)
+    assert quoted_commands("so go eastwards", [EAST], history) == ()
+    assert quoted_commands("I stay here", [STAY], history) == (), "admissible, hence seen"
+    assert quoted_commands("look", ["look"], history) == (), "a command of one word is also a word"
+    assert quoted_commands("go (east)", ["go (east)"], history) == ("go (east)",)
+
+
+def test_recoverability_by_hand() -> None:
+    # Horizon 6, goal 3 away: two wasted actions are two lost ones, the next one costs the success.
+    one = measured([play("seee", number=0), play("wwssss", number=1), play("ssssee", number=2)]).recoverability
+    assert one is not None and value(one.solvable) == 1.0
+    # Steps told without the state after the last one of a failure: 4; 1 (then dead); 5.
+    assert one.losses == [1 + 2 + 0 + 1, 1 + 4, 1] and one.loss_max == 2
+    assert value(one.loss) == pytest.approx((5 * 1 + 2) / 10) and one.loss is not None and one.loss.n == 10
+    assert value(one.dead_ends) == 1 / 11
+    assert value(one.lost) == 2 / 16, "over the cliff; the fourth wait"
+    assert (value(one.lost_differing), value(one.lost_agreeing)) == (2 / (1 + 2 + 4), 0.0)
+    assert (one.largest, one.negative) == (1.0, 0)
+
+
+def test_what_was_lost_is_what_was_not_solved() -> None:
+    """The losses in units of success add up, over an episode, to what the optimal player has over the student."""
+    for moves in ("eee", "seee", "wwssss", "ssssee", "wsesss", "swseee"):
+        episode = play(moves)
+        one = measured([episode]).recoverability
+        assert one is not None and one.lost is not None
+        assert round(one.lost.value * one.lost.n) == 1 - episode.success
+
+
+def test_replayed_states_tell_the_last_step_too() -> None:
+    episode = play("sssses")
+    states = privileged_states(Line(None), episode)
+    assert lengths_from_states(episode, states) == [3, 3, 3, 3, 3, 2, 2]
+    assert lengths_from_corrections(episode, {c.t: c for c in correct(episode)}) == [3, 3, 3, 3, 3, 2, None]
+    fallen = play("ww" + "s" * 4)
+    assert lengths_from_states(fallen, privileged_states(Line(None), fallen)) == [3, 4] + [math.inf] * 5
+    solved = play("eee")
+    assert lengths_from_states(solved, privileged_states(Line(None), solved)) == [3, 2, 1, 0]
+    both = [measured([episode], environment=world).recoverability for world in (None, Line(None))]
+    assert [one.loss.n for one in both if one and one.loss] == [5, 6]
+
+
+def test_a_model_error_is_no_action_of_the_student() -> None:
+    one = measured([play("e", stop=StopReason.MODEL_ERROR)]).recoverability
+    assert one is not None and one.lost is None, "nobody knows what came of the one step"
+
+
+def test_without_a_planner_there_is_no_recoverability() -> None:
+    episode = play("eee")
+    blind = [Correction.model_validate(c.model_dump() | {"plan_length": None}) for c in correct(episode)]
+    assert measured([episode], blind).recoverability is None
+
+
+def test_episodes_of_two_splits_are_not_mixed() -> None:
+    with pytest.raises(ValueError, match="one split"):
+        measured([play("eee", split="valid"), play("eee", split="train")])
+
+
+def test_the_same_tasks_are_held_out_for_every_student() -> None:
+    students = [[play("eee", number=n, iteration=i) for n in range(20)] for i in (0, 1)]
+    chosen = [[e.task.id for e in held_out(episodes, 7)] for episodes in (students[0], students[1][::-1])]
+    assert chosen[0] == chosen[1] and len(chosen[0]) == 7
+    assert len(held_out(students[0], None)) == 20
