@@ -220,7 +220,13 @@ class HFModel(Model):
             text = self.chat.decode(request.generated)
             if not request.future.done():  # its episode may have been cancelled meanwhile
                 request.future.set_result(
-                    Completion(text, len(request.ids), len(request.generated), cached_tokens=request.kept)
+                    Completion(
+                        text,
+                        len(request.ids),
+                        len(request.generated),
+                        cached_tokens=request.kept,
+                        truncated=not request.done,
+                    )
                 )
 
     def _keep_prefixes(self, requests: list[_Request]) -> None:

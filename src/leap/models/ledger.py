@@ -1,0 +1,364 @@
+"""The ledger: every call to an endpoint, booked as it is answered. It is the run's bill, its budget and its cache.
+
+One SQLite file in the run directory. A call is committed before its answer is used, so a process killed at any moment has
+booked all but the calls under way, and a request that was answered once is never paid again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from leap.core import content_key
+from leap.errors import LeapError, ModelError, RecipeError, RunError
+from leap.models.base import Completion, Conversation, Model, Sampling
+from leap.models.prices import Price, Prices
+from leap.policies.rendering import Message
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,          -- of the request: model, sampling, messages, seed, schema
+    at TEXT NOT NULL,           -- UTC
+    stage TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    tokens_in INTEGER NOT NULL,
+    tokens_cached INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL,
+    cost REAL NOT NULL,         -- USD
+    latency REAL NOT NULL,      -- seconds, retries included
+    text TEXT NOT NULL,
+    truncated INTEGER NOT NULL,
+    error TEXT NOT NULL         -- of a call that failed for good; it cost nothing that is known
+);
+CREATE INDEX IF NOT EXISTS calls_by_key ON calls (key);
+"""
+
+
+class Budget(BaseModel):
+    """The most that a run may spend, all stages and all restarts together. Part of a recipe, under `budget`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    usd: float | None = Field(default=None, gt=0, description="US dollars, by the price table; no cap if null.")
+    tokens: int | None = Field(default=None, gt=0, description="Tokens in and out of endpoints; no cap if null.")
+
+
+class BudgetReached(LeapError):
+    """The run has spent what it may. Everything paid is on file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Calls summed up.
+
+    Attributes:
+        stage: Label of the stage; empty in a total over stages.
+        model: `provider/model`; empty in a total over models.
+        calls: Answered calls.
+        failed: Calls that failed after all retries.
+        tokens_in: Tokens of prompts.
+        tokens_cached: Those of them that the endpoint had in its cache.
+        tokens_out: Tokens generated.
+        cost: USD.
+        latency: Mean seconds per answered call, retries included.
+    """
+
+    stage: str = ""
+    model: str = ""
+    calls: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+    cost: float = 0.0
+    latency: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class Ledger:
+    """A run's calls on file, with its budget. One process at a time; any number of coroutines.
+
+    Args:
+        path: The SQLite file; made if it is not there.
+        prices: A recipe's own prices by `provider/model`, over the shipped ones.
+        budget: The caps.
+
+    Raises:
+        RunError: The file is no ledger or cannot be written.
+    """
+
+    def __init__(self, path: Path, prices: Mapping[str, Price] | None = None, budget: Budget | None = None) -> None:
+        self.path = path
+        self.prices = Prices(prices)
+        self.budget = budget or Budget()
+        self._stage = ""
+        self._under_way = 0
+        self._waiting: dict[str, asyncio.Future[None]] = {}  # requests being answered right now, by key
+        self._settled: set[asyncio.Future[None]] = set()  # whoever waits for all calls under way to end
+        self._lock = threading.Lock()
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # autocommit: a call is on file as soon as its INSERT returns
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+            # A write-ahead log survives kill -9 without a sync per call; only a power cut could take the last few.
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+            total = self.total()
+        self._usd, self._tokens = total.cost, total.tokens_in + total.tokens_out
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    @property
+    def spent(self) -> tuple[float, int]:
+        """USD and tokens so far, earlier starts of the run included."""
+        return self._usd, self._tokens
+
+    @contextmanager
+    def stage(self, label: str) -> Iterator[None]:
+        """Books the calls made within under a stage's name."""
+        before, self._stage = self._stage, label
+        try:
+            yield
+        finally:
+            self._stage = before
+
+    # ---- budget --------------------------------------------------------------------------------------------------
+
+    def check_price(self, name: str) -> None:
+        """Refuses a model whose price is unknown where a cap in USD is set. Called before anything is spent.
+
+        Raises:
+            RecipeError: The cap could not be kept.
+        """
+        if self.budget.usd is not None and self.prices.get(name) is None:
+            raise RecipeError(
+                f"budget.usd is set, but the price of {name} is not known, so the cap could not be kept. Add it to the "
+                f"recipe, in USD per million tokens (`prices: {{{name}: {{input: 1.0, output: 2.0}}}}`; 0 for a server of "
+                "your own), or cap tokens instead."
+            )
+
+    async def reserve(self) -> None:
+        """Announces a call. Calls under way are let to end before a reached cap is reported, so their answers are booked.
+
+        Raises:
+            BudgetReached: A cap is reached; no call may start any more.
+        """
+        reached = self._reached()
+        if reached:
+            while self._under_way:
+                ended = asyncio.get_running_loop().create_future()
+                self._settled.add(ended)
+                await ended
+            raise BudgetReached(self._reached() or reached)
+        self._under_way += 1
+
+    def settle(self) -> None:
+        """Ends what `reserve` announced, booked or failed."""
+        self._under_way -= 1
+        if not self._under_way:
+            waiting, self._settled = self._settled, set()
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    def _reached(self) -> str:
+        """What to say where a cap is reached; empty below it."""
+        budget = self.budget
+        if budget.usd is not None and self._usd >= budget.usd:
+            what = f"${self._usd:.2f} of budget.usd {budget.usd:g}"
+        elif budget.tokens is not None and self._tokens >= budget.tokens:
+            what = f"{self._tokens:,} tokens of budget.tokens {budget.tokens:,}"
+        else:
+            return ""
+        return (
+            f"the budget is used up: {what} are spent. Everything paid is on file; raise the cap (in the recipe, or with "
+            "--set) and give the same command again to go on."
+        )
+
+    # ---- calls ---------------------------------------------------------------------------------------------------
+
+    def get(self, key: str) -> Completion | None:
+        """The answer to a request that was paid before. An empty answer is not given twice: asking again may mend it."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT text, tokens_in, tokens_out, tokens_cached, truncated FROM calls "
+                "WHERE key = ? AND error = '' AND text != '' ORDER BY id DESC LIMIT 1",
+                (key,),
+            ).fetchone()
+        return Completion(*row[:4], from_cache=True, truncated=bool(row[4])) if row else None
+
+    def book(self, key: str, name: str, completion: Completion, latency: float) -> Completion:
+        """Writes down an answered call.
+
+        Returns:
+            The completion with its cost.
+
+        Raises:
+            RunError: The disk is full. The answer is lost; everything before it is safe.
+        """
+        price = self.prices.get(name)
+        completion = replace(completion, cost=price.of(completion) if price else 0.0)
+        self._insert(key, name, completion, latency, "")
+        self._usd += completion.cost
+        self._tokens += completion.prompt_tokens + completion.completion_tokens
+        return completion
+
+    def book_failure(self, key: str, name: str, error: str, latency: float) -> None:
+        """Writes down a call that failed after all retries."""
+        self._insert(key, name, Completion("", 0, 0), latency, error)
+
+    def _insert(self, key: str, name: str, completion: Completion, latency: float, error: str) -> None:
+        provider, _, model = name.partition("/")
+        values = (
+            key,
+            time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            self._stage,
+            provider,
+            model,
+            completion.prompt_tokens,
+            completion.cached_tokens,
+            completion.completion_tokens,
+            completion.cost,
+            round(latency, 3),
+            completion.text.encode("utf-8", "replace").decode(),  # a lone surrogate would not go into the file
+            completion.truncated,
+            error,
+        )
+        with self._lock, _explained(self.path):
+            self._db.execute(f"INSERT INTO calls VALUES (NULL{', ?' * len(values)})", values)
+
+    @asynccontextmanager
+    async def alone(self, key: str) -> AsyncIterator[None]:
+        """Lets the same request be under way only once: a second asker waits and then finds the answer on file."""
+        while key in self._waiting:
+            await asyncio.wait([self._waiting[key]])
+        self._waiting[key] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            self._waiting.pop(key).set_result(None)
+
+    # ---- sums ----------------------------------------------------------------------------------------------------
+
+    def totals(self) -> list[Totals]:
+        """Sums by stage and model, in the order of their first calls."""
+        return self._sums("stage, provider || '/' || model", "GROUP BY stage, provider, model ORDER BY MIN(id)")
+
+    def total(self) -> Totals:
+        """The sum of everything."""
+        return self._sums("'', ''", "")[0]
+
+    def _sums(self, labels: str, grouping: str) -> list[Totals]:
+        with self._lock, _explained(self.path):
+            rows = self._db.execute(
+                f"SELECT {labels}, COALESCE(SUM(error = ''), 0), COALESCE(SUM(error != ''), 0), "
+                "COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_cached), 0), COALESCE(SUM(tokens_out), 0), "
+                "COALESCE(SUM(cost), 0.0), COALESCE(AVG(CASE WHEN error = '' THEN latency END), 0.0) "
+                f"FROM calls {grouping}"
+            ).fetchall()
+        return [Totals(*row) for row in rows]
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+            raise RunError(
+                f"the disk is full: cannot write {path}. Everything booked is safe; free some space and give the same "
+                "command again to go on."
+            ) from error
+        raise RunError(f"{path} cannot be used as the ledger of calls: {error}.") from error
+
+
+class MeteredModel(Model):
+    """A model whose every call goes through a ledger: answered from it, or paid, booked and counted against the budget.
+
+    Args:
+        model: Who answers.
+        sampling: How it draws its answers; part of what makes two requests the same.
+        ledger: Where calls are booked.
+
+    Raises:
+        RecipeError: A cap in USD is set and the model's price is not known.
+    """
+
+    def __init__(self, model: Model, sampling: Sampling, ledger: Ledger) -> None:
+        ledger.check_price(model.name)
+        self.name = model.name
+        self.concurrency = model.concurrency
+        self.constrains = model.constrains
+        self.model = model
+        self.ledger = ledger
+        self._sampling = sampling.model_dump(mode="json")
+
+    @property
+    def identity(self) -> str:
+        return self.model.identity
+
+    def request_key(
+        self,
+        messages: Sequence[Message],
+        seed: int,
+        choices: Sequence[str] | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> str:
+        """Names a request by its content."""
+        listed = None if choices is None or not self.constrains else list(choices)
+        return content_key("call", self.identity, self._sampling, list(messages), seed, listed, schema)
+
+    @asynccontextmanager
+    async def conversation(self) -> AsyncIterator[Conversation]:
+        async with self.model.conversation() as conversation:
+            yield _MeteredConversation(self, conversation)
+
+    def close(self) -> None:
+        self.model.close()
+
+
+class _MeteredConversation:
+    def __init__(self, model: MeteredModel, conversation: Conversation) -> None:
+        self._model, self._conversation = model, conversation
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        seed: int,
+        choices: Sequence[str] | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> Completion:
+        ledger, name = self._model.ledger, self._model.name
+        key = self._model.request_key(messages, seed, choices, schema)
+        async with ledger.alone(key):
+            on_file = ledger.get(key)
+            if on_file is not None:
+                return on_file
+            await ledger.reserve()
+            began = time.monotonic()
+            try:
+                completion = await self._conversation.complete(messages, seed=seed, choices=choices, schema=schema)
+                return ledger.book(key, name, completion, time.monotonic() - began)
+            except ModelError as error:
+                ledger.book_failure(key, name, str(error), time.monotonic() - began)
+                raise
+            finally:
+                ledger.settle()

@@ -1,0 +1,230 @@
+"""`mock/NAME`: scripted answers, with faults on demand, for trying things out with no key, no network and no GPU.
+
+Names that a recipe can use: `mock/first` (takes the first action on offer), `mock/json` (the least that meets the schema),
+`mock/prose` (words without any answer), and any of them with faults, `mock/json?broken=0.2&server_error=0.1`. In Python a
+script is any function from a `Request` to a text. `leap.models.mock_server` serves the same over HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from leap.core import content_key
+from leap.errors import ModelError, RecipeError
+from leap.models.base import Completion, Conversation, Model, Sampling
+from leap.policies.answer import ACTION_MARKER
+from leap.policies.rendering import Message
+
+FAULTS = ("broken", "empty", "truncated", "rate_limit", "server_error", "timeout")
+"""Faults on demand. The first three spoil an answer that is paid all the same; the others give none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a script sees of a call."""
+
+    messages: Sequence[Message]
+    seed: int = 0
+    choices: Sequence[str] | None = None
+    schema: dict[str, Any] | None = None
+    number: int = 0
+
+
+Script = Callable[[Request], str]
+
+
+@dataclass(slots=True)
+class Faults:
+    """Which calls go wrong, and how.
+
+    Attributes:
+        rates: Share of the calls, by kind of fault; all kinds together at most 1.
+        seed: Seeds the choice.
+        counts: How many calls went wrong so far, by kind.
+    """
+
+    rates: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.rates) - set(FAULTS)
+        if unknown or sum(self.rates.values()) > 1 + 1e-9 or min(self.rates.values(), default=0) < 0:
+            raise RecipeError(f"faults of a mock are shares of at most 1 in all, of {', '.join(FAULTS)}; given: {self.rates}")
+
+    def draw(self, number: int) -> str | None:
+        """The fault of the call of that number; None for a good one."""
+        draw = random.Random(f"{self.seed} {number}").random()
+        for kind, rate in self.rates.items():
+            draw -= rate
+            if draw < 0:
+                self.counts[kind] += 1
+                return kind
+        return None
+
+
+def spoiled(kind: str | None, text: str) -> tuple[str, bool]:
+    """An answer with a fault in its text, and whether it counts as cut off.
+
+    Args:
+        kind: "broken" damages JSON or any text in the middle, "truncated" ends it early, "empty" leaves nothing.
+        text: The good answer.
+    """
+    match kind:
+        case "empty":
+            return "", False
+        case "truncated":
+            return text[: len(text) // 2], True
+        case "broken":
+            half = len(text) // 2
+            return text[:half] + '"}, oops [' + text[half:], False
+        case _:
+            return text, False
+
+
+class MockModel(Model):
+    """A scripted model in this process.
+
+    Args:
+        script: Makes the answers.
+        name: Its name after `mock/`.
+        sampling: Answers are cut off after `max_tokens`, at four characters a token.
+        faults: What goes wrong.
+        delay: Seconds per call.
+        concurrency: Conversations held at once.
+    """
+
+    constrains = True
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        name: str = "script",
+        sampling: Sampling | None = None,
+        faults: Faults | None = None,
+        delay: float = 0.0,
+        concurrency: int = 16,
+    ) -> None:
+        self.name = f"mock/{name}"
+        self.concurrency = concurrency
+        self.calls = 0
+        self.faults = faults or Faults()
+        self._script, self._delay = script, delay
+        self._max_tokens = sampling.max_tokens if sampling else 1 << 30
+
+    @asynccontextmanager
+    async def conversation(self) -> AsyncIterator[Conversation]:
+        yield _MockConversation(self)
+
+    async def answer(self, request: Request) -> Completion:
+        """Answers a call by the script, unless a fault is due."""
+        self.calls += 1
+        fault = self.faults.draw(self.calls)
+        await asyncio.sleep(self._delay)
+        if fault in ("rate_limit", "server_error", "timeout"):
+            raise ModelError(f"{self.name}: {fault} on demand")
+        text, truncated = spoiled(fault, self._script(request))
+        return clipped(text, truncated, request.messages, self._max_tokens)
+
+
+class _MockConversation:
+    def __init__(self, model: MockModel) -> None:
+        self._model = model
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        seed: int,
+        choices: Sequence[str] | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> Completion:
+        return await self._model.answer(Request(messages, seed, choices, schema, self._model.calls + 1))
+
+
+def clipped(text: str, truncated: bool, messages: Sequence[Message], max_tokens: int) -> Completion:
+    """A scripted text as a completion, at four characters a token."""
+    if len(text) > 4 * max_tokens:
+        text, truncated = text[: 4 * max_tokens], True
+    prompt = sum(len(message["content"]) for message in messages)
+    return Completion(text, -(-prompt // 4), -(-len(text) // 4), truncated=truncated)
+
+
+# ---- scripts ---------------------------------------------------------------------------------------------------------
+
+
+def first_choice(request: Request) -> str:
+    """Takes the first action on offer: of the constraint, else of the list in the prompt, else looks around."""
+    choices = request.choices or re.findall(r"^\s*[-*]\s+(.+)$", request.messages[-1]["content"], re.MULTILINE)
+    return f"REASON: It is the first.\n{ACTION_MARKER} {choices[0] if choices else 'look'}"
+
+
+def least_json(request: Request) -> str:
+    """The smallest value that meets the schema; an empty object without one."""
+    schema = request.schema or {"type": "object"}
+    return json.dumps(_least(schema, schema))
+
+
+def prose(request: Request) -> str:
+    """Words that answer nothing."""
+    return "I am sorry, but I would rather talk about the weather, which is fine today."
+
+
+SCRIPTS: dict[str, Script] = {"first": first_choice, "json": least_json, "prose": prose}
+"""Scripts by the name a recipe gives them."""
+
+
+def mock_model(name: str, sampling: Sampling, *, concurrency: int = 16) -> MockModel:
+    """Makes the model that `mock/NAME` names.
+
+    Raises:
+        RecipeError: There is no such script or fault.
+    """
+    script, _, query = name.partition("?")
+    if script not in SCRIPTS:
+        raise RecipeError(f"there is no mock/{script}; there are: {', '.join(f'mock/{known}' for known in SCRIPTS)}.")
+    try:
+        rates = {kind: float(share) for kind, share in parse_qsl(query, strict_parsing=True)} if query else {}
+    except ValueError as error:
+        raise RecipeError(f"mock/{name}: faults look like ?broken=0.1&timeout=0.05") from error
+    faults = Faults(rates, seed=int(content_key("mock", name), 16))
+    return MockModel(SCRIPTS[script], name=name, sampling=sampling, faults=faults, concurrency=concurrency)
+
+
+def _least(schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    if "$ref" in schema:
+        found: Any = root
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            found = found[part]
+        return _least(found, root)
+    for key in ("const", "default"):
+        if key in schema:
+            return schema[key]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    for key in ("anyOf", "oneOf", "allOf"):
+        if schema.get(key):
+            return _least(schema[key][0], root)
+    kind = schema.get("type", "object")
+    match kind[0] if isinstance(kind, list) else kind:
+        case "object":
+            return {name: _least(schema["properties"][name], root) for name in schema.get("required", [])}
+        case "array":
+            return [_least(schema.get("items", {}), root)] * schema.get("minItems", 0)
+        case "string":
+            return "mock"
+        case "integer" | "number":
+            return schema.get("minimum", 0)
+        case "boolean":
+            return False
+    return None

@@ -1,0 +1,218 @@
+"""A real HTTP server that speaks the OpenAI protocol, with faults on demand; it counts what it answered.
+
+    with MockServer(least_json, faults=Faults({"rate_limit": 0.1, "broken": 0.1})) as server:
+        model = open_model("openai/mock", sampling, endpoint=EndpointConfig(base_url=server.base_url))
+
+For tests and benchmarks: everything that goes over the wire is real, only the model is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from leap.models.mock import Faults, Request, Script, clipped, least_json, spoiled
+
+_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a server did.
+
+    Attributes:
+        requests: Calls that arrived.
+        answered: Calls answered with 200, spoiled answers included: what an endpoint would bill.
+        prompt_tokens: Tokens of the answered calls' prompts.
+        completion_tokens: Tokens of the answers.
+        statuses: Answers by HTTP status; 0 for those never given.
+        most_at_once: Most calls under way at once.
+        by_prompt: Answered calls by the last message of the prompt.
+    """
+
+    requests: int = 0
+    answered: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    most_at_once: int = 0
+    by_prompt: Counter[str] = field(default_factory=Counter)
+
+
+class MockServer:
+    """Serves a script in a thread of its own, from entering its `with` block to leaving it.
+
+    Args:
+        script: Makes the answers.
+        faults: What goes wrong.
+        delay: Seconds per answer.
+        hang: Seconds that a call with the fault "timeout" is held before its connection is cut.
+        retry_after: Seconds that a 429 asks to wait.
+        key: The key that calls must carry; any if None.
+        models: Names it serves.
+        context: Most tokens of prompt and answer, at four characters each; endless if None.
+        refuses: Parameters of a request that are refused, as some endpoints do: "response_format", "json_schema",
+            "temperature", "seed", "max_tokens".
+        port: 0 for any free one.
+    """
+
+    def __init__(
+        self,
+        script: Script = least_json,
+        *,
+        faults: Faults | None = None,
+        delay: float = 0.0,
+        hang: float = 60.0,
+        retry_after: float = 0.05,
+        key: str | None = None,
+        models: Sequence[str] = ("mock",),
+        context: int | None = None,
+        refuses: Sequence[str] = (),
+        port: int = 0,
+    ) -> None:
+        self.script, self.faults, self.delay, self.hang = script, faults or Faults(), delay, hang
+        self.retry_after, self.key, self.models = retry_after, key, list(models)
+        self.context, self.refuses, self.port = context, set(refuses), port
+        self.counts = Counts()
+        self.last: dict[str, Any] = {}
+        self._at_once = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    @property
+    def base_url(self) -> str:
+        """Its address, with /v1."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self) -> MockServer:
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _start(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 24, backlog=1024)
+
+    async def _stop(self) -> None:
+        self._server.close()
+        serving = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                start, *lines = head.split("\r\n")
+                headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                method, path, *_ = start.split(" ")
+                status, answer, extra = await self._route(method, path, headers, body)
+                if status == 0:
+                    break
+                payload = json.dumps(answer).encode()
+                fields = {"Content-Type": "application/json", "Content-Length": len(payload), **extra}
+                text = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+                writer.write(f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n{text}\r\n".encode() + payload)
+                await writer.drain()
+        writer.close()
+
+    async def _route(
+        self, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        if path == "/health":
+            return 200, {}, {}
+        if not path.startswith("/v1/"):
+            return 404, {"detail": "Not Found"}, {}
+        if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
+            shown = headers.get("authorization", "").removeprefix("Bearer ")
+            return 401, _error(f"Incorrect API key provided: {shown}.", "invalid_api_key"), {}
+        if path == "/v1/models":
+            return 200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]}, {}
+        if (method, path) != ("POST", "/v1/chat/completions"):
+            return 404, {"detail": "Not Found"}, {}
+        self._at_once += 1
+        self.counts.requests += 1
+        self.counts.most_at_once = max(self.counts.most_at_once, self._at_once)
+        try:
+            status, answer, extra = await self._complete(json.loads(body))
+        finally:
+            self._at_once -= 1
+        self.counts.statuses[status] += 1
+        return status, answer, extra
+
+    async def _complete(self, request: dict[str, Any]) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        self.last = request
+        if request.get("model") not in self.models:
+            return 404, _error(f"The model `{request.get('model')}` does not exist.", "model_not_found"), {}
+        refused = self._refused(request)
+        if refused:
+            return 400, _error(f"Unsupported parameter: {refused}", "unsupported_parameter"), {}
+        messages = request["messages"]
+        limit = request.get("max_tokens") or request.get("max_completion_tokens") or 1 << 30
+        needed = sum(len(message["content"]) for message in messages) // 4
+        if self.context is not None and needed > self.context:
+            text = f"This model's maximum context length is {self.context} tokens. However, you requested {needed} tokens."
+            return 400, _error(text, "context_length_exceeded"), {}
+        fault = self.faults.draw(self.counts.requests)
+        if fault == "timeout":
+            await asyncio.sleep(self.hang)
+            return 0, {}, {}
+        if fault == "rate_limit":
+            return 429, _error("Rate limit reached.", "rate_limit_exceeded"), {"Retry-After": f"{self.retry_after:g}"}
+        if fault == "server_error":
+            return 500, _error("The server had an error.", None), {}
+        await asyncio.sleep(self.delay)
+        shape = request.get("response_format", {}).get("json_schema", {}).get("schema")
+        asked = Request(messages, request.get("seed", 0), None, shape, self.counts.requests)
+        done = clipped(*spoiled(fault, self.script(asked)), messages, limit)
+        self.counts.answered += 1
+        self.counts.prompt_tokens += done.prompt_tokens
+        self.counts.completion_tokens += done.completion_tokens
+        self.counts.by_prompt[messages[-1]["content"][:200]] += 1
+        return 200, _chat_completion(request["model"], done.text, done.truncated, done.prompt_tokens, done.completion_tokens), {}
+
+    def _refused(self, request: dict[str, Any]) -> str:
+        for name in self.refuses & request.keys():
+            other = "; use 'max_completion_tokens' instead." if name == "max_tokens" else " is not supported with this model."
+            return f"'{name}'{other}"
+        kind = request.get("response_format", {}).get("type", "")
+        return f"this response_format type is unavailable: {kind}" if kind in self.refuses else ""
+
+
+def _error(message: str, code: str | None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+
+
+def _chat_completion(model: str, text: str, truncated: bool, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-mock",
+        "object": "chat.completion",
+        "created": 0,
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": "length" if truncated else "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
+    }

@@ -1,0 +1,332 @@
+"""`openai/NAME`: a model behind any OpenAI-compatible endpoint: OpenAI, vLLM, SGLang, llama.cpp, Ollama, gateways.
+
+Calls go through the official client, whose own retries (429, 5xx, time-outs, lost connections; exponential back-off with
+jitter, Retry-After kept to) are the only ones. What an endpoint does not know (a JSON schema, a seed, a temperature) it
+refuses once; it is then left out for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+from openai.types.chat import ChatCompletion
+
+from leap.errors import LeapError, ModelError, PrerequisiteError
+from leap.models.base import Completion, ContextTooLong, Conversation, Model, Sampling
+from leap.models.endpoint_config import EndpointConfig
+from leap.models.estimate import rough_tokens
+from leap.policies.rendering import Message
+
+log = logging.getLogger(__name__)
+
+# What endpoints of all makers say when a prompt does not fit: OpenAI, vLLM, SGLang, llama.cpp, Ollama, gateways.
+_TOO_LONG = re.compile(
+    r"context[_ ](length|window|size)|maximum (input|model|prompt) length|(prompt|input) is too long|"
+    r"reduce the length of the|exceed_context_size|longer than the model's|max_model_len|must be at least 1, got -",
+    re.IGNORECASE,
+)
+# Words by which a refusal names a structured-answer mode.
+_STRUCTURED = re.compile(r"response_format|json_schema|json_object|schema|grammar|guided|structured|xgrammar", re.IGNORECASE)
+_FILTERED = re.compile(r"content[_ ](policy|filter|management)|safety|moderation|invalid_prompt", re.IGNORECASE)
+_OPENAI = "https://api.openai.com/v1/"
+
+
+@dataclass(slots=True)
+class _Wire:
+    """A client and its limit on concurrency. Both belong to one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    client: openai.AsyncOpenAI
+    gate: asyncio.Semaphore
+    closer: AsyncGenerator[None, None]
+
+
+class OpenAIModel(Model):
+    """A model behind an OpenAI-compatible endpoint.
+
+    Args:
+        model: Its name there.
+        sampling: How answers are drawn.
+        endpoint: Where it is and how calls are made.
+        name: `provider/model` for the record; `openai/MODEL` by default.
+        api_key: The key, for a server of our own; read from the environment by default.
+
+    Raises:
+        PrerequisiteError: There is no key for an endpoint that needs one, or the address is none.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        sampling: Sampling,
+        endpoint: EndpointConfig | None = None,
+        *,
+        name: str | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        endpoint = endpoint or EndpointConfig()
+        self.model = model
+        self.name = name or f"openai/{model}"
+        self.sampling = sampling
+        self.endpoint = endpoint
+        self.concurrency = endpoint.concurrency
+        self.base_url = (endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).rstrip("/")
+        self._host = _host(self.base_url)
+        self._key = api_key or os.environ.get(endpoint.api_key_env, "").strip()
+        if not self._key and self._host == "api.openai.com":
+            raise PrerequisiteError(f"{self.name} needs a key: set the environment variable {endpoint.api_key_env}.")
+        # OpenAI's reasoning models know only the new name of the limit, many other servers only the old one.
+        self._limit = "max_completion_tokens" if self._host == "api.openai.com" else "max_tokens"
+        self._formats = ["json_schema", "json_object"]  # those not yet refused
+        self._dropped: set[str] = set()  # parameters refused
+        self._answered = 0
+        self._wire: _Wire | None = None
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name}@{self.base_url}"
+
+    @asynccontextmanager
+    async def conversation(self) -> AsyncIterator[Conversation]:
+        yield _Stateless(self)
+
+    def close(self) -> None:
+        # The client is closed with its event loop; one without tasks any more is simply let go.
+        self._wire = None
+
+    # ---- a call --------------------------------------------------------------------------------------------------
+
+    async def complete(self, messages: Sequence[Message], *, seed: int, schema: dict[str, Any] | None = None) -> Completion:
+        """Answers a prompt; `Conversation.complete` says how."""
+        wire = await self._connected()
+        async with wire.gate:
+            answered = self._answered
+            while True:
+                request = self._request(messages, seed, schema)
+                try:
+                    answer = await wire.client.chat.completions.create(**request)
+                except openai.BadRequestError as error:
+                    if not self._can_do_without(error, request):
+                        raise await self._explain(error, wire.client, answered) from error
+                except openai.UnprocessableEntityError as error:
+                    if not self._can_do_without(error, request):
+                        raise await self._explain(error, wire.client, answered) from error
+                except (openai.OpenAIError, json.JSONDecodeError) as error:
+                    raise await self._explain(error, wire.client, answered) from error
+                else:
+                    completion = self._read(answer, messages)
+                    self._answered += 1
+                    return completion
+
+    async def _connected(self) -> _Wire:
+        """The client of the running event loop; each loop has its own, closed as the loop ends."""
+        loop = asyncio.get_running_loop()
+        if self._wire is None or self._wire.loop is not loop:
+            local = self._host in ("localhost", "127.0.0.1", "::1")
+            client = openai.AsyncOpenAI(
+                api_key=self._key or "none",  # a server of one's own asks for none
+                base_url=self.base_url,
+                timeout=httpx2.Timeout(self.endpoint.timeout, connect=min(10.0, self.endpoint.timeout)),
+                max_retries=self.endpoint.retries,
+                # A proxy for the outside world is none for this machine.
+                http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if local else None,
+            )
+
+            async def closed_with_loop() -> AsyncGenerator[None, None]:
+                try:
+                    yield
+                finally:  # asyncio.run ends the generators that are still open
+                    await client.close()
+
+            self._wire = _Wire(loop, client, asyncio.Semaphore(self.concurrency), closed_with_loop())
+            await anext(self._wire.closer)
+        return self._wire
+
+    def _request(self, messages: Sequence[Message], seed: int, schema: dict[str, Any] | None) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": list(messages),
+            "temperature": self.sampling.temperature,
+            "seed": seed % 2**31,
+            self._limit: self.sampling.max_tokens,
+        }
+        if schema is not None and self._formats:
+            if self._formats[0] == "json_schema":
+                title = re.sub(r"[^A-Za-z0-9_-]", "_", str(schema.get("title", "answer")))[:64]
+                described = {"name": title, "schema": schema, "strict": True}
+                request["response_format"] = {"type": "json_schema", "json_schema": described}
+            else:
+                request["response_format"] = {"type": "json_object"}
+        return {key: value for key, value in request.items() if key not in self._dropped}
+
+    def _can_do_without(self, error: openai.APIStatusError, request: dict[str, Any]) -> bool:
+        """Whether the endpoint refused something that a call can do without; it is left out from now on."""
+        said = f"{getattr(error, 'param', None) or ''} {_said(error)}"
+        if _TOO_LONG.search(said):
+            return False
+        if "max_completion_tokens" in said and "max_tokens" in request:
+            self._limit = "max_completion_tokens"
+            return True
+        format_sent = request.get("response_format", {}).get("type")
+        if format_sent and _STRUCTURED.search(said):
+            if self._formats[:1] == [format_sent]:  # else another call has noticed already
+                self._formats.pop(0)
+                log.warning("%s knows no %s answers: %s", self.name, format_sent, _said(error))
+            return True
+        for parameter in ("temperature", "seed"):
+            if parameter in request and re.search(rf"\b{parameter}\b", said):
+                if parameter not in self._dropped:
+                    log.warning("%s takes no %s, so its own applies: %s", self.name, parameter, _said(error))
+                self._dropped.add(parameter)
+                return True
+        return False
+
+    def _read(self, answer: Any, messages: Sequence[Message]) -> Completion:
+        if not isinstance(answer, ChatCompletion) or not isinstance(answer.choices, list):
+            if self._answered:
+                raise ModelError(f"{self.name}: the endpoint's answer is damaged")
+            raise PrerequisiteError(
+                f"{self.base_url} answers, but not as an OpenAI-compatible endpoint; is base_url right? It mostly ends in /v1."
+            )
+        if not answer.choices:
+            raise ModelError(f"{self.name}: the endpoint sent an answer without choices")
+        choice = answer.choices[0]
+        content = getattr(choice.message, "content", None)
+        text = content if isinstance(content, str) else ""  # none where all tokens went into hidden reasoning
+        usage = answer.usage
+        if usage is None:  # rare; a guess keeps the budget honest where nothing would not
+            return Completion(
+                text,
+                rough_tokens(messages),
+                rough_tokens(text),
+                truncated=choice.finish_reason == "length",
+            )
+        details = usage.prompt_tokens_details
+        return Completion(
+            text,
+            _count(usage.prompt_tokens),
+            _count(usage.completion_tokens),
+            cached_tokens=_count(details and details.cached_tokens),
+            cache_write_tokens=_count(details and details.cache_write_tokens),
+            truncated=choice.finish_reason == "length",
+        )
+
+    # ---- errors --------------------------------------------------------------------------------------------------
+
+    async def _explain(self, error: Exception, client: openai.AsyncOpenAI, answered: int) -> LeapError:
+        """The error for people: one line; of the kind that ends the run where no call can work."""
+        never_worked = self._answered == 0
+        cut_off = self._answered == answered  # nobody else has got through meanwhile either
+        said = self._redacted(_said(error))
+        key = self.endpoint.api_key_env
+        match error:
+            case openai.APITimeoutError() if not isinstance(error.__cause__, httpx2.ConnectTimeout):
+                return ModelError(
+                    f"{self.name}: no answer within {self.endpoint.timeout:g} s, {self.endpoint.retries + 1} times in a row"
+                )
+            case openai.APIConnectionError():
+                cause = self._redacted(str(error.__cause__ or error))
+                text = f"nothing can be reached at {self.base_url} ({cause})"
+                if cut_off:
+                    return PrerequisiteError(f"{text}; is the server running, and is base_url right?")
+                return ModelError(f"{self.name}: {text}")
+            case openai.AuthenticationError() if self._key:
+                return PrerequisiteError(f"{self.base_url} refuses the key in the environment variable {key}.")
+            case openai.AuthenticationError():
+                return PrerequisiteError(f"{self.base_url} needs a key: set the environment variable {key}.")
+            case openai.PermissionDeniedError() if cut_off:
+                return PrerequisiteError(f"the key in {key} may not use {self.model!r} at {self.base_url}: {said}")
+            case openai.NotFoundError():
+                return await self._not_found(error, client)
+            case openai.RateLimitError() if error.code == "insufficient_quota" or "insufficient_quota" in said:
+                return PrerequisiteError(f"the account of the key in {key} has no credit left at {self.base_url}: {said}")
+            case openai.APIStatusError() if error.status_code == 402:
+                return PrerequisiteError(f"the account of the key in {key} has no credit left at {self.base_url}: {said}")
+            case openai.APIStatusError() if _TOO_LONG.search(f"{error.code} {error.type} {said}"):
+                return ContextTooLong(f"{self.name}: the prompt does not fit into the model's context: {said}")
+            case openai.BadRequestError() if re.search(rf"model.*{re.escape(self.model)}|pinned", said) and never_worked:
+                return await self._not_found(error, client)
+            case openai.BadRequestError() | openai.UnprocessableEntityError() if never_worked and not _FILTERED.search(
+                f"{error.code} {said}"
+            ):
+                return PrerequisiteError(f"{self.base_url} refuses the very first request for {self.model!r}: {said}")
+            case openai.APIStatusError():
+                return ModelError(f"{self.name}: the endpoint answered {error.status_code}: {said}")
+            case json.JSONDecodeError() | openai.APIResponseValidationError():
+                return ModelError(f"{self.name}: the endpoint's answer is damaged: {said}")
+            case _:
+                return ModelError(f"{self.name}: {said}")
+
+    async def _not_found(self, error: openai.APIStatusError, client: openai.AsyncOpenAI) -> LeapError:
+        """No such model, or no such address: the endpoint's own list of models tells which."""
+        try:
+            listed = await client.with_options(max_retries=0, timeout=10).models.list()
+            names = [str(model.id) for model in listed.data]
+        except Exception:  # whatever goes wrong here, the first error is the one to tell
+            names = None
+        if names is None or self.model in names:
+            hint = "is base_url right? It mostly ends in /v1"
+            return PrerequisiteError(f"{self.base_url} has no {self.model!r} ({self._redacted(_said(error))}); {hint}.")
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        return PrerequisiteError(f"{self.base_url} has no model {self.model!r}; it has: {self._redacted(shown) or 'none'}.")
+
+    def _redacted(self, text: str) -> str:
+        return text.replace(self._key, "(the key)") if len(self._key) > 6 else text
+
+
+class _Stateless:
+    """A conversation with an endpoint, which is told everything each time."""
+
+    def __init__(self, model: OpenAIModel) -> None:
+        self._model = model
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        seed: int,
+        choices: Sequence[str] | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> Completion:
+        return await self._model.complete(messages, seed=seed, schema=schema)
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0):
+            return parts.hostname
+    except ValueError:  # a port that is no number
+        pass
+    raise PrerequisiteError(f"{url!r} is no address of an endpoint; it looks like https://host/v1.")
+
+
+def _count(number: Any) -> int:
+    """A number of tokens as an endpoint tells it, which may be missing or nonsense."""
+    return number if isinstance(number, int) and number > 0 else 0
+
+
+def _said(error: Exception) -> str:
+    """What the endpoint itself said, in one line of bearable length."""
+    body = getattr(error, "body", None)
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        found = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
+        text = str(found or body.get("detail") or body)
+    elif isinstance(body, str) and body.strip():
+        text = re.sub(r"<[^>]*>", " ", body)  # an error page of some proxy
+    else:
+        text = str(error) or type(error).__name__
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= 300 else text[:297] + "..."

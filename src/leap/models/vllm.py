@@ -1,0 +1,307 @@
+"""`vllm/NAME`: a local vLLM server, started, waited for and stopped by leap; LoRA adapters come and go at run time.
+
+vLLM is not a dependency of leap: install it beside it (or in an environment of its own) so that `vllm` is on the PATH. A
+server that runs elsewhere is reached as `openai/NAME` with its base_url.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from leap.errors import PrerequisiteError
+from leap.models.base import Sampling
+from leap.models.endpoint_config import EndpointConfig
+from leap.models.openai import OpenAIModel
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT = 1800.0
+"""Seconds until a server must be up; the first start of a large model downloads and compiles."""
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that vLLM's --max-lora-rank takes
+
+
+class VLLMServer:
+    """A `vllm serve` process.
+
+    Args:
+        model: Checkpoint directory or hub name of full weights.
+        dtype: Weights' type.
+        lora_rank: Largest rank of an adapter that will be loaded; None for a server without adapters.
+        options: Further options of `vllm serve`.
+        executable: The program; found on the PATH by default.
+        log_file: Where its output goes; a temporary file by default.
+        timeout: Seconds to wait for it.
+
+    Raises:
+        PrerequisiteError: vLLM is not installed, or the server did not come up.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str = "auto",
+        lora_rank: int | None = None,
+        options: Sequence[str] = (),
+        executable: str | None = None,
+        log_file: Path | None = None,
+        timeout: float = START_TIMEOUT,
+    ) -> None:
+        self.model = model
+        self.lora = lora_rank is not None
+        self.key = secrets.token_urlsafe(24)  # others on this machine may reach the port
+        program = executable or shutil.which("vllm") or shutil.which("vllm", path=str(Path(sys.executable).parent))
+        if program is None:
+            raise PrerequisiteError(
+                f"vllm/{model} needs vLLM, and there is no `vllm` on the PATH. Install it (pip install vllm, on a machine with "
+                "a GPU), use hf/ instead, or reach a running server as openai/NAME with its base_url."
+            )
+        port = _free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [program, "serve", model, "--host", "127.0.0.1", "--port", str(port), "--dtype", dtype]
+        command += ["--load-format", "safetensors"]  # weights in pickles are not read
+        environment = os.environ | {"VLLM_API_KEY": self.key, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+        if lora_rank is not None:
+            rank = next((rank for rank in _RANKS if rank >= lora_rank), lora_rank)
+            command += ["--enable-lora", "--max-lora-rank", str(rank)]
+        self._made_log = log_file is None
+        self.log_file = log_file or Path(tempfile.mkstemp(prefix="leap-vllm-", suffix=".log")[1])
+        guard = Path(__file__).with_name("server_guard.py")
+        with self.log_file.open("ab") as output:
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                [sys.executable, str(guard), *command, *options],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for leap, which then stops the server
+            )
+        try:
+            self._wait(timeout)
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is there."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """Stops the server and everything it started; fine to call twice."""
+        _close(self._process.stdin)
+        try:
+            self._process.wait(45)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._made_log and self._process.returncode is not None:
+            self.log_file.unlink(missing_ok=True)
+
+    def post(self, path: str, body: dict[str, Any]) -> None:
+        """Sends a command to the server.
+
+        Raises:
+            PrerequisiteError: It refuses; the message carries its reason.
+        """
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+        try:
+            _direct.open(request, timeout=600).read()
+        except urllib.error.HTTPError as error:
+            raise PrerequisiteError(f"vLLM refuses {path}: {_reason(error.read())}") from error
+        except OSError as error:
+            raise PrerequisiteError(f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}") from error
+
+    def _wait(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if not self.running:
+                raise PrerequisiteError(f"vLLM could not serve {self.model}: {self._last_words()}")
+            with contextlib.suppress(OSError), _direct.open(f"{self.url}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+            time.sleep(0.2)
+        raise PrerequisiteError(f"vLLM did not serve {self.model} within {timeout:.0f} s: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        """The last line of the server's output that names an error, or just the last."""
+        try:
+            lines = self.log_file.read_text(encoding="utf-8", errors="replace")[-20_000:].splitlines()
+        except OSError:
+            lines = []
+        lines = [line.strip() for line in lines if line.strip()]
+        told = [line for line in lines if "Error" in line or "error:" in line]
+        return (told or lines or ["it said nothing"])[-1][-300:]
+
+
+class VLLMModel(OpenAIModel):
+    """A model on a vLLM server of its own.
+
+    Args:
+        model: Checkpoint directory or hub name; a LoRA adapter's directory is served on its base.
+        sampling: How answers are drawn.
+        endpoint: Time-outs and retries; its address and key are not used.
+        batch: Conversations held at once.
+        dtype: Weights' type.
+        lora_rank: Largest rank of adapters to be loaded later; 64 by default.
+        options: Further options of `vllm serve`.
+        executable: The `vllm` program; found on the PATH by default.
+        timeout: Seconds to wait for the server.
+
+    Raises:
+        PrerequisiteError: vLLM or the checkpoint is missing.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        sampling: Sampling,
+        endpoint: EndpointConfig | None = None,
+        *,
+        batch: int = 64,
+        dtype: str = "auto",
+        lora_rank: int = 64,
+        options: Sequence[str] = (),
+        executable: str | None = None,
+        timeout: float = START_TIMEOUT,
+    ) -> None:
+        adapter = _adapter_config(model)
+        base = str(adapter["base_model_name_or_path"]) if adapter else model
+        rank = max(lora_rank, int(adapter.get("r", 0))) if adapter else lora_rank
+        self.server = VLLMServer(
+            base, dtype=dtype, lora_rank=rank, options=options, executable=executable, timeout=timeout
+        )
+        try:
+            served = self._load(model) if adapter else model
+            self._connect(model, served, sampling, endpoint or EndpointConfig(), batch)
+        except BaseException:
+            self.server.stop()
+            raise
+
+    def _connect(self, model: str, served: str, sampling: Sampling, endpoint: EndpointConfig, batch: int) -> None:
+        own = endpoint.model_copy(update={"base_url": f"{self.server.url}/v1", "concurrency": batch})
+        super().__init__(served, sampling, own, name=f"vllm/{model}", api_key=self.server.key)
+        self._weights = _stamp(model)
+
+    @property
+    def identity(self) -> str:
+        """The weights, not the address: the same ones on another port give the same answers."""
+        return f"{self.name}@{self._weights}"
+
+    def adapted(self, path: str, sampling: Sampling | None = None) -> AdaptedModel:
+        """A LoRA adapter on this model's server, loaded now, unloaded when closed.
+
+        Args:
+            path: The adapter's directory.
+            sampling: How answers are drawn; as this model's by default.
+
+        Raises:
+            PrerequisiteError: There is no adapter, it is for another base, or vLLM refuses it.
+        """
+        return AdaptedModel(self, path, sampling or self.sampling)
+
+    def close(self) -> None:
+        super().close()
+        self.server.stop()
+
+    def _load(self, path: str) -> str:
+        """Loads an adapter; returns the name under which it is served."""
+        adapter = _adapter_config(path)
+        if adapter is None:
+            raise PrerequisiteError(f"there is no LoRA adapter at {path}: its adapter_config.json is missing.")
+        if not (Path(path) / "adapter_model.safetensors").is_file():
+            raise PrerequisiteError(f"{path} has no adapter_model.safetensors (pickled weights are not read).")
+        base = str(adapter["base_model_name_or_path"])
+        if not _same_model(base, self.server.model):
+            raise PrerequisiteError(f"the LoRA adapter {path} is for {base}, but the server runs {self.server.model}.")
+        served = f"adapter-{_stamp(path)}"
+        self.server.post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(Path(path).resolve())})
+        return served
+
+
+class AdaptedModel(OpenAIModel):
+    """A LoRA adapter on a running server; made by `VLLMModel.adapted`."""
+
+    def __init__(self, owner: VLLMModel, path: str, sampling: Sampling) -> None:
+        served = owner._load(path)
+        super().__init__(served, sampling, owner.endpoint, name=f"vllm/{path}", api_key=owner.server.key)
+        self._server = owner.server
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name}@{self.model}"
+
+    def close(self) -> None:
+        super().close()
+        if self._server.running:
+            self._server.post("/v1/unload_lora_adapter", {"lora_name": self.model})
+
+
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy for the world is none for this machine
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    if pipe is not None:
+        with contextlib.suppress(OSError):
+            pipe.close()
+
+
+def _reason(body: bytes) -> str:
+    text = body.decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+        inner = found.get("error", found)
+        text = str(inner.get("message") or inner.get("detail") or inner) if isinstance(inner, dict) else str(inner)
+    except (ValueError, AttributeError):
+        pass
+    return " ".join(text.split())[:300]
+
+
+def _adapter_config(path: str) -> dict[str, Any] | None:
+    """A LoRA adapter's settings; None for anything else."""
+    file = Path(path) / "adapter_config.json"
+    if not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if not config["base_model_name_or_path"]:
+            raise KeyError("base_model_name_or_path")
+    except (ValueError, KeyError, TypeError) as error:
+        raise PrerequisiteError(f"{file} is damaged or names no base model ({error!r}).") from error
+    return config
+
+
+def _same_model(one: str, other: str) -> bool:
+    if Path(one).exists() and Path(other).exists():
+        return Path(one).resolve() == Path(other).resolve()
+    return one.rstrip("/") == other.rstrip("/")
+
+
+def _stamp(path: str) -> str:
+    """Tells weights apart that have the same path at different times; a hub name stands for itself."""
+    weights = sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else []
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights]
+    return hashlib.sha256(json.dumps([str(path), facts]).encode()).hexdigest()[:12]
