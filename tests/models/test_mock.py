@@ -26,7 +26,11 @@ SCHEMA = {
     "$defs": {
         "step": {
             "type": "object",
-            "properties": {"t": {"type": "integer", "minimum": 3}, "act": {"enum": ["keep", "change"]}, "why": {"type": ["string", "null"]}},
+            "properties": {
+                "t": {"type": "integer", "minimum": 3},
+                "act": {"enum": ["keep", "change"]},
+                "why": {"type": ["string", "null"]},
+            },
             "required": ["t", "act", "why"],
         }
     },

@@ -355,5 +355,5 @@ def test_transformers_serve_gives_the_answers_of_the_model_in_process(served: tu
 
 def test_transformers_serve_names_another_model(served: tuple[str, str]) -> None:
     url, _ = served
-    with pytest.raises(PrerequisiteError, match="no .*'other/model'"):
-        ask(model_at(url, name="other/model", retries=0, timeout=60), "x")
+    with pytest.raises(PrerequisiteError, match=r"has no .*'other/model'"):
+        ask(model_at(url, name="other/model", timeout=60), "x")
