@@ -112,6 +112,9 @@ def test_the_bound_from_actions(sequence: list[IterationMeasures]) -> None:
     assert bound.actions.floor_low is not None and bound.actions.floor_low < bound.actions.floor
     assert (bound.best_policy, bound.best.value, bound.success.value) == ("pi_2", 0.75, 0.75)
     assert bound.best.value >= bound.actions.floor
+    # Means in place of the largest: pi_2 differs 3 times in 4 episodes, and one of these lost a success.
+    assert bound.mean_loss is not None and bound.mean_loss.value == pytest.approx(1 / 3)
+    assert bound.expected == pytest.approx(1.0 - 3 / 4 * 1 / 3) and bound.expected == bound.success.value
 
 
 def test_the_bound_from_log_losses(sequence: list[IterationMeasures]) -> None:

@@ -49,6 +49,9 @@ def bound(
     h = max(observed, default=0.0) or 1.0
     distances = [one.held_out.distance for one in sequence if one.held_out and one.held_out.distance]
     whole = [one.iteration for one in sequence] == list(range(len(sequence))) and len(distances) == len(sequence)
+    own = sequence[-1].held_out
+    loss = own.recoverability.lost_differing if own and own.recoverability else None
+    apart = own.distance.value / 2 * horizon if own and own.distance else None
     return Bound(
         split=split,
         horizon=horizon,
@@ -61,6 +64,8 @@ def bound(
         actions=_from_actions(distances, teacher, horizon * h) if whole else None,
         log_loss=_from_log_losses(rounds, teacher, horizon * h) if rounds else None,
         rounds=list(rounds),
+        mean_loss=loss,
+        expected=teacher.value - apart * loss.value if loss and apart is not None else None,
     )
 
 

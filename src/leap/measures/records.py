@@ -174,6 +174,9 @@ class Bound(Record):
         actions: epsilon and gamma from the agreement of actions.
         log_loss: epsilon and gamma from log losses, each turned into L1 by Pinsker's inequality.
         rounds: The log losses behind the latter.
+        mean_loss: Mean one-step loss of pi_i, in units of success, where its action is not the teacher's.
+        expected: J(pi^E) less the mean number of such steps in an episode of pi_i times mean_loss: what is left of the
+            bound for pi_i with means in place of the largest loss and of L1. An account of where success went, no bound.
     """
 
     split: str
@@ -187,6 +190,8 @@ class Bound(Record):
     actions: Terms | None = None
     log_loss: Terms | None = None
     rounds: list[Round] = Field(default_factory=list)
+    mean_loss: Figure | None = None
+    expected: float | None = None
 
 
 class IterationMeasures(Record):

@@ -6,24 +6,26 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from leap.core import Correction, Episode
-from leap.core.record import Record
 from leap.errors import RunError
 from leap.evaluation import Evaluation, wilson
 from leap.loop import best_on_validation
+from leap.measures import IterationMeasures, read_measures
 from leap.recipe import Recipe, dump_recipe
-from leap.report import words
+from leap.report import journals, words
+from leap.report.journals import Brief
 from leap.report.model import (
     Comparison,
     CorrectedEpisode,
     CorrectionSummary,
+    Cost,
     PolicyScores,
     Report,
     Setup,
@@ -33,7 +35,9 @@ from leap.report.model import (
 from leap.store import RunDirectory
 
 _log = logging.getLogger(__name__)
-R = TypeVar("R", bound=Record)
+LEDGER = "calls.sqlite"
+Costs = Callable[[], Iterable[Mapping[str, Any]]]
+"""Sums of a run's ledger: mappings of stage, model, calls, tokens_in, tokens_out, tokens_cached and usd."""
 
 
 @dataclass
@@ -51,32 +55,16 @@ class Group:
     corrections: dict[str, dict[int, Correction]] = field(default_factory=dict)
 
 
-def records(path: Path, record: type[R]) -> list[R]:
-    """The records of a journal; a last line that is still being written is left out, and nothing is repaired.
-
-    Raises:
-        RunError: A line is damaged.
-    """
-    if not path.exists():
-        return []
-    found: dict[str, R] = {}
-    data = path.read_bytes()
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
-        try:
-            one = record.model_validate_json(line)
-        except ValidationError as error:
-            raise RunError(f"{path} line {number} is damaged: {error.errors()[0]['msg']}") from error
-        found[one.key] = one  # type: ignore[attr-defined]
-    return list(found.values())
-
-
-def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Report, list[Group]]:
+def collect(
+    recipe: Recipe, run: RunDirectory, *, per_group: int, costs: Costs | None = None
+) -> tuple[Report, list[Group]]:
     """Everything the report says, but for the trajectories, and the episodes from which those are taken.
 
     Args:
         recipe: The run's recipe.
         run: The run directory.
         per_group: Largest number of training episodes of an iteration, and of test episodes in all, to be shown.
+        costs: The ledger's summary; asked only if the run has a ledger.
     """
     notes: list[str] = []
     policies, best = _policies(recipe, run, notes)
@@ -95,6 +83,8 @@ def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Repor
         policies=policies,
         comparisons=comparisons,
         corrections=corrections,
+        measures=_measures(recipe, run, notes),
+        costs=_costs(costs() if costs is not None and run.root.joinpath(LEDGER).exists() else ()),
         training=_training(recipe, run),
         stages=[_stage(entry) for entry in _json(run.stages, list, notes)],
         provenance=_provenance(run.provenance, notes),
@@ -206,22 +196,27 @@ def _comparisons(
     return comparisons
 
 
-def _evaluation_episodes(run: RunDirectory, i: int, split: str) -> list[Episode]:
-    """Episodes of pi_i as it is now; an earlier checkpoint of the same iteration may have left others in the file."""
+def _checkpoint(run: RunDirectory, i: int) -> str | None:
+    """Key of pi_i as it is now; an earlier checkpoint of the same iteration may have left episodes in the same files."""
     marker = run.checkpoint(i) / "leap.json"
-    key = json.loads(marker.read_text(encoding="utf-8")).get("key") if marker.exists() else None
-    found = records(run.iteration(i) / "evaluation" / f"{split}.jsonl", Episode)
-    return [episode for episode in found if key is None or episode.actor.checkpoint == key]
+    return json.loads(marker.read_text(encoding="utf-8")).get("key") if marker.exists() else None
 
 
 def _solved(run: RunDirectory, policy: PolicyScores, split: str) -> dict[str, bool] | None:
     """Whether the policy solved each task; None where the episodes on file are not those that were scored."""
-    if policy.iteration is not None:
-        episodes = _evaluation_episodes(run, policy.iteration, split)
-    else:
-        episodes = records(run.baselines / policy.name / f"{split}.jsonl", Episode)
     horizon, score = policy.evaluations[split].horizon, policy.evaluations[split].overall
-    solved = {episode.task.key: episode.success for episode in episodes if episode.horizon == horizon}
+    if policy.iteration is not None:
+        path, key = (
+            run.iteration(policy.iteration) / "evaluation" / f"{split}.jsonl",
+            _checkpoint(run, policy.iteration),
+        )
+    else:
+        path, key = run.baselines / policy.name / f"{split}.jsonl", None
+    solved = {
+        episode.task.key: episode.success
+        for _, episode in journals.records(path, Episode)
+        if episode.horizon == horizon and (key is None or episode.actor.checkpoint == key)
+    }
     return solved if len(solved) == score.n and sum(solved.values()) == round(score.success * score.n) else None
 
 
@@ -232,14 +227,14 @@ def _iterations(recipe: Recipe, run: RunDirectory, per_group: int) -> tuple[list
     summaries, groups = [], []
     for i in range(recipe.iterations + 1):
         path = run.iteration(i) / "episodes.jsonl"
-        episodes = records(path, Episode)
+        episodes = journals.briefs(path)
         if not episodes:
             continue
-        corrections: dict[str, dict[int, Correction]] = {}
-        for correction in records(run.iteration(i) / "corrections.jsonl", Correction):
-            corrections.setdefault(correction.episode, {})[correction.t] = correction
+        chosen = choose(episodes, per_group)
+        corrections: dict[str, dict[int, Correction]] = {brief.key: {} for brief in chosen}
+        summary = _summary(i, episodes, run.iteration(i) / "corrections.jsonl", corrections)
         if i:
-            summaries.append(_summary(i, episodes, corrections))
+            summaries.append(summary)
         shown = Shown(
             title=f"rollouts of {words.pi(i - 1)}" if i else "demonstrations by the expert",
             role="rollouts" if i else "demonstrations",
@@ -248,39 +243,44 @@ def _iterations(recipe: Recipe, run: RunDirectory, per_group: int) -> tuple[list
             file=str(path.relative_to(run.root)),
             total=len(episodes),
         )
-        chosen = choose(episodes, per_group)
-        groups.append(Group(shown, chosen, {episode.key: corrections.get(episode.key, {}) for episode in chosen}))
+        groups.append(Group(shown, journals.episodes_at(path, chosen), corrections))
     return summaries, groups
 
 
-def _summary(i: int, episodes: list[Episode], corrections: dict[str, dict[int, Correction]]) -> CorrectionSummary:
+def _summary(i: int, episodes: list[Brief], path: Path, shown: dict[str, dict[int, Correction]]) -> CorrectionSummary:
+    """Counts an iteration's corrections, and puts those of the shown episodes into `shown`."""
+    known = {brief.key: brief for brief in episodes}
+    kept_of: dict[str, int] = {}
     kept = kept_same = acted = agreed = leaked = 0
     rejected: Counter[str] = Counter()
-    listed = []
-    for episode in episodes:
-        steps = corrections.get(episode.key)
-        if not steps:
+    for correction in journals.corrections(path):
+        brief = known.get(correction.episode)
+        if brief is None:
             continue
-        listed.append(
-            CorrectedEpisode(
-                key=episode.key,
-                id=episode.task.id,
-                kind=episode.task.kind,
-                success=episode.success,
-                steps=len(episode.steps),
-                kept=sum(correction.kept for correction in steps.values()),
-            )
+        same = correction.t < len(brief.actions) and correction.action == brief.actions[correction.t]
+        kept_of[brief.key] = kept_of.get(brief.key, 0) + correction.kept
+        kept += correction.kept
+        kept_same += correction.kept and same
+        acted += bool(correction.action)
+        agreed += bool(correction.action) and same
+        leaked += bool(correction.leaked)
+        if correction.rejected:
+            rejected[correction.rejected.value] += 1
+        if brief.key in shown:
+            shown[brief.key][correction.t] = correction
+    listed = [
+        CorrectedEpisode(
+            key=brief.key,
+            id=brief.id,
+            kind=brief.kind,
+            success=brief.success,
+            steps=len(brief.actions),
+            kept=kept_of[brief.key],
         )
-        for t, correction in steps.items():
-            same = t < len(episode.steps) and correction.action == episode.steps[t].action
-            kept += correction.kept
-            kept_same += correction.kept and same
-            acted += bool(correction.action)
-            agreed += bool(correction.action) and same
-            leaked += bool(correction.leaked)
-            if correction.rejected:
-                rejected[correction.rejected.value] += 1
-    solved = sum(episode.success for episode in episodes)
+        for brief in episodes
+        if brief.key in kept_of
+    ]
+    solved = sum(brief.success for brief in episodes)
     low, high = wilson(solved, len(episodes))
     return CorrectionSummary(
         iteration=i,
@@ -302,8 +302,10 @@ def _summary(i: int, episodes: list[Episode], corrections: dict[str, dict[int, C
 def _tests(recipe: Recipe, run: RunDirectory, best: int, limit: int) -> list[Group]:
     groups = []
     splits = recipe.environment.test
+    key = _checkpoint(run, best)
     for split in splits:
-        if episodes := _evaluation_episodes(run, best, split):
+        path = run.iteration(best) / "evaluation" / f"{split}.jsonl"
+        if episodes := journals.briefs(path, lambda episode: key is None or episode.actor.checkpoint == key):
             shown = Shown(
                 title=f"episodes of {words.pi(best)} (the chosen one) on {split}",
                 role="test",
@@ -312,17 +314,18 @@ def _tests(recipe: Recipe, run: RunDirectory, best: int, limit: int) -> list[Gro
                 file=f"iter-{best}/evaluation/{split}.jsonl",
                 total=len(episodes),
             )
-            groups.append(Group(shown, choose(episodes, max(1, limit // len(splits)))))
+            chosen = choose(episodes, max(1, limit // len(splits)))
+            groups.append(Group(shown, journals.episodes_at(path, chosen)))
     return groups
 
 
-def choose(episodes: list[Episode], limit: int) -> list[Episode]:
+def choose(episodes: list[Brief], limit: int) -> list[Brief]:
     """Some of the episodes, most wanted first: failures and successes in turn, task types in turn within each, and
     otherwise by content key, which is as good as chance and the same every time."""
     failures, successes = (
-        _in_turn([e for e in episodes if e.success is success], lambda e: e.task.kind) for success in (False, True)
+        _in_turn([e for e in episodes if e.success is success], lambda e: e.kind) for success in (False, True)
     )
-    mixed: list[Episode] = []
+    mixed: list[Brief] = []
     while len(mixed) < limit:
         drawn = [one for one in (next(failures, None), next(successes, None)) if one is not None]
         if not drawn:
@@ -331,8 +334,8 @@ def choose(episodes: list[Episode], limit: int) -> list[Episode]:
     return mixed[:limit]
 
 
-def _in_turn(episodes: list[Episode], group: Callable[[Episode], str]) -> Iterator[Episode]:
-    piles: dict[str, list[Episode]] = {}
+def _in_turn(episodes: list[Brief], group: Callable[[Brief], str]) -> Iterator[Brief]:
+    piles: dict[str, list[Brief]] = {}
     for episode in sorted(episodes, key=lambda e: (group(e), e.key)):
         piles.setdefault(group(episode), []).append(episode)
     for rank in range(max(map(len, piles.values()), default=0)):
@@ -350,6 +353,24 @@ def _training(recipe: Recipe, run: RunDirectory) -> list[dict[str, Any]]:
             result = content.get("result")
             found.append({"iteration": i, **(result if isinstance(result, dict) else {})})
     return found
+
+
+def _measures(recipe: Recipe, run: RunDirectory, notes: list[str]) -> list[IterationMeasures]:
+    found = []
+    for i in range(recipe.iterations + 1):
+        try:
+            one = read_measures(run.iteration(i) / "measures.json")
+        except RunError:
+            notes.append(f"iter-{i}/measures.json cannot be read and is left out.")
+            continue
+        if one is not None:
+            found.append(one)
+    return found
+
+
+def _costs(entries: Iterable[Mapping[str, Any]]) -> list[Cost]:
+    """Sums in the order of the loop's stages as the ledger gives them; keys that a later ledger may add are passed by."""
+    return [Cost.model_validate({key: entry[key] for key in Cost.model_fields if key in entry}) for entry in entries]
 
 
 def _stage(entry: Any) -> StageTime:

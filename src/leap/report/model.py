@@ -8,6 +8,7 @@ from pydantic import Field
 
 from leap.core.record import Record
 from leap.evaluation import Evaluation
+from leap.measures import IterationMeasures
 
 Relation = Literal["clearly above", "above", "level", "below", "clearly below"]
 
@@ -136,6 +137,27 @@ class StageTime(Record):
     figures: dict[str, Any] = Field(default_factory=dict)
 
 
+class Cost(Record):
+    """What a stage paid for one model, by the run's ledger.
+
+    Attributes:
+        stage: Where in the loop.
+        model: `provider/model`.
+        calls: Paid calls.
+        tokens_in, tokens_out: Tokens read and written.
+        tokens_cached: How many of those read came from the provider's cache.
+        usd: Price, in US dollars.
+    """
+
+    stage: str
+    model: str
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    usd: float = 0.0
+
+
 class Shown(Record):
     """Which episodes of a file the page shows.
 
@@ -170,6 +192,8 @@ class Report(Record):
         policies: All that were evaluated: students by i, then baselines.
         comparisons: The best student against the others, on each test split.
         corrections: By iteration.
+        measures: What was measured of leakage and realizability, by iteration.
+        costs: By stage and model; empty where nothing was paid.
         training: By iteration, what training noted of itself.
         stages: Finished stages in the order they finished.
         provenance: Versions and machine of each start.
@@ -178,7 +202,7 @@ class Report(Record):
         recipe: The resolved recipe as YAML.
     """
 
-    format: int = 1
+    format: int = 2
     name: str
     setup: Setup
     best: int | None = None
@@ -186,6 +210,8 @@ class Report(Record):
     policies: list[PolicyScores] = Field(default_factory=list)
     comparisons: list[Comparison] = Field(default_factory=list)
     corrections: list[CorrectionSummary] = Field(default_factory=list)
+    measures: list[IterationMeasures] = Field(default_factory=list)
+    costs: list[Cost] = Field(default_factory=list)
     training: list[dict[str, Any]] = Field(default_factory=list)
     stages: list[StageTime] = Field(default_factory=list)
     provenance: list[dict[str, Any]] = Field(default_factory=list)
@@ -200,6 +226,13 @@ class Report(Record):
     def evaluated(self, split: str) -> list[PolicyScores]:
         """The policies that were evaluated on a split."""
         return [policy for policy in self.policies if split in policy.evaluations]
+
+    @property
+    def costs_total(self) -> Cost:
+        """The sum of all costs."""
+        numbers = ("calls", "tokens_in", "tokens_out", "tokens_cached", "usd")
+        sums = {name: sum(getattr(one, name) for one in self.costs) for name in numbers}
+        return Cost(stage="total", model="", **sums)
 
     @property
     def compared(self) -> list[PolicyScores]:

@@ -18,8 +18,8 @@ from leap.core import Rejection
 from leap.envs.base import Environment
 from leap.evaluation import Score, wilson
 from leap.recipe import Recipe
-from leap.report import charts, words
-from leap.report.collect import collect
+from leap.report import charts, gap_charts, words
+from leap.report.collect import Costs, collect
 from leap.report.model import Report, StageTime
 from leap.report.trajectories import embed
 from leap.store import RunDirectory, write_text
@@ -44,6 +44,7 @@ def write_report(
     *,
     per_group: int = PER_GROUP,
     budget: int = BUDGET,
+    costs: Costs | None = None,
 ) -> Path:
     """Writes the report of a run, finished or not. The same files give the same report, byte for byte.
 
@@ -53,6 +54,7 @@ def write_report(
         environment: Where shown training episodes are replayed to tell their privileged states; None leaves these out.
         per_group: Trajectories shown of each iteration, and of the test episodes in all.
         budget: Bytes of trajectories, roughly; the page is a little larger.
+        costs: Sums of the run's ledger, such as `Ledger.summary`; asked only if there is a `calls.sqlite`.
 
     Returns:
         The page.
@@ -60,7 +62,7 @@ def write_report(
     Raises:
         RunError: A file of the run is damaged, or cannot be written.
     """
-    report, groups = collect(recipe, run, per_group=per_group)
+    report, groups = collect(recipe, run, per_group=per_group, costs=costs)
     data, keys, notes = embed(groups, environment, budget=budget)
     shown = [one.model_copy(update={"keys": mine}) for one, mine in zip(report.shown, keys, strict=True)]
     report = report.model_copy(update={"shown": shown, "notes": [*report.notes, *notes]})
@@ -81,6 +83,10 @@ def render(report: Report, data: dict[str, Any]) -> str:
         "duration": words.duration,
         "count": words.count,
         "kind": words.kind_label,
+        "digits": words.digits,
+        "signed": words.signed,
+        "usd": words.usd,
+        "policy": words.policy,
         "plain": _plain,
         "tint": _tint,
     }
@@ -91,6 +97,7 @@ def render(report: Report, data: dict[str, Any]) -> str:
         setup=report.setup,
         best=report.policy(f"pi_{report.best}") if report.best is not None else None,
         charts=charts,
+        gap_charts=gap_charts,
         success=charts.success(),
         actions=charts.actions(report.setup.evaluation_horizon),
         percent=words.percent,

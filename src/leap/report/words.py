@@ -43,6 +43,35 @@ def count(number: float) -> str:
     return f"{number:,.0f}".replace(",", THIN)
 
 
+def digits(value: float) -> str:
+    """A measured number with about three digits, a real minus sign and never an exponent."""
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 0.0005:
+        return "< 0.001" if value > 0 else "> −0.001"
+    places = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.0995 else 3
+    return f"{value:.{places}f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """A change, with its sign."""
+    written = digits(value)
+    return f"+{written}" if value > 0 and written[0] != "<" else written
+
+
+def usd(value: float) -> str:
+    """US dollars: cents, or as many places as a small sum needs."""
+    if value == 0 or value >= 0.995:
+        return f"${value:,.2f}".replace(",", THIN)
+    return f"${value:.4f}" if value >= 0.00005 else "< $0.0001"
+
+
+def policy(name: str) -> str:
+    """`pi_2` as π₂."""
+    return pi(int(name[3:])) if name.startswith("pi_") and name[3:].isdecimal() else name
+
+
 def kind_label(kind: str) -> str:
     """A task type as words."""
     return kind.replace("_", " ") or "(no type)"
