@@ -1,9 +1,10 @@
 """Episodes per second: leap's rollouts against one game at a time on the real engine with one prompt at a time.
 
-    python benchmarks/rollouts.py CHECKPOINT [--games 20] [--horizon 20]      # needs the extra [alfworld]
+    python benchmarks/rollouts.py RUN -i 3 [--games 20]      # needs the extra [alfworld]
 
 The second way is the paper's released code's: the real engine, the whole prompt through `generate` at every step. Same
-checkpoint, same generated games, same horizon, greedy, free decoding, one process, in one run. Wall-clock seconds.
+student (pi_i of a run), same games (the run's training games), same horizon, greedy, free decoding, one process, in one
+run. Wall-clock seconds.
 """
 
 from __future__ import annotations
@@ -17,22 +18,24 @@ from pathlib import Path
 import torch
 
 from leap.core import Actor, Episode, History, Observation
-from leap.envs.alfworld.env import AlfworldConfig, AlfworldEnvironment
-from leap.envs.alfworld.generator import GeneratorConfig
+from leap.envs.alfworld.env import AlfworldEnvironment
 from leap.envs.alfworld.textworld import TextWorldEngine
+from leap.envs.base import load_environment
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
 from leap.models.hf import HFModel, load_causal_lm
 from leap.policies.answer import parse_answer
 from leap.policies.base import UNPARSED
-from leap.policies.rendering import PromptConfig, Renderer
+from leap.policies.rendering import Renderer
 from leap.policies.student import ModelPolicy
+from leap.recipe import load_recipe
 from leap.rollout import rollout
+from leap.store import RunDirectory
 
-MAX_TOKENS = 60
 
-
-def one_at_a_time(environment: AlfworldEnvironment, tasks: list, checkpoint: str, renderer: Renderer, horizon: int):
+def one_at_a_time(
+    environment: AlfworldEnvironment, tasks: list, checkpoint: str, renderer: Renderer, horizon: int, max_tokens: int
+):
     """Plays the games one after another; returns seconds and steps."""
     model, tokenizer = load_causal_lm(checkpoint)
     model.eval()
@@ -49,7 +52,7 @@ def one_at_a_time(environment: AlfworldEnvironment, tasks: list, checkpoint: str
                 output = model.generate(
                     ids,
                     attention_mask=torch.ones_like(ids),
-                    max_new_tokens=MAX_TOKENS,
+                    max_new_tokens=max_tokens,
                     do_sample=False,
                     eos_token_id=chat.end_of_turn,
                     pad_token_id=chat.end_of_turn,
@@ -65,9 +68,11 @@ def one_at_a_time(environment: AlfworldEnvironment, tasks: list, checkpoint: str
     return time.perf_counter() - began, steps
 
 
-def together(environment: AlfworldEnvironment, tasks: list, checkpoint: str, renderer: Renderer, horizon: int):
+def together(
+    environment: AlfworldEnvironment, tasks: list, checkpoint: str, renderer: Renderer, horizon: int, max_tokens: int
+):
     """Plays the games by leap's rollout; returns seconds and steps."""
-    model = HFModel(checkpoint, Sampling(temperature=0, max_tokens=MAX_TOKENS), batch=128)
+    model = HFModel(checkpoint, Sampling(temperature=0, max_tokens=max_tokens), batch=len(tasks))
     episodes: list[Episode] = []
     began = time.perf_counter()
     rollout(
@@ -84,30 +89,33 @@ def together(environment: AlfworldEnvironment, tasks: list, checkpoint: str, ren
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint")
-    parser.add_argument("--games", type=int, default=20)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("-i", type=int, required=True, help="which pi_i plays")
+    parser.add_argument("--games", type=int, default=20, help="games played one at a time")
     parser.add_argument("--batch", type=int, default=128, help="games leap plays at once; the first --games are the same")
-    parser.add_argument("--horizon", type=int, default=20)
     arguments = parser.parse_args()
-    environment = AlfworldEnvironment(AlfworldConfig(generator=GeneratorConfig(games={"train": arguments.batch})))
+    run = RunDirectory(arguments.run)
+    recipe = load_recipe(run.recipe)
+    environment = load_environment(recipe.environment.name, recipe.environment.options)
+    assert isinstance(environment, AlfworldEnvironment)
     environment.prepare()
-    tasks = environment.tasks("train")
-    config = PromptConfig(renderer="dialogue", instructions=False, candidates=False)
-    renderer = Renderer(config, environment.prompt_directory())
-    size = sum(file.stat().st_size for file in Path(arguments.checkpoint).glob("*.safetensors"))
+    tasks = environment.tasks(recipe.environment.train, limit=arguments.batch)
+    renderer = Renderer(recipe.student.prompt, environment.prompt_directory())
+    checkpoint, horizon, max_tokens = str(run.checkpoint(arguments.i)), recipe.horizon, recipe.student.sampling.max_tokens
+    size = sum(file.stat().st_size for file in Path(checkpoint).glob("*.safetensors"))
     print(
         f"{platform.platform()}, {torch.get_num_threads()} threads, torch {torch.__version__}, transformers "
-        f"{version('transformers')}, textworld {version('textworld')}; checkpoint {size / 1e6:.1f} MB, "
-        f"full rooms, horizon {arguments.horizon}"
+        f"{version('transformers')}, textworld {version('textworld')}; pi_{arguments.i} of recipe {recipe.name}, "
+        f"{size / 1e6:.1f} MB, horizon {horizon}, at most {max_tokens} tokens an answer"
     )
-    together(environment, tasks[:8], arguments.checkpoint, renderer, 2)  # warm up
+    together(environment, tasks[:8], checkpoint, renderer, 2, max_tokens)  # warm up
     rates = {}
     for name, play, games in (
         ("one game, one prompt at a time, real engine", one_at_a_time, tasks[: arguments.games]),
         ("leap, the same games", together, tasks[: arguments.games]),
         (f"leap, {len(tasks)} games", together, tasks),
     ):
-        seconds, steps = play(environment, games, arguments.checkpoint, renderer, arguments.horizon)
+        seconds, steps = play(environment, games, checkpoint, renderer, horizon, max_tokens)
         rates[name] = len(games) / seconds
         print(f"{name}: {len(games)} episodes, {steps} steps in {seconds:.1f} s: {rates[name]:.3f} episodes/s", flush=True)
     base, *others = rates.items()

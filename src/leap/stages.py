@@ -311,16 +311,20 @@ class Stages:
 
     def evaluate(self, i: int) -> list[Evaluation]:
         """pi_i without privilege on the validation and test splits."""
-        student = self.recipe.student
-        temperature = student.evaluation_temperature
         folder = self.run.iteration(i) / "evaluation"
         return self._evaluate(
-            lambda: self._student(i, student.sampling.temperature if temperature is None else temperature),
+            lambda: self.student(i),
             self._student_actor(i),
             folder,
             name=f"pi_{i}",
             iteration=i,
         )
+
+    def student(self, i: int) -> ModelPolicy:
+        """pi_i as it is evaluated."""
+        student = self.recipe.student
+        temperature = student.evaluation_temperature
+        return self._student(i, student.sampling.temperature if temperature is None else temperature)
 
     def baselines(self) -> list[Evaluation]:
         """The unprivileged expert, the teacher without privilege, and the teacher with it, on the same tasks."""

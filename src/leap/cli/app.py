@@ -96,12 +96,28 @@ def train(run_dir: RunDir, iteration: Iteration) -> None:
 
 
 @app.command()
-def evaluate(run_dir: RunDir, iteration: Iteration) -> None:
-    """Score pi_i, without privilege, on the validation and test splits."""
+def evaluate(
+    run_dir: RunDir,
+    iteration: Iteration,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Play these splits instead; may be given several times.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="With --split: environment option that differs from the run's."),
+    ] = None,
+    horizon: Annotated[int | None, typer.Option("--horizon", min=1, help="With --split: actions per episode.")] = None,
+) -> None:
+    """Score pi_i, without privilege, on the run's validation and test splits, or (--split) in another world."""
     from leap.cli import stages_of
 
+    if not split and (option or horizon):
+        raise typer.BadParameter("--set and --horizon go with --split; the run's own evaluation is its recipe's.")
     with stages_of.reopened(run_dir) as stages:
-        stages_of.print_evaluations(stages.evaluate(iteration))
+        if split:
+            stages_of.print_evaluations(stages_of.elsewhere(stages, iteration, split, option or [], horizon))
+        else:
+            stages_of.print_evaluations(stages.evaluate(iteration))
 
 
 @app.command()

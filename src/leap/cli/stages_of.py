@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 import subprocess
@@ -17,12 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from leap import __version__
+from leap.elsewhere import evaluate_elsewhere
 from leap.envs.base import describe_validation_error
 from leap.errors import RunError
 from leap.evaluation import Evaluation
 from leap.loop import Result
 from leap.progress import Progress
-from leap.recipe import Recipe, dump_recipe, load_recipe
+from leap.recipe import Recipe, apply_setting, dump_recipe, load_recipe
 from leap.stages import Stages
 from leap.store import RunDirectory, write_text
 
@@ -122,6 +124,14 @@ def _commit() -> str:
         return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")
     except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+def elsewhere(stages: Stages, i: int, splits: list[str], settings: list[str], horizon: int | None) -> list[Evaluation]:
+    """Evaluates pi_i in the run's environment with other options."""
+    options = copy.deepcopy(stages.recipe.environment.options)
+    for setting in settings:
+        apply_setting(options, setting)
+    return evaluate_elsewhere(stages, i, options, splits, horizon=horizon)
 
 
 def print_evaluations(evaluations: Iterable[Evaluation], *, best: str | None = None) -> None:

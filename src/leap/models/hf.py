@@ -8,6 +8,7 @@ Full-attention decoder models are supported (Llama, Qwen, ...); sliding-window a
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -60,6 +61,12 @@ def _adapters_base(path: str) -> str:
     if not (Path(path) / "adapter_model.safetensors").exists():
         raise OSError("its adapter_model.safetensors is missing (pickled weights are not read)")
     return PeftConfig.from_pretrained(path).base_model_name_or_path or ""
+
+
+def _cache_keyword(model: Any) -> str:
+    """What this model's forward calls its cache: transformers renamed it within version 5."""
+    forward = (model.get_base_model() if hasattr(model, "get_base_model") else model).forward
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def best_device() -> str:
@@ -155,6 +162,7 @@ class HFModel(Model):
         self._model, tokenizer = load_causal_lm(path, dtype=dtype, device=device)
         self._model.eval()
         self._device = next(self._model.parameters()).device
+        self._cache_keyword = _cache_keyword(self._model)
         self.chat = ChatTokens(tokenizer)
         self._grammar = ActionGrammar(self.chat)
         self._limit = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
@@ -306,9 +314,9 @@ class HFModel(Model):
             input_ids=ids.to(self._device),
             position_ids=positions.to(self._device),
             attention_mask=mask[:, None].to(self._device),
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._cache_keyword: self._cache},
         )
         self._cache.length += ids.shape[1]
         return output.logits[:, -1].float().cpu()

@@ -120,8 +120,9 @@ class AlfworldEnvironment(Environment):
         return Path(__file__).parent / "prompts"
 
     def vocabulary(self) -> list[str]:
-        """Names of everything in the training games: what a scratch student's tokenizer should keep whole."""
-        texts: set[str] = set()
+        """Names of everything in the training games, and what is said in some of them: what a scratch student's tokenizer
+        should keep whole. Demonstrations alone do not hold the words of a player who has gone astray."""
+        texts = self._small_talk()
         for entry in self.data.entries("train"):
             game = load_game(entry.path)
             texts.add(f" {entry.task}")
@@ -129,6 +130,24 @@ class AlfworldEnvironment(Environment):
             texts.update(f" {name}" for name in names)
             texts.update(f" {name.rpartition(' ')[0]}" for name in names)
         return sorted(texts)
+
+    def _small_talk(self, games: int = 48, steps: int = 24) -> set[str]:
+        """Observations and reasons from walks, half random and half the teacher's, through some training games."""
+        entries = self.data.entries("train")
+        texts: set[str] = set()
+        for entry in entries[:: max(1, len(entries) // games)]:
+            walk = random.Random(entry.id)
+            session = AlfworldSession(NativeEngine(load_game(entry.path)))
+            history = History(task=self._task(entry, "train"), observations=(session.observe(),))
+            for _ in range(steps):
+                decision = self.correct(history, session.privileged(), 50)
+                texts |= {history.now.text, f" {decision.reason}" if decision else ""}
+                action = decision.action if decision and walk.random() < 0.5 else walk.choice(history.now.admissible or ("",))
+                outcome = session.act(action)
+                history = history.extend(action, outcome.observation)
+                if outcome.done:
+                    break
+        return texts
 
     def versions(self) -> dict[str, str]:
         return {"alfworld": f"{self.config.engine} engine, {self.config.source} games"}
