@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 from leap.teachers.relaxed import objects
@@ -87,8 +88,10 @@ def parse_trajectory(text: str, asked: Sequence[int], length: int) -> ParsedStep
 
 def parse_step(text: str) -> StepAnswer | None:
     """Reads the correction of one step; None where it cannot be trusted."""
-    found = {answer for each in objects(_final(text)) if (answer := _step_answer(each)) is not None}
-    return found.pop() if len(found) == 1 else None
+    text = _final(text)
+    answers = [answer for each in objects(text) if (answer := _step_answer(each.members)) is not None]
+    # A second mention of the key may be a second answer, or a string in which the one that was read stands.
+    return answers[0] if len(answers) == 1 and text.count(LEAVE) <= 1 and text.count(ACTION) <= 1 else None
 
 
 def parse_reasons(text: str, asked: Sequence[int], length: int) -> ParsedSteps[str]:
@@ -103,13 +106,15 @@ def _parse(
     broken: set[int] = set()
     beyond: set[int] = set()
     summary, any_object = "", False
-    for each in objects(_final(text)):
+    text = _final(text)
+    in_order = _in_order(text)
+    for each, certain in objects(text):
         any_object = True
         if TIMESTEP not in each:
             summary = each["summary"] if isinstance(each.get("summary"), str) else summary
             continue
         t, answer = _timestep(each[TIMESTEP]), read(each)
-        if t is None:
+        if t is None or not (certain or in_order):
             continue
         if not 0 <= t < length:
             beyond.add(t)
@@ -143,6 +148,16 @@ def _timestep(value: Any) -> int | None:
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+_MENTION = re.compile(rf"{TIMESTEP}[\"']?\s*:?\s*[\"']?(\d{{1,9}})")
+
+
+def _in_order(text: str) -> bool:
+    """Whether all timesteps named in a text, also in its strings, rise. If so none can stand in a string of another's
+    step, for there is no number left between two steps; and then steps behind damage can be trusted too."""
+    numbers = [int(number) for number in _MENTION.findall(text)]
+    return all(a < b for a, b in pairwise(numbers))
 
 
 def _final(text: str) -> str:

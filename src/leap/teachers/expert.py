@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Rejection
 from leap.envs.base import Environment, opened, replay
+from leap.teachers.base import OnEpisode
 from leap.teachers.leakage import leaked_entities
 
 
@@ -26,8 +27,20 @@ class ExpertTeacher:
         self.privilege = privilege
         self._drop_leaks = drop_leaks
 
-    def correct(self, episode: Episode) -> Iterator[Correction]:
+    async def correct(self, episode: Episode) -> list[Correction]:
         """A correction for every step of the episode, kept or rejected, each rejection with its reason."""
+        return list(self.corrections(episode))
+
+    async def correct_all(
+        self, episodes: Iterable[Episode], on_episode: OnEpisode, *, done: Container[str] = frozenset()
+    ) -> None:
+        """Corrects episode after episode: there is nothing to wait for."""
+        for episode in episodes:
+            if episode.key not in done:
+                on_episode(episode, list(self.corrections(episode)))
+
+    def corrections(self, episode: Episode) -> Iterator[Correction]:
+        """The corrections, one by one."""
         with opened(self._environment, episode.task) as session:
             for t, history, privileged in replay(session, episode):
                 yield self._judge(episode, t, history, privileged)

@@ -12,9 +12,7 @@ from leap.errors import RecipeError
 from leap.policies.rendering import Message, PromptConfig, Renderer
 from leap.policies.templating import call_macro, load_template
 from leap.teachers.answers import ACTION, LEAVE, REASON
-
-LEVELS = (0, 25, 50, 75, 100)
-"""Privilege levels that have a prompt (paper, ablation of privileged information)."""
+from leap.teachers.levels import LEVELS
 
 _SHIPPED = Path(__file__).parent / "templates", Path(leap.policies.__file__).parent / "templates"
 _NAMES = {"leave": LEAVE, "reason": REASON, "action": ACTION}

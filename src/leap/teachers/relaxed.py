@@ -8,9 +8,13 @@ mend (json_repair 0.64 closes the last string of an answer that was cut off), wh
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
+
+LIST = "trajectory"
+"""The member whose list holds the objects that count."""
 
 _DEEPEST = 12
 _MOST_RESTARTS = 20_000
@@ -22,6 +26,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _AFTER_WORD = re.compile(r"[\w.]")
 _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _HEX = {"x": 2, "u": 4, "U": 8}
 
 
@@ -37,62 +42,112 @@ class Damaged(Exception):
         self.position = position
 
 
-def objects(text: str) -> Iterator[dict[str, Any]]:
-    """All objects in a text that are whole, with what surrounds them (prose, fences) and what is damaged left out.
+class Found(NamedTuple):
+    """A whole object in a text.
 
-    An object is given even where one that holds it is damaged or cut off, and inner objects come before outer ones. What
-    stands inside a string is never taken for an object.
+    Attributes:
+        members: Its members.
+        certain: Whether it stands in a list that was read from its beginning, with no damage before. Elsewhere what looks
+            like an object may stand in a string, and the caller has to know better.
     """
-    position, restarts = 0, 0
+
+    members: dict[str, Any]
+    certain: bool
+
+
+def objects(text: str) -> Iterator[Found]:
+    """The whole objects in a text that stand alone or in a list, with what surrounds them (prose, fences) left out.
+
+    Those within a damaged or cut-off one are given too, and inner ones come before outer ones. An object that is a
+    member's value is a part of that member; only the list named `LIST` holds objects of its own.
+    """
+    plain = _plain(text)
+    if plain is not None:
+        yield from plain
+        return
+    position, damaged, restarts = 0, False, 0
     while (opener := _OPENER.search(text, position)) and restarts < _MOST_RESTARTS:
         reader = _Reader(text, opener.start())
+        intact = not damaged
         try:
-            reader.value(0)
+            reader.value(0, own=True)
             position = reader.position
         except Damaged as damage:
             # Not into what was read: an opener in there that began no whole object stands in a string.
             position = max(damage.position, opener.end())
+            damaged = damaged or reader.begun
             restarts += 1
-        yield from reader.whole
+        yield from (Found(members, intact and listed) for members, listed in reader.whole)
+
+
+def _plain(text: str) -> list[Found] | None:
+    """What `objects` gives for a text that is JSON and nothing else, the usual case, at the speed of the standard library;
+    None for any other."""
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise ValueError("a key twice")
+        return dict(pairs)
+
+    if "\\ud" in text.lower():
+        return None
+    try:
+        value = json.loads(text, strict=False, object_pairs_hook=members)
+    except (ValueError, RecursionError):
+        return None
+    entries = value.get(LIST) if isinstance(value, dict) else value
+    found = [Found(entry, certain=True) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return [*found, Found(value, certain=False)] if isinstance(value, dict) else found
 
 
 class _Reader:
+    """Reads one value.
+
+    Attributes:
+        whole: Objects that ended, and whether they stand in a list.
+        begun: Whether this is more than a bracket in prose: a key or an object was read.
+    """
+
     def __init__(self, text: str, position: int) -> None:
         self.text = text
         self.position = position
-        self.whole: list[dict[str, Any]] = []
+        self.whole: list[tuple[dict[str, Any], bool]] = []
+        self.begun = False
 
-    def value(self, depth: int) -> Any:
+    def value(self, depth: int, *, own: bool, listed: bool = False) -> Any:
+        """The value that begins here; `own`: objects in it count for themselves, not as a part of what holds them."""
         self._skip_space()
         head = self.text[self.position : self.position + 1]
         if head in ("{", "["):
             if depth > _DEEPEST:
                 raise Damaged(self.position)
-            return self._object(depth) if head == "{" else self._array(depth)
+            return self._object(depth, own, listed) if head == "{" else self._array(depth, own)
         if head in ('"', "'"):
             return self._string()
         return self._bare()
 
-    def _object(self, depth: int) -> dict[str, Any]:
+    def _object(self, depth: int, own: bool, listed: bool) -> dict[str, Any]:
         self.position += 1
         found: dict[str, Any] = {}
         while not self._at("}"):
-            start = self.position
-            if self.text[start : start + 1] not in ('"', "'"):
-                raise Damaged(start)
+            if self.text[self.position : self.position + 1] not in ('"', "'"):
+                raise Damaged(self.position)
+            self.begun = True
             key = self._string()
             if key in found or not self._at(":"):  # of two values of one key, neither can be trusted
                 raise Damaged(self.position)
-            found[key] = self.value(depth + 1)
+            found[key] = self.value(depth + 1, own=own and not listed and key == LIST)
             self._separator("}")
-        self.whole.append(found)
+        if own:
+            self.whole.append((found, listed))
         return found
 
-    def _array(self, depth: int) -> list[Any]:
+    def _array(self, depth: int, own: bool) -> list[Any]:
         self.position += 1
         found: list[Any] = []
         while not self._at("]"):
-            found.append(self.value(depth + 1))
+            found.append(self.value(depth + 1, own=own, listed=True))
+            self.begun = True
             self._separator("]")
         return found
 
@@ -139,7 +194,7 @@ class _Reader:
                 break
             parts.append(self._escape() if sign == "\\" else sign)
         found = "".join(parts)
-        if any("\ud800" <= sign <= "\udfff" for sign in found):
+        if _SURROGATE.search(found):
             found = _joined(found)
             if found is None:
                 raise Damaged(self.position)

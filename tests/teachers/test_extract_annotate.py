@@ -1,0 +1,123 @@
+"""What models read from and write into demonstrations: privileged states and reasons, kept on file, nothing invented."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+from scripted import Scripted, a_world, expert_episodes
+
+from leap.core import Episode
+from leap.errors import ModelError
+from leap.models.base import Completion
+from leap.teachers.annotate import ReasonAnnotator
+from leap.teachers.privileged import StateExtractor
+
+WORLD = a_world()
+EPISODES = [episode for episode in expert_episodes(WORLD) if episode.success]
+EPISODE = max(EPISODES, key=lambda episode: len(episode.steps))
+STATE = "Task: open the door\nEssential objects: key\nCritical locations: door\nOptimal actions: take key; open door"
+BARE = EPISODE.model_copy(update={"steps": tuple(s.model_copy(update={"reason": ""}) for s in EPISODE.steps)})
+
+
+def test_a_state_is_read_once_and_kept(tmp_path: Path) -> None:
+    model = Scripted(lambda prompt, call: f"Here it is:\n\n```\n**{STATE}\n```\nGood luck!")
+    for _ in range(2):
+        extractor = StateExtractor(WORLD, model, tmp_path / "states.jsonl")
+        states = asyncio.run(extractor.extract_all(EPISODES))
+        assert states == {episode.task.key: STATE for episode in EPISODES}
+    assert len(model.prompts) == len(EPISODES)
+    assert all(step.observation.text in "".join(model.prompts) for step in EPISODE.steps)
+
+
+def test_failed_demonstrations_tell_nothing(tmp_path: Path) -> None:
+    model = Scripted(lambda prompt, call: STATE)
+    failed = EPISODE.model_copy(update={"success": False})
+    assert asyncio.run(StateExtractor(WORLD, model, tmp_path / "s.jsonl").extract_all([failed])) == {}
+    assert not model.prompts
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "I do not know.",
+        STATE.replace("Critical locations: door\n", ""),
+        STATE.replace("take key; open door", ""),
+        STATE + "\nTask: another",
+        Completion(STATE, 1, 1, truncated=True),
+        ModelError("time-out"),
+    ],
+)
+def test_states_that_cannot_be_used_are_asked_for_again(bad: str | Completion | ModelError, tmp_path: Path) -> None:
+    model = Scripted(lambda prompt, call: bad if call == 0 else STATE)
+    assert asyncio.run(StateExtractor(WORLD, model, tmp_path / "s.jsonl").extract(EPISODE)) == STATE
+    assert len(model.prompts) == 2
+    never = StateExtractor(WORLD, Scripted(lambda prompt, call: bad), tmp_path / "none.jsonl")
+    assert asyncio.run(never.extract(EPISODE)) is None
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_state_that_names_what_the_log_does_not_is_not_taken(tmp_path: Path) -> None:
+    places = {"box", "jar", "shoe", "hat", "bag", "tin"}
+
+    class Quiet(type(WORLD)):  # type: ignore[misc]
+        def entities(self, text: str) -> set[str]:
+            return {word for word in re.findall(r"\w+", text) if word in places | {"cellar"}}
+
+    model = Scripted(lambda prompt, call: STATE.replace("door\nOpt", "cellar\nOpt"))
+    assert asyncio.run(StateExtractor(Quiet(WORLD.config), model, tmp_path / "s.jsonl").extract(EPISODE)) is None
+
+
+def reasons(prompt: str, text: str = "I try this.") -> str:
+    asked = prompt.rpartition("Write ")[2]
+    first, last = re.search(r"from (\d+) to (\d+)", asked).groups() if "from" in asked else (None, None)  # type: ignore[union-attr]
+    numbers = range(int(first), int(last) + 1) if first and last else [int(n) for n in re.findall(r"\d+", asked)]
+    return json.dumps({"trajectory": [{"timestep": t, "reason": text} for t in numbers]})
+
+
+def annotate(model: Scripted, path: Path, demonstration: Episode = BARE) -> Episode:
+    return asyncio.run(ReasonAnnotator(WORLD, model, path).annotate(demonstration))
+
+
+def test_every_step_gets_a_reason_by_one_call_kept_on_file(tmp_path: Path) -> None:
+    model = Scripted(lambda prompt, call: reasons(prompt))
+    for _ in range(2):
+        annotated = annotate(model, tmp_path / "a.jsonl")
+        assert {step.reason for step in annotated.steps} == {"I try this."}
+        assert [step.action for step in annotated.steps] == [step.action for step in BARE.steps]
+        assert annotated.key == BARE.key
+    assert len(model.prompts) == 1
+
+
+def test_reasons_there_are_stay(tmp_path: Path) -> None:
+    model = Scripted(lambda prompt, call: reasons(prompt))
+    assert annotate(model, tmp_path / "a.jsonl", EPISODE) == EPISODE and not model.prompts
+    half = BARE.model_copy(update={"steps": (EPISODE.steps[0], *BARE.steps[1:])})
+    annotated = annotate(model, tmp_path / "a.jsonl", half)
+    assert annotated.steps[0] == EPISODE.steps[0]
+    assert all(step.reason == "I try this." for step in annotated.steps[1:])
+
+
+def test_missing_reasons_are_asked_for_again_and_stay_empty_at_last(tmp_path: Path) -> None:
+    model = Scripted(lambda prompt, call: reasons(prompt)[:-60] if call < 2 else "no")
+    annotated = annotate(model, tmp_path / "a.jsonl")
+    assert annotated.steps[0].reason and not annotated.steps[-1].reason
+    assert "only for timestep" in model.prompts[1]
+    assert len(model.prompts) == 3
+
+
+def test_a_reason_from_the_future_is_not_taken(tmp_path: Path) -> None:
+    class Keys(type(WORLD)):  # type: ignore[misc]
+        def entities(self, text: str) -> set[str]:
+            return set(re.findall(r"\bkey\b", text))
+
+    model = Scripted(lambda prompt, call: reasons(prompt, "The key is near."))
+    annotated = asyncio.run(ReasonAnnotator(Keys(WORLD.config), model, tmp_path / "a.jsonl").annotate(BARE))
+    for t, step in enumerate(annotated.steps):
+        seen = any("key" in observation.text for observation in BARE.history(t).observations)
+        known = seen or any("key" in action for action in BARE.steps[t].observation.admissible or ())
+        assert bool(step.reason) == known
+    assert {bool(step.reason) for step in annotated.steps} == {True, False}
