@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import HOSTILE, Corridor, make_recipe, make_run
+from tiny_run import HOSTILE, Corridor, costs, make_recipe, make_run
 
 from leap.report.page import write_report
 
@@ -37,7 +37,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(make_recipe(), make_run(tmp_path_factory.mktemp("runs") / "tiny"), Corridor(None))
+    return write_report(make_recipe(), make_run(tmp_path_factory.mktemp("runs") / "tiny"), Corridor(None), costs=costs)
 
 
 @pytest.fixture
@@ -125,6 +125,20 @@ def test_nothing_sticks_out(opened: Any, width: int) -> None:
         assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     finally:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_gap_is_drawn_and_its_tables_scroll_by_themselves(opened: Any, scheme: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    section = css(opened, "#realizability")[0]
+    dot = section.find_element("css selector", ".hollow")
+    assert dot.value_of_css_property("fill") == css(opened, "body")[0].value_of_css_property(
+        "background-color"
+    ).replace("rgba", "rgb").replace(", 1)", ")")
+    assert HOSTILE.split("\u2028")[0] in section.text and HOSTILE[:20] in css(opened, "#cost")[0].text
+    ends = "return [...document.querySelectorAll('#realizability .wide')].map((w) => w.getBoundingClientRect().right)"
+    assert max(opened.execute_script(ends)) <= opened.execute_script("return innerWidth")
 
 
 def test_no_request_leaves_the_page(opened: Any) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
-from tiny_run import Corridor, make_recipe, make_run
+from tiny_run import FAIL, HOSTILE, Corridor, correct, costs, make_recipe, make_run, play, task
 
+from leap.core import Actor
 from leap.errors import RunError
 from leap.report.collect import choose, collect
 from leap.report.journals import briefs
@@ -75,8 +77,11 @@ def test_an_empty_directory_gives_a_page(tmp_path: Path) -> None:
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run.stages.write_text("{", encoding="utf-8")
+    run.iteration(1).joinpath("measures.json").write_text("{}", encoding="utf-8")
     report, _ = collect(make_recipe(), run, per_group=40)
     assert any("stages.json" in note for note in report.notes)
+    assert any("iter-1/measures.json" in note for note in report.notes)
+    assert [one.iteration for one in report.measures] == [0, 2]
     with (run.iteration(1) / "episodes.jsonl").open("a", encoding="utf-8") as file:
         file.write("not a record\n")
     with pytest.raises(RunError, match=r"episodes\.jsonl line 9"):
@@ -134,3 +139,38 @@ def test_the_budget_bounds_the_page(tmp_path: Path) -> None:
     assert page.stat().st_size < full - 5000
     assert [len(one["keys"]) > 0 for one in report["shown"]] == [True] * 5, "every group has its share"
     assert any("Fewer trajectories" in note for note in report["notes"])
+
+
+def test_journals_are_not_held_in_memory(tmp_path: Path) -> None:
+    """A run of 15 MB is reported in a fifth of that: what is kept of an episode does not grow with its texts."""
+    run = make_run(tmp_path)
+    folder, size = run.iteration(1), 0
+    student = Actor(name="student", checkpoint="key-0", iteration=0)
+    with (folder / "episodes.jsonl").open("wb") as episodes, (folder / "corrections.jsonl").open("wb") as corrections:
+        for number in range(1000):
+            episode = play(task("train", number), student, FAIL)
+            long = [step.model_copy(update={"completion": "x" * 1000}) for step in episode.steps]
+            size += episodes.write(episode.model_copy(update={"steps": tuple(long)}).model_dump_json().encode() + b"\n")
+            for one in correct(episode):
+                more = one.model_copy(update={"reason": "so " * 300})
+                size += corrections.write(more.model_dump_json().encode() + b"\n")
+    tracemalloc.start()
+    report, _ = collect(make_recipe(), run, per_group=4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (report.corrections[0].episodes, report.corrections[0].corrections) == (1000, 6000)
+    assert size > 12e6 and peak < size / 5, f"{peak / 1e6:.1f} of {size / 1e6:.1f} MB"
+
+
+def test_costs_are_asked_for_only_where_there_is_a_ledger(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    report, _ = collect(make_recipe(), run, per_group=1, costs=costs)
+    assert [one.model for one in report.costs] == [f"openai/{HOSTILE}", "openai/small"]
+    total = report.costs_total
+    assert (total.calls, total.tokens_in, total.usd) == (4, 2400, pytest.approx(1.2542))
+    run.root.joinpath("calls.sqlite").unlink()
+
+    def none() -> list[dict[str, object]]:
+        raise AssertionError("there is no ledger")
+
+    assert collect(make_recipe(), run, per_group=1, costs=none)[0].costs == []

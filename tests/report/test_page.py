@@ -12,12 +12,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from tiny_run import HOSTILE, Corridor, make_recipe, make_run
+from tiny_run import HOSTILE, Corridor, costs, make_recipe, make_run
 
-from leap.report import charts
+from leap.report import charts, gap_charts
 from leap.report.charts import LINE, _apart
 from leap.report.collect import collect
 from leap.report.page import embedded, write_report
+
+NARROW = "\u202f"
 
 
 class Tags(HTMLParser):
@@ -39,7 +41,7 @@ class Tags(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = make_run(tmp_path_factory.mktemp("runs") / "tiny")
-    return write_report(make_recipe(), run, Corridor(None)).read_text(encoding="utf-8")
+    return write_report(make_recipe(), run, Corridor(None), costs=costs).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +80,10 @@ def test_nothing_is_loaded_and_only_our_script_runs(page: str, tags: Tags) -> No
 
 def test_same_files_same_bytes(tmp_path: Path, page: str) -> None:
     run = make_run(tmp_path)
-    again = write_report(make_recipe(), run, Corridor(None))
+    again = write_report(make_recipe(), run, Corridor(None), costs=costs)
     assert again.read_text(encoding="utf-8") == page
     twin = (run.report / "report.json").read_bytes()
-    write_report(make_recipe(), run, Corridor(None))
+    write_report(make_recipe(), run, Corridor(None), costs=costs)
     assert (run.report / "report.json").read_bytes() == twin
 
 
@@ -94,6 +96,24 @@ def test_every_section_names_its_conditions(page: str) -> None:
     assert "1 min 01" in text and "12.3" in text
 
 
+def test_realizability_and_cost_are_on_the_page(page: str) -> None:
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page.split("<body>")[1].split("<script")[0]))
+    assert "To π₂, a held-out correction costs 2.60 nats (3.30 to π₁, before the last training)" in text
+    assert "π₀: 8, π₁: 8, π₂: 8" in text, "how many episodes stand behind it"
+    assert "4 paid calls, 2 400 tokens read" in text.replace(NARROW, " ") and "$1.25" in text
+    for anchor in ("realizability", "cost"):
+        assert f'href="#{anchor}"' in page and f'id="{anchor}"' in page
+
+
+def test_without_measures_or_ledger_there_is_no_such_section(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.root.joinpath("calls.sqlite").unlink()
+    for path in tmp_path.glob("iter-*/measures.json"):
+        path.unlink()
+    page = write_report(make_recipe(), run, costs=costs).read_text(encoding="utf-8")
+    assert "#realizability" not in page and "#cost" not in page
+
+
 @pytest.mark.parametrize("finished", [0, 1, 2])
 def test_charts_are_well_formed_and_inside_their_box(tmp_path: Path, finished: int) -> None:
     report, _ = collect(make_recipe(), make_run(tmp_path, finished=finished), per_group=1)
@@ -103,6 +123,31 @@ def test_charts_are_well_formed_and_inside_their_box(tmp_path: Path, finished: i
         assert len(root.findall("./line[@class]/title")) == 3
         heights = [float(e.get(a, "0")) for e in root.iter() for a in ("y", "y1", "y2", "cy")]
         assert min(heights) >= 0 and max(heights) <= charts.HEIGHT
+
+
+@pytest.mark.parametrize("finished", [0, 1, 2])
+def test_charts_of_the_gap_are_well_formed_and_inside_their_box(tmp_path: Path, finished: int) -> None:
+    report, _ = collect(make_recipe(), make_run(tmp_path, finished=finished), per_group=1)
+    roots = [
+        ElementTree.fromstring(draw(report.measures, width=520)) for draw in (gap_charts.gap, gap_charts.agreement)
+    ]
+    assert len(roots[0].findall(".//circle[@class='hollow']")) == finished
+    assert len(roots[1].findall(".//polyline")) == finished + 1
+    for root in roots:
+        places = [float(e.get(a, "0")) for e in root.iter() for a in ("y", "y1", "y2", "cy")]
+        for shape in root.iter():
+            places += [float(pair.split(",")[1]) for pair in shape.get("points", "").split()]
+        assert min(places) >= 0 and max(places) <= charts.HEIGHT
+    planned = report.measures[-1].held_out
+    assert planned is not None and planned.recoverability is not None
+    bar = ElementTree.fromstring(gap_charts.costs(planned.recoverability))
+    assert sum(float(part.get("width", "0")) for part in bar) == pytest.approx(100, abs=0.1)
+
+
+@pytest.mark.parametrize("value", [1e-9, 0.011, 0.99, 1.0, 1.01, 7, 9.9, 11, 68.2, 999])
+def test_axes_end_above_their_values(value: float) -> None:
+    top = gap_charts._round_top(value)
+    assert value <= top <= 2 * value
 
 
 def test_labels_keep_apart() -> None:

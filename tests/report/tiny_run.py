@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,10 +20,13 @@ from leap.core import (
     StopReason,
     Task,
 )
+from leap.datasets import Row, correction_rows
 from leap.envs.base import Environment, EnvironmentConfig, Expert, Outcome, Session
-from leap.evaluation import evaluate_episodes
+from leap.evaluation import Evaluation, evaluate_episodes
+from leap.measures import AnswerLoss, Corrected, IterationMeasures, Losses, measure_iteration, write_measures
+from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import Recipe, dump_recipe
-from leap.store import Journal, RunDirectory, write_json
+from leap.store import Journal, RunDirectory, read_json, write_json
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><!-- \u2028 & ' \u202e"
 ACTIONS = ("go north", "go south", "look")
@@ -140,7 +144,63 @@ def make_run(root: Path, *, iterations: int = 2, finished: int | None = None, ta
                     corrections.append(one)
         stages.append({"stage": "train", "iteration": i, "what": f"train pi_{i}", "seconds": 61.2, "tokens": 12345})
     write_json(run.stages, stages)
+    measure(run, len(stages))
+    run.root.joinpath("calls.sqlite").touch()
     return run
+
+
+def measure(run: RunDirectory, students: int) -> None:
+    """Measures of every student, as if each correction were twice as likely after training."""
+    earlier: list[IterationMeasures] = []
+    rounds: list[list[Row]] = []
+    renderer = Renderer(PromptConfig())
+    for i in range(students):
+        evaluation = Evaluation.model_validate(read_json(run.iteration(i) / "evaluation.json")[0])
+        teacher = Evaluation.model_validate(read_json(run.baselines / "teacher-50" / "evaluation.json")[0])
+        episodes = list(Journal(run.iteration(i) / "evaluation" / "valid.jsonl", Episode))
+        found = [one for episode in episodes for one in correct(episode)]
+        earlier.append(
+            measure_iteration(
+                i,
+                teacher=HOSTILE,
+                privilege=50,
+                training=Corrected(
+                    Journal(run.iteration(i) / "episodes.jsonl", Episode),
+                    Journal(run.iteration(i) / "corrections.jsonl", Correction),
+                )
+                if i
+                else None,
+                held_out=Corrected(episodes, found),
+                rounds=rounds,
+                checkpoints=(str(i - 1), str(i)) if i else None,
+                success=evaluation,
+                teacher_value=teacher,
+                earlier=earlier,
+                score=score,
+            ).model_copy(update={"notes": [f"a note {HOSTILE}"]})
+        )
+        write_measures(run.iteration(i) / "measures.json", earlier[-1])
+        rounds.append(list(correction_rows({e.key: e for e in episodes}, found, renderer, iteration=i + 1)))
+
+
+def score(checkpoint: Path | str, rows: Sequence[Row]) -> Losses:
+    """pi_i finds every answer as likely as any other, 0.7 nats less dear at each i."""
+    nats = 4.0 - 0.7 * int(str(checkpoint))
+    return Losses(
+        answers=tuple(
+            AnswerLoss(episode=row.episode, t=row.t, nats=nats, tokens=9, action_nats=nats / 3, action_tokens=3)
+            for row in rows
+        )
+    )
+
+
+def costs() -> list[dict[str, object]]:
+    """What a ledger would say."""
+    call = {"tokens_in": 1200, "tokens_out": 80, "tokens_cached": 300}
+    return [
+        {"stage": "correct", "model": f"openai/{HOSTILE}", "calls": 3, "usd": 1.25, **call},
+        {"stage": "measure", "model": "openai/small", "calls": 1, "usd": 0.0042, **call},
+    ]
 
 
 def correct(episode: Episode) -> list[Correction]:
