@@ -195,11 +195,11 @@ class Ledger:
     # ---- calls ---------------------------------------------------------------------------------------------------
 
     def get(self, key: str) -> Completion | None:
-        """The answer to a request that was paid before. An empty answer is not given twice: asking again may mend it."""
-        with self._lock:
+        """The answer to a request that was paid before, be it of no use: whoever wants another asks with another seed."""
+        with self._lock, _explained(self.path):
             row = self._db.execute(
                 "SELECT text, tokens_in, tokens_out, tokens_cached, truncated FROM calls "
-                "WHERE key = ? AND error = '' AND text != '' ORDER BY id DESC LIMIT 1",
+                "WHERE key = ? AND error = '' ORDER BY id DESC LIMIT 1",
                 (key,),
             ).fetchone()
         return Completion(*row[:4], from_cache=True, truncated=bool(row[4])) if row else None
