@@ -64,7 +64,7 @@ class Scripted(Model):
         return answer if isinstance(answer, Completion) else Completion(answer, len(text), len(answer))
 
 
-def a_world(tasks: int = 12) -> Environment:
+def a_world(tasks: int = 12) -> Any:
     """The dark house with the hidden key."""
     return TinyWorld(TinyWorldConfig(tasks=tasks))
 

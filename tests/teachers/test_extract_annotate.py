@@ -63,7 +63,7 @@ def test_states_that_cannot_be_used_are_asked_for_again(bad: str | Completion | 
 def test_a_state_that_names_what_the_log_does_not_is_not_taken(tmp_path: Path) -> None:
     places = {"box", "jar", "shoe", "hat", "bag", "tin"}
 
-    class Quiet(type(WORLD)):  # type: ignore[misc]
+    class Quiet(type(WORLD)):
         def entities(self, text: str) -> set[str]:
             return {word for word in re.findall(r"\w+", text) if word in places | {"cellar"}}
 
@@ -110,7 +110,7 @@ def test_missing_reasons_are_asked_for_again_and_stay_empty_at_last(tmp_path: Pa
 
 
 def test_a_reason_from_the_future_is_not_taken(tmp_path: Path) -> None:
-    class Keys(type(WORLD)):  # type: ignore[misc]
+    class Keys(type(WORLD)):
         def entities(self, text: str) -> set[str]:
             return set(re.findall(r"\bkey\b", text))
 

@@ -112,7 +112,7 @@ def test_leaks_are_told_and_dropped_where_asked() -> None:
     entries = json.loads(full(EPISODE))["trajectory"]
     entries[0]["corrected_reason"] = "The secret place is the hat."
 
-    class Dark(type(WORLD)):  # type: ignore[misc]
+    class Dark(type(WORLD)):
         def entities(self, text: str) -> set[str]:
             return {"secret"} if "secret" in text else set()
 

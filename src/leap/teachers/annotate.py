@@ -90,7 +90,7 @@ class ReasonAnnotator:
         asked = [t for t, step in enumerate(demonstration.steps) if not step.reason]
         if not asked:
             return demonstration
-        request = content_key("annotation", self._model.name, self._messages(demonstration, asked))
+        request = content_key("annotation", self._model.identity, self._messages(demonstration, asked))
         known = self._journal.get(request)
         if known is None:
             reasons = await self._ask(demonstration, asked)

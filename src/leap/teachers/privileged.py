@@ -89,7 +89,7 @@ class StateExtractor:
     async def extract(self, demonstration: Episode) -> str | None:
         """The state of one demonstration's task, from the file if it was read before."""
         messages = self._messages(demonstration)
-        request = content_key("extraction", self._model.name, messages)
+        request = content_key("extraction", self._model.identity, messages)
         if (known := self._journal.get(request)) is not None:
             return known.text
         problem = ""
