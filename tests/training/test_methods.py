@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -113,11 +114,18 @@ def test_4_bit_without_bitsandbytes_says_what_to_install(
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize("config", [LORA, DPO.model_copy(update={"lora": LORA.lora})], ids=["sft", "dpo"])
 def test_a_quantised_base_trains_an_adapter(config: Any, start: str, tmp_path: Path) -> None:
+    from leap.training.student import load_student
+
     losses: list[float] = []
     quantised = config.model_copy(update={"quantize": "4bit", "steps": 12})
-    train(quantised, start, tmp_path, on_step=lambda done, total, loss: losses.append(loss))
+    train(quantised, start, tmp_path / "first", on_step=lambda done, total, loss: losses.append(loss))
     assert losses[-1] < losses[0] - 0.05
-    assert all("lora_" in name for name in weights(tmp_path / "out"))
+    assert all("lora_" in name for name in weights(tmp_path / "first" / "out"))
+    assert {tensor.dtype for tensor in weights(tmp_path / "first" / "out").values()} == {torch.float32}
+    model, _ = load_student(str(tmp_path / "first" / "out"), quantised)
+    assert "Linear4bit" in {type(module).__name__ for module in model.modules()}
+    train(quantised, str(tmp_path / "first" / "out"), tmp_path / "second", on_step=lambda *step: losses.append(step[2]))
+    assert config.method != "dpo" or losses[0] == losses[12] == pytest.approx(math.log(2), abs=1e-6)
 
 
 @pytest.mark.parametrize("logger", ["trackio", "wandb", "tensorboard"])

@@ -27,7 +27,7 @@ from leap.datasets import PreferenceRow
 from leap.errors import RunError
 from leap.models.chat import ChatTokens
 from leap.training.config import DPOConfig, KTOConfig, PreferenceConfig
-from leap.training.student import POLICY, load_reference, load_student, save_student
+from leap.training.student import POLICY, load_reference, load_student, save_student, unrounded
 from leap.training.trainer import Progress, TrainingResult, arguments, logged, optimizers, row_batches, run
 
 REFERENCE = "ref"
@@ -94,7 +94,7 @@ def train_preference(
         "optimizers": optimizers(config, model),
     }
     build = _kto_trainer if isinstance(config, KTOConfig) else _dpo_trainer
-    with logged(config, work):
+    with logged(config, work), unrounded(model):
         trainer = build(config, kept, shared, work=work, seed=seed)
     if config.lora is not None:
         copy_policy_to_reference(trainer.model)
@@ -231,7 +231,7 @@ def copy_policy_to_reference(model: Any) -> None:
     for name, tensor in tensors.items():
         if policy.search(name):
             reference = tensors[policy.sub(f".{REFERENCE}", name)]
-            reference.data.copy_(tensor.data)
+            reference.data = tensor.data.clone()
             reference.requires_grad = False
 
 

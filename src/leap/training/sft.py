@@ -26,7 +26,7 @@ from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, collate
 from leap.training.config import SFTConfig
 from leap.training.distributed import rank, world
 from leap.training.rows import encode_rows, pack_rows
-from leap.training.student import load_student, save_student
+from leap.training.student import load_student, save_student, unrounded
 from leap.training.trainer import Progress, TrainingResult, arguments, logged, optimizers, row_batches, run
 
 
@@ -57,7 +57,7 @@ def train_sft(
     torch.manual_seed(seed)
     model, tokenizer = load_student(start, config)
     build = _branch_trainer if config.branches else _row_trainer
-    with logged(config, work):
+    with logged(config, work), unrounded(model):
         trainer, totals = build(
             config, model, ChatTokens(tokenizer), rows, work=work, seed=seed, steps=steps or config.steps
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,17 @@ def _with_adapter(model: Any, config: TrainingSettings) -> Any:
     if config.gradient_checkpointing:
         model.enable_input_require_grads()
     return model
+
+
+@contextmanager
+def unrounded(model: Any) -> Iterator[None]:
+    """While a trainer is made: keeps the trained weights as they are. TRL rounds a quantised model's adapters to bfloat16,
+    in which the steps of a preference method's learning rate (5e-7) would be lost."""
+    trained = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
+    yield
+    for name, parameter in model.named_parameters():
+        if name in trained:
+            parameter.data = trained[name]
 
 
 def save_student(trainer: Trainer, tokenizer: Any, out: Path) -> None:
