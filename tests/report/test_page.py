@@ -101,6 +101,7 @@ def test_realizability_and_cost_are_on_the_page(page: str) -> None:
     assert "To π₂, a held-out correction costs 2.60 nats (3.30 to π₁, before the last training)" in text
     assert "π₀: 8, π₁: 8, π₂: 8" in text, "how many episodes stand behind it"
     assert "4 paid calls, 2 400 tokens read" in text.replace(NARROW, " ") and "$1.25" in text
+    assert "2 more failed after all retries" in text
     for anchor in ("realizability", "cost"):
         assert f'href="#{anchor}"' in page and f'id="{anchor}"' in page
 

@@ -199,7 +199,7 @@ def costs() -> list[dict[str, object]]:
     call = {"tokens_in": 1200, "tokens_out": 80, "tokens_cached": 300}
     return [
         {"stage": "correct", "model": f"openai/{HOSTILE}", "calls": 3, "usd": 1.25, **call},
-        {"stage": "measure", "model": "openai/small", "calls": 1, "usd": 0.0042, **call},
+        {"stage": "measure", "model": "openai/small", "calls": 1, "failed": 2, "cost": 0.0042, "latency": 1.0, **call},
     ]
 
 

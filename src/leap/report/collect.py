@@ -37,7 +37,7 @@ from leap.store import RunDirectory
 _log = logging.getLogger(__name__)
 LEDGER = "calls.sqlite"
 Costs = Callable[[], Iterable[Mapping[str, Any]]]
-"""Sums of a run's ledger: mappings of stage, model, calls, tokens_in, tokens_out, tokens_cached and usd."""
+"""Sums of a run's ledger: mappings of stage, model, calls, tokens_in, tokens_out, tokens_cached and usd (or cost)."""
 
 
 @dataclass
@@ -112,7 +112,7 @@ def _setup(recipe: Recipe) -> Setup:
         train=recipe.environment.train,
         validation=recipe.environment.validation,
         test=recipe.environment.test,
-        teacher=teacher.kind,
+        teacher=f"{teacher.kind} {teacher.model}" if teacher.kind == "model" else teacher.kind,
         privilege=teacher.privilege,
         corrected="every episode"
         if teacher.episodes == "all"
@@ -369,8 +369,9 @@ def _measures(recipe: Recipe, run: RunDirectory, notes: list[str]) -> list[Itera
 
 
 def _costs(entries: Iterable[Mapping[str, Any]]) -> list[Cost]:
-    """Sums in the order of the loop's stages as the ledger gives them; keys that a later ledger may add are passed by."""
-    return [Cost.model_validate({key: entry[key] for key in Cost.model_fields if key in entry}) for entry in entries]
+    """Sums in the ledger's order. Its own name for the price is `cost`; what else it tells is passed by."""
+    named = [{"usd": entry.get("cost", 0.0), **entry} for entry in entries]
+    return [Cost.model_validate({key: entry[key] for key in Cost.model_fields if key in entry}) for entry in named]
 
 
 def _stage(entry: Any) -> StageTime:

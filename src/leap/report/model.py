@@ -144,6 +144,7 @@ class Cost(Record):
         stage: Where in the loop.
         model: `provider/model`.
         calls: Paid calls.
+        failed: Calls that failed after all retries.
         tokens_in, tokens_out: Tokens read and written.
         tokens_cached: How many of those read came from the provider's cache.
         usd: Price, in US dollars.
@@ -152,6 +153,7 @@ class Cost(Record):
     stage: str
     model: str
     calls: int = 0
+    failed: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     tokens_cached: int = 0
@@ -230,7 +232,7 @@ class Report(Record):
     @property
     def costs_total(self) -> Cost:
         """The sum of all costs."""
-        numbers = ("calls", "tokens_in", "tokens_out", "tokens_cached", "usd")
+        numbers = ("calls", "failed", "tokens_in", "tokens_out", "tokens_cached", "usd")
         sums = {name: sum(getattr(one, name) for one in self.costs) for name in numbers}
         return Cost(stage="total", model="", **sums)
 
