@@ -22,12 +22,13 @@ def train(
     iteration: Annotated[int, typer.Option("--iteration", "-i", min=0, help="Iteration i (0 is behaviour cloning).")],
 ) -> None:
     """Train pi_i in the processes of `accelerate launch`."""
+    import torch
     from accelerate import PartialState
 
     from leap.training import distributed
     from leap.training.train import train_as_follower
 
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())
     if distributed.rank():
         train_as_follower()
         state.destroy_process_group()
