@@ -1,6 +1,6 @@
 """Corrections by a teacher at an endpoint: time against the ideal, memory, and what failures cost.
 
-    python benchmarks/teacher_calls.py [--episodes 200] [--concurrency 16] [--delay 0.5]
+    python benchmarks/teacher_calls.py [--episodes 200] [--concurrency 16] [--delay 0.5] [--repeats 4]
 
 Real ALFWorld episodes (generated games, a random player), the real teacher, client and ledger, and a real HTTP server with
 a scripted model behind it that takes so many seconds per call. The ideal time is that of a client that costs nothing:
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--delay", type=float, default=0.5)
     parser.add_argument("--horizon", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=4)
     arguments = parser.parse_args()
     print(
         f"{platform.platform()}, Python {platform.python_version()}, openai {version('openai')}, {os.cpu_count()} cores, "
@@ -119,21 +120,23 @@ def main() -> None:
     rollout(world, RandomPolicy(), tasks, horizon=arguments.horizon, seed=0, stream="benchmark", on_episode=episodes.append)
     steps = sum(len(episode.steps) for episode in episodes)
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder) / "good.sqlite")
         with MockServer(teacher_says, delay=arguments.delay) as server:
             correct(world, episodes[:16], server, Ledger(Path(folder) / "warm.sqlite"), arguments.concurrency, 60)  # warm up
-            server.counts.answered = 0
-            before, cpu = rss(), time.process_time()
-            seconds, kept = correct(world, episodes, server, ledger, arguments.concurrency, 60)
             ideal = math.ceil(len(episodes) / arguments.concurrency) * arguments.delay
-            print(
-                f"{len(episodes)} trajectories ({steps} steps) at {arguments.concurrency} calls at once: {seconds:.2f} s, "
-                f"ideal {ideal:.2f} s, ratio {seconds / ideal:.3f}; {time.process_time() - cpu:.2f} s of CPU (server and "
-                f"replays included); {kept} corrections kept, {server.counts.answered} calls answered"
-            )
-            print(f"memory: {before:.1f} MB before, {rss():.1f} MB after, {ledger.total().tokens_out} tokens answered")
+            print(f"{len(episodes)} trajectories ({steps} steps) at {arguments.concurrency} calls at once, ideal {ideal:.2f} s")
+            for n in range(arguments.repeats):
+                ledger = Ledger(Path(folder) / f"good-{n}.sqlite")
+                answered, cpu, load = server.counts.answered, time.process_time(), os.getloadavg()[0]
+                seconds, kept = correct(world, episodes, server, ledger, arguments.concurrency, 60)
+                print(
+                    f"  {n + 1}: {seconds:.2f} s, ratio {seconds / ideal:.3f}, load {load:.1f}; "
+                    f"{time.process_time() - cpu:.2f} s of CPU (server and replays included); {kept} corrections kept, "
+                    f"{server.counts.answered - answered} calls answered; {rss():.1f} MB resident",
+                    flush=True,
+                )
+            answered = server.counts.answered
             again, _ = correct(world, episodes, server, ledger, arguments.concurrency, 60)
-            print(f"the same once more, from the ledger: {again:.2f} s, {server.counts.answered - len(episodes)} calls")
+            print(f"the last once more, from its ledger: {again:.2f} s, {server.counts.answered - answered} calls")
         prices = {"openai/mock": Price(input=2.5, output=10)}
         ledger = Ledger(Path(folder) / "faults.sqlite", prices)
         with MockServer(teacher_says, delay=arguments.delay, faults=Faults(RATES), hang=30) as server:
@@ -144,9 +147,9 @@ def main() -> None:
                 f"{kept} of {steps} corrections kept; {counts.requests} requests"
             )
             print(
-                f"ledger: {total.calls} calls, {total.tokens_in} + {total.tokens_out} tokens, ${total.cost:.4f}; the server's "
+                f"ledger: {total.calls} calls, {total.tokens_in} + {total.tokens_out} tokens, ${total.cost:.6f}; the server's "
                 f"own count: {counts.answered} calls, {counts.prompt_tokens} + {counts.completion_tokens} tokens, "
-                f"${(counts.prompt_tokens * 2.5 + counts.completion_tokens * 10) / 1e6:.4f}"
+                f"${(counts.prompt_tokens * 2.5 + counts.completion_tokens * 10) / 1e6:.6f}"
             )
 
 

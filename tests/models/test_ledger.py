@@ -192,6 +192,22 @@ def test_the_cap_is_never_overshot_by_more_than_the_calls_under_way(tmp_path: Pa
     assert sum(isinstance(answer, Completion) for answer in answers) == inner.calls == ledger.total().calls
 
 
+def test_calls_that_wait_for_a_place_are_not_under_way(tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    from leap.models.endpoint_config import EndpointConfig
+    from leap.models.providers import open_model
+
+    ledger = Ledger(tmp_path / "calls.sqlite", {"openai/mock": DOLLAR}, Budget(usd=20))
+    with MockServer(echo, delay=0.05) as server:
+        endpoint = EndpointConfig(base_url=server.base_url, concurrency=4)
+        model = open_model("openai/mock", SAMPLING, endpoint=endpoint, ledger=ledger)
+        assert model.concurrency == 8
+        answers = ask(model, *(f"n{n:02}" for n in range(60)))  # type: ignore[arg-type]
+        assert server.counts.most_at_once == 4
+    assert 20 <= ledger.spent[0] < 20 + 4 * 2  # two tokens a call
+    assert sum(isinstance(answer, BudgetReached) for answer in answers) == 60 - server.counts.answered
+
+
 def test_answers_under_way_are_booked_before_the_run_ends(tmp_path: Path) -> None:
     """The first to hear of the cap ends the whole gathering; the others' calls are paid, so they must be on file."""
     ledger = Ledger(tmp_path / "calls.sqlite", {"mock/it": DOLLAR}, Budget(usd=1))

@@ -94,12 +94,14 @@ class Model(ABC):
     Attributes:
         name: `provider/model`.
         concurrency: How many conversations to hold at once.
+        calls_at_once: How many calls may be under way; as many as there are conversations if None.
         constrains: Whether `choices` are honoured.
         identity: Tells apart models that answer differently under the same name (another endpoint, other weights).
     """
 
     name: str
     concurrency: int
+    calls_at_once: int | None = None
     constrains: bool = False
 
     @property

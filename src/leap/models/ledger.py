@@ -305,7 +305,9 @@ class MeteredModel(Model):
         ledger.check_price(model.name)
         self.name = model.name
         self.concurrency = model.concurrency
+        self.calls_at_once = model.calls_at_once
         self.constrains = model.constrains
+        self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
         self.model = model
         self.ledger = ledger
         self._sampling = sampling.model_dump(mode="json")
@@ -313,6 +315,13 @@ class MeteredModel(Model):
     @property
     def identity(self) -> str:
         return self.model.identity
+
+    def gate(self) -> asyncio.Semaphore:
+        """A place for a call. Calls wait here, before the budget is asked: one that waits is not under way."""
+        loop = asyncio.get_running_loop()
+        if self._gate is None or self._gate[0] is not loop:
+            self._gate = (loop, asyncio.Semaphore(self.calls_at_once or self.concurrency))
+        return self._gate[1]
 
     def request_key(
         self,
@@ -352,13 +361,14 @@ class _MeteredConversation:
             on_file = ledger.get(key)
             if on_file is not None:
                 return on_file
-            await ledger.reserve()
-            began = time.monotonic()
-            try:
-                completion = await self._conversation.complete(messages, seed=seed, choices=choices, schema=schema)
-                return ledger.book(key, name, completion, time.monotonic() - began)
-            except ModelError as error:
-                ledger.book_failure(key, name, str(error), time.monotonic() - began)
-                raise
-            finally:
-                ledger.settle()
+            async with self._model.gate():
+                await ledger.reserve()
+                began = time.monotonic()
+                try:
+                    completion = await self._conversation.complete(messages, seed=seed, choices=choices, schema=schema)
+                    return ledger.book(key, name, completion, time.monotonic() - began)
+                except ModelError as error:
+                    ledger.book_failure(key, name, str(error), time.monotonic() - began)
+                    raise
+                finally:
+                    ledger.settle()

@@ -80,7 +80,10 @@ class OpenAIModel(Model):
         self.name = name or f"openai/{model}"
         self.sampling = sampling
         self.endpoint = endpoint
-        self.concurrency = endpoint.concurrency
+        self.calls_at_once = endpoint.concurrency
+        # Half of the conversations get their next prompt ready (a replay, a step of a game) while the others' calls are
+        # under way, so that no place for a call stays empty.
+        self.concurrency = 2 * endpoint.concurrency
         self.base_url = (endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).rstrip("/")
         self._host = _host(self.base_url)
         self._key = api_key or os.environ.get(endpoint.api_key_env, "").strip()
@@ -149,7 +152,7 @@ class OpenAIModel(Model):
                 finally:  # asyncio.run ends the generators that are still open
                     await client.close()
 
-            self._wire = _Wire(loop, client, asyncio.Semaphore(self.concurrency), closed_with_loop())
+            self._wire = _Wire(loop, client, asyncio.Semaphore(self.calls_at_once), closed_with_loop())
             await anext(self._wire.closer)
         return self._wire
 

@@ -198,6 +198,7 @@ class VLLMModel(OpenAIModel):
     def _connect(self, model: str, served: str, sampling: Sampling, endpoint: EndpointConfig, batch: int) -> None:
         own = endpoint.model_copy(update={"base_url": f"{self.server.url}/v1", "concurrency": batch})
         super().__init__(served, sampling, own, name=f"vllm/{model}", api_key=self.server.key)
+        self.concurrency = batch  # episodes played at once, as for every model on this machine
         self._weights = _stamp(model)
 
     @property
@@ -242,6 +243,7 @@ class AdaptedModel(OpenAIModel):
     def __init__(self, owner: VLLMModel, path: str, sampling: Sampling) -> None:
         served = owner._load(path)
         super().__init__(served, sampling, owner.endpoint, name=f"vllm/{path}", api_key=owner.server.key)
+        self.concurrency = owner.concurrency
         self._server = owner.server
 
     @property
