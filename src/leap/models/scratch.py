@@ -37,7 +37,7 @@ class ScratchConfig(BaseModel):
 
     layers: int = Field(default=3, ge=1, description="Transformer layers.")
     width: int = Field(default=128, ge=16, description="Hidden size.")
-    heads: int = Field(default=2, ge=1, description="Attention heads.")
+    heads: int = Field(default=8, ge=1, description="Attention heads.")
     mlp: int = Field(default=384, ge=16, description="Width of the feed-forward layers.")
     max_tokens: int = Field(default=4096, ge=256, description="Longest sequence, in tokens.")
     init: float = Field(default=0.08, gt=0, description="Standard deviation of the initial weights.")
