@@ -77,7 +77,7 @@ def main(steps: int = 60, tasks: int = 100) -> list[float]:
             # Roll out pi_{i-1}: the states are the student's own.
             episodes = play(world, student(i - 1, temperature=0.3), train, f"rollout-{i}")
             # For every step: r~_t, a~_t ~ T(. | h_t, r_t, a_t, s_t). The teacher sees where the key is.
-            corrections = [correction for episode in episodes for correction in teacher.correct(episode)]
+            corrections = [correction for episode in episodes for correction in teacher.corrections(episode)]
             # D_i, and pi_i on the true union of everything so far.
             by_key = {episode.key: episode for episode in episodes}
             rows += correction_rows(by_key, corrections, renderer, iteration=i)

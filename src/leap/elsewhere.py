@@ -45,7 +45,7 @@ def evaluate_elsewhere(
     policies: dict[str, Callable[[], Policy]] = {"expert": lambda: ExpertPolicy(environment)}
     for level in dict.fromkeys((0, recipe.teacher.privilege)):
         policies[f"teacher-{level}"] = lambda level=level: TeacherPolicy(environment, level)
-    policies[f"pi_{i}"] = lambda: stages.student(i)
+    policies[f"pi_{i}"] = lambda: stages.cast.evaluated_student(i)
     evaluations = []
     for split in splits:
         tasks = environment.tasks(split)

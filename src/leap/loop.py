@@ -7,6 +7,7 @@
         for every step of every episode to be corrected:       r~_t, a~_t ~ T( . | h_t, r_t, a_t, s)
         D_i <- {(h_t, r_t, a_t, r~_t, a~_t)}
         pi_i <- SFT(D_0 u D_1 u .. u D_i)                      the true union
+             or DPO(D_i, pi_{i-1}) or KTO(D_i, pi_{i-1})
     return the best pi_i on validation tasks
 
 Every line below is one stage, every stage leaves a file, and what is on file is not made again: killed at any moment,
@@ -44,13 +45,15 @@ def leap(stages: Stages) -> Result:
     stages.dataset(0)
     stages.train(0)  # pi_0 <- SFT(base, D_0)
     students = [stages.evaluate(0)]
+    stages.measure(0)
 
     for i in range(1, stages.recipe.iterations + 1):
         stages.rollout(i)  # pi_{i-1} acts; the states are the student's own
         stages.correct(i)  # r~_t, a~_t ~ T( . | h_t, r_t, a_t, s_t)
         stages.dataset(i)  # D_i
-        stages.train(i)  # pi_i <- SFT(D_0 u .. u D_i)
+        stages.train(i)  # pi_i <- SFT(D_0 u .. u D_i), or DPO or KTO of D_i against pi_{i-1}
         students.append(stages.evaluate(i))
+        stages.measure(i)
 
     return Result(best_on_validation(students, stages.recipe.environment.validation), students, baselines)
 

@@ -11,9 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from leap.envs.base import describe_validation_error
 from leap.errors import RecipeError
 from leap.models.base import Sampling
+from leap.models.endpoint_config import EndpointConfig
+from leap.models.ledger import Budget
+from leap.models.prices import Price
+from leap.models.providers import split_name
 from leap.models.scratch import ScratchConfig
 from leap.policies.rendering import PromptConfig
-from leap.training.config import SFTConfig
+from leap.teachers.levels import LEVELS
+from leap.training.config import SFTConfig, TrainingConfig
 
 
 class Section(BaseModel):
@@ -65,12 +70,36 @@ class DemonstrationSection(Section):
         default=None, ge=1, description="How many training tasks the expert plays; all by default."
     )
     successes_only: bool = Field(default=True, description="Clone only episodes that solved their task.")
+    privilege: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Above 0 the environment's privileged teacher plays them (the paper's rebuttal baseline).",
+    )
+    annotate: bool = Field(default=False, description="Have teacher.model write reasons where the expert gives none.")
 
 
 class TeacherSection(Section):
     """Who corrects, with how much privilege, and what."""
 
-    kind: Literal["expert"] = Field(default="expert", description="expert: the environment's programmatic teacher.")
+    kind: Literal["expert", "model", "self"] = Field(
+        default="expert",
+        description="expert: the environment's programmatic teacher. model: a language model. self: pi_{i-1} itself.",
+    )
+    model: str | None = Field(default=None, description="`provider/model` of the model teacher: openai, vllm, hf, mock.")
+    endpoint: EndpointConfig = Field(default_factory=lambda: EndpointConfig(), description="Where that model is.")
+    sampling: Sampling = Field(
+        default_factory=lambda: Sampling(temperature=0.0, max_tokens=4096), description="How the model teacher answers."
+    )
+    by: Literal["trajectory", "step"] = Field(
+        default="trajectory", description="The model teacher is asked once per episode (the paper), or once per step."
+    )
+    attempts: int = Field(default=3, ge=1, description="How often a missing correction is asked for.")
+    state: Literal["environment", "extracted"] = Field(
+        default="environment",
+        description="Privileged state as the environment tells it, or as teacher.model reads it from demonstrations.",
+    )
+    limit: int | None = Field(default=None, ge=1, description="Longest prompt of a model teacher, in characters.")
     privilege: int = Field(
         default=50, ge=0, le=100, description="How far the privileged state may be used; 50 is the paper's."
     )
@@ -78,6 +107,33 @@ class TeacherSection(Section):
     failure_score: float = Field(default=0.0, ge=0, le=1, description="An episode is a failure up to this score.")
     drop_leaks: bool = Field(
         default=False, description="Reject corrections whose reason names what the student has not seen."
+    )
+
+
+class ReActSection(Section):
+    """A model that plays without fine-tuning, from examples of the expert's."""
+
+    model: str = Field(description="`provider/model`.")
+    endpoint: EndpointConfig = Field(default_factory=lambda: EndpointConfig(), description="Where it is.")
+    sampling: Sampling = Field(default_factory=lambda: Sampling(temperature=0.0), description="How it answers.")
+    examples: int = Field(default=2, ge=0, description="Worked examples in the prompt, of the same task type where possible.")
+    limit: int | None = Field(default=None, ge=1, description="Longest prompt, in characters.")
+
+
+class BaselineSection(Section):
+    """Who else is evaluated, beside the expert and the teachers."""
+
+    react: list[ReActSection] = Field(default_factory=list, description="Models prompted in the ReAct way.")
+    teacher_model: bool = Field(
+        default=False, description="The model teacher plays itself, without the privileged state and with it."
+    )
+
+
+class MeasureSection(Section):
+    """Leakage and realizability, per iteration (docs/measures.md)."""
+
+    held_out: int | None = Field(
+        default=None, ge=1, description="Validation episodes of each pi_i that are corrected to measure on; none if null."
     )
 
 
@@ -95,7 +151,33 @@ class Recipe(Section):
     student: StudentSection = Field(default_factory=lambda: StudentSection())
     demonstrations: DemonstrationSection = Field(default_factory=lambda: DemonstrationSection())
     teacher: TeacherSection = Field(default_factory=lambda: TeacherSection())
-    training: SFTConfig = Field(default_factory=lambda: SFTConfig(), description="The method and its settings.")
+    training: TrainingConfig = Field(default_factory=lambda: SFTConfig(), description="The method and its settings.")
+    baselines: BaselineSection = Field(default_factory=lambda: BaselineSection())
+    measures: MeasureSection = Field(default_factory=lambda: MeasureSection())
+    budget: Budget = Field(default_factory=lambda: Budget(), description="The most that paid models may cost.")
+    prices: dict[str, Price] = Field(
+        default_factory=dict, description="USD per million tokens by `provider/model`, over the shipped table."
+    )
+
+    @model_validator(mode="after")
+    def _models_that_are(self) -> Recipe:
+        teacher = self.teacher
+        if teacher.kind == "model" and teacher.model is None:
+            raise ValueError("teacher.kind: model needs teacher.model, for example openai/gpt-4o")
+        needs_model = {
+            "demonstrations.annotate": self.demonstrations.annotate,
+            "teacher.state: extracted": teacher.state == "extracted",
+            "baselines.teacher_model": self.baselines.teacher_model,
+        }
+        for what, wanted in needs_model.items():
+            if wanted and teacher.model is None:
+                raise ValueError(f"{what} needs teacher.model")
+        if teacher.kind != "expert" and teacher.privilege not in LEVELS:
+            raise ValueError(f"teacher.privilege: a {teacher.kind} teacher knows {', '.join(map(str, LEVELS))}")
+        for name in (teacher.model, *(react.model for react in self.baselines.react)):
+            if name is not None:
+                _check_name(name)
+        return self
 
     @model_validator(mode="after")
     def _sensible(self) -> Recipe:
@@ -119,9 +201,21 @@ class Recipe(Section):
         return self
 
     @property
+    def asks_models(self) -> bool:
+        """Whether any model but the student takes part, so that calls may be paid for."""
+        return self.teacher.model is not None or bool(self.baselines.react)
+
+    @property
     def test_horizon(self) -> int:
         """The horizon at evaluation."""
         return self.evaluation_horizon or self.horizon
+
+
+def _check_name(name: str) -> None:
+    try:
+        split_name(name)
+    except RecipeError as error:
+        raise ValueError(str(error)) from error
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

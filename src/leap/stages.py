@@ -5,32 +5,33 @@ tasks --rollout--> episodes --correct--> corrections --dataset--> rows --train--
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from leap.cast import Cast
 from leap.core import Actor, Correction, Episode, Task, content_key
 from leap.core.episode import episode_key
-from leap.datasets import Row, correction_rows, demonstration_rows
+from leap.datasets import PreferenceRow, Row, correction_rows, demonstration_rows, preference_rows
 from leap.envs.base import Environment, load_environment
 from leap.errors import RecipeError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes
-from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
+from leap.measures import Corrected, IterationMeasures, held_out, measure_iteration, read_measures, write_measures
+from leap.policies.base import ExpertPolicy, Policy
 from leap.policies.rendering import Renderer
-from leap.policies.student import ModelPolicy
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.rollout import episode_seed, rollout
 from leap.store import Journal, RunDirectory, atomic_directory, read_json, write_json, write_text
-from leap.teachers.expert import ExpertTeacher
-
-if TYPE_CHECKING:
-    from leap.models.hf import HFModel
+from leap.teachers.annotate import ReasonAnnotator
+from leap.teachers.base import Teacher
+from leap.teachers.privileged import StateExtractor
 
 
 class Stages:
@@ -46,7 +47,6 @@ class Stages:
         self.recipe = recipe
         self.run = run
         self.progress = progress
-        self._model: tuple[Path, float, HFModel] | None = None
         self._task_lists: dict[tuple[str, int | None, str], list[Task]] = {}
 
     @cached_property
@@ -74,9 +74,14 @@ class Stages:
         return environment
 
     @cached_property
+    def cast(self) -> Cast:
+        """Who acts: students, teacher, baselines."""
+        return Cast(self.recipe, self.run, self.environment)
+
+    @property
     def renderer(self) -> Renderer:
-        """What makes every prompt of this run, at rollout and in training."""
-        return Renderer(self.recipe.student.prompt, self.environment.prompt_directory())
+        """What makes every prompt of the student, at rollout and in training."""
+        return self.cast.renderer
 
     # ---- rollout -------------------------------------------------------------------------------------------------
 
@@ -87,13 +92,13 @@ class Stages:
         stream = f"rollout-{i}"
         if i == 0:
             tasks = self._tasks(section.train, recipe.demonstrations.episodes, stream="demonstrations")
-            expert = ExpertPolicy(self.environment)
+            expert = self.cast.demonstrator()
             self._play(expert.actor, lambda: expert, tasks, journal, recipe.horizon, stream, "expert demonstrations", i)
         else:
             tasks = self._tasks(section.train, section.train_tasks, stream=stream)
             self._play(
-                self._student_actor(i - 1),
-                lambda: self._student(i - 1, recipe.student.sampling.temperature),
+                self.cast.student_actor(i - 1),
+                lambda: self.cast.student(i - 1, recipe.student.sampling.temperature),
                 tasks,
                 journal,
                 recipe.horizon,
@@ -190,22 +195,53 @@ class Stages:
             for episode in episodes
             if teacher_section.episodes == "all" or episode.score <= teacher_section.failure_score
         ]
-        teacher = ExpertTeacher(self.environment, teacher_section.privilege, drop_leaks=teacher_section.drop_leaks)
+        self._correct(i - 1, chosen, journal, i)
+        return journal
+
+    def _correct(self, student: int, episodes: Sequence[Episode], journal: Journal[Correction], iteration: int) -> None:
+        """Has episodes of pi_student corrected that are not on file with all their steps."""
         corrected: dict[str, int] = {}
         for correction in journal:
             corrected[correction.episode] = corrected.get(correction.episode, 0) + 1
-        left = [episode for episode in chosen if corrected.get(episode.key, 0) < len(episode.steps)]
-        if left:
-            with self._timed("correct", i, f"corrections by the {teacher.name} at privilege {teacher.privilege}") as (
-                bar,
-                note,
-            ):
-                for done, episode in enumerate(left, start=1):
-                    for correction in teacher.correct(episode):
-                        journal.append(correction)
-                    bar.update(done, len(left), "")
-                note(corrections=len(journal))
-        return journal
+        done = {episode.key for episode in episodes if corrected.get(episode.key, 0) >= len(episode.steps)}
+        if len(done) == len(episodes):
+            return
+        section = self.recipe.teacher
+        states = self._extracted(episodes, iteration) if section.state == "extracted" else None
+        teacher: Teacher = self.cast.teacher(student, states)
+        what = f"corrections by {'the expert' if section.kind == 'expert' else teacher.name} at privilege {teacher.privilege}"
+        with self._timed("correct", iteration, what) as (bar, note), self._booked(f"correct {iteration}"):
+            bar.update(len(done), len(episodes), "")
+            finished = len(done)
+
+            def keep(episode: Episode, corrections: list[Correction]) -> None:
+                nonlocal finished
+                for correction in corrections:
+                    journal.append(correction)
+                finished += 1
+                bar.update(finished, len(episodes), self._spent())
+
+            asyncio.run(teacher.correct_all(episodes, keep, done=done))
+            note(corrections=len(journal))
+
+    def _extracted(self, episodes: Sequence[Episode], iteration: int) -> dict[str, str]:
+        """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
+        tasks = list({episode.task.key: episode.task for episode in episodes}.values())
+        journal = Journal(self.run.iteration(iteration) / "expert.jsonl", Episode)
+        expert = ExpertPolicy(self.environment)
+        what = "expert's play of the tasks to correct"
+        played = self._play(
+            expert.actor, lambda: expert, tasks, journal, self.recipe.horizon, f"rollout-expert-{iteration}", what, iteration
+        )
+        extractor = StateExtractor(
+            self.environment,
+            self.cast.teacher_model,
+            self.run.iteration(iteration) / "states.jsonl",
+            attempts=self.recipe.teacher.attempts,
+            seed=self.recipe.seed,
+        )
+        with self._timed("correct", iteration, "privileged states"), self._booked(f"extract {iteration}"):
+            return asyncio.run(extractor.extract_all(played))
 
     def corrections(self, i: int) -> Journal[Correction]:
         """Corrections of iteration i that are on file."""
@@ -224,7 +260,7 @@ class Stages:
         episodes = _in_order(self.episodes(i))
         if i == 0:
             wanted = [e for e in episodes if e.success or not self.recipe.demonstrations.successes_only]
-            rows = demonstration_rows(wanted, self.renderer)
+            rows = demonstration_rows(self._annotated(wanted), self.renderer)
         else:
             by_key = {episode.key: episode for episode in episodes}
             position = {episode.key: index for index, episode in enumerate(episodes)}
@@ -239,13 +275,39 @@ class Stages:
         write_text(path, "\n".join(lines) + "\n" if lines else "")
         return path
 
+    def _annotated(self, demonstrations: list[Episode]) -> list[Episode]:
+        """The demonstrations, where the recipe asks for it with the reasons of a model at steps that have none."""
+        if not self.recipe.demonstrations.annotate or all(step.reason for e in demonstrations for step in e.steps):
+            return demonstrations
+        annotated: list[Episode] = []
+        annotator = ReasonAnnotator(
+            self.environment,
+            self.cast.teacher_model,
+            self.run.iteration(0) / "annotations.jsonl",
+            attempts=self.recipe.teacher.attempts,
+            seed=self.recipe.seed,
+        )
+        with self._timed("correct", 0, "reasons for demonstrations") as (bar, _), self._booked("annotate"):
+
+            def keep(episode: Episode) -> None:
+                annotated.append(episode)
+                bar.update(len(annotated), len(demonstrations), self._spent())
+
+            asyncio.run(annotator.annotate_all(demonstrations, keep))
+        return _in_order(annotated)
+
     def rows(self, up_to: int) -> list[Row]:
         """The union of D_0..D_i."""
-        return [
-            Row.model_validate_json(line)
-            for j in range(up_to + 1)
-            for line in self.dataset(j).read_bytes().splitlines()  # of bytes: a text may hold U+2028
-        ]
+        return [row for j in range(up_to + 1) for row in self.rows_of(j)]
+
+    def rows_of(self, i: int) -> list[Row]:
+        """D_i."""
+        lines = self.dataset(i).read_bytes().splitlines()  # of bytes: a text may hold U+2028
+        return [Row.model_validate_json(line) for line in lines]
+
+    def preferences(self, i: int) -> list[PreferenceRow]:
+        """The pairs of D_i."""
+        return list(preference_rows(self.rows_of(i), {episode.key: episode for episode in self.episodes(i)}))
 
     # ---- train ---------------------------------------------------------------------------------------------------
 
@@ -254,23 +316,24 @@ class Stages:
         out = self.run.checkpoint(i)
         if (out / "leap.json").exists():
             return out
-        from leap.training.sft import train_sft
+        from leap.training.train import train
 
         recipe, config = self.recipe, self.recipe.training
         data = [hashlib.sha256(self.dataset(j).read_bytes()).hexdigest() for j in range(i + 1)]
         if i == 0 or config.start_from == "base":
             start, lineage = self._base_model(), "base"
         else:
-            start, lineage = str(self.run.checkpoint(i - 1)), self.checkpoint_key(i - 1)
+            start, lineage = str(self.run.checkpoint(i - 1)), self.cast.checkpoint_key(i - 1)
         key = content_key(
             "checkpoint", recipe.student.model, lineage, data, config.model_dump(mode="json"), recipe.seed
         )
         rows = self.rows(i)
         work = self.run.iteration(i) / "training"
         with self._timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
-            result = train_sft(
+            result = train(
                 config,
                 rows,
+                None if i == 0 or config.method == "sft" else self.preferences(i),
                 start=start,
                 out=temporary,
                 work=work,
@@ -282,10 +345,6 @@ class Stages:
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
         shutil.rmtree(work, ignore_errors=True)
         return out
-
-    def checkpoint_key(self, i: int) -> str:
-        """Names pi_i by what it was trained on and how."""
-        return read_json(self.run.checkpoint(i) / "leap.json")["key"]
 
     def _base_model(self) -> str:
         """The model before any training: the recipe's, or a scratch student made from the demonstrations' words."""
@@ -313,30 +372,19 @@ class Stages:
         """pi_i without privilege on the validation and test splits."""
         folder = self.run.iteration(i) / "evaluation"
         return self._evaluate(
-            lambda: self.student(i),
-            self._student_actor(i),
+            lambda: self.cast.evaluated_student(i),
+            self.cast.student_actor(i),
             folder,
             name=f"pi_{i}",
             iteration=i,
         )
 
-    def student(self, i: int) -> ModelPolicy:
-        """pi_i as it is evaluated."""
-        student = self.recipe.student
-        temperature = student.evaluation_temperature
-        return self._student(i, student.sampling.temperature if temperature is None else temperature)
-
     def baselines(self) -> list[Evaluation]:
-        """The unprivileged expert, the teacher without privilege, and the teacher with it, on the same tasks."""
-        privilege = self.recipe.teacher.privilege
-        policies: dict[str, Policy] = {"expert": ExpertPolicy(self.environment)}
-        for level in dict.fromkeys((0, privilege, 100)):
-            policies[f"teacher-{level}"] = TeacherPolicy(self.environment, level)
+        """The unprivileged expert, the teacher without and with privilege, and the recipe's models, on the same tasks."""
         evaluations = []
-        for name, policy in policies.items():
-            evaluations += self._evaluate(
-                lambda policy=policy: policy, policy.actor, self.run.baselines / name, name=name, iteration=-1
-            )
+        for name, (actor, policy) in self.cast.baselines(lambda: list(self.rollout(0))).items():
+            with self._booked(f"baseline {actor.name}"):
+                evaluations += self._evaluate(policy, actor, self.run.baselines / name, name=name, iteration=-1)
         return evaluations
 
     def evaluation_tasks(self) -> dict[str, list[Task]]:
@@ -366,27 +414,67 @@ class Stages:
         write_json(file, [evaluation.model_dump(mode="json") for evaluation in evaluations])
         return evaluations
 
+    # ---- measure -------------------------------------------------------------------------------------------------
+
+    def measure(self, i: int) -> IterationMeasures | None:
+        """Leakage and realizability of iteration i, where the recipe asks for them (docs/measures.md)."""
+        recipe, folder = self.recipe, self.run.iteration(i)
+        limit = recipe.measures.held_out
+        path = folder / "measures.json"
+        if limit is None or (known := read_measures(path)) is not None:
+            return None if limit is None else known
+        split = recipe.environment.validation
+        own, corrections = self._held_out(i, limit)
+        teacher_name = f"teacher-{recipe.teacher.privilege}"
+        with self._timed("measure", i, f"measures of iteration {i}"):
+            measures = measure_iteration(
+                i,
+                teacher=recipe.teacher.kind,
+                privilege=recipe.teacher.privilege,
+                training=Corrected(self.episodes(i), self.corrections(i), self.environment) if i else None,
+                held_out=Corrected(own, corrections, self.environment),
+                rounds=[self._held_out_rows(j - 1, limit) for j in range(1, i + 1)],
+                checkpoints=(self.run.checkpoint(i - 1), self.run.checkpoint(i)) if i else None,
+                success=_on_split(folder / "evaluation.json", split),
+                teacher_value=_on_split(self.run.baselines / teacher_name / "evaluation.json", split),
+                earlier=[one for j in range(i) if (one := read_measures(self.run.iteration(j) / "measures.json"))],
+            )
+            write_measures(path, measures)
+        return measures
+
+    def _held_out(self, i: int, limit: int) -> tuple[list[Episode], Journal[Correction]]:
+        """Evaluation episodes of pi_i on validation tasks, and the teacher's corrections of them. Nothing trains on these."""
+        folder = self.run.iteration(i)
+        played = Journal(folder / "evaluation" / f"{self.recipe.environment.validation}.jsonl", Episode)
+        episodes = held_out(played, limit)
+        if not episodes:
+            raise RunError(f"{played.path} holds no episodes; evaluate iteration {i} first.")
+        journal = Journal(folder / "held-out-corrections.jsonl", Correction)
+        self._correct(i, episodes, journal, i)
+        return episodes, journal
+
+    def _held_out_rows(self, i: int, limit: int) -> list[Row]:
+        episodes, corrections = self._held_out(i, limit)
+        by_key = {episode.key: episode for episode in episodes}
+        chosen = sorted((c for c in corrections if c.episode in by_key), key=lambda c: (c.episode, c.t))
+        return list(correction_rows(by_key, chosen, self.renderer, iteration=i + 1))
+
     # ---- what the stages share -----------------------------------------------------------------------------------
 
-    def _student_actor(self, i: int) -> Actor:
-        return Actor(name="student", checkpoint=self.checkpoint_key(i), iteration=i)
+    @contextmanager
+    def _booked(self, stage: str) -> Iterator[None]:
+        """Calls to endpoints made within are booked under this stage."""
+        with self.cast.ledger.stage(stage) if self.recipe.asks_models else nullcontext():
+            yield
 
-    def _student(self, i: int, temperature: float) -> ModelPolicy:
-        """pi_i as a policy; its weights stay loaded until another checkpoint is asked for."""
-        from leap.models.hf import HFModel
+    def _spent(self) -> str:
+        usd, tokens = self.cast.ledger.spent if self.recipe.asks_models else (0.0, 0)
+        return f"${usd:.2f}" if usd else f"{tokens:,} tokens paid" if tokens else ""
 
-        student = self.recipe.student
-        path = self.run.checkpoint(i)
-        if not (path / "leap.json").exists():
-            raise RunError(f"{path} is missing; train iteration {i} first.")
-        if self._model is None or self._model[:2] != (path, temperature):
-            if self._model is not None:
-                self._model[2].close()
-            sampling = student.sampling.model_copy(update={"temperature": temperature})
-            model = HFModel(str(path), sampling, batch=student.batch, dtype=student.dtype)
-            self._model = (path, temperature, model)
-        actor = self._student_actor(i)
-        return ModelPolicy(self._model[2], self.renderer, actor, constrained=student.decoding == "constrained")
+    def close(self) -> None:
+        """Frees what the actors hold."""
+        if "cast" in self.__dict__:
+            self.cast.close()
 
     @contextmanager
     def _timed(self, stage: str, iteration: int, what: str) -> Iterator[tuple[Any, Any]]:
@@ -399,6 +487,12 @@ class Stages:
         records = read_json(self.run.stages) if self.run.stages.exists() else []
         records.append({"stage": stage, "iteration": iteration, "what": what, "seconds": seconds, **figures})
         write_json(self.run.stages, records)
+
+
+def _on_split(path: Path, split: str) -> Evaluation | None:
+    """An evaluation on file, of one split."""
+    found = read_json(path) if path.exists() else []
+    return next((Evaluation.model_validate(one) for one in found if one["split"] == split), None)
 
 
 def _in_order(episodes: Iterable[Episode]) -> list[Episode]:

@@ -182,6 +182,11 @@ class RunDirectory:
         return self.root / "stages.json"
 
     @property
+    def calls(self) -> Path:
+        """The ledger: every call to an endpoint, its answer and its cost."""
+        return self.root / "calls.sqlite"
+
+    @property
     def baselines(self) -> Path:
         """Episodes and scores of the policies outside the loop: expert and teachers."""
         return self.root / "baselines"

@@ -224,11 +224,11 @@ def test_each_rejection_has_its_reason(
 
     decision = Decision(reason=answer[0], action=answer[1]) if answer else None
     monkeypatch.setattr(world, "correct", lambda *_: decision)
-    first: Correction = next(ExpertTeacher(world, 50, drop_leaks=True).correct(mistakes[0]))
+    first: Correction = next(ExpertTeacher(world, 50, drop_leaks=True).corrections(mistakes[0]))
     assert first.rejected == reason
     if reason == Rejection.LEAK:
         assert first.leaked == ("spaceship 9",)
-        assert next(ExpertTeacher(world, 50).correct(mistakes[0])).kept
+        assert next(ExpertTeacher(world, 50).corrections(mistakes[0])).kept
 
 
 def test_what_was_seen_is_no_leak(world: Environment, mistakes: list[Episode]) -> None:
@@ -283,7 +283,7 @@ def test_gold_plans_succeed(world: Environment, capsys: pytest.CaptureFixture[st
 def test_a_changed_world_is_noticed_at_replay(world: Environment, mistakes: list[Episode]) -> None:
     other = mistakes[0].model_copy(update={"task": mistakes[1].task})
     with pytest.raises(LeapError, match="changed since the rollout"):
-        list(ExpertTeacher(world, 50).correct(other))
+        list(ExpertTeacher(world, 50).corrections(other))
 
 
 def test_a_failing_model_ends_its_episode_and_not_the_rollout(world: Environment, checkpoints: Path) -> None:

@@ -34,4 +34,4 @@ def played(environment: Environment, policy: Policy, tasks: list[Task], **more: 
 def corrected(environment: Environment, episodes: list[Episode], privilege: int, **more: bool) -> list[Correction]:
     """Corrections of every step."""
     teacher = ExpertTeacher(environment, privilege, **more)
-    return [correction for episode in episodes for correction in teacher.correct(episode)]
+    return [correction for episode in episodes for correction in teacher.corrections(episode)]

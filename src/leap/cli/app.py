@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from leap.cli.export import export, push
+
 app = typer.Typer(
     name="leap",
     help="Train language-model agents to become better than their teacher (LEAP, arXiv 2410.05434).",
@@ -49,6 +51,9 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).")],
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Default: runs/<the recipe's name>.")] = None,
     overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Estimate calls, tokens and cost of paid models, then stop.")
+    ] = False,
 ) -> None:
     """Run a recipe from nothing to a report. The same command goes on after any interruption."""
     from leap.cli import stages_of
@@ -56,6 +61,11 @@ def run(
     from leap.recipe import load_recipe
 
     resolved = load_recipe(recipe, overrides)
+    if dry_run:
+        from leap.cli.dry_run import print_estimate
+
+        print_estimate(resolved)
+        return
     with stages_of.opened(run_dir or Path("runs") / resolved.name, resolved) as stages:
         result = leap(stages)
         stages_of.print_result(stages, result)
@@ -121,12 +131,28 @@ def evaluate(
 
 
 @app.command()
+def measure(run_dir: RunDir, iteration: Iteration) -> None:
+    """Measure leakage and realizability of iteration i, on held-out episodes (recipe: measures.held_out)."""
+    from leap.cli import stages_of
+    from leap.errors import RecipeError
+
+    with stages_of.reopened(run_dir) as stages:
+        if stages.measure(iteration) is None:
+            raise RecipeError("the recipe has no measures.held_out, so nothing is measured; set it and run again.")
+        typer.echo(f"measures: {stages.run.iteration(iteration) / 'measures.json'}")
+
+
+@app.command()
 def report(run_dir: RunDir) -> None:
     """Write the HTML report and its JSON twin from what is on file."""
     from leap.cli import stages_of
 
     with stages_of.reopened(run_dir) as stages:
         stages_of.report(stages, None)
+
+
+app.command()(export)
+app.command()(push)
 
 
 @app.command()

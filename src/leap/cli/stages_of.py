@@ -50,7 +50,11 @@ def opened(root: Path, recipe: Recipe) -> Iterator[Stages]:
         write_text(run.recipe, text)
         with run.provenance.open("a", encoding="utf-8") as file:
             file.write(json.dumps(provenance()) + "\n")
-        yield Stages(recipe, run, Progress())
+        stages = Stages(recipe, run, Progress())
+        try:
+            yield stages
+        finally:
+            stages.close()
 
 
 @contextmanager
@@ -166,5 +170,5 @@ def report(stages: Stages, result: Result | None) -> None:
     """Writes the report and says where."""
     from leap.report import write_report
 
-    page = write_report(stages.recipe, stages.run, stages.environment)
+    page = write_report(stages.recipe, stages.run, stages.environment, costs=stages.cast.costs)
     Console().print(f"report: {page}", soft_wrap=True)

@@ -1,0 +1,165 @@
+"""The whole loop with language models as teachers and baselines, every method: what is on file, what is paid, what resumes.
+
+The teacher's model is a script behind the real provider, ledger and parser; the student is a real, tiny one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from world import OPTIONS
+
+from leap.core import Episode
+from leap.loop import leap
+from leap.models import mock
+from leap.models.ledger import BudgetReached, Ledger
+from leap.progress import Progress
+from leap.recipe import Recipe, load_recipe
+from leap.report import write_report
+from leap.stages import Stages
+from leap.store import Journal, RunDirectory
+
+pytest.importorskip("torch")
+
+CALLS: list[mock.Request] = []
+
+
+def looks_around(request: mock.Request) -> str:
+    """A teacher that always says to look around, and a player that takes the first action."""
+    CALLS.append(request)
+    if request.schema is None:
+        return mock.first_choice(request)
+    return json.dumps(
+        {"leave_as_it_is": False, "corrected_reason": "It pays to look around.", "corrected_action": "look"}
+    )
+
+
+@pytest.fixture(autouse=True)
+def _scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(mock.SCRIPTS, "looks", looks_around)
+    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
+    CALLS.clear()
+
+
+def recipe(**more: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "name": "x",
+        "iterations": 1,
+        "horizon": 3,
+        "environment": {"name": "alfworld", "options": OPTIONS, "train_tasks": 3, "validation_tasks": 2, "test_tasks": 2},
+        "student": {
+            "scratch": {"width": 16, "layers": 1, "heads": 2, "mlp": 16, "max_tokens": 1024},
+            "prompt": {"renderer": "dialogue", "instructions": False, "candidates": False},
+            "sampling": {"temperature": 0.5, "max_tokens": 24, "max_reason_tokens": 4},
+            "decoding": "constrained",
+        },
+        "demonstrations": {"episodes": 3, "successes_only": False},
+        "teacher": {"kind": "model", "model": "mock/looks", "by": "step", "episodes": "all"},
+        "training": {"steps": 2, "batch_rows": 4, "device_rows": 2, "lr": 1e-3},
+    }
+    for key, value in more.items():
+        values[key] = value
+    return Recipe.model_validate(values)
+
+
+def run(made: Recipe, folder: Path) -> Stages:
+    stages = Stages(made, RunDirectory(folder), Progress())
+    try:
+        leap(stages)
+        write_report(made, stages.run, stages.environment, costs=stages.cast.costs)
+    finally:
+        stages.close()
+    return stages
+
+
+def test_a_model_teacher_corrects_is_booked_and_is_never_asked_twice(tmp_path: Path) -> None:
+    made = recipe(
+        baselines={"react": [{"model": "mock/looks", "examples": 1}], "teacher_model": True}, measures={"held_out": 2}
+    )
+    stages = run(made, tmp_path / "run")
+    corrections = list(stages.corrections(1))
+    steps = sum(len(episode.steps) for episode in stages.episodes(1))
+    assert len(corrections) == steps > 0
+    assert {c.action for c in corrections} == {"look"} and all(c.kept and c.teacher == "mock/looks" for c in corrections)
+    ledger = Ledger(stages.run.calls)
+    booked = {total.stage: total.calls for total in ledger.totals()}
+    ledger.close()
+    assert sum(booked.values()) == len(CALLS)
+    assert booked["correct 1"] == len([r for r in CALLS if r.schema]) - booked.get("correct 0", 0) and booked["correct 1"] >= steps
+    assert any(stage.startswith("baseline react") for stage in booked)
+    for name in ("react-mock-looks", "mock-looks-0", "mock-looks-50"):
+        assert len(Journal(stages.run.baselines / name / "unseen.jsonl", Episode)) == 2
+    measures = json.loads((stages.run.iteration(1) / "measures.json").read_text())
+    assert measures["likelihood"] is not None and measures["held_out"]["agreement"] is not None
+    assert "mock/looks" in (stages.run.report / "index.html").read_text()
+    paid = len(CALLS)
+    before = {p: p.read_bytes() for p in stages.run.root.rglob("*.jsonl")}
+    run(made, tmp_path / "run")
+    assert len(CALLS) == paid and {p: p.read_bytes() for p in stages.run.root.rglob("*.jsonl")} == before
+
+
+def test_a_spent_budget_ends_the_run_and_a_raised_one_goes_on(tmp_path: Path) -> None:
+    prices = {"mock/looks": {"input": 1.0, "output": 1.0}}
+    with pytest.raises(BudgetReached, match="raise the cap"):
+        run(recipe(prices=prices, budget={"usd": 0.0005}), tmp_path / "run")
+    paid = len(CALLS)
+    assert paid > 0
+    stages = run(recipe(prices=prices, budget={"usd": 5.0}), tmp_path / "run")
+    ledger = Ledger(stages.run.calls)
+    assert ledger.total().calls == len(CALLS) > paid  # every call was booked once, none was made again
+    ledger.close()
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "sft+dpo"])
+def test_preference_methods_train_on_the_corrections(method: str, tmp_path: Path) -> None:
+    sft = {"steps": 2, "batch_rows": 4, "device_rows": 2, "lr": 1e-3}
+    training = {"method": method, "steps": 2, "batch_rows": 4, "device_rows": 2, "lr": 1e-3, "sft": sft}
+    stages = run(recipe(training=training), tmp_path / "run")
+    pairs = stages.preferences(1)
+    assert pairs and all("look" in pair.chosen[0]["content"] for pair in pairs)
+    weights = [stages.run.checkpoint(i) / "model.safetensors" for i in (0, 1)]
+    assert weights[0].read_bytes() != weights[1].read_bytes()
+
+
+def test_the_self_teacher_is_the_student_with_privilege(tmp_path: Path) -> None:
+    stages = run(recipe(teacher={"kind": "self", "episodes": "all"}), tmp_path / "run")
+    corrections = list(stages.corrections(1))
+    assert len(corrections) == sum(len(e.steps) for e in stages.episodes(1))
+    assert {c.teacher for c in corrections} == {"self"} and not CALLS
+    assert not stages.run.calls.exists()
+
+
+def test_a_run_without_paid_models_has_no_ledger_and_estimates_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    from leap.cli.dry_run import print_estimate
+
+    print_estimate(recipe(teacher={"kind": "expert"}))
+    assert "asks no paid model" in capsys.readouterr().out
+
+
+def test_a_dry_run_tells_calls_and_cost_before_anything_is_spent(capsys: pytest.CaptureFixture[str]) -> None:
+    from leap.cli.dry_run import estimate_recipe, print_estimate
+
+    made = recipe(prices={"mock/looks": {"input": 1.0, "output": 2.0}})
+    stages = estimate_recipe(made)
+    corrected = next(stage for stage in stages if stage.stage == "correct 1")
+    assert corrected.calls == 3 * 3 and corrected.usd is not None and corrected.usd > 0 and not CALLS
+    print_estimate(made)
+    assert "correct 1" in capsys.readouterr().out
+
+
+def test_what_a_model_teacher_needs_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    values = {"name": "x", "environment": {"name": "alfworld"}}
+    for teacher, message in (
+        ({"kind": "model"}, "teacher.model"),
+        ({"kind": "model", "model": "gpt-4o"}, "provider/model"),
+        ({"kind": "self", "privilege": 33}, "0, 25, 50, 75, 100"),
+        ({"state": "extracted"}, "needs teacher.model"),
+    ):
+        path.write_text(yaml.safe_dump(values | {"teacher": teacher}))
+        with pytest.raises(Exception, match=message):
+            load_recipe(path)
