@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from leap.envs.alfworld.env import AlfworldConfig
 from leap.envs.alfworld.generator import GeneratorConfig
 from leap.recipe import Recipe
+from leap.training.config import DPOConfig, KTOConfig, SFTConfig
 
 INTRO = """# Recipe reference
 
@@ -33,7 +34,25 @@ def section(title: str, model: type[BaseModel], prefix: str = "") -> list[str]:
     lines.append("")
     for name, nested in inner:
         lines += section(f"`{name}`", nested, f"{name}.")
+        if nested is SFTConfig and name == "training":
+            lines += preference_section()
     return lines
+
+
+def preference_section() -> list[str]:
+    """What DPO and KTO add to `training`, or have other defaults for."""
+    lines = ["## `training` with `method: dpo`, `kto`, `sft+dpo` or `sft+kto`", ""]
+    lines += ["Keys that differ from those above; `training.sft` takes all of those above, for pi_0 and for `sft+...`.", ""]
+    lines += ["| key | type | default: dpo | kto | meaning |", "|---|---|---|---|---|"]
+    schema = KTOConfig.model_json_schema()
+    for name, field in KTOConfig.model_fields.items():
+        known, dpo = SFTConfig.model_fields.get(name), DPOConfig.model_fields.get(name)
+        if name == "method" or (known and known.default == field.default and dpo and dpo.default == field.default):
+            continue
+        first = _default(dpo) if dpo else "no such key"
+        kind = _type(schema["properties"][name], schema)
+        lines.append(f"| `training.{name}` | {kind} | {first} | {_default(field)} | {field.description or ''} |")
+    return [*lines, ""]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -49,7 +68,7 @@ def _type(schema: dict[str, Any], root: dict[str, Any]) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     if "anyOf" in schema:
-        return " or ".join(_type(option, root) for option in schema["anyOf"])
+        return " or ".join(dict.fromkeys(_type(option, root) for option in schema["anyOf"]))
     kind = schema.get("type", "any")
     return {"null": "null", "array": "list", "object": "mapping"}.get(kind, str(kind))
 

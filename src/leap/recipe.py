@@ -79,6 +79,13 @@ class DemonstrationSection(Section):
     annotate: bool = Field(default=False, description="Have teacher.model write reasons where the expert gives none.")
 
 
+class TeacherSampling(Sampling):
+    """How a teacher's model answers: a whole episode's corrections need room."""
+
+    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token.")
+    max_tokens: int = Field(default=4096, ge=1, description="Longest answer, in tokens; some 100 per step corrected at once.")
+
+
 class TeacherSection(Section):
     """Who corrects, with how much privilege, and what."""
 
@@ -88,8 +95,8 @@ class TeacherSection(Section):
     )
     model: str | None = Field(default=None, description="`provider/model` of the model teacher: openai, vllm, hf, mock.")
     endpoint: EndpointConfig = Field(default_factory=lambda: EndpointConfig(), description="Where that model is.")
-    sampling: Sampling = Field(
-        default_factory=lambda: Sampling(temperature=0.0, max_tokens=4096), description="How the model teacher answers."
+    sampling: TeacherSampling = Field(
+        default_factory=lambda: TeacherSampling(), description="How the model teacher answers."
     )
     by: Literal["trajectory", "step"] = Field(
         default="trajectory", description="The model teacher is asked once per episode (the paper), or once per step."
@@ -110,12 +117,18 @@ class TeacherSection(Section):
     )
 
 
+class ReActSampling(Sampling):
+    """How a model in the ReAct way answers."""
+
+    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token.")
+
+
 class ReActSection(Section):
     """A model that plays without fine-tuning, from examples of the expert's."""
 
     model: str = Field(description="`provider/model`.")
     endpoint: EndpointConfig = Field(default_factory=lambda: EndpointConfig(), description="Where it is.")
-    sampling: Sampling = Field(default_factory=lambda: Sampling(temperature=0.0), description="How it answers.")
+    sampling: ReActSampling = Field(default_factory=lambda: ReActSampling(), description="How it answers.")
     examples: int = Field(default=2, ge=0, description="Worked examples in the prompt, of the same task type where possible.")
     limit: int | None = Field(default=None, ge=1, description="Longest prompt, in characters.")
 

@@ -73,3 +73,16 @@ def test_rows_that_cannot_be_shared_out_are_refused(monkeypatch: pytest.MonkeyPa
     assert trainer.row_batches(SFT) == {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
     with pytest.raises(RecipeError, match="batch_rows"):
         trainer.row_batches(KTO.model_copy(update={"batch_rows": 4}), least=2)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_the_launch_recipes_are_accelerates(name: str) -> None:
+    """Every key is one that `accelerate launch` knows: it refuses others."""
+    from accelerate import FullyShardedDataParallelPlugin
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config: Any = load_config_from_file(str(Path(__file__).parents[2] / "recipes" / "accelerate" / f"{name}.yaml"))
+    assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP"}[name] and config.mixed_precision == "no"
+    if name == "fsdp":
+        fields = {f"fsdp_{field}" for field in FullyShardedDataParallelPlugin.__dataclass_fields__}
+        assert set(config.fsdp_config) <= fields, set(config.fsdp_config) - fields

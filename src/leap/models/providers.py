@@ -59,8 +59,8 @@ def _open_mock(model: str, sampling: Sampling, *, endpoint: EndpointConfig, batc
 # Provider to how it is made and the packages that it needs.
 _SHIPPED: dict[str, tuple[Opener, str]] = {
     "hf": (_open_hf, "torch and transformers (pip install 'leap-agents[train]')"),
-    "openai": (_open_openai, "the openai client (pip install 'openai>=3,<4')"),
-    "vllm": (_open_vllm, "the openai client (pip install 'openai>=3,<4')"),
+    "openai": (_open_openai, "the openai client (pip install 'leap-agents[endpoints]')"),
+    "vllm": (_open_vllm, "the openai client (pip install 'leap-agents[endpoints]')"),
     "mock": (_open_mock, "nothing"),
 }
 _IN_PROCESS = {"hf"}
