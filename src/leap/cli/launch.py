@@ -29,24 +29,31 @@ def train(
     from leap.training.train import train_as_follower
 
     state = PartialState(cpu=not torch.cuda.is_available())
+    status = 0
     if distributed.rank():
         train_as_follower()
-        state.destroy_process_group()
-        return
-    training = False
+    else:
+        status = _lead(run_dir, iteration)
+    state.destroy_process_group()
+    raise SystemExit(status)
+
+
+def _lead(run_dir: Path, iteration: int) -> int:
+    """What rank 0 does; returns its exit status."""
+    from leap.training import distributed
+
+    status, training = 0, False
     try:
         with stages_of.reopened(run_dir) as stages:
             training = True
-            path = stages.train(iteration)
+            typer.echo(f"checkpoint: {stages.train(iteration)}")
     except LeapError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        if training:  # the others may be in the middle of a step and cannot be called out of it: the launcher ends them
-            os._exit(error.exit_code)
-        distributed.release()
-        raise SystemExit(error.exit_code) from error
+        status = error.exit_code
+    if status and training:  # the others may be in the middle of a step and cannot be called out of it
+        os._exit(status)  # the launcher ends them
     distributed.release()
-    typer.echo(f"checkpoint: {path}")
-    state.destroy_process_group()
+    return status
 
 
 if __name__ == "__main__":
