@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 import job  # noqa: E402
 
-KINDS = ("rows", "branches", "short branches", "dpo", "both")
+KINDS = ("rows", "branches", "short branches", "dpo", "kto", "adapter", "both")
 
 
 def in_processes(folder: Path, start: Path, processes: int) -> list[dict[str, Any]]:
@@ -47,10 +47,11 @@ def test_a_step_of_two_processes_is_a_step_of_one(
     assert [figures["processes"] for figures in two] == [2] * (len(KINDS) + 1) and len(one) == len(two)
     for a, b in zip(one, two, strict=True):
         assert (a["loss"], a["norm"]) == pytest.approx((b["loss"], b["norm"]), rel=1e-4)
-    before = load_file(start / "model.safetensors")
+    before: dict[str, Any] = load_file(start / "model.safetensors")
     for kind in KINDS:
-        alone, shared = (load_file(tmp_path / n / kind / "out" / "model.safetensors") for n in ("1", "2"))
-        assert any(not torch.equal(before[name], tensor) for name, tensor in alone.items())
+        file = "adapter_model.safetensors" if kind == "adapter" else "model.safetensors"
+        alone, shared = (load_file(tmp_path / n / kind / "out" / file) for n in ("1", "2"))
+        assert any(name not in before or not torch.equal(before[name], tensor) for name, tensor in alone.items())
         for name, tensor in alone.items():
             assert torch.allclose(tensor, shared[name], atol=1e-4), (kind, name)
 
@@ -78,11 +79,11 @@ def test_rows_that_cannot_be_shared_out_are_refused(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 def test_the_launch_recipes_are_accelerates(name: str) -> None:
     """Every key is one that `accelerate launch` knows: it refuses others."""
-    from accelerate import FullyShardedDataParallelPlugin
     from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
 
     config: Any = load_config_from_file(str(Path(__file__).parents[2] / "recipes" / "accelerate" / f"{name}.yaml"))
     assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP"}[name] and config.mixed_precision == "no"
     if name == "fsdp":
-        fields = {f"fsdp_{field}" for field in FullyShardedDataParallelPlugin.__dataclass_fields__}
-        assert set(config.fsdp_config) <= fields, set(config.fsdp_config) - fields
+        options = {option.dest for option in launch_command_parser()._actions}
+        assert config.fsdp_config and set(config.fsdp_config) <= options, set(config.fsdp_config) - options
