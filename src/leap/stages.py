@@ -258,6 +258,8 @@ class Stages:
         if path.exists():
             return path
         episodes = _in_order(self.episodes(i))
+        if not episodes:
+            raise RunError(f"{self._episodes_file(i)} holds no episodes; roll out iteration {i} first.")
         if i == 0:
             wanted = [e for e in episodes if e.success or not self.recipe.demonstrations.successes_only]
             rows = demonstration_rows(self._annotated(wanted), self.renderer)
@@ -324,16 +326,18 @@ class Stages:
             start, lineage = self._base_model(), "base"
         else:
             start, lineage = str(self.run.checkpoint(i - 1)), self.cast.checkpoint_key(i - 1)
-        key = content_key(
-            "checkpoint", recipe.student.model, lineage, data, config.model_dump(mode="json"), recipe.seed
-        )
         rows = self.rows(i)
+        preferences = None if i == 0 or config.method == "sft" else self.preferences(i)
+        if preferences is not None:
+            data.append(content_key([(pair.key, pair.rejected) for pair in preferences]))
+        settings = config.model_dump(mode="json", exclude={"logging": True, "sft": {"logging"}})  # changes no weights
+        key = content_key("checkpoint", recipe.student.model, lineage, data, settings, recipe.seed)
         work = self.run.iteration(i) / "training"
         with self._timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
             result = train(
                 config,
                 rows,
-                None if i == 0 or config.method == "sft" else self.preferences(i),
+                preferences,
                 start=start,
                 out=temporary,
                 work=work,

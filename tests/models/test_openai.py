@@ -100,7 +100,11 @@ def test_retry_after_is_kept_to() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "told"),
-    [("rate_limit", "answered 429: Rate limit"), ("server_error", "answered 500"), ("timeout", "no answer within 1.5 s, 2 times")],
+    [
+        ("rate_limit", "answered 429: Rate limit"),
+        ("server_error", "answered 500"),
+        ("timeout", "no answer within 1.5 s, 2 times"),
+    ],
 )
 def test_lasting_failures_end_in_one_line(kind: str, told: str) -> None:
     with MockServer(echo, faults=Faults({kind: 1.0}), hang=5) as server:
