@@ -138,6 +138,24 @@ def outcome(path: Path) -> list[object]:
 
 @pytest.mark.timeout(3000)
 def test_a_run_killed_in_every_stage_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    killed: set[str] = set()
+    interrupted = False
+    for attempt in range(4):  # on a busy machine a kill may come stages later than it aimed, and so meet fewer moments
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        names, heard = kill_in_every_stage(folder)
+        killed, interrupted = killed | set(names), interrupted or heard
+        if len(killed) >= 10 and interrupted:
+            return
+    raise AssertionError(f"only {len(killed)} moments were met: {sorted(killed)}")
+
+
+def kill_in_every_stage(tmp_path: Path) -> tuple[list[str], bool]:
+    """Kills one run again and again and compares it with an undisturbed one.
+
+    Returns:
+        The moments at which it was killed, and whether one of them was Ctrl-C.
+    """
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))
     run, cache = tmp_path / "killed", tmp_path / "killed-cache"
@@ -175,8 +193,6 @@ def test_a_run_killed_in_every_stage_ends_as_if_nothing_had_happened(tmp_path: P
             newest = max(journals(run), key=lambda path: path.stat().st_mtime_ns)
             with newest.open("ab") as file:
                 file.write(b'{"task": {"env": "alfw')
-    assert len(killed) >= 10, killed
-    assert interrupted
 
     last = start(recipe, run, cache)
     output = last.communicate()[0]
@@ -213,3 +229,4 @@ def test_a_run_killed_in_every_stage_ends_as_if_nothing_had_happened(tmp_path: P
     assert again.returncode == 0, output
     assert "train pi_" not in output and "rollouts of" not in output
     assert (work_on_file(run), finished_files(run)) == before
+    return killed, interrupted
