@@ -95,6 +95,11 @@ def correct(
     return time.perf_counter() - began, kept
 
 
+def waited() -> float:
+    """Seconds that this thread was ready to run and got no core so far (Linux): what a busy machine adds to the clock."""
+    return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+
+
 def rss() -> float:
     """Memory of this process now, in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
@@ -126,10 +131,10 @@ def main() -> None:
             print(f"{len(episodes)} trajectories ({steps} steps) at {arguments.concurrency} calls at once, ideal {ideal:.2f} s")
             for n in range(arguments.repeats):
                 ledger = Ledger(Path(folder) / f"good-{n}.sqlite")
-                answered, cpu, load = server.counts.answered, time.process_time(), os.getloadavg()[0]
+                answered, cpu, queue = server.counts.answered, time.process_time(), waited()
                 seconds, kept = correct(world, episodes, server, ledger, arguments.concurrency, 60)
                 print(
-                    f"  {n + 1}: {seconds:.2f} s, ratio {seconds / ideal:.3f}, load {load:.1f}; "
+                    f"  {n + 1}: {seconds:.2f} s, ratio {seconds / ideal:.3f}; {waited() - queue:.2f} s waiting for a core; "
                     f"{time.process_time() - cpu:.2f} s of CPU (server and replays included); {kept} corrections kept, "
                     f"{server.counts.answered - answered} calls answered; {rss():.1f} MB resident",
                     flush=True,

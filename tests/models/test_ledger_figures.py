@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import re
 import sys
 import time
@@ -36,6 +35,14 @@ from tiny_world import TinyWorld, TinyWorldConfig
 
 SAMPLING = Sampling(temperature=0.3, max_tokens=4096)
 PRICE = Price(input=2.5, output=10)
+
+
+def waited() -> float:
+    """Seconds that this thread was ready to run and got no core; endless where the system does not tell."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return time.monotonic() * 1e9
 
 
 def teacher_says(request: Request) -> str:
@@ -89,11 +96,11 @@ def test_200_trajectories_in_the_time_that_the_concurrency_allows(
     world: TinyWorld, episodes: list[Episode], tmp_path: Path
 ) -> None:
     with MockServer(teacher_says, delay=0.5) as server:
-        began = time.monotonic()
+        began, queued = time.monotonic(), waited()
         done = corrected(world, episodes, server, Ledger(tmp_path / "calls.sqlite"), concurrency=16)
         took = time.monotonic() - began
     ideal = math.ceil(len(episodes) / 16) * 0.5
-    if os.getloadavg()[0] < (os.cpu_count() or 1):  # on a busy machine the clock measures the others
+    if waited() - queued < 0.03 * ideal:  # else the clock measures who else was busy on this machine
         assert took < 1.15 * ideal, f"{took:.2f} s against {ideal:.2f} s"
     assert server.counts.most_at_once == 16 and server.counts.answered == 200
     assert len(done) == sum(len(episode.steps) for episode in episodes)
