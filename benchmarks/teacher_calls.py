@@ -129,6 +129,7 @@ def main() -> None:
             correct(world, episodes[:16], server, Ledger(Path(folder) / "warm.sqlite"), arguments.concurrency, 60)  # warm up
             ideal = math.ceil(len(episodes) / arguments.concurrency) * arguments.delay
             print(f"{len(episodes)} trajectories ({steps} steps) at {arguments.concurrency} calls at once, ideal {ideal:.2f} s")
+            ledger = Ledger(Path(folder) / "good.sqlite")
             for n in range(arguments.repeats):
                 ledger = Ledger(Path(folder) / f"good-{n}.sqlite")
                 answered, cpu, queue = server.counts.answered, time.process_time(), waited()

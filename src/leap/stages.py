@@ -425,8 +425,10 @@ class Stages:
         recipe, folder = self.recipe, self.run.iteration(i)
         limit = recipe.measures.held_out
         path = folder / "measures.json"
-        if limit is None or (known := read_measures(path)) is not None:
-            return None if limit is None else known
+        if limit is None:
+            return None
+        if (known := read_measures(path)) is not None:
+            return known
         split = recipe.environment.validation
         own, corrections = self._held_out(i, limit)
         teacher_name = f"teacher-{recipe.teacher.privilege}"

@@ -152,7 +152,7 @@ class OpenAIModel(Model):
                 finally:  # asyncio.run ends the generators that are still open
                     await client.close()
 
-            self._wire = _Wire(loop, client, asyncio.Semaphore(self.calls_at_once), closed_with_loop())
+            self._wire = _Wire(loop, client, asyncio.Semaphore(self.endpoint.concurrency), closed_with_loop())
             await anext(self._wire.closer)
         return self._wire
 
