@@ -6,16 +6,18 @@ The official games after training on generated ones, say. Nothing of the run cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from leap.core import Episode, content_key
-from leap.core.episode import episode_key
+from leap.core import Actor, Episode, content_key
 from leap.envs.base import load_environment
 from leap.errors import RecipeError
 from leap.evaluation import Evaluation, evaluate_episodes
+from leap.playing import play_tasks
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
-from leap.rollout import episode_seed, rollout
+from leap.progress import Bar
 from leap.stages import Stages
 from leap.store import Journal, write_json
 
@@ -42,39 +44,35 @@ def evaluate_elsewhere(
     trained_on = {task.id for task in stages.environment.tasks(recipe.environment.train)}
     folder = stages.run.iteration(i) / "elsewhere" / content_key(options)
     write_json(folder / "environment.json", {"name": recipe.environment.name, "options": options})
-    policies: dict[str, Callable[[], Policy]] = {"expert": lambda: ExpertPolicy(environment)}
-    for level in dict.fromkeys((0, recipe.teacher.privilege)):
-        policies[f"teacher-{level}"] = lambda level=level: TeacherPolicy(environment, level)
-    policies[f"pi_{i}"] = lambda: stages.cast.evaluated_student(i)
+    policies: list[Policy] = [ExpertPolicy(environment)]
+    policies += [TeacherPolicy(environment, level) for level in dict.fromkeys((0, recipe.teacher.privilege))]
+    players: dict[str, tuple[Actor, Callable[[], Policy]]] = {
+        policy.actor.name: (policy.actor, lambda policy=policy: policy) for policy in policies
+    }
+    players[f"pi_{i}"] = stages.cast.student_actor(i), lambda: stages.cast.evaluated_student(i)
+
+    @contextmanager
+    def shown(what: str) -> Iterator[tuple[Bar, Callable[..., None]]]:
+        with stages.progress.stage(what) as bar:
+            yield bar, lambda **figures: None  # the run's own figures stay as they are
+
     evaluations = []
     for split in splits:
         tasks = environment.tasks(split)
         if both := sorted(trained_on & {task.id for task in tasks}):
             raise RecipeError(f"{len(both)} tasks of split {split!r} were trained on, for example {both[0]}; choose another.")
-        for name, make in policies.items():
-            policy, stream = make(), f"elsewhere-{name}"
-            journal = Journal(folder / f"{split}-{name}.jsonl", Episode)
-            with stages.progress.stage(f"evaluate {name} on {split}") as bar:
-
-                def keep(episode: Episode, journal: Journal[Episode] = journal, bar: Any = bar, n: int = len(tasks)) -> None:
-                    journal.append(episode)
-                    bar.update(len(journal), n, f"{sum(e.success for e in journal) / len(journal):.0%} solved")
-
-                rollout(
-                    environment,
-                    policy,
-                    tasks,
-                    horizon=horizon,
-                    seed=recipe.seed,
-                    stream=stream,
-                    done=journal,
-                    on_episode=keep,
-                )
-            keys = [
-                episode_key(task, policy.actor, seed=episode_seed(recipe.seed, stream, task), horizon=horizon)
-                for task in tasks
-            ]
-            played = [episode for key in keys if (episode := journal.get(key)) is not None]
+        for name, (actor, policy) in players.items():
+            played = play_tasks(
+                environment,
+                actor,
+                policy,
+                tasks,
+                Journal(folder / f"{split}-{name}.jsonl", Episode),
+                horizon=horizon,
+                seed=recipe.seed,
+                stream=f"elsewhere-{name}",
+                under_way=partial(shown, f"evaluate {name} on {split}"),
+            )
             evaluations.append(evaluate_episodes(played, policy=name))
     write_json(folder / "evaluation.json", [evaluation.model_dump(mode="json") for evaluation in evaluations])
     return evaluations

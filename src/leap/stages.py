@@ -17,17 +17,16 @@ from typing import Any
 
 from leap.cast import Cast
 from leap.core import Actor, Correction, Episode, Task, content_key
-from leap.core.episode import episode_key
 from leap.datasets import PreferenceRow, Row, correction_rows, demonstration_rows, preference_rows
 from leap.envs.base import Environment, load_environment
 from leap.errors import RecipeError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.measures import Corrected, IterationMeasures, held_out, measure_iteration, read_measures, write_measures
+from leap.playing import play_tasks
 from leap.policies.base import ExpertPolicy, Policy
 from leap.policies.rendering import Renderer
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.rollout import episode_seed, rollout
 from leap.store import Journal, RunDirectory, atomic_directory, read_json, write_json, write_text
 from leap.teachers.annotate import ReasonAnnotator
 from leap.teachers.base import Teacher
@@ -135,51 +134,18 @@ class Stages:
         iteration: int,
     ) -> list[Episode]:
         """Plays what is not on file; returns the tasks' episodes. The policy is made only if something is to be played."""
-        seed = self.recipe.seed
-        keys = [
-            episode_key(task, actor, seed=episode_seed(seed, stream, task), horizon=horizon)
-            for task in sorted(tasks, key=lambda task: (task.split, task.id))
-        ]
-        if any(key not in journal for key in keys):
-            self._play_missing(policy(), tasks, journal, keys, horizon, stream, what, iteration)
-        return [episode for key in keys if (episode := journal.get(key)) is not None]
-
-    def _play_missing(
-        self,
-        policy: Policy,
-        tasks: Sequence[Task],
-        journal: Journal[Episode],
-        keys: Sequence[str],
-        horizon: int,
-        stream: str,
-        what: str,
-        iteration: int,
-    ) -> None:
         stage = "rollout" if stream.startswith("rollout") else "evaluate"
-        on_file = [episode for key in keys if (episode := journal.get(key)) is not None]
-        done, solved, tokens = len(on_file), sum(episode.success for episode in on_file), 0
-        with self._timed(stage, iteration, what) as (bar, note):
-            bar.update(done, len(tasks), "")
-
-            def keep(episode: Episode) -> None:
-                nonlocal done, solved, tokens
-                journal.append(episode)
-                done += 1
-                solved += episode.success
-                tokens += sum(step.prompt_tokens + step.completion_tokens for step in episode.steps)
-                bar.update(done, len(tasks), f"{solved / done:.0%} solved")
-
-            rollout(
-                self.environment,
-                policy,
-                tasks,
-                horizon=horizon,
-                seed=self.recipe.seed,
-                stream=stream,
-                done=journal,
-                on_episode=keep,
-            )
-            note(episodes=len(tasks), tokens=tokens)
+        return play_tasks(
+            self.environment,
+            actor,
+            policy,
+            tasks,
+            journal,
+            horizon=horizon,
+            seed=self.recipe.seed,
+            stream=stream,
+            under_way=lambda: self._timed(stage, iteration, what),
+        )
 
     # ---- correct -------------------------------------------------------------------------------------------------
 
