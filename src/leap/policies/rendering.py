@@ -8,16 +8,15 @@ may bring its own beside its code.
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, Template
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from leap.core import History
 from leap.policies.answer import ACTION_MARKER
+from leap.policies.templating import load_template
 
 _SHIPPED = Path(__file__).parent / "templates"
 
@@ -45,7 +44,7 @@ class Renderer:
 
     def __init__(self, config: PromptConfig, directory: Path | None = None) -> None:
         self.config = config
-        self._template = _template(config.renderer, directory)
+        self._template = load_template(f"{config.renderer}.j2", directory, _SHIPPED)
 
     def render(self, history: History) -> list[Message]:
         """The messages of the prompt at the history's present step."""
@@ -80,17 +79,3 @@ class Renderer:
         } | extra
         module: Any = self._template.module
         return str(getattr(module, macro)(values)).strip("\n") if macro != "ask" else str(module.ask(values)).rstrip("\n")
-
-
-@cache
-def _template(name: str, directory: Path | None) -> Template:
-    folders = [folder for folder in (directory, _SHIPPED) if folder is not None]
-    jinja = Environment(
-        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=False,
-        autoescape=False,
-    )
-    return jinja.get_template(f"{name}.j2")
