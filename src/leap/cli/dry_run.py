@@ -14,6 +14,7 @@ from leap.envs.base import Environment, load_environment
 from leap.models.estimate import Lengths, StageEstimate, estimate, rough_tokens, total_estimate
 from leap.models.ledger import Ledger
 from leap.models.prices import Prices
+from leap.models.providers import in_process
 from leap.policies.answer import format_answer
 from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import PromptConfig, Renderer
@@ -60,7 +61,7 @@ def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
         RecipeError: A cap in USD is set and a price is not known, so the run itself would refuse to start.
     """
     teacher, section = recipe.teacher, recipe.environment
-    paid = [name for name in (teacher.model, *(r.model for r in recipe.baselines.react)) if name and not _local(name)]
+    paid = [name for name in (teacher.model, *(r.model for r in recipe.baselines.react)) if name and not in_process(name)]
     if not paid:
         return []
     environment = load_environment(section.name, section.options)
@@ -75,7 +76,7 @@ def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
         for split, limit in [(section.validation, section.validation_tasks), *((s, section.test_tasks) for s in section.test)]
     )
     episodes = _sample(environment, recipe)
-    corrects = teacher.model if teacher.kind == "model" and teacher.model in paid else None
+    corrects = teacher.kind == "model" and teacher.model in paid
     demonstrations = min(recipe.demonstrations.episodes or tasks, len(environment.tasks(section.train)))
     baselines = [r.model for r in recipe.baselines.react if r.model in paid]
     if recipe.baselines.teacher_model and teacher.model in paid:
@@ -87,8 +88,8 @@ def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
         horizon=recipe.horizon,
         rollout_tasks=tasks,
         evaluation_tasks=evaluated,
-        corrected_episodes=tasks,
-        teacher=corrects or (teacher.model if teacher.model in paid else None),
+        corrected_episodes=tasks if corrects else 0,
+        teacher=teacher.model if teacher.model in paid else None,
         correction=_correction(environment, recipe, episodes) if corrects else Lengths(0, 0),
         by=teacher.by,
         turn=_turn(environment, recipe, episodes),
@@ -99,10 +100,6 @@ def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
         annotated_episodes=demonstrations if recipe.demonstrations.annotate else 0,
         annotation=Lengths(log + 400, _mean(len(e.steps) for e in episodes) * _JSON),
     )
-
-
-def _local(name: str) -> bool:
-    return name.startswith("hf/")
 
 
 def _sample(environment: Environment, recipe: Recipe) -> list[Episode]:

@@ -84,6 +84,11 @@ def split_name(name: str) -> tuple[str, str]:
     return provider, model
 
 
+def in_process(name: str) -> bool:
+    """Whether `provider/model` runs in this process: its calls cost nothing, and open conversations are answered together."""
+    return name.partition("/")[0] in _IN_PROCESS
+
+
 def open_model(
     name: str,
     sampling: Sampling,
@@ -111,7 +116,7 @@ def open_model(
         PrerequisiteError: A package, a key, a server or a checkpoint is missing.
     """
     provider, model = split_name(name)
-    metered = ledger if provider not in _IN_PROCESS else None
+    metered = None if in_process(name) else ledger
     if metered is not None:
         metered.check_price(name)  # before a server is started for nothing
     opened = _opener(provider)(model, sampling, endpoint=endpoint or EndpointConfig(), batch=batch, dtype=dtype)

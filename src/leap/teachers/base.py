@@ -11,6 +11,7 @@ from leap.core import Correction, Decision, Episode, History, PrivilegedState, R
 from leap.envs.base import Environment, opened, replay
 from leap.errors import LeapError, ModelError
 from leap.models.base import Model
+from leap.models.providers import in_process
 from leap.policies.answer import format_answer, parse_answer
 from leap.teachers.leakage import leaked_entities
 
@@ -162,7 +163,7 @@ async def correct_all(
     async def correct(episode: Episode) -> None:
         keeper.keep(episode, await teacher.correct(episode))
 
-    if model.name.startswith("hf/"):
+    if in_process(model.name):
         source = iter(episodes)
         while wave := list(islice(source, model.concurrency)):
             if any(episode.key not in done for episode in wave):
