@@ -30,7 +30,7 @@ CHAT_TEMPLATE = (
 # A thing keeps the space before it, so that it is the same token wherever it is named.
 _SEPARATOR = r"(?:,? and|,) an?"
 _THING = r" ?[a-z]+ \d+"
-_REST = rf"{_SEPARATOR}\b|,? and\b| ?[A-Za-z]+:?|\n+| ?\d+| ?[^\sA-Za-z\d]|\s"
+_REST = rf"{_SEPARATOR}\b|,? and\b| ?[A-Za-z]+:?|\n+| ?\$?\d+(?:\.\d+)?| ?[^\sA-Za-z\d]|\s"
 
 
 class ScratchConfig(BaseModel):
@@ -201,3 +201,7 @@ def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> No
         for token, index in sorted(vocabulary.items()):
             if token.strip() in parts and not token.strip().isdigit():
                 embedding[index] = parts[token.strip()]
+        # A word is the same word where a bracket or a line begins with it: " red" is found by "click[red]".
+        for token, index in sorted(vocabulary.items()):
+            if (spaced := vocabulary.get(f" {token}")) is not None and token[:1].islower() | token[:1].isdigit():
+                embedding[index] = (embedding[spaced] + part("no space before")) / 2**0.5
