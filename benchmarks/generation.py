@@ -1,11 +1,12 @@
 """Tokens per second of a student through leap against one prompt at a time, as the reference implementation does it.
 
-    python benchmarks/generation.py [--episodes 16] [--steps 8] [--answer 24]
+    python benchmarks/generation.py [--episodes 16] [--steps 8] [--answer 24] [--alone 2] [--trained-alone 4]
 
 Same random weights, same prompts (growing dialogues of invented games), same machine, one run. Generation: leap answers all
 episodes in one batch and keeps each one's prefix from step to step; the other way is `model.generate` on each whole prompt
-by itself. Training: one epoch over the same rows, by trunk and branches and as rows, one at a time. On a GPU the model has
-the shape of an 8B Llama (bfloat16, LoRA), and the share of the device's peak is printed; on a CPU it is a small one.
+by itself. Training: one epoch over the same rows, by trunk and branches, and over some of them as rows, one at a time; from
+the first step to the last, so without loading and saving. On a GPU the model has the shape of an 8B Llama (bfloat16, LoRA),
+rates are by the clock and the share of the device's peak is printed; on a CPU the model is a small one and rates are by CPU time.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--answer", type=int, default=24, help="tokens of each answer")
     parser.add_argument("--alone", type=int, default=2, help="episodes that are also answered one prompt at a time")
+    parser.add_argument("--trained-alone", type=int, default=4, help="episodes that are also trained on one row at a time")
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name(0) if gpu else f"CPU, {torch.get_num_threads()} thread(s), load {os.getloadavg()[0]:.1f}"
@@ -170,15 +172,24 @@ def main() -> None:
             "rows, one at a time": SFTConfig(**common, batch_rows=1, device_rows=1),
             "trunk and branches": SFTConfig(**common, branches=True, batch_tokens=4096),
         }
-        rates, row_tokens = {}, 0
+        chat = model.chat
+        whole = sum(len(chat.prompt(row.prompt)) + len(chat.answer(row.completion[0]["content"])) for row in rows) / len(rows)
+        rates = {}
         for what, config in ways.items():
+            some = rows if config.branches else rows[: arguments.trained_alone * arguments.steps]
+            marks: list[tuple[float, float]] = []
+
+            def step(done: int, total: int, loss: float, marks: list[tuple[float, float]] = marks) -> None:
+                if gpu:
+                    torch.cuda.synchronize()
+                marks.append((time.perf_counter(), time.process_time()))
+
             out, work = Path(name) / what / "out", Path(name) / what / "work"
-            wall, cpu, result = seconds(
-                lambda config=config, out=out, work=work: train(config, rows, start=str(folder), out=out, work=work, seed=0)
-            )
-            row_tokens = row_tokens or result.tokens
-            rates[what] = told(what, row_tokens, wall, cpu, 6 * parameters)
-            print(f"    computed {result.tokens:,} tokens; loading and saving included")
+            result = train(config, some, start=str(folder), out=out, work=work, seed=0, on_step=step)
+            after_first = (len(marks) - 1) / len(marks)
+            wall, cpu = marks[-1][0] - marks[0][0], marks[-1][1] - marks[0][1]
+            rates[what] = told(what, round(whole * len(some) * after_first), wall, cpu, 6 * parameters)
+            print(f"    computed {round(result.tokens * after_first):,} tokens in {len(marks) - 1} steps")
         print(f"  ratio {rates['trunk and branches'] / rates['rows, one at a time']:.1f}")
 
 

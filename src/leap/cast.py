@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from leap.core import Actor, Episode
 from leap.envs.base import Environment
 from leap.errors import RunError
-from leap.models.base import Model
+from leap.models.base import Completion, Model
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy, Policy, ScriptedPolicy, TeacherPolicy
@@ -50,6 +50,12 @@ class Cast:
     def ledger(self) -> Ledger:
         """Books every call to an endpoint, keeps the budget, and answers what was answered before."""
         return Ledger(self.run.calls, self.recipe.prices, self.recipe.budget)
+
+    def book_checks(self, paid: Iterable[tuple[str, Completion]]) -> None:
+        """Books what finding out whether models answer has cost."""
+        for name, answer in paid:
+            with self.ledger.stage("check"):
+                self.ledger.book("", name, answer, latency=0.0)  # no key: it answers no request of a stage
 
     def costs(self) -> list[dict[str, Any]]:
         """The ledger's sums by stage and model, for the report."""

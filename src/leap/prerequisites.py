@@ -7,12 +7,14 @@ one line each.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from leap.envs.base import Environment, load_environment
 from leap.errors import LeapError, PrerequisiteError, RecipeError
+from leap.models.base import Completion
 from leap.models.ledger import check_price
 from leap.models.prices import Prices
 from leap.models.providers import check_model, in_process
@@ -23,7 +25,21 @@ from leap.store import RunDirectory
 Check = Callable[[], Any]
 
 
-def check_prerequisites(recipe: Recipe, progress: Progress) -> Environment:
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What looking for everything has left behind.
+
+    Attributes:
+        environment: The recipe's, its data made ready; None where nothing was looked for.
+        paid: Answers of one token that endpoints without a list of models were asked for, by `provider/model`. The run
+            books them when it opens; of a run that cannot start there is no ledger to book them in.
+    """
+
+    environment: Environment | None = None
+    paid: Sequence[tuple[str, Completion]] = ()
+
+
+def check_prerequisites(recipe: Recipe, progress: Progress) -> Ready:
     """Looks for everything that a recipe needs.
 
     Args:
@@ -31,14 +47,14 @@ def check_prerequisites(recipe: Recipe, progress: Progress) -> Environment:
         progress: Shows the environment's data being made ready.
 
     Returns:
-        The recipe's environment, its data made ready.
+        The recipe's environment, its data made ready, and what asking cost.
 
     Raises:
         LeapError: The one thing that is missing.
         PrerequisiteError: The several things that are, a line each.
     """
     problems: list[LeapError] = []
-    asked: list[Coroutine[Any, Any, None]] = []
+    asked: list[tuple[str, Coroutine[Any, Any, Completion | None]]] = []
 
     def found(check: Check) -> Any:
         try:
@@ -52,15 +68,16 @@ def check_prerequisites(recipe: Recipe, progress: Progress) -> Environment:
     problems += [PrerequisiteError(line) for line in _packages(recipe)]
     if find_spec("transformers"):
         found(lambda: _student(recipe))
-    for check in _models(recipe):
+    for name, check in _models(recipe):
         if (ask := found(check)) is not None:
-            asked.append(ask())
-    problems += asyncio.run(_answers(asked))
+            asked.append((name, ask()))
+    paid, refusals = asyncio.run(_answers(asked))
+    problems += refusals
     if len(problems) == 1:
         raise problems[0]
     if problems:
         raise PrerequisiteError("\n".join(["this recipe cannot run yet:", *(f"  - {problem}" for problem in problems)]))
-    return environment
+    return Ready(environment, paid)
 
 
 def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
@@ -120,8 +137,8 @@ def _student(recipe: Recipe) -> None:
     student.longest_prompt(check_checkpoint(student.model.removeprefix("hf/")))
 
 
-def _models(recipe: Recipe) -> Iterator[Check]:
-    """A check for each model that takes part beside the student."""
+def _models(recipe: Recipe) -> Iterator[tuple[str, Check]]:
+    """The name and a check of each model that takes part beside the student."""
     teacher, prices = recipe.teacher, Prices(recipe.prices)
     models: list[tuple[str, Any, Any]] = [(react.model, react.sampling, react.endpoint) for react in recipe.baselines.react]
     if teacher.model is not None and recipe.asks_teacher_model:
@@ -133,16 +150,21 @@ def _models(recipe: Recipe) -> Iterator[Check]:
                 check_price(name, prices, recipe.budget)
             return check_model(name, sampling, endpoint=endpoint)
 
-        yield check
+        yield name, check
 
 
-async def _answers(asked: list[Coroutine[Any, Any, None]]) -> list[LeapError]:
-    """What endpoints say, all asked at once."""
-    answers = await asyncio.gather(*asked, return_exceptions=True)
+async def _answers(
+    asked: Sequence[tuple[str, Coroutine[Any, Any, Completion | None]]],
+) -> tuple[list[tuple[str, Completion]], list[LeapError]]:
+    """What endpoints say, all asked at once: answers that were paid for, by model, and refusals, each told once."""
+    answers = await asyncio.gather(*(question for _, question in asked), return_exceptions=True)
+    paid: list[tuple[str, Completion]] = []
     told: dict[str, LeapError] = {}
-    for answer in answers:
+    for (name, _), answer in zip(asked, answers, strict=True):
         if isinstance(answer, LeapError):
             told.setdefault(str(answer), answer)
         elif isinstance(answer, BaseException):
             raise answer
-    return list(told.values())
+        elif answer is not None:
+            paid.append((name, answer))
+    return paid, list(told.values())

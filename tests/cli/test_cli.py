@@ -117,6 +117,24 @@ def test_a_run_directory_of_another_recipe_is_left_alone(
     assert rollout(monkeypatch, recipe, run, "--set", "iterations=1") == 1  # but not less
 
 
+def test_what_changes_no_result_may_change_while_a_run_goes_on(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reached cap is raised by the same command with --set; so is a slow server's time-out, and logging turned on."""
+    run, react = tmp_path / "run", "baselines.react=[{model: openai/some, endpoint: {timeout: 7}}]"
+    first = ("--set", "budget.tokens=5", "--set", react, "--set", "teacher.endpoint.base_url=http://localhost:1/v1")
+    assert rollout(monkeypatch, recipe, run, *first) == 0
+    raised = ["budget.tokens=500000", "budget.usd=2", "prices={openai/some: {input: 1, output: 2}}", "training.logging=wandb"]
+    raised += [react.replace("7", "70"), "teacher.endpoint.base_url=http://localhost:2/v1"]
+    assert rollout(monkeypatch, recipe, run, *(part for one in raised for part in ("--set", one))) == 0
+    kept = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert kept["budget"] == {"usd": 2, "tokens": 500000} and kept["baselines"]["react"][0]["endpoint"]["timeout"] == 70
+    capsys.readouterr()
+    other = react.replace("openai/some", "openai/other")
+    assert rollout(monkeypatch, recipe, run, "--set", other) == 1
+    assert "belongs to another recipe (baselines.react.0.model: 'openai/some' there" in capsys.readouterr().err
+
+
 def test_what_is_no_run_directory_is_refused(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

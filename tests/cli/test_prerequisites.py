@@ -70,6 +70,22 @@ def test_a_wrong_key_and_an_unknown_model_and_an_address_without_a_server(monkey
         assert "is the server running" in told(recipe({"model": "openai/mock", "endpoint": nobody}))
 
 
+def test_an_answer_that_had_to_be_paid_to_find_out_is_booked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gateways with aliases list no such name; one token tells whether they know it, and it costs what it costs."""
+    monkeypatch.setenv("OPENAI_API_KEY", "right")
+    with MockServer(least_json, key="right", aliases=["alias"]) as server:
+        react = {"model": "openai/mock", "endpoint": {"base_url": server.base_url}}
+        teacher = {"model": "openai/alias", "endpoint": {"base_url": server.base_url}}
+        made = recipe(teacher, baselines={"react": [react]})
+        for starts in (1, 2):
+            with stages_of.opened(tmp_path / "run", made, stages_of.check(tmp_path / "run", made)) as stages:
+                (booked,) = stages.cast.costs()
+            assert (booked["stage"], booked["model"], booked["calls"]) == ("check", "openai/alias", starts)
+            assert server.counts.answered == starts
+            assert (booked["tokens_in"], booked["tokens_out"]) == (server.counts.prompt_tokens, server.counts.completion_tokens)
+    assert booked["tokens_in"] > 0 < booked["tokens_out"]
+
+
 def test_a_teachers_model_that_has_no_part_is_not_asked() -> None:
     check_prerequisites(recipe({"kind": "expert", "model": "openai/gpt-4o"}), Progress())
 

@@ -15,7 +15,8 @@ from scripted import Scripted, a_world, expert_episodes
 from leap.core import Correction, Decision, Episode, Rejection
 from leap.errors import ContextTooLong, LeapError, ModelError, RecipeError
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA
-from leap.teachers.base import FRUITLESS, Verdict, states_along
+from leap.teachers.asking import FRUITLESS
+from leap.teachers.base import Verdict, states_along
 from leap.teachers.model import ModelTeacher
 from leap.teachers.prompts import LEVELS, TeacherPrompts
 

@@ -68,8 +68,8 @@ def run(
         print_estimate(resolved)
         return
     root = run_dir or Path("runs") / resolved.name
-    environment = stages_of.check(root, resolved)  # before anything is written
-    with stages_of.opened(root, resolved, environment) as stages:
+    ready = stages_of.check(root, resolved)  # before anything is written
+    with stages_of.opened(root, resolved, ready) as stages:
         result = leap(stages)
         stages_of.print_result(stages, result)
         stages_of.report(stages, result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -19,11 +20,11 @@ from rich.table import Table
 
 from leap import __version__
 from leap.elsewhere import evaluate_elsewhere
-from leap.envs.base import Environment, describe_validation_error
+from leap.envs.base import describe_validation_error
 from leap.errors import RunError
 from leap.evaluation import Evaluation
 from leap.loop import Result
-from leap.prerequisites import check_prerequisites, is_finished
+from leap.prerequisites import Ready, check_prerequisites, is_finished
 from leap.progress import Progress
 from leap.recipe import Recipe, apply_setting, dump_recipe, load_recipe
 from leap.stages import Stages
@@ -33,27 +34,27 @@ PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "textworld", "alfworld", "numpy", "matplotlib"
 )
 
+_FREE = re.compile(r"(budget|prices|teacher\.endpoint|baselines\.react\.\d+\.endpoint|training\.(sft\.)?logging)(\.|$)")
+"""What may change while a run goes on: what may be spent, where a model is reached, who logs. It changes no result."""
 
-def check(root: Path, recipe: Recipe) -> Environment | None:
+
+def check(root: Path, recipe: Recipe) -> Ready:
     """Looks for all that the recipe needs, unless its run is finished.
-
-    Returns:
-        The environment, its data made ready; None for a finished run.
 
     Raises:
         LeapError: Something is missing.
     """
-    return None if is_finished(recipe, RunDirectory(root)) else check_prerequisites(recipe, Progress())
+    return Ready() if is_finished(recipe, RunDirectory(root)) else check_prerequisites(recipe, Progress())
 
 
 @contextmanager
-def opened(root: Path, recipe: Recipe, environment: Environment | None = None) -> Iterator[Stages]:
+def opened(root: Path, recipe: Recipe, ready: Ready | None = None) -> Iterator[Stages]:
     """The stages of a recipe in its run directory, made if it is not there.
 
     Args:
         root: The run directory.
         recipe: The recipe.
-        environment: Its environment, if it has been made ready already.
+        ready: What `check` found.
 
     Raises:
         RunError: The directory belongs to another recipe, is not a run directory, or is in use.
@@ -70,8 +71,10 @@ def opened(root: Path, recipe: Recipe, environment: Environment | None = None) -
         write_text(run.recipe, text)
         with run.provenance.open("a", encoding="utf-8") as file:
             file.write(json.dumps(provenance()) + "\n")
-        stages = Stages(recipe, run, Progress(), environment)
+        stages = Stages(recipe, run, Progress(), ready.environment if ready else None)
         try:
+            if ready and ready.paid:
+                stages.cast.book_checks(ready.paid)
             yield stages
         finally:
             stages.close()
@@ -98,9 +101,9 @@ def _check_same(run: RunDirectory, recipe: Recipe) -> None:
         detail = describe_validation_error(error, str(run.recipe)) if isinstance(error, ValidationError) else str(error)
         raise RunError(f"{run.root} holds a recipe that this version of leap cannot read. {detail}") from error
     old, new = _flat(kept.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
-    differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    if differing == ["iterations"] and recipe.iterations >= kept.iterations:
-        return  # more of the same
+    differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _FREE.match(key))
+    if not differing or (differing == ["iterations"] and recipe.iterations >= kept.iterations):
+        return  # more of the same, or the same with more to spend
     if differing:
         shown = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in differing[:4])
         raise RunError(
@@ -110,6 +113,8 @@ def _check_same(run: RunDirectory, recipe: Recipe) -> None:
 
 
 def _flat(values: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(values, list) and any(isinstance(value, dict) for value in values):
+        values = dict(enumerate(values))
     if not isinstance(values, dict):
         return {prefix: values}
     flat: dict[str, object] = {}

@@ -112,12 +112,17 @@ class Model(ABC):
         rather too high: three characters a token."""
         return -(-characters(messages) // 3)
 
-    async def check(self) -> None:  # noqa: B027 - a model in this process has shown that it works by being here
-        """Finds out whether calls can work, before hours of work rely on them.
+    async def check(self) -> Completion | None:
+        """Finds out whether calls can work, before hours of work rely on them. A model in this process has shown that it
+        works by being here.
+
+        Returns:
+            The answer that was paid for to find out; None where nothing was.
 
         Raises:
             PrerequisiteError: They cannot: a wrong key, no such model, nothing at the address.
         """
+        return None
 
     @abstractmethod
     def conversation(self) -> AbstractAsyncContextManager[Conversation]:

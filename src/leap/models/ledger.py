@@ -329,8 +329,8 @@ class MeteredModel(Model):
     def length(self, messages: Sequence[Message]) -> int:
         return self.model.length(messages)
 
-    async def check(self) -> None:
-        await self.model.check()
+    async def check(self) -> Completion | None:
+        return await self.model.check()
 
     def gate(self) -> asyncio.Semaphore:
         """A place for a call. Calls wait here, before the budget is asked: one that waits is not under way."""

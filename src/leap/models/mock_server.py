@@ -56,6 +56,7 @@ class MockServer:
         retry_after: Seconds that a 429 asks to wait.
         key: The key that calls must carry; any if None.
         models: Names it serves.
+        aliases: Names it also answers to, but does not list, as gateways do.
         context: Most tokens of prompt and answer, at four characters each; endless if None.
         refuses: Parameters of a request that are refused, as some endpoints do: "response_format", "json_schema",
             "temperature", "seed", "max_tokens".
@@ -72,12 +73,14 @@ class MockServer:
         retry_after: float = 0.05,
         key: str | None = None,
         models: Sequence[str] = ("mock",),
+        aliases: Sequence[str] = (),
         context: int | None = None,
         refuses: Sequence[str] = (),
         port: int = 0,
     ) -> None:
         self.script, self.faults, self.delay, self.hang = script, faults or Faults(), delay, hang
         self.retry_after, self.key, self.models = retry_after, key, list(models)
+        self.aliases = list(aliases)
         self.context, self.refuses, self.port = context, set(refuses), port
         self.counts = Counts()
         self.last: dict[str, Any] = {}
@@ -156,7 +159,7 @@ class MockServer:
 
     async def _complete(self, request: dict[str, Any]) -> tuple[int, dict[str, Any], dict[str, Any]]:
         self.last = request
-        if request.get("model") not in self.models:
+        if request.get("model") not in [*self.models, *self.aliases]:
             return 404, _error(f"The model `{request.get('model')}` does not exist.", "model_not_found"), {}
         refused = self._refused(request)
         if refused:

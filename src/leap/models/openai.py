@@ -108,7 +108,7 @@ class OpenAIModel(Model):
         # The client is closed with its event loop; one without tasks any more is simply let go.
         self._wire = None
 
-    async def check(self) -> None:
+    async def check(self) -> Completion | None:
         """Asks for the endpoint's list of models, which costs nothing; where that has not the name (aliases, gateways without
         a list), for an answer of one token."""
         wire = await self._connected()
@@ -119,20 +119,25 @@ class OpenAIModel(Model):
             problem = await self._explain(error, wire.client, self._answered)
             if isinstance(problem, PrerequisiteError):
                 raise problem from error
-            return  # slow today, but there
+            return None  # slow today, but there
         except (openai.OpenAIError, ValueError, TypeError, AttributeError):
             names = set()
         if self.model in names:
-            return
-        request: dict[str, Any] = self._request([{"role": "user", "content": "Say OK."}], 0, None) | {self._limit: 1}
+            return None
+        asked: list[Message] = [{"role": "user", "content": "Say OK."}]
+        request: dict[str, Any] = self._request(asked, 0, None) | {self._limit: 1}
         try:
-            await wire.client.with_options(max_retries=1).chat.completions.create(**request)
+            answer = await wire.client.with_options(max_retries=1).chat.completions.create(**request)
+            return self._read(answer, asked)
+        except ModelError:
+            return None
         except (openai.BadRequestError, openai.UnprocessableEntityError):
-            return  # the model is there, it only wants to be asked otherwise
+            return None  # the model is there, it only wants to be asked otherwise
         except (openai.OpenAIError, json.JSONDecodeError) as error:
             problem = await self._explain(error, wire.client, self._answered)
             if isinstance(problem, PrerequisiteError):
                 raise problem from error
+        return None
 
     # ---- a call --------------------------------------------------------------------------------------------------
 

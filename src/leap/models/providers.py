@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from leap.errors import PrerequisiteError, RecipeError
-from leap.models.base import Model, Sampling
+from leap.models.base import Completion, Model, Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Ledger, MeteredModel
 
@@ -126,11 +126,11 @@ def open_model(
 
 def check_model(
     name: str, sampling: Sampling, *, endpoint: EndpointConfig | None = None
-) -> Callable[[], Coroutine[Any, Any, None]] | None:
-    """Finds out what can be told of a model without loading weights, starting a server or paying.
+) -> Callable[[], Coroutine[Any, Any, Completion | None]] | None:
+    """Finds out what can be told of a model without loading weights or starting a server.
 
     Returns:
-        What must still be asked of an endpoint, if anything.
+        What must still be asked of an endpoint, if anything; see `Model.check`.
 
     Raises:
         RecipeError: There is no such provider or model.

@@ -1,7 +1,8 @@
 """Reasons for demonstrations that have none, written by a model (paper, line 1 of the algorithm).
 
 One call per demonstration; what parses is kept step by step and only the missing steps are asked for again. A reason may
-rest on the past alone: one that names what had not been seen yet is not taken.
+rest on the past alone: one that names what had not been seen yet is not taken. A demonstration too long for the model is
+asked for in parts, each with what came before it, the oldest steps left out as far as needed.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import Any
 from leap.core import Episode, Step, content_key
 from leap.core.record import Record
 from leap.envs.base import Environment
-from leap.errors import ModelError
-from leap.models.base import Model
+from leap.models.base import Completion, Conversation, Model
 from leap.policies.rendering import Message
+from leap.policies.shorten import drop_more
 from leap.policies.templating import call_macro, load_template
 from leap.store import Journal
 from leap.teachers.answers import REASONS_SCHEMA, parse_reasons
-from leap.teachers.base import request_seed, side_by_side
+from leap.teachers.asking import Patience, ask
+from leap.teachers.base import side_by_side
 from leap.teachers.leakage import leaked_entities
 
 log = logging.getLogger(__name__)
@@ -76,9 +78,14 @@ class ReasonAnnotator:
         self._template = load_template("annotate.j2", templates, environment.prompt_directory(), _SHIPPED)
         self._attempts = attempts
         self._seed = seed
+        self._patience = Patience(model.name)
 
     async def annotate_all(self, demonstrations: Iterable[Episode], on_episode: Callable[[Episode], None]) -> None:
-        """Annotates many at once, bounded by the model's concurrency; hands each on as soon as it is done."""
+        """Annotates many at once, bounded by the model's concurrency; hands each on as soon as it is done.
+
+        Raises:
+            LeapError: The budget is spent, or the model never gave a reason that can be used.
+        """
 
         async def one(demonstration: Episode) -> None:
             on_episode(await self.annotate(demonstration))
@@ -94,48 +101,82 @@ class ReasonAnnotator:
         known = self._journal.get(request)
         if known is None:
             reasons = await self._ask(demonstration, asked)
+            self._patience.count(bool(reasons))
+            if not reasons:  # nothing to keep, so that another start may try again
+                return demonstration
             texts = tuple(reasons.get(t, "") for t in range(len(demonstration.steps)))
             known = Annotation(request=request, episode=demonstration.key, reasons=texts)
             self._journal.append(known)
         steps = tuple(_with_reason(step, new) for step, new in zip(demonstration.steps, known.reasons, strict=True))
         return demonstration.model_copy(update={"steps": steps})
 
-    async def _ask(self, demonstration: Episode, missing: list[int]) -> dict[int, str]:
+    async def _ask(self, demonstration: Episode, asked: list[int]) -> dict[int, str]:
         reasons: dict[int, str] = {}
-        problem = ""
+        most, rest = len(asked), asked
         async with self._model.conversation() as conversation:
-            for attempt in range(1, self._attempts + 1):
-                messages = self._messages(demonstration, missing)
-                try:
-                    seed = request_seed(self._seed, messages, attempt)
-                    completion = await conversation.complete(messages, seed=seed, schema=REASONS_SCHEMA)
-                except ModelError as error:
-                    problem = str(error)
-                    continue
-                parsed = parse_reasons(completion.text, missing, len(demonstration.steps))
-                for t, reason in parsed.steps.items():
-                    reason = " ".join(reason.split())
-                    if reason and not leaked_entities(self._environment, reason, demonstration.history(t)):
-                        reasons[t] = reason
-                missing = [t for t in missing if t not in reasons]
-                if not missing:
-                    return reasons
-                problem = parsed.problem or f"the reasons of {len(missing)} steps are empty or name what was not seen yet"
-        log.warning("task %s: %d steps stay without a reason: %s", demonstration.task.id, len(missing), problem)
+            while rest:
+                most, problem = await self._ask_for(conversation, demonstration, rest[:most], reasons)
+                rest = rest[most:]
+                if problem:
+                    log.warning("task %s: %s; these stay without a reason", demonstration.task.id, problem)
         return reasons
 
-    def _messages(self, demonstration: Episode, asked: list[int]) -> list[Message]:
+    async def _ask_for(
+        self, conversation: Conversation, demonstration: Episode, part: list[int], reasons: dict[int, str]
+    ) -> tuple[int, str]:
+        """Asks for a part of the steps, or for its beginning where it does not fit; of how many, and what is missing."""
+        first, whole = 0, len(part)
+
+        def missing() -> list[int]:
+            return [t for t in part if t not in reasons]
+
+        def take(completion: Completion) -> str:
+            parsed = parse_reasons(completion.text, missing(), len(demonstration.steps))
+            for t, reason in parsed.steps.items():
+                reason = " ".join(reason.split())
+                if reason and not leaked_entities(self._environment, reason, demonstration.history(t)):
+                    reasons[t] = reason
+            left = len(missing())
+            why = parsed.problem or "they are empty or name what was not seen yet"
+            return f"{left} reasons are missing: {why}" if left else ""
+
+        def shorten() -> bool:
+            nonlocal first, part
+            if len(part) > 1:
+                part = part[: len(part) // 2]
+                return True
+            further = drop_more(first, part[0])
+            first = further or first
+            return further is not None
+
+        problem = await ask(
+            conversation,
+            lambda: self._messages(demonstration, missing(), first, None if len(part) == whole else part[-1]),
+            take,
+            what=f"task {demonstration.task.id}",
+            attempts=self._attempts,
+            seed=self._seed,
+            schema=REASONS_SCHEMA,
+            shorten=shorten,
+        )
+        return len(part), problem
+
+    def _messages(
+        self, demonstration: Episode, asked: list[int], first: int = 0, last: int | None = None
+    ) -> list[Message]:
+        """A prompt; the first observation stays, for it describes the world, and steps 1 to `first` are left out."""
         steps: list[dict[str, Any]] = [
             {"t": t, "observation": step.observation.text.strip(), "action": step.action}
-            for t, step in enumerate(demonstration.steps)
+            for t, step in enumerate(demonstration.steps[: None if last is None else last + 1])
+            if t == 0 or t > first
         ]
-        everything = len(asked) == len(steps)
+        everything = len(asked) == len(demonstration.steps)
         text = call_macro(
             self._template,
             "annotate",
             task=demonstration.task,
             steps=steps,
-            length=len(steps),
+            length=len(demonstration.steps),
             asked=None if everything else asked,
         )
         return [{"role": "user", "content": text}]

@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Generator, Iterable, Sequence
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from leap.core import Correction, Decision, Episode, History, PrivilegedState, Rejection, content_key
+from leap.core import Correction, Decision, Episode, History, PrivilegedState, Rejection
 from leap.envs.base import Environment, opened, replay
-from leap.errors import LeapError, ModelError
+from leap.errors import LeapError
 from leap.models.base import Model
 from leap.models.providers import in_process
 from leap.policies.answer import format_answer, parse_answer
+from leap.teachers.asking import Patience
 from leap.teachers.leakage import leaked_entities
 
 T = TypeVar("T")
 
 OnEpisode = Callable[[Episode, list[Correction]], None]
 """Called with each corrected episode, as soon as it is done."""
-
-FRUITLESS = 10
-"""So many episodes without one usable answer, and not one with any, end the stage: the teacher cannot do this."""
 
 
 class Teacher(Protocol):
@@ -142,11 +140,6 @@ def plan_length(state: PrivilegedState) -> int | None:
     return len(state.plan) if state.plan is not None else None
 
 
-def request_seed(*parts: Any) -> int:
-    """A request's seed, from the recipe's seed, its own content and the attempt: a repeated request is the same request."""
-    return int(content_key("request", *parts), 16) % 2**31
-
-
 async def correct_all(
     teacher: Teacher, model: Model, episodes: Iterable[Episode], on_episode: OnEpisode, *, done: Container[str]
 ) -> None:
@@ -205,22 +198,16 @@ class _Keeper:
     def __init__(self, on_episode: OnEpisode, done: Container[str], model: str) -> None:
         self._on_episode = on_episode
         self._done = done
-        self._model = model
+        self._patience = Patience(model)
         self._held: list[tuple[Episode, list[Correction]]] = []
-        self._fruitful = False
 
     def keep(self, episode: Episode, corrections: Sequence[Correction]) -> None:
-        fruitless = bool(corrections) and all(c.rejected is Rejection.TEACHER_ERROR for c in corrections)
-        if fruitless and not self._fruitful:
-            self._held.append((episode, list(corrections)))
-            if len(self._held) >= FRUITLESS:
-                raise ModelError(
-                    f"{self._model} gave no usable answer for any of {len(self._held)} episodes; the warnings above say "
-                    "why. Check the endpoint and its answers' longest length, or choose another teacher."
-                )
-            return
         if corrections:
-            self._fruitful = True
+            self._patience.count(any(one.rejected is not Rejection.TEACHER_ERROR for one in corrections))
+        if corrections and not self._patience.fruitful:
+            self._held.append((episode, list(corrections)))
+            return
+        if self._patience.fruitful:
             self.close()
         self._hand_on(episode, list(corrections))
 

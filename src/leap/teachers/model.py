@@ -14,11 +14,12 @@ from typing import Literal
 from leap.core import Correction, Decision, Episode, PrivilegedState
 from leap.envs.base import Environment
 from leap.errors import ContextTooLong, ModelError
-from leap.models.base import Conversation, Model
+from leap.models.base import Completion, Conversation, Model
 from leap.policies.rendering import Message
 from leap.policies.shorten import Length, characters, drop_more
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA, StepAnswer, parse_step, parse_trajectory
-from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length, request_seed, states_along
+from leap.teachers.asking import ask, request_seed
+from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length, states_along
 from leap.teachers.prompts import TeacherPrompts
 
 log = logging.getLogger(__name__)
@@ -186,28 +187,36 @@ class ModelTeacher:
         def prompt(first: int) -> list[Message]:
             return self._prompts.step(episode, t, state, first=first)
 
-        attempt, first = 1, _least(t, lambda first: self._fits(prompt(first), self._limit))
-        while attempt <= self._attempts:
-            if first is None:
-                self._report(episode, f"the prompt of step {t} is too long", final=True)
-                return None
-            messages = prompt(first)
-            try:
-                seed = request_seed(self._seed, messages, attempt)
-                completion = await conversation.complete(messages, seed=seed, schema=STEP_SCHEMA)
-            except ContextTooLong:
-                first = drop_more(first, t)
-                continue
-            except ModelError as error:
-                problem = str(error)
-            else:
-                self.dropped += first
-                if (answer := parse_step(completion.text)) is not None:
-                    return answer
-                problem = f"the answer of {self.name} for step {t} cannot be read"
-            self._report(episode, problem, final=attempt == self._attempts)
-            attempt += 1
-        return None
+        answer, first = None, _least(t, lambda first: self._fits(prompt(first), self._limit))
+        if first is None:
+            self._report(episode, f"the prompt of step {t} is too long", final=True)
+            return None
+        left_out = first
+
+        def take(completion: Completion) -> str:
+            nonlocal answer
+            self.dropped += left_out
+            answer = parse_step(completion.text)
+            return "" if answer else f"the answer of {self.name} for step {t} cannot be read"
+
+        def shorten() -> bool:
+            nonlocal left_out
+            more = drop_more(left_out, t)
+            left_out = left_out if more is None else more
+            return more is not None
+
+        problem = await ask(
+            conversation,
+            lambda: prompt(left_out),
+            take,
+            what=f"task {episode.task.id}",
+            attempts=self._attempts,
+            seed=self._seed,
+            schema=STEP_SCHEMA,
+            shorten=shorten,
+        )
+        self._report(episode, problem, final=True)
+        return answer
 
     def _fits(self, messages: Sequence[Message], limit: int | None) -> bool:
         return limit is None or self._length(messages) <= limit

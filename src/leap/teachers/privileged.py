@@ -12,12 +12,12 @@ from pathlib import Path
 from leap.core import Episode, content_key
 from leap.core.record import Record
 from leap.envs.base import Environment
-from leap.errors import ModelError
-from leap.models.base import Model
+from leap.models.base import Completion, Model
 from leap.policies.rendering import Message
 from leap.policies.templating import call_macro, load_template
 from leap.store import Journal
-from leap.teachers.base import request_seed, side_by_side
+from leap.teachers.asking import Patience, ask
+from leap.teachers.base import side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +72,15 @@ class StateExtractor:
         self._template = load_template("extract.j2", templates, environment.prompt_directory(), _SHIPPED)
         self._attempts = attempts
         self._seed = seed
+        self._patience = Patience(model.name)
 
     async def extract_all(self, demonstrations: Iterable[Episode]) -> dict[str, str]:
         """The states' texts by task key. Tasks without a solved demonstration, or of which the model gave no usable state,
-        are not in it."""
+        are not in it.
+
+        Raises:
+            LeapError: The budget is spent, or the model never gave a state that can be used.
+        """
         found: dict[str, str] = {}
 
         async def one(demonstration: Episode) -> None:
@@ -92,25 +97,29 @@ class StateExtractor:
         request = content_key("extraction", self._model.identity, messages)
         if (known := self._journal.get(request)) is not None:
             return known.text
-        problem = ""
+        text: str | None = None
+
+        def take(completion: Completion) -> str:
+            nonlocal text
+            found = _four_headings(completion.text)
+            if completion.truncated or found is None:
+                return f"the answer of {self._model.name} has not the four headings, or was cut off"
+            if invented := self._environment.entities(found) - self._environment.entities(messages[0]["content"]):
+                return f"the answer of {self._model.name} names what is not in the log: {', '.join(sorted(invented))}"
+            text = found
+            return ""
+
+        what = f"task {demonstration.task.id}"
         async with self._model.conversation() as conversation:
-            for attempt in range(1, self._attempts + 1):
-                try:
-                    seed = request_seed(self._seed, messages, attempt)
-                    completion = await conversation.complete(messages, seed=seed)
-                except ModelError as error:
-                    problem = str(error)
-                    continue
-                text = _four_headings(completion.text)
-                if completion.truncated or text is None:
-                    problem = f"the answer of {self._model.name} has not the four headings, or was cut off"
-                elif invented := self._environment.entities(text) - self._environment.entities(messages[0]["content"]):
-                    problem = f"the answer of {self._model.name} names what is not in the log: {', '.join(sorted(invented))}"
-                else:
-                    self._journal.append(ExtractedState(request=request, task=demonstration.task.key, text=text))
-                    return text
-        log.warning("task %s: no privileged state: %s", demonstration.task.id, problem)
-        return None
+            problem = await ask(
+                conversation, lambda: messages, take, what=what, attempts=self._attempts, seed=self._seed
+            )
+        self._patience.count(text is not None)
+        if text is None:
+            log.warning("%s: no privileged state: %s", what, problem)
+            return None
+        self._journal.append(ExtractedState(request=request, task=demonstration.task.key, text=text))
+        return text
 
     def _messages(self, demonstration: Episode) -> list[Message]:
         steps = [{"observation": step.observation.text.strip(), "action": step.action} for step in demonstration.steps]

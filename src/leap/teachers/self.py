@@ -18,7 +18,8 @@ from leap.models.base import Completion, Conversation, Model
 from leap.policies.answer import parse_answer
 from leap.policies.rendering import Message
 from leap.policies.shorten import Length, ask_fitting, characters, whole_lines
-from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length, request_seed, states_along
+from leap.teachers.asking import request_seed
+from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length, states_along
 from leap.teachers.prompts import PrivilegedRenderer
 
 log = logging.getLogger(__name__)
