@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from small_shop import a_product, said, write_files
+from typer.testing import CliRunner
 
+from leap.cli.app import app
 from leap.core import Episode, Observation
 from leap.envs.base import load_environment, opened, replay
 from leap.envs.webshop.env import WebshopEnvironment
@@ -94,6 +97,11 @@ def test_splits_that_are_not_there_are_named(folder: Path, tmp_path: Path) -> No
 def test_data_that_is_not_there_says_what_to_put_where(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PrerequisiteError, match=rf"items_shuffle.json, .*items_human_ins.json not in {tmp_path}.*leap data"):
         shop(tmp_path).prepare()
+    files = write_files(tmp_path, [a_product()])
+    for path in (files.products, files.attributes):
+        path.rename(path.with_stem(f"{path.stem}_1000"))
+    with pytest.raises(PrerequisiteError, match="with products: 1000 they are used"):
+        shop(tmp_path).prepare()
     monkeypatch.setenv("WEBSHOP_DATA", str(folder))
     assert len(load_environment("webshop").tasks("test")) == 500
 
@@ -176,7 +184,7 @@ def test_parts_reach_the_scores_and_an_unfinished_episode_scores_nothing(folder:
     assert "not official" in episodes[0].versions["webshop reward"]
 
 
-def test_an_index_of_another_catalogue_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_an_index_of_another_catalogue_is_refused(folder: Path) -> None:
     store = shop(folder).world(World.HUMAN).shop.store
     owner = store.folder / "search" / "catalogue.txt"
     known = owner.read_text()
@@ -186,3 +194,38 @@ def test_an_index_of_another_catalogue_is_refused(folder: Path, tmp_path: Path) 
             open_search(store)
     finally:
         owner.write_text(known)
+
+
+def test_an_index_and_a_store_in_the_wrong_place_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = shop(folder).world(World.HUMAN).shop.store.folder
+    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
+    write_files(tmp_path, [a_product(i) for i in range(3)], people={"B000000000": [said("i want a mug")]})
+    other = shop(tmp_path)
+    store = other.world(World.HUMAN).shop.store
+    for file in (mine / "search").glob("*"):
+        if file.name != "catalogue.txt":  # a whole index, under the other's name
+            (store.folder / "search" / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(PrerequisiteError, match="has 4 documents where the catalogue has 3 products"):
+        open_search(store)
+    shutil.rmtree(store.folder)
+    shutil.copytree(mine, store.folder)
+    with pytest.raises(PrerequisiteError, match=r"store of another catalogue\. Remove it"):
+        shop(tmp_path).prepare()
+    shutil.rmtree(store.folder)
+    shop(tmp_path).prepare()  # as the message says
+
+
+def test_every_goal_by_people_is_validated_and_those_that_cannot_be_met_say_why(tmp_path: Path) -> None:
+    people = {
+        "B000000000": [said("a red mug", ["handle"], ["red"]), said("a mug with wings", ["wings"]), said("a mug", ["coffee"])],
+        "B000000001": [said("a mug of gold", ["handle"], ["gold"])],
+    }
+    products = [a_product(i, customization_options={"Color": ["Red"]}) for i in range(2)]
+    write_files(tmp_path, products, people=people)
+    told = CliRunner().invoke(app, ["validate", "webshop", "--set", f"path={tmp_path}"])
+    assert told.exit_code == 0, told.output
+    assert "webshop all: the privileged plan solves 2 of 4 tasks" in told.output
+    assert told.output.count("not met: attributes)") == 1 and told.output.count("not met: options)") == 1
+    assert "webshop reward: upstream, tagger lexical-1, not official" in told.output

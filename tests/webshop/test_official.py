@@ -109,6 +109,25 @@ def test_the_command_fetches_checks_and_tells(
     assert "every file is there" in again.stdout and "3 goals, in the published order" in again.stdout
 
 
+def test_files_put_aside_by_hand_are_taken_from_there(tmp_path: Path) -> None:
+    source, data = tmp_path / "drive", tmp_path / "data"
+    command = ["data", "webshop", "--from", str(source), "--set", f"path={data}"]
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, PrerequisiteError)
+    assert f"{source / 'items_shuffle.json'}" in str(refused.exception) and f"into {data}" in str(refused.exception)
+    source.mkdir()
+    write_files(source, [a_product(i) for i in range(3)], people={"B000000000": [said("i want a mug.")]})
+    whole = (source / "items_human_ins.json").read_bytes()
+    (source / "items_human_ins.json").write_bytes(whole[:-9])
+    refused = CliRunner().invoke(app, command)
+    assert "items_human_ins.json could not be fetched" in str(refused.exception)
+    assert sorted(path.name for path in data.iterdir()) == ["items_ins_v2.json", "items_shuffle.json"]
+    (source / "items_human_ins.json").write_bytes(whole)
+    told = CliRunner().invoke(app, command)
+    assert "items_human_ins.json fetched" in told.stdout and "3 products, where 1,181,436 were expected" in told.stdout
+    assert (data / "items_human_ins.json").read_bytes() == whole
+
+
 def test_an_environment_without_data_says_so() -> None:
     refused = CliRunner().invoke(app, ["data", "alfworld"])
     assert isinstance(refused.exception, PrerequisiteError) and "no data that leap can fetch" in str(refused.exception)

@@ -35,7 +35,7 @@ def shopping(session: WebshopSession, answers: list[str]) -> tuple[object, str]:
 
 
 def test_words_are_searched_numbers_click_and_a_purchase_shows_the_parts(session_of: WebshopSession) -> None:
-    result, text = shopping(session_of, ["99", "1", "?", "sofa", "3", "click[buy now]"])
+    result, text = shopping(session_of, ["99", "9" * 5000, "1", "?", "sofa", "3", "click[buy now]"])
     assert "there is no number 99" in text and "hint: search[" in text and "> search[sofa]" in text
     assert result.steps == 3 and result.hints == 1 and result.best == 1.0  # type: ignore[attr-defined]
     assert "attribute" in text and "price" in text and "Required attributes" in text

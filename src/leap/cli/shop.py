@@ -27,4 +27,5 @@ def shop_task(number: int, split: str, options: list[str]) -> None:
         raise PrerequisiteError(f"split {split!r} has {len(tasks)} tasks; give a number below that.")
     with opened(environment, tasks[number]) as session:
         assert isinstance(session, WebshopSession)
-        play(session, tasks[number].instruction, Console())
+        play(session, tasks[number].instruction, console := Console())
+    console.print(f"reward: {environment.versions()['webshop reward']}", style="dim", highlight=False)

@@ -49,12 +49,14 @@ def _validate(environment: Environment, name: str, splits: list[str], limit: int
                 why = _play_plan(environment, task)
                 if why:
                     known = environment.why_unsolvable(task)
-                    failures.append((task, f"{why} ({known})" if known else why, bool(known)))
+                    failures.append((task, f"{why} ({known})" if known not in why else why, bool(known)))
                 bar.update(done, len(tasks), f"{len(failures)} failed")
         typer.echo(f"{name} {split}: the privileged plan solves {len(tasks) - len(failures)} of {len(tasks)} tasks")
         for task, why, _ in failures:
             print(f"  {task.id}: {why}", file=sys.stdout)
         failed += sum(not known for _, _, known in failures)
+    for part, version in environment.versions().items():
+        typer.echo(f"{part}: {version}")
     return 1 if failed else 0
 
 

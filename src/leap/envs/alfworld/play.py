@@ -89,8 +89,7 @@ def _command(answer: str, reply: Reply) -> str | None:
     """The command meant; empty for no answer, None for a number that is not on the list."""
     if not answer.isdecimal():
         return answer
-    listed = dict(enumerate(_listed(reply), start=1))
-    return listed.get(int(answer))
+    return {str(number): command for number, command in enumerate(_listed(reply), start=1)}.get(answer)
 
 
 def _listed(reply: Reply) -> list[str]:

@@ -61,13 +61,16 @@ def open_catalogue(files: CatalogueFiles, *, progress: Progress | None = None) -
         progress: Called with products done, products in all and what is being done.
 
     Raises:
-        PrerequisiteError: A file is missing, cut off, or is not what it should be.
+        PrerequisiteError: A file is missing, cut off, or is not what it should be; or another catalogue's store is there.
     """
     key = catalogue_key(files)
     folder = cache_dir() / "webshop" / key
     if not (folder / "manifest.json").is_file():
         put_in_place(folder, lambda partial: build_store(files, partial, key=key, progress=progress))
-    return ProductStore(folder)
+    store = ProductStore(folder)
+    if store.manifest.key != key:
+        raise PrerequisiteError(f"{folder} is the store of another catalogue. Remove it; it is made anew.")
+    return store
 
 
 def catalogue_key(files: CatalogueFiles) -> str:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, opened
 from leap.envs.webshop.brief import brief
 from leap.envs.webshop.build import CatalogueFiles
 from leap.envs.webshop.candidates import SEARCH, CandidateMode, compat_candidates, plain_action, stable_candidates
@@ -87,6 +87,7 @@ class WebshopEnvironment(Environment):
     name: ClassVar[str] = "webshop"
     Config: ClassVar[type[EnvironmentConfig]] = WebshopConfig
     test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
+    gold_splits: ClassVar[tuple[str, ...]] = ("all",)
 
     config: WebshopConfig
 
@@ -107,12 +108,11 @@ class WebshopEnvironment(Environment):
 
     def fetch_data(self, progress: Any = None, *, source: str | None = None) -> list[Finding]:
         """Fetches the official files that are missing, makes store and index, and checks products, search and goals."""
-        if source is not None:
-            raise PrerequisiteError("WebShop's files are read where they are: give their folder by --set path=FOLDER.")
         if self.config.source != "official":
-            return WebshopEnvironment(self.config.model_copy(update={"source": "official"})).fetch_data(progress)
+            official = WebshopEnvironment(self.config.model_copy(update={"source": "official"}))
+            return official.fetch_data(progress, source=source)
         folder, products = data_folder(self.config.path), self.config.products
-        came = fetch(official_files(products), folder)
+        came = fetch(official_files(products), folder, source=Path(source).expanduser() if source is not None else None)
         findings = [Finding(True, f"{folder}: {', '.join(came)} fetched" if came else f"{folder}: every file is there")]
         return findings + check(self.world(World.HUMAN, progress), products=products)
 
@@ -193,13 +193,19 @@ class WebshopEnvironment(Environment):
         split = self.split(task.split)
         number = task.id.rpartition("/")[2]
         goals = self.world(split.world).goals
-        goal = goals[int(number)] if number.isdecimal() and int(number) < len(goals) else None
+        known = number.isdecimal() and len(number) < 10 and int(number) < len(goals)
+        goal = goals[int(number)] if known else None
         if goal is None or goal.instruction != task.instruction:
             raise PrerequisiteError(
                 f"task {task.id!r} is {task.instruction[:80]!r}, but goal {number} of the catalogue at hand is another. The "
                 "task was made with other files, another environment.options.seed, or prices: compat."
             )
         return goal
+
+    def why_unsolvable(self, task: Task) -> str:
+        """What the best purchase lacks, where none that can be found brings all that the goal asks for."""
+        with opened(self, task) as session:
+            return session.privileged().facts["missing"]
 
     def start(self, task: Task) -> WebshopSession:
         goal = self.goal(task)
@@ -337,8 +343,10 @@ def find_files(folder: Path, limit: int | None) -> CatalogueFiles:
     instructions = folder / "items_human_ins.json"
     missing = [path.name for path in (products, attributes, instructions) if not path.is_file()]
     if missing:
+        hint = f" The files of the first {SMALL_PRODUCTS:,} products are there: with products: {SMALL_PRODUCTS} they are used."
         raise PrerequisiteError(
             f"no WebShop data: {', '.join(missing)} not in {folder}. `leap data webshop` fetches the official files; or put them "
             "there by hand, or name their folder (environment.options.path, or WEBSHOP_DATA)."
+            + (hint if all(path.is_file() for path in (*small, instructions)) else "")
         )
     return CatalogueFiles(products, attributes, instructions, limit)

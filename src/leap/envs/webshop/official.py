@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -63,8 +64,13 @@ def official_files(products: int | None) -> tuple[OfficialFile, ...]:
     return SMALL if products is not None and products <= SMALL_PRODUCTS else FULL
 
 
-def fetch(files: Sequence[OfficialFile], folder: Path) -> list[str]:
-    """Downloads what is missing; a file is there whole and read through, or not at all.
+def fetch(files: Sequence[OfficialFile], folder: Path, *, source: Path | None = None) -> list[str]:
+    """Downloads what is missing, or copies it; a file is there whole and read through, or not at all.
+
+    Args:
+        files: What is wanted.
+        folder: Where it goes.
+        source: A folder that the files were put into by hand; from where their authors keep them if None.
 
     Returns:
         Names of the files that came.
@@ -75,17 +81,21 @@ def fetch(files: Sequence[OfficialFile], folder: Path) -> list[str]:
     missing = [file for file in files if not (folder / file.name).is_file()]
     if not missing:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
     for file in missing:
         partial = folder / f".{file.name}.partial"
         try:
-            _download(file, partial)
+            folder.mkdir(parents=True, exist_ok=True)
+            if source is None:
+                _download(file, partial)
+            else:
+                shutil.copyfile(source / file.name, partial)
             _read_through(partial, file.name)
             partial.rename(folder / file.name)
         except (LeapError, OSError) as error:
             raise PrerequisiteError(f"{file.name} could not be fetched: {error}\n{by_hand(missing, folder)}") from error
         finally:
-            partial.unlink(missing_ok=True)
+            if partial.is_file():
+                partial.unlink()
     return [file.name for file in missing]
 
 

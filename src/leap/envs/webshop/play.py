@@ -89,7 +89,7 @@ def play(
 def _command(answer: str, listed: tuple[str, ...]) -> str | None:
     """The command meant; empty for no answer, None for a number that is not on the list or stands for a search."""
     if answer.isdecimal():
-        chosen = dict(enumerate(listed, start=1)).get(int(answer))
+        chosen = {str(number): action for number, action in enumerate(listed, start=1)}.get(answer)
         return None if chosen is None or open_action(chosen) else chosen
     if not answer or "[" in answer:
         return answer

@@ -3,6 +3,7 @@
 | split | goals | of |
 |---|---|---|
 | `train`, `eval`, `test` | 1500 and on, 500-1499, 0-499 of the goals that people wrote | any catalogue |
+| `all` | all that people wrote; for `leap validate`, and to test on only | any catalogue |
 | `leap` | the same as `test`: the 500 test tasks of LEAP and of WebShop's authors | the official catalogue |
 | `eto` | 200 of the goals that people wrote, spread over all of them | the official catalogue |
 | `eto_train`, `eto_eval` | `train` and `eval` without those 200 | the official catalogue |
@@ -91,6 +92,7 @@ def _splits() -> list[Split]:
         Split("train", human, _EVAL),
         Split("eval", human, _TEST, _EVAL),
         Split("test", human, 0, _TEST, test=True),
+        Split("all", human, test=True),
         Split("leap", human, 0, _TEST, test=True, goals=official),
         Split("eto", human, test=True, goals=official, only=ETO_TEST),
         Split("eto_train", human, _EVAL, goals=official, without=ETO_TEST),

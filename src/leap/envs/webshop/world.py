@@ -158,4 +158,8 @@ def open_search(store: ProductStore, *, progress: Progress | None = None) -> Sea
         put_in_place(folder, fill, done=_OWNER)
     if (folder / _OWNER).read_text(encoding="utf-8") != store.manifest.key:
         raise PrerequisiteError(f"{folder} is the search index of another catalogue. Remove it; it is made anew.")
-    return SearchIndex.open(folder)
+    index = SearchIndex.open(folder)
+    if len(index) != len(store):
+        what = f"has {len(index):,} documents where the catalogue has {len(store):,} products"
+        raise PrerequisiteError(f"{folder} {what}. Remove it; it is made anew.")
+    return index
