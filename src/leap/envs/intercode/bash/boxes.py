@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Boxes:
-    """Hands out boxes of the four file systems.
+    """Hands out boxes of file systems.
 
     Args:
         make: Makes a fresh box of a file system.
@@ -19,28 +19,32 @@ class Boxes:
     """
 
     def __init__(
-        self, make: Callable[[int], Sandbox], description: str, close: Callable[[], None] = lambda: None
+        self, make: Callable[[int | str], Sandbox], description: str, close: Callable[[], None] = lambda: None
     ) -> None:
         self.description = description
         self._close = close
         self._make = make
-        self._spare: dict[tuple[int, str], Sandbox] = {}
+        self._spare: dict[str, tuple[int | str, Sandbox]] = {}
 
-    def open(self, file_system: int) -> Sandbox:
+    def open(self, file_system: int | str) -> Sandbox:
         """A fresh box; who asks for it closes it."""
         return self._make(file_system)
 
-    def spare(self, file_system: int, use: str) -> Sandbox:
+    def spare(self, file_system: int | str, use: str) -> Sandbox:
         """A fresh box for a moment: the one and only of its use, emptied before each."""
-        key = (file_system, use)
-        if key in self._spare:
-            self._spare[key].reset()
-        else:
-            self._spare[key] = self._make(file_system)
-        return self._spare[key]
+        of, box = self._spare.get(use, (None, None))
+        if box is not None and of == file_system:
+            box.reset()
+            return box
+        if box is not None:
+            del self._spare[use]
+            box.close()
+        box = self._make(file_system)
+        self._spare[use] = (file_system, box)
+        return box
 
     def close(self) -> None:
         """Closes the spare boxes, and what makes boxes."""
         while self._spare:
-            self._spare.popitem()[1].close()
+            self._spare.popitem()[1][1].close()
         self._close()

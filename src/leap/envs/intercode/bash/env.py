@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
 from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session
 from leap.envs.intercode.bash.boxes import Boxes
 from leap.envs.intercode.bash.expert import BashExpert
+from leap.envs.intercode.bash.generated.config import BashFamilyConfig
+from leap.envs.intercode.bash.generated.expert import GeneratedExpert
+from leap.envs.intercode.bash.generated.requests import Request
+from leap.envs.intercode.bash.generated.tasks import Family, GeneratedTask
+from leap.envs.intercode.bash.generated.vocabulary import vocabulary
 from leap.envs.intercode.bash.quoting import Malformed, is_submit, read_action
 from leap.envs.intercode.bash.reward import Parts
 from leap.envs.intercode.bash.similarity import similarity
@@ -20,6 +25,7 @@ from leap.envs.intercode.bash.teacher import SUBMIT, Coach
 from leap.envs.intercode.bash.world import Compat, Limits, Shown, World, judge
 from leap.envs.intercode.data import IntercodeData
 from leap.envs.intercode.fetch import fetch_all
+from leap.envs.intercode.sandbox.recipe import ImageKind
 from leap.envs.intercode.splits import sampled
 from leap.envs.intercode.text import paths_in, shorten_output
 from leap.errors import PrerequisiteError
@@ -33,12 +39,21 @@ FIRST = "A new shell is open at /."
 class BashConfig(EnvironmentConfig):
     """InterCode Bash's options in a recipe."""
 
+    source: Literal["official", "generated"] = Field(
+        default="official", description="NL2Bash's tasks, or a generated family of tasks and file systems of leap's own."
+    )
+    generator: BashFamilyConfig = Field(default_factory=lambda: BashFamilyConfig(), description="What to generate.")
     path: Path | None = Field(default=None, description="Upstream's data; $INTERCODE_DATA, or leap's cache, if null.")
     compat: Compat = Field(
         default="intercode",
         description="intercode: upstream's rules. fixed: true quoting, true cd, all contents checked; another benchmark.",
     )
     sandbox: str = Field(default="auto", description="Where commands run: namespace, docker; auto takes the first that works.")
+    image: ImageKind = Field(
+        default="full",
+        description="What the file systems are put on. full: Debian with upstream's packages; small: without imagemagick; "
+        "machine: this machine's own programs, in seconds and without a download (generated tasks alone).",
+    )
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a command.")
     gold_time_limit: float = Field(default=30.0, gt=0, description="Seconds for the gold command.")
     observation_limit: int = Field(
@@ -46,12 +61,19 @@ class BashConfig(EnvironmentConfig):
     )
 
 
+    @model_validator(mode="after")
+    def _possible(self) -> BashConfig:
+        if self.source == "official" and self.image == "machine":
+            raise ValueError("image: machine is for source: generated; upstream's golds need Debian's programs (full or small)")
+        return self
+
+
 class BashEnvironment(Environment):
     """NL2Bash (Lin et al. 2018) as InterCode has it (Yang et al. 2023): 200 requests to be fulfilled in a shell."""
 
     name: ClassVar[str] = "intercode-bash"
     Config: ClassVar[type[EnvironmentConfig]] = BashConfig
-    test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
+    test_splits: ClassVar[frozenset[str]] = TEST_SPLITS | {"unseen"}
     gold_splits: ClassVar[tuple[str, ...]] = ("all",)
     idle_baselines: ClassVar[Mapping[str, Sequence[str]]] = {
         "submit-at-once": (SUBMIT,),
@@ -62,6 +84,7 @@ class BashEnvironment(Environment):
 
     def __init__(self, config: BashConfig) -> None:
         super().__init__(config)
+        self._family = Family(config.generator) if config.source == "generated" else None
         self._coach: Coach | None = None
         self._gold_run: tuple[str, World, Shown] | None = None
         self._tasks: dict[str, BashTask] | None = None
@@ -71,13 +94,19 @@ class BashEnvironment(Environment):
         """Reads the tasks, finds a sandbox that works and makes the four file systems' images, if they are not there yet."""
         similarity("", "")  # says at once if scikit-learn is missing
         self._load()
-        if self._boxes is None:
+        if self._boxes is None and self._family is not None:
+            from leap.envs.intercode.bash.generated.images import open_generated_boxes
+
+            self._boxes = open_generated_boxes(self.config.sandbox, self._family, self.config.image, progress)
+        elif self._boxes is None:
             from leap.envs.intercode.bash.images import open_boxes
 
-            self._boxes = open_boxes(self.config.sandbox, IntercodeData(self.config.path), progress)
+            self._boxes = open_boxes(self.config.sandbox, IntercodeData(self.config.path), self.config.image, progress)
 
     def _load(self) -> dict[str, BashTask]:
-        if self._tasks is None:
+        if self._tasks is None and self._family is not None:
+            self._tasks = {task.id: task for split in self.config.generator.file_systems for task in self._split(split)}
+        elif self._tasks is None:
             self._tasks = {task.id: task for task in load_tasks(IntercodeData(self.config.path))}
         return self._tasks
 
@@ -93,16 +122,25 @@ class BashEnvironment(Environment):
         return fetch_all(self.config.path, source, progress)
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        chosen = sampled(split_tasks(list(self._load().values()), split), split, limit, seed)
+        chosen = sampled(self._split(split), split, limit, seed)
         return [
-            Task(env=self.benchmark, split=split, id=task.id, instruction=task.query, kind=f"fs_{task.file_system}")
+            Task(env=self.benchmark, split=split, id=task.id, instruction=task.query, kind=kind_of(task))
             for task in chosen
         ]
 
+    def _split(self, split: str) -> Sequence[BashTask]:
+        if self._family is None:
+            return split_tasks(list(self._load().values()), split)
+        if split not in self.config.generator.file_systems:
+            known = ", ".join(self.config.generator.file_systems)
+            raise PrerequisiteError(f"the generated family has no split {split!r}; it has {known}.")
+        return self._family.split(split)
+
     @property
     def benchmark(self) -> str:
-        """What numbers are of: `compat: fixed` is another benchmark than InterCode's."""
-        return self.name if self.config.compat == "intercode" else f"{self.name}-{self.config.compat}"
+        """What numbers are of: `compat: fixed` and generated tasks are other benchmarks than InterCode's."""
+        name = self.name if self._family is None else f"{self.name}-generated"
+        return name if self.config.compat == "intercode" else f"{name}-{self.config.compat}"
 
     def record(self, task: Task) -> BashTask:
         """The task with its gold command.
@@ -112,8 +150,14 @@ class BashEnvironment(Environment):
         """
         record = self._load().get(task.id)
         if record is None or record.query != task.instruction:
-            raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the InterCode data at hand.")
+            raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the data at hand.")
         return record
+
+    def request(self, task_id: str) -> Request:
+        """What a generated task's words say, in parts: what who reads them knows."""
+        record = self._load()[task_id]
+        assert isinstance(record, GeneratedTask)
+        return record.request
 
     def start(self, task: Task) -> BashSession:
         return BashSession(self, task, self.record(task))
@@ -136,13 +180,21 @@ class BashEnvironment(Environment):
         """A fresh world for trying something; the one before is gone then."""
         return self.world(record, self.boxes.spare(record.file_system, "roll-in"))
 
-    def judge(self, world: World, record: BashTask) -> Parts:
-        """The reward of a world as it is now. The gold runs in a fresh box; judging the same task again at once looks at the
-        same run, but where the gold tells of the moment."""
+    def walk_world(self, record: BashTask) -> World:
+        """A fresh world to go along an episode in; the one before is gone then."""
+        return self.world(record, self.boxes.spare(record.file_system, "walk"))
+
+    def gold_run(self, record: BashTask) -> tuple[World, Shown]:
+        """The world in which the gold was run, and what came of it. Asking for the same task again at once gives the same
+        run, but where the gold tells of the moment."""
         if self._gold_run is None or self._gold_run[0] != record.id or record.id in NOT_REPEATABLE:
             gold = self.gold_world(record)
             self._gold_run = (record.id, gold, gold.run_gold(record.gold))
-        return judge(world, *self._gold_run[1:], self.config.compat)
+        return self._gold_run[1:]
+
+    def judge(self, world: World, record: BashTask) -> Parts:
+        """The reward of a world as it is now. The gold runs in a fresh box."""
+        return judge(world, *self.gold_run(record), self.config.compat)
 
     @property
     def coach(self) -> Coach:
@@ -151,12 +203,12 @@ class BashEnvironment(Environment):
             self._coach = Coach(self)
         return self._coach
 
-    def expert(self) -> BashExpert:
-        return BashExpert()
+    def expert(self) -> BashExpert | GeneratedExpert:
+        return BashExpert() if self._family is None else GeneratedExpert(self.request)
 
     def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
         if privilege == 0:
-            return BashExpert().decide(history)
+            return self.expert().decide(history)
         advice = self.coach.advise(history, privilege)
         if advice is None or advice.value < 1.0:
             return None
@@ -169,7 +221,7 @@ class BashEnvironment(Environment):
         state = self.privileged(self.record(episode.task))
         if privilege == 0:
             for t in range(len(episode.steps)):
-                yield episode.history(t), state, BashExpert().decide(episode.history(t))
+                yield episode.history(t), state, self.expert().decide(episode.history(t))
             return
         for history, decision, plan in self.coach.along(episode, privilege):
             yield history, state.model_copy(update={"plan": plan}), decision
@@ -200,16 +252,28 @@ class BashEnvironment(Environment):
         """Why the gold need not score 1.0 against itself; empty where it must."""
         return NOT_REPEATABLE.get(task.id, "")
 
+    def vocabulary(self) -> Sequence[str]:
+        """For generated tasks: every word of their file systems, their requests and of what is said and done about them."""
+        return () if self._family is None else vocabulary()
+
     def prompt_directory(self) -> Path:
         return Path(__file__).parents[1] / "prompts" / "bash"
 
     def versions(self) -> dict[str, str]:
-        return {self.benchmark: f"compat {self.config.compat}, sandbox {self.boxes.description}"}
+        told = {self.benchmark: f"compat {self.config.compat}, sandbox {self.boxes.description}"}
+        return told if self._family is None else told | {"family": self._family.fingerprint}
 
     def close(self) -> None:
         if self._boxes is not None:
             self._boxes.close()
             self._boxes = self._gold_run = None
+
+
+def kind_of(task: BashTask) -> str:
+    """What results are told apart by: the file system; of generated tasks, how the file is named."""
+    if isinstance(task, GeneratedTask):
+        return str(task.request.select or "none")
+    return f"fs_{task.file_system}"
 
 
 class BashSession(Session):

@@ -6,15 +6,17 @@ from typing import Any
 
 from leap.envs.intercode.bash.boxes import Boxes
 from leap.envs.intercode.data import FILE_SYSTEMS, IntercodeData
+from leap.envs.intercode.sandbox.recipe import ImageKind
 from leap.errors import PrerequisiteError
 
 
-def open_boxes(sandbox: str, data: IntercodeData, progress: Any = None) -> Boxes:
+def open_boxes(sandbox: str, data: IntercodeData, kind: ImageKind, progress: Any = None) -> Boxes:
     """Boxes of a sandbox, its images made if they are not in the cache.
 
     Args:
         sandbox: A registered sandbox, or `auto` for the first that works here.
         data: Holds the set-up scripts.
+        kind: What they are put on.
         progress: Optional callable `(done, total, what)`.
 
     Raises:
@@ -29,5 +31,5 @@ def open_boxes(sandbox: str, data: IntercodeData, progress: Any = None) -> Boxes
     for done, number in enumerate(FILE_SYSTEMS):
         if progress is not None:
             progress(done, len(FILE_SYSTEMS), f"file system {number}")
-        images[number] = file_system_image(provider, data.setup_script(number), number)
-    return Boxes(lambda number: provider.create(images[number]), provider.name, provider.close)
+        images[number] = file_system_image(provider, data.setup_script(number), number, kind=kind)
+    return Boxes(lambda number: provider.create(images[int(number)]), provider.name, provider.close)

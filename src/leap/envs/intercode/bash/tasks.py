@@ -24,13 +24,13 @@ class BashTask:
     """One task.
 
     Attributes:
-        file_system: 1 to 4.
+        file_system: 1 to 4; the name of a generated one.
         index: Upstream's index within the file system.
         query: What is asked.
         gold: The command that answers it.
     """
 
-    file_system: int
+    file_system: int | str
     index: int
     query: str
     gold: str

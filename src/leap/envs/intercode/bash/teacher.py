@@ -22,6 +22,10 @@ The privilege level p in 0..100 says how far the gold command is used:
     100        all stages at once; a look at every path that has not been seen or told
 
 so a command that rests on a path which the student cannot know is never proposed before it has been looked for.
+
+On generated tasks (`source: generated`) the stages are a command that tells what the request does not, and the gold; what the
+student changed and should not have is undone before (by `git stash`), and its own slow looks are corrected. A student that has
+changed nothing and stands at / is where it began, so that a proposal's roll-in there is made once for all such states of a task.
 """
 
 from __future__ import annotations
@@ -31,19 +35,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leap.core import Decision, Episode, History
+from leap.core import Decision, Episode, History, Task
 from leap.envs.intercode.bash import reasons
+from leap.envs.intercode.bash.generated import voice
+from leap.envs.intercode.bash.generated.config import Select
+from leap.envs.intercode.bash.generated.tasks import GeneratedTask
 from leap.envs.intercode.bash.pipeline import prefixes, single_quoted
 from leap.envs.intercode.bash.quoting import is_submit
 from leap.envs.intercode.bash.reward import PART, Parts
 from leap.envs.intercode.bash.sight import first_look, is_look, look_for
+from leap.envs.intercode.bash.tasks import NOT_REPEATABLE
 from leap.envs.intercode.bash.world import MALFORMED
 
 if TYPE_CHECKING:
     from leap.envs.intercode.bash.env import BashEnvironment
     from leap.envs.intercode.bash.tasks import BashTask
+    from leap.envs.intercode.bash.world import World
 
 SUBMIT = "submit"
+UNDO_ALL = "git stash -uq"
 _REMEMBERED = 4096
 
 
@@ -65,6 +75,8 @@ class Moment:
         parts: The reward if it submitted now.
         stage: Stages of the gold pipeline whose output it has seen.
         lost_folder: Whether its working directory does not exist.
+        cwd: Its working directory.
+        untouched: Whether git sees no change.
     """
 
     history: History
@@ -72,6 +84,8 @@ class Moment:
     parts: Parts
     stage: int
     lost_folder: bool
+    cwd: str
+    untouched: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,7 @@ class Coach:
         self._changing: dict[str, bool] = {}
         self._values: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self._advice: OrderedDict[tuple[object, ...], Advice | None] = OrderedDict()
+        self._standing: tuple[str, tuple[str, ...], World, list[str]] | None = None
 
     # ---- what is asked -------------------------------------------------------------------------------------------------
 
@@ -130,10 +145,13 @@ class Coach:
         """For each step of an episode: its history, the decision (None where nothing helps), and the advised plan (None where
         nothing reaches 1.0)."""
         moments = self._walk(episode.history(len(episode.steps)))
-        best = [self._best(m, privilege, episode.horizon - t, True) for t, m in enumerate(moments)]
+        # What is right to do next at a state of a generated task does not hang on how much time is left.
+        timeless = self._plan_of(episode.task) is not None
+        lefts = [None if timeless else episode.horizon - t for t in range(len(moments))]
+        best = [self._best(m, privilege, left, True) for m, left in zip(moments, lefts, strict=True)]
         for t, step in enumerate(episode.steps):
             history, advice = episode.history(t), best[t]
-            if self._brings_on(moments, best, t, step.action):
+            if self._brings_on(moments, best, t, step.action, privilege):
                 plan = (step.action, *(() if is_submit(step.action) else _plan(best[t + 1])))
                 yield history, Decision(reason=step.reason or _own_reason(step.action), action=step.action), plan
             elif advice is None or (advice.value < 1.0 and advice.value <= episode.score):
@@ -142,7 +160,9 @@ class Coach:
                 plan = advice.plan if advice.value == 1.0 else None
                 yield history, Decision(reason=advice.reason, action=advice.action), plan
 
-    def _brings_on(self, moments: Sequence[Moment], best: Sequence[Advice | None], t: int, action: str) -> bool:
+    def _brings_on(
+        self, moments: Sequence[Moment], best: Sequence[Advice | None], t: int, action: str, privilege: int
+    ) -> bool:
         """Whether the student's action is good as it is: 1.0 stays in reach, and it gets nearer or sees more."""
         now = moments[t]
         if is_submit(action):
@@ -151,7 +171,8 @@ class Coach:
         if after is None or after.value < 1.0 or now.parts.solved:
             return False
         new = action not in now.history.actions and not then.lost_folder
-        looks = is_look(action) and now.stage == 0 and t < 2 and new and not now.lost_folder
+        free = privilege < 50 or self._plan_of(now.history.task) is None  # to look around as it likes
+        looks = free and is_look(action) and now.stage == 0 and t < 2 and new and not now.lost_folder
         undoes = now.lost_folder and not then.lost_folder
         return then.parts.solved or then.stage > now.stage or looks or undoes
 
@@ -165,7 +186,8 @@ class Coach:
                 continue
             value = self._value(moment, proposal)
             if best is None or value > best.value:
-                best = Advice(proposal.rule, proposal.reason, proposal.action, proposal.rest, value)
+                reason = self._reason(moment, proposal)
+                best = Advice(proposal.rule, reason, proposal.action, proposal.rest, value)
             if value == 1.0:
                 break
         return best
@@ -185,12 +207,48 @@ class Coach:
             yield Advice("quotes", reason, mended, rest)
         if self._only_output_differs(moment) and not stages[-1].output:
             yield Advice("silent", reasons.STAY_SILENT, "true")
+        plan = self._plan_of(moment.history.task)
+        if plan is not None:
+            undo = Advice("undo", reasons.UNDO_NEW, UNDO_ALL, tuple(again))
+            if moment.parts.extra:
+                yield undo
+            yield from self._planned(moment, plan, again, privilege)
+            if not moment.untouched and not moment.parts.extra:
+                yield undo
+            yield Advice("give up", reasons.SUBMIT_LOST, SUBMIT)
+            return
         yield from self._staged(moment, stages, again, privilege, grounded)
         if again[0] != stages[-1].command:
             yield from self._staged(moment, stages, [stages[-1].command], privilege, grounded)
         for undo, reason in _undo(moment.parts):
             yield Advice("undo", reason, undo, tuple(again))
         yield Advice("submit", reasons.SUBMIT_AT_LAST if left == 1 else reasons.SUBMIT_LOST, SUBMIT)
+
+    def _plan_of(self, task: Task) -> GeneratedTask | None:
+        """A generated task, whose request says what to look for."""
+        record = self._environment.record(task)
+        return record if isinstance(record, GeneratedTask) else None
+
+    def _planned(
+        self, moment: Moment, record: GeneratedTask, commands: Sequence[str], privilege: int
+    ) -> Iterator[Advice]:
+        """The next of a generated task's commands, at low privilege behind a look around."""
+        command, rest = commands[0], tuple(commands[1:])
+        look = f"ls {record.request.root}"
+        if privilege < 50 and not any(is_look(action) for action in moment.history.actions):
+            yield Advice("around", reasons.look(first=True), look, tuple(commands))
+        yield Advice("again" if moment.stage > 0 and command in moment.history.actions else "plan", "", command, rest)
+
+    def _reason(self, moment: Moment, proposal: Advice) -> str:
+        """What is said for a proposal; on generated tasks in few words."""
+        record = self._plan_of(moment.history.task)
+        if record is None or proposal.rule == "around":
+            return proposal.reason
+        if proposal.rule == "plan":
+            return voice.look_reason(record.request) if proposal.action == record.look else voice.act_reason(record.request)
+        if proposal.rule == "quotes" and moment.outputs[-1] == MALFORMED:
+            return voice.SAYS["malformed"]
+        return voice.SAYS[proposal.rule]
 
     def _staged(
         self,
@@ -243,8 +301,7 @@ class Coach:
     def _changes(self, record: BashTask) -> bool:
         """Whether the gold command changes any file."""
         if record.id not in self._changing:
-            world = self._environment.gold_world(record)
-            world.run_gold(record.gold)
+            world, _ = self._environment.gold_run(record)
             self._changing[record.id] = bool(world.short_status().strip())
         return self._changing[record.id]
 
@@ -253,6 +310,14 @@ class Coach:
     def stages(self, record: BashTask) -> list[Stage]:
         """The gold pipeline's beginnings that print something of their own accord, the whole last."""
         known = self._stages.get(record.id)
+        if known is None and isinstance(record, GeneratedTask):
+            _, shown = self._environment.gold_run(record)
+            known = [Stage(record.gold, shown.text)]
+            if record.look is not None:
+                look = self._environment.walk_world(record).run_gold(record.look, as_student=True)
+                known.insert(0, Stage(record.look, look.text))
+                self._standing = None
+            self._stages[record.id] = known
         if known is None:
             commands = prefixes(record.gold)
             known = []
@@ -268,12 +333,11 @@ class Coach:
         """The states along a history's actions, from the first (or, if not `every`, only the last) to that behind the last."""
         environment, record = self._environment, self._environment.record(history.task)
         stages = self.stages(record)
-        world = environment.roll_in_world(record)
         actions = (*history.actions, *more)
-        outputs: list[str] = []
+        world, outputs, start = self._stand(record, actions, every=every)
         moments = []
-        for t in range(len(actions) + 1):
-            if t > 0 and not is_submit(actions[t - 1]):
+        for t in range(start, len(actions) + 1):
+            if t > start and not is_submit(actions[t - 1]):
                 outputs.append(world.act(actions[t - 1]).text)
             if not every and t < len(actions):
                 continue
@@ -286,21 +350,38 @@ class Coach:
                     history=here,
                     outputs=tuple(outputs),
                     parts=environment.judge(world, record),
-                    stage=_seen(stages, outputs),
+                    stage=max(_seen(stages, outputs), _found(record, actions, outputs)),
                     lost_folder=world.in_lost_folder(),
+                    cwd=world.cwd,
+                    untouched=not world.short_status().strip(),
                 )
             )
+        self._standing = (record.id, actions, world, outputs)
         return moments
+
+    def _stand(self, record: BashTask, actions: tuple[str, ...], *, every: bool) -> tuple[World, list[str], int]:
+        """A world along these actions, the outputs so far, and how many were taken: all those that the last walk took, if it
+        went the same way and no state on it is asked for."""
+        if self._standing is not None and not every:
+            task, taken, world, outputs = self._standing
+            if task == record.id and actions[: len(taken)] == taken and record.id not in NOT_REPEATABLE:
+                return world, outputs, len(taken)
+        self._standing = None
+        return self._environment.walk_world(record), [], 0
 
     def _value(self, moment: Moment, proposal: Advice) -> float:
         """The reward of the student's actions, the proposal and what should follow it, submitted."""
         if proposal.action == SUBMIT:
             return moment.parts.total
-        task, actions = moment.history.task, (*moment.history.actions, proposal.action, *proposal.rest)
-        key = (task.key, *actions)
+        task, actions = moment.history.task, (proposal.action, *proposal.rest)
+        anew = moment.untouched and self._plan_of(task) is not None
+        if not anew:
+            actions = (*moment.history.actions, *actions)
+        key = (task.key, moment.cwd if anew else "", *actions)
         if key not in self._values:
             record = self._environment.record(task)
             world = self._environment.roll_in_world(record)
+            world.cwd = moment.cwd if anew else "/"
             for action in actions:
                 world.act(action)
             self._remember(self._values, key, self._environment.judge(world, record).total)
@@ -317,6 +398,15 @@ def _seen(stages: Sequence[Stage], outputs: Sequence[str]) -> int:
     """How many of the gold's stages have shown their output: up to the last that did."""
     shown = {output.strip() for output in outputs if output.strip()}
     return max((number + 1 for number, stage in enumerate(stages) if stage.output.strip() in shown), default=0)
+
+
+def _found(record: BashTask, actions: Sequence[str], outputs: Sequence[str]) -> int:
+    """1 where a generated task's file was searched for by its name in another way than the teacher's, and found."""
+    if not isinstance(record, GeneratedTask) or record.request.select is not Select.NAMED:
+        return 0
+    folder, _, name = record.path.rpartition("/")
+    shown = zip((action for action in actions if not is_submit(action)), outputs, strict=False)
+    return int(any(record.path in output or (folder in action and name in output.split()) for action, output in shown))
 
 
 def _mended(moment: Moment) -> str | None:

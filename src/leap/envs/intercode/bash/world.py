@@ -91,9 +91,11 @@ class World:
         self.last = query
         self._compat = compat
         self._limits = limits
+        self._told: dict[str, str] = {}  # what git and md5sum said since the last command
 
     def act(self, action: str) -> Shown:
         """Runs a student's action."""
+        self._told.clear()
         try:
             command = self._read(action)
         except Malformed:
@@ -109,6 +111,7 @@ class World:
 
     def run_gold(self, gold: str, *, as_student: bool = False) -> Shown:
         """Runs a gold command, in a box of its own: at the root, and with its own time limit or a student's."""
+        self._told.clear()
         try:
             argv = upstream_argv(gold) if self._compat == "intercode" else true_argv(gold)
         except Malformed:
@@ -118,11 +121,11 @@ class World:
 
     def in_lost_folder(self) -> bool:
         """Whether nothing can start any more, for the working directory does not exist."""
-        return self._exec(("true",), self.cwd, self._limits.command).exec_error == "cwd"
+        return self.cwd != "/" and self._exec(("true",), self.cwd, self._limits.command).exec_error == "cwd"
 
     def short_status(self) -> str:
         """What git sees that changed."""
-        return self._text(("/bin/bash", "-c", "git status --short;"))
+        return self._text(("/bin/bash", "-c", "git status --short;"), again=True)
 
     def z_status(self) -> list[Change]:
         """What git sees that changed, file by file."""
@@ -136,7 +139,7 @@ class World:
             ValueError: The path cannot be split by the shell's rules; upstream falls over.
         """
         program = "md5sum" if "." in change.path else "md5deep -r"
-        return self._text(tuple(shlex.split(f"{program} {change.path}")))
+        return self._text(tuple(shlex.split(f"{program} {change.path}")), again=True)
 
     def content(self, path: str) -> str:
         """The checksum of a file or a link, for `compat: fixed`."""
@@ -156,9 +159,16 @@ class World:
         if told.exit_code == 0 and where.startswith("/"):
             self.cwd = where
 
-    def _text(self, argv: Iterable[str]) -> str:
+    def _text(self, argv: Iterable[str], *, again: bool = False) -> str:
+        """What a program prints at the root; with `again`, what it printed since the last command, if it did."""
         argv = tuple(argv)
-        return _shown(self._exec(argv, "/", self._limits.gold), Command(argv, "/")).text
+        key = "\0".join(argv)
+        if again and key in self._told:
+            return self._told[key]
+        text = _shown(self._exec(argv, "/", self._limits.gold), Command(argv, "/")).text
+        if again:
+            self._told[key] = text
+        return text
 
     def _exec(self, argv: tuple[str, ...], cwd: str, timeout: float) -> ExecResult:
         return self.box.exec(list(argv), cwd=cwd, timeout=timeout, max_output=self._limits.output)

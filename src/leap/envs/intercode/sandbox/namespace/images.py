@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from leap.envs.intercode.sandbox.base import DEFAULT_ENV, Image, Limits, SandboxError
+from leap.envs.intercode.sandbox.namespace.machine import machine_base
 from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
 from leap.envs.intercode.sandbox.namespace.zygote import remove_tree
 from leap.envs.intercode.sandbox.recipe import Recipe, Report, Step, content_key
@@ -35,7 +36,12 @@ def build(provider: NamespaceProvider, recipe: Recipe, report: Report | None = N
         SandboxError: A step failed or ran out of its time; its last lines of output are in the message.
     """
     store = provider.store
-    image = tar_base(recipe.rootfs, store) if recipe.rootfs else debian_base(recipe.packages, store, report)
+    if recipe.rootfs:
+        image = tar_base(recipe.rootfs, store)
+    elif recipe.programs:
+        image = machine_base(recipe.programs, store, _unpack, report)
+    else:
+        image = debian_base(recipe.packages, store, report)
     for step in recipe.steps:
         image = _step(provider, image, step, report)
     return image

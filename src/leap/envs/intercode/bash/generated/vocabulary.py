@@ -1,0 +1,30 @@
+"""Every word that a student of generated tasks meets, in the forms in which a scratch tokenizer should keep it whole."""
+
+from __future__ import annotations
+
+from leap.envs.intercode.bash.generated import voice
+from leap.envs.intercode.bash.generated.requests import ASKS, TARGETS
+from leap.envs.intercode.bash.generated.words import ENDINGS, FOLDERS, RARE, ROOTS, STEMS, WORDS
+
+_NUMBERS = 40
+_COMMANDS = (
+    "find -name rm mv cp sed -i 's/amber/azure/g' wc -l < > >> grep -c -l -r head -n 1 tail -n 1 ls -S -rS cat echo cd / && * | "
+    "submit true git stash -uq"
+)
+_SHOWN = (
+    "/bin/bash: line 1: cannot remove '': No such file or directory ls: cannot access cannot stat '': OCI runtime exec "
+    "failed: exec failed: unable to start container process: chdir to cwd (\"\") set in config.json failed: no such "
+    "file or directory: unknown\r\n grep: rm: mv: cp: cat: sed: can't read : Is a directory missing operand Command "
+    "timed out Malformed command skipped are the same file A new shell is open at /. (no output) command not found"
+)
+
+
+def vocabulary() -> list[str]:
+    """Texts that hold those words."""
+    names = [*ROOTS, *FOLDERS, *STEMS, *ENDINGS, *WORDS, *RARE]
+    texts = {form for word in names for form in (f" {word}", f"/{word}", f"\n{word}.{word}", f"'{word}'")}
+    texts |= {f"\n{number}\n" for number in range(_NUMBERS)} | {f" {number}" for number in range(_NUMBERS)}
+    texts |= {text.replace("{", " ").replace("}", " ") for texts in (ASKS, TARGETS) for said in texts.values() for text in said}
+    texts |= {f" {said}" for said in voice.SAYS.values()}
+    texts |= {f" {said}" for said in voice.spoken()}
+    return sorted(texts | {_COMMANDS, _SHOWN})
