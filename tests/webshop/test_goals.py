@@ -79,5 +79,6 @@ def test_the_published_splits() -> None:
         assert not taken[train] & taken[test] and not taken[choose] & taken[test] and not taken[train] & taken[choose]
     for train, test in (("synthetic_train", "synthetic"), ("verl-agent_train", "verl-agent")):
         assert not taken[train] & taken[test] and len(taken[test]) == 500
-    assert {"test", "leap", "eto", "synthetic", "verl-agent"} == TEST_SPLITS
+    assert taken["all"] == set(range(whole)) == taken["test"] | taken["eval"] | taken["train"]
+    assert {"all", "test", "leap", "eto", "synthetic", "verl-agent"} == TEST_SPLITS  # "all" holds the tests, so it is one
     assert [list(split.indices(3)) for split in (SPLITS["test"], SPLITS["train"], SPLITS["eto"])] == [[0, 1, 2], [], []]
