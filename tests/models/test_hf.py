@@ -218,3 +218,28 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError):
         load(str(folder))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("other", [{"width": 48}, {"layers": 2}, {"layers": 4}])
+def test_an_adapter_for_another_base_is_refused_in_one_line(tmp_path: Path, other: dict[str, int]) -> None:
+    import json
+
+    from peft import LoraConfig, get_peft_model
+
+    from leap.models.hf import load_causal_lm
+    from leap.models.scratch import ScratchConfig, build_scratch
+
+    texts = ["go to shelf 1"]
+    size = {"layers": 3, "width": 32, "heads": 2, "mlp": 32}
+    for name, change in (("base", {}), ("other", other)):
+        build_scratch(ScratchConfig(**(size | change)), texts, tmp_path / name, seed=0)
+    own, tokenizer = load_causal_lm(str(tmp_path / "base"))
+    adapter = tmp_path / "adapter"
+    get_peft_model(own, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(adapter)
+    tokenizer.save_pretrained(adapter)
+    load_causal_lm(str(adapter))  # on its own base
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(tmp_path / "other")}))
+    with pytest.raises(PrerequisiteError, match="does not fit the model it names as its base") as caught:
+        load_causal_lm(str(adapter))
+    assert "\n" not in str(caught.value)

@@ -46,13 +46,34 @@ def load_causal_lm(path: str, *, dtype: torch.dtype | str = "auto", device: str 
             base, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
         if adapted:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, path)
+            model = with_adapter(model, path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PrerequisiteError(f"cannot load the model {path!r}: {reason}") from error
     return model.to(device or best_device()), tokenizer
+
+
+def with_adapter(model: Any, path: str, *, trainable: bool = False) -> Any:
+    """A model with the LoRA adapter of a checkpoint directory.
+
+    Raises:
+        PrerequisiteError: The adapter was made for another base: its weights have other shapes or belong to other layers.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    foreign = f"the LoRA adapter {path!r} does not fit the model it names as its base; give it the base that it was made for"
+    try:
+        adapted: Any = PeftModel.from_pretrained(model, path, is_trainable=trainable)
+    except RuntimeError as error:  # other shapes
+        raise PrerequisiteError(f"{foreign}.") from error
+    # Layers that only one of the two has pass PEFT without an error.
+    with safe_open(str(Path(path) / "adapter_model.safetensors"), framework="pt") as file:
+        given = {name for name in file.keys() if "lora_" in name}  # noqa: SIM118
+    expected = {name for name in get_peft_model_state_dict(adapted) if "lora_" in name}
+    if given != expected:
+        raise PrerequisiteError(f"{foreign}: {len(given ^ expected)} of its matrices have no counterpart.")
+    return adapted
 
 
 def _cache_keyword(model: Any) -> str:

@@ -13,7 +13,7 @@ import torch
 from transformers import Trainer
 
 from leap.errors import PrerequisiteError
-from leap.models.hf import best_device, load_causal_lm
+from leap.models.hf import best_device, load_causal_lm, with_adapter
 from leap.training.config import TrainingSettings
 from leap.training.distributed import world
 
@@ -64,7 +64,7 @@ def _device() -> str:
 def _load_4bit(start: str, config: TrainingSettings) -> tuple[Any, Any]:
     if find_spec("bitsandbytes") is None:
         raise PrerequisiteError("quantize: 4bit needs bitsandbytes, which is not installed: pip install bitsandbytes")
-    from peft import PeftConfig, PeftModel, prepare_model_for_kbit_training
+    from peft import PeftConfig, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
     adapted = (Path(start) / "adapter_config.json").exists()
@@ -92,7 +92,7 @@ def _load_4bit(start: str, config: TrainingSettings) -> tuple[Any, Any]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PrerequisiteError(f"cannot load the model {start!r} in 4 bits: {reason}") from error
     model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
-    return (PeftModel.from_pretrained(model, start, is_trainable=True) if adapted else model), tokenizer
+    return (with_adapter(model, start, trainable=True) if adapted else model), tokenizer
 
 
 def _with_adapter(model: Any, config: TrainingSettings) -> Any:
