@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,7 +15,8 @@ from leap import __version__
 from leap.core import Correction
 from leap.envs.base import describe_validation_error
 from leap.errors import PrerequisiteError, RunError
-from leap.evaluation import Evaluation, wilson
+from leap.evaluation import Evaluation
+from leap.measures.figures import share
 from leap.recipe import Recipe
 from leap.store import Journal, RunDirectory, read_json, write_text
 
@@ -165,16 +165,23 @@ def _leaks(run: RunDirectory, i: int) -> list[str]:
     """A table of D_1..D_i: of the corrections that trained, how many name what the student had not seen."""
     lines = ["| iteration | corrections | kept | kept with a leak | 95 % interval |", "|---|---|---|---|---|"]
     for j in range(1, i + 1):
-        corrections = list(Journal(run.iteration(j) / "corrections.jsonl", Correction))
-        kept = [correction for correction in corrections if correction.kept]
-        leaking = sum(bool(correction.leaked) for correction in kept)
-        low, high = wilson(leaking, len(kept))
-        share = leaking / len(kept) if kept else math.nan
-        rate = f"{leaking} ({share:.1%})" if kept else "none kept"
-        lines.append(f"| {j} | {len(corrections)} | {len(kept)} | {rate} | {low:.1%} to {high:.1%} |")
+        corrections = 0
+        by_episode: dict[str, list[int]] = {}  # kept with a leak, and kept; the steps of an episode hang together
+        for correction in Journal(run.iteration(j) / "corrections.jsonl", Correction):
+            corrections += 1
+            counts = by_episode.setdefault(correction.episode, [0, 0])
+            counts[0] += correction.kept and bool(correction.leaked)
+            counts[1] += correction.kept
+        found = share((leaks, kept) for leaks, kept in by_episode.values())
+        if found is None:
+            lines.append(f"| {j} | {corrections} | 0 | none kept | |")
+        else:
+            leaks = round(found.value * found.n)
+            rate = f"{leaks} ({found.value:.1%}) | {found.low:.1%} to {found.high:.1%}"
+            lines.append(f"| {j} | {corrections} | {found.n} | {rate} |")
     if i == 0:
         return ["Trained on demonstrations alone: no teacher has corrected it."]
-    return [*lines, "", "A leak is an entity that a correction's reason names and the student's history does not."]
+    return [*lines, "", "A leak is an entity that a correction's reason names and the student's history does not; intervals by episode."]
 
 
 def _cell(text: str) -> str:
