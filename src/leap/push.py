@@ -181,7 +181,8 @@ def _leaks(run: RunDirectory, i: int) -> list[str]:
             lines.append(f"| {j} | {corrections} | {found.n} | {rate} |")
     if i == 0:
         return ["Trained on demonstrations alone: no teacher has corrected it."]
-    return [*lines, "", "A leak is an entity that a correction's reason names and the student's history does not; intervals by episode."]
+    said = "A leak is an entity that a correction's reason names and the student's history does not; intervals by episode."
+    return [*lines, "", said]
 
 
 def _cell(text: str) -> str:
