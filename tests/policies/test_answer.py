@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leap.core import Decision
@@ -96,7 +96,15 @@ def test_what_follows_a_marker_at_the_end_is_what_is_read(text: str, action: str
         assert found is not None and found.action == action
 
 
+@pytest.mark.parametrize("admissible", [ADMISSIBLE, None])
+def test_a_marker_that_is_said_twice_is_no_part_of_the_action(admissible: tuple[str, ...] | None) -> None:
+    for empty in ("ACTION:", "ACTION:**\u2028\u2028", "Action: **"):
+        found = parse_answer(f"{empty}\nACTION: go to cabinet 1", admissible)
+        assert found is not None and found.action == "go to cabinet 1"
+
+
 @given(st.lists(fragments, max_size=15).map("".join), st.sampled_from(ADMISSIBLE))
+@example("ACTION:**\u2028\u2028", "go to cabinet 1")
 def test_an_answer_without_a_marker_so_far_may_be_ended_with_one(text: str, action: str) -> None:
     if parse_answer(f"{text} probe") is None:
         found = parse_answer(f"{text}\n{ACTION_MARKER} {action}", ADMISSIBLE)

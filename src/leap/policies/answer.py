@@ -56,7 +56,7 @@ def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> 
     action = _strip(found.group(1))
     if not action:  # the action on the line below its marker
         rest = text[found.end() :].strip().splitlines()
-        action = _strip(rest[0]) if rest else ""
+        action = _strip(_unmarked(rest[0])) if rest else ""
     if not action:
         return None
     if action not in admissible:
@@ -74,11 +74,17 @@ def _free(text: str, found: re.Match[str]) -> Decision | None:
     """A decision whose action is free text."""
     behind = text[text.index(":", found.start()) + 1 :]
     block = _BLOCK.match(behind)
-    lines = (_unwrapped(line) for line in behind.strip().splitlines()[:2])
+    lines = (_unwrapped(_unmarked(line)) for line in [line for line in behind.splitlines() if line.strip()][:2])
     action = block.group(1) if block else next((line for line in lines if line), "")
     if not action.strip():
         return None
     return Decision(reason=_reason(text[: found.start()]), action=action)
+
+
+def _unmarked(line: str) -> str:
+    """A line behind a marker that said nothing, without the marker where it says it again."""
+    again = _ACTION.match(line)
+    return again.group(1) if again else line
 
 
 def _unwrapped(action: str) -> str:
