@@ -179,7 +179,8 @@ def build_scratch(config: ScratchConfig, texts: Iterable[str], directory: Path, 
 
 
 def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> None:
-    """Starts each thing's embedding as its kind's plus its number's, and the kind's word as the kind's alone.
+    """Starts each thing's embedding as its kind's plus its number's, the kind's word as the kind's alone, and a word without
+    a space before it as the word with one plus the same for all.
 
     The weights stay free and random; but from the first step on "mug 3" is near "mug" and near "mug 1", as it would be
     if names were two tokens, at the length of one. What it is worth: benchmarks/scratch_student.md.
@@ -203,5 +204,5 @@ def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> No
                 embedding[index] = parts[token.strip()]
         # A word is the same word where a bracket or a line begins with it: " red" is found by "click[red]".
         for token, index in sorted(vocabulary.items()):
-            if (spaced := vocabulary.get(f" {token}")) is not None and token[:1].islower() | token[:1].isdigit():
+            if (spaced := vocabulary.get(f" {token}")) is not None and (token[:1].islower() or token[:1].isdigit()):
                 embedding[index] = (embedding[spaced] + part("no space before")) / 2**0.5

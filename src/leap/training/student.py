@@ -13,6 +13,7 @@ import torch
 from transformers import Trainer
 
 from leap.errors import PrerequisiteError
+from leap.models.checkpoints import adapters_base
 from leap.models.hf import best_device, load_causal_lm, with_adapter
 from leap.training.config import TrainingSettings
 from leap.training.distributed import world
@@ -64,7 +65,7 @@ def _device() -> str:
 def _load_4bit(start: str, config: TrainingSettings) -> tuple[Any, Any]:
     if find_spec("bitsandbytes") is None:
         raise PrerequisiteError("quantize: 4bit needs bitsandbytes, which is not installed: pip install bitsandbytes")
-    from peft import PeftConfig, prepare_model_for_kbit_training
+    from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
     adapted = (Path(start) / "adapter_config.json").exists()
@@ -79,7 +80,7 @@ def _load_4bit(start: str, config: TrainingSettings) -> tuple[Any, Any]:
     )
     try:
         tokenizer = AutoTokenizer.from_pretrained(start, trust_remote_code=False)
-        base = (PeftConfig.from_pretrained(start).base_model_name_or_path or "") if adapted else start
+        base = adapters_base(start) if adapted else start
         model: Any = AutoModelForCausalLM.from_pretrained(
             base,
             dtype=compute,
