@@ -40,7 +40,7 @@ def student(
     if not folder.exists():
         tiny_checkpoint(folder, style)
     model = HFModel(str(folder), Sampling(temperature=temperature, max_tokens=40, max_reason_tokens=3), batch=batch)
-    rendering = Renderer(PromptConfig(renderer=renderer, **BRIEF), world.prompt_directory())  # type: ignore[arg-type]
+    rendering = Renderer(PromptConfig(renderer=renderer, **BRIEF), world.prompts_of)  # type: ignore[arg-type]
     return ModelPolicy(model, rendering, Actor(name="student", checkpoint="c", iteration=0), constrained=True)
 
 
@@ -150,7 +150,7 @@ def test_prompts_too_long_lose_the_same_steps_in_rollouts_and_in_training(
     chat = policy._model.chat
     (expert,) = played(world, ExpertPolicy(world), tasks, horizon=5)
     limit = chat.length(policy._renderer.render(expert.history(2)))  # fits at first, then no more
-    policy._renderer = Renderer(policy._renderer.config, world.prompt_directory(), limit=limit, length=chat.length)
+    policy._renderer = Renderer(policy._renderer.config, world.prompts_of, limit=limit, length=chat.length)
     feeding = Feeding(policy._model, monkeypatch)
     episodes = played(world, policy, tasks, horizon=8)
     assert {step.dropped > 0 for e in episodes for step in e.steps} == {False, True}
@@ -200,7 +200,7 @@ def test_a_hidden_difference_is_not_shown(world: Environment, monkeypatch: pytes
     """Two worlds that differ only in what is hidden: equal prompts for equal histories, different secrets."""
     task = world.tasks("train", limit=1)[0]
     for renderer in RENDERERS:
-        rendering = Renderer(PromptConfig(renderer=renderer), world.prompt_directory())  # type: ignore[arg-type]
+        rendering = Renderer(PromptConfig(renderer=renderer), world.prompts_of)  # type: ignore[arg-type]
         prompts, secrets = [], []
         for swapped in (False, True):
             with opened(world, task) as session:
@@ -239,7 +239,7 @@ def test_only_valid_corrections_become_rows(world: Environment, mistakes: list[E
         if correction.kept:
             assert correction.action in (by_key[correction.episode].steps[correction.t].observation.admissible or ())
     bad = [corrections[0].model_copy(update={"rejected": reason}) for reason in Rejection]
-    renderer = Renderer(PromptConfig(), world.prompt_directory())
+    renderer = Renderer(PromptConfig(), world.prompts_of)
     rows = list(correction_rows(by_key, [*bad, *corrections], renderer, iteration=1))
     assert [(row.episode, row.t) for row in rows] == [(c.episode, c.t) for c in corrections if c.kept]
 

@@ -168,7 +168,7 @@ def test_a_product_that_was_not_seen_is_a_leak(folder: Path) -> None:
 def test_prompts_show_task_pages_and_candidates_and_never_the_hidden_state(renderer: Any, folder: Path) -> None:
     environment = generated(folder)
     task = some_tasks(environment, 3)[2]
-    render = Renderer(PromptConfig(renderer=renderer), environment.prompt_directory()).render
+    render = Renderer(PromptConfig(renderer=renderer), environment.prompts_of).render
     with opened(environment, task) as session:
         history = wander(session, task, 3, random.Random(1))
         text = "\n".join(message["content"] for message in render(history))

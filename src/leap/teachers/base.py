@@ -100,7 +100,7 @@ class Verdict:
     def _rejection(self, decision: Decision, history: History, leaked: tuple[str, ...]) -> Rejection | None:
         if not decision.action or not decision.reason:
             return Rejection.EMPTY
-        if not self._environment.valid(decision.action, history.now):
+        if not self._environment.of(history.task).valid(decision.action, history.now):
             return Rejection.NOT_ADMISSIBLE
         read_back = parse_answer(format_answer(decision), history.now.admissible)
         if read_back is None or read_back.action != decision.action:

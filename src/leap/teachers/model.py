@@ -76,7 +76,7 @@ class ModelTeacher:
         self._attempts = attempts
         self._states = states
         self._prompts = TeacherPrompts(
-            privilege, templates, environment.prompt_directory(), most_candidates=most_candidates
+            privilege, templates, environment.prompts_of, most_candidates=most_candidates
         )
         self._verdict = Verdict(environment, self.name, privilege, drop_leaks=drop_leaks)
         self._limit = limit

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, sampled
 from leap.envs.intercode.bash.boxes import Boxes
 from leap.envs.intercode.bash.expert import BashExpert
 from leap.envs.intercode.bash.generated.config import BashFamilyConfig
@@ -26,7 +26,6 @@ from leap.envs.intercode.bash.world import Compat, Limits, Shown, World, judge
 from leap.envs.intercode.data import IntercodeData
 from leap.envs.intercode.fetch import fetch_all
 from leap.envs.intercode.sandbox.recipe import ImageKind
-from leap.envs.intercode.splits import sampled
 from leap.envs.intercode.text import paths_in, shorten_output
 from leap.errors import PrerequisiteError
 

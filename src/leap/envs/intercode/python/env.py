@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, sampled
 from leap.envs.intercode.bash.boxes import Boxes
 from leap.envs.intercode.data import IntercodeData, PythonRecord
 from leap.envs.intercode.fetch import fetch_all
 from leap.envs.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
 from leap.envs.intercode.python.interpreter import Interpreter, Reply
-from leap.envs.intercode.splits import TEST_SPLITS, leading_split, sampled
+from leap.envs.intercode.splits import TEST_SPLITS, leading_split
 from leap.envs.intercode.text import shorten_output
 from leap.errors import PrerequisiteError
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, opened
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, opened, sampled
 from leap.envs.intercode.data import IntercodeData, SqlRecord
 from leap.envs.intercode.fetch import fetch_all
-from leap.envs.intercode.splits import TEST_SPLITS, leading_split, sampled
+from leap.envs.intercode.splits import TEST_SPLITS, leading_split
 from leap.envs.intercode.sql.backend import Answer, Backend, SqlLimits
 from leap.envs.intercode.sql.mariadb import ManagedMariaDb
 from leap.envs.intercode.sql.mysql import MySqlServer
