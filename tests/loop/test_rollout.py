@@ -25,7 +25,7 @@ from leap.teachers.leakage import leaked_entities
 pytest.importorskip("torch")
 
 RENDERERS = ("paper", "dialogue")
-SMALL_WORLDS = {"alfworld": "world", "webshop": "small_webshop"} | {
+SMALL_WORLDS = {"alfworld": "world", "webshop": "small_webshop", "mixture": "small_mixture"} | {
     f"intercode-{name}": f"small_intercode_{name}" for name in ("bash", "sql", "python")
 }
 BRIEF = {"instructions": False, "candidates": False}
@@ -179,7 +179,7 @@ def test_the_privileged_state_changes_no_byte_of_a_prompt(
     """Invariant 1: students are rolled out in a world that tells, and in one whose privileged state may not be read."""
     assert name in SMALL_WORLDS, f"give environment {name!r} a small world here"
     world: Environment = request.getfixturevalue(SMALL_WORLDS[name])
-    tasks = world.tasks("train", limit=2)
+    tasks = world.tasks("train", limit=3)  # of a mixture of three one each
     shown: dict[bool, list[Any]] = {True: [], False: []}
     fit = Renderer.fit
     for tells in (True, False):
@@ -189,9 +189,10 @@ def test_the_privileged_state_changes_no_byte_of_a_prompt(
             return shown[tells][-1]
 
         monkeypatch.setattr(Renderer, "fit", noting)
-        session = type(world.start(tasks[0]))
-        if not tells:
-            monkeypatch.setattr(session, "privileged", lambda self: pytest.fail("a student's rollout read the secret"))
+        for task in tasks if not tells else ():
+            with opened(world, task) as session:
+                secret = lambda self: pytest.fail("a student's rollout read the secret")  # noqa: E731
+                monkeypatch.setattr(type(session), "privileged", secret)
         played(world, student(checkpoints, world, renderer), tasks, horizon=4)
     assert shown[True] == shown[False] and len(shown[True]) >= 8
 
