@@ -216,6 +216,10 @@ class Environment(ABC):
         """Texts that hold every word a scratch student should know beyond those of the demonstrations."""
         return ()
 
+    def names(self) -> Sequence[str]:
+        """Names of several words that a scratch student's tokenizer keeps whole, so that copying one is copying one token."""
+        return ()
+
     def versions(self) -> dict[str, str]:
         """What produced an episode: engine, dialect, data."""
         return {}

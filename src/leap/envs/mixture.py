@@ -149,6 +149,9 @@ class MixtureEnvironment(Environment):
     def vocabulary(self) -> list[str]:
         return [text for part in self.parts.values() for text in part.vocabulary()]
 
+    def names(self) -> list[str]:
+        return [name for part in self.parts.values() for name in part.names()]
+
     def versions(self) -> dict[str, str]:
         return {f"{name}: {what}": told for name, part in self.parts.items() for what, told in part.versions().items()}
 

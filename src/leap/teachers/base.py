@@ -93,9 +93,7 @@ class Verdict:
 
     def unanswered(self, episode: Episode, t: int, plan_length: int | None = None) -> Correction:
         """The record of a step for which the teacher gave no usable answer."""
-        return self.correction(episode, t, None, plan_length).model_copy(
-            update={"rejected": Rejection.TEACHER_ERROR}
-        )
+        return self.correction(episode, t, None, plan_length).model_copy(update={"rejected": Rejection.TEACHER_ERROR})
 
     def _rejection(self, decision: Decision, history: History, leaked: tuple[str, ...]) -> Rejection | None:
         if not decision.action or not decision.reason:

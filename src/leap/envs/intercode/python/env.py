@@ -28,7 +28,9 @@ class PythonConfig(EnvironmentConfig):
     """InterCode Python's options in a recipe."""
 
     path: Path | None = Field(default=None, description="Upstream's data; $INTERCODE_DATA, or leap's cache, if null.")
-    sandbox: str = Field(default="auto", description="Where code runs: namespace, docker; auto takes the first that works.")
+    sandbox: str = Field(
+        default="auto", description="Where code runs: namespace, docker; auto takes the first that works."
+    )
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a piece of code, and for a test.")
     observation_limit: int = Field(default=10_000, ge=200, description="Longest observation shown, in characters.")
 
@@ -78,7 +80,9 @@ class PythonEnvironment(Environment):
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
         chosen = sampled(leading_split(list(self.records().items()), split), split, limit, seed)
-        return [Task(env=self.name, split=split, id=name, instruction=record.query, kind="mbpp") for name, record in chosen]
+        return [
+            Task(env=self.name, split=split, id=name, instruction=record.query, kind="mbpp") for name, record in chosen
+        ]
 
     def record(self, task: Task) -> PythonRecord:
         """The task with its gold.
@@ -88,7 +92,9 @@ class PythonEnvironment(Environment):
         """
         record = self.records().get(task.id)
         if record is None or record.query != task.instruction:
-            raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the InterCode data at hand.")
+            raise PrerequisiteError(
+                f"task {task.id!r} ({task.instruction[:60]!r}) is not in the InterCode data at hand."
+            )
         return record
 
     def start(self, task: Task) -> PythonSession:
@@ -109,7 +115,9 @@ class PythonEnvironment(Environment):
             return PythonExpert().decide(history)
         action = privileged.plan[0]
         defines = action != privileged.plan[-1]
-        reason = "I write the function that the task asks for." if defines else "The function is defined, so I submit it."
+        reason = (
+            "I write the function that the task asks for." if defines else "The function is defined, so I submit it."
+        )
         return Decision(reason=reason, action=action)
 
     def valid(self, action: str, observation: Observation) -> bool:

@@ -37,7 +37,9 @@ class SqlConfig(EnvironmentConfig):
         description="mariadb: leap starts the one it finds. mysql://user:password@host:port/: yours. sqlite: a smoke test.",
     )
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a statement.")
-    rows_shown: int = Field(default=100, ge=1, description="Rows of a result that are shown; the reward knows them all.")
+    rows_shown: int = Field(
+        default=100, ge=1, description="Rows of a result that are shown; the reward knows them all."
+    )
     observation_limit: int = Field(default=10_000, ge=200, description="Longest observation shown, in characters.")
 
 
@@ -113,7 +115,9 @@ class SqlEnvironment(Environment):
         """
         record = self.records().get(task.id)
         if record is None or record.query != task.instruction:
-            raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the InterCode data at hand.")
+            raise PrerequisiteError(
+                f"task {task.id!r} ({task.instruction[:60]!r}) is not in the InterCode data at hand."
+            )
         return record
 
     def start(self, task: Task) -> SqlSession:
@@ -137,7 +141,11 @@ class SqlEnvironment(Environment):
                 states.append(session.privileged())
         for t, step in enumerate(episode.steps):
             history, state, after = episode.history(t), states[t], states[t + 1]
-            solves = state.facts["solved"] if step.action.startswith(SUBMIT) else after.facts["solved"] > state.facts["solved"]
+            solves = (
+                state.facts["solved"]
+                if step.action.startswith(SUBMIT)
+                else after.facts["solved"] > state.facts["solved"]
+            )
             decision = self.correct(history, state, privilege)
             if privilege and (solves or looks_up(step.action, history, state)):
                 decision = Decision(reason=step.reason or BRINGS_ON, action=step.action)

@@ -287,7 +287,10 @@ def _details(
             return {"text": " ".join(line[start : start + len(words)])}
         case Operation.COUNT:
             folder = rng.choice(tree.folders)
-            return {"folder": folder, "ending": rng.choice([_name(p).split(".")[1] for p in tree.inside(folder)] + ENDINGS[:1])}
+            return {
+                "folder": folder,
+                "ending": rng.choice([_name(p).split(".")[1] for p in tree.inside(folder)] + ENDINGS[:1]),
+            }
         case Operation.CREATE:
             return {"folder": rng.choice(tree.folders), "new": _new_name(tree, rng), "text": " ".join(words)}
     return {}

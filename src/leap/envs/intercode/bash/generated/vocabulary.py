@@ -13,7 +13,7 @@ _COMMANDS = (
 )
 _SHOWN = (
     "/bin/bash: line 1: cannot remove '': No such file or directory ls: cannot access cannot stat '': OCI runtime exec "
-    "failed: exec failed: unable to start container process: chdir to cwd (\"\") set in config.json failed: no such "
+    'failed: exec failed: unable to start container process: chdir to cwd ("") set in config.json failed: no such '
     "file or directory: unknown\r\n grep: rm: mv: cp: cat: sed: can't read : Is a directory missing operand Command "
     "timed out Malformed command skipped are the same file A new shell is open at /. (no output) command not found"
 )
@@ -24,7 +24,12 @@ def vocabulary() -> list[str]:
     names = [*ROOTS, *FOLDERS, *STEMS, *ENDINGS, *WORDS, *RARE]
     texts = {form for word in names for form in (f" {word}", f"/{word}", f"\n{word}.{word}", f"'{word}'")}
     texts |= {f"\n{number}\n" for number in range(_NUMBERS)} | {f" {number}" for number in range(_NUMBERS)}
-    texts |= {text.replace("{", " ").replace("}", " ") for texts in (ASKS, TARGETS) for said in texts.values() for text in said}
+    texts |= {
+        text.replace("{", " ").replace("}", " ")
+        for texts in (ASKS, TARGETS)
+        for said in texts.values()
+        for text in said
+    }
     texts |= {f" {said}" for said in voice.SAYS.values()}
     texts |= {f" {said}" for said in voice.spoken()}
     return sorted(texts | {_COMMANDS, _SHOWN})
