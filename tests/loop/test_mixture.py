@@ -178,7 +178,9 @@ def test_an_expert_goes_on_with_its_own_part(mixture: MixtureEnvironment) -> Non
         ({"instruction": "something else"}, "not in the data at hand"),
     ],
 )
-def test_a_task_that_is_not_there_is_refused(mixture: MixtureEnvironment, changes: dict[str, str], problem: str) -> None:
+def test_a_task_that_is_not_there_is_refused(
+    mixture: MixtureEnvironment, changes: dict[str, str], problem: str
+) -> None:
     task = mixture.tasks("train", limit=1)[0].model_copy(update=changes)
     with pytest.raises(PrerequisiteError, match=problem):
         mixture.start(task)

@@ -75,9 +75,7 @@ class ModelTeacher:
         self._mode = mode
         self._attempts = attempts
         self._states = states
-        self._prompts = TeacherPrompts(
-            privilege, templates, environment.prompts_of, most_candidates=most_candidates
-        )
+        self._prompts = TeacherPrompts(privilege, templates, environment.prompts_of, most_candidates=most_candidates)
         self._verdict = Verdict(environment, self.name, privilege, drop_leaks=drop_leaks)
         self._limit = limit
         self._length = length
