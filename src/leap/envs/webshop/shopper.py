@@ -114,12 +114,6 @@ def _expected(memory: Memory) -> int:
     return sum(word in memory.known for word in memory.words)
 
 
-def _lacking(memory: Memory) -> bool:
-    """Whether the product's page has not all words that were asked for: it may not come in what is wanted."""
-    page = " ".join((memory.title, *(value for values in memory.groups.values() for value in values)))
-    return len(memory.matches(page)) < len(dict.fromkeys((*memory.query, *memory.words)))
-
-
 def _choose_offer(memory: Memory, judgement: Judgement) -> Decision:
     fresh = [offer for offer in memory.offers if offer.action not in memory.opened]
     offers = fresh or list(memory.offers)
@@ -143,7 +137,7 @@ def _choose_values(memory: Memory, judgement: Judgement) -> Decision:
         mine = weigh(memory, [Offer("", memory.title, memory.price)])[0][1]
         others = [weight for offer, weight in weigh(memory, memory.offers) if offer.action not in memory.opened]
         dear = memory.too_dear(memory.price) and any(weight > mine for weight in others)
-        worse = any(weight > mine for weight in others) or mine < LEAVE_RESULTS * _expected(memory) or _lacking(memory)
+        worse = any(weight > mine for weight in others) or mine < LEAVE_RESULTS * _expected(memory)
         if judgement.leave(dear, bool(memory.title) and worse):
             reason = "It costs too much; I go back." if dear else "Another one fits better; I go back."
             return Decision(reason=reason, action=PREVIOUS)
