@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -16,11 +15,14 @@ from test_kill import RECIPE, journals, lines, outcome, start
 from world import write_shop
 
 from leap.cli import stages_of
-from leap.core import Correction, Episode
-from leap.evaluation import Evaluation
+from leap.core import Episode
 from leap.loop import leap
 from leap.recipe import load_recipe
 from leap.store import Journal
+from leap.studies.page import loop_page, markdown
+from leap.studies.results import collect
+from leap.studies.runner import arms_of, results_of, run_arms
+from leap.studies.schema import LoopStudy, base_values
 
 pytest.importorskip("torch")
 
@@ -88,31 +90,45 @@ def test_a_mixture_that_is_killed_goes_on_and_ends_as_if_nothing_had_happened(tm
     assert any(run.glob("report/index.html"))
 
 
-def test_a_specialist_is_evaluated_on_its_part_of_the_same_tasks(
+def test_a_specialist_is_compared_on_its_part_of_the_same_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The arms of `one-model` in small, from nothing to the page."""
     monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
-    path = recipe(tmp_path)
-    found: dict[str, dict[str, Episode]] = {}
-    for name, changes in {
-        "together": [],
-        "webshop": ["environment.options.only=[webshop]", "environment.train_tasks=3", "demonstrations.episodes=3"],
-    }.items():
-        run = tmp_path / name
-        with stages_of.opened(run, load_recipe(path, [*changes, "training.steps=2"])) as stages:
-            students = leap(stages).students
-        assert [e.split for e in students[1]] == ["valid", "test"]
-        found[name] = {e.task.key: e for e in Journal(run / "iter-1/evaluation/test.jsonl", Episode)}
-        played = kinds(run / "iter-0/episodes.jsonl")
-        assert played["webshop"] == 3 and played["alfworld"] == (3 if name == "together" else 0)
-        corrections = list(Journal(run / "iter-1/corrections.jsonl", Correction))
-        assert {correction.teacher for correction in corrections} == {"expert"}
-    shop = {key for key, episode in found["together"].items() if episode.task.kind == "webshop"}
-    assert found["webshop"].keys() == shop and len(shop) == 3 and len(found["together"]) == 6
-    told = [
-        Evaluation.model_validate(one) for one in json.loads((tmp_path / "together/iter-1/evaluation.json").read_text())
-    ]
-    assert {kind: score.n for kind, score in told[1].kinds.items()} == {"alfworld": 3, "webshop": 3}
+    third = {"environment.options.only": ["webshop"], "environment.train_tasks": 3, "demonstrations.episodes": 3}
+    values = {
+        "name": "one",
+        "claim": "c",
+        "hypothesis": "h",
+        "recipe": recipe(tmp_path).name,
+        "seeds": [3],
+        "split": "test",
+        "settings": {"training.steps": 2},
+        "arms": {"together": {}, "webshop": third},
+        "table": ["together/last", "together/expert@alfworld"],
+        "compare": [{"policy": "together/last@webshop", "against": "webshop/last"}],
+        "plots": [{"kind": "policies"}],
+    }
+    study = LoopStudy.model_validate(values)
+    arms = arms_of(study, base_values(study, tmp_path / "study.yaml"), tmp_path / "runs")
+    run_arms(arms, tmp_path / "runs", stages_of.opened)
+    shares = {arm.name: kinds(arm.run / "iter-1/episodes.jsonl") for arm in arms}
+    assert shares == {"together": {"alfworld": 3, "webshop": 3}, "webshop": {"webshop": 3}}
+    played = {arm.name: kinds(arm.run / "iter-0/episodes.jsonl") for arm in arms}
+    assert played == shares
+
+    results = collect(study, results_of(arms, study.split), command="leap study one", provenance={})
+    assert not results.missing
+    tasks = {(row.arm, row.policy): row.success.tasks for row in results.rows}
+    assert tasks == {
+        ("together", "last"): 6,
+        ("together", "expert@alfworld"): 3,
+        ("together", "last@webshop"): 3,
+        ("webshop", "last"): 3,
+    }
+    (difference,) = results.differences
+    assert difference.difference.tasks == 3, "paired: both played the very same tasks"
+    assert "together/last@webshop against webshop/last" in markdown(loop_page(study, results))
 
 
 @pytest.mark.skipif(not os.environ.get("LEAP_TEST_SANDBOX"), reason="set LEAP_TEST_SANDBOX=1 to run on real boxes")
