@@ -102,8 +102,9 @@ class MixtureEnvironment(Environment):
             part.prepare(progress)
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        """The split's tasks, part by part; with a limit, as many of each part, drawn as from the part alone. Where the
-        limit does not divide, the first parts have one more; a part that has fewer tasks gives all of them."""
+        """The split's tasks, part by part; with a limit, as many of each part, drawn as from the part alone (where `each`
+        caps the split, from what it leaves). Where the limit does not divide, the first parts have one more; a part that
+        has fewer tasks gives all of them."""
         found: list[Task] = []
         for place, (name, part) in enumerate(self.parts.items()):
             own, most = self._split(name, split), self.config.each.get(split)
