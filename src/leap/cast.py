@@ -168,6 +168,7 @@ class Cast:
                 section.privilege,
                 mode=section.by,
                 drop_leaks=section.drop_leaks,
+                verify=section.verify,
                 attempts=section.attempts,
                 states=states,
                 limit=_least(section.limit, self.teacher_model.room),

@@ -170,6 +170,11 @@ class TeacherSection(Section):
     drop_leaks: bool = Field(
         default=False, description="Reject corrections whose reason names what the student has not seen."
     )
+    verify: bool = Field(
+        default=False,
+        description="Try each correction of the model teacher in a fresh session, in place of the student's action, and "
+        "reject it where less is in reach then.",
+    )
 
 
 class ReActSampling(Sampling):

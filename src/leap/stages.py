@@ -378,7 +378,8 @@ class Stages:
         texts = [message["content"] for row in rows for message in (*row.prompt, *row.completion)]
         texts += self.environment.vocabulary()
         with atomic_directory(base) as temporary:
-            build_scratch(self.recipe.student.scratch, texts, temporary, seed=self.recipe.seed)
+            names = self.environment.names()
+            build_scratch(self.recipe.student.scratch, texts, temporary, seed=self.recipe.seed, names=names)
             write_json(temporary / "leap.json", {"key": "base", "iteration": -1})
 
     # ---- evaluate ------------------------------------------------------------------------------------------------

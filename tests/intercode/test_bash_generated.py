@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from leap.core import History
+from leap.core import Actor, Episode, History, Rejection, Step, StopReason
 from leap.envs.base import opened
 from leap.envs.intercode.bash.env import BashConfig, BashEnvironment
 from leap.envs.intercode.bash.generated.config import BashFamilyConfig, Operation, Select
 from leap.envs.intercode.bash.generated.tasks import Family
 from leap.errors import LeapError
+from leap.models.mock import MockModel
+from leap.teachers.model import ModelTeacher
 
 SMALL = BashFamilyConfig(file_systems={"train": 6, "valid": 3, "unseen": 3})
 
@@ -54,7 +59,8 @@ def test_options_that_cannot_be() -> None:
         BashEnvironment(BashConfig(source="generated", generator=SMALL)).tasks("test")
 
 
-def test_the_teacher_solves_what_the_expert_does_not_always() -> None:
+@pytest.fixture(scope="module")
+def world() -> Iterator[BashEnvironment]:
     if "LEAP_TEST_SANDBOX" not in os.environ:
         pytest.skip("set LEAP_TEST_SANDBOX=1 to run on real boxes")
     world = BashEnvironment(BashConfig(source="generated", image="machine", generator=SMALL, time_limit=3))
@@ -62,6 +68,11 @@ def test_the_teacher_solves_what_the_expert_does_not_always() -> None:
         world.prepare()
     except LeapError as error:
         pytest.skip(f"no sandbox here: {error}")
+    yield world
+    world.close()
+
+
+def test_the_teacher_solves_what_the_expert_does_not_always(world: BashEnvironment) -> None:
     solved = {"expert": 0, "teacher": 0}
     tasks = world.tasks("train", limit=24)
     for task in tasks:
@@ -76,5 +87,34 @@ def test_the_teacher_solves_what_the_expert_does_not_always() -> None:
                     if outcome.done:
                         solved[who] += outcome.success
                         break
-    world.close()
     assert solved["teacher"] == len(tasks) > solved["expert"] > 0
+
+
+def test_a_model_teachers_corrections_are_verified_by_roll_in(world: BashEnvironment) -> None:
+    task = next(task for task in world.tasks("train") if world.request(task.id).operation is Operation.APPEND)
+    steps = []
+    with opened(world, task) as session:
+        seen = session.observe()
+        for action in ("ls /", "submit"):
+            steps.append(Step(observation=seen, reason="I see.", action=action))
+            outcome = session.act(action)
+            seen = outcome.observation
+    assert 0.0 < outcome.score < 1.0
+    episode = Episode(
+        task=task, actor=Actor(name="student"), horizon=8, steps=tuple(steps), final=seen, score=outcome.score, success=False,
+        stop=StopReason.ENDED,
+    )  # fmt: skip
+    record = world.record(task)
+
+    def corrected(first: str, second: str) -> list[Rejection | None]:
+        entries = [
+            {"timestep": t, "leave_as_it_is": False, "corrected_reason": "I act.", "corrected_action": action}
+            for t, action in enumerate((first, second))
+        ]
+        answer = json.dumps({"summary": "s", "trajectory": entries})
+        teacher = ModelTeacher(world, MockModel(lambda request: answer), verify=True)
+        return [correction.rejected for correction in asyncio.run(teacher.correct(episode))]
+
+    assert corrected(f"cd {world.request(task.id).root} && ls", record.gold) == [None, None]  # a trap, but one can leave it
+    # At the second step the student submitted too soon, which is no better than what is lost there.
+    assert corrected("rm -rf /.git", "rm -rf /.git") == [Rejection.WORSE, None]

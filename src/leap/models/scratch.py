@@ -57,17 +57,22 @@ _RARE = 30
 """A run of words that occurs less often is no phrase."""
 
 
-def pieces_pattern(phrases: Sequence[str] = ()) -> str:
+def pieces_pattern(phrases: Sequence[str] = (), names: Sequence[str] = ()) -> str:
     """The regular expression that cuts a text into the pieces that become tokens; joined again they are the text.
 
     Args:
         phrases: Runs of words that stay whole. With any, a thing also keeps the list separator before it.
+        names: What stays whole as well, with the space before it, unless it goes on in a longer word.
     """
-    if not phrases:
-        return f"{_THING}|{_REST}"
-    longest_first = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
-    whole = "|".join(re.escape(phrase).replace("\\ ", " ") for phrase in longest_first)
-    return f"(?:{_SEPARATOR})?{_THING}|(?:{whole})(?![A-Za-z:])|{_REST}"
+    thing = f"(?:{_SEPARATOR})?{_THING}|(?:{_any_of(phrases)})(?![A-Za-z:])" if phrases else _THING
+    named = rf" ?(?:{_any_of(names)})(?![A-Za-z\d-])|" if names else ""
+    return f"{named}{thing}|{_REST}"
+
+
+def _any_of(texts: Sequence[str]) -> str:
+    """An expression for any of them, the longest first."""
+    longest_first = sorted(texts, key=lambda text: (-len(text), text))
+    return "|".join(re.escape(text).replace("\\ ", " ").replace("\\-", "-") for text in longest_first)
 
 
 def find_phrases(texts: Counter[str], limit: int) -> list[str]:
@@ -118,7 +123,9 @@ def _merge(run: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(merged)
 
 
-def build_scratch(config: ScratchConfig, texts: Iterable[str], directory: Path, *, seed: int) -> None:
+def build_scratch(
+    config: ScratchConfig, texts: Iterable[str], directory: Path, *, seed: int, names: Sequence[str] = ()
+) -> None:
     """Makes a tokenizer from texts and a randomly initialised model, and saves both as a checkpoint directory.
 
     Args:
@@ -126,6 +133,7 @@ def build_scratch(config: ScratchConfig, texts: Iterable[str], directory: Path, 
         texts: Everything whose words should be single tokens; other words fall back to bytes.
         directory: Where to save; made if missing.
         seed: Seed of the initial weights.
+        names: Names of several words that should be single tokens too.
     """
     import torch
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -134,7 +142,7 @@ def build_scratch(config: ScratchConfig, texts: Iterable[str], directory: Path, 
 
     transformers_logging.disable_progress_bar()  # leap shows its own
     occurring = Counter(texts)
-    pattern = pieces_pattern(find_phrases(occurring, config.phrases) if config.phrases else ())
+    pattern = pieces_pattern(find_phrases(occurring, config.phrases) if config.phrases else (), names)
     counts: Counter[str] = Counter()
     for text, times in occurring.items():
         for piece in re.findall(pattern, text):
@@ -202,7 +210,12 @@ def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> No
         for token, index in sorted(vocabulary.items()):
             if token.strip() in parts and not token.strip().isdigit():
                 embedding[index] = parts[token.strip()]
+        # A folder's name is the same name in a path: " plans" is found by " /depot/plans".
+        for token, index in sorted(vocabulary.items()):
+            if token.startswith(" /") and (bare := vocabulary.get(f" {token[2:]}")) is not None:
+                embedding[index] = (embedding[bare] + part("a slash before")) / 2**0.5
         # A word is the same word where a bracket or a line begins with it: " red" is found by "click[red]".
         for token, index in sorted(vocabulary.items()):
-            if (spaced := vocabulary.get(f" {token}")) is not None and (token[:1].islower() or token[:1].isdigit()):
+            begins = token[:1].islower() or token[:1].isdigit() or token[:1] == "/"
+            if begins and (spaced := vocabulary.get(f" {token}")) is not None:
                 embedding[index] = (embedding[spaced] + part("no space before")) / 2**0.5

@@ -19,10 +19,16 @@ _SHOWN = (
 )
 
 
+def names() -> list[str]:
+    """Names of files and folders, each to be one token: `/depot`, `/notes`, `apple.txt`."""
+    return [f"/{word}" for word in (*ROOTS, *FOLDERS)] + [f"{stem}.{ending}" for stem in STEMS for ending in ENDINGS]
+
+
 def vocabulary() -> list[str]:
     """Texts that hold those words."""
-    names = [*ROOTS, *FOLDERS, *STEMS, *ENDINGS, *WORDS, *RARE]
-    texts = {form for word in names for form in (f" {word}", f"/{word}", f"\n{word}.{word}", f"'{word}'")}
+    words = [*ROOTS, *FOLDERS, *STEMS, *ENDINGS, *WORDS, *RARE]
+    texts = {form for word in words for form in (f" {word}", f"/{word}", f"'{word}'", f"\n{word}\n", f".{word}")}
+    texts |= {form for name in names() for form in (f" {name}", f"\n{name}", f"/{name}")}
     texts |= {f"\n{number}\n" for number in range(_NUMBERS)} | {f" {number}" for number in range(_NUMBERS)}
     texts |= {text.replace("{", " ").replace("}", " ") for texts in (ASKS, TARGETS) for said in texts.values() for text in said}
     texts |= {f" {said}" for said in voice.SAYS.values()}
