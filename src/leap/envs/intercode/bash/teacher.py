@@ -40,13 +40,13 @@ from leap.envs.intercode.bash.reward import PART, Parts
 from leap.envs.intercode.bash.sight import first_look, is_look, look_for
 from leap.envs.intercode.bash.tasks import NOT_REPEATABLE
 from leap.envs.intercode.bash.world import MALFORMED
+from leap.envs.intercode.text import SUBMIT
 
 if TYPE_CHECKING:
     from leap.envs.intercode.bash.env import BashEnvironment
     from leap.envs.intercode.bash.tasks import BashTask
     from leap.envs.intercode.bash.world import World
 
-SUBMIT = "submit"
 _REMEMBERED = 4096
 
 
