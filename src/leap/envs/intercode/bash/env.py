@@ -258,10 +258,10 @@ class BashEnvironment(Environment):
 
     def vocabulary(self) -> Sequence[str]:
         """For generated tasks: every word of their file systems, their requests and of what is said and done about them."""
-        return () if self._family is None else vocabulary()
+        return () if self._family is None else vocabulary(self.config.generator.lexicon)
 
     def names(self) -> Sequence[str]:
-        return () if self._family is None else names()
+        return () if self._family is None else names(self.config.generator.lexicon)
 
     def prompt_directory(self) -> Path:
         return Path(__file__).parents[1] / "prompts" / "bash"
