@@ -80,7 +80,9 @@ def test_the_teacher_solves_what_the_expert_does_not_always(world: BashEnvironme
             with opened(world, task) as session:
                 history, expert = History(task=task, observations=(session.observe(),)), world.expert()
                 for _ in range(8):
-                    told = expert.decide(history) if who == "expert" else world.correct(history, session.privileged(), 50)
+                    told = (
+                        expert.decide(history) if who == "expert" else world.correct(history, session.privileged(), 50)
+                    )
                     assert told is not None
                     outcome = session.act(told.action)
                     history = history.extend(told.action, outcome.observation)
@@ -115,6 +117,9 @@ def test_a_model_teachers_corrections_are_verified_by_roll_in(world: BashEnviron
         teacher = ModelTeacher(world, MockModel(lambda request: answer), verify=True)
         return [correction.rejected for correction in asyncio.run(teacher.correct(episode))]
 
-    assert corrected(f"cd {world.request(task.id).root} && ls", record.gold) == [None, None]  # a trap, but one can leave it
+    assert corrected(f"cd {world.request(task.id).root} && ls", record.gold) == [
+        None,
+        None,
+    ]  # a trap, but one can leave it
     # At the second step the student submitted too soon, which is no better than what is lost there.
     assert corrected("rm -rf /.git", "rm -rf /.git") == [Rejection.WORSE, None]

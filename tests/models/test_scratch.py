@@ -23,7 +23,20 @@ TEXTS = [
     "ACTION: take mug 1 from desk 1",
 ] * 40
 WORDS = st.sampled_from(
-    ["You arrive at", " go to", " loc 7", " desk 1", ", a mug 1", " is not searched yet", ".", ":", "\n", " a", "ACTION:", "é"]
+    [
+        "You arrive at",
+        " go to",
+        " loc 7",
+        " desk 1",
+        ", a mug 1",
+        " is not searched yet",
+        ".",
+        ":",
+        "\n",
+        " a",
+        "ACTION:",
+        "é",
+    ]
 )
 
 
@@ -80,7 +93,9 @@ def test_a_list_entry_is_one_token_and_a_name_in_an_action_another(chats: dict[i
 
 
 @pytest.mark.parametrize("phrases", [0, 50])
-def test_constrained_decoding_can_produce_each_action_and_nothing_else(chats: dict[int, ChatTokens], phrases: int) -> None:
+def test_constrained_decoding_can_produce_each_action_and_nothing_else(
+    chats: dict[int, ChatTokens], phrases: int
+) -> None:
     chat = chats[phrases]
     choices = ("go to cabinet 1", "take mug 1 from desk 1", "go to desk 1")
     grammar, sampling = ActionGrammar(chat), Sampling(max_tokens=60, max_reason_tokens=30)
@@ -94,3 +109,28 @@ def test_constrained_decoding_can_produce_each_action_and_nothing_else(chats: di
     for token in chat.text("REASON: A mug.\nACTION:"):
         constraint.advance(token)
     assert {chat.decode([token]).strip() for token in constraint.allowed() or ()} <= {"go to", "go", "take"}
+
+
+NAMES = ("gluten free", "2-pack", "12-pack", "5 x 8 feet", "free")
+
+
+def test_names_of_several_words_are_single_tokens_wherever_they_stand(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    text = "I want granola gluten free.\nACTION: click[12-pack] 2-pack, 5 x 8 feet, gluten freedom, free 2-packs"
+    build_scratch(ScratchConfig(layers=1, width=16, heads=1, mlp=16), [text], tmp_path, seed=0, names=NAMES)
+    chat = ChatTokens(AutoTokenizer.from_pretrained(tmp_path))
+    pieces = [chat.decode([token]) for token in chat.text(text)]
+    assert "".join(pieces) == text
+    assert {" gluten free", "12-pack", " 2-pack", " 5 x 8 feet"} <= set(pieces)
+    assert pieces.count(" gluten") == 1 and " freedom" in pieces, "a name is none inside a longer word"
+    assert pieces[-1] != " 2-packs" and pieces.count(" 2-pack") == 1
+
+
+@given(
+    st.lists(st.one_of(WORDS, st.sampled_from([" 2-pack", "12-pack", " gluten free", "dom", "-"])), max_size=12).map(
+        "".join
+    )
+)
+def test_names_lose_nothing_of_a_text(text: str) -> None:
+    assert "".join(re.findall(pieces_pattern((), NAMES), text)) == text

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from leap.core import Episode, History, PrivilegedState, Task
 from leap.envs.base import Session, opened
 from leap.envs.webshop.env import WebshopEnvironment
-from leap.envs.webshop.memory import BUY, Memory, Place, place_of
+from leap.envs.webshop.memory import BUY, Memory, Place, all_words, place_of
 from leap.envs.webshop.teacher import search_words
 from leap.evaluation import score_episodes
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
@@ -133,12 +133,12 @@ def test_a_partial_match_is_bought_when_time_is_up_and_none_where_all_is_bought(
 
 
 def test_a_search_holds_as_many_hidden_words_as_the_level_allows() -> None:
-    asked, useful, hidden = ["red", "couch", "comfy"], ["red"], ["sofa", "cotton", "large", "easy"]
-    assert search_words(asked, useful, hidden[:1], 50) == ["red", "sofa"]
-    assert search_words(asked, useful, hidden, 50) == [*asked, "sofa", "cotton", "large"]
-    assert search_words(asked, useful, hidden, 25) == [*asked, "sofa"]
-    assert search_words(asked, useful, hidden, 0) == asked
-    assert search_words(asked, [], [], 50) == []
+    asked, hidden = ["red", "couch", "comfy"], ["sofa", "cotton", "large", "easy"]
+    assert search_words(asked, hidden[:1], 50) == [*asked, "sofa"]
+    assert search_words(asked, hidden, 50) == [*asked, "sofa", "cotton", "large"]
+    assert search_words(asked, hidden, 25) == [*asked, "sofa"]
+    assert search_words(asked, hidden, 0) == asked
+    assert search_words(asked, [], 50) == asked
 
 
 def test_corrections_are_kept_searches_among_them_and_leak_nothing(folder: Path) -> None:
@@ -177,3 +177,19 @@ def test_prompts_show_task_pages_and_candidates_and_never_the_hidden_state(rende
         state = session.privileged()
         if state.facts["title"].lower() not in " ".join(o.text.lower() for o in history.observations):
             assert state.facts["title"].lower() not in text.lower()
+
+
+def test_hidden_words_are_the_names_of_what_was_said_otherwise_whatever_the_product_shows(folder: Path) -> None:
+    environment = generated(folder)
+    for task in some_tasks(environment, 40):
+        with opened(environment, task) as session:
+            facts = session.privileged().facts
+        said = set(all_words(task.instruction))
+        for name in (*facts["attributes"], *facts["options"]):
+            words = set(all_words(name))
+            assert words <= said or words <= set(facts["hidden"]), (task.instruction, name, facts["hidden"])
+
+
+def test_the_wanted_words_of_a_title_come_in_the_searchs_order() -> None:
+    memory = Memory(Place.RESULTS, ("couch", "comfy", "red"), None, query=("sofa", "cotton", "red"))
+    assert memory.matches("Red Comfy Sofa of Cotton") == ["sofa", "cotton", "red", "comfy"]

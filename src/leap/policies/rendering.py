@@ -34,9 +34,13 @@ class PromptConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    renderer: Literal["paper", "dialogue"] = Field(default="paper", description="One message per step, or one growing dialogue.")
+    renderer: Literal["paper", "dialogue"] = Field(
+        default="paper", description="One message per step, or one growing dialogue."
+    )
     instructions: bool = Field(default=True, description="State the rules of the game and of the answer in the prompt.")
-    candidates: bool = Field(default=True, description="List the admissible actions in the prompt, where there are any.")
+    candidates: bool = Field(
+        default=True, description="List the admissible actions in the prompt, where there are any."
+    )
     repeat_task: bool = Field(default=True, description="Say the task once more right before the answer.")
     max_tokens: int | None = Field(
         default=None,
@@ -116,4 +120,6 @@ class Renderer:
             "repeat_task": self.config.repeat_task,
         } | extra
         module: Any = self._template.module
-        return str(getattr(module, macro)(values)).strip("\n") if macro != "ask" else str(module.ask(values)).rstrip("\n")
+        return (
+            str(getattr(module, macro)(values)).strip("\n") if macro != "ask" else str(module.ask(values)).rstrip("\n")
+        )

@@ -75,11 +75,15 @@ class RecordedEnvironment(Environment, Generic[R]):
         """
         record = self.records().get(task.id)
         if record is None or record.query != task.instruction:
-            raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the InterCode data at hand.")
+            raise PrerequisiteError(
+                f"task {task.id!r} ({task.instruction[:60]!r}) is not in the InterCode data at hand."
+            )
         return record
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        chosen: Sequence[tuple[str, R]] = sampled(leading_split(list(self.records().items()), split), split, limit, seed)
+        chosen: Sequence[tuple[str, R]] = sampled(
+            leading_split(list(self.records().items()), split), split, limit, seed
+        )
         return [
             Task(env=self.benchmark, split=split, id=name, instruction=record.query, kind=self.kind_of(record))
             for name, record in chosen

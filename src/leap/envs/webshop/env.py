@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import re
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -39,6 +40,8 @@ _PRICE_BEHIND = re.compile(r", \$[\d.]+(?: to \$[\d.]+)?$")
 _SHORTEST_TITLE = 5
 _READ = 20_000
 """So many products and goals are read for a tokenizer's words."""
+_NAMES = 1_000
+"""So many names at most are single tokens, the most frequent."""
 
 
 class WebshopConfig(EnvironmentConfig):
@@ -51,23 +54,30 @@ class WebshopConfig(EnvironmentConfig):
     path: Path | None = Field(
         default=None, description="Folder of the official files; $WEBSHOP_DATA, else leap's cache, if null."
     )
-    products: int | None = Field(default=None, ge=1, description="Only the first so many products of the files; all if null.")
+    products: int | None = Field(
+        default=None, ge=1, description="Only the first so many products of the files; all if null."
+    )
     seed: int = Field(default=0, ge=0, description="Of the prices and price limits, which the original draws unseeded.")
     prices: Literal["seeded", "compat"] = Field(
         default="seeded", description="compat: drawn anew in each process, as in the original; runs cannot be resumed."
     )
-    reward: RewardMode = Field(default=RewardMode.UPSTREAM, description="The original's reward, or one with two bugs fixed.")
+    reward: RewardMode = Field(
+        default=RewardMode.UPSTREAM, description="The original's reward, or one with two bugs fixed."
+    )
     tagger: str = Field(
         default="lexical", description="Finds nouns for the type reward: lexical (not official), or spacy:MODEL."
     )
     candidates: CandidateMode = Field(
-        default=CandidateMode.STABLE, description="stable: all that can be clicked. compat: the reference's random sample."
+        default=CandidateMode.STABLE,
+        description="stable: all that can be clicked. compat: the reference's random sample.",
     )
     observation: Literal["text_rich", "text", "url", "brief"] = Field(
         default="text_rich", description="What an observation shows; brief is leap's own, for small students."
     )
     patience: int | None = Field(
-        default=15, ge=3, description="Shopper and teacher buy within so many actions; set it to the horizon. Null: no hurry."
+        default=15,
+        ge=3,
+        description="Shopper and teacher buy within so many actions; set it to the horizon. Null: no hurry.",
     )
 
     @model_validator(mode="before")
@@ -252,6 +262,16 @@ class WebshopEnvironment(Environment):
             texts.add(f" {world.goals[index].instruction}")
         return sorted(texts)
 
+    def names(self) -> list[str]:
+        """What products are called, have and come in, where it takes several words."""
+        store, counts = self.world(World.HUMAN).shop.store, Counter[str]()
+        for place in range(min(len(store), _READ)):
+            product = store[place]
+            values = (value for values in product.options.values() for value in values)
+            counts.update((product.query, *product.attributes, *product.options, *values))
+        several = [name for name in counts if not name.isalnum()]
+        return sorted(several, key=lambda name: (-counts[name], name))[:_NAMES]
+
     def prompt_directory(self) -> Path | None:
         folder = Path(__file__).parent / "prompts"
         return folder if folder.is_dir() else None
@@ -308,9 +328,7 @@ class WebshopSession(Session):
         return Outcome(shown, reward=total, done=True, success=total == 1.0, score=total, parts=parts_of(bought))
 
     def privileged(self) -> PrivilegedState:
-        return describe(
-            self.world, self.visit, oracle=self._oracle, listed=self._listed, mode=self._mode
-        )
+        return describe(self.world, self.visit, oracle=self._oracle, listed=self._listed, mode=self._mode)
 
 
 _PARTS = ("type", "attribute", "option", "price", "title_score", "query_match", "category_match")

@@ -105,15 +105,10 @@ class Memory:
             memory._see(shown)
         return memory
 
-    @property
-    def wanted(self) -> frozenset[str]:
-        """Words to look for: the instruction's, and those searched for."""
-        return frozenset(self.words) | frozenset(self.query)
-
     def matches(self, text: str) -> list[str]:
-        """The words of a text that are wanted, in its order, each once."""
-        wanted = self.wanted
-        return list(dict.fromkeys(word for word in _WORD.findall(text.lower()) if word in wanted))
+        """The wanted words that a text has: those searched for in their order, then the instruction's others; each once."""
+        there = set(_WORD.findall(text.lower()))
+        return [word for word in dict.fromkeys((*self.query, *self.words)) if word in there]
 
     def too_dear(self, price: float | None) -> bool:
         """Whether a price is above the limit for all that is known."""
@@ -206,7 +201,9 @@ def _offers(shown: Observation) -> list[Offer]:
 
 
 def _groups(shown: Observation) -> dict[str, tuple[str, ...]]:
-    values = {action[6:-1] for action in shown.admissible or () if action not in _BUTTONS and action.startswith("click[")}
+    values = {
+        action[6:-1] for action in shown.admissible or () if action not in _BUTTONS and action.startswith("click[")
+    }
     groups: dict[str, list[str]] = {}
     name = ""
     for piece in _pieces(shown.text):

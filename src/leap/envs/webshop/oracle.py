@@ -63,12 +63,13 @@ def _reachable(product: Product) -> Iterator[tuple[str, str]]:
 
 
 def hidden_words(goal: Goal, product: Product) -> list[str]:
-    """Words of the shop for what the instruction asks for in other words: the kind, the attributes, the values."""
-    contents = set(all_words(product.contents))
-    told = [product.query, *goal.attributes, *goal.option_values]
-    words = dict.fromkeys(word for text in told for word in all_words(text) if word in contents)
-    asked = set(content_words(split_limit(goal.instruction)[0]))
-    return [word for word in words if word not in asked]
+    """The shop's names of what the instruction asks for in other words: the kind, then the attributes, then the values.
+
+    They depend on what is meant alone, not on which of them the product's own texts hold, which nobody could know.
+    """
+    said = set(all_words(split_limit(goal.instruction)[0]))
+    meant = (all_words(name) for name in (product.query, *goal.attributes, *goal.option_values))
+    return list(dict.fromkeys(word for name in meant if not said.issuperset(name) for word in name))
 
 
 def useful_words(goal: Goal, product: Product) -> list[str]:

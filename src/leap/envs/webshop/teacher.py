@@ -63,7 +63,7 @@ def _judgement(memory: Memory, privileged: PrivilegedState, privilege: int, left
     share = 1 - privilege / 100
 
     def words(memory: Memory, literal: tuple[str, ...]) -> Sequence[str]:
-        return search_words(memory.words, facts["useful"], facts["hidden"], privilege)
+        return search_words(memory.words, facts["hidden"], privilege)
 
     def offer(weighed: Sequence[tuple[Offer, float]], leave: float) -> Offer | None:
         least = share * max([leave, *(weight for _, weight in weighed)])
@@ -100,21 +100,15 @@ def _judgement(memory: Memory, privileged: PrivilegedState, privilege: int, left
     return Judgement(words=words, offer=offer, value=value, leave=leave, onward=onward, hurry=left)
 
 
-def search_words(asked: Sequence[str], useful: Sequence[str], hidden: Sequence[str], privilege: int) -> list[str]:
-    """A search in the shop's words, of which at least the share 1 - p / 100 stands in the instruction.
+def search_words(asked: Sequence[str], hidden: Sequence[str], privilege: int) -> list[str]:
+    """What is asked for in the instruction's words, then in the shop's: at most the share p / 100 of all.
 
     Args:
         asked: What the instruction asks for, word by word.
-        useful: Those of them that find the product.
-        hidden: The shop's words for the others, the most telling first.
+        hidden: The shop's names for what it says in others.
         privilege: p.
     """
-
-    def room(kept: Sequence[str]) -> int:
-        return int(len(kept) * privilege / (100 - privilege))
-
-    kept = useful if room(useful) >= len(hidden) else asked
-    return [*kept, *hidden[: room(kept)]]
+    return [*asked, *hidden[: int(len(asked) * privilege / (100 - privilege))]]
 
 
 def _follow(memory: Memory, privileged: PrivilegedState, left: int | None) -> Decision:

@@ -128,7 +128,9 @@ class Coach:
 
     # ---- what is asked -------------------------------------------------------------------------------------------------
 
-    def advise(self, history: History, privilege: int, *, left: int | None = None, grounded: bool = True) -> Advice | None:
+    def advise(
+        self, history: History, privilege: int, *, left: int | None = None, grounded: bool = True
+    ) -> Advice | None:
         """The advice at a history's present state, for someone who would else score 0.
 
         Args:
@@ -143,7 +145,9 @@ class Coach:
             self._remember(self._advice, key, self._best(moment, privilege, left, grounded))
         return self._advice[key]
 
-    def along(self, episode: Episode, privilege: int) -> Iterator[tuple[History, Decision | None, tuple[str, ...] | None]]:
+    def along(
+        self, episode: Episode, privilege: int
+    ) -> Iterator[tuple[History, Decision | None, tuple[str, ...] | None]]:
         """For each step of an episode: its history, the decision (None where nothing helps), and the advised plan (None where
         nothing reaches 1.0)."""
         moments = self._walk(episode.history(len(episode.steps)))

@@ -23,7 +23,9 @@ _BOX = 4  # of the four file systems the one without files of its own
 class PythonConfig(RecordedConfig):
     """InterCode Python's options in a recipe."""
 
-    sandbox: str = Field(default="auto", description="Where code runs: namespace, docker; auto takes the first that works.")
+    sandbox: str = Field(
+        default="auto", description="Where code runs: namespace, docker; auto takes the first that works."
+    )
     image: Literal["full", "small"] = Field(
         default="full", description="What Python runs on: Debian as Bash's tasks have it, or without imagemagick."
     )
@@ -86,7 +88,9 @@ class PythonEnvironment(RecordedEnvironment[PythonRecord]):
             return PythonExpert().decide(history)
         action = privileged.plan[0]
         defines = action != privileged.plan[-1]
-        reason = "I write the function that the task asks for." if defines else "The function is defined, so I submit it."
+        reason = (
+            "I write the function that the task asks for." if defines else "The function is defined, so I submit it."
+        )
         return Decision(reason=reason, action=action)
 
     def valid(self, action: str, observation: Observation) -> bool:

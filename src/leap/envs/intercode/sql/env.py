@@ -34,7 +34,9 @@ class SqlConfig(RecordedConfig):
         description="mariadb: leap starts the one it finds. mysql://user:password@host:port/: yours. sqlite: a smoke test.",
     )
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a statement.")
-    rows_shown: int = Field(default=100, ge=1, description="Rows of a result that are shown; the reward knows them all.")
+    rows_shown: int = Field(
+        default=100, ge=1, description="Rows of a result that are shown; the reward knows them all."
+    )
 
 
 class SqlEnvironment(RecordedEnvironment[SqlRecord]):
@@ -109,7 +111,11 @@ class SqlEnvironment(RecordedEnvironment[SqlRecord]):
                 states.append(session.privileged())
         for t, step in enumerate(episode.steps):
             history, state, after = episode.history(t), states[t], states[t + 1]
-            solves = state.facts["solved"] if step.action.startswith(SUBMIT) else after.facts["solved"] > state.facts["solved"]
+            solves = (
+                state.facts["solved"]
+                if step.action.startswith(SUBMIT)
+                else after.facts["solved"] > state.facts["solved"]
+            )
             decision = self.correct(history, state, privilege)
             if privilege and (solves or looks_up(step.action, history, state)):
                 decision = Decision(reason=step.reason or BRINGS_ON, action=step.action)

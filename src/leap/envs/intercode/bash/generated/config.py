@@ -89,13 +89,17 @@ class BashFamilyConfig(BaseModel):
     files: tuple[int, int] = Field(default=(3, 5), description="Least and most files of a folder.")
     lines: tuple[int, int] = Field(default=(1, 9), description="Least and most lines of a file.")
     select: tuple[Select, ...] = Field(default=tuple(Select), min_length=1, description="How requests name a file.")
-    operations: tuple[Operation, ...] = Field(default=tuple(Operation), min_length=1, description="What requests ask for.")
+    operations: tuple[Operation, ...] = Field(
+        default=tuple(Operation), min_length=1, description="What requests ask for."
+    )
     two_words: float = Field(
         default=0.5, ge=0, le=1, description="How often a text or a pattern is of two words, so that its quotes matter."
     )
     stems: int = Field(default=len(STEMS), ge=1, le=len(STEMS), description="So many words begin the names of files.")
     endings: int = Field(default=len(ENDINGS), ge=2, le=len(ENDINGS), description="Endings of files, so many.")
-    words: int = Field(default=len(WORDS), ge=8, le=len(WORDS), description="So many words are in files; rare ones apart.")
+    words: int = Field(
+        default=len(WORDS), ge=8, le=len(WORDS), description="So many words are in files; rare ones apart."
+    )
     wordings: int = Field(default=3, ge=1, description="Ways of saying each thing, at most so many.")
 
     @field_validator("folders", "files", "lines")
@@ -123,7 +127,9 @@ class BashFamilyConfig(BaseModel):
     def _enough_stems(self) -> BashFamilyConfig:
         least = self.folders[1] * self.files[1] + 1
         if self.stems < least:
-            raise ValueError(f"stems: {self.stems} are too few for {self.folders[1]} folders of {self.files[1]} files: {least}")
+            raise ValueError(
+                f"stems: {self.stems} are too few for {self.folders[1]} folders of {self.files[1]} files: {least}"
+            )
         return self
 
     @property

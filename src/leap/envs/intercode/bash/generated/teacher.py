@@ -81,7 +81,9 @@ class GeneratedCoach(Coach):
             return reached
         folder, _, name = record.path.rpartition("/")
         shown = zip((action for action in actions if not is_submit(action)), outputs, strict=False)
-        return int(any(record.path in output or (folder in action and name in output.split()) for action, output in shown))
+        return int(
+            any(record.path in output or (folder in action and name in output.split()) for action, output in shown)
+        )
 
     def _as_at_the_beginning(self, moment: Moment) -> bool:
         return moment.untouched
