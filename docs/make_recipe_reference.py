@@ -43,10 +43,7 @@ def section(title: str, model: type[BaseModel], prefix: str = "") -> list[str]:
 def preference_section() -> list[str]:
     """What DPO and KTO add to `training`, or have other defaults for."""
     lines = ["## `training` with `method: dpo`, `kto`, `sft+dpo` or `sft+kto`", ""]
-    lines += [
-        "Keys that differ from those above; `training.sft` takes all of those above, for pi_0 and for `sft+...`.",
-        "",
-    ]
+    lines += ["Keys that differ from those above; `training.sft` takes all of those above, for pi_0 and for `sft+...`.", ""]
     lines += ["| key | type | default: dpo | kto | meaning |", "|---|---|---|---|---|"]
     schema = KTOConfig.model_json_schema()
     for name, field in KTOConfig.model_fields.items():
@@ -90,15 +87,7 @@ def render() -> str:
     """The whole page."""
     lines = [INTRO, *section("Recipe", Recipe)]
     lines += section("`environment.options` of alfworld", AlfworldConfig, "environment.options.")
-    lines += [
-        "",
-        "What the generator's keys mean in detail:",
-        "",
-        "```",
-        (GeneratorConfig.__doc__ or "").strip(),
-        "```",
-        "",
-    ]
+    lines += ["", "What the generator's keys mean in detail:", "", "```", (GeneratorConfig.__doc__ or "").strip(), "```", ""]
     lines += section("`environment.options` of webshop", WebshopConfig, "environment.options.")
     return "\n".join(lines)
 
