@@ -185,6 +185,7 @@ class Cast:
             student,
             PrivilegedRenderer(recipe.student.prompt, section.privilege, self.environment.prompt_directory()),
             drop_leaks=section.drop_leaks,
+            verify=section.verify,
             attempts=section.attempts,
             constrained=recipe.student.decoding == "constrained",
             limit=_least(section.limit, student.room),

@@ -180,7 +180,7 @@ class TeacherSection(Section):
     )
     verify: bool = Field(
         default=False,
-        description="Try each correction of the model teacher in a fresh session, in place of the student's action, and "
+        description="Try each correction of a model or self teacher in a fresh session, in place of the student's action, and "
         "reject it where less is in reach then.",
     )
 
@@ -258,6 +258,8 @@ class Recipe(Section):
         for what, wanted in needs_model.items():
             if wanted and teacher.model is None:
                 raise ValueError(f"{what} needs teacher.model")
+        if teacher.verify and teacher.kind == "expert":
+            raise ValueError("teacher.verify is for kind: model and self; the expert's corrections need no trial")
         if teacher.kind != "expert" and teacher.privilege not in LEVELS:
             raise ValueError(f"teacher.privilege: a {teacher.kind} teacher knows {', '.join(map(str, LEVELS))}")
         for name in (teacher.model, *(react.model for react in self.baselines.react)):
