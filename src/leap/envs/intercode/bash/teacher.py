@@ -370,23 +370,21 @@ class Coach:
         """The reward of the student's actions, the proposal and what should follow it, submitted."""
         if proposal.action == SUBMIT:
             return moment.parts.total
-        task, actions = moment.history.task, (proposal.action, *proposal.rest)
-        anew = self._as_at_the_beginning(moment)
-        if not anew:
-            actions = (*moment.history.actions, *actions)
-        key = (task.key, moment.cwd if anew else "", *actions)
+        task = moment.history.task
+        folder, actions = self._trial(moment, (proposal.action, *proposal.rest))
+        key = (task.key, folder, *actions)
         if key not in self._values:
             record = self._environment.record(task)
             world = self._environment.roll_in_world(record)
-            world.cwd = moment.cwd if anew else "/"
+            world.cwd = folder
             for action in actions:
                 world.act(action)
             self._remember(self._values, key, self._environment.judge(world, record).total)
         return self._values[key]
 
-    def _as_at_the_beginning(self, moment: Moment) -> bool:
-        """Whether a roll-in may begin in a fresh box at the present folder. Here never: what git does not see counts too."""
-        return False
+    def _trial(self, moment: Moment, actions: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """In which folder of a fresh box a roll-in of actions begins, and all that is done there."""
+        return "/", (*moment.history.actions, *actions)
 
     @staticmethod
     def _remember(memory: OrderedDict, key: tuple, value: object) -> None:

@@ -85,8 +85,12 @@ class GeneratedCoach(Coach):
             any(record.path in output or (folder in action and name in output.split()) for action, output in shown)
         )
 
-    def _as_at_the_beginning(self, moment: Moment) -> bool:
-        return moment.untouched
+    def _trial(self, moment: Moment, actions: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        if not moment.untouched:
+            return super()._trial(moment, actions)
+        # The look only reads, so that what follows it is worth the same without it.
+        looks = len(actions) > 1 and actions[0] == self._task(moment).look
+        return moment.cwd, actions[1:] if looks else actions
 
     def _task(self, moment: Moment) -> GeneratedTask:
         record = self._environment.record(moment.history.task)
