@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
 
 from leap.core import History, Observation
 from leap.envs.webshop.candidates import SEARCH
@@ -22,9 +23,9 @@ _MARKS = re.compile(r"\[(?:clicked )?button_?\]")
 # Words that say how one asks, not what for.
 _HOW_WORDS = (
     "a about all also am an and any are as at be bed both buy by can color come comes could do find flavor for from get gets "
-    "give gives go goes has have help hi i i'd i'm id if im in into is it it's its like long look looking made make me "
+    "give gives go goes has have help hi i i'd i'm id if im in into is it it's its like look looking made make me "
     "measuring mine more my must need needs of on one or our out please pick purchase right same search see shall she "
-    "shopping should sister size smelling so some something such take than that that's the them then there these they thing "
+    "shopping should sister smelling so some something such take than that that's the them then there these they thing "
     "this those to try up want wanted wants was we what when where which who will wish with work would you your"
 )
 _HOW = frozenset(_HOW_WORDS.split())
@@ -106,9 +107,10 @@ class Memory:
         return memory
 
     def matches(self, text: str) -> list[str]:
-        """The wanted words that a text has: those searched for in their order, then the instruction's others; each once."""
+        """The wanted words that a text has: those searched for in their order, then the instruction's others."""
         there = set(_WORD.findall(text.lower()))
-        return [word for word in dict.fromkeys((*self.query, *self.words)) if word in there]
+        wanted = (*self.query, *(word for word in self.words if word not in self.query))
+        return [word for word, _ in groupby(word for word in wanted if word in there)]
 
     def too_dear(self, price: float | None) -> bool:
         """Whether a price is above the limit for all that is known."""
@@ -156,8 +158,8 @@ def split_limit(instruction: str) -> tuple[str, float | None]:
 
 
 def content_words(text: str) -> tuple[str, ...]:
-    """The words that say what is wanted, in order, each once."""
-    return tuple(dict.fromkeys(word for word in _WORD.findall(text.lower()) if word not in _HOW))
+    """The words that say what is wanted, in order. Those of a name stay together: "nut free and gluten free" has two of free."""
+    return tuple(word for word in _WORD.findall(text.lower()) if word not in _HOW)
 
 
 def all_words(text: str) -> list[str]:

@@ -69,7 +69,7 @@ def hidden_words(goal: Goal, product: Product) -> list[str]:
     """
     said = set(all_words(split_limit(goal.instruction)[0]))
     meant = (all_words(name) for name in (product.query, *goal.attributes, *goal.option_values))
-    return list(dict.fromkeys(word for name in meant if not said.issuperset(name) for word in name))
+    return [word for name in meant if not said.issuperset(name) for word in name]
 
 
 def useful_words(goal: Goal, product: Product) -> list[str]:
