@@ -204,6 +204,26 @@ class Environment(ABC):
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Frees what the environment holds: servers, boxes. It may be used again all the same."""
 
+    def roll_in(self, history: History, action: str, left: int) -> float:
+        """The score that is still in reach once an action is taken at a history's end, as playing it to the end shows.
+
+        Here the privileged plan follows it, in a fresh session; an environment that knows better says so.
+
+        Args:
+            history: The student's own.
+            action: What to try.
+            left: Actions left, that one included.
+        """
+        with opened(self, history.task) as session:
+            for taken in history.actions:
+                session.act(taken)
+            outcome = session.act(action)
+            plan = () if outcome.done else session.privileged().plan or ()
+            for following in plan if len(plan) < left else ():
+                if not outcome.done:
+                    outcome = session.act(following)
+        return 1.0 if outcome.success else outcome.score
+
     def prompt_directory(self) -> Path | None:
         """Folder of the environment's Jinja templates; None for the shipped general ones."""
         return None

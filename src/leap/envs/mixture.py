@@ -135,6 +135,10 @@ class MixtureEnvironment(Environment):
         for t, (_, state, decision) in enumerate(along):
             yield episode.history(t), state, decision
 
+    def roll_in(self, history: History, action: str, left: int) -> float:
+        part, own = self.seen_by_part(history)
+        return part.roll_in(own, action, left)
+
     def valid(self, action: str, observation: Observation) -> bool:
         """Whether it is valid in some part; a task's own grammar is that of `of(task)`."""
         return any(part.valid(action, observation) for part in self.parts.values())
