@@ -42,10 +42,9 @@ class RecordedEnvironment(Environment, Generic[R]):
     test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
     gold_splits: ClassVar[tuple[str, ...]] = ("all",)
 
-    config: RecordedConfig
-
     def __init__(self, config: RecordedConfig) -> None:
         super().__init__(config)
+        self._path = config.path
         self._records: Mapping[str, R] | None = None
 
     @abstractmethod
@@ -90,7 +89,7 @@ class RecordedEnvironment(Environment, Generic[R]):
         ]
 
     def fetch_data(self, progress: Any = None, *, source: str | None = None) -> list[Finding]:
-        return fetch_all(self.config.path, source, progress)
+        return fetch_all(self._path, source, progress)
 
 
 class RecordedSession(Session):
