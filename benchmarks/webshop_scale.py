@@ -61,12 +61,12 @@ def files(arguments: argparse.Namespace) -> None:
             has = rng.sample(attributes, rng.randint(1, 5))
             entry = _product(asin, terms, options, rng, queries)
             products.write((b",\n" if number else b"\n") + encode(entry))
-            more = (
-                {"instruction": f"Find me {entry['query']}", "instruction_attributes": has[:2]}
-                if number % 100 == 0
-                else {}
-            )
-            known.write((b",\n" if number else b"\n") + encode(asin) + b": " + encode({"attributes": has, **more}))
+            made_up = {
+                "attributes": has,
+                "instruction": f"Find me {' and '.join(has[:2])} {entry['query']}",
+                "instruction_attributes": has[:2],
+            }
+            known.write((b",\n" if number else b"\n") + encode(asin) + b": " + encode(made_up))
             if number in asked:
                 chosen = [rng.choice(group)["value"] for group in options.values()]
                 said = {

@@ -1,4 +1,4 @@
-"""A catalogue on disk as the shop uses it: made once from the official files, then memory-mapped and shared by all.
+"""A catalogue on disk as the shop uses it: made once from the official files, then shared by all: arrays memory-mapped, products read as needed.
 
     products.bin, products.npy    each product as JSON, and where it begins
     asins.npy, by_asin.npy        the products' numbers, sorted, and whose they are
@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
+import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -56,22 +57,30 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Blob:
-    """Many JSON values in one file, any of them read without the others."""
+    """Many JSON values in one file, any of them read without the others.
+
+    Not memory-mapped: each value lies alone, and a mapping would keep its neighbours too, 64 KB for a product. Reads name
+    their place, so that threads and forked processes can share the open file; it is closed with the object.
+    """
 
     def __init__(self, path: Path, kind: Any) -> None:
-        self._ends = load_array(path.with_suffix(".npy"))
-        with path.open("rb") as file:
-            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-        if len(self._bytes) != (self._ends[-1] if len(self._ends) else 0):
-            raise ValueError(f"{path.name} has {len(self._bytes)} bytes, not as many as were written")
+        self._path, self._ends = path, load_array(path.with_suffix(".npy"))
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        size = os.fstat(self._file).st_size
+        if size != (self._ends[-1] if len(self._ends) else 0):
+            raise ValueError(f"{path.name} has {size} bytes, not as many as were written")
         self._decoder = msgspec.json.Decoder(kind)
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> Any:
-        start = self._ends[index - 1] if index else 0
-        return self._decoder.decode(self._bytes[start : self._ends[index]])
+        start, end = int(self._ends[index - 1]) if index else 0, int(self._ends[index])
+        data = os.pread(self._file, end - start, start)
+        if len(data) != end - start:
+            raise PrerequisiteError(f"{self._path} was cut off while it was in use. Remove its folder; it is made anew.")
+        return self._decoder.decode(data)
 
 
 class BlobWriter:
