@@ -39,6 +39,7 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
         asked: list[str] = []
 
         def download(*, id: str, output: str, timeout: Any, **more: Any) -> str | None:
+            assert more["resume"] and more["retries"] > 0, "a broken download of 5 GB goes on"
             assert all(0 < seconds < 100 for seconds in timeout), "nothing is waited for without end"
             file = next(file for file in (*official.FULL, *official.SMALL) if file.drive == id)
             asked.append(file.name)

@@ -135,6 +135,7 @@ def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], o
             id=file.drive,
             output=str(target),
             quiet=True,
+            resume=True,  # what a broken download brought stays beside the target, and the next call goes on from there
             timeout=(_TO_CONNECT, _TO_GO_ON),
             retries=_TRIES,
             progress=lambda done, total: progress(done // 1_000_000, (total or 0) // 1_000_000),
