@@ -7,8 +7,8 @@
     python benchmarks/webshop_scale.py workers FOLDER                       8 processes that shop: memory, and time per step
 
 Texts are those of webshop_corpus.py, cut into titles, descriptions and features; what the shop drops (pictures, facts) is
-there too, so that files and products are about as long as the official ones. leap's cache is FOLDER/cache. Times of `build`, `goals` and
-`workers` are CPU time; `webshop_scale.log` holds the last full run.
+there too, so that files and products are about as long as the official ones. leap's cache is FOLDER/cache. Times of `build`,
+`goals` and `workers` are CPU time; `webshop_scale.log` holds the last full run.
 """
 
 from __future__ import annotations
