@@ -61,7 +61,7 @@ def main() -> None:
     print(f"{len(episodes)} episodes of 15 steps or more, {steps:.1f} on average")
     for candidates in (False, True):
         config = PromptConfig(renderer="dialogue", instructions=False, candidates=candidates)
-        renderer = Renderer(config, environment.prompt_directory())
+        renderer = Renderer(config, environment.prompts_of)
         groups: dict[str, list[Row]] = defaultdict(list)
         for row in demonstration_rows(episodes, renderer):
             groups[row.episode].append(row)

@@ -100,7 +100,7 @@ def main() -> None:
     assert isinstance(environment, AlfworldEnvironment)
     environment.prepare()
     tasks = environment.tasks(recipe.environment.train, limit=arguments.batch)
-    renderer = Renderer(recipe.student.prompt, environment.prompt_directory())
+    renderer = Renderer(recipe.student.prompt, environment.prompts_of)
     checkpoint, horizon, max_tokens = str(run.checkpoint(arguments.i)), recipe.horizon, recipe.student.sampling.max_tokens
     size = sum(file.stat().st_size for file in Path(checkpoint).glob("*.safetensors"))
     print(

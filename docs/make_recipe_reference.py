@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 
 from leap.envs.alfworld.env import AlfworldConfig
 from leap.envs.alfworld.generator import GeneratorConfig
+from leap.envs.mixture import MixtureConfig
 from leap.envs.webshop.env import WebshopConfig
 from leap.recipe import Recipe
 from leap.training.config import DPOConfig, KTOConfig, SFTConfig
@@ -28,7 +29,7 @@ def section(title: str, model: type[BaseModel], prefix: str = "") -> list[str]:
     for name, field in model.model_fields.items():
         nested = _model_in(field.annotation)
         if nested is not None:
-            inner.append((f"{prefix}{name}", nested))
+            inner.append((f"{prefix}{name}{'.NAME' if get_origin(field.annotation) is dict else ''}", nested))
         lines.append(
             f"| `{prefix}{name}` | {_type(schema['properties'][name], schema)} | {_default(field)} | {field.description or ''} |"
         )
@@ -89,6 +90,7 @@ def render() -> str:
     lines += section("`environment.options` of alfworld", AlfworldConfig, "environment.options.")
     lines += ["", "What the generator's keys mean in detail:", "", "```", (GeneratorConfig.__doc__ or "").strip(), "```", ""]
     lines += section("`environment.options` of webshop", WebshopConfig, "environment.options.")
+    lines += section("`environment.options` of mixture", MixtureConfig, "environment.options.")
     return "\n".join(lines)
 
 

@@ -75,7 +75,7 @@ class Cast:
         student = self.recipe.student
         chat, context = load_chat(self._tokens())
         room = student.longest_prompt(context)
-        return Renderer(student.prompt, self.environment.prompt_directory(), limit=room, length=chat.length)
+        return Renderer(student.prompt, self.environment.prompts_of, limit=room, length=chat.length)
 
     def _tokens(self) -> str:
         """A checkpoint with the student's tokens: the base, or any later one where the base is not there any more."""
@@ -88,7 +88,7 @@ class Cast:
     @cached_property
     def whole_renderer(self) -> Renderer:
         """The same without a limit."""
-        return Renderer(self.recipe.student.prompt, self.environment.prompt_directory())
+        return Renderer(self.recipe.student.prompt, self.environment.prompts_of)
 
     # ---- students ------------------------------------------------------------------------------------------------
 
@@ -172,6 +172,7 @@ class Cast:
                 section.privilege,
                 mode=section.by,
                 drop_leaks=section.drop_leaks,
+                verify=section.verify,
                 attempts=section.attempts,
                 states=states,
                 limit=_least(section.limit, self.teacher_model.room),
@@ -182,8 +183,9 @@ class Cast:
         return SelfTeacher(
             self.environment,
             student,
-            PrivilegedRenderer(recipe.student.prompt, section.privilege, self.environment.prompt_directory()),
+            PrivilegedRenderer(recipe.student.prompt, section.privilege, self.environment.prompts_of),
             drop_leaks=section.drop_leaks,
+            verify=section.verify,
             attempts=section.attempts,
             constrained=recipe.student.decoding == "constrained",
             limit=_least(section.limit, student.room),
@@ -245,7 +247,7 @@ class Cast:
 
     def _acting_teacher(self, privilege: int, actor: Actor) -> Policy:
         prompt = PromptConfig(renderer="paper")  # a model of the field needs the rules and the candidates
-        renderer = PrivilegedRenderer(prompt, privilege, self.environment.prompt_directory())
+        renderer = PrivilegedRenderer(prompt, privilege, self.environment.prompts_of)
         model = self.teacher_model
         limit = _least(self.recipe.teacher.limit, model.room)
         return PrivilegedModelPolicy(model, renderer, actor=actor, limit=limit, length=model.length)
@@ -255,7 +257,7 @@ class Cast:
         return ReActPolicy(
             model,
             demonstrations,
-            directory=self.environment.prompt_directory(),
+            prompts=self.environment.prompts_of,
             examples=react.examples,
             seed=self.recipe.seed,
             actor=actor,

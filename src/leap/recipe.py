@@ -178,6 +178,11 @@ class TeacherSection(Section):
     drop_leaks: bool = Field(
         default=False, description="Reject corrections whose reason names what the student has not seen."
     )
+    verify: bool = Field(
+        default=False,
+        description="Try each correction of a model or self teacher in a fresh session, in place of the student's action, and "
+        "reject it where less is in reach then.",
+    )
 
 
 class ReActSampling(Sampling):
@@ -253,6 +258,8 @@ class Recipe(Section):
         for what, wanted in needs_model.items():
             if wanted and teacher.model is None:
                 raise ValueError(f"{what} needs teacher.model")
+        if teacher.verify and teacher.kind == "expert":
+            raise ValueError("teacher.verify is for kind: model and self; the expert's corrections need no trial")
         if teacher.kind != "expert" and teacher.privilege not in LEVELS:
             raise ValueError(f"teacher.privilege: a {teacher.kind} teacher knows {', '.join(map(str, LEVELS))}")
         for name in (teacher.model, *(react.model for react in self.baselines.react)):

@@ -313,7 +313,7 @@ class Stages:
         played = self._play(
             teacher.actor, lambda: teacher, tasks, journal, recipe.horizon, "rollout-with-state", what, 0
         )
-        renderer = PrivilegedRenderer(recipe.student.prompt, privilege, self.environment.prompt_directory())
+        renderer = PrivilegedRenderer(recipe.student.prompt, privilege, self.environment.prompts_of)
         for episode in _in_order(played):
             if episode.success or not recipe.demonstrations.successes_only:
                 states = states_along(self.environment, episode)

@@ -70,6 +70,7 @@ def test_every_key_is_documented() -> None:
         ({"seed": -1}, "seed"),
         ({"teacher": {"privilege": 101}}, "teacher.privilege"),
         ({"teacher": {"kind": "oracle"}}, "teacher.kind"),
+        ({"teacher": {"verify": True}}, "teacher.verify"),
         ({"student": {"decoding": "greedy"}}, "student.decoding"),
         ({"student": None}, "student"),
         ({"name": "../escape"}, "name"),

@@ -28,10 +28,15 @@ class EchoBox:
         pass
 
 
+def stand_in_boxes() -> Boxes:
+    """Boxes that run nothing."""
+    return Boxes(lambda _: EchoBox(), "stand-in")  # type: ignore[arg-type, return-value]
+
+
 def make_intercode(name: str, data: Path) -> Environment:
     """One of `bash`, `sql`, `python`, on upstream's tasks."""
     options: dict[str, Any] = {"path": str(data)} | ({"database": "sqlite"} if name == "sql" else {})
     environment: Any = load_environment(f"intercode-{name}", options)
     if name != "sql":
-        environment._boxes = Boxes(lambda _: EchoBox(), "stand-in")  # type: ignore[arg-type, return-value]
+        environment._boxes = stand_in_boxes()
     return environment

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from torch.nn.functional import cosine_similarity
 
-from leap.core import History
+from leap.core import Actor, Episode, History, Rejection, Step, StopReason
 from leap.envs.base import opened
 from leap.envs.intercode.bash.env import BashConfig, BashEnvironment
 from leap.envs.intercode.bash.generated.config import BashFamilyConfig, Operation, Select
 from leap.envs.intercode.bash.generated.tasks import Family
+from leap.envs.intercode.bash.generated.vocabulary import names, vocabulary
 from leap.errors import LeapError
+from leap.models.mock import MockModel
+from leap.models.scratch import ScratchConfig, build_scratch
+from leap.teachers.model import ModelTeacher
 
 SMALL = BashFamilyConfig(file_systems={"train": 6, "valid": 3, "unseen": 3})
 
@@ -54,7 +63,41 @@ def test_options_that_cannot_be() -> None:
         BashEnvironment(BashConfig(source="generated", generator=SMALL)).tasks("test")
 
 
-def test_the_teacher_solves_what_the_expert_does_not_always() -> None:
+def test_a_smaller_lexicon_is_used_alone_and_large_enough() -> None:
+    config = SMALL.model_copy(update={"stems": 40, "endings": 2, "words": 20})
+    family = Family(config)
+    texts = "\n".join(f"{task.query} {task.gold}" for task in family.split("train"))
+    texts += "\n" + "\n".join(line for tree in family.trees("train") for lines in tree.files.values() for line in lines)
+    names = set(re.findall(r"\b([a-z]+)\.([a-z]+)\b", texts))
+    assert {ending for _, ending in names} == set(config.lexicon.endings)
+    assert {stem for stem, _ in names} <= set(config.lexicon.stems)
+    with pytest.raises(ValidationError, match="too few"):
+        BashFamilyConfig(stems=20)
+
+
+def test_names_are_single_tokens_and_the_same_in_a_path_and_in_a_list(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    lexicon = SMALL.lexicon
+    size = ScratchConfig(layers=1, width=64, heads=1, mlp=16)
+    build_scratch(size, vocabulary(lexicon), tmp_path, seed=0, names=names(lexicon))
+    tokenizer, model = AutoTokenizer.from_pretrained(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path)
+    path, listed, told = (
+        tokenizer.tokenize(t) for t in (" /depot/plans/apple.txt", "plans\napple.txt\n", " plans apple.txt")
+    )
+    assert path == [" /depot", "/plans", "/", "apple.txt"]
+    assert listed == ["plans", "\n", "apple.txt", "\n"] and told == [" plans", " apple.txt"]
+
+    def alike(one: str, other: str) -> float:
+        vectors = model.get_input_embeddings().weight.detach()[tokenizer.convert_tokens_to_ids([one, other])]
+        return float(cosine_similarity(vectors[0], vectors[1], dim=0))
+
+    pairs = [("/plans", "plans"), ("/plans", " plans"), ("apple.txt", " apple.txt")]
+    assert min(alike(*pair) for pair in pairs) > 0.3 > abs(alike("/plans", " apple.txt"))
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[BashEnvironment]:
     if "LEAP_TEST_SANDBOX" not in os.environ:
         pytest.skip("set LEAP_TEST_SANDBOX=1 to run on real boxes")
     world = BashEnvironment(BashConfig(source="generated", image="machine", generator=SMALL, time_limit=3))
@@ -62,6 +105,11 @@ def test_the_teacher_solves_what_the_expert_does_not_always() -> None:
         world.prepare()
     except LeapError as error:
         pytest.skip(f"no sandbox here: {error}")
+    yield world
+    world.close()
+
+
+def test_the_teacher_solves_what_the_expert_does_not_always(world: BashEnvironment) -> None:
     solved = {"expert": 0, "teacher": 0}
     tasks = world.tasks("train", limit=24)
     for task in tasks:
@@ -78,5 +126,37 @@ def test_the_teacher_solves_what_the_expert_does_not_always() -> None:
                     if outcome.done:
                         solved[who] += outcome.success
                         break
-    world.close()
     assert solved["teacher"] == len(tasks) > solved["expert"] > 0
+
+
+def test_a_model_teachers_corrections_are_verified_by_roll_in(world: BashEnvironment) -> None:
+    task = next(task for task in world.tasks("train") if world.request(task.id).operation is Operation.APPEND)
+    steps = []
+    with opened(world, task) as session:
+        seen = session.observe()
+        for action in ("ls /", "submit"):
+            steps.append(Step(observation=seen, reason="I see.", action=action))
+            outcome = session.act(action)
+            seen = outcome.observation
+    assert 0.0 < outcome.score < 1.0
+    episode = Episode(
+        task=task, actor=Actor(name="student"), horizon=8, steps=tuple(steps), final=seen, score=outcome.score, success=False,
+        stop=StopReason.ENDED,
+    )  # fmt: skip
+    record = world.record(task)
+
+    def corrected(first: str, second: str) -> list[Rejection | None]:
+        entries = [
+            {"timestep": t, "leave_as_it_is": False, "corrected_reason": "I act.", "corrected_action": action}
+            for t, action in enumerate((first, second))
+        ]
+        answer = json.dumps({"summary": "s", "trajectory": entries})
+        teacher = ModelTeacher(world, MockModel(lambda request: answer), verify=True)
+        return [correction.rejected for correction in asyncio.run(teacher.correct(episode))]
+
+    assert corrected(f"cd {world.request(task.id).root} && ls", record.gold) == [
+        None,
+        None,
+    ]  # a trap, but one can leave it
+    # At the second step the student submitted too soon, which is no better than what is lost there.
+    assert corrected("rm -rf /.git", "rm -rf /.git") == [Rejection.WORSE, None]

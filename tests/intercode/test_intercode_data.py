@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from leap.envs.base import sampled
 from leap.envs.intercode.bash.tasks import NOT_REPEATABLE, load_tasks, split_tasks
 from leap.envs.intercode.data import SIZES, IntercodeData
 from leap.envs.intercode.fetch import fetch
-from leap.envs.intercode.splits import leading_split, sampled
+from leap.envs.intercode.splits import leading_split
 from leap.errors import PrerequisiteError
 
 

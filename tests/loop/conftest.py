@@ -24,6 +24,16 @@ def small_webshop(world: Environment, tmp_path: Path) -> Environment:
     return make_shop(tmp_path)
 
 
+@pytest.fixture
+def small_mixture(world: Environment, tmp_path: Path, intercode_data: Path) -> Iterator[Environment]:
+    """Games, shop and shell in one, in the same cache."""
+    from world import make_mixture
+
+    environment = make_mixture(tmp_path, intercode_data)
+    yield environment
+    environment.close()
+
+
 def _small_intercode(name: str) -> Any:
     @pytest.fixture(name=f"small_intercode_{name}")
     def made(intercode_data: Path) -> Iterator[Environment]:

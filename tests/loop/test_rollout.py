@@ -25,7 +25,7 @@ from leap.teachers.leakage import leaked_entities
 pytest.importorskip("torch")
 
 RENDERERS = ("paper", "dialogue")
-SMALL_WORLDS = {"alfworld": "world", "webshop": "small_webshop"} | {
+SMALL_WORLDS = {"alfworld": "world", "webshop": "small_webshop", "mixture": "small_mixture"} | {
     f"intercode-{name}": f"small_intercode_{name}" for name in ("bash", "sql", "python")
 }
 BRIEF = {"instructions": False, "candidates": False}
@@ -45,7 +45,7 @@ def student(
     if not folder.exists():
         tiny_checkpoint(folder, style)
     model = HFModel(str(folder), Sampling(temperature=temperature, max_tokens=40, max_reason_tokens=3), batch=batch)
-    rendering = Renderer(PromptConfig(renderer=renderer, **BRIEF), world.prompt_directory())  # type: ignore[arg-type]
+    rendering = Renderer(PromptConfig(renderer=renderer, **BRIEF), world.prompts_of)  # type: ignore[arg-type]
     return ModelPolicy(model, rendering, Actor(name="student", checkpoint="c", iteration=0), constrained=True)
 
 
@@ -157,7 +157,7 @@ def test_prompts_too_long_lose_the_same_steps_in_rollouts_and_in_training(
     chat = policy._model.chat
     (expert,) = played(world, ExpertPolicy(world), tasks, horizon=5)
     limit = chat.length(policy._renderer.render(expert.history(2)))  # fits at first, then no more
-    policy._renderer = Renderer(policy._renderer.config, world.prompt_directory(), limit=limit, length=chat.length)
+    policy._renderer = Renderer(policy._renderer.config, world.prompts_of, limit=limit, length=chat.length)
     feeding = Feeding(policy._model, monkeypatch)
     episodes = played(world, policy, tasks, horizon=8)
     assert {step.dropped > 0 for e in episodes for step in e.steps} == {False, True}
@@ -186,7 +186,7 @@ def test_the_privileged_state_changes_no_byte_of_a_prompt(
     """Invariant 1: students are rolled out in a world that tells, and in one whose privileged state may not be read."""
     assert name in SMALL_WORLDS, f"give environment {name!r} a small world here"
     world: Environment = request.getfixturevalue(SMALL_WORLDS[name])
-    tasks = world.tasks("train", limit=2)
+    tasks = world.tasks("train", limit=3)  # of a mixture of three one each
     shown: dict[bool, list[Any]] = {True: [], False: []}
     fit = Renderer.fit
     for tells in (True, False):
@@ -196,9 +196,10 @@ def test_the_privileged_state_changes_no_byte_of_a_prompt(
             return shown[tells][-1]
 
         monkeypatch.setattr(Renderer, "fit", noting)
-        session = type(world.start(tasks[0]))
-        if not tells:
-            monkeypatch.setattr(session, "privileged", lambda self: pytest.fail("a student's rollout read the secret"))
+        for task in tasks if not tells else ():
+            with opened(world, task) as session:
+                secret = lambda self: pytest.fail("a student's rollout read the secret")  # noqa: E731
+                monkeypatch.setattr(type(session), "privileged", secret)
         played(world, student(checkpoints, world, renderer), tasks, horizon=4)
     assert shown[True] == shown[False] and len(shown[True]) >= 8
 
@@ -207,7 +208,7 @@ def test_a_hidden_difference_is_not_shown(world: Environment, monkeypatch: pytes
     """Two worlds that differ only in what is hidden: equal prompts for equal histories, different secrets."""
     task = world.tasks("train", limit=1)[0]
     for renderer in RENDERERS:
-        rendering = Renderer(PromptConfig(renderer=renderer), world.prompt_directory())  # type: ignore[arg-type]
+        rendering = Renderer(PromptConfig(renderer=renderer), world.prompts_of)  # type: ignore[arg-type]
         prompts, secrets = [], []
         for swapped in (False, True):
             with opened(world, task) as session:
@@ -250,7 +251,7 @@ def test_only_valid_corrections_become_rows(world: Environment, mistakes: list[E
         if correction.kept:
             assert correction.action in (by_key[correction.episode].steps[correction.t].observation.admissible or ())
     bad = [corrections[0].model_copy(update={"rejected": reason}) for reason in Rejection]
-    renderer = Renderer(PromptConfig(), world.prompt_directory())
+    renderer = Renderer(PromptConfig(), world.prompts_of)
     rows = list(correction_rows(by_key, [*bad, *corrections], renderer, iteration=1))
     assert [(row.episode, row.t) for row in rows] == [(c.episode, c.t) for c in corrections if c.kept]
 

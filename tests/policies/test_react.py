@@ -114,7 +114,7 @@ def test_answers_without_an_action_or_with_half_of_one_cost_a_step() -> None:
 
 def test_an_environments_own_rules_come_first() -> None:
     model = Scripted(searcher)
-    play(ReActPolicy(model, SOLVED, directory=PROMPTS))
+    play(ReActPolicy(model, SOLVED, prompts=lambda task: PROMPTS))
     assert "household" in model.prompts[0]
 
 

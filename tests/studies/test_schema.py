@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from leap.errors import RecipeError
+from leap.recipe import Recipe
 from leap.studies.parts import parts_of
 from leap.studies.runner import arms_of
 from leap.studies.schema import LoopStudy, TheoryStudy, available_studies, base_values, find_study, load_study, run_name
@@ -60,7 +61,9 @@ def test_a_shipped_study_is_whole(path: Path, tmp_path: Path) -> None:
     assert len(arms) == len(study.changes()) * len(study.seeds)
     assert len({arm.run for arm in arms}) == len(arms)
     for arm in arms:
-        assert arm.recipe.environment.options["generator"]["games"][study.split] >= 100
+        options = arm.recipe.environment.options
+        tasks = options["each"] if "each" in options else options["generator"]["games"]
+        assert tasks[study.split] >= 100, "of each part, where there are several"
         assert arm.recipe.environment.test_tasks is None, "every test task, so the same for each seed"
     assert study.contrasts() and study.shown() and study.pace is not None
     first = {
@@ -75,6 +78,26 @@ def test_the_arms_of_methods_have_one_pi_0_and_sfts_settings(tmp_path: Path) -> 
     assert isinstance(study, LoopStudy)
     arms = arms_of(study, base_values(study, path), tmp_path, seeds=[0])
     assert len({part.key for arm in arms for part in parts_of(arm.recipe) if part.name == "pi_0"}) == 1
+
+
+def test_one_model_has_the_data_and_the_compute_of_its_specialists_together(tmp_path: Path) -> None:
+    path = find_study("one-model")
+    study = load_study(path)
+    assert isinstance(study, LoopStudy)
+    together, *specialists = (arm.recipe for arm in arms_of(study, base_values(study, path), tmp_path, seeds=[0]))
+    options = together.environment.options
+    assert [one.environment.options["only"] for one in specialists] == [[part] for part in options["parts"]]
+
+    def spent(recipe: Recipe) -> tuple[int | None, ...]:
+        training = recipe.training
+        return recipe.demonstrations.episodes, recipe.environment.train_tasks, training.first_steps, training.steps
+
+    assert spent(together) == tuple(sum(each) for each in zip(*map(spent, specialists), strict=True))  # type: ignore[arg-type]
+    cost = {"name": True, "environment": {"train_tasks", "options"}, "demonstrations": {"episodes"}}
+    cost |= {"training": {"first_steps", "steps"}}
+    for one in specialists:
+        assert one.model_dump(exclude=cost) == together.model_dump(exclude=cost), "they differ in nothing else"
+        assert one.environment.options | {"only": None} == options | {"only": None}
 
 
 def test_axes_and_arms_combine() -> None:

@@ -350,3 +350,34 @@ def test_a_correction_that_could_not_be_read_back_is_not_kept() -> None:
     assert verdict.correction(episode, 0, Decision(reason="r", action="ls -l")).kept
     assert verdict.correction(episode, 0, Decision(reason="r", action="`ls -l`")).rejected is Rejection.NOT_ADMISSIBLE
     assert verdict.correction(episode, 0, Decision(reason="r", action="ls\nrm x")).kept  # in a code block
+
+
+def test_a_verified_correction_leaves_no_less_in_reach_than_the_students_action() -> None:
+    tight = EPISODE.model_copy(update={"horizon": len(EPISODE.steps)})  # whoever wastes an action comes too late
+    take = len(tight.steps) - 2
+    place = tight.steps[take - 1].action
+    assert tight.steps[take].action == "take key" and tight.steps[0].action != place
+
+    def entries(at_take: str) -> str:
+        steps = [entry(t, leave=True, reason="") for t in range(len(tight.steps))]
+        steps[0] = entry(0, place)
+        steps[take] = entry(take, at_take)
+        return json.dumps(steps)
+
+    def corrected(at_take: str, *, verify: bool) -> list[Correction]:
+        return correct(ModelTeacher(WORLD, Scripted(lambda prompt, call: entries(at_take)), verify=verify), tight)
+
+    other = next(a for a in tight.steps[take].observation.admissible or () if a not in ("take key", place))
+    assert corrected(other, verify=False)[take].kept
+    verified = corrected(other, verify=True)
+    assert {c.t: c.rejected for c in verified if not c.kept} == {take: Rejection.WORSE}
+    assert verified[0].action == place  # sooner than the student found it
+    assert all(c.kept for c in corrected("take key", verify=True))
+
+
+def test_a_roll_in_tells_the_score_in_reach() -> None:
+    history, place = EPISODE.history(0), EPISODE.steps[-3].action
+    assert WORLD.roll_in(history, place, 3) == 1.0
+    assert WORLD.roll_in(history, place, 2) == 0.0
+    assert WORLD.roll_in(history, EPISODE.steps[0].action, 4) == 1.0
+    assert WORLD.roll_in(history, EPISODE.steps[0].action, 3) == 0.0

@@ -124,7 +124,7 @@ def _sample(environment: Environment, recipe: Recipe) -> list[Episode]:
 
 def _correction(environment: Environment, recipe: Recipe, episodes: list[Episode]) -> Lengths:
     """A correcting call on an episode that lasts to the horizon, scaled up from those at hand."""
-    prompts = TeacherPrompts(recipe.teacher.privilege, None, environment.prompt_directory())
+    prompts = TeacherPrompts(recipe.teacher.privilege, None, environment.prompts_of)
     asked, answered = [], []
     for episode in episodes:
         state = next(states_along(environment, episode)).text
@@ -140,7 +140,7 @@ def _correction(environment: Environment, recipe: Recipe, episodes: list[Episode
 
 def _turn(environment: Environment, recipe: Recipe, episodes: list[Episode]) -> Lengths:
     """A turn in the middle of an episode that lasts to the horizon."""
-    renderer = Renderer(PromptConfig(), environment.prompt_directory())
+    renderer = Renderer(PromptConfig(), environment.prompts_of)
     prompts = [
         rough_tokens(renderer.render(e.history(len(e.steps) // 2))) * recipe.test_horizon / len(e.steps)
         for e in episodes

@@ -20,6 +20,8 @@ class Rejection(StrEnum):
     """The reason names what the student has not seen, and the recipe asks for such reasons to be dropped."""
     HOPELESS = "hopeless"
     """Nothing can succeed any more from this state, so no action is better than another."""
+    WORSE = "worse"
+    """A roll-in shows that the student's own action leaves more in reach, and the recipe asks for corrections to be verified."""
     TEACHER_ERROR = "teacher_error"
     """The teacher gave no usable answer."""
 

@@ -9,13 +9,14 @@ your own package and name the class in its entry points:
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +24,8 @@ from leap.core import Decision, Episode, History, Observation, PrivilegedState, 
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 
 ENTRY_POINT_GROUP = "leap.environments"
+
+T = TypeVar("T")
 
 
 class Outcome(NamedTuple):
@@ -155,6 +158,10 @@ class Environment(ABC):
     def expert(self) -> Expert:
         """A fresh unprivileged expert: the source of demonstrations and a baseline."""
 
+    def of(self, task: Task) -> Environment:
+        """The environment whose grammar, names and prompts are the task's: this one, but in a mixture of several."""
+        return self
+
     @abstractmethod
     def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
         """The programmatic teacher: what to think and do at the student's state (paper: r~_t, a~_t ~ pi^E(. | h_t, s_t)).
@@ -197,9 +204,33 @@ class Environment(ABC):
     def close(self) -> None:  # noqa: B027 - most environments hold nothing
         """Frees what the environment holds: servers, boxes. It may be used again all the same."""
 
+    def roll_in(self, history: History, action: str, left: int) -> float:
+        """The score that is still in reach once an action is taken at a history's end, as playing it to the end shows.
+
+        Here the privileged plan follows it, in a fresh session; an environment that knows better says so.
+
+        Args:
+            history: The student's own.
+            action: What to try.
+            left: Actions left, that one included.
+        """
+        with opened(self, history.task) as session:
+            for taken in history.actions:
+                session.act(taken)
+            outcome = session.act(action)
+            plan = () if outcome.done else session.privileged().plan or ()
+            for following in plan if len(plan) < left else ():
+                if not outcome.done:
+                    outcome = session.act(following)
+        return 1.0 if outcome.success else outcome.score
+
     def prompt_directory(self) -> Path | None:
         """Folder of the environment's Jinja templates; None for the shipped general ones."""
         return None
+
+    def prompts_of(self, task: Task) -> Path | None:
+        """Folder of the Jinja templates of a task's prompts."""
+        return self.of(task).prompt_directory()
 
     def vocabulary(self) -> Sequence[str]:
         """Texts that hold every word a scratch student should know beyond those of the demonstrations."""
@@ -243,6 +274,14 @@ def opened(environment: Environment, task: Task) -> Iterator[Session]:
         yield session
     finally:
         session.close()
+
+
+def sampled(tasks: Sequence[T], split: str, limit: int | None, seed: int) -> list[T]:
+    """A seeded sample without replacement, in the tasks' order; all of them without a limit."""
+    if limit is None or limit >= len(tasks):
+        return list(tasks)
+    chosen = set(random.Random(f"{seed}/{split}").sample(range(len(tasks)), limit))
+    return [task for number, task in enumerate(tasks) if number in chosen]
 
 
 def available_environments() -> dict[str, str]:

@@ -210,7 +210,12 @@ def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> No
         for token, index in sorted(vocabulary.items()):
             if token.strip() in parts and not token.strip().isdigit():
                 embedding[index] = parts[token.strip()]
+        # A folder's name is the same name in a path: " plans" is found by " /depot/plans".
+        for token, index in sorted(vocabulary.items()):
+            if token.startswith(" /") and (bare := vocabulary.get(f" {token[2:]}")) is not None:
+                embedding[index] = (embedding[bare] + part("a slash before")) / 2**0.5
         # A word is the same word where a bracket or a line begins with it: " red" is found by "click[red]".
         for token, index in sorted(vocabulary.items()):
-            if (spaced := vocabulary.get(f" {token}")) is not None and (token[:1].islower() or token[:1].isdigit()):
+            begins = token[:1].islower() or token[:1].isdigit() or token[:1] == "/"
+            if begins and (spaced := vocabulary.get(f" {token}")) is not None:
                 embedding[index] = (embedding[spaced] + part("no space before")) / 2**0.5

@@ -19,7 +19,7 @@ from leap.policies.answer import parse_answer
 from leap.policies.base import UNPARSED, Act, Peek, Player
 from leap.policies.rendering import Message
 from leap.policies.shorten import Length, ask_fitting, characters, whole_lines
-from leap.policies.templating import call_macro, load_template
+from leap.policies.templating import PromptFolder, call_macro, load_template, shipped_alone
 
 _SHIPPED = Path(__file__).parent / "templates"
 
@@ -88,7 +88,7 @@ class ReActPolicy(_ModelPlays):
     Args:
         model: Answers.
         demonstrations: Expert's episodes on training tasks; those with reasons show how to reason.
-        directory: Folder of the environment's templates (`react.j2` there comes before the general one).
+        prompts: Tells the folder of a task's templates (`react.j2` there comes before the general one).
         examples: How many examples to show.
         seed: Of the examples' choice.
         candidates: List the admissible actions, where there are any.
@@ -103,7 +103,7 @@ class ReActPolicy(_ModelPlays):
         model: Model,
         demonstrations: Sequence[Episode],
         *,
-        directory: Path | None = None,
+        prompts: PromptFolder = shipped_alone,
         examples: int = 2,
         seed: int = 0,
         candidates: bool = True,
@@ -120,7 +120,7 @@ class ReActPolicy(_ModelPlays):
             length=length,
         )
         self._demonstrations = demonstrations
-        self._template = load_template("react.j2", directory, _SHIPPED)
+        self._prompts = prompts
         self._k = examples
         self._seed = seed
         self._candidates = candidates
@@ -155,7 +155,7 @@ class ReActPolicy(_ModelPlays):
         ]
         turns.append({"observation": history.now.text.strip(), "reason": "", "action": None})
         text = call_macro(
-            self._template,
+            load_template("react.j2", self._prompts(history.task), _SHIPPED),
             "prompt",
             task=history.task,
             turns=turns,

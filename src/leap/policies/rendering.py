@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from leap.core import History
 from leap.policies.answer import ACTION_MARKER
 from leap.policies.shorten import Length, Shortened, characters, shorten
-from leap.policies.templating import load_template
+from leap.policies.templating import PromptFolder, load_template, shipped_alone
 
 _SHIPPED = Path(__file__).parent / "templates"
 
@@ -54,7 +54,7 @@ class Renderer:
 
     Args:
         config: How prompts are made.
-        directory: Folder of the environment's templates.
+        prompts: Tells the folder of a task's templates.
         limit: Longest prompt, in the unit of `length`. It is part of the renderer, so that a prompt of a rollout and its
             training row leave out the same steps.
         length: Measures a prompt.
@@ -63,7 +63,7 @@ class Renderer:
     def __init__(
         self,
         config: PromptConfig,
-        directory: Path | None = None,
+        prompts: PromptFolder = shipped_alone,
         *,
         limit: int | None = None,
         length: Length = characters,
@@ -71,7 +71,7 @@ class Renderer:
         self.config = config
         self.limit = limit
         self._length = length
-        self._template = load_template(f"{config.renderer}.j2", directory, _SHIPPED)
+        self._prompts = prompts
 
     def render(self, history: History) -> list[Message]:
         """The messages of the prompt at the history's present step.
@@ -119,7 +119,7 @@ class Renderer:
             "instructions": self.config.instructions,
             "repeat_task": self.config.repeat_task,
         } | extra
-        module: Any = self._template.module
+        module: Any = load_template(f"{self.config.renderer}.j2", self._prompts(history.task), _SHIPPED).module
         return (
             str(getattr(module, macro)(values)).strip("\n") if macro != "ask" else str(module.ask(values)).rstrip("\n")
         )

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, Template
+
+from leap.core import Task
+
+PromptFolder = Callable[[Task], Path | None]
+"""The folder of templates that a task's environment brings (`Environment.prompts_of`); None where it brings none."""
+
+
+def shipped_alone(task: Task) -> None:
+    """No folder: a task's prompts are made from the shipped templates alone."""
 
 
 @cache

@@ -33,6 +33,7 @@ _CAUSES = {
     Rejection.EMPTY: "no action or no reason",
     Rejection.LEAK: "names what the student has not seen",
     Rejection.HOPELESS: "nothing can succeed any more",
+    Rejection.WORSE: "worse than the student's own by a roll-in",
     Rejection.TEACHER_ERROR: "no usable answer",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 from leap.core import content_key
 from leap.envs.base import load_environment
@@ -76,9 +77,9 @@ def _counter() -> Callable[[Recipe, str], int | None]:
         key = content_key(section.name, section.options, split)
         if key not in known:
             try:
-                world = load_environment(section.name, section.options)
-                world.prepare()
-                known[key] = len(world.tasks(split))
+                with closing(load_environment(section.name, section.options)) as world:
+                    world.prepare()
+                    known[key] = len(world.tasks(split))
             except PrerequisiteError:
                 known[key] = None
         return known[key]

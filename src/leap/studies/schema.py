@@ -4,7 +4,7 @@ A study of the loop is a base recipe, arms that each change some of its keys, se
 plots. Whoever acted is named `ARM/POLICY`: an arm's name, or `*` for each arm, then `pi_0`, `pi_1`, ..., `best` (chosen on
 validation tasks), `last`, `expert`, `teacher` (at the arm's own privilege), `teacher-0`, ..., `react` (the first model of
 baselines.react, left out where there is none) or another baseline's folder.
-`ARM/POLICY@KIND` is the same on tasks of that kind alone.
+`ARM/POLICY@KIND` is the same on tasks of that kind alone; in a mixture a kind is a part.
 """
 
 from __future__ import annotations

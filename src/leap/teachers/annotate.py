@@ -75,7 +75,7 @@ class ReasonAnnotator:
         self._environment = environment
         self._model = model
         self._journal = Journal(path, Annotation)
-        self._template = load_template("annotate.j2", templates, environment.prompt_directory(), _SHIPPED)
+        self._templates = templates
         self._attempts = attempts
         self._seed = seed
         self._patience = Patience(model.name)
@@ -170,11 +170,11 @@ class ReasonAnnotator:
             for t, step in enumerate(demonstration.steps[: None if last is None else last + 1])
             if t == 0 or t > first
         ]
-        everything = len(asked) == len(demonstration.steps)
+        task, everything = demonstration.task, len(asked) == len(demonstration.steps)
         text = call_macro(
-            self._template,
+            load_template("annotate.j2", self._templates, self._environment.prompts_of(task), _SHIPPED),
             "annotate",
-            task=demonstration.task,
+            task=task,
             steps=steps,
             length=len(demonstration.steps),
             asked=None if everything else asked,

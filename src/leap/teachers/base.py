@@ -60,13 +60,17 @@ class Verdict:
         name: The teacher's.
         privilege: Its privilege level.
         drop_leaks: Reject corrections whose reason names what the student has not seen.
+        verify: Reject corrections after which, by a roll-in, less is in reach than after the student's own action.
     """
 
-    def __init__(self, environment: Environment, name: str, privilege: int, *, drop_leaks: bool) -> None:
+    def __init__(
+        self, environment: Environment, name: str, privilege: int, *, drop_leaks: bool, verify: bool = False
+    ) -> None:
         self._environment = environment
         self._name = name
         self._privilege = privilege
         self._drop_leaks = drop_leaks
+        self._verify = verify
 
     def correction(
         self, episode: Episode, t: int, decision: Decision | None, plan_length: int | None = None
@@ -79,6 +83,9 @@ class Verdict:
         history = episode.history(t)
         decision = _tidy(decision, history) if decision is not None else Decision(reason="", action="")
         leaked = leaked_entities(self._environment, decision.reason, history)
+        rejected = self._rejection(decision, history, leaked)
+        if rejected is None and self._verify and self._worse(episode, t, decision.action):
+            rejected = Rejection.WORSE
         return Correction(
             episode=episode.key,
             t=t,
@@ -86,7 +93,7 @@ class Verdict:
             action=decision.action,
             teacher=self._name,
             privilege=self._privilege,
-            rejected=self._rejection(decision, history, leaked),
+            rejected=rejected,
             leaked=leaked,
             plan_length=plan_length,
         )
@@ -95,10 +102,18 @@ class Verdict:
         """The record of a step for which the teacher gave no usable answer."""
         return self.correction(episode, t, None, plan_length).model_copy(update={"rejected": Rejection.TEACHER_ERROR})
 
+    def _worse(self, episode: Episode, t: int, action: str) -> bool:
+        """Whether a correction of step t leaves less in reach than what the student did there."""
+        own, history, left = episode.steps[t].action, episode.history(t), episode.horizon - t
+        if action == own:
+            return False
+        value = self._environment.roll_in(history, action, left)
+        return value < 1.0 and value < self._environment.roll_in(history, own, left)
+
     def _rejection(self, decision: Decision, history: History, leaked: tuple[str, ...]) -> Rejection | None:
         if not decision.action or not decision.reason:
             return Rejection.EMPTY
-        if not self._environment.valid(decision.action, history.now):
+        if not self._environment.of(history.task).valid(decision.action, history.now):
             return Rejection.NOT_ADMISSIBLE
         read_back = parse_answer(format_answer(decision), history.now.admissible)
         if read_back is None or read_back.action != decision.action:

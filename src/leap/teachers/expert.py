@@ -67,7 +67,7 @@ class ExpertTeacher:
             return Rejection.HOPELESS
         if not decision.action or not decision.reason:
             return Rejection.EMPTY
-        if not self._environment.valid(decision.action, history.now):
+        if not self._environment.of(history.task).valid(decision.action, history.now):
             return Rejection.NOT_ADMISSIBLE
         if leaked and self._drop_leaks:
             return Rejection.LEAK

@@ -17,12 +17,13 @@ def leaked_entities(environment: Environment, reason: str, history: History) -> 
     Returns:
         The leaked entities, sorted; empty for a reason that keeps the secret.
     """
-    named = environment.entities(reason)
+    named_in = environment.of(history.task).entities
+    named = named_in(reason)
     if not named:
         return ()
-    seen = environment.entities(history.task.instruction)
+    seen = named_in(history.task.instruction)
     for observation in history.observations:
-        seen |= environment.entities(observation.text)
+        seen |= named_in(observation.text)
     for action in (*history.actions, *(history.now.admissible or ())):
-        seen |= environment.entities(action)
+        seen |= named_in(action)
     return tuple(sorted(named - seen))

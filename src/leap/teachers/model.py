@@ -34,6 +34,7 @@ class ModelTeacher:
         privilege: 0, 25, 50, 75 or 100.
         mode: Ask for whole trajectories, or step by step.
         drop_leaks: Reject corrections whose reason names what the student has not seen.
+        verify: Reject corrections after which, by a roll-in, less is in reach than after the student's own action.
         attempts: How often a step is asked for before it is rejected.
         states: Texts of privileged states by task key, as extracted from logs; by default each episode is replayed and
             the environment tells. By trajectory the model sees the state at the beginning, by step the present one.
@@ -59,6 +60,7 @@ class ModelTeacher:
         *,
         mode: Literal["trajectory", "step"] = "trajectory",
         drop_leaks: bool = False,
+        verify: bool = False,
         attempts: int = 3,
         states: Mapping[str, str] | None = None,
         templates: Path | None = None,
@@ -75,10 +77,8 @@ class ModelTeacher:
         self._mode = mode
         self._attempts = attempts
         self._states = states
-        self._prompts = TeacherPrompts(
-            privilege, templates, environment.prompt_directory(), most_candidates=most_candidates
-        )
-        self._verdict = Verdict(environment, self.name, privilege, drop_leaks=drop_leaks)
+        self._prompts = TeacherPrompts(privilege, templates, environment.prompts_of, most_candidates=most_candidates)
+        self._verdict = Verdict(environment, self.name, privilege, drop_leaks=drop_leaks, verify=verify)
         self._limit = limit
         self._length = length
         self._seed = seed

@@ -69,7 +69,7 @@ class StateExtractor:
         self._environment = environment
         self._model = model
         self._journal = Journal(path, ExtractedState)
-        self._template = load_template("extract.j2", templates, environment.prompt_directory(), _SHIPPED)
+        self._templates = templates
         self._attempts = attempts
         self._seed = seed
         self._patience = Patience(model.name)
@@ -104,7 +104,8 @@ class StateExtractor:
             found = _four_headings(completion.text)
             if completion.truncated or found is None:
                 return f"the answer of {self._model.name} has not the four headings, or was cut off"
-            if invented := self._environment.entities(found) - self._environment.entities(messages[0]["content"]):
+            named_in = self._environment.of(demonstration.task).entities
+            if invented := named_in(found) - named_in(messages[0]["content"]):
                 return f"the answer of {self._model.name} names what is not in the log: {', '.join(sorted(invented))}"
             text = found
             return ""
@@ -123,9 +124,9 @@ class StateExtractor:
 
     def _messages(self, demonstration: Episode) -> list[Message]:
         steps = [{"observation": step.observation.text.strip(), "action": step.action} for step in demonstration.steps]
-        text = call_macro(
-            self._template, "extract", task=demonstration.task, steps=steps, final=demonstration.final.text.strip()
-        )
+        task = demonstration.task
+        template = load_template("extract.j2", self._templates, self._environment.prompts_of(task), _SHIPPED)
+        text = call_macro(template, "extract", task=task, steps=steps, final=demonstration.final.text.strip())
         return [{"role": "user", "content": text}]
 
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Template
+
 import leap.policies
-from leap.core import Episode, History, PrivilegedState
+from leap.core import Episode, History, PrivilegedState, Task
 from leap.errors import RecipeError
 from leap.policies.rendering import Message, PromptConfig, Renderer
-from leap.policies.templating import call_macro, load_template
+from leap.policies.templating import PromptFolder, call_macro, load_template, shipped_alone
 from leap.teachers.answers import ACTION, LEAVE, REASON
 from leap.teachers.levels import LEVELS
 
@@ -34,14 +36,23 @@ class TeacherPrompts:
 
     Args:
         privilege: One of `LEVELS`. At 0 the privileged state enters no prompt.
-        folders: Where to look for templates before the shipped ones: the user's, the environment's.
+        templates: Folder of the user's own, looked into first.
+        prompts: Tells the folder of a task's templates, looked into next.
         most_candidates: Admissible actions are listed at steps that have at most so many.
     """
 
-    def __init__(self, privilege: int, *folders: Path | None, most_candidates: int = 100) -> None:
+    def __init__(
+        self,
+        privilege: int,
+        templates: Path | None = None,
+        prompts: PromptFolder = shipped_alone,
+        *,
+        most_candidates: int = 100,
+    ) -> None:
         check_level(privilege)
         self.privilege = privilege
-        self._template = load_template("correct.j2", *folders, *_SHIPPED)
+        self._templates = templates
+        self._prompts = prompts
         self._most_candidates = most_candidates
 
     def trajectory(
@@ -74,9 +85,12 @@ class TeacherPrompts:
             step["candidates"] = None  # only the present ones can be chosen from
         return self._ask("step", episode, steps, state, dropped=first)
 
-    def acting(self, state: str) -> str:
+    def acting(self, task: Task, state: str) -> str:
         """What a model that acts itself is told of the privileged state, at a level above 0."""
-        return call_macro(self._template, "acting", privilege=self.privilege, state=state.strip())
+        return call_macro(self._template(task), "acting", privilege=self.privilege, state=state.strip())
+
+    def _template(self, task: Task) -> Template:
+        return load_template("correct.j2", self._templates, self._prompts(task), *_SHIPPED)
 
     def _step(self, episode: Episode, t: int, *, numbered: bool = True) -> dict[str, Any]:
         step = episode.steps[t]
@@ -91,7 +105,7 @@ class TeacherPrompts:
 
     def _ask(self, macro: str, episode: Episode, steps: list[dict[str, Any]], state: str, **more: Any) -> list[Message]:
         text = call_macro(
-            self._template,
+            self._template(episode.task),
             macro,
             names=_NAMES,
             privilege=self.privilege,
@@ -114,16 +128,16 @@ class PrivilegedRenderer:
     Args:
         config: How the student is asked.
         privilege: One of `LEVELS`.
-        directory: Folder of the environment's templates.
+        prompts: Tells the folder of a task's templates.
         templates: Folder of the user's own, looked into first.
     """
 
     def __init__(
-        self, config: PromptConfig, privilege: int, directory: Path | None = None, templates: Path | None = None
+        self, config: PromptConfig, privilege: int, prompts: PromptFolder = shipped_alone, templates: Path | None = None
     ) -> None:
         self.privilege = privilege
-        self._renderer = Renderer(config, directory)
-        self._prompts = TeacherPrompts(privilege, templates, directory)
+        self._renderer = Renderer(config, prompts)
+        self._prompts = TeacherPrompts(privilege, templates, prompts)
 
     def render(self, history: History, privileged: PrivilegedState | None) -> list[Message]:
         """The prompt at the history's present step; the privileged state may be None at level 0 alone."""
@@ -133,5 +147,5 @@ class PrivilegedRenderer:
         if privileged is None:
             raise ValueError("no privileged state was given")
         last = messages[-1]
-        text = f"{last['content']}\n\n{self._prompts.acting(privileged.text)}"
+        text = f"{last['content']}\n\n{self._prompts.acting(history.task, privileged.text)}"
         return [*messages[:-1], {"role": last["role"], "content": text}]

@@ -33,6 +33,7 @@ class SelfTeacher:
         model: pi_{i-1}. All episodes at hand go step by step together, so an in-process model answers them in batches.
         renderer: The student's prompt with the privileged state behind it.
         drop_leaks: Reject corrections whose reason names what the student has not seen.
+        verify: Reject corrections after which, by a roll-in, less is in reach than after the student's own action.
         attempts: How often a step is asked for before it is rejected.
         constrained: Only admissible actions can be generated, where the environment lists them and the model can.
         limit: Longest prompt, in the unit of `length`; the oldest steps are left out of longer ones.
@@ -52,6 +53,7 @@ class SelfTeacher:
         renderer: PrivilegedRenderer,
         *,
         drop_leaks: bool = False,
+        verify: bool = False,
         attempts: int = 3,
         constrained: bool = False,
         limit: int | None = None,
@@ -63,7 +65,7 @@ class SelfTeacher:
         self._environment = environment
         self._model = model
         self._renderer = renderer
-        self._verdict = Verdict(environment, self.name, self.privilege, drop_leaks=drop_leaks)
+        self._verdict = Verdict(environment, self.name, self.privilege, drop_leaks=drop_leaks, verify=verify)
         self._attempts = attempts
         self._constrained = constrained and model.constrains
         self._limit = limit

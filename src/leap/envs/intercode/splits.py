@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -33,11 +32,3 @@ def leading_split(tasks: Sequence[T], split: str) -> list[T]:
     if split not in splits:
         raise PrerequisiteError(f"there is no split {split!r}; there are: {', '.join(splits)}.")
     return list(splits[split])
-
-
-def sampled(tasks: Sequence[T], split: str, limit: int | None, seed: int) -> list[T]:
-    """A seeded sample without replacement, in the tasks' order; all of them without a limit."""
-    if limit is None or limit >= len(tasks):
-        return list(tasks)
-    chosen = set(random.Random(f"{seed}/{split}").sample(range(len(tasks)), limit))
-    return [task for number, task in enumerate(tasks) if number in chosen]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+SUBMIT = "submit"
+"""The action that ends an episode and is scored."""
+
 _PATH = re.compile(r"(?<![\w.@^\\*/])(?:~?/|\.{1,2}/)?(?:[\w.-]+/)*[\w.-]*\w")
 _FILE_NAME = re.compile(r"^\.?[\w-]+(?:\.[A-Za-z]\w{0,4})+$")
 

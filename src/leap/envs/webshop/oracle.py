@@ -62,20 +62,12 @@ def _reachable(product: Product) -> Iterator[tuple[str, str]]:
             yield name, text
 
 
-def hidden_words(goal: Goal, product: Product) -> list[str]:
-    """The shop's names of what the instruction asks for in other words: the kind, then the attributes, then the values.
+def meant(goal: Goal, product: Product) -> list[str]:
+    """The shop's names of what an instruction asks for: the kind, then the attributes, then the values.
 
     They depend on what is meant alone, not on which of them the product's own texts hold, which nobody could know.
     """
-    said = set(all_words(split_limit(goal.instruction)[0]))
-    meant = (all_words(name) for name in (product.query, *goal.attributes, *goal.option_values))
-    return [word for name in meant if not said.issuperset(name) for word in name]
-
-
-def useful_words(goal: Goal, product: Product) -> list[str]:
-    """The instruction's words that stand in what is searched of the product."""
-    contents = set(all_words(product.contents))
-    return [word for word in content_words(split_limit(goal.instruction)[0]) if word in contents]
+    return [" ".join(all_words(name)) for name in (product.query, *goal.attributes, *goal.option_values)]
 
 
 class Oracle:
@@ -182,12 +174,11 @@ def _purchase(value: Worth, chosen: dict[str, str]) -> tuple[str, ...]:
 
 def _queries(goal: Goal, product: Product) -> Iterator[str]:
     """Searches that may find a product, those nearest to the instruction first; the last is its title."""
-    useful, hidden = useful_words(goal, product), hidden_words(goal, product)
     tried: Iterable[list[str]] = (
         list(content_words(split_limit(goal.instruction)[0])),
-        [*useful, *hidden],
+        (names := " ".join(meant(goal, product)).split()),
         all_words(product.title),
-        [*all_words(product.title), *hidden],
+        [*all_words(product.title), *names],
     )
     for words in tried:
         if words:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from leap.core import PrivilegedState
 from leap.envs.webshop.candidates import CandidateMode, named_offers, plain_action
 from leap.envs.webshop.goals import NO_LIMIT
-from leap.envs.webshop.oracle import Oracle, hidden_words, worth
+from leap.envs.webshop.oracle import Oracle, meant, worth
 from leap.envs.webshop.shop import PER_PAGE, Visit
 from leap.envs.webshop.world import ShopWorld
 
@@ -23,7 +23,7 @@ def describe(
     The text has the paper's parts: instruction, required attributes and options, price limit, example product. Facts are
 
     - `asin`, `title`: the example product; `attributes`, `options`, `price_upper`: what the goal asks for;
-    - `hidden`: the shop's names of what the instruction asks for in other words;
+    - `meant`: the shop's names of what the instruction asks for;
     - `offers`: the most that each product of the last results page can bring, by its title, or its number;
     - `best`, `here`: the most that can be bought, and that the present product can bring (None elsewhere);
     - `now`: what buying at once would bring; `values`: what the present product's options should be, by name;
@@ -74,7 +74,7 @@ def describe(
         "attributes": list(goal.attributes),
         "options": list(goal.option_values),
         "price_upper": goal.price_upper,
-        "hidden": hidden_words(goal, example),
+        "meant": meant(goal, example),
         "offers": offers,
         "best": most.reward,
         "here": here,

@@ -8,10 +8,10 @@ An alternative is **plausible** for the student if
     w >= (1 - p / 100) * max w
 
 and the hidden state may choose among plausible alternatives only: the words that find the product, the product that can bring
-most, the value that the goal asks for. A search's weight is the share of its words that the instruction holds, so at p = 50 up
-to half of the words may be the shop's own for what a person said in others. At p = 0 the hidden state does not matter at all:
-this is the shopper, going on from wherever the student stands. At p = 100 the teacher follows the plan that brings the most
-within the actions left, whatever the student could know.
+most, the value that the goal asks for. A search's weight is the mean over what is asked for of 1 where it has the person's words
+and 1/2 where it has the shop's name in place of others, so from p = 50 on it may be in the shop's names alone. At p = 0 the
+hidden state does not matter at all: this is the shopper, going on from wherever the student stands. At p = 100 the teacher
+follows the plan that brings the most within the actions left, whatever the student could know.
 
 Time matters at every level: with few actions left a partial match is bought, because an episode without a purchase scores 0.
 """
@@ -23,7 +23,19 @@ from dataclasses import replace
 from typing import Any
 
 from leap.core import Decision, History, PrivilegedState
-from leap.envs.webshop.memory import BACK, BUY, NEXT, PREVIOUS, Memory, Offer, Place, is_offer
+from leap.envs.webshop.memory import (
+    BACK,
+    BUY,
+    NEXT,
+    PREVIOUS,
+    Memory,
+    Offer,
+    Place,
+    all_words,
+    content_words,
+    is_offer,
+    split_limit,
+)
 from leap.envs.webshop.shopper import Judgement, actions_left, best, next_decision, weigh
 
 _STAY = 1.0
@@ -55,15 +67,17 @@ def teach(
         return next_decision(memory, Judgement(hurry=left))
     if privilege >= 100:
         return _follow(memory, privileged, left)
-    return next_decision(memory, _judgement(memory, privileged, privilege, left))
+    return next_decision(memory, _judgement(history.task.instruction, memory, privileged, privilege, left))
 
 
-def _judgement(memory: Memory, privileged: PrivilegedState, privilege: int, left: int | None) -> Judgement:
+def _judgement(
+    instruction: str, memory: Memory, privileged: PrivilegedState, privilege: int, left: int | None
+) -> Judgement:
     facts: dict[str, Any] = privileged.facts
     share = 1 - privilege / 100
 
     def words(memory: Memory, literal: tuple[str, ...]) -> Sequence[str]:
-        return search_words(memory.words, facts["hidden"], privilege)
+        return search_words(instruction, facts["meant"], privilege)
 
     def offer(weighed: Sequence[tuple[Offer, float]], leave: float) -> Offer | None:
         least = share * max([leave, *(weight for _, weight in weighed)])
@@ -100,15 +114,22 @@ def _judgement(memory: Memory, privileged: PrivilegedState, privilege: int, left
     return Judgement(words=words, offer=offer, value=value, leave=leave, onward=onward, hurry=left)
 
 
-def search_words(asked: Sequence[str], hidden: Sequence[str], privilege: int) -> list[str]:
-    """What is asked for in the instruction's words, then in the shop's: at most the share p / 100 of all.
+def search_words(instruction: str, meant: Sequence[str], privilege: int) -> list[str]:
+    """What is meant, in the shop's names; where not all of them are plausible, the instruction's words and the first that are.
+
+    A name that the instruction has in other words is half as sensible as one that it says, so from p = 50 on all are plausible.
 
     Args:
-        asked: What the instruction asks for, word by word.
-        hidden: The shop's names for what it says in others.
+        instruction: The task.
+        meant: The shop's names of what it asks for.
         privilege: p.
     """
-    return [*asked, *hidden[: int(len(asked) * privilege / (100 - privilege))]]
+    text, _ = split_limit(instruction)
+    said, asked = set(all_words(text)), content_words(text)
+    hidden = [name for name in meant if not said.issuperset(name.split())]
+    plausible = int(len(meant) * privilege / 50)
+    names = meant if plausible >= len(hidden) else hidden[:plausible]
+    return [*(() if names is meant else asked), *" ".join(names).split()]
 
 
 def _follow(memory: Memory, privileged: PrivilegedState, left: int | None) -> Decision:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, sampled
 from leap.envs.intercode.bash.boxes import Boxes
 from leap.envs.intercode.bash.expert import BashExpert
 from leap.envs.intercode.bash.generated.config import BashFamilyConfig
 from leap.envs.intercode.bash.generated.expert import GeneratedExpert
 from leap.envs.intercode.bash.generated.requests import Request
 from leap.envs.intercode.bash.generated.tasks import Family, GeneratedTask
-from leap.envs.intercode.bash.generated.vocabulary import vocabulary
+from leap.envs.intercode.bash.generated.teacher import GeneratedCoach
+from leap.envs.intercode.bash.generated.vocabulary import names, vocabulary
 from leap.envs.intercode.bash.quoting import Malformed, is_submit, read_action
 from leap.envs.intercode.bash.reward import Parts
 from leap.envs.intercode.bash.similarity import similarity
@@ -26,7 +27,6 @@ from leap.envs.intercode.bash.world import Compat, Limits, Shown, World, judge
 from leap.envs.intercode.data import IntercodeData
 from leap.envs.intercode.fetch import fetch_all
 from leap.envs.intercode.sandbox.recipe import ImageKind
-from leap.envs.intercode.splits import sampled
 from leap.envs.intercode.text import paths_in, shorten_output
 from leap.errors import PrerequisiteError
 
@@ -204,7 +204,7 @@ class BashEnvironment(Environment):
     def coach(self) -> Coach:
         """The scripted teacher with its roll-ins."""
         if self._coach is None:
-            self._coach = Coach(self)
+            self._coach = Coach(self) if self._family is None else GeneratedCoach(self)
         return self._coach
 
     def expert(self) -> BashExpert | GeneratedExpert:
@@ -229,6 +229,9 @@ class BashEnvironment(Environment):
             return
         for history, decision, plan in self.coach.along(episode, privilege):
             yield history, state.model_copy(update={"plan": plan}), decision
+
+    def roll_in(self, history: History, action: str, left: int) -> float:
+        return self.coach.worth(history, action, left)
 
     def privileged(self, record: BashTask) -> PrivilegedState:
         """The gold command and its output, as in the paper; the plan is that of the beginning."""
@@ -258,7 +261,10 @@ class BashEnvironment(Environment):
 
     def vocabulary(self) -> Sequence[str]:
         """For generated tasks: every word of their file systems, their requests and of what is said and done about them."""
-        return () if self._family is None else vocabulary()
+        return () if self._family is None else vocabulary(self.config.generator.lexicon)
+
+    def names(self) -> Sequence[str]:
+        return () if self._family is None else names(self.config.generator.lexicon)
 
     def prompt_directory(self) -> Path:
         return Path(__file__).parents[1] / "prompts" / "bash"

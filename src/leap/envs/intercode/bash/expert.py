@@ -12,8 +12,8 @@ from collections.abc import Callable
 from leap.core import Decision, History
 from leap.envs.intercode.bash import reasons
 from leap.envs.intercode.bash.sight import first_look
+from leap.envs.intercode.text import SUBMIT
 
-SUBMIT = "submit"
 _PATTERN = re.compile(r"['\"`]?(\*\.\w+|\*\w+\*?)['\"`]?")
 _SUFFIX = re.compile(
     r"['\"]?(?<![\w/])\.(\w{1,5})\b['\"]? |\b(php|java|py|c|txt|html|sh|log|doc|gz|sql|json) files?\b", re.IGNORECASE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from leap.envs.intercode.bash.boxes import Boxes
@@ -10,7 +11,14 @@ from leap.envs.intercode.sandbox.recipe import ImageKind
 from leap.errors import PrerequisiteError
 
 
-def open_boxes(sandbox: str, data: IntercodeData, kind: ImageKind, progress: Any = None) -> Boxes:
+def open_boxes(
+    sandbox: str,
+    data: IntercodeData,
+    kind: ImageKind,
+    progress: Any = None,
+    *,
+    file_systems: Sequence[int] = FILE_SYSTEMS,
+) -> Boxes:
     """Boxes of a sandbox, its images made if they are not in the cache.
 
     Args:
@@ -18,6 +26,7 @@ def open_boxes(sandbox: str, data: IntercodeData, kind: ImageKind, progress: Any
         data: Holds the set-up scripts.
         kind: What they are put on.
         progress: Optional callable `(done, total, what)`.
+        file_systems: Which of upstream's four.
 
     Raises:
         PrerequisiteError: No sandbox works here, or an image cannot be made; the message says what to do.
@@ -28,8 +37,8 @@ def open_boxes(sandbox: str, data: IntercodeData, kind: ImageKind, progress: Any
         raise PrerequisiteError(f"this build of leap has no sandbox to run commands in ({error}).") from error
     provider = open_provider(sandbox)
     images = {}
-    for done, number in enumerate(FILE_SYSTEMS):
+    for done, number in enumerate(file_systems):
         if progress is not None:
-            progress(done, len(FILE_SYSTEMS), f"file system {number}")
+            progress(done, len(file_systems), f"file system {number}")
         images[number] = file_system_image(provider, data.setup_script(number), number, kind=kind)
     return Boxes(lambda number: provider.create(images[int(number)]), provider.name, provider.close)

@@ -21,39 +21,32 @@ The privilege level p in 0..100 says how far the gold command is used:
     50..99     stage by stage; a look at every path that has not been seen or told
     100        all stages at once; a look at every path that has not been seen or told
 
-so a command that rests on a path which the student cannot know is never proposed before it has been looked for.
-
-On generated tasks (`source: generated`) the stages are a command that tells what the request does not, and the gold; what the
-student changed and should not have is undone before (by `git stash`), and its own slow looks are corrected. A student that has
-changed nothing and stands at / is where it began, so that a proposal's roll-in there is made once for all such states of a task.
+so a command that rests on a path which the student cannot know is never proposed before it has been looked for. Generated
+tasks have a teacher of their own: `leap.envs.intercode.bash.generated.teacher`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
-from leap.core import Decision, Episode, History, Task
+from leap.core import Decision, Episode, History, Observation
 from leap.envs.intercode.bash import reasons
-from leap.envs.intercode.bash.generated import voice
-from leap.envs.intercode.bash.generated.config import Select
-from leap.envs.intercode.bash.generated.tasks import GeneratedTask
 from leap.envs.intercode.bash.pipeline import prefixes, single_quoted
 from leap.envs.intercode.bash.quoting import is_submit
 from leap.envs.intercode.bash.reward import PART, Parts
 from leap.envs.intercode.bash.sight import first_look, is_look, look_for
 from leap.envs.intercode.bash.tasks import NOT_REPEATABLE
 from leap.envs.intercode.bash.world import MALFORMED
+from leap.envs.intercode.text import SUBMIT
 
 if TYPE_CHECKING:
     from leap.envs.intercode.bash.env import BashEnvironment
     from leap.envs.intercode.bash.tasks import BashTask
     from leap.envs.intercode.bash.world import World
 
-SUBMIT = "submit"
-UNDO_ALL = "git stash -uq"
 _REMEMBERED = 4096
 
 
@@ -114,7 +107,16 @@ class Advice:
 
 class Coach:
     """Advises on states of one environment's tasks. Results are remembered by task and actions: a state that is asked for
-    again costs nothing."""
+    again costs nothing.
+
+    What depends on the kind of tasks is in methods of their own, for a subclass to say otherwise: the stages, how far the
+    student has come, what is proposed next and in which words.
+
+    Attributes:
+        timeless: Whether what is right to do next does not hang on how much time is left.
+    """
+
+    timeless: ClassVar[bool] = False
 
     def __init__(self, environment: BashEnvironment) -> None:
         self._environment = environment
@@ -149,9 +151,7 @@ class Coach:
         """For each step of an episode: its history, the decision (None where nothing helps), and the advised plan (None where
         nothing reaches 1.0)."""
         moments = self._walk(episode.history(len(episode.steps)))
-        # What is right to do next at a state of a generated task does not hang on how much time is left.
-        timeless = self._plan_of(episode.task) is not None
-        lefts = [None if timeless else episode.horizon - t for t in range(len(moments))]
+        lefts = [None if self.timeless else episode.horizon - t for t in range(len(moments))]
         best = [self._best(m, privilege, left, True) for m, left in zip(moments, lefts, strict=True)]
         for t, step in enumerate(episode.steps):
             history, advice = episode.history(t), best[t]
@@ -164,6 +164,23 @@ class Coach:
                 plan = advice.plan if advice.value == 1.0 else None
                 yield history, Decision(reason=advice.reason, action=advice.action), plan
 
+    def worth(self, history: History, action: str, left: int) -> float:
+        """The best reward in reach once an action is taken at a history's end, by the rules at full privilege.
+
+        Args:
+            history: The student's own.
+            action: Anybody's.
+            left: Actions left, that one included.
+        """
+        if action == "skip":
+            return 0.0
+        if is_submit(action):
+            return self._walk(history, every=False)[-1].parts.total
+        shown = self._walk(history, (action,), every=False)[-1].outputs[-1]
+        after = history.extend(action, Observation(text=shown))
+        advice = self.advise(after, 100, left=left - 1, grounded=False)
+        return 0.0 if advice is None else advice.value
+
     def _brings_on(
         self, moments: Sequence[Moment], best: Sequence[Advice | None], t: int, action: str, privilege: int
     ) -> bool:
@@ -175,10 +192,14 @@ class Coach:
         if after is None or after.value < 1.0 or now.parts.solved:
             return False
         new = action not in now.history.actions and not then.lost_folder
-        free = privilege < 50 or self._plan_of(now.history.task) is None  # to look around as it likes
-        looks = free and is_look(action) and now.stage == 0 and t < 2 and new and not now.lost_folder
+        free = self._may_look_around(privilege) and now.stage == 0 and t < 2
+        looks = free and is_look(action) and new and not now.lost_folder
         undoes = now.lost_folder and not then.lost_folder
         return then.parts.solved or then.stage > now.stage or looks or undoes
+
+    def _may_look_around(self, privilege: int) -> bool:
+        """Whether a look of the student's own is good as it is, though the teacher would not have looked there."""
+        return True
 
     # ---- what the rules propose ----------------------------------------------------------------------------------------
 
@@ -190,8 +211,7 @@ class Coach:
                 continue
             value = self._value(moment, proposal)
             if best is None or value > best.value:
-                reason = self._reason(moment, proposal)
-                best = Advice(proposal.rule, reason, proposal.action, proposal.rest, value)
+                best = replace(proposal, reason=self._reason(moment, proposal), value=value)
             if value == 1.0:
                 break
         return best
@@ -211,52 +231,22 @@ class Coach:
             yield Advice("quotes", reason, mended, rest)
         if self._only_output_differs(moment) and not stages[-1].output:
             yield Advice("silent", reasons.STAY_SILENT, "true")
-        plan = self._plan_of(moment.history.task)
-        if plan is not None:
-            undo = Advice("undo", reasons.UNDO_NEW, UNDO_ALL, tuple(again))
-            if moment.parts.extra:
-                yield undo
-            yield from self._planned(moment, plan, again, privilege)
-            if not moment.untouched and not moment.parts.extra:
-                yield undo
-            yield Advice("give up", reasons.SUBMIT_LOST, SUBMIT)
-            return
+        yield from self._onwards(moment, stages, again, privilege, grounded)
+        yield Advice("give up", reasons.SUBMIT_AT_LAST if left == 1 else reasons.SUBMIT_LOST, SUBMIT)
+
+    def _onwards(
+        self, moment: Moment, stages: Sequence[Stage], again: Sequence[str], privilege: int, grounded: bool
+    ) -> Iterator[Advice]:
+        """What brings the gold on, where nothing is in the way: the commands `again`, and what may have to come before them."""
         yield from self._staged(moment, stages, again, privilege, grounded)
         if again[0] != stages[-1].command:
             yield from self._staged(moment, stages, [stages[-1].command], privilege, grounded)
         for undo, reason in _undo(moment.parts):
             yield Advice("undo", reason, undo, tuple(again))
-        yield Advice("submit", reasons.SUBMIT_AT_LAST if left == 1 else reasons.SUBMIT_LOST, SUBMIT)
-
-    def _plan_of(self, task: Task) -> GeneratedTask | None:
-        """A generated task, whose request says what to look for."""
-        record = self._environment.record(task)
-        return record if isinstance(record, GeneratedTask) else None
-
-    def _planned(
-        self, moment: Moment, record: GeneratedTask, commands: Sequence[str], privilege: int
-    ) -> Iterator[Advice]:
-        """The next of a generated task's commands, at low privilege behind a look around."""
-        command, rest = commands[0], tuple(commands[1:])
-        look = f"ls {record.request.root}"
-        if privilege < 50 and not any(is_look(action) for action in moment.history.actions):
-            yield Advice("around", reasons.look(first=True), look, tuple(commands))
-        yield Advice("again" if moment.stage > 0 and command in moment.history.actions else "plan", "", command, rest)
 
     def _reason(self, moment: Moment, proposal: Advice) -> str:
-        """What is said for a proposal; on generated tasks in few words."""
-        record = self._plan_of(moment.history.task)
-        if record is None or proposal.rule == "around":
-            return proposal.reason
-        if proposal.rule == "plan":
-            return (
-                voice.look_reason(record.request)
-                if proposal.action == record.look
-                else voice.act_reason(record.request)
-            )
-        if proposal.rule == "quotes" and moment.outputs[-1] == MALFORMED:
-            return voice.SAYS["malformed"]
-        return voice.SAYS[proposal.rule]
+        """What is said for a proposal."""
+        return proposal.reason
 
     def _staged(
         self,
@@ -317,30 +307,29 @@ class Coach:
 
     def stages(self, record: BashTask) -> list[Stage]:
         """The gold pipeline's beginnings that print something of their own accord, the whole last."""
-        known = self._stages.get(record.id)
-        if known is None and isinstance(record, GeneratedTask):
-            _, shown = self._environment.gold_run(record)
-            known = [Stage(record.gold, shown.text)]
-            if record.look is not None:
-                look = self._environment.walk_world(record).run_gold(record.look, as_student=True)
-                known.insert(0, Stage(record.look, look.text))
-                self._standing = None
-            self._stages[record.id] = known
-        if known is None:
-            commands = prefixes(record.gold)
-            known = []
-            for number, command in enumerate(commands):
-                whole = number == len(commands) - 1
-                shown = self._environment.gold_world(record).run_gold(command, as_student=not whole)
-                if shown.readable or whole:
-                    known.append(Stage(command, shown.text if shown.readable else ""))
-            self._stages[record.id] = known
+        if record.id not in self._stages:
+            self._stages[record.id] = self._run_stages(record)
+        return self._stages[record.id]
+
+    def _run_stages(self, record: BashTask) -> list[Stage]:
+        commands, known = prefixes(record.gold), []
+        for number, command in enumerate(commands):
+            whole = number == len(commands) - 1
+            shown = self._environment.gold_world(record).run_gold(command, as_student=not whole)
+            if shown.readable or whole:
+                known.append(Stage(command, shown.text if shown.readable else ""))
         return known
+
+    def _reached(self, record: BashTask, actions: Sequence[str], outputs: Sequence[str]) -> int:
+        """How many of the gold's stages have shown their output: up to the last that did."""
+        shown = {output.strip() for output in outputs if output.strip()}
+        stages = self.stages(record)
+        return max((number + 1 for number, stage in enumerate(stages) if stage.output.strip() in shown), default=0)
 
     def _walk(self, history: History, more: Iterable[str] = (), *, every: bool = True) -> list[Moment]:
         """The states along a history's actions, from the first (or, if not `every`, only the last) to that behind the last."""
         environment, record = self._environment, self._environment.record(history.task)
-        stages = self.stages(record)
+        self.stages(record)  # which may need the world that is walked in
         actions = (*history.actions, *more)
         world, outputs, start = self._stand(record, actions, every=every)
         moments = []
@@ -358,7 +347,7 @@ class Coach:
                     history=here,
                     outputs=tuple(outputs),
                     parts=environment.judge(world, record),
-                    stage=max(_seen(stages, outputs), _found(record, actions, outputs)),
+                    stage=self._reached(record, actions, outputs),
                     lost_folder=world.in_lost_folder(),
                     cwd=world.cwd,
                     untouched=not world.short_status().strip(),
@@ -381,40 +370,27 @@ class Coach:
         """The reward of the student's actions, the proposal and what should follow it, submitted."""
         if proposal.action == SUBMIT:
             return moment.parts.total
-        task, actions = moment.history.task, (proposal.action, *proposal.rest)
-        anew = moment.untouched and self._plan_of(task) is not None
-        if not anew:
-            actions = (*moment.history.actions, *actions)
-        key = (task.key, moment.cwd if anew else "", *actions)
+        task = moment.history.task
+        folder, actions = self._trial(moment, (proposal.action, *proposal.rest))
+        key = (task.key, folder, *actions)
         if key not in self._values:
             record = self._environment.record(task)
             world = self._environment.roll_in_world(record)
-            world.cwd = moment.cwd if anew else "/"
+            world.cwd = folder
             for action in actions:
                 world.act(action)
             self._remember(self._values, key, self._environment.judge(world, record).total)
         return self._values[key]
+
+    def _trial(self, moment: Moment, actions: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """In which folder of a fresh box a roll-in of actions begins, and all that is done there."""
+        return "/", (*moment.history.actions, *actions)
 
     @staticmethod
     def _remember(memory: OrderedDict, key: tuple, value: object) -> None:
         memory[key] = value
         if len(memory) > _REMEMBERED:
             memory.popitem(last=False)
-
-
-def _seen(stages: Sequence[Stage], outputs: Sequence[str]) -> int:
-    """How many of the gold's stages have shown their output: up to the last that did."""
-    shown = {output.strip() for output in outputs if output.strip()}
-    return max((number + 1 for number, stage in enumerate(stages) if stage.output.strip() in shown), default=0)
-
-
-def _found(record: BashTask, actions: Sequence[str], outputs: Sequence[str]) -> int:
-    """1 where a generated task's file was searched for by its name in another way than the teacher's, and found."""
-    if not isinstance(record, GeneratedTask) or record.request.select is not Select.NAMED:
-        return 0
-    folder, _, name = record.path.rpartition("/")
-    shown = zip((action for action in actions if not is_submit(action)), outputs, strict=False)
-    return int(any(record.path in output or (folder in action and name in output.split()) for action, output in shown))
 
 
 def _mended(moment: Moment) -> str | None:

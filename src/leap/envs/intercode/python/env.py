@@ -4,44 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session
+from leap.envs.base import EnvironmentConfig
 from leap.envs.intercode.bash.boxes import Boxes
 from leap.envs.intercode.data import IntercodeData, PythonRecord
-from leap.envs.intercode.fetch import fetch_all
 from leap.envs.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
 from leap.envs.intercode.python.interpreter import Interpreter, Reply
-from leap.envs.intercode.splits import TEST_SPLITS, leading_split, sampled
-from leap.envs.intercode.text import shorten_output
-from leap.errors import PrerequisiteError
+from leap.envs.intercode.recorded import RecordedConfig, RecordedEnvironment, RecordedSession
+from leap.envs.intercode.text import SUBMIT
 
-SUBMIT = "submit"
-FIRST = "A Python session is open."
 _BOX = 4  # of the four file systems the one without files of its own
 
 
-class PythonConfig(EnvironmentConfig):
+class PythonConfig(RecordedConfig):
     """InterCode Python's options in a recipe."""
 
-    path: Path | None = Field(default=None, description="Upstream's data; $INTERCODE_DATA, or leap's cache, if null.")
     sandbox: str = Field(
         default="auto", description="Where code runs: namespace, docker; auto takes the first that works."
     )
+    image: Literal["full", "small"] = Field(
+        default="full", description="What Python runs on: Debian as Bash's tasks have it, or without imagemagick."
+    )
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a piece of code, and for a test.")
-    observation_limit: int = Field(default=10_000, ge=200, description="Longest observation shown, in characters.")
 
 
-class PythonEnvironment(Environment):
+class PythonEnvironment(RecordedEnvironment[PythonRecord]):
     """MBPP (Austin et al. 2021) as InterCode has it (Yang et al. 2023): 974 functions to write."""
 
     name: ClassVar[str] = "intercode-python"
     Config: ClassVar[type[EnvironmentConfig]] = PythonConfig
-    test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
-    gold_splits: ClassVar[tuple[str, ...]] = ("all",)
     idle_baselines: ClassVar[Mapping[str, Sequence[str]]] = {
         "empty-function": ("def solve(*arguments):\n    return None", "submit solve")
     }
@@ -51,7 +46,6 @@ class PythonEnvironment(Environment):
     def __init__(self, config: PythonConfig) -> None:
         super().__init__(config)
         self._boxes: Boxes | None = None
-        self._records: dict[str, PythonRecord] | None = None
 
     def prepare(self, progress: Any = None) -> None:
         """Reads the tasks, and finds a sandbox that works."""
@@ -59,7 +53,8 @@ class PythonEnvironment(Environment):
         if self._boxes is None:
             from leap.envs.intercode.bash.images import open_boxes
 
-            self._boxes = open_boxes(self.config.sandbox, IntercodeData(self.config.path), progress)
+            data = IntercodeData(self.config.path)
+            self._boxes = open_boxes(self.config.sandbox, data, self.config.image, progress, file_systems=(_BOX,))
 
     @property
     def boxes(self) -> Boxes:
@@ -69,33 +64,11 @@ class PythonEnvironment(Environment):
         assert self._boxes is not None
         return self._boxes
 
-    def records(self) -> dict[str, PythonRecord]:
-        """All tasks with their gold, by id."""
-        if self._records is None:
-            self._records = {f"mbpp/{record.task_id}": record for record in IntercodeData(self.config.path).python()}
-        return self._records
+    def read_records(self) -> dict[str, PythonRecord]:
+        return {f"mbpp/{record.task_id}": record for record in IntercodeData(self.config.path).python()}
 
-    def fetch_data(self, progress: Any = None, *, source: str | None = None) -> list[Finding]:
-        return fetch_all(self.config.path, source, progress)
-
-    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        chosen = sampled(leading_split(list(self.records().items()), split), split, limit, seed)
-        return [
-            Task(env=self.name, split=split, id=name, instruction=record.query, kind="mbpp") for name, record in chosen
-        ]
-
-    def record(self, task: Task) -> PythonRecord:
-        """The task with its gold.
-
-        Raises:
-            PrerequisiteError: It is not in the data at hand.
-        """
-        record = self.records().get(task.id)
-        if record is None or record.query != task.instruction:
-            raise PrerequisiteError(
-                f"task {task.id!r} ({task.instruction[:60]!r}) is not in the InterCode data at hand."
-            )
-        return record
+    def kind_of(self, record: PythonRecord) -> str:
+        return "mbpp"
 
     def start(self, task: Task) -> PythonSession:
         return PythonSession(self, self.record(task))
@@ -152,34 +125,33 @@ class PythonExpert:
         return Decision(reason="I know no better function.", action=script[min(len(history.actions), 1)])
 
 
-class PythonSession(Session):
+class PythonSession(RecordedSession):
     """One function being written, in an interpreter of its own. Addresses in what it prints differ from run to run."""
 
     repeats: ClassVar[bool] = False
+    first: ClassVar[str] = "A Python session is open."
 
     def __init__(self, environment: PythonEnvironment, record: PythonRecord) -> None:
+        super().__init__(environment.config.observation_limit)
         self._environment = environment
         self._record = record
         self._box = environment.boxes.open(_BOX)
         self._interpreter = Interpreter(self._box, environment.config.time_limit)
         self._actions: list[str] = []
-        self._last = FIRST
+        self._last = self.first
 
-    def observe(self) -> Observation:
-        return Observation(text=FIRST)
-
-    def act(self, action: str) -> Outcome:
-        if action == "skip":
-            return Outcome(Observation(text="skipped"), done=True)
-        if action.startswith(SUBMIT):
-            value = self.judge(submitted_name(action, self._actions))
-            return Outcome(self._show(), reward=value, done=True, success=value == 1.0, score=value)
+    def run(self, action: str) -> None:
         self._actions.append(action)
         try:
             self._last = str(self._interpreter.run(prepared(action)))
         except (SyntaxError, ValueError) as error:
             self._last = f"Error executing action: {error}"
-        return Outcome(self._show())
+
+    def shown(self) -> str:
+        return self._last
+
+    def value(self, submission: str) -> float:
+        return self.judge(submitted_name(submission, self._actions))
 
     def judge(self, name: str | None) -> float:
         """The reward if the student submitted this function now. The tests run in its own interpreter."""
@@ -213,6 +185,3 @@ class PythonSession(Session):
 
     def close(self) -> None:
         self._box.close()
-
-    def _show(self) -> Observation:
-        return Observation(text=shorten_output(self._last, self._environment.config.observation_limit))

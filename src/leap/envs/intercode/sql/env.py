@@ -9,29 +9,26 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, opened
+from leap.envs.base import EnvironmentConfig, opened
 from leap.envs.intercode.data import IntercodeData, SqlRecord
-from leap.envs.intercode.fetch import fetch_all
-from leap.envs.intercode.splits import TEST_SPLITS, leading_split, sampled
+from leap.envs.intercode.recorded import RecordedConfig, RecordedEnvironment, RecordedSession
 from leap.envs.intercode.sql.backend import Answer, Backend, SqlLimits
 from leap.envs.intercode.sql.mariadb import ManagedMariaDb
 from leap.envs.intercode.sql.mysql import MySqlServer
 from leap.envs.intercode.sql.reward import reward
 from leap.envs.intercode.sql.sqlite import SqliteDatabases
-from leap.envs.intercode.sql.teacher import SUBMIT, SqlExpert, looks_up, teach
-from leap.envs.intercode.text import shorten_output
-from leap.errors import PrerequisiteError, RecipeError
+from leap.envs.intercode.sql.teacher import SqlExpert, looks_up, teach
+from leap.envs.intercode.text import SUBMIT, shorten_output
+from leap.errors import RecipeError
 
-FIRST = "You are connected to a database."
 BRINGS_ON = "This brings me nearer to the answer."
 AT_LAST = "This is my last action, and only what is submitted counts, so I submit."
 MALFORMED_GOLD = "MariaDB and MySQL 8 cannot parse the gold: upstream's data"
 
 
-class SqlConfig(EnvironmentConfig):
+class SqlConfig(RecordedConfig):
     """InterCode SQL's options in a recipe."""
 
-    path: Path | None = Field(default=None, description="Upstream's data; $INTERCODE_DATA, or leap's cache, if null.")
     database: str = Field(
         default="mariadb",
         description="mariadb: leap starts the one it finds. mysql://user:password@host:port/: yours. sqlite: a smoke test.",
@@ -40,16 +37,13 @@ class SqlConfig(EnvironmentConfig):
     rows_shown: int = Field(
         default=100, ge=1, description="Rows of a result that are shown; the reward knows them all."
     )
-    observation_limit: int = Field(default=10_000, ge=200, description="Longest observation shown, in characters.")
 
 
-class SqlEnvironment(Environment):
+class SqlEnvironment(RecordedEnvironment[SqlRecord]):
     """Spider's dev set (Yu et al. 2018) as InterCode has it (Yang et al. 2023): 1,034 questions."""
 
     name: ClassVar[str] = "intercode-sql"
     Config: ClassVar[type[EnvironmentConfig]] = SqlConfig
-    test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
-    gold_splits: ClassVar[tuple[str, ...]] = ("all",)
     idle_baselines: ClassVar[Mapping[str, Sequence[str]]] = {"submit-at-once": (SUBMIT,)}
 
     config: SqlConfig
@@ -60,7 +54,6 @@ class SqlEnvironment(Environment):
         if not known:
             raise RecipeError(f"database: {config.database!r} is neither mariadb, sqlite nor an address mysql://...")
         self._backend: Backend | None = None
-        self._records: dict[str, SqlRecord] | None = None
 
     def prepare(self, progress: Any = None) -> None:
         """Reads the questions, and loads the databases where leap has them itself."""
@@ -91,34 +84,11 @@ class SqlEnvironment(Environment):
         """What a statement may take."""
         return SqlLimits(seconds=self.config.time_limit)
 
-    def records(self) -> dict[str, SqlRecord]:
-        """All tasks with their gold, by id."""
-        if self._records is None:
-            self._records = {f"dev/{i}": record for i, record in enumerate(IntercodeData(self.config.path).sql())}
-        return self._records
+    def read_records(self) -> dict[str, SqlRecord]:
+        return {f"dev/{i}": record for i, record in enumerate(IntercodeData(self.config.path).sql())}
 
-    def fetch_data(self, progress: Any = None, *, source: str | None = None) -> list[Finding]:
-        return fetch_all(self.config.path, source, progress)
-
-    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        chosen = sampled(leading_split(list(self.records().items()), split), split, limit, seed)
-        return [
-            Task(env=self.benchmark, split=split, id=name, instruction=record.query, kind=record.hardness)
-            for name, record in chosen
-        ]
-
-    def record(self, task: Task) -> SqlRecord:
-        """The task with its gold.
-
-        Raises:
-            PrerequisiteError: It is not in the data at hand.
-        """
-        record = self.records().get(task.id)
-        if record is None or record.query != task.instruction:
-            raise PrerequisiteError(
-                f"task {task.id!r} ({task.instruction[:60]!r}) is not in the InterCode data at hand."
-            )
-        return record
+    def kind_of(self, record: SqlRecord) -> str:
+        return record.hardness
 
     def start(self, task: Task) -> SqlSession:
         return SqlSession(self, self.record(task))
@@ -179,27 +149,27 @@ class SqlEnvironment(Environment):
             self._backend.close()
 
 
-class SqlSession(Session):
+class SqlSession(RecordedSession):
     """One question being answered, by one connection that cannot change anything."""
 
+    first: ClassVar[str] = "You are connected to a database."
+
     def __init__(self, environment: SqlEnvironment, record: SqlRecord) -> None:
+        super().__init__(environment.config.observation_limit)
         self._environment = environment
         self._record = record
         self._connection = environment.backend.connect(record.db, environment.limits)
         self._last = Answer()
         self._gold: Answer | None = None
 
-    def observe(self) -> Observation:
-        return Observation(text=FIRST)
-
-    def act(self, action: str) -> Outcome:
-        if action == "skip":
-            return Outcome(Observation(text="skipped"), done=True)
-        if action.startswith(SUBMIT):
-            value = self.judge()
-            return Outcome(self._show(), reward=value, done=True, success=value == 1, score=value)
+    def run(self, action: str) -> None:
         self._last = self._connection.run(action)
-        return Outcome(self._show())
+
+    def shown(self) -> str:
+        return self._last.text(self._environment.config.rows_shown)
+
+    def value(self, submission: str) -> float:
+        return self.judge()
 
     def judge(self) -> float:
         """The reward if the student submitted now."""
@@ -240,10 +210,6 @@ class SqlSession(Session):
 
     def close(self) -> None:
         self._connection.close()
-
-    def _show(self) -> Observation:
-        config = self._environment.config
-        return Observation(text=shorten_output(self._last.text(config.rows_shown), config.observation_limit))
 
 
 def _is_name(word: str) -> bool:

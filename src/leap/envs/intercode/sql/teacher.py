@@ -15,8 +15,8 @@ from __future__ import annotations
 import re
 
 from leap.core import Decision, History, PrivilegedState
+from leap.envs.intercode.text import SUBMIT
 
-SUBMIT = "submit"
 SHOW = "SHOW TABLES"
 _DESC = re.compile(
     r"^\s*(?:desc|describe|show\s+(?:full\s+)?(?:columns|fields)\s+(?:from|in))\s+[`'\"]?(\w+)", re.IGNORECASE

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from leap.envs.intercode.bash.generated.words import ENDINGS, FOLDERS, RARE, ROOTS, STEMS, WORDS
 
 
 class Select(StrEnum):
@@ -51,6 +54,26 @@ LONE = frozenset({Operation.COUNT, Operation.CREATE})
 """Operations that are about no file to be found."""
 
 
+class Lexicon(NamedTuple):
+    """The words of a family.
+
+    Attributes:
+        roots: Names of the folder at the root.
+        folders: Names of the folders in it.
+        stems: What names of files begin with.
+        endings: What they end in.
+        words: What files hold.
+        rare: What is in one file of a file system at most.
+    """
+
+    roots: list[str]
+    folders: list[str]
+    stems: list[str]
+    endings: list[str]
+    words: list[str]
+    rare: list[str]
+
+
 class BashFamilyConfig(BaseModel):
     """Settings of a generated family. Equal settings give the same file systems and tasks on every machine."""
 
@@ -71,6 +94,11 @@ class BashFamilyConfig(BaseModel):
     )
     two_words: float = Field(
         default=0.5, ge=0, le=1, description="How often a text or a pattern is of two words, so that its quotes matter."
+    )
+    stems: int = Field(default=len(STEMS), ge=1, le=len(STEMS), description="So many words begin the names of files.")
+    endings: int = Field(default=len(ENDINGS), ge=2, le=len(ENDINGS), description="Endings of files, so many.")
+    words: int = Field(
+        default=len(WORDS), ge=8, le=len(WORDS), description="So many words are in files; rare ones apart."
     )
     wordings: int = Field(default=3, ge=1, description="Ways of saying each thing, at most so many.")
 
@@ -94,6 +122,20 @@ class BashFamilyConfig(BaseModel):
         if not 2 <= span[0] <= span[1] <= 8:
             raise ValueError(f"2 to 8 files in a folder, not {list(span)}")
         return span
+
+    @model_validator(mode="after")
+    def _enough_stems(self) -> BashFamilyConfig:
+        least = self.folders[1] * self.files[1] + 1
+        if self.stems < least:
+            raise ValueError(
+                f"stems: {self.stems} are too few for {self.folders[1]} folders of {self.files[1]} files: {least}"
+            )
+        return self
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """The words that these settings use."""
+        return Lexicon(ROOTS, FOLDERS, STEMS[: self.stems], ENDINGS[: self.endings], WORDS[: self.words], RARE)
 
     @field_validator("file_systems")
     @classmethod

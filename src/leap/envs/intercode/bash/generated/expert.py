@@ -18,8 +18,7 @@ from leap.core import Decision, History
 from leap.envs.intercode.bash.generated import voice
 from leap.envs.intercode.bash.generated.config import Operation, Select
 from leap.envs.intercode.bash.generated.requests import Request, command
-
-SUBMIT = "submit"
+from leap.envs.intercode.text import SUBMIT
 
 
 class GeneratedExpert:

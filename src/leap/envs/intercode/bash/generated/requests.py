@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from leap.envs.intercode.bash.generated.config import LONE, BashFamilyConfig, Operation, Select
+from leap.envs.intercode.bash.generated.config import LONE, BashFamilyConfig, Lexicon, Operation, Select
 from leap.envs.intercode.bash.generated.trees import Tree
-from leap.envs.intercode.bash.generated.words import ENDINGS, RARE, STEMS, WORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,16 +207,18 @@ def draw_request(config: BashFamilyConfig, tree: Tree, rng: random.Random) -> tu
     while True:
         operation = rng.choice(config.operations)
         select = None if operation in LONE else rng.choice(config.select)
-        found = _target(select, tree, rng, config.two_words) if select else ({}, "")
+        found = _target(config, select, tree, rng) if select else ({}, "")
         if found is None:
             continue
         told, path = found
-        more = _details(operation, tree, path, rng, config.two_words)
+        more = _details(config, operation, tree, path, rng)
         if more is not None:
             return Request(operation=operation, select=select, root=tree.root, **(told | more)), path
 
 
-def _target(select: Select, tree: Tree, rng: random.Random, two_words: float) -> tuple[dict[str, str], str] | None:
+def _target(
+    config: BashFamilyConfig, select: Select, tree: Tree, rng: random.Random
+) -> tuple[dict[str, str], str] | None:
     """What is told of a file, and the file."""
     if select is Select.TOLD:
         path = rng.choice(list(tree.files))
@@ -226,7 +227,7 @@ def _target(select: Select, tree: Tree, rng: random.Random, two_words: float) ->
         path = rng.choice(list(tree.files))
         return {"name": _name(path)}, path
     if select is Select.MENTIONS:
-        return _mentioned(tree, rng, two_words)
+        return _mentioned(config, tree, rng)
     if select in (Select.LARGEST, Select.SMALLEST):
         folder = rng.choice(tree.folders)
         by_size = sorted(tree.inside(folder), key=tree.size, reverse=select is Select.LARGEST)
@@ -242,10 +243,10 @@ def _target(select: Select, tree: Tree, rng: random.Random, two_words: float) ->
     return {"path": note, "folder": path.rpartition("/")[0]}, path
 
 
-def _mentioned(tree: Tree, rng: random.Random, two_words: float) -> tuple[dict[str, str], str] | None:
+def _mentioned(config: BashFamilyConfig, tree: Tree, rng: random.Random) -> tuple[dict[str, str], str] | None:
     """Words that one file alone holds; of two of them, the first is in other files too."""
-    if rng.random() >= two_words:
-        alone = [(word, found[0]) for word in RARE if len(found := tree.holders(word)) == 1]
+    if rng.random() >= config.two_words:
+        alone = [(word, found[0]) for word in config.lexicon.rare if len(found := tree.holders(word)) == 1]
         if not alone:
             return None
         word, path = rng.choice(alone)
@@ -262,17 +263,18 @@ def _mentioned(tree: Tree, rng: random.Random, two_words: float) -> tuple[dict[s
 
 
 def _details(
-    operation: Operation, tree: Tree, path: str, rng: random.Random, two_words: float
+    config: BashFamilyConfig, operation: Operation, tree: Tree, path: str, rng: random.Random
 ) -> dict[str, str] | None:
     """What else is told."""
+    lexicon = config.lexicon
     here = path.rpartition("/")[0]
-    words = rng.sample(WORDS, 2 if rng.random() < two_words else 1)
+    words = rng.sample(lexicon.words, 2 if rng.random() < config.two_words else 1)
     match operation:
         case Operation.MOVE | Operation.COPY:
             to = rng.choice([folder for folder in tree.folders if folder != here])
             return {"to": to}
         case Operation.RENAME:
-            return {"new": _new_name(tree, rng)}
+            return {"new": _new_name(lexicon, tree, rng)}
         case Operation.APPEND:
             return {"text": " ".join(words)}
         case Operation.REPLACE:
@@ -287,12 +289,10 @@ def _details(
             return {"text": " ".join(line[start : start + len(words)])}
         case Operation.COUNT:
             folder = rng.choice(tree.folders)
-            return {
-                "folder": folder,
-                "ending": rng.choice([_name(p).split(".")[1] for p in tree.inside(folder)] + ENDINGS[:1]),
-            }
+            there = [_name(p).split(".")[1] for p in tree.inside(folder)]
+            return {"folder": folder, "ending": rng.choice(there + lexicon.endings[:1])}
         case Operation.CREATE:
-            return {"folder": rng.choice(tree.folders), "new": _new_name(tree, rng), "text": " ".join(words)}
+            return {"folder": rng.choice(tree.folders), "new": _new_name(lexicon, tree, rng), "text": " ".join(words)}
     return {}
 
 
@@ -300,6 +300,6 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _new_name(tree: Tree, rng: random.Random) -> str:
+def _new_name(lexicon: Lexicon, tree: Tree, rng: random.Random) -> str:
     used = {_name(path).split(".")[0] for path in tree.files}
-    return f"{rng.choice([stem for stem in STEMS if stem not in used])}.{rng.choice(ENDINGS)}"
+    return f"{rng.choice([stem for stem in lexicon.stems if stem not in used])}.{rng.choice(lexicon.endings)}"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from leap.envs.intercode.bash.generated.config import BashFamilyConfig
-from leap.envs.intercode.bash.generated.words import ENDINGS, FOLDERS, RARE, ROOTS, STEMS, WORDS
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,12 @@ def stream(config: BashFamilyConfig, *names: object) -> random.Random:
 def draw_tree(config: BashFamilyConfig, split: str, number: int) -> Tree:
     """One of a split's file systems."""
     rng = stream(config, split, number, "tree")
-    root = f"/{rng.choice(ROOTS)}"
-    folders = sorted(rng.sample(FOLDERS, rng.randint(*config.folders)))
+    lexicon = config.lexicon
+    root = f"/{rng.choice(lexicon.roots)}"
+    folders = sorted(rng.sample(lexicon.folders, rng.randint(*config.folders)))
     files: dict[str, tuple[str, ...]] = {}
-    stems = rng.sample(STEMS, len(folders) * config.files[1])
-    rare = rng.sample(RARE, min(len(RARE), 6))
+    stems = rng.sample(lexicon.stems, len(folders) * config.files[1])
+    rare = rng.sample(lexicon.rare, 6)
     for folder in folders:
         for _ in range(rng.randint(*config.files)):
             # The same stem may come again with another ending, so that a name is no use by its beginning.
@@ -71,11 +71,11 @@ def draw_tree(config: BashFamilyConfig, split: str, number: int) -> Tree:
                 if rng.random() < 0.85 or not files
                 else rng.choice(sorted(files)).rpartition("/")[2].split(".")[0]
             )
-            free = [e for e in ENDINGS if all(path.rpartition("/")[2] != f"{stem}.{e}" for path in files)]
+            free = [e for e in lexicon.endings if all(path.rpartition("/")[2] != f"{stem}.{e}" for path in files)]
             if not free:
-                stem, free = stems.pop(), ENDINGS
+                stem, free = stems.pop(), lexicon.endings
             files[f"{root}/{folder}/{stem}.{rng.choice(free)}"] = tuple(
-                " ".join(rng.sample(WORDS, rng.randint(2, 3))) for _ in range(rng.randint(*config.lines))
+                " ".join(rng.sample(lexicon.words, rng.randint(2, 3))) for _ in range(rng.randint(*config.lines))
             )
     for word in rare:  # each in one line of one file
         path = rng.choice(sorted(files))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from leap.envs.intercode.bash.generated import voice
+from leap.envs.intercode.bash.generated.config import Lexicon
 from leap.envs.intercode.bash.generated.requests import ASKS, TARGETS
-from leap.envs.intercode.bash.generated.words import ENDINGS, FOLDERS, RARE, ROOTS, STEMS, WORDS
 
 _NUMBERS = 40
 _COMMANDS = (
-    "find -name rm mv cp sed -i 's/amber/azure/g' wc -l < > >> grep -c -l -r head -n 1 tail -n 1 ls -S -rS cat echo cd / && * | "
+    " find -name rm mv cp sed -i 's/amber/azure/g' wc -l < > >> grep -c -l -r head -n 1 tail -n 1 ls -S -rS cat echo cd / && * | "
     "submit true git stash -uq"
 )
 _SHOWN = (
@@ -19,10 +21,18 @@ _SHOWN = (
 )
 
 
-def vocabulary() -> list[str]:
+def names(lexicon: Lexicon) -> list[str]:
+    """Names of files and folders, each to be one token: `/depot`, `/notes`, `apple.txt`."""
+    folders = [f"/{word}" for word in (*lexicon.roots, *lexicon.folders)]
+    return folders + [f"{stem}.{ending}" for stem in lexicon.stems for ending in lexicon.endings]
+
+
+def vocabulary(lexicon: Lexicon) -> list[str]:
     """Texts that hold those words."""
-    names = [*ROOTS, *FOLDERS, *STEMS, *ENDINGS, *WORDS, *RARE]
-    texts = {form for word in names for form in (f" {word}", f"/{word}", f"\n{word}.{word}", f"'{word}'")}
+    texts = {
+        form for word in chain(*lexicon) for form in (f" {word}", f"/{word}", f"'{word}'", f"\n{word}\n", f".{word}")
+    }
+    texts |= {form for name in names(lexicon) for form in (f" {name}", f"\n{name}", f"/{name}")}
     texts |= {f"\n{number}\n" for number in range(_NUMBERS)} | {f" {number}" for number in range(_NUMBERS)}
     texts |= {
         text.replace("{", " ").replace("}", " ")

@@ -1,0 +1,217 @@
+"""A mixture: the tasks of several environments in one, so that one student learns them together.
+
+    environment:
+      name: mixture
+      options:
+        parts:
+          alfworld: {options: {...}, splits: {test: unseen}}
+          webshop: {options: {...}, splits: {valid: eval}}
+        each: {valid: 60, test: 100}
+
+A task is one of a part: `webshop/human/17` of kind `webshop`, so that every table is by part, `train_kinds` trains on some
+parts and `ARM/POLICY@webshop` in a study is a part's success. What is done with a task, its part does; a student's prompt
+is the one that the part itself would make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
+from leap.envs.base import Environment, EnvironmentConfig, Expert, Session, load_environment, sampled
+from leap.errors import PrerequisiteError
+
+PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class PartConfig(EnvironmentConfig):
+    """One environment of a mixture."""
+
+    environment: str | None = Field(default=None, description="Registered environment; the part's own name if null.")
+    options: dict[str, Any] = Field(default_factory=dict, description="That environment's own options.")
+    splits: dict[str, str] = Field(
+        default_factory=dict, description="What the mixture's splits are called there, where that differs."
+    )
+
+
+class MixtureConfig(EnvironmentConfig):
+    """A mixture's options in a recipe."""
+
+    parts: dict[PartName, PartConfig] = Field(
+        min_length=1, description="The environments, by the names of their parts."
+    )
+    only: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="These parts alone: for a specialist on the very tasks of a mixture; all if null.",
+    )
+    each: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description="By split, the most tasks of each part, the same under every seed; all by default.",
+    )
+
+    @model_validator(mode="after")
+    def _only_what_there_is(self) -> MixtureConfig:
+        for name in self.only or ():
+            if name not in self.parts:
+                raise ValueError(f"only: there is no part {name!r}; there are {', '.join(self.parts)}")
+        return self
+
+
+class MixtureEnvironment(Environment):
+    """Several environments as one. Tasks, sessions, experts, teachers and prompts are those of the parts."""
+
+    name: ClassVar[str] = "mixture"
+    Config: ClassVar[type[EnvironmentConfig]] = MixtureConfig
+
+    config: MixtureConfig
+
+    def __init__(self, config: MixtureConfig) -> None:
+        super().__init__(config)
+        chosen = {name: part for name, part in config.parts.items() if config.only is None or name in config.only}
+        self.parts: dict[str, Environment] = {
+            name: load_environment(part.environment or name, part.options) for name, part in chosen.items()
+        }
+        self._listed: dict[tuple[str, str], dict[str, Task]] = {}
+
+    @property
+    def test_splits(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whatever means a test split in any part."""
+        names = {name for part in self.config.parts.values() for name in part.splits}
+        names |= {name for part in self.parts.values() for name in part.test_splits}
+        return frozenset(
+            name
+            for name in names
+            if any(self._split(part, name) in own.test_splits for part, own in self.parts.items())
+        )
+
+    @property
+    def idle_baselines(self) -> Mapping[str, Sequence[str]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the parts; each is tried on every task."""
+        return {
+            f"{name}-{idle}": actions
+            for name, part in self.parts.items()
+            for idle, actions in part.idle_baselines.items()
+        }
+
+    def prepare(self, progress: Any = None) -> None:
+        for part in self.parts.values():
+            part.prepare(progress)
+
+    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
+        """The split's tasks, part by part; with a limit, as many of each part, drawn as from the part alone (where `each`
+        caps the split, from what it leaves). Where the limit does not divide, the first parts have one more; a part that
+        has fewer tasks gives all of them."""
+        found: list[Task] = []
+        for place, (name, part) in enumerate(self.parts.items()):
+            own, most = self._split(name, split), self.config.each.get(split)
+            share = None if limit is None else (limit + len(self.parts) - 1 - place) // len(self.parts)
+            drawn = part.tasks(own, limit=share, seed=seed) if most is None else part.tasks(own, limit=most)
+            found += [self._outer(name, split, task) for task in sampled(drawn, split, share, seed)]
+        return found
+
+    def of(self, task: Task) -> Environment:
+        return self._inner(task)[0]
+
+    def start(self, task: Task) -> Session:
+        part, own = self._inner(task)
+        return part.start(own)
+
+    def expert(self) -> Expert:
+        return _Expert(self)
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        part, own = self.seen_by_part(history)
+        return part.correct(own, privileged, privilege)
+
+    def correct_along(
+        self, episode: Episode, privilege: int
+    ) -> Iterator[tuple[History, PrivilegedState, Decision | None]]:
+        part, own = self._inner(episode.task)
+        along = part.correct_along(episode.model_copy(update={"task": own}), privilege)
+        for t, (_, state, decision) in enumerate(along):
+            yield episode.history(t), state, decision
+
+    def roll_in(self, history: History, action: str, left: int) -> float:
+        part, own = self.seen_by_part(history)
+        return part.roll_in(own, action, left)
+
+    def valid(self, action: str, observation: Observation) -> bool:
+        """Whether it is valid in some part; a task's own grammar is that of `of(task)`."""
+        return any(part.valid(action, observation) for part in self.parts.values())
+
+    def entities(self, text: str) -> set[str]:
+        """What is a name in some part; for a task's own, ask `of(task)`."""
+        return set().union(*(part.entities(text) for part in self.parts.values()))
+
+    def why_unsolvable(self, task: Task) -> str:
+        part, own = self._inner(task)
+        return part.why_unsolvable(own)
+
+    def vocabulary(self) -> list[str]:
+        return [text for part in self.parts.values() for text in part.vocabulary()]
+
+    def names(self) -> list[str]:
+        return [name for part in self.parts.values() for name in part.names()]
+
+    def versions(self) -> dict[str, str]:
+        return {f"{name}: {what}": told for name, part in self.parts.items() for what, told in part.versions().items()}
+
+    def close(self) -> None:
+        for part in self.parts.values():
+            part.close()
+
+    def seen_by_part(self, history: History) -> tuple[Environment, History]:
+        """A task's part, and the history as the part itself would have it."""
+        part, own = self._inner(history.task)
+        return part, history.model_copy(update={"task": own})
+
+    def _split(self, part: str, split: str) -> str:
+        """What a split is called in a part."""
+        return self.config.parts[part].splits.get(split, split)
+
+    def _outer(self, name: str, split: str, task: Task) -> Task:
+        """A part's task as the mixture's."""
+        return Task(
+            env=self.name,
+            split=split,
+            id=f"{name}/{task.id}",
+            instruction=task.instruction,
+            kind=name,
+            seed=task.seed,
+        )
+
+    def _inner(self, task: Task) -> tuple[Environment, Task]:
+        """A task's part, and the part's own task.
+
+        Raises:
+            PrerequisiteError: There is no such task; a recipe's other options or data made it.
+        """
+        name, _, own_id = task.id.partition("/")
+        if name not in self.parts:
+            raise PrerequisiteError(
+                f"task {task.id!r} is of no part of this mixture, which has {', '.join(self.parts)}."
+            )
+        if (name, task.split) not in self._listed:
+            listed = self.parts[name].tasks(self._split(name, task.split))
+            self._listed[name, task.split] = {own.id: own for own in listed}
+        own = self._listed[name, task.split].get(own_id)
+        if own is None or own.instruction != task.instruction:
+            raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the data at hand.")
+        return self.parts[name], own
+
+
+class _Expert:
+    """The expert of a task's part; which part that is, the first history tells."""
+
+    def __init__(self, mixture: MixtureEnvironment) -> None:
+        self._mixture = mixture
+        self._expert: Expert | None = None
+
+    def decide(self, history: History) -> Decision:
+        part, own = self._mixture.seen_by_part(history)
+        self._expert = self._expert or part.expert()
+        return self._expert.decide(own)
