@@ -80,8 +80,8 @@ def main() -> None:
         short = Counter(round(b - s, 2) for s, b in zip(scores, best, strict=True) if s < b - 1e-9)
         who = f" ({WHO[level]})" if level in WHO else ""
         print(
-            f"privilege {level:3}{who}: mean reward {sum(scores) / len(scores):.4f}, attainable {sum(best) / len(best):.4f}, share "
-            f"{sum(scores) / sum(best):.4f}; reward 1 in {sum(s == 1.0 for s in scores) / len(scores):.1%}; "
+            f"privilege {level:3}{who}: mean reward {sum(scores) / len(scores):.4f}, attainable {sum(best) / len(best):.4f}, "
+            f"share {sum(scores) / sum(best):.4f}; reward 1 in {sum(s == 1.0 for s in scores) / len(scores):.1%}; "
             f"{steps / len(played):.1f} actions; {1000 * seconds / steps:.1f} ms CPU a step; "
             f"short of it by {dict(short.most_common(4))}"
         )
