@@ -3,11 +3,12 @@
     python benchmarks/webshop_scale.py files FOLDER [--products 1180000]    writes the three official files (5 GB)
     python benchmarks/webshop_scale.py build FOLDER                         store, nouns and search index, as `prepare` makes them
     python benchmarks/webshop_scale.py open FOLDER [--cold]                 a new process, from the cache to its first page
+    python benchmarks/webshop_scale.py goals FOLDER                         the made-up goals, which every product has here
     python benchmarks/webshop_scale.py workers FOLDER                       8 processes that shop: memory, and time per step
 
 Texts are those of webshop_corpus.py, cut into titles, descriptions and features; what the shop drops (pictures, facts) is
-there too, so that files and products are about as long as the official ones. leap's cache is FOLDER/cache. Times of `build` and
-`workers` are CPU time; `webshop_scale.log` holds the last full run.
+there too, so that files and products are about as long as the official ones. leap's cache is FOLDER/cache. Times of `build`,
+`goals` and `workers` are CPU time; `webshop_scale.log` holds the last full run.
 """
 
 from __future__ import annotations
@@ -61,12 +62,12 @@ def files(arguments: argparse.Namespace) -> None:
             has = rng.sample(attributes, rng.randint(1, 5))
             entry = _product(asin, terms, options, rng, queries)
             products.write((b",\n" if number else b"\n") + encode(entry))
-            more = (
-                {"instruction": f"Find me {entry['query']}", "instruction_attributes": has[:2]}
-                if number % 100 == 0
-                else {}
-            )
-            known.write((b",\n" if number else b"\n") + encode(asin) + b": " + encode({"attributes": has, **more}))
+            made_up = {
+                "attributes": has,
+                "instruction": f"Find me {' and '.join(has[:2])} {entry['query']}",
+                "instruction_attributes": has[:2],
+            }
+            known.write((b",\n" if number else b"\n") + encode(asin) + b": " + encode(made_up))
             if number in asked:
                 chosen = [rng.choice(group)["value"] for group in options.values()]
                 said = {
@@ -177,6 +178,28 @@ def open_(arguments: argparse.Namespace) -> None:
     )
 
 
+def goals(arguments: argparse.Namespace) -> None:
+    """Opens the catalogue with its made-up goals: one for every combination of each product's options."""
+    from leap.envs.webshop.splits import World
+
+    environment = _environment(arguments.folder)
+    environment.prepare()
+    known = next((arguments.folder / "cache" / "webshop").glob("*/goals-synthetic/counts.json"), None)
+    began, wall, private = time.process_time(), time.perf_counter(), _status("RssAnon")
+    found = environment.world(World.SYNTHETIC).goals
+    opened_after, grown = time.process_time() - began, _status("RssAnon") - private
+    tasks = environment.tasks("synthetic")
+    began = time.process_time()
+    for index in range(0, len(found), len(found) // 1000):
+        found[index]
+    print(
+        f"goals{'' if known is None else ' (order known)'}: {len(found)} made-up goals open in {opened_after:.1f} s CPU "
+        f"({time.perf_counter() - wall:.1f} s wall) and {grown} MB of private memory more, peak "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB with pages of files; {len(tasks)} tasks of the "
+        f"test split; {(time.process_time() - began) * 1e3:.0f} us CPU a goal"
+    )
+
+
 def workers(arguments: argparse.Namespace) -> None:
     """Processes that share a catalogue and shop, the privileged state asked for at each step, as rollouts ask."""
     context = multiprocessing.get_context("spawn")
@@ -276,6 +299,9 @@ def main() -> None:
     command.add_argument("folder", type=Path)
     command.add_argument("--cold", action="store_true", help="the system's cache of the files is dropped before")
     command.set_defaults(run=open_)
+    command = commands.add_parser("goals")
+    command.add_argument("folder", type=Path)
+    command.set_defaults(run=goals)
     command = commands.add_parser("workers")
     command.add_argument("folder", type=Path)
     command.add_argument("--workers", type=int, default=8)

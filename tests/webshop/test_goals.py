@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_shop import a_product, a_store, said
 
-from leap.envs.webshop.goals import NO_LIMIT, Goals, draw_limit, draw_prices
+from leap.envs.webshop.goals import NO_LIMIT, Goals, draw_limit, draw_prices, limit_text
 from leap.envs.webshop.splits import ETO_TEST, OFFICIAL_HUMAN_GOALS, SPLITS, TEST_SPLITS
+from leap.errors import PrerequisiteError
 
 
 def test_prices_are_drawn_as_one_by_one(tmp_path: Path) -> None:
@@ -27,12 +28,12 @@ def test_prices_are_drawn_as_one_by_one(tmp_path: Path) -> None:
 
 @given(price=st.floats(0, 2000), seed=st.integers(0, 100))
 def test_a_limit_is_above_the_price_and_never_the_least(price: float, seed: int) -> None:
-    limit, text = draw_limit(price, random.Random(seed))
+    limit = draw_limit(price, random.Random(seed))
     steps = [10.0 * i for i in range(1, 100) if 10.0 * i > price][:4]
     if len(steps) < 2:
-        assert (limit, text) == (NO_LIMIT, "")
+        assert limit == NO_LIMIT and limit_text(limit) == ""
     else:
-        assert limit in steps[1:] and text == f", and price lower than {limit:.2f} dollars"
+        assert limit in steps[1:] and limit_text(limit) == f", and price lower than {limit:.2f} dollars"
 
 
 def test_goals_of_people_need_attributes_and_lose_their_last_dots(tmp_path: Path) -> None:
@@ -98,3 +99,27 @@ def test_the_published_splits() -> None:
         "verl-agent",
     } == TEST_SPLITS  # "all" holds the tests, so it is one
     assert [list(split.indices(3)) for split in (SPLITS["test"], SPLITS["train"], SPLITS["eto"])] == [[0, 1, 2], [], []]
+
+
+@pytest.mark.parametrize("name", ["human.jsonl", "goals-human/order.npy", "goals-human/lines.npy"])
+@pytest.mark.parametrize("cut", [True, False])
+def test_goals_that_are_not_whole_say_so(tmp_path: Path, name: str, cut: bool) -> None:
+    store = a_store(tmp_path, a_product(0), a_product(1), people={"B000000000": [said("i want a mug")] * 3})
+    opened = Goals(store, draw_prices(store, random.Random(0)), random.Random(0), human=True)
+    assert [goal.index for goal in opened] == [0, 1, 2]
+    path = store.folder / name
+    if cut:
+        path.write_bytes(path.read_bytes()[:-4])
+    else:
+        path.unlink()
+    with pytest.raises(PrerequisiteError, match=r"is damaged .*it is made anew"):
+        Goals(store, draw_prices(store, random.Random(0)), random.Random(0), human=True)
+
+
+def test_options_that_combine_beyond_all_measure_are_refused(tmp_path: Path) -> None:
+    options = {f"option {i}": [str(value) for value in range(50)] for i in range(6)}
+    known = {"B000000000": {"attributes": ["a"], "instruction": "a mug", "instruction_attributes": ["a"]}}
+    store = a_store(tmp_path, a_product(0, customization_options=options), attributes=known)
+    with pytest.raises(PrerequisiteError, match="more than 100,000,000 goals"):
+        Goals(store, draw_prices(store, random.Random(0)), random.Random(0), human=False)
+    assert not list(store.folder.glob("goals-*")) and not list(store.folder.glob(".goals*"))

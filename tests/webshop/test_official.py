@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,19 +38,62 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
     def give(answer: Callable[[str, Path], Any] | None = None) -> list[str]:
         asked: list[str] = []
 
-        def download(*, id: str, output: str) -> str | None:
+        def download(*, id: str, output: str, timeout: Any, **more: Any) -> str | None:
+            assert more["resume"] and more["retries"] > 0, "a broken download of 5 GB goes on"
+            assert all(0 < seconds < 100 for seconds in timeout), "nothing is waited for without end"
             file = next(file for file in (*official.FULL, *official.SMALL) if file.drive == id)
             asked.append(file.name)
             if answer is not None:
                 return answer(file.name, Path(output))
             known = next(path for path in files.paths if path.name == file.name.replace("_1000", ""))
             Path(output).write_bytes(known.read_bytes())
+            more["progress"](2_000_000, 3_000_000)
             return output
 
         monkeypatch.setitem(sys.modules, "gdown", SimpleNamespace(download=download))
+        monkeypatch.setattr(official, "_reach", lambda host: None)
         return asked
 
     return give
+
+
+def no_answer(*args: Any, **more: Any) -> Any:
+    time.sleep(20)
+
+
+def no_such_host(*args: Any, **more: Any) -> Any:
+    raise OSError("Temporary failure in name resolution")
+
+
+@pytest.mark.parametrize(
+    ("connect", "why"), [(no_answer, "no answer within 0.1 s"), (no_such_host, "Temporary failure in name resolution")]
+)
+def test_without_a_network_it_says_at_once_what_it_tries_and_soon_what_to_do(
+    connect: Any, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(official, "getproxies", dict)
+    monkeypatch.setattr(official.socket, "create_connection", connect)
+    monkeypatch.setattr(official, "_TO_CONNECT", 0.1)
+    began = time.monotonic()
+    refused = CliRunner().invoke(app, ["data", "webshop", "--set", f"path={tmp_path / 'data'}"])
+    assert time.monotonic() - began < 10
+    first = f"fetching items_shuffle.json (5 GB) from drive.google.com into {tmp_path / 'data'}"
+    assert refused.stderr.splitlines()[0] == first
+    told = str(refused.exception)
+    assert (
+        isinstance(refused.exception, PrerequisiteError)
+        and "drive.google.com cannot be reached" in told
+        and why in told
+    )
+    assert f"Put these files into {tmp_path / 'data'}" in told
+    assert all(f"{file.name} ({file.size}): {file.url}" in told for file in official.FULL)
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_through_a_proxy_the_name_is_not_looked_up_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(official, "getproxies", lambda: {"https": "http://proxy.invalid"})
+    monkeypatch.setattr(official.socket, "create_connection", no_such_host)
+    official._reach("drive.google.com")
 
 
 def test_missing_files_are_fetched_once(drive: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -94,6 +138,8 @@ def test_the_command_fetches_checks_and_tells(
     command = ["data", "webshop", "--set", f"path={tmp_path / 'data'}"]
     first = CliRunner().invoke(app, command)
     assert first.exit_code == 1  # these are not the official products
+    for file in official.FULL:
+        assert f"fetching {file.name} ({file.size}) from drive.google.com into {tmp_path / 'data'}" in first.stderr
     assert "fetched" in first.stdout and "3 products, where 1,181,436 were expected" in first.stdout
     assert "a product's title finds it at place 1" in first.stdout
     assert "goal 0 is the first that is not" in first.stdout

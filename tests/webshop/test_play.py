@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from generated_shop import generated, some_tasks
 from rich.console import Console
+from small_shop import a_product, said, write_files
 
+from leap.envs.base import load_environment
 from leap.envs.webshop.env import WebshopSession
 from leap.envs.webshop.play import play
 
@@ -47,3 +50,33 @@ def test_who_leaves_has_bought_nothing(tmp_path_factory: pytest.TempPathFactory)
     assert isinstance(session, WebshopSession)
     result, text = shopping(session, ["", "q"])
     assert result.score == 0.0 and "nothing bought" in text  # type: ignore[attr-defined]
+
+
+HOSTILE = "<script>1</script> [bold]Mug[/] \x1b]0;owned\x07\x1b[2J\x9b2J {{7*7}} \\"
+
+
+def test_what_a_seller_wrote_gives_the_terminal_no_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
+    options = {HOSTILE: [f"{HOSTILE} red", "blue"]}
+    files = write_files(
+        tmp_path,
+        [a_product(0, name=HOSTILE, small_description=[HOSTILE], customization_options=options)],
+        people={"B000000000": [said(f"i want {HOSTILE}", ["mug"], [f"{HOSTILE} red"])]},
+    )
+    environment = load_environment("webshop", {"path": str(files.products.parent)})
+    session = environment.start(environment.tasks("all")[0])
+    assert isinstance(session, WebshopSession)
+    answers = [
+        "mug",
+        "?",
+        HOSTILE,
+        "3",
+        "click[features]",
+        "click[< prev]",
+        f"click[{HOSTILE.lower()} red]",
+        "click[buy now]",
+    ]
+    result, text = shopping(session, answers)
+    assert result.score > 0  # type: ignore[attr-defined]
+    assert not set(text) & {chr(code) for code in (*range(32), 127, *range(128, 160))} - {"\n", "\t"}
+    assert "<script>1</script> [bold]Mug[/] \N{REPLACEMENT CHARACTER}]0;owned" in text

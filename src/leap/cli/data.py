@@ -22,8 +22,19 @@ def fetch_data(name: str, source: str | None, options: list[str]) -> int:
     """
     kin = [known for known in sorted(available_environments()) if known.startswith(f"{name}-")]
     environment = load_environment(kin[0] if kin else name, parse_options(options))
-    with Progress().stage(f"data of {name}") as bar:
-        findings = environment.fetch_data(lambda done, total, what: bar.update(done, total, what), source=source)
+    progress = Progress()
+    said = ""
+
+    with progress.stage(f"data of {name}") as bar:
+
+        def update(done: int, total: int, what: str) -> None:
+            nonlocal said
+            if what != said and not progress.console.is_terminal:  # where no bar says what is being waited for
+                progress.console.print(what, markup=False, highlight=False, soft_wrap=True)
+            said = what
+            bar.update(done, total, what)
+
+        findings = environment.fetch_data(update, source=source)
     console = Console()
     for finding in findings:
         mark = "[green]ok[/]    " if finding.ok else "[red]FAILED[/]"

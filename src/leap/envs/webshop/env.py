@@ -122,7 +122,8 @@ class WebshopEnvironment(Environment):
             official = WebshopEnvironment(self.config.model_copy(update={"source": "official"}))
             return official.fetch_data(progress, source=source)
         folder, products = data_folder(self.config.path), self.config.products
-        came = fetch(official_files(products), folder, source=Path(source).expanduser() if source is not None else None)
+        files, by_hand = official_files(products), Path(source).expanduser() if source is not None else None
+        came = fetch(files, folder, source=by_hand, progress=progress)
         findings = [Finding(True, f"{folder}: {', '.join(came)} fetched" if came else f"{folder}: every file is there")]
         return findings + check(self.world(World.HUMAN, progress), products=products)
 

@@ -9,16 +9,21 @@ the price of each product that has a range, then a limit for each goal.
 from __future__ import annotations
 
 import bisect
+import json
 import math
 import random
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, overload
 
+import msgspec
 import numpy as np
 
-from leap.envs.webshop.store import ProductStore
+from leap.envs.webshop.store import Blob, ProductStore, Progress, load_array, put_in_place
+from leap.errors import PrerequisiteError
 
 SHUFFLE_SEED = 233
 """Seed of the goals' order in the original; the published splits are ranges of this order."""
@@ -26,6 +31,10 @@ NO_LIMIT = 1_000_000
 """Price limit of a goal that names none, in US dollars."""
 _LIMITS = [10.0 * i for i in range(1, 100)]
 _CANDIDATES = 4
+_COUNTS = "counts.json"
+"""How often goals ask for each attribute; written last."""
+_MOST = 100_000_000
+"""No catalogue has more goals: the whole official one can have eight million."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,49 +88,59 @@ def draw_prices(store: ProductStore, rng: random.Random) -> Any:
     return prices
 
 
-def draw_limit(price: float, rng: random.Random) -> tuple[float, str]:
-    """A price limit above a price, and how the instruction says it.
-
-    Two of the next four multiples of ten below 1,000 are drawn and the larger is taken.
-    """
+def draw_limit(price: float, rng: random.Random) -> float:
+    """A price limit above a price: two of the next four multiples of ten below 1,000 are drawn and the larger is taken."""
     first = bisect.bisect_right(_LIMITS, price)
     candidates = _LIMITS[first : first + _CANDIDATES]
-    if len(candidates) < 2:
-        return NO_LIMIT, ""
-    limit = max(rng.sample(candidates, 2))
-    return limit, f", and price lower than {limit:.2f} dollars"
+    return max(rng.sample(candidates, 2)) if len(candidates) > 1 else NO_LIMIT
+
+
+def limit_text(limit: float) -> str:
+    """How the instruction says it."""
+    return "" if limit == NO_LIMIT else f", and price lower than {limit:.2f} dollars"
 
 
 class Goals(Sequence[Goal]):
     """The goals of a catalogue in the original's order; each is put together when it is asked for.
+
+    Made-up goals can be eight million. So nothing is kept of each but its limit: texts stay in the store's files, and where
+    they lie there, how many goals each stands for and the order are found once, and kept beside them.
 
     Args:
         store: The catalogue.
         prices: As `draw_prices` drew them.
         rng: The generator that drew them, to go on with.
         human: Goals that people wrote; otherwise those made up from attributes and every combination of options.
+        progress: Called with instructions read, instructions in all and what is being done.
+
+    Raises:
+        PrerequisiteError: The store is damaged, or has more goals than can be.
     """
 
-    def __init__(self, store: ProductStore, prices: Any, rng: random.Random, *, human: bool) -> None:
+    def __init__(
+        self, store: ProductStore, prices: Any, rng: random.Random, *, human: bool, progress: Progress | None = None
+    ) -> None:
         self._store = store
-        self._entries: list[_Entry] = []
-        self._ends: list[int] = []
-        counts: Counter[str] = Counter()
-        for place, text, attributes, *options in store.instructions(human=human):
-            limit = draw_limit(prices[place], rng)
-            if human:
-                self._add(_Entry(place, text, tuple(attributes), tuple(options[0]), *limit), 1)
-            else:
-                combinations = math.prod(len(values) for values in store[place].options.values())
-                self._add(_Entry(place, text, tuple(attributes), None, *limit), combinations)
-                counts.update({name: combinations * times for name, times in Counter(attributes).items()})
-        self._counts = None if human else counts
-        self._order = list(range(self._ends[-1] if self._ends else 0))
-        random.Random(SHUFFLE_SEED).shuffle(self._order)
-
-    def _add(self, entry: _Entry, goals: int) -> None:
-        self._entries.append(entry)
-        self._ends.append((self._ends[-1] if self._ends else 0) + goals)
+        folder = store.folder / ("goals-human" if human else "goals-synthetic")
+        try:
+            if not (folder / _COUNTS).is_file():
+                put_in_place(
+                    folder, lambda partial: _index(store, partial, human=human, progress=progress), done=_COUNTS
+                )
+            self._lines = Blob(store.instructions_file(human=human), Any, ends=load_array(folder / "lines.npy"))
+            self._ends, self._order = load_array(folder / "ends.npy"), load_array(folder / "order.npy")
+            places = load_array(folder / "places.npy")
+            counts = json.loads((folder / _COUNTS).read_text(encoding="utf-8"))
+            sizes = {len(self._lines), len(self._ends), len(places)}
+            if len(sizes) != 1 or len(self._order) != (self._ends[-1] if len(self._ends) else 0):
+                raise ValueError("its parts do not belong together")
+        except (OSError, ValueError) as error:
+            raise PrerequisiteError(
+                f"{folder} is damaged ({error}). Remove {store.folder}; it is made anew."
+            ) from error
+        self._counts: dict[str, int] | None = None if human else counts
+        limits = (draw_limit(price, rng) for price in np.asarray(prices)[places].tolist())
+        self._limits = np.fromiter(limits, np.float64, len(places))
 
     def __len__(self) -> int:
         return len(self._order)
@@ -136,17 +155,16 @@ class Goals(Sequence[Goal]):
         return self._goal(range(len(self))[index])
 
     def _goal(self, index: int) -> Goal:
-        ordinal = self._order[index]
-        number = bisect.bisect_right(self._ends, ordinal)
-        entry = self._entries[number]
-        product = self._store[entry.place]
-        options = entry.options
-        if options is not None:
-            text = entry.text.strip(".")
+        ordinal = int(self._order[index])
+        number = int(np.searchsorted(self._ends, ordinal, side="right"))
+        place, text, attributes, *said = self._lines[number]
+        product = self._store[place]
+        if said:
+            text, options = text.strip("."), tuple(said[0])
         else:
-            rank = ordinal - (self._ends[number - 1] if number else 0)
-            options = _combination(product.options, rank)
-            text = entry.text + (" with " if options else "") + ", and ".join(f"{k}: {v}" for k, v in options.items())
+            options = _combination(product.options, ordinal - (int(self._ends[number - 1]) if number else 0))
+            text += (" with " if options else "") + ", and ".join(f"{k}: {v}" for k, v in options.items())
+        limit = float(self._limits[number])
         return Goal(
             index=index,
             asin=product.asin,
@@ -154,24 +172,42 @@ class Goals(Sequence[Goal]):
             query=product.query,
             name=product.title,
             product_category=product.product_category,
-            instruction=text + entry.limit_text,
-            attributes=entry.attributes,
-            price_upper=entry.limit,
+            instruction=text + limit_text(limit),
+            attributes=tuple(attributes),
+            price_upper=limit,
             options=options,
-            weight=1 if self._counts is None else _rarity(entry.attributes, self._counts),
+            weight=1 if self._counts is None else _rarity(attributes, self._counts),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An instruction with its price limit; without `options`, it stands for every combination of the product's."""
-
-    place: int
-    text: str
-    attributes: tuple[str, ...]
-    options: tuple[str, ...] | None
-    limit: float
-    limit_text: str
+def _index(store: ProductStore, folder: Path, *, human: bool, progress: Progress | None) -> None:
+    """Finds where each instruction lies, how many goals it stands for, and the order of all goals."""
+    places, lines, ends = array("i"), array("q"), array("q")
+    counts: Counter[str] = Counter()
+    line_end = goals = 0
+    total = store.manifest.human if human else store.manifest.synthetic
+    with store.instructions_file(human=human).open("rb") as file:
+        for done, line in enumerate(file):
+            place, _, attributes, *_ = msgspec.json.decode(line)
+            line_end += len(line)
+            stands_for = 1 if human else math.prod(len(values) for values in store[place].options.values())
+            goals += stands_for
+            if goals > _MOST:
+                raise PrerequisiteError(f"this catalogue's options combine to more than {_MOST:,} goals")
+            if not human:
+                counts.update({name: stands_for * times for name, times in Counter(attributes).items()})
+            places.append(place)
+            lines.append(line_end)
+            ends.append(goals)
+            if progress is not None and done % 1000 == 0:
+                progress(done, total, "counting goals")
+    order = array("i", range(goals))
+    random.Random(SHUFFLE_SEED).shuffle(order)
+    for name, values in (("places", places), ("lines", lines), ("ends", ends), ("order", order)):
+        np.save(folder / f"{name}.npy", np.array(values))
+    (folder / _COUNTS).write_text(json.dumps(counts), encoding="utf-8")
+    if progress is not None:
+        progress(total, total, "counting goals")
 
 
 def _combination(options: dict[str, tuple[str, ...]], rank: int) -> dict[str, str]:
@@ -183,5 +219,5 @@ def _combination(options: dict[str, tuple[str, ...]], rank: int) -> dict[str, st
     return {name: chosen[name] for name in sorted(options)}
 
 
-def _rarity(attributes: tuple[str, ...], counts: Counter[str]) -> float:
+def _rarity(attributes: Sequence[str], counts: Mapping[str, int]) -> float:
     return sum(1.0 / counts[name] for name in attributes) / len(attributes)

@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+import socket
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.request import getproxies
 
 from leap.envs.base import Finding
 from leap.envs.webshop.catalogue import RawAttributes, RawInstruction, RawProduct
 from leap.envs.webshop.jsonfiles import JsonArray, read_object
 from leap.envs.webshop.splits import SMALL_PRODUCTS
+from leap.envs.webshop.store import Progress
 from leap.envs.webshop.world import ShopWorld
 from leap.errors import LeapError, PrerequisiteError
 from leap.paths import cache_dir
@@ -24,6 +28,10 @@ from leap.paths import cache_dir
 OFFICIAL_PRODUCTS = 1_181_436
 """Products of the full catalogue, by the log of an index of it (princeton-nlp/WebShop issue 24)."""
 _DIGITS = 6
+_HOST = "drive.google.com"
+_TO_CONNECT, _TO_GO_ON = 15, 60
+"""Seconds until a server that does not answer, or that has stopped sending, is given up."""
+_TRIES = 3
 _PRICE = re.compile(r", and price lower than [\d.]+ dollars$")
 
 
@@ -43,7 +51,7 @@ class OfficialFile(NamedTuple):
     @property
     def url(self) -> str:
         """Where a browser finds it."""
-        return f"https://drive.google.com/uc?id={self.drive}"
+        return f"https://{_HOST}/uc?id={self.drive}"
 
 
 INSTRUCTIONS = OfficialFile("items_human_ins.json", "14Kb5SPBk_jfdLZ_CDBNitW98QLDlKR5O", "5 MB")
@@ -64,13 +72,16 @@ def official_files(products: int | None) -> tuple[OfficialFile, ...]:
     return SMALL if products is not None and products <= SMALL_PRODUCTS else FULL
 
 
-def fetch(files: Sequence[OfficialFile], folder: Path, *, source: Path | None = None) -> list[str]:
+def fetch(
+    files: Sequence[OfficialFile], folder: Path, *, source: Path | None = None, progress: Progress | None = None
+) -> list[str]:
     """Downloads what is missing, or copies it; a file is there whole and read through, or not at all.
 
     Args:
         files: What is wanted.
         folder: Where it goes.
         source: A folder that the files were put into by hand; from where their authors keep them if None.
+        progress: Called with MB that came, MB in all (0 where that is not known) and what is being tried.
 
     Returns:
         Names of the files that came.
@@ -86,7 +97,8 @@ def fetch(files: Sequence[OfficialFile], folder: Path, *, source: Path | None = 
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if source is None:
-                _download(file, partial)
+                what = f"fetching {file.name} ({file.size}) from {_HOST} into {folder}"
+                _download(file, partial, lambda done, total, what=what: progress and progress(done, total, what))
             else:
                 shutil.copyfile(source / file.name, partial)
             _read_through(partial, file.name)
@@ -111,19 +123,54 @@ def by_hand(files: Sequence[OfficialFile], folder: Path) -> str:
     )
 
 
-def _download(file: OfficialFile, target: Path) -> None:
+def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], object]) -> None:
     try:
         import gdown
     except ImportError as error:
         raise PrerequisiteError("gdown is not installed; run `pip install 'leap-agents[webshop]'`.") from error
+    progress(0, 0)
+    _reach(_HOST)
     try:
-        came = gdown.download(id=file.drive, output=str(target))
+        came = gdown.download(
+            id=file.drive,
+            output=str(target),
+            quiet=True,
+            resume=True,  # what a broken download brought stays beside the target, and the next call goes on from there
+            timeout=(_TO_CONNECT, _TO_GO_ON),
+            retries=_TRIES,
+            progress=lambda done, total: progress(done // 1_000_000, (total or 0) // 1_000_000),
+        )
     except Exception as error:  # requests' errors, gdown's own, and of what it parses
         raise PrerequisiteError(" ".join(str(error).split()) or type(error).__name__) from error
     if not came or not target.is_file():
         raise PrerequisiteError(
             "Google Drive did not hand it out (its quota may be used up; a browser may still get it)"
         )
+
+
+def _reach(host: str) -> None:
+    """Whether a server answers. No time limit covers the look-up of its name, which takes minutes where there is no network.
+
+    Raises:
+        PrerequisiteError: It does not.
+    """
+    if getproxies().get("https"):
+        return  # then the proxy looks it up
+    failures: list[OSError] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, 443), timeout=_TO_CONNECT).close()
+        except OSError as error:
+            failures.append(error)
+
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(_TO_CONNECT)
+    if attempt.is_alive():
+        raise PrerequisiteError(f"{host} cannot be reached: no answer within {_TO_CONNECT} s. Is there a network?")
+    if failures:
+        raise PrerequisiteError(f"{host} cannot be reached ({failures[0]}). Is there a network?")
 
 
 def _read_through(path: Path, name: str) -> None:

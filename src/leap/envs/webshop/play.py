@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from leap.core import open_action
 from leap.envs.base import Outcome
 from leap.envs.webshop.env import WebshopSession
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _HELP = "a number, words to search for, or a command; ? for a hint, q to give up"
 
 
@@ -52,14 +54,14 @@ def play(
     ask = ask or console.input
     start = session.privileged()
     best = float(start.facts["best"])
-    console.print(escape(instruction), style="bold", highlight=False)
+    console.print(_shown(instruction), style="bold", highlight=False)
     shown, outcome = session.observe(), None
     steps = hints = 0
     while outcome is None or not outcome.done:
-        console.print(shown.text, highlight=False, markup=False)
+        console.print(_shown(shown.text), highlight=False)
         listed = shown.admissible or ()
         for number, action in enumerate(listed, start=1):
-            console.print(f"[dim]{number:3}[/dim] {escape(action)}", highlight=False)
+            console.print(f"[dim]{number:3}[/dim] {_shown(action)}", highlight=False)
         try:
             answer = ask(f"[dim]{_HELP}[/dim]\n> ").strip()
         except (EOFError, KeyboardInterrupt):
@@ -70,20 +72,25 @@ def play(
         if answer.lower() in ("?", "h", "hint"):
             hints += 1
             plan = session.privileged().plan or ()
-            console.print(f"hint: {escape(plan[0])}" if plan else "hint: none", style="yellow", highlight=False)
+            console.print(f"hint: {_shown(plan[0])}" if plan else "hint: none", style="yellow", highlight=False)
             continue
         command = _command(answer, listed)
         if command is None:
-            console.print(f"there is no number {escape(answer)} here, or it needs words", style="red", highlight=False)
+            console.print(f"there is no number {_shown(answer)} here, or it needs words", style="red", highlight=False)
         elif command:
             outcome = session.act(command)
             shown = outcome.observation
             steps += 1
-            console.print(f"[cyan]> {escape(command)}[/cyan]", highlight=False)
+            console.print(f"[cyan]> {_shown(command)}[/cyan]", highlight=False)
     score = outcome.score if outcome is not None and outcome.done else 0.0
     result = ShopResult(score, steps, hints, best)
     _show_score(console, result, outcome, start.text)
     return result
+
+
+def _shown(text: str) -> str:
+    """A page's text for the console: what a seller wrote is no markup, and gives the terminal no orders."""
+    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def _command(answer: str, listed: tuple[str, ...]) -> str | None:
@@ -109,4 +116,4 @@ def _show_score(console: Console, result: ShopResult, outcome: Outcome | None, g
         for name, value in outcome.parts.items():
             table.add_row(name.replace("_", " "), f"{value:.2f}")
         console.print(table)
-    console.print(goal, style="dim", markup=False, highlight=False)
+    console.print(_shown(goal), style="dim", highlight=False)

@@ -1,4 +1,4 @@
-"""A catalogue on disk as the shop uses it: made once from the official files, then memory-mapped and shared by all.
+"""A catalogue on disk as the shop uses it: made once from the official files, its arrays memory-mapped and shared by all.
 
     products.bin, products.npy    each product as JSON, and where it begins
     asins.npy, by_asin.npy        the products' numbers, sorted, and whose they are
@@ -6,7 +6,8 @@
     categories.npy, queries.npy   codes of each product's department and query, numbers in their text lists (labels.json)
     human.jsonl, synthetic.jsonl  what goals are made of, people's and made-up ones, in the files' order
     titles.npy                    hash of each title in lower case, sorted, and whose it is (the reference wrapper's names)
-    nouns-<tagger>.*              nouns of each title, made when a tagger is first used
+    nouns-<tagger>/               nouns of each title, made when a tagger is first used
+    goals-human/, goals-synthetic/   where the instructions lie and the order of goals, made when goals of a kind are first used
     search/                       the search index, made by `leap.envs.webshop.search`
     manifest.json                 what it was made from; written last
 
@@ -17,9 +18,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
+import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -56,22 +58,32 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Blob:
-    """Many JSON values in one file, any of them read without the others."""
+    """Many JSON values in one file, any of them read without the others.
 
-    def __init__(self, path: Path, kind: Any) -> None:
-        self._ends = load_array(path.with_suffix(".npy"))
-        with path.open("rb") as file:
-            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-        if len(self._bytes) != (self._ends[-1] if len(self._ends) else 0):
-            raise ValueError(f"{path.name} has {len(self._bytes)} bytes, not as many as were written")
+    Not memory-mapped: each value lies alone, and a mapping would keep its neighbours too, 64 KB for a product. Reads name
+    their place, so that threads and forked processes can share the open file; it is closed with the object.
+    """
+
+    def __init__(self, path: Path, kind: Any, *, ends: Any = None) -> None:
+        self._path, self._ends = path, load_array(path.with_suffix(".npy")) if ends is None else ends
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        size = os.fstat(self._file).st_size
+        if size != (self._ends[-1] if len(self._ends) else 0):
+            raise ValueError(f"{path.name} has {size} bytes, not as many as were written")
         self._decoder = msgspec.json.Decoder(kind)
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> Any:
-        start = self._ends[index - 1] if index else 0
-        return self._decoder.decode(self._bytes[start : self._ends[index]])
+        start, end = int(self._ends[index - 1]) if index else 0, int(self._ends[index])
+        data = os.pread(self._file, end - start, start)
+        if len(data) != end - start:
+            raise PrerequisiteError(
+                f"{self._path} was cut off while it was in use. Remove its folder; it is made anew."
+            )
+        return self._decoder.decode(data)
 
 
 class BlobWriter:
@@ -176,12 +188,10 @@ class ProductStore:
             at -= 1
         return None
 
-    def instructions(self, *, human: bool) -> Iterator[Any]:
-        """What goals are made of: [product's place, instruction, attributes, options] for those that people wrote, [product's
-        place, instruction, attributes] for those made up."""
-        with (self.folder / ("human.jsonl" if human else "synthetic.jsonl")).open("rb") as file:
-            for line in file:
-                yield msgspec.json.decode(line)
+    def instructions_file(self, *, human: bool) -> Path:
+        """What goals are made of, a JSON array a line: [product's place, instruction, attributes, options] for those that people
+        wrote, [product's place, instruction, attributes] for those made up."""
+        return self.folder / ("human.jsonl" if human else "synthetic.jsonl")
 
     @cached_property
     def _titles(self) -> tuple[Any, Any]:
@@ -244,4 +254,7 @@ def put_in_place(folder: Path, fill: Callable[[Path], None], *, done: str = "man
 
 def load_array(path: Path) -> Any:
     """A memory-mapped array, as a plain one: numpy's own class for mapped ones is slow to index."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except ValueError:
+        return np.load(path, allow_pickle=False)  # an empty array cannot be mapped

@@ -86,7 +86,7 @@ def open_world(
     nouns = title_nouns(store, tagger, progress=progress)
     rng = random.Random(seed)
     prices = draw_prices(store, rng)
-    goals = Goals(store, prices, rng, human=human)
+    goals = Goals(store, prices, rng, human=human, progress=progress)
 
     def pay(product: Product, goal: Goal, chosen: dict[str, str]) -> Purchase:
         place, goal_place = store.find(product.asin), store.find(goal.asin)
