@@ -1,0 +1,59 @@
+"""The table of the WebShop quickstart, of runs with different seeds: success and score on the test split.
+
+    leap run recipes/webshop-quickstart.yaml --set seed=0 --run-dir runs/webshop-quickstart-seed0     # and 1, and 2
+    python benchmarks/webshop_quickstart.py runs/webshop-quickstart-seed*
+
+Each seed draws its student's weights, its training tasks and its samples; the test tasks are the same 500. Means and 95 %
+intervals are over tasks and seeds, by the bootstrap that studies use; a comparison is paired by task.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from leap.studies.statistics import estimate, estimate_share, paired
+
+POLICIES = ("pi_0", "pi_1", "pi_2", "pi_3", "expert", "teacher-0", "teacher-50", "teacher-100")
+AGAINST = ("pi_0", "expert")
+
+
+def episodes(run: Path, policy: str) -> list[dict]:
+    """A policy's test episodes of one run."""
+    number = policy.removeprefix("pi_")
+    folder = run / f"iter-{number}" / "evaluation" if number.isdigit() else run / "baselines" / policy
+    with (folder / "test.jsonl").open("rb") as lines:
+        return [msgspec.json.decode(line) for line in lines]
+
+
+def outcomes(run: Path, policy: str, what: str) -> dict[str, float]:
+    """By task, success or score."""
+    return {one["task"]["id"]: float(one[what]) for one in episodes(run, policy)}
+
+
+def main() -> None:
+    runs = [Path(name) for name in sys.argv[1:]]
+    success = {policy: [outcomes(run, policy, "success") for run in runs] for policy in POLICIES}
+    score = {policy: [outcomes(run, policy, "score") for run in runs] for policy in POLICIES}
+    tasks = len(success["pi_0"][0])
+    print(f"test, n = {tasks}, {len(runs)} runs: {', '.join(run.name for run in runs)}\n")
+    print("| policy | success, % (mean over seeds, 95 %) | by seed | score, 0-100 |\n|---|---|---|---|")
+    for policy in POLICIES:
+        rate, points = estimate_share(success[policy]), estimate_share(score[policy])
+        seeds = ", ".join(f"{100 * sum(one.values()) / len(one):.1f}" for one in success[policy])
+        print(
+            f"| {policy} | {100 * rate.value:.1f} [{100 * rate.low_all:.1f}, {100 * rate.high_all:.1f}] | {seeds} "
+            f"| {100 * points.value:.1f} [{100 * points.low_all:.1f}, {100 * points.high_all:.1f}] |"
+        )
+    print()
+    for other in AGAINST:
+        gap = estimate(paired(success["pi_3"], success[other]))
+        print(
+            f"pi_3 against {other}, paired by task: {100 * gap.value:+.1f} points [{100 * gap.low_all:+.1f}, {100 * gap.high_all:+.1f}]"
+        )
+
+
+if __name__ == "__main__":
+    main()
