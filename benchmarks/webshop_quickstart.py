@@ -50,9 +50,8 @@ def main() -> None:
     print()
     for other in AGAINST:
         gap = estimate(paired(success["pi_3"], success[other]))
-        print(
-            f"pi_3 against {other}, paired by task: {100 * gap.value:+.1f} points [{100 * gap.low_all:+.1f}, {100 * gap.high_all:+.1f}]"
-        )
+        low, high = 100 * gap.low_all, 100 * gap.high_all
+        print(f"pi_3 against {other}, paired by task: {100 * gap.value:+.1f} points [{low:+.1f}, {high:+.1f}]")
 
 
 if __name__ == "__main__":
