@@ -128,6 +128,10 @@ def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], o
         import gdown
     except ImportError as error:
         raise PrerequisiteError("gdown is not installed; run `pip install 'leap-agents[webshop]'`.") from error
+
+    def in_megabytes(done: int, total: int | None) -> None:
+        progress(done // 1_000_000, (total or 0) // 1_000_000)
+
     progress(0, 0)
     _reach(_HOST)
     try:
@@ -138,7 +142,7 @@ def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], o
             resume=True,  # what a broken download brought stays beside the target, and the next call goes on from there
             timeout=(_TO_CONNECT, _TO_GO_ON),
             retries=_TRIES,
-            progress=lambda done, total: progress(done // 1_000_000, (total or 0) // 1_000_000),
+            progress=in_megabytes,
         )
     except Exception as error:  # requests' errors, gdown's own, and of what it parses
         raise PrerequisiteError(" ".join(str(error).split()) or type(error).__name__) from error
