@@ -42,8 +42,6 @@ class RecordedEnvironment(Environment, Generic[R]):
     test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
     gold_splits: ClassVar[tuple[str, ...]] = ("all",)
 
-    config: RecordedConfig
-
     def __init__(self, config: RecordedConfig) -> None:
         super().__init__(config)
         self._records: Mapping[str, R] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -66,12 +67,12 @@ class Lexicon(NamedTuple):
         rare: What is in one file of a file system at most.
     """
 
-    roots: list[str]
-    folders: list[str]
-    stems: list[str]
-    endings: list[str]
-    words: list[str]
-    rare: list[str]
+    roots: Sequence[str]
+    folders: Sequence[str]
+    stems: Sequence[str]
+    endings: Sequence[str]
+    words: Sequence[str]
+    rare: Sequence[str]
 
 
 class BashFamilyConfig(BaseModel):

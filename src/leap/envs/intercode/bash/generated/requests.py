@@ -290,7 +290,7 @@ def _details(
         case Operation.COUNT:
             folder = rng.choice(tree.folders)
             there = [_name(p).split(".")[1] for p in tree.inside(folder)]
-            return {"folder": folder, "ending": rng.choice(there + lexicon.endings[:1])}
+            return {"folder": folder, "ending": rng.choice([*there, lexicon.endings[0]])}
         case Operation.CREATE:
             return {"folder": rng.choice(tree.folders), "new": _new_name(lexicon, tree, rng), "text": " ".join(words)}
     return {}
