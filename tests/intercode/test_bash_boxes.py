@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from leap.envs.base import opened
 from leap.envs.intercode.bash.env import BashConfig, BashEnvironment, BashSession
 from leap.errors import LeapError
 
-QUICK = ("fs_1/0", "fs_1/20", "fs_2/14", "fs_3/17", "fs_3/43", "fs_4/15")
+QUICK = ("fs_1/0", "fs_1/20", "fs_1/46", "fs_2/14", "fs_3/17", "fs_3/43", "fs_4/15")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,11 @@ def test_gold_scores_and_so_does_the_unrolled_teacher(world: BashEnvironment, na
             if outcome.done:
                 break
     assert outcome is not None and outcome.success
+
+
+def test_a_stage_that_shows_nothing_is_none_for_nobody_could_see_it_done(world: BashEnvironment) -> None:
+    record = replace(world.record(task(world, "fs_1/0")), index=9_999, gold="find / -name no_such_thing | wc -l")
+    assert [stage.command for stage in world.coach.stages(record)] == [record.gold]
 
 
 def test_doing_nothing_scores(world: BashEnvironment) -> None:

@@ -316,7 +316,7 @@ class Coach:
         for number, command in enumerate(commands):
             whole = number == len(commands) - 1
             shown = self._environment.gold_world(record).run_gold(command, as_student=not whole)
-            if shown.readable or whole:
+            if whole or (shown.readable and shown.text.strip()):  # what shows nothing could never be seen to be done
                 known.append(Stage(command, shown.text if shown.readable else ""))
         return known
 
