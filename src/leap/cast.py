@@ -81,9 +81,7 @@ class Cast:
         """A checkpoint with the student's tokens: the base, or any later one where the base is not there any more."""
         trained = (self.run.checkpoint(i) for i in range(self.recipe.iterations + 1))
         later = (str(path) for path in trained if (path / "leap.json").exists())
-        return (
-            self.base if self.recipe.student.model != "scratch" or Path(self.base).exists() else next(later, self.base)
-        )
+        return self.base if self.recipe.student.model != "scratch" or Path(self.base).exists() else next(later, self.base)
 
     @cached_property
     def whole_renderer(self) -> Renderer:
@@ -103,9 +101,7 @@ class Cast:
     def student(self, i: int, temperature: float) -> ModelPolicy:
         """pi_i as a policy."""
         constrained = self.recipe.student.decoding == "constrained"
-        return ModelPolicy(
-            self._student_model(i, temperature), self.renderer, self.student_actor(i), constrained=constrained
-        )
+        return ModelPolicy(self._student_model(i, temperature), self.renderer, self.student_actor(i), constrained=constrained)
 
     def rollout_policy(self, i: int) -> tuple[Actor, Callable[[], Policy], str]:
         """Who acts in the rollouts of iteration i: its record, how to make it, and its name for people."""
@@ -216,11 +212,7 @@ class Cast:
         add("expert", "expert", lambda actor: ExpertPolicy(self.environment))
         found |= self.idle_baselines()
         for level in dict.fromkeys((0, self.recipe.teacher.privilege, 100)):
-            add(
-                f"teacher-{level}",
-                f"teacher-{level}",
-                lambda actor, level=level: TeacherPolicy(self.environment, level),
-            )
+            add(f"teacher-{level}", f"teacher-{level}", lambda actor, level=level: TeacherPolicy(self.environment, level))
         if section.teacher_model:
             for level in dict.fromkeys((0, self.recipe.teacher.privilege)):
                 name = f"{self.recipe.teacher.model}-{level}"

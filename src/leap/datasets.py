@@ -108,9 +108,7 @@ def demonstration_rows(episodes: Iterable[Episode], renderer: Renderer) -> Itera
                 continue
             yield _row(episode, t, decision, prompt, source="demonstration", iteration=0)
     if too_long:
-        log.warning(
-            "%d steps of demonstrations are left out: even alone they do not fit into the student's context", too_long
-        )
+        log.warning("%d steps of demonstrations are left out: even alone they do not fit into the student's context", too_long)
 
 
 def correction_rows(
@@ -150,7 +148,9 @@ def privileged_rows(
         yield _row(episode, t, decision, render(episode.history(t), state), source="demonstration", iteration=0)
 
 
-def _row(episode: Episode, t: int, decision: Decision, prompt: list[Message], *, source: str, iteration: int) -> Row:
+def _row(
+    episode: Episode, t: int, decision: Decision, prompt: list[Message], *, source: str, iteration: int
+) -> Row:
     return Row.model_construct(
         prompt=prompt,
         completion=[{"role": "assistant", "content": format_answer(decision)}],

@@ -60,9 +60,7 @@ def evaluate_elsewhere(
     for split in splits:
         tasks = environment.tasks(split)
         if both := sorted(trained_on & {task.id for task in tasks}):
-            raise RecipeError(
-                f"{len(both)} tasks of split {split!r} were trained on, for example {both[0]}; choose another."
-            )
+            raise RecipeError(f"{len(both)} tasks of split {split!r} were trained on, for example {both[0]}; choose another.")
         for name, (actor, policy) in players.items():
             played = play_tasks(
                 environment,

@@ -87,9 +87,7 @@ def export_parquet(run: RunDirectory, out: Path) -> dict[str, dict[str, int]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise PrerequisiteError(
-            "Parquet needs pyarrow, which is not installed: pip install 'leap-agents[train]'"
-        ) from error
+        raise PrerequisiteError("Parquet needs pyarrow, which is not installed: pip install 'leap-agents[train]'") from error
 
     schemas = _schemas(pa)
     kinds: dict[str, Callable[[Iteration], Iterable[dict[str, Any]]]] = {
@@ -236,14 +234,7 @@ def _schemas(pa: Any) -> dict[str, Any]:
     origin = [("episode", text), ("t", number)]
     return {
         "sft": pa.schema(
-            [
-                ("key", text),
-                ("prompt", messages),
-                ("completion", messages),
-                *origin,
-                ("source", text),
-                ("iteration", number),
-            ]
+            [("key", text), ("prompt", messages), ("completion", messages), *origin, ("source", text), ("iteration", number)]
         ),
         "preference": pa.schema(
             [

@@ -140,9 +140,7 @@ def _student(recipe: Recipe) -> None:
 def _models(recipe: Recipe) -> Iterator[tuple[str, Check]]:
     """The name and a check of each model that takes part beside the student."""
     teacher, prices = recipe.teacher, Prices(recipe.prices)
-    models: list[tuple[str, Any, Any]] = [
-        (react.model, react.sampling, react.endpoint) for react in recipe.baselines.react
-    ]
+    models: list[tuple[str, Any, Any]] = [(react.model, react.sampling, react.endpoint) for react in recipe.baselines.react]
     if teacher.model is not None and recipe.asks_teacher_model:
         models.insert(0, (teacher.model, teacher.sampling, teacher.endpoint))
     for name, sampling, endpoint in models:

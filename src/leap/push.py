@@ -150,10 +150,7 @@ def _scores(recipe: Recipe, run: RunDirectory, i: int) -> list[str]:
     if not path.exists():
         return ["Not evaluated."]
     use = dict.fromkeys(recipe.environment.test, "test") | {recipe.environment.validation: "validation"}
-    lines = [
-        "| split | used for | n | success | 95 % interval | actions (failure = horizon) |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| split | used for | n | success | 95 % interval | actions (failure = horizon) |", "|---|---|---|---|---|---|"]
     for entry in read_json(path):
         evaluation = Evaluation.model_validate(entry)
         score = evaluation.overall
@@ -184,9 +181,7 @@ def _leaks(run: RunDirectory, i: int) -> list[str]:
             lines.append(f"| {j} | {corrections} | {found.n} | {rate} |")
     if i == 0:
         return ["Trained on demonstrations alone: no teacher has corrected it."]
-    said = (
-        "A leak is an entity that a correction's reason names and the student's history does not; intervals by episode."
-    )
+    said = "A leak is an entity that a correction's reason names and the student's history does not; intervals by episode."
     return [*lines, "", said]
 
 

@@ -39,9 +39,7 @@ class EnvironmentSection(Section):
         default=None, ge=1, description="Tasks rolled out per iteration, a fresh sample for each; all by default."
     )
     train_kinds: list[str] | None = Field(
-        default=None,
-        min_length=1,
-        description="Train on tasks of these types alone (a specialist); evaluation is of all.",
+        default=None, min_length=1, description="Train on tasks of these types alone (a specialist); evaluation is of all."
     )
     validation_tasks: int | None = Field(default=None, ge=1, description="Validation tasks; all by default.")
     test_tasks: int | None = Field(default=None, ge=1, description="Tasks of each test split; all by default.")
@@ -132,9 +130,7 @@ class TeacherSampling(Sampling):
     """How a teacher's model answers: a whole episode's corrections need room."""
 
     temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token.")
-    max_tokens: int = Field(
-        default=4096, ge=1, description="Longest answer, in tokens; some 100 per step corrected at once."
-    )
+    max_tokens: int = Field(default=4096, ge=1, description="Longest answer, in tokens; some 100 per step corrected at once.")
 
 
 class TeacherSection(Section):
@@ -144,9 +140,7 @@ class TeacherSection(Section):
         default="expert",
         description="expert: the environment's programmatic teacher. model: a language model. self: pi_{i-1} itself.",
     )
-    model: str | None = Field(
-        default=None, description="`provider/model` of the model teacher: openai, vllm, hf, mock."
-    )
+    model: str | None = Field(default=None, description="`provider/model` of the model teacher: openai, vllm, hf, mock.")
     endpoint: EndpointConfig = Field(default_factory=lambda: EndpointConfig(), description="Where that model is.")
     sampling: TeacherSampling = Field(
         default_factory=lambda: TeacherSampling(), description="How the model teacher answers."
@@ -171,9 +165,7 @@ class TeacherSection(Section):
     episodes: Literal["failures", "all"] = Field(default="failures", description="Which episodes are corrected.")
     failure_score: float = Field(default=0.0, ge=0, le=1, description="An episode is a failure up to this score.")
     labels: int | None = Field(
-        default=None,
-        ge=1,
-        description="Correct at most so many steps per iteration, of whole episodes drawn at random.",
+        default=None, ge=1, description="Correct at most so many steps per iteration, of whole episodes drawn at random."
     )
     drop_leaks: bool = Field(
         default=False, description="Reject corrections whose reason names what the student has not seen."
@@ -197,10 +189,10 @@ class ReActSection(Section):
     model: str = Field(description="`provider/model`.")
     endpoint: EndpointConfig = Field(default_factory=lambda: EndpointConfig(), description="Where it is.")
     sampling: ReActSampling = Field(default_factory=lambda: ReActSampling(), description="How it answers.")
-    examples: int = Field(
-        default=2, ge=0, description="Worked examples in the prompt, of the same task type where possible."
+    examples: int = Field(default=2, ge=0, description="Worked examples in the prompt, of the same task type where possible.")
+    limit: int | None = Field(
+        default=None, ge=1, description="Longest prompt, in tokens; as for `teacher.limit`."
     )
-    limit: int | None = Field(default=None, ge=1, description="Longest prompt, in tokens; as for `teacher.limit`.")
 
 
 class BaselineSection(Section):
@@ -216,9 +208,7 @@ class MeasureSection(Section):
     """Leakage and realizability, per iteration (docs/measures.md)."""
 
     held_out: int | None = Field(
-        default=None,
-        ge=1,
-        description="Validation episodes of each pi_i that are corrected to measure on; none if null.",
+        default=None, ge=1, description="Validation episodes of each pi_i that are corrected to measure on; none if null."
     )
 
 

@@ -216,14 +216,7 @@ class Stages:
         expert = ExpertPolicy(self.environment)
         what = "expert's play of the tasks to correct"
         played = self._play(
-            expert.actor,
-            lambda: expert,
-            tasks,
-            journal,
-            self.recipe.horizon,
-            f"rollout-expert-{iteration}",
-            what,
-            iteration,
+            expert.actor, lambda: expert, tasks, journal, self.recipe.horizon, f"rollout-expert-{iteration}", what, iteration
         )
         extractor = StateExtractor(
             self.environment,
@@ -261,9 +254,7 @@ class Stages:
             rows = correction_rows(by_key, corrections, self.renderer, iteration=i)
         lines = [row.model_dump_json() for row in rows]
         if not lines and i == 0:
-            raise RunError(
-                "no step of the demonstrations fits into the student's context, so there is nothing to clone."
-            )
+            raise RunError("no step of the demonstrations fits into the student's context, so there is nothing to clone.")
         write_text(path, "\n".join(lines) + "\n" if lines else "")
         return path
 

@@ -124,12 +124,7 @@ def test_what_changes_no_result_may_change_while_a_run_goes_on(
     run, react = tmp_path / "run", "baselines.react=[{model: openai/some, endpoint: {timeout: 7}}]"
     first = ("--set", "budget.tokens=5", "--set", react, "--set", "teacher.endpoint.base_url=http://localhost:1/v1")
     assert rollout(monkeypatch, recipe, run, *first) == 0
-    raised = [
-        "budget.tokens=500000",
-        "budget.usd=2",
-        "prices={openai/some: {input: 1, output: 2}}",
-        "training.logging=wandb",
-    ]
+    raised = ["budget.tokens=500000", "budget.usd=2", "prices={openai/some: {input: 1, output: 2}}", "training.logging=wandb"]
     raised += [react.replace("7", "70"), "teacher.endpoint.base_url=http://localhost:2/v1"]
     assert rollout(monkeypatch, recipe, run, *(part for one in raised for part in ("--set", one))) == 0
     kept = yaml.safe_load((run / "recipe.yaml").read_text())
@@ -182,10 +177,7 @@ def test_a_full_disk_is_one_message_and_nothing_is_lost(tmp_path: Path, recipe: 
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
-    if (
-        not mount
-        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=100k", "none", str(disk)], capture_output=True).returncode
-    ):
+    if not mount or subprocess.run([mount, "-t", "tmpfs", "-o", "size=100k", "none", str(disk)], capture_output=True).returncode:
         pytest.skip("mounting a small file system is not permitted here")
     try:
         command = ("rollout", disk / "run", "-i", "0", "--recipe", recipe)
@@ -195,9 +187,7 @@ def test_a_full_disk_is_one_message_and_nothing_is_lost(tmp_path: Path, recipe: 
         done = leap(*command)
         assert done.returncode == 1, done.stderr
         assert "disk is full" in done.stderr and "Traceback" not in done.stderr
-        kept = (
-            (disk / "run/iter-0/episodes.jsonl").read_bytes() if (disk / "run/iter-0/episodes.jsonl").exists() else b""
-        )
+        kept = (disk / "run/iter-0/episodes.jsonl").read_bytes() if (disk / "run/iter-0/episodes.jsonl").exists() else b""
         assert not kept or kept.endswith(b"\n")
         (disk / "filler").unlink()
         done = leap(*command)

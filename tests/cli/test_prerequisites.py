@@ -53,10 +53,7 @@ def test_a_recipe_that_has_all_it_needs_passes(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_missing_key_is_told_without_asking_anyone() -> None:
-    assert (
-        told(recipe({"model": "openai/gpt-4o"}))
-        == "openai/gpt-4o needs a key: set the environment variable OPENAI_API_KEY."
-    )
+    assert told(recipe({"model": "openai/gpt-4o"})) == "openai/gpt-4o needs a key: set the environment variable OPENAI_API_KEY."
 
 
 def test_a_wrong_key_and_an_unknown_model_and_an_address_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,10 +82,7 @@ def test_an_answer_that_had_to_be_paid_to_find_out_is_booked(tmp_path: Path, mon
                 (booked,) = stages.cast.costs()
             assert (booked["stage"], booked["model"], booked["calls"]) == ("check", "openai/alias", starts)
             assert server.counts.answered == starts
-            assert (booked["tokens_in"], booked["tokens_out"]) == (
-                server.counts.prompt_tokens,
-                server.counts.completion_tokens,
-            )
+            assert (booked["tokens_in"], booked["tokens_out"]) == (server.counts.prompt_tokens, server.counts.completion_tokens)
     assert booked["tokens_in"] > 0 < booked["tokens_out"]
 
 

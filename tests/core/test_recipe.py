@@ -47,9 +47,7 @@ def test_every_key_is_documented() -> None:
     def undocumented(model: Any, prefix: str = "") -> list[str]:
         missing = []
         for name, field in model.model_fields.items():
-            inner = [
-                t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if hasattr(t, "model_fields")
-            ]
+            inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if hasattr(t, "model_fields")]
             if inner:
                 missing += undocumented(inner[0], f"{prefix}{name}.")
             elif not field.description:
@@ -77,10 +75,7 @@ def test_every_key_is_documented() -> None:
         ({"name": ""}, "name"),
         ({"training": {"steps": 0}}, "training.steps"),
         ({"training": {"lr": float("nan")}}, "training.lr"),
-        (
-            {"environment": {"name": "alfworld", "validation": "unseen"}},
-            "validation split 'unseen' is also a test split",
-        ),
+        ({"environment": {"name": "alfworld", "validation": "unseen"}}, "validation split 'unseen' is also a test split"),
         ({"environment": {"name": "alfworld", "train": "unseen"}}, "training split 'unseen' is also a test split"),
         ({"environment": {"name": "alfworld", "validation": "train"}}, "training and validation"),
         ({"training": {"lora": {}}}, "training.lora"),

@@ -67,9 +67,7 @@ def test_the_key_of_a_correction_names_step_teacher_and_privilege() -> None:
     base = {"episode": "e", "t": 1, "reason": "r", "action": "a", "teacher": "expert", "privilege": 50}
     variants = [base | change for change in ({}, {"episode": "f"}, {"t": 2}, {"teacher": "x"}, {"privilege": 0})]
     assert len({Correction.model_validate(variant).key for variant in variants}) == 5
-    assert (
-        Correction.model_validate(base | {"reason": "other", "action": "b"}).key == Correction.model_validate(base).key
-    )
+    assert Correction.model_validate(base | {"reason": "other", "action": "b"}).key == Correction.model_validate(base).key
 
 
 def test_a_history_holds_the_logged_observations_and_the_original_actions() -> None:

@@ -46,9 +46,7 @@ def test_a_known_key_is_not_written_again(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_journal_torn_anywhere_keeps_every_whole_line(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_a_journal_torn_anywhere_keeps_every_whole_line(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("torn") / "e.jsonl"
     journal(path, 3)
     whole = path.read_bytes()

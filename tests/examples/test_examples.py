@@ -35,11 +35,7 @@ def test_an_environment_of_another_package_runs_through_the_whole_loop(tmp_path:
     (info / "entry_points.txt").write_text("[leap.environments]\ntiny-world = tiny_world:TinyWorld\n")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
-    environment = os.environ | {
-        "PYTHONPATH": str(package),
-        "LEAP_CACHE": str(tmp_path / "cache"),
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = os.environ | {"PYTHONPATH": str(package), "LEAP_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     leap = [sys.executable, "-c", "from leap.cli import main; main()"]
     done = subprocess.run(
         [*leap, "run", str(recipe), "--run-dir", str(tmp_path / "run")], env=environment, capture_output=True, text=True

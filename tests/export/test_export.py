@@ -68,10 +68,7 @@ def test_parquet_holds_the_run(run: RunDirectory, tmp_path: Path) -> None:
     assert pairs["iter_1"] == [{"key": pair.key, **pair.model_dump()} for pair in pairs_of(run, 1)]
     corrections = loaded(tmp_path / "out", "corrections", tmp_path / "cache")["iter_1"]
     kept = Journal(run.iteration(1) / "corrections.jsonl", Correction)
-    assert [
-        Correction.model_validate({k: v for k, v in one.items() if k not in {"key", "iteration"}})
-        for one in corrections
-    ]
+    assert [Correction.model_validate({k: v for k, v in one.items() if k not in {"key", "iteration"}}) for one in corrections]
     assert [(one["key"], one["leaked"], one["rejected"]) for one in corrections] == [
         (one.key, list(one.leaked), one.rejected) for one in kept
     ]
@@ -92,11 +89,7 @@ def test_parquet_episodes_are_whole(run: RunDirectory, tmp_path: Path) -> None:
         assert step["observation"] == logged.observation.text and HOSTILE in step["observation"]
         assert step["admissible"] == list(logged.observation.admissible or ())
         assert (step["reason"], step["action"], step["parsed"]) == (logged.reason, logged.action, logged.parsed)
-    assert (one["task"], one["instruction"], one["kind"]) == (
-        episode.task.id,
-        episode.task.instruction,
-        episode.task.kind,
-    )
+    assert (one["task"], one["instruction"], one["kind"]) == (episode.task.id, episode.task.instruction, episode.task.kind)
     assert set(Task.model_fields) - {"id", "seed"} <= set(one)
     assert (one["success"], one["score"], one["stop"]) == (episode.success, episode.score, episode.stop)
 
@@ -128,9 +121,7 @@ def test_pairs_are_the_correction_over_what_the_student_answered(run: RunDirecto
     assert [half.label for half in unpaired_rows(pairs[:1])] == [True, False]
 
 
-def test_where_both_say_the_same_there_is_no_pair_and_what_cannot_be_read_is_rejected_as_it_was(
-    run: RunDirectory,
-) -> None:
+def test_where_both_say_the_same_there_is_no_pair_and_what_cannot_be_read_is_rejected_as_it_was(run: RunDirectory) -> None:
     row, episode = rows_of(run, 1)[0], next(iter(Journal(run.iteration(1) / "episodes.jsonl", Episode)))
     reason, action = row.completion[0]["content"].removeprefix("REASON: ").split("\nACTION: ")
 

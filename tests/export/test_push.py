@@ -39,12 +39,7 @@ def test_the_card_says_how_it_was_trained_and_what_was_measured(run: RunDirector
     card = push_to_folder(run, 1, tmp_path / "out").read_text(encoding="utf-8")
     head = yaml.safe_load(card.split("---")[1])
     assert head["library_name"] == "transformers" and "leap" in head["tags"] and "base_model" not in head
-    for said in (
-        "| iteration | 1 of 2 |",
-        "| teacher | expert |",
-        "| privilege level | 50 of 100 |",
-        "none: random weights",
-    ):
+    for said in ("| iteration | 1 of 2 |", "| teacher | expert |", "| privilege level | 50 of 100 |", "none: random weights"):
         assert said in card
     for entry in read_json(run.iteration(1) / "evaluation.json"):
         score = entry["overall"]

@@ -36,12 +36,7 @@ def test_texts_are_upstreams() -> None:
         "bytes": ExecResult(output=b"\xff\xfe"),
     }
     texts = {name: world(result)[0].act("x").text for name, result in shown.items()}
-    assert texts == {
-        "ok": "é\n",
-        "late": "Command timed out",
-        "long": "Command timed out",
-        "bytes": "Malformed command",
-    }
+    assert texts == {"ok": "é\n", "late": "Command timed out", "long": "Command timed out", "bytes": "Malformed command"}
     lost = world(ExecResult(exec_error="cwd", exit_code=126))[0]
     lost.cwd = '/a "b" && ls'
     assert lost.act("ls").text == (
@@ -72,9 +67,7 @@ def test_fixed_runs_what_was_written() -> None:
 
 results = st.builds(
     ExecResult,
-    output=st.one_of(
-        st.binary(), st.text().map(str.encode), st.sampled_from([b"?? a b\n", b'?? "x y"\n', b" M a\n?? b.txt\n"])
-    ),
+    output=st.one_of(st.binary(), st.text().map(str.encode), st.sampled_from([b"?? a b\n", b'?? "x y"\n', b" M a\n?? b.txt\n"])),
     exit_code=st.integers(0, 255),
     timed_out=st.booleans(),
     output_capped=st.booleans(),
@@ -83,9 +76,7 @@ results = st.builds(
 
 
 @given(results, results, st.lists(st.text(), max_size=4), st.text(), st.sampled_from(["intercode", "fixed"]))
-def test_no_step_and_no_reward_raises(
-    mine: ExecResult, gold: ExecResult, actions: list[str], command: str, compat: Any
-) -> None:
+def test_no_step_and_no_reward_raises(mine: ExecResult, gold: ExecResult, actions: list[str], command: str, compat: Any) -> None:
     student, _ = world(mine, compat)
     for action in actions:
         student.act(action)

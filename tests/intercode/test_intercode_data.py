@@ -20,9 +20,7 @@ def test_counts_and_splits_are_those_published(intercode_data: Path) -> None:
     tasks = load_tasks(data)
     assert {n: len(data.bash(n)) for n in SIZES} == SIZES
     assert (len(data.sql()), len(data.python())) == (1034, 974)
-    sizes = {
-        split: len(split_tasks(tasks, split)) for split in ("train", "test", "code-0.7-train", "code-0.7-test", "all")
-    }
+    sizes = {split: len(split_tasks(tasks, split)) for split in ("train", "test", "code-0.7-train", "code-0.7-test", "all")}
     assert sizes == {"train": 113, "test": 87, "code-0.7-train": 140, "code-0.7-test": 60, "all": 200}
     assert {t.id for t in split_tasks(tasks, "train_rest")}.isdisjoint(t.id for t in split_tasks(tasks, "train_valid"))
     assert NOT_REPEATABLE.keys() <= {task.id for task in tasks}

@@ -152,9 +152,7 @@ def test_no_statement_raises(world: SqlEnvironment, statement: str) -> None:
 def test_a_statement_without_end_is_stopped(world: SqlEnvironment, data: Path) -> None:
     slow = SqlEnvironment(world.config.model_copy(update={"time_limit": 0.5}))
     slow._backend = world.backend  # the same server, another limit
-    endless = (
-        "WITH RECURSIVE n AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM n WHERE x < 1000000000) SELECT max(x) FROM n"
-    )
+    endless = "WITH RECURSIVE n AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM n WHERE x < 1000000000) SELECT max(x) FROM n"
     if not world.backend.comparable:
         assert "Error" in play(slow, 0, [endless]).final.text
     else:

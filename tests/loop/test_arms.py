@@ -67,9 +67,7 @@ def test_beta_is_the_share_of_the_teachers_steps_and_the_student_sees_no_state(w
         assert by_teacher == pytest.approx(beta, abs=0.15)
         assert student.asked == sum(step.completion != "" for step in steps)
         assert student.peeks == [None] * len(tasks)
-        again = played(
-            world, MixedPolicy(Waiting(), TeacherPolicy(world, 50), beta, Actor(name="both")), tasks, horizon=30
-        )
+        again = played(world, MixedPolicy(Waiting(), TeacherPolicy(world, 50), beta, Actor(name="both")), tasks, horizon=30)
         assert [episode.steps for episode in again] == [episode.steps for episode in episodes]
 
 
@@ -124,10 +122,7 @@ def test_corrections_and_demonstrations_stop_at_so_many_labels(tmp_path: Path, w
     assert 7 < len(corrections) <= 13, "as many whole episodes as fit"
     corrected = {correction.episode for correction in corrections}
     assert len(corrections) == sum(len(episodes[key].steps) for key in corrected)
-    assert (
-        list(stages(tmp_path, rollouts={"beta": 1.0}, teacher={"episodes": "all", "labels": 13}).correct(1))
-        == corrections
-    )
+    assert list(stages(tmp_path, rollouts={"beta": 1.0}, teacher={"episodes": "all", "labels": 13}).correct(1)) == corrections
 
 
 # ---- demonstrations with the state -----------------------------------------------------------------------------------

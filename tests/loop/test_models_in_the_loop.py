@@ -50,13 +50,7 @@ def recipe(**more: Any) -> Recipe:
         "name": "x",
         "iterations": 1,
         "horizon": 3,
-        "environment": {
-            "name": "alfworld",
-            "options": OPTIONS,
-            "train_tasks": 3,
-            "validation_tasks": 2,
-            "test_tasks": 2,
-        },
+        "environment": {"name": "alfworld", "options": OPTIONS, "train_tasks": 3, "validation_tasks": 2, "test_tasks": 2},
         "student": {
             "scratch": {"width": 16, "layers": 1, "heads": 2, "mlp": 16, "max_tokens": 1024},
             "prompt": {"renderer": "dialogue", "instructions": False, "candidates": False},
@@ -90,9 +84,7 @@ def test_a_model_teacher_corrects_is_booked_and_is_never_asked_twice(tmp_path: P
     corrections = list(stages.corrections(1))
     steps = sum(len(episode.steps) for episode in stages.episodes(1))
     assert len(corrections) == steps > 0
-    assert {c.action for c in corrections} == {"look"} and all(
-        c.kept and c.teacher == "mock/looks" for c in corrections
-    )
+    assert {c.action for c in corrections} == {"look"} and all(c.kept and c.teacher == "mock/looks" for c in corrections)
     ledger = Ledger(stages.run.calls)
     booked = {total.stage: total.calls for total in ledger.totals()}
     ledger.close()

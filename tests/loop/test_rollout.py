@@ -32,12 +32,7 @@ BRIEF = {"instructions": False, "candidates": False}
 
 
 def student(
-    tmp: Path,
-    world: Environment,
-    renderer: str = "dialogue",
-    style: str = "scratch",
-    batch: int = 3,
-    temperature: float = 1.0,
+    tmp: Path, world: Environment, renderer: str = "dialogue", style: str = "scratch", batch: int = 3, temperature: float = 1.0
 ) -> Any:
     from leap.models.hf import HFModel
 
@@ -58,9 +53,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         from transformers import LlamaConfig
 
         original = LlamaConfig.__init__
-        patch.setattr(
-            LlamaConfig, "__init__", lambda self, **k: original(self, **(k | {"max_position_embeddings": 8192}))
-        )
+        patch.setattr(LlamaConfig, "__init__", lambda self, **k: original(self, **(k | {"max_position_embeddings": 8192})))
         for style in STYLES:
             tiny.tiny_checkpoint(folder / style, style)
     return folder
@@ -230,15 +223,11 @@ def test_nothing_that_renders_or_plays_a_student_takes_privileged_state() -> Non
     assert ModelPolicy.privileged is False and ExpertPolicy.privileged is False
 
 
-def test_rollouts_hand_the_secret_to_those_who_declare_it_alone(
-    world: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rollouts_hand_the_secret_to_those_who_declare_it_alone(world: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     handed = []
     for policy in (ExpertPolicy(world), TeacherPolicy(world, 50)):
         playing = policy.playing
-        monkeypatch.setattr(
-            policy, "playing", lambda seed, peek, playing=playing: handed.append(peek) or playing(seed, peek)
-        )
+        monkeypatch.setattr(policy, "playing", lambda seed, peek, playing=playing: handed.append(peek) or playing(seed, peek))
         played(world, policy, world.tasks("train", limit=1), horizon=2)
     assert handed[0] is None and handed[1] is not None
 

@@ -34,7 +34,9 @@ def test_the_end_of_a_turn_is_found_in_the_template_not_guessed_from_eos(
 
 @pytest.mark.parametrize("renderer", ["paper", "dialogue"])
 @pytest.mark.parametrize("style", STYLES)
-def test_a_prompt_is_the_templates_own_rendering(tokenizers: dict[str, Any], style: str, renderer: str) -> None:
+def test_a_prompt_is_the_templates_own_rendering(
+    tokenizers: dict[str, Any], style: str, renderer: str
+) -> None:
     chat = ChatTokens(tokenizers[style])
     render = Renderer(PromptConfig(renderer=renderer)).render  # type: ignore[arg-type]
     for steps in range(4):
@@ -47,9 +49,7 @@ def test_a_prompt_is_the_templates_own_rendering(tokenizers: dict[str, Any], sty
         assert ids.count(bos) == (1 if style == "llama3" else 0) if bos is not None else True
 
 
-pieces = st.sampled_from(
-    [" ", "\n", "\n\n", "ACTION:", "go to desk 1", "é", "<|eot_id|>", "<|im_end|>", "<|end|>", "<|x"]
-)
+pieces = st.sampled_from([" ", "\n", "\n\n", "ACTION:", "go to desk 1", "é", "<|eot_id|>", "<|im_end|>", "<|end|>", "<|x"])
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -110,21 +110,7 @@ def test_every_choice_can_be_reached_even_one_that_begins_another(style: str) ->
     assert reached == set(CHOICES)
 
 
-TEMPTING_TEXTS = (
-    "]",
-    "[",
-    "]]",
-    "\n",
-    " ",
-    "<think>",
-    "</think>",
-    "red",
-    " shoes",
-    "é",
-    "*",
-    "ACTION:",
-    "\nACTION: click[x]",
-)
+TEMPTING_TEXTS = ("]", "[", "]]", "\n", " ", "<think>", "</think>", "red", " shoes", "é", "*", "ACTION:", "\nACTION: click[x]")
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -134,9 +120,7 @@ def test_an_open_action_is_closed_around_a_text_of_the_model_s_own(style: str, d
     chat = grammar(style).chat
     texts = st.sampled_from(TEMPTING_TEXTS).map(chat.text)
     parts = data.draw(st.lists(texts | st.integers(0, 10_000).map(lambda t: [t]), min_size=1, max_size=20))
-    sampling = Sampling(
-        max_tokens=data.draw(st.integers(20, 60)), max_reason_tokens=data.draw(st.integers(0, 5)), temperature=1
-    )
+    sampling = Sampling(max_tokens=data.draw(st.integers(20, 60)), max_reason_tokens=data.draw(st.integers(0, 5)), temperature=1)
     text = follow(style, ("search[<search query>]",), sampling, [token for part in parts for token in part])
     found = parse_answer(text, ("search[<search query>]",))
     assert found is not None and found.action.startswith("search[") and found.action.endswith("]"), text

@@ -73,9 +73,7 @@ def test_answers_are_those_of_a_plain_forward(checkpoints: dict[str, str], style
         for messages, completion in zip(turns, completions, strict=True):
             assert completion.text == alone(model, messages)
             assert completion.prompt_tokens == len(model.chat.prompt(messages))
-    assert (
-        len({completion.text for completions in answers for completion in completions}) > 3
-    )  # not one constant answer
+    assert len({completion.text for completions in answers for completion in completions}) > 3  # not one constant answer
     if renderer == "dialogue":  # the cache was really used
         assert answers[0][3].cached_tokens > answers[0][2].cached_tokens > 0
 
@@ -131,9 +129,7 @@ def test_too_long_a_prompt_fails_alone(checkpoints: dict[str, str]) -> None:
     assert asyncio.run(both()) == ["failed", [alone(model, turn) for turn in short]]
 
 
-@pytest.mark.parametrize(
-    "failure", [RuntimeError("out of memory\ntrace"), IndexError("index out of range"), ValueError("")]
-)
+@pytest.mark.parametrize("failure", [RuntimeError("out of memory\ntrace"), IndexError("index out of range"), ValueError("")])
 def test_a_failing_generation_is_told_and_the_next_one_works(
     checkpoints: dict[str, str], failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,9 +239,7 @@ def test_an_adapter_for_another_base_is_refused_in_one_line(tmp_path: Path, othe
     tokenizer.save_pretrained(adapter)
     load_causal_lm(str(adapter))  # on its own base
     config = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(
-        json.dumps(config | {"base_model_name_or_path": str(tmp_path / "other")})
-    )
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(tmp_path / "other")}))
     with pytest.raises(PrerequisiteError, match="does not fit the model it names as its base") as caught:
         load_causal_lm(str(adapter))
     assert "\n" not in str(caught.value)

@@ -95,11 +95,7 @@ def test_the_same_request_at_the_same_time_is_paid_once(tmp_path: Path) -> None:
 
 def test_an_empty_answer_is_an_answer(tmp_path: Path) -> None:
     model, inner = metered(Ledger(tmp_path / "calls.sqlite"), lambda request: "" if inner.calls == 1 else "now")
-    assert [ask(model, "x", seed=seed)[0].text for seed in (0, 0, 1)] == [
-        "",
-        "",
-        "now",
-    ]  # another seed, another request
+    assert [ask(model, "x", seed=seed)[0].text for seed in (0, 0, 1)] == ["", "", "now"]  # another seed, another request
     assert inner.calls == 2 and model.ledger.total().calls == 2
 
 
@@ -332,11 +328,7 @@ def test_estimates_by_step_and_of_an_endpoint_student_of_unknown_price() -> None
         correction=Lengths(1, 1),
     )  # fmt: skip
     assert nothing == [] and total_estimate(nothing).usd == 0
-    assert (
-        rough_tokens("abcde")
-        == 2
-        == rough_tokens([{"role": "user", "content": "abcd"}, {"role": "user", "content": "e"}])
-    )
+    assert rough_tokens("abcde") == 2 == rough_tokens([{"role": "user", "content": "abcd"}, {"role": "user", "content": "e"}])
 
 
 # ---- kill -9 ---------------------------------------------------------------------------------------------------------

@@ -125,23 +125,14 @@ def test_memory_does_not_grow_with_the_calls(world: TinyWorld, episodes: list[Ep
 def test_with_failures_in_30_percent_of_the_calls_all_is_there_and_paid_once(
     world: TinyWorld, episodes: list[Episode], tmp_path: Path
 ) -> None:
-    rates = {
-        "broken": 0.06,
-        "empty": 0.05,
-        "truncated": 0.05,
-        "rate_limit": 0.06,
-        "server_error": 0.06,
-        "timeout": 0.02,
-    }
+    rates = {"broken": 0.06, "empty": 0.05, "truncated": 0.05, "rate_limit": 0.06, "server_error": 0.06, "timeout": 0.02}
     assert sum(rates.values()) == pytest.approx(0.3)
     ledger = Ledger(tmp_path / "calls.sqlite", {"openai/mock": PRICE})
     with MockServer(teacher_says, faults=Faults(rates, seed=3), hang=30) as server:
         done = corrected(world, episodes, server, ledger, concurrency=16, timeout=4)
         counts, total = server.counts, ledger.total()
         assert set(server.faults.counts) == set(rates)  # every kind of failure did come
-        assert {key for episode in episodes for key in ((episode.key, t) for t in range(len(episode.steps)))} == set(
-            done
-        )
+        assert {key for episode in episodes for key in ((episode.key, t) for t in range(len(episode.steps)))} == set(done)
         assert all(correction.action == "look in hat" for correction in done.values())
 
         assert total.calls == counts.answered and total.failed == 0

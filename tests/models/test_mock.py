@@ -58,10 +58,7 @@ def test_first_takes_the_first_action_on_offer() -> None:
 
 def test_json_meets_the_schema() -> None:
     step = {"t": 3, "act": "keep", "why": "mock"}
-    assert json.loads(ask(mock_model("json", Sampling()), schema=SCHEMA).text) == {
-        "summary": "mock",
-        "steps": [step, step],
-    }
+    assert json.loads(ask(mock_model("json", Sampling()), schema=SCHEMA).text) == {"summary": "mock", "steps": [step, step]}
     assert ask(mock_model("json", Sampling())).text == "{}"
 
 
@@ -83,9 +80,7 @@ def test_every_fault_on_demand(kind: str) -> None:
     assert answer.truncated == (kind == "truncated") and (answer.text == "") == (kind == "empty")
 
 
-@pytest.mark.parametrize(
-    "name", ["nothing", "json?smoke=1", "json?empty", "json?empty=0.9&broken=0.2", "json?empty=-1"]
-)
+@pytest.mark.parametrize("name", ["nothing", "json?smoke=1", "json?empty", "json?empty=0.9&broken=0.2", "json?empty=-1"])
 def test_what_no_mock_is_called(name: str) -> None:
     with pytest.raises(RecipeError, match="mock"):
         mock_model(name, Sampling())

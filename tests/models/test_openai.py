@@ -134,8 +134,7 @@ def test_json_schema_mode_is_used_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refuses", "left"),
-    [(["json_schema"], "json_object"), (["json_schema", "json_object"], None), (["response_format"], None)],
+    ("refuses", "left"), [(["json_schema"], "json_object"), (["json_schema", "json_object"], None), (["response_format"], None)]
 )
 def test_a_refused_schema_mode_is_remembered(refuses: list[str], left: str | None) -> None:
     with MockServer(prose, refuses=refuses) as server:
@@ -176,9 +175,7 @@ def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_key_ends_the_run_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with MockServer(echo, key="another") as server:  # whose error repeats the key that was sent
-        with pytest.raises(
-            PrerequisiteError, match="refuses the key in the environment variable OPENAI_API_KEY"
-        ) as caught:
+        with pytest.raises(PrerequisiteError, match="refuses the key in the environment variable OPENAI_API_KEY") as caught:
             ask(model_at(server.base_url), "x")
         assert KEY not in str(caught.value)
 
@@ -211,14 +208,10 @@ def test_nothing_at_the_address() -> None:
         ask(model_at("http://no-such-host.invalid/v1", retries=0), "x")
 
 
-@pytest.mark.parametrize(
-    "body", [b"<html><body>Welcome</body></html>", b"{}", b'{"choices": null}', b"[1]", b"{broken"]
-)
+@pytest.mark.parametrize("body", [b"<html><body>Welcome</body></html>", b"{}", b'{"choices": null}', b"[1]", b"{broken"])
 @pytest.mark.parametrize("kind", [b"text/html", b"application/json"])
 def test_something_else_at_the_address(body: bytes, kind: bytes) -> None:
-    with raw_server(
-        b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (kind, len(body), body)
-    ) as url:
+    with raw_server(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (kind, len(body), body)) as url:
         with pytest.raises((PrerequisiteError, ModelError)) as caught:
             ask(model_at(url, retries=0), "x")
         assert "\n" not in str(caught.value) and "endpoint" in str(caught.value)
@@ -313,9 +306,7 @@ class raw_server:
                     while b"\r\n\r\n" not in data:
                         data += connection.recv(65536)
                     head, _, body = data.partition(b"\r\n\r\n")
-                    length = next(
-                        (int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-l")), 0
-                    )
+                    length = next((int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-l")), 0)
                     while len(body) < length:
                         body += connection.recv(65536)
                     connection.sendall(self.reply.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))

@@ -36,19 +36,13 @@ def test_reading_names_and_ledgers_imports_nothing_heavy() -> None:
         "p.split_name('openai/x')\n"
         "print([name for name in ('torch', 'transformers', 'trl', 'openai', 'httpx2', 'pyarrow') if name in sys.modules])"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-def test_endpoint_models_are_metered_and_those_in_process_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endpoint_models_are_metered_and_those_in_process_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(tmp_path / "calls.sqlite")
     model = open_model("mock/first", SAMPLING, endpoint=EndpointConfig(concurrency=3), ledger=ledger)
-    assert (
-        isinstance(model, MeteredModel) and model.concurrency == 3 and model.name == "mock/first" and model.constrains
-    )
+    assert isinstance(model, MeteredModel) and model.concurrency == 3 and model.name == "mock/first" and model.constrains
     assert isinstance(open_model("mock/first", SAMPLING), MockModel)
     pytest.importorskip("openai")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-a-test")

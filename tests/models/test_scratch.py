@@ -23,20 +23,7 @@ TEXTS = [
     "ACTION: take mug 1 from desk 1",
 ] * 40
 WORDS = st.sampled_from(
-    [
-        "You arrive at",
-        " go to",
-        " loc 7",
-        " desk 1",
-        ", a mug 1",
-        " is not searched yet",
-        ".",
-        ":",
-        "\n",
-        " a",
-        "ACTION:",
-        "é",
-    ]
+    ["You arrive at", " go to", " loc 7", " desk 1", ", a mug 1", " is not searched yet", ".", ":", "\n", " a", "ACTION:", "é"]
 )
 
 
@@ -93,9 +80,7 @@ def test_a_list_entry_is_one_token_and_a_name_in_an_action_another(chats: dict[i
 
 
 @pytest.mark.parametrize("phrases", [0, 50])
-def test_constrained_decoding_can_produce_each_action_and_nothing_else(
-    chats: dict[int, ChatTokens], phrases: int
-) -> None:
+def test_constrained_decoding_can_produce_each_action_and_nothing_else(chats: dict[int, ChatTokens], phrases: int) -> None:
     chat = chats[phrases]
     choices = ("go to cabinet 1", "take mug 1 from desk 1", "go to desk 1")
     grammar, sampling = ActionGrammar(chat), Sampling(max_tokens=60, max_reason_tokens=30)

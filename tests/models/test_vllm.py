@@ -33,7 +33,7 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], li
     """Puts a `vllm` on the PATH; returns what it wrote down under a word."""
     program = tmp_path / "bin" / "vllm"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_IN} "$@"\n')
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} {STAND_IN} \"$@\"\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("STAND_IN_NOTES", str(tmp_path / "notes"))
@@ -62,11 +62,7 @@ def says(model: Model, text: str = "hello") -> str:
 
 
 def alive(pids: list[int]) -> list[int]:
-    return [
-        pid
-        for pid in pids
-        if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
-    ]
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]]
 
 
 def gone(pids: list[int]) -> bool:
@@ -103,11 +99,7 @@ def test_adapters_come_and_go_without_a_restart(notes: Callable[[str], list[Any]
             model.adapted("nowhere")
         one = model.adapted(first)
         two = model.adapted(second, Sampling(temperature=1))
-        assert [says(one), says(two), says(model)] == [
-            f"{first} says hello",
-            f"{second} says hello",
-            "org/base says hello",
-        ]
+        assert [says(one), says(two), says(model)] == [f"{first} says hello", f"{second} says hello", "org/base says hello"]
         assert one.name == f"vllm/{first}" and len({one.identity, two.identity, model.identity}) == 3
         one.close()
         assert says(two) == f"{second} says hello"
@@ -160,9 +152,7 @@ def test_a_server_that_fails_to_start_says_why(
     assert gone(notes("pids")[0])
 
 
-def test_a_server_that_never_comes_up_is_stopped(
-    notes: Callable[[str], list[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_never_comes_up_is_stopped(notes: Callable[[str], list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN_SLOW", "600")
     with pytest.raises(PrerequisiteError, match=r"did not serve org/base within 2 s: \w+"):
         VLLMModel("org/base", SAMPLING, timeout=2)

@@ -42,8 +42,7 @@ def tiny_tokenizer(style: str) -> Any:
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
-        TEXTS,
-        trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+        TEXTS, trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     )
     if style == "llama3":  # as the real one: a bare call puts a BOS of its own before any text
         core.post_processor = processors.TemplateProcessing(
@@ -61,9 +60,7 @@ def tiny_tokenizer(style: str) -> Any:
     return tokenizer
 
 
-def tiny_checkpoint(
-    directory: Path, style: str = "llama3", *, kv_heads: int = 2, seed: int = 0, init: float = 0.15
-) -> Path:
+def tiny_checkpoint(directory: Path, style: str = "llama3", *, kv_heads: int = 2, seed: int = 0, init: float = 0.15) -> Path:
     """Saves a two-layer Llama of 4 heads with random weights, grouped-query attention by default."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -103,8 +100,6 @@ def a_history(name: str = "a", steps: int = 0) -> History:
     task = Task(env="none", split="train", id=name, instruction=f"put a mug {name} in the drawer 3.")
     history = History(task=task, observations=(Observation(text="You see a desk 1. " * (1 + len(name))),))
     for t in range(steps):
-        seen = Observation(
-            text=f"On the desk {t}, you see a mug {t}, {name}." * (1 + t % 2), admissible=CHOICES[: 2 + t]
-        )
+        seen = Observation(text=f"On the desk {t}, you see a mug {t}, {name}." * (1 + t % 2), admissible=CHOICES[: 2 + t])
         history = history.extend(CHOICES[t % len(CHOICES)], seen)
     return history

@@ -11,9 +11,7 @@ from leap.policies.answer import ACTION_MARKER, ends_in_marker, format_answer, p
 
 ADMISSIBLE = ("go to cabinet 1", "go to cabinet 12", "take mug 1 from desk 1", "look")
 words = st.text(alphabet=st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=1)
-sentences = words.map(lambda text: " ".join(text.split())).filter(
-    lambda text: text and ":" not in text and "<" not in text
-)
+sentences = words.map(lambda text: " ".join(text.split())).filter(lambda text: text and ":" not in text and "<" not in text)
 plain_actions = st.from_regex(r"[a-z]+( [a-z0-9]+){0,5}", fullmatch=True)
 
 
@@ -62,9 +60,7 @@ def test_damaged_forms_are_read(completion: str) -> None:
     assert found.reason == "I look there."
 
 
-@pytest.mark.parametrize(
-    "completion", ["", " \n ", "go to cabinet 12", "REASON: x", "ACTION:", "ACTION:\n\n", "ACTION: ``"]
-)
+@pytest.mark.parametrize("completion", ["", " \n ", "go to cabinet 12", "REASON: x", "ACTION:", "ACTION:\n\n", "ACTION: ``"])
 def test_where_no_action_stands_none_is_read(completion: str) -> None:
     assert parse_answer(completion, ADMISSIBLE) is None
 

@@ -25,9 +25,7 @@ def test_studies_are_listed() -> None:
     assert shown.exit_code == 0 and "one-model" in shown.stdout and "theory" in shown.stdout
 
 
-def test_a_dry_run_names_arms_parts_and_minutes_and_makes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_names_arms_parts_and_minutes_and_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "300")
     small = [f"environment.options.generator.games.{split}=2" for split in ("train", "valid", "unseen")]

@@ -14,9 +14,7 @@ from leap.studies.parts import parts_of
 RECIPES = Path(__file__).parents[2] / "recipes"
 BASE = load_recipe(RECIPES / "quickstart.yaml", ["measures.held_out=20"]).model_dump(mode="json")
 MIXED = load_recipe(RECIPES / "quickstart.yaml", ["rollouts.beta=0.5"]).model_dump(mode="json")
-LARGE = load_recipe(RECIPES / "alfworld-llama3-8b.yaml", ["teacher.kind=model", "teacher.model=mock/y"]).model_dump(
-    mode="json"
-)
+LARGE = load_recipe(RECIPES / "alfworld-llama3-8b.yaml", ["teacher.kind=model", "teacher.model=mock/y"]).model_dump(mode="json")
 CHANGES_NO_FILE = {"name", "budget.usd", "budget.tokens", "training.logging", "prices"}
 
 
@@ -60,19 +58,7 @@ def other_values(value: Any) -> list[Any]:
         return [[*value, "x"], ["x"], [{"model": "mock/x"}]]
     if isinstance(value, dict):
         return [{"mock/x": {"input": 1, "output": 1}}]
-    words = [
-        "paper",
-        "free",
-        "step",
-        "extracted",
-        "failures",
-        "float32",
-        "previous",
-        "base",
-        "linear",
-        "adamw",
-        "trackio",
-    ]
+    words = ["paper", "free", "step", "extracted", "failures", "float32", "previous", "base", "linear", "adamw", "trackio"]
     return [*words, {"rank": 2}, 50, 100, "self", "dialogue", "hf/x", "4bit", "mock/x", 3, 0.5, "other", ["x"]]
 
 
@@ -100,13 +86,7 @@ def test_every_key_of_a_recipe_tells_parts_apart(key: str) -> None:
 def test_privilege_changes_corrections_and_what_follows_but_not_pi_0_or_its_rollouts() -> None:
     found = differing(("teacher.privilege", 75))
     assert "corrections for pi_1 1" in found and "pi_1 1" in found and "rollouts of pi_1 2" in found
-    assert not found & {
-        "demonstrations 0",
-        "pi_0 0",
-        "evaluation of pi_0 0",
-        "rollouts of pi_0 1",
-        "evaluation of expert -1",
-    }
+    assert not found & {"demonstrations 0", "pi_0 0", "evaluation of pi_0 0", "rollouts of pi_0 1", "evaluation of expert -1"}
     assert "measures of pi_0 0" in found
 
 

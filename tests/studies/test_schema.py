@@ -16,14 +16,7 @@ from leap.studies.schema import LoopStudy, TheoryStudy, available_studies, base_
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes" / "studies").glob("*.yaml"))
 CLAIMS = {
-    "bc-react",
-    "better-than-teacher",
-    "self-improvement",
-    "privilege",
-    "on-policy",
-    "methods",
-    "one-model",
-    "theory",
+    "bc-react", "better-than-teacher", "self-improvement", "privilege", "on-policy", "methods", "one-model", "theory"
 }
 
 
@@ -66,9 +59,7 @@ def test_a_shipped_study_is_whole(path: Path, tmp_path: Path) -> None:
         assert tasks[study.split] >= 100, "of each part, where there are several"
         assert arm.recipe.environment.test_tasks is None, "every test task, so the same for each seed"
     assert study.contrasts() and study.shown() and study.pace is not None
-    first = {
-        seed: {part.key for arm in arms if arm.seed == seed for part in parts_of(arm.recipe)} for seed in study.seeds
-    }
+    first = {seed: {part.key for arm in arms if arm.seed == seed for part in parts_of(arm.recipe)} for seed in study.seeds}
     assert not first[0] & first[1], "seeds share nothing"
 
 

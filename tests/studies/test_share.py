@@ -103,12 +103,7 @@ def test_given_parts_end_like_made_ones(ran: tuple[Path, list[Arm], dict[str, li
     _, arms, _ = ran
     alone = arms_of(STUDY, BASE, tmp_path, arms=["full"])
     run_arms(alone, tmp_path, opened)
-    for part in (
-        "iter-1/rows.jsonl",
-        "iter-1/evaluation.json",
-        "iter-1/checkpoint/leap.json",
-        "iter-0/evaluation.json",
-    ):
+    for part in ("iter-1/rows.jsonl", "iter-1/evaluation.json", "iter-1/checkpoint/leap.json", "iter-0/evaluation.json"):
         given, made = (arm.run / part for arm in (arms[1], alone[0]))
         if part.endswith("leap.json"):
             assert json.loads(given.read_text())["key"] == json.loads(made.read_text())["key"]

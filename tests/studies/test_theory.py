@@ -126,11 +126,7 @@ def test_nothing_is_nearer_than_the_nearest(count: int, actions: int, seed: int)
         return float((weights * np.abs(given_ - p).sum(axis=1)).sum())
 
     assert found.min() >= 0 and found.sum() == pytest.approx(1)
-    others = [
-        *given_,
-        *rng.dirichlet(np.ones(actions), size=50),
-        *(found + 0.05 * (p - found) for p in np.eye(actions)),
-    ]
+    others = [*given_, *rng.dirichlet(np.ones(actions), size=50), *(found + 0.05 * (p - found) for p in np.eye(actions))]
     assert all(cost(found) <= cost(other) + ROUNDING for other in others)
 
 
@@ -150,9 +146,7 @@ def test_the_search_is_what_it_says() -> None:
     one_step = TabularWorld(world.start, world.moves, world.rewards, world.seen, 1)
     assert advantages(one_step, policy[:1])[0] == pytest.approx(0.0), "asking alone is no success"
     never_told, scripted = search_world([0.5, 0.3, 0.2], horizon=3, answer=0.0, slip=0.0)
-    assert advantages(never_told, on_states(never_told, scripted))[0] == pytest.approx(0.8), (
-        "the first two from the left"
-    )
+    assert advantages(never_told, on_states(never_told, scripted))[0] == pytest.approx(0.8), "the first two from the left"
 
 
 def test_the_page_tells_every_level_and_that_the_bound_holds() -> None:

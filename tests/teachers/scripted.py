@@ -74,13 +74,7 @@ def expert_episodes(environment: Environment, split: str = "train", *, horizon: 
     tasks = environment.tasks(split)
     episodes: list[Episode] = []
     rollout(
-        environment,
-        ExpertPolicy(environment),
-        tasks,
-        horizon=horizon,
-        seed=0,
-        stream="test",
-        on_episode=episodes.append,
+        environment, ExpertPolicy(environment), tasks, horizon=horizon, seed=0, stream="test", on_episode=episodes.append
     )
     order = {task.key: index for index, task in enumerate(tasks)}
     return sorted(episodes, key=lambda episode: order[episode.task.key])

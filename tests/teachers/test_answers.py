@@ -43,7 +43,7 @@ NASTY = (
     " // # /* ",
 )
 texts = st.one_of(st.sampled_from(NASTY), st.text(st.characters(codec="utf-8"), max_size=20))
-prose = st.sampled_from(("", "Sure! Here is {it}: [1], it's 'this':\n", "I looked at it.\n\n", 'Note: "x" {} []\n'))
+prose = st.sampled_from(("", "Sure! Here is {it}: [1], it's 'this':\n", "I looked at it.\n\n", "Note: \"x\" {} []\n"))
 
 
 @st.composite
@@ -59,7 +59,9 @@ def corrections(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 def meant(steps: list[dict[str, Any]]) -> dict[int, StepAnswer]:
     """What should be read of them."""
-    return {s[TIMESTEP]: StepAnswer(leave=True) if s[LEAVE] else StepAnswer(False, s[REASON], s[ACTION]) for s in steps}
+    return {
+        s[TIMESTEP]: StepAnswer(leave=True) if s[LEAVE] else StepAnswer(False, s[REASON], s[ACTION]) for s in steps
+    }
 
 
 @dataclass
@@ -117,9 +119,7 @@ class Writer:
         written = repr(value) if self.python else json.dumps(value, ensure_ascii=self.ascii)
         if self.raw:
             inner = written[1:-1].replace("\\\\", "\0\0")
-            inner = (
-                inner.replace("\\n", "\n").replace("\\t", "\t").replace("\0\0", "\\\\") if "\0" not in value else inner
-            )
+            inner = inner.replace("\\n", "\n").replace("\\t", "\t").replace("\0\0", "\\\\") if "\0" not in value else inner
             written = written[0] + inner.replace("\0\0", "\\\\") + written[-1]
         self.structure += [len(self.text), len(self.text) + len(written) - 1]
         self.text += written

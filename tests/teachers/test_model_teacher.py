@@ -235,11 +235,7 @@ def test_a_trajectory_too_long_is_asked_for_in_parts_that_fit() -> None:
 def test_an_endpoint_that_finds_a_prompt_too_long_is_asked_for_less_at_once(mode: Any) -> None:
     states = [state.text for state in states_along(WORLD, EPISODE)]
     prompts = TeacherPrompts(50)
-    whole = (
-        prompts.trajectory(EPISODE, states[0])
-        if mode == "trajectory"
-        else prompts.step(EPISODE, len(states) - 1, states[-1])
-    )
+    whole = prompts.trajectory(EPISODE, states[0]) if mode == "trajectory" else prompts.step(EPISODE, len(states) - 1, states[-1])
     most = len(whole[0]["content"]) - 60
 
     def answer(prompt: str, call: int) -> str | Exception:

@@ -89,9 +89,7 @@ class TestWithAModelInThisProcess:
         from leap.models.hf import HFModel
 
         path = tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "chatml")
-        return HFModel(
-            str(path), Sampling(temperature=0.5, max_tokens=8, max_reason_tokens=2), batch=4, dtype="float32"
-        )
+        return HFModel(str(path), Sampling(temperature=0.5, max_tokens=8, max_reason_tokens=2), batch=4, dtype="float32")
 
     def correct_all(self, model: Any, done: frozenset[str] = frozenset()) -> dict[str, list[Correction]]:
         found: dict[str, list[Correction]] = {}

@@ -96,9 +96,7 @@ def watched(trainer: Any) -> Iterator[Seen]:
             seen.rows.append((tuple(row[there & ~loss].tolist()), tuple(row[loss].tolist())))
         loss = compute(self, model, inputs, *args, **kwargs)
         seen.losses.append((loss[0] if isinstance(loss, tuple) else loss).item())
-        figures = [
-            values[-1] for name, values in self._metrics["train"].items() if name.startswith("rewards/") and values
-        ]
+        figures = [values[-1] for name, values in self._metrics["train"].items() if name.startswith("rewards/") and values]
         seen.rewards.append(max((abs(value) for value in figures), default=0.0))
         return loss
 

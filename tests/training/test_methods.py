@@ -129,9 +129,7 @@ def test_a_quantised_base_trains_an_adapter(config: Any, start: str, tmp_path: P
 
 
 @pytest.mark.parametrize("logger", ["trackio", "wandb", "tensorboard"])
-def test_a_logger_that_is_missing_is_named(
-    logger: str, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_logger_that_is_missing_is_named(logger: str, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from leap.training import trainer
 
     monkeypatch.setattr(trainer, "find_spec", lambda name: None)
@@ -175,11 +173,7 @@ def test_activations_are_recomputed_only_where_asked(
 
     monkeypatch.setattr(Trainer, "training_step", noting)
     for config in (SFT, DPO.model_copy(update={"lora": LORA.lora})):
-        train(
-            config.model_copy(update={"gradient_checkpointing": checkpointing, "steps": 1}),
-            start,
-            tmp_path / config.method,
-        )
+        train(config.model_copy(update={"gradient_checkpointing": checkpointing, "steps": 1}), start, tmp_path / config.method)
     assert found and set(found) == {checkpointing}
 
 

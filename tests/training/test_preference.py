@@ -65,9 +65,7 @@ def test_before_the_first_step_the_policy_is_its_reference(
 
 @pytest.mark.parametrize("start", ["llama3", "scratch", "adapter"])
 @pytest.mark.parametrize("method", ["dpo", "kto"])
-def test_corrections_gain_on_what_the_student_did(
-    method: str, start: str, starts: dict[str, str], tmp_path: Path
-) -> None:
+def test_corrections_gain_on_what_the_student_did(method: str, start: str, starts: dict[str, str], tmp_path: Path) -> None:
     began = starts.get(start, starts["llama3"])
     losses: list[float] = []
     result = train(

@@ -51,9 +51,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def train(config: SFTConfig, start: str, folder: Path, steps: int, **more: Any) -> Any:
     from leap.training.sft import train_sft
 
-    return train_sft(
-        config, some_rows(), start=start, out=folder / "out", work=folder / "work", seed=1, steps=steps, **more
-    )
+    return train_sft(config, some_rows(), start=start, out=folder / "out", work=folder / "work", seed=1, steps=steps, **more)
 
 
 def weights(folder: Path) -> dict[str, Any]:

@@ -15,8 +15,7 @@ torch = pytest.importorskip("torch")
 
 # A system message where the user gives none, as Qwen 2.5 has it.
 QWEN = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    + CHATML
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}" + CHATML
 )
 # As reasoning models have it: a finished conversation ends in an empty block of thought that the prompt does not hold.
 THINKING = (

@@ -48,7 +48,9 @@ def write_files(
     people: dict[str, Any] | None = None,
 ) -> CatalogueFiles:
     """The three official files."""
-    files = CatalogueFiles(folder / "items_shuffle.json", folder / "items_ins_v2.json", folder / "items_human_ins.json")
+    files = CatalogueFiles(
+        folder / "items_shuffle.json", folder / "items_ins_v2.json", folder / "items_human_ins.json"
+    )
     for path, value in zip(files.paths, (list(products), attributes or {}, people or {}), strict=True):
         path.write_text(json.dumps(value), encoding="utf-8")
     return files

@@ -94,12 +94,8 @@ def test_splits_that_are_not_there_are_named(folder: Path, tmp_path: Path) -> No
         shop(tmp_path).tasks("train")
 
 
-def test_data_that_is_not_there_says_what_to_put_where(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(
-        PrerequisiteError, match=rf"items_shuffle.json, .*items_human_ins.json not in {tmp_path}.*leap data"
-    ):
+def test_data_that_is_not_there_says_what_to_put_where(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PrerequisiteError, match=rf"items_shuffle.json, .*items_human_ins.json not in {tmp_path}.*leap data"):
         shop(tmp_path).prepare()
     files = write_files(tmp_path, [a_product()])
     for path in (files.products, files.attributes):
@@ -111,13 +107,7 @@ def test_data_that_is_not_there_says_what_to_put_where(
 
 
 def test_options_are_checked(folder: Path) -> None:
-    for options in (
-        {"reward": "best"},
-        {"candidates": "all"},
-        {"observation": "html"},
-        {"tagger": "nltk"},
-        {"size": 3},
-    ):
+    for options in ({"reward": "best"}, {"candidates": "all"}, {"observation": "html"}, {"tagger": "nltk"}, {"size": 3}):
         with pytest.raises(RecipeError):
             shop(folder, **options)
 
@@ -160,14 +150,7 @@ def test_free_searches_are_valid_where_there_is_a_search_bar_and_the_placeholder
     results = played(environment, "search[cup]").observation
     valid = {
         action: (environment.valid(action, start), environment.valid(action, results))
-        for action in (
-            "search[a cup]",
-            "search[]",
-            "search[ ]",
-            "search[<search query>]",
-            "click[next >]",
-            "click[nothing]",
-        )
+        for action in ("search[a cup]", "search[]", "search[ ]", "search[<search query>]", "click[next >]", "click[nothing]")
     }
     assert valid == {
         "search[a cup]": (True, False),
@@ -236,11 +219,7 @@ def test_an_index_and_a_store_in_the_wrong_place_are_refused(
 
 def test_every_goal_by_people_is_validated_and_those_that_cannot_be_met_say_why(tmp_path: Path) -> None:
     people = {
-        "B000000000": [
-            said("a red mug", ["handle"], ["red"]),
-            said("a mug with wings", ["wings"]),
-            said("a mug", ["coffee"]),
-        ],
+        "B000000000": [said("a red mug", ["handle"], ["red"]), said("a mug with wings", ["wings"]), said("a mug", ["coffee"])],
         "B000000001": [said("a mug of gold", ["handle"], ["gold"])],
     }
     products = [a_product(i, customization_options={"Color": ["Red"]}) for i in range(2)]

@@ -37,10 +37,7 @@ def test_a_limit_is_above_the_price_and_never_the_least(price: float, seed: int)
 
 
 def test_goals_of_people_need_attributes_and_lose_their_last_dots(tmp_path: Path) -> None:
-    people = {
-        "B000000000": [said("i want a mug...", ["steel"], ["red"]), said("any mug", [])],
-        "B0elsewhere": [said("x")],
-    }
+    people = {"B000000000": [said("i want a mug...", ["steel"], ["red"]), said("any mug", [])], "B0elsewhere": [said("x")]}
     store = a_store(tmp_path, a_product(0, pricing="$2000"), people=people)
     rng = random.Random(0)
     (goal,) = Goals(store, draw_prices(store, rng), rng, human=True)
@@ -50,11 +47,7 @@ def test_goals_of_people_need_attributes_and_lose_their_last_dots(tmp_path: Path
 def test_made_up_goals_are_every_combination_of_options(tmp_path: Path) -> None:
     colors = {"Size": ["S", "L"], "Color": ["Red", "Red", "Blue"]}
     attributes = {
-        "B000000000": {
-            "attributes": ["a", "b"],
-            "instruction": "Find me a, b mug",
-            "instruction_attributes": ["a", "b"],
-        },
+        "B000000000": {"attributes": ["a", "b"], "instruction": "Find me a, b mug", "instruction_attributes": ["a", "b"]},
         "B000000001": {"attributes": ["a"], "instruction": "Find me a mug", "instruction_attributes": ["a"]},
         "B000000002": {"attributes": ["a"]},
         "B000000003": {"attributes": ["a"], "instruction": "none", "instruction_attributes": []},
@@ -70,9 +63,7 @@ def test_made_up_goals_are_every_combination_of_options(tmp_path: Path) -> None:
     texts = sorted(goal.instruction for goal in goals)
     assert len(goals) == 7 and texts[0] == "Find me a mug"
     assert texts[1:] == sorted(
-        f"Find me a, b mug with color: {color}, and size: {size}"
-        for color in ("red", "red", "blue")
-        for size in ("s", "l")
+        f"Find me a, b mug with color: {color}, and size: {size}" for color in ("red", "red", "blue") for size in ("s", "l")
     )
     assert {goal.weight for goal in goals} == {(1 / 7 + 1 / 6) / 2, 1 / 7}
     assert [goal.index for goal in goals] == list(range(7)) == [goal.index for goal in goals[0:7]]
@@ -90,14 +81,7 @@ def test_the_published_splits() -> None:
     for train, test in (("synthetic_train", "synthetic"), ("verl-agent_train", "verl-agent")):
         assert not taken[train] & taken[test] and len(taken[test]) == 500
     assert taken["all"] == set(range(whole)) == taken["test"] | taken["eval"] | taken["train"]
-    assert {
-        "all",
-        "test",
-        "leap",
-        "eto",
-        "synthetic",
-        "verl-agent",
-    } == TEST_SPLITS  # "all" holds the tests, so it is one
+    assert {"all", "test", "leap", "eto", "synthetic", "verl-agent"} == TEST_SPLITS  # "all" holds the tests, so it is one
     assert [list(split.indices(3)) for split in (SPLITS["test"], SPLITS["train"], SPLITS["eto"])] == [[0, 1, 2], [], []]
 
 

@@ -60,9 +60,7 @@ def test_prices_and_goals_are_the_originals(golden: Golden, prices_and_goals: tu
     assert ours == world["goals"]
 
 
-def test_every_recorded_step_is_shown_byte_for_byte(
-    golden: Golden, shop: Shop, prices_and_goals: tuple[Any, Goals]
-) -> None:
+def test_every_recorded_step_is_shown_byte_for_byte(golden: Golden, shop: Shop, prices_and_goals: tuple[Any, Goals]) -> None:
     visits: dict[int, Visit] = {}  # the original keeps a session's goal and purchase when it is begun again
     steps = 0
     for episode in golden[1]:
@@ -97,9 +95,7 @@ def _session(visit: Visit) -> dict[str, Any]:
     return session
 
 
-def test_compat_candidates_are_the_reference_wrappers(
-    golden: Golden, shop: Shop, prices_and_goals: tuple[Any, Goals]
-) -> None:
+def test_compat_candidates_are_the_reference_wrappers(golden: Golden, shop: Shop, prices_and_goals: tuple[Any, Goals]) -> None:
     sampled = 0
     for episode in golden[1]:
         visit = shop.visit(prices_and_goals[1][episode["goal"]])

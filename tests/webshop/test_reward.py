@@ -52,7 +52,9 @@ def judged(row: dict[str, Any], mode: RewardMode = RewardMode.UPSTREAM) -> Purch
         options=options if isinstance(options, dict) else tuple(options),
     )
     nouns, goal_nouns = LexicalTagger().tag([product.title, goal.name])
-    return judge(product, goal, price=row["price"], chosen=row["chosen"], nouns=nouns, goal_nouns=goal_nouns, mode=mode)
+    return judge(
+        product, goal, price=row["price"], chosen=row["chosen"], nouns=nouns, goal_nouns=goal_nouns, mode=mode
+    )
 
 
 def test_recorded_purchases_are_worth_what_they_were_term_by_term() -> None:

@@ -23,9 +23,7 @@ COLORS = {"Color": ["Red", 'Say "hi"', "Blå", "back to search", "a [b]", "two\n
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ProductStore:
     products = [a_product(i) for i in range(25)]
-    products[0] = a_product(
-        0, customization_options=COLORS, full_description=" \n ", small_description=["", " \t", "x"]
-    )
+    products[0] = a_product(0, customization_options=COLORS, full_description=" \n ", small_description=["", " \t", "x"])
     products[1] = a_product(1, name="Plain Mug 2")
     products[3] = a_product(3, name="Two\nlines")
     products[4] = a_product(4, asin="Buy Now")
@@ -59,14 +57,7 @@ def test_paging_does_not_search_again(store: ProductStore) -> None:
     shop = a_shop(store)
     assert isinstance(shop.searcher, FixedSearch)
     visit = shop.visit(a_goal(store))
-    for action in (
-        "search[mug]",
-        "click[next >]",
-        "click[< prev]",
-        "click[b000000002]",
-        "click[< prev]",
-        "search[MUG]",
-    ):
+    for action in ("search[mug]", "click[next >]", "click[< prev]", "click[b000000002]", "click[< prev]", "search[MUG]"):
         visit.act(action)
     assert shop.searcher.queries == ["mug"]
     assert visit.actions == {"search": 5, "asin": 1}
@@ -140,8 +131,7 @@ def test_blank_texts_follow_the_parsers_rule(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize(
-    "action",
-    ["", "click", "click[]", "search[]", "click[buy now]", "click[search]", "Click[back]", "think[x]", "click[zz]"],
+    "action", ["", "click", "click[]", "search[]", "click[buy now]", "click[search]", "Click[back]", "think[x]", "click[zz]"]
 )
 def test_what_makes_no_sense_changes_nothing(visit: Visit, action: str) -> None:
     before = (visit.text_rich(), visit.url, dict(visit.actions))
@@ -183,18 +173,7 @@ def test_after_the_purchase_nothing_can_be_clicked_but_a_search_goes_on(visit: V
 
 WORDS = st.sampled_from(
     [
-        *(
-            "b000000000",
-            "b000000007",
-            "red",
-            "matt",
-            "buy now",
-            "< prev",
-            "next >",
-            "back to search",
-            "features",
-            "reviews",
-        ),
+        *("b000000000", "b000000007", "red", "matt", "buy now", "< prev", "next >", "back to search", "features", "reviews"),
         *("attributes", "description", "lower case", "a [b]", "c]", "0 cm", "<r>", "<c>", "<a> x", "<q> mugs", "done"),
         *("item - plain mug 2", "item - two\nlines", "search_results", "item_page", "item_sub_page", ""),
     ]
@@ -261,9 +240,7 @@ def test_compat_names_mean_the_last_product_of_a_title_anywhere(store: ProductSt
     named = compat_candidates(visit, seeded())
     assert named.count("click[item - plain mug 2]") == 2
     assert plain_action("click[item - plain mug 2]", visit, CandidateMode.COMPAT) == "click[b000000002]"
-    assert (
-        plain_action("click[item - plain mug 24]", visit, CandidateMode.COMPAT) == "click[b000000024]"
-    )  # not on the page
+    assert plain_action("click[item - plain mug 24]", visit, CandidateMode.COMPAT) == "click[b000000024]"  # not on the page
     assert plain_action("click[item - plain mug 24]", visit, CandidateMode.STABLE) == "click[item - plain mug 24]"
 
 

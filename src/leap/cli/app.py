@@ -117,9 +117,7 @@ def evaluate(
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="With --split: environment option that differs from the run's."
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="With --split: environment option that differs from the run's."),
     ] = None,
     horizon: Annotated[int | None, typer.Option("--horizon", min=1, help="With --split: actions per episode.")] = None,
 ) -> None:
@@ -184,9 +182,7 @@ def data(
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Environment option, for example path=FOLDER or products=1000."
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="Environment option, for example path=FOLDER or products=1000."),
     ] = None,
 ) -> None:
     """Fetch an environment's official data, or say what to put where; check what is there."""

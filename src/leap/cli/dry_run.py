@@ -59,9 +59,7 @@ def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
         RecipeError: A cap in USD is set and a price is not known, so the run itself would refuse to start.
     """
     teacher, section = recipe.teacher, recipe.environment
-    paid = [
-        name for name in (teacher.model, *(r.model for r in recipe.baselines.react)) if name and not in_process(name)
-    ]
+    paid = [name for name in (teacher.model, *(r.model for r in recipe.baselines.react)) if name and not in_process(name)]
     if not paid:
         return []
     environment = load_environment(section.name, section.options)
@@ -72,10 +70,7 @@ def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
     tasks = len(environment.tasks(section.train, limit=section.train_tasks))
     evaluated = sum(
         len(environment.tasks(split, limit=limit))
-        for split, limit in [
-            (section.validation, section.validation_tasks),
-            *((s, section.test_tasks) for s in section.test),
-        ]
+        for split, limit in [(section.validation, section.validation_tasks), *((s, section.test_tasks) for s in section.test)]
     )
     validated = len(environment.tasks(section.validation, limit=section.validation_tasks))
     held_out = min(recipe.measures.held_out or 0, validated)
@@ -142,8 +137,7 @@ def _turn(environment: Environment, recipe: Recipe, episodes: list[Episode]) -> 
     """A turn in the middle of an episode that lasts to the horizon."""
     renderer = Renderer(PromptConfig(), environment.prompts_of)
     prompts = [
-        rough_tokens(renderer.render(e.history(len(e.steps) // 2))) * recipe.test_horizon / len(e.steps)
-        for e in episodes
+        rough_tokens(renderer.render(e.history(len(e.steps) // 2))) * recipe.test_horizon / len(e.steps) for e in episodes
     ]
     answers = [
         rough_tokens(format_answer(Decision(reason=step.reason, action=step.action)))

@@ -20,8 +20,7 @@ def export(
     run_dir: Annotated[Path, typer.Argument(help="Run directory.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     format: Annotated[
-        Format,
-        typer.Option("--format", help="parquet: a Hugging Face dataset; trl: rows for TRL's trainers (JSON lines)."),
+        Format, typer.Option("--format", help="parquet: a Hugging Face dataset; trl: rows for TRL's trainers (JSON lines).")
     ] = Format.PARQUET,
 ) -> None:
     """Write a run's episodes, corrections and training rows for other programs; both forms load with `datasets`."""

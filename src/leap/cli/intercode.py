@@ -17,9 +17,7 @@ def open_shell(task: str, environment: str | None, options: list[str]) -> None:
 
     name = environment or environment_of(task)
     if name is None or not name.startswith("intercode-"):
-        raise RecipeError(
-            f"{task!r} is no InterCode task; their ids look like fs_1/0 (Bash), dev/0 (SQL), mbpp/1 (Python)."
-        )
+        raise RecipeError(f"{task!r} is no InterCode task; their ids look like fs_1/0 (Bash), dev/0 (SQL), mbpp/1 (Python).")
     with closing(load_environment(name, parse_options(options))) as world:
         found = find_task(world, task)
         world.prepare()

@@ -31,17 +31,7 @@ from leap.stages import Stages
 from leap.store import RunDirectory, write_text
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "datasets",
-    "tokenizers",
-    "textworld",
-    "alfworld",
-    "numpy",
-    "matplotlib",
+    "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "textworld", "alfworld", "numpy", "matplotlib"
 )
 
 _FREE = re.compile(r"(budget|prices|teacher\.endpoint|baselines\.react\.\d+\.endpoint|training\.(sft\.)?logging)(\.|$)")
@@ -201,9 +191,7 @@ def print_evaluations(evaluations: Iterable[Evaluation], *, best: str | None = N
     console = Console(width=None if Console().is_terminal else 120)
     console.print(table)
     if in_parts:
-        for line in sorted(
-            {f"{name}: {said}" for e in evaluations for name, said in e.versions.items() if name != "leap"}
-        ):
+        for line in sorted({f"{name}: {said}" for e in evaluations for name, said in e.versions.items() if name != "leap"}):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -25,9 +25,7 @@ def study(
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all studies' runs.")] = Path("runs/studies"),
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the page; RUNS/NAME/report by default.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print arms, stages and estimated time, then stop.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, stages and estimated time, then stop.")] = False,
 ) -> None:
     """Run one of the paper's claims as an experiment, and write its page. The same command goes on after any interruption."""
     from leap.studies.schema import LoopStudy, find_study, load_study
@@ -109,9 +107,7 @@ def _print_plan(found: LoopStudy, planned: Sequence[Arm], runs: Path) -> None:
     if found.pace is None:
         console.print("No time is estimated: the study's file states no pace.")
     else:
-        console.print(
-            f"Estimated from {found.pace.source}. With paid models in it, `leap run --dry-run` estimates the cost."
-        )
+        console.print(f"Estimated from {found.pace.source}. With paid models in it, `leap run --dry-run` estimates the cost.")
 
 
 def _minutes(parts: Sequence[Any]) -> str:
@@ -173,9 +169,7 @@ def _numbers(seeds: str | None) -> list[int] | None:
     try:
         return [int(seed) for seed in seeds.split(",")]
     except ValueError as error:
-        raise typer.BadParameter(
-            f"--seeds {seeds!r}: give whole numbers with commas between them, for example 0,1"
-        ) from error
+        raise typer.BadParameter(f"--seeds {seeds!r}: give whole numbers with commas between them, for example 0,1") from error
 
 
 def _setting(override: str) -> dict[str, Any]:

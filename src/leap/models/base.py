@@ -26,9 +26,7 @@ class Sampling(BaseModel):
 
     temperature: float = Field(default=0.3, ge=0, description="0 takes the likeliest token; the paper samples at 0.3.")
     max_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
-    max_reason_tokens: int = Field(
-        default=192, ge=0, description="Constrained decoding starts the action after so many tokens."
-    )
+    max_reason_tokens: int = Field(default=192, ge=0, description="Constrained decoding starts the action after so many tokens.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,7 @@ class ChatTokens:
             )
         self.tokenizer = tokenizer
         self._special = dict(tokenizer.get_added_vocab())
-        self._split = re.compile(
-            "|".join(re.escape(t) for t in sorted(self._special, key=len, reverse=True)) or r"(?!)"
-        )
+        self._split = re.compile("|".join(re.escape(t) for t in sorted(self._special, key=len, reverse=True)) or r"(?!)")
         self._segments: dict[str, list[int]] = {}
         self._by_segment = self._segments_are_exact()
         self.end_of_turn = self._find_end_of_turn()

@@ -11,8 +11,7 @@ class EndpointConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str | None = Field(
-        default=None,
-        description="Address up to and with /v1; OpenAI's own if null. vLLM, SGLang, llama.cpp, Ollama, gateways.",
+        default=None, description="Address up to and with /v1; OpenAI's own if null. vLLM, SGLang, llama.cpp, Ollama, gateways."
     )
     api_key_env: str = Field(
         default="OPENAI_API_KEY",
@@ -21,8 +20,6 @@ class EndpointConfig(BaseModel):
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds until a call counts as failed and is made again.")
     retries: int = Field(
-        default=5,
-        ge=0,
-        description="How often a call is made again after 429, 5xx or a time-out; Retry-After is kept to.",
+        default=5, ge=0, description="How often a call is made again after 429, 5xx or a time-out; Retry-After is kept to."
     )
     concurrency: int = Field(default=16, ge=1, description="Calls under way at once.")

@@ -62,9 +62,7 @@ def with_adapter(model: Any, path: str, *, trainable: bool = False) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    foreign = (
-        f"the LoRA adapter {path!r} does not fit the model it names as its base; give it the base that it was made for"
-    )
+    foreign = f"the LoRA adapter {path!r} does not fit the model it names as its base; give it the base that it was made for"
     try:
         adapted: Any = PeftModel.from_pretrained(model, path, is_trainable=trainable)
     except RuntimeError as error:  # other shapes
@@ -210,9 +208,7 @@ class HFModel(Model):
         """Queues a prompt; the batch runs when every open conversation has asked."""
         ids = self.chat.prompt(messages)
         if len(ids) + self.sampling.max_tokens > self._limit:
-            raise ContextTooLong(
-                f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}"
-            )
+            raise ContextTooLong(f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}")
         constraint = ActionConstraint(self._grammar, choices, self.sampling) if choices else None
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._pending.append(_Request(seat, ids, random.Random(seed), constraint, future))
@@ -254,9 +250,7 @@ class HFModel(Model):
                         len(request.ids),
                         len(request.generated),
                         cached_tokens=request.kept,
-                        truncated=not (
-                            request.done or (request.constraint is not None and request.constraint.complete)
-                        ),
+                        truncated=not (request.done or (request.constraint is not None and request.constraint.complete)),
                     )
                 )
 

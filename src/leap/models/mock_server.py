@@ -120,9 +120,7 @@ class MockServer:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 start, *lines = head.split("\r\n")
-                headers = {
-                    name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-                }
+                headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 method, path, *_ = start.split(" ")
                 status, answer, extra = await self._route(method, path, headers, body)
@@ -170,9 +168,7 @@ class MockServer:
         limit = request.get("max_tokens") or request.get("max_completion_tokens") or 1 << 30
         needed = sum(len(message["content"]) for message in messages) // 4
         if self.context is not None and needed > self.context:
-            text = (
-                f"This model's maximum context length is {self.context} tokens. However, you requested {needed} tokens."
-            )
+            text = f"This model's maximum context length is {self.context} tokens. However, you requested {needed} tokens."
             return 400, _error(text, "context_length_exceeded"), {}
         fault = self.faults.draw(self.counts.requests)
         if fault == "timeout":
@@ -190,19 +186,11 @@ class MockServer:
         self.counts.prompt_tokens += done.prompt_tokens
         self.counts.completion_tokens += done.completion_tokens
         self.counts.by_prompt[messages[-1]["content"][:200]] += 1
-        return (
-            200,
-            _chat_completion(request["model"], done.text, done.truncated, done.prompt_tokens, done.completion_tokens),
-            {},
-        )
+        return 200, _chat_completion(request["model"], done.text, done.truncated, done.prompt_tokens, done.completion_tokens), {}
 
     def _refused(self, request: dict[str, Any]) -> str:
         for name in self.refuses & request.keys():
-            other = (
-                "; use 'max_completion_tokens' instead."
-                if name == "max_tokens"
-                else " is not supported with this model."
-            )
+            other = "; use 'max_completion_tokens' instead." if name == "max_tokens" else " is not supported with this model."
             return f"'{name}'{other}"
         kind = request.get("response_format", {}).get("type", "")
         return f"this response_format type is unavailable: {kind}" if kind in self.refuses else ""
@@ -212,9 +200,7 @@ def _error(message: str, code: str | None) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
 
 
-def _chat_completion(
-    model: str, text: str, truncated: bool, prompt_tokens: int, completion_tokens: int
-) -> dict[str, Any]:
+def _chat_completion(model: str, text: str, truncated: bool, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
     return {
         "id": "chatcmpl-mock",
         "object": "chat.completion",

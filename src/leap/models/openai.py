@@ -37,9 +37,7 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 # Words by which a refusal names a structured-answer mode.
-_STRUCTURED = re.compile(
-    r"response_format|json_schema|json_object|schema|grammar|guided|structured|xgrammar", re.IGNORECASE
-)
+_STRUCTURED = re.compile(r"response_format|json_schema|json_object|schema|grammar|guided|structured|xgrammar", re.IGNORECASE)
 _FILTERED = re.compile(r"content[_ ](policy|filter|management)|safety|moderation|invalid_prompt", re.IGNORECASE)
 _OPENAI = "https://api.openai.com/v1/"
 
@@ -143,9 +141,7 @@ class OpenAIModel(Model):
 
     # ---- a call --------------------------------------------------------------------------------------------------
 
-    async def complete(
-        self, messages: Sequence[Message], *, seed: int, schema: dict[str, Any] | None = None
-    ) -> Completion:
+    async def complete(self, messages: Sequence[Message], *, seed: int, schema: dict[str, Any] | None = None) -> Completion:
         """Answers a prompt; `Conversation.complete` says how."""
         wire = await self._connected()
         async with wire.gate:
@@ -288,18 +284,12 @@ class OpenAIModel(Model):
             case openai.NotFoundError():
                 return await self._not_found(error, client)
             case openai.RateLimitError() if error.code == "insufficient_quota" or "insufficient_quota" in said:
-                return PrerequisiteError(
-                    f"the account of the key in {key} has no credit left at {self.base_url}: {said}"
-                )
+                return PrerequisiteError(f"the account of the key in {key} has no credit left at {self.base_url}: {said}")
             case openai.APIStatusError() if error.status_code == 402:
-                return PrerequisiteError(
-                    f"the account of the key in {key} has no credit left at {self.base_url}: {said}"
-                )
+                return PrerequisiteError(f"the account of the key in {key} has no credit left at {self.base_url}: {said}")
             case openai.APIStatusError() if _TOO_LONG.search(f"{error.code} {error.type} {said}"):
                 return ContextTooLong(f"{self.name}: the prompt does not fit into the model's context: {said}")
-            case openai.BadRequestError() if (
-                re.search(rf"model.*{re.escape(self.model)}|pinned", said) and never_worked
-            ):
+            case openai.BadRequestError() if re.search(rf"model.*{re.escape(self.model)}|pinned", said) and never_worked:
                 return await self._not_found(error, client)
             case openai.BadRequestError() | openai.UnprocessableEntityError() if never_worked and not _FILTERED.search(
                 f"{error.code} {said}"
@@ -323,9 +313,7 @@ class OpenAIModel(Model):
             hint = "is base_url right? It mostly ends in /v1"
             return PrerequisiteError(f"{self.base_url} has no {self.model!r} ({self._redacted(_said(error))}); {hint}.")
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        return PrerequisiteError(
-            f"{self.base_url} has no model {self.model!r}; it has: {self._redacted(shown) or 'none'}."
-        )
+        return PrerequisiteError(f"{self.base_url} has no model {self.model!r}; it has: {self._redacted(shown) or 'none'}.")
 
     def _redacted(self, text: str) -> str:
         return text.replace(self._key, "(the key)") if len(self._key) > 6 else text

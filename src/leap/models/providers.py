@@ -22,7 +22,9 @@ ENTRY_POINT_GROUP = "leap.models"
 class Opener(Protocol):
     """Makes a provider's models."""
 
-    def __call__(self, model: str, sampling: Sampling, *, endpoint: EndpointConfig, batch: int, dtype: str) -> Model:
+    def __call__(
+        self, model: str, sampling: Sampling, *, endpoint: EndpointConfig, batch: int, dtype: str
+    ) -> Model:
         """Makes the model of that name (without `provider/`).
 
         Raises:

@@ -137,9 +137,7 @@ class VLLMServer:
         except urllib.error.HTTPError as error:
             raise PrerequisiteError(f"vLLM refuses {path}: {_reason(error.read())}") from error
         except OSError as error:
-            raise PrerequisiteError(
-                f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}"
-            ) from error
+            raise PrerequisiteError(f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}") from error
 
     def _wait(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -26,9 +26,7 @@ def pace_of(pace: Pace | None) -> Seconds:
         if part.stage == "train":
             return _training(recipe, part.iteration, pace)
         if part.stage == "evaluate":
-            return _times(
-                _evaluated(recipe, count), pace.correct_episode if part.iteration < 0 else pace.evaluate_episode
-            )
+            return _times(_evaluated(recipe, count), pace.correct_episode if part.iteration < 0 else pace.evaluate_episode)
         section = recipe.environment
         if part.iteration == 0 and part.stage == "rollout":
             return _times(recipe.demonstrations.episodes or count(recipe, section.train), pace.correct_episode)

@@ -110,9 +110,7 @@ def loop_page(study: LoopStudy, results: StudyResults) -> Page:
     figures = draw(study, results)
     kinds = [plot.kind for plot in study.plots]
     reading = "Points are seeds; lines and bars are means over seeds with 95 % intervals over tasks and seeds."
-    tables = [
-        table for table in (_scores(results), _curves(results), _differences(results), _gaps(results)) if table.rows
-    ]
+    tables = [table for table in (_scores(results), _curves(results), _differences(results), _gaps(results)) if table.rows]
     return Page(
         name=results.name,
         claim=results.claim,
@@ -207,9 +205,7 @@ def _gaps(results: StudyResults) -> Table:
         cells = [f"{by[arm, seed]:.3f}" if (arm, seed) in by else "–" for seed in results.seeds]
         rows.append([arm, f"{sum(own) / len(own):.3f}", *cells])
     columns = ["arm", "mean", *(f"seed {seed}" for seed in results.seeds)]
-    return Table(
-        "Realizability gap after the last iteration: nats per corrected answer on held-out episodes", columns, rows
-    )
+    return Table("Realizability gap after the last iteration: nats per corrected answer on held-out episodes", columns, rows)
 
 
 def _interval(one: Estimate, *, sign: bool = False) -> str:

@@ -58,9 +58,7 @@ def _loop(recipe: Recipe) -> list[Part]:
     acting = {key: value for key, value in student.items() if key != "evaluation_temperature"}
     rolled_out = [recipe.environment.model_dump(mode="json", exclude=_EVALUATION), recipe.horizon, recipe.seed]
     demonstrated = [
-        recipe.environment.model_dump(mode="json", exclude=_EVALUATION | {"train_tasks"}),
-        recipe.horizon,
-        recipe.seed,
+        recipe.environment.model_dump(mode="json", exclude=_EVALUATION | {"train_tasks"}), recipe.horizon, recipe.seed
     ]
     teacher = recipe.teacher.model_dump(mode="json")
     data = [

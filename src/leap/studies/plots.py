@@ -16,15 +16,7 @@ from leap.studies.schema import AxisPlot, IterationsPlot, LoopStudy, Plot, Polic
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[Any, ...] = (
-    "-",
-    (0, (5, 2)),
-    (0, (1, 1.4)),
-    (0, (6, 2, 1.5, 2)),
-    (0, (3, 1.5)),
-    (0, (8, 2)),
-    (0, (2, 3)),
-)
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1.5, 2)), (0, (3, 1.5)), (0, (8, 2)), (0, (2, 3)))
 _STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "font.family": "DejaVu Sans",
@@ -124,15 +116,11 @@ def _iterations(plot: IterationsPlot, study: LoopStudy, results: StudyResults) -
             last = max(last, len(rows) - 1)
             colour, marker, dash = look(place)
             means = [100 * row.success.value for row in rows]
-            axis.errorbar(
-                at, means, yerr=_errors(rows), color=colour, linestyle=dash, linewidth=1.7, elinewidth=0.9, capsize=2
-            )
+            axis.errorbar(at, means, yerr=_errors(rows), color=colour, linestyle=dash, linewidth=1.7, elinewidth=0.9, capsize=2)
             for x, row in zip(at, rows, strict=True):
                 points(axis, x, [100 * one.success for one in row.seeds], colour=colour, marker=marker)
             axis.plot([], [], color=colour, linestyle=dash, marker=marker, markersize=4.2, linewidth=1.7, label=arm)
-            words.append(
-                f"{arm}: " + ", ".join(f"{row.policy} {mean:.0f} %" for row, mean in zip(rows, means, strict=True))
-            )
+            words.append(f"{arm}: " + ", ".join(f"{row.policy} {mean:.0f} %" for row, mean in zip(rows, means, strict=True)))
         for place, row in enumerate(lines, start=len(arms)):
             colour, _, dash = look(place)
             label = _label(row, several=len({line.arm for line in lines}) > 1)
@@ -146,9 +134,7 @@ def _iterations(plot: IterationsPlot, study: LoopStudy, results: StudyResults) -
 
 
 def _policies(plot: PoliciesPlot, study: LoopStudy, results: StudyResults) -> tuple[str, str] | None:
-    wanted = [ref for pattern in plot.show for ref in study.refs(pattern)] or [
-        (row.arm, row.policy) for row in results.rows
-    ]
+    wanted = [ref for pattern in plot.show for ref in study.refs(pattern)] or [(row.arm, row.policy) for row in results.rows]
     rows = [row for ref in dict.fromkeys(wanted) if (row := _find(results, *ref))]
     if not rows:
         return None
@@ -159,14 +145,10 @@ def _policies(plot: PoliciesPlot, study: LoopStudy, results: StudyResults) -> tu
             baseline = not row.policy.startswith(("pi_", "best", "last"))
             colour = COLOURS[1] if baseline else COLOURS[0]
             value, error = 100 * row.success.value, _errors([row])
-            axis.errorbar(
-                [value], [y], xerr=error, color=colour, marker="|", markersize=13, markeredgewidth=2, capsize=2.5
-            )
+            axis.errorbar([value], [y], xerr=error, color=colour, marker="|", markersize=13, markeredgewidth=2, capsize=2.5)
             seeds = [100 * one.success for one in row.seeds]
             height = [y - 0.2] * len(seeds)
-            axis.plot(
-                seeds, height, "s" if baseline else "o", color=colour, markersize=4, alpha=0.75, markeredgewidth=0
-            )
+            axis.plot(seeds, height, "s" if baseline else "o", color=colour, markersize=4, alpha=0.75, markeredgewidth=0)
         axis.set_yticks(range(len(rows) - 1, -1, -1), [_label(row, several=several) for row in rows])
         axis.set_ylim(-0.6, len(rows) - 0.4)
         axis.grid(axis="y", visible=False)
@@ -192,16 +174,12 @@ def _along_axis(plot: AxisPlot, study: LoopStudy, results: StudyResults) -> tupl
             colour, marker, dash = look(place)
             x = [at[row.arm] + width * 0.04 * (place - (len(found) - 1) / 2) for row in rows]
             means = [100 * row.success.value for row in rows]
-            top.errorbar(
-                x, means, yerr=_errors(rows), color=colour, linestyle=dash, linewidth=1.7, elinewidth=0.9, capsize=2
-            )
+            top.errorbar(x, means, yerr=_errors(rows), color=colour, linestyle=dash, linewidth=1.7, elinewidth=0.9, capsize=2)
             for one, row in zip(x, rows, strict=True):
                 points(top, one, [100 * seed.success for seed in row.seeds], colour=colour, marker=marker)
             name = policy_words(policy)
             top.plot([], [], color=colour, linestyle=dash, marker=marker, markersize=4.2, linewidth=1.7, label=name)
-            words.append(
-                f"{name}: " + ", ".join(f"{row.arm} {mean:.0f} %" for row, mean in zip(rows, means, strict=True))
-            )
+            words.append(f"{name}: " + ", ".join(f"{row.arm} {mean:.0f} %" for row, mean in zip(rows, means, strict=True)))
         _success(top, results)
         top.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         if gaps:
@@ -271,3 +249,4 @@ def _success(axis: Any, results: StudyResults) -> None:
 
 def _subscript(number: int) -> str:
     return "".join("₀₁₂₃₄₅₆₇₈₉"[int(digit)] for digit in str(number))
+

@@ -159,15 +159,14 @@ def _score(seed: int, outcome: Outcome) -> SeedScore:
     n, solved = len(outcome), sum(episode.success for episode in outcome.values())
     low, high = wilson(solved, n)
     actions = sum(outcome.actions().values()) / n
-    return SeedScore(seed=seed, policy=outcome.resolved, n=n, success=solved / n, low=low, high=high, actions=actions)
+    return SeedScore(
+        seed=seed, policy=outcome.resolved, n=n, success=solved / n, low=low, high=high, actions=actions
+    )
 
 
 def _difference(first: Ref, second: Ref, runs: Runs) -> Difference | None:
     seeds = [seed for seed in runs[first.arm] if seed in runs[second.arm]]
-    pairs = {
-        seed: (runs[first.arm][seed].outcome(first.policy), runs[second.arm][seed].outcome(second.policy))
-        for seed in seeds
-    }
+    pairs = {seed: (runs[first.arm][seed].outcome(first.policy), runs[second.arm][seed].outcome(second.policy)) for seed in seeds}
     found = {seed: (one.success(), other.success()) for seed, (one, other) in pairs.items() if one and other}
     differences = paired([one for one, _ in found.values()], [other for _, other in found.values()])
     if not differences or not all(differences):

@@ -68,9 +68,7 @@ class PoliciesPlot(Section):
     """Success of some policies side by side, seeds as points."""
 
     kind: Literal["policies"]
-    show: list[str] = Field(
-        default_factory=list, description="ARM/POLICY drawn, in order; all of the table's if empty."
-    )
+    show: list[str] = Field(default_factory=list, description="ARM/POLICY drawn, in order; all of the table's if empty.")
 
 
 class AxisPlot(Section):
@@ -91,9 +89,7 @@ class Pace(Section):
     train_step: float = Field(ge=0, description="One optimizer step of SFT.")
     preference_step: float = Field(default=0.0, ge=0, description="One optimizer step of DPO or KTO.")
     rollout_episode: float = Field(ge=0, description="One rollout.")
-    correct_episode: float = Field(
-        ge=0, description="One episode corrected by rule; a model as teacher takes a rollout's time."
-    )
+    correct_episode: float = Field(ge=0, description="One episode corrected by rule; a model as teacher takes a rollout's time.")
     evaluate_episode: float = Field(ge=0, description="One evaluation episode.")
 
 
@@ -101,9 +97,7 @@ class _Study(Section):
     name: str = Field(description="The study's name.", pattern=r"^[a-z0-9][a-z0-9-]*$")
     claim: str = Field(description="The paper's claim, in one sentence.")
     hypothesis: str = Field(description="What this experiment would have to show, in one sentence.")
-    notes: list[str] = Field(
-        default_factory=list, description="What a reader must know of the set-up, told on the page."
-    )
+    notes: list[str] = Field(default_factory=list, description="What a reader must know of the set-up, told on the page.")
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="Seeds of the whole experiment.")
 
     @field_validator("name")
@@ -123,14 +117,10 @@ class LoopStudy(_Study):
     arms: dict[Annotated[str, Field(pattern=_NAME)], Changes] = Field(
         default_factory=dict, description="What each arm changes beyond that."
     )
-    axes: list[Axis] = Field(
-        default_factory=list, description="Keys that take several values; arms are all combinations."
-    )
+    axes: list[Axis] = Field(default_factory=list, description="Keys that take several values; arms are all combinations.")
     split: str = Field(default="unseen", description="The test split of every number; nothing is chosen on it.")
     table: list[str] = Field(default_factory=lambda: ["*/best"], description="ARM/POLICY in the table.")
-    compare: list[Contrast] = Field(
-        default_factory=list, description="Paired comparisons; the first is the hypothesis's."
-    )
+    compare: list[Contrast] = Field(default_factory=list, description="Paired comparisons; the first is the hypothesis's.")
     plots: list[Plot] = Field(min_length=1, description="What is drawn.")
     pace: Pace | None = Field(default=None, description="For estimates of time.")
 
@@ -154,9 +144,7 @@ class LoopStudy(_Study):
         pairs: list[tuple[Ref, Ref]] = []
         for one in self.compare:
             for first in self.refs(one.policy):
-                against = [
-                    ref for ref in self.refs(one.against) if not one.against.startswith("*/") or ref.arm == first.arm
-                ]
+                against = [ref for ref in self.refs(one.against) if not one.against.startswith("*/") or ref.arm == first.arm]
                 pairs += [(first, second) for second in against if first != second]
         return pairs
 
@@ -164,9 +152,7 @@ class LoopStudy(_Study):
         """The table's rows: what the file names, and whatever else is compared or drawn."""
         patterns = [*self.table]
         for plot in self.plots:
-            patterns += (
-                plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
-            )
+            patterns += plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
             patterns += [f"*/{policy}" for policy in plot.policies] if isinstance(plot, AxisPlot) else []
         found = [ref for pattern in patterns for ref in self.refs(pattern)]
         return list(dict.fromkeys([*found, *itertools.chain.from_iterable(self.contrasts())]))
@@ -195,9 +181,7 @@ class LoopStudy(_Study):
         for one in self.compare:
             yield from (one.policy, one.against)
         for plot in self.plots:
-            yield from (
-                plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
-            )
+            yield from plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
 
 
 class SearchWorld(Section):

@@ -53,9 +53,7 @@ async def ask(
     while attempt <= attempts:
         messages = prompt()
         try:
-            completion = await conversation.complete(
-                messages, seed=request_seed(seed, messages, attempt), schema=schema
-            )
+            completion = await conversation.complete(messages, seed=request_seed(seed, messages, attempt), schema=schema)
         except ContextTooLong as error:
             if shorten():
                 continue

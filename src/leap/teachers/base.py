@@ -100,7 +100,9 @@ class Verdict:
 
     def unanswered(self, episode: Episode, t: int, plan_length: int | None = None) -> Correction:
         """The record of a step for which the teacher gave no usable answer."""
-        return self.correction(episode, t, None, plan_length).model_copy(update={"rejected": Rejection.TEACHER_ERROR})
+        return self.correction(episode, t, None, plan_length).model_copy(
+            update={"rejected": Rejection.TEACHER_ERROR}
+        )
 
     def _worse(self, episode: Episode, t: int, action: str) -> bool:
         """Whether a correction of step t leaves less in reach than what the student did there."""

@@ -151,9 +151,7 @@ class ModelTeacher:
                 problem = parsed.problem and f"the answer of {self.name} is not complete: {parsed.problem}"
             for t in asked:
                 asked_so_often[t] += 1
-            self._report(
-                episode, problem, final=any(asked_so_often[t] >= self._attempts for t in asked if t not in answers)
-            )
+            self._report(episode, problem, final=any(asked_so_often[t] >= self._attempts for t in asked if t not in answers))
 
     def _fitting(
         self, episode: Episode, state: str, wanted: list[int], limit: int | None
@@ -226,9 +224,7 @@ class ModelTeacher:
     def _report(self, episode: Episode, problem: str, *, final: bool) -> None:
         if problem:
             level = logging.WARNING if final else logging.INFO
-            log.log(
-                level, "task %s: %s%s", episode.task.id, problem, "; these are rejected" if final else "; asking again"
-            )
+            log.log(level, "task %s: %s%s", episode.task.id, problem, "; these are rejected" if final else "; asking again")
 
 
 def _decision(answer: StepAnswer, episode: Episode, t: int) -> Decision:

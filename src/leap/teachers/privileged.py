@@ -135,9 +135,7 @@ def _four_headings(text: str) -> str | None:
     text = re.sub(r"(?is)^\s*<think>.*?</think>", "", text)
     either = "|".join(HEADINGS)
     found: dict[str, str] = {}
-    pattern = (
-        rf"(?ims)^[ \t*#_-]*({either})[ \t*_]*:[ \t*_]*(.*?)(?=^[ \t*#_-]*(?:{either})[ \t*_]*:|^\s*```|\n\s*\n|\Z)"
-    )
+    pattern = rf"(?ims)^[ \t*#_-]*({either})[ \t*_]*:[ \t*_]*(.*?)(?=^[ \t*#_-]*(?:{either})[ \t*_]*:|^\s*```|\n\s*\n|\Z)"
     for part in re.finditer(pattern, text):
         heading = part.group(1).capitalize()
         if heading in found:

@@ -56,13 +56,7 @@ class TeacherPrompts:
         self._most_candidates = most_candidates
 
     def trajectory(
-        self,
-        episode: Episode,
-        state: str,
-        asked: Sequence[int] | None = None,
-        *,
-        first: int = 0,
-        last: int | None = None,
+        self, episode: Episode, state: str, asked: Sequence[int] | None = None, *, first: int = 0, last: int | None = None
     ) -> list[Message]:
         """Asks for the corrections of a whole trajectory.
 

@@ -96,11 +96,7 @@ def _plain(text: str) -> list[Found] | None:
     except (ValueError, RecursionError):
         return None
     entries = value.get(LIST) if isinstance(value, dict) else value
-    found = (
-        [Found(entry, certain=True) for entry in entries if isinstance(entry, dict)]
-        if isinstance(entries, list)
-        else []
-    )
+    found = [Found(entry, certain=True) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     return [*found, Found(value, certain=False)] if isinstance(value, dict) else found
 
 

@@ -95,7 +95,9 @@ class SelfTeacher:
         """Corrects many episodes at once, bounded by the model's concurrency; see `leap.teachers.base.correct_all`."""
         await correct_all(self, self._model, episodes, on_episode, done=done)
 
-    async def _decide(self, conversation: Conversation, history: History, state: PrivilegedState) -> Decision | None:
+    async def _decide(
+        self, conversation: Conversation, history: History, state: PrivilegedState
+    ) -> Decision | None:
         problem = ""
 
         def render(shown: History) -> list[Message]:

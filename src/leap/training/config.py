@@ -48,7 +48,9 @@ class TrainingSettings(BaseModel):
     max_grad_norm: float = Field(default=0.3, gt=0, description="Gradient clipping.")
     bf16: bool = Field(default=False, description="Compute in bfloat16.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations to save memory.")
-    save_steps: int = Field(default=0, ge=0, description="Save the trainer's state so often, to resume from; 0: never.")
+    save_steps: int = Field(
+        default=0, ge=0, description="Save the trainer's state so often, to resume from; 0: never."
+    )
     lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
     quantize: Literal["none", "4bit"] = Field(
         default="none", description="4bit: the frozen base in 4-bit NF4 (QLoRA; needs lora and bitsandbytes)."
@@ -114,9 +116,7 @@ class PreferenceConfig(TrainingSettings):
         if self.sft.lora is not None and self.lora is None:
             raise ValueError("sft.lora leaves an adapter, so preference training must go on with it: set lora too")
         if self.sft_first and self.lora is not None and self.sft.lora is None:
-            raise ValueError(
-                "lora: SFT then trains all weights, of which no copy is kept for the adapter: set sft.lora too"
-            )
+            raise ValueError("lora: SFT then trains all weights, of which no copy is kept for the adapter: set sft.lora too")
         return self
 
     @property

@@ -79,7 +79,9 @@ def train_preference(
     chat = ChatTokens(tokenizer)
     encoded = [encode_pair(pair, chat) for pair in pairs]
     kept = [
-        pair for pair in encoded if len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) <= config.max_tokens
+        pair
+        for pair in encoded
+        if len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) <= config.max_tokens
     ]
     if not kept:
         raise RunError(f"none of the {len(pairs)} pairs has at most training.max_tokens: {config.max_tokens} tokens.")
@@ -231,3 +233,5 @@ def copy_policy_to_reference(model: Any) -> None:
             reference = tensors[policy.sub(f".{REFERENCE}", name)]
             reference.data = tensor.data.clone()
             reference.requires_grad = False
+
+

@@ -93,14 +93,7 @@ def _train(
         if not part.exists():
             with _by_rank_0(part) as temporary:
                 first = train_sft(
-                    config.sft,
-                    rows,
-                    start=start,
-                    out=temporary,
-                    work=work / "sft",
-                    seed=seed,
-                    steps=steps,
-                    on_step=on_step,
+                    config.sft, rows, start=start, out=temporary, work=work / "sft", seed=seed, steps=steps, on_step=on_step
                 )
                 if rank() == 0:
                     write_json(temporary / _RESULT, first.as_dict())

@@ -26,12 +26,8 @@ from leap.paths import cache_dir
 class AlfworldConfig(EnvironmentConfig):
     """ALFWorld's options in a recipe."""
 
-    source: Literal["generated", "official"] = Field(
-        default="generated", description="Generated games, or ALFWorld's own data."
-    )
-    engine: Literal["native", "textworld"] = Field(
-        default="native", description="Our simulator, or the real engine (slow)."
-    )
+    source: Literal["generated", "official"] = Field(default="generated", description="Generated games, or ALFWorld's own data.")
+    engine: Literal["native", "textworld"] = Field(default="native", description="Our simulator, or the real engine (slow).")
     path: Path | None = Field(default=None, description="Official data; $ALFWORLD_DATA if null.")
     generator: GeneratorConfig = Field(default_factory=GeneratorConfig, description="What to generate.")
 
@@ -146,11 +142,7 @@ class AlfworldEnvironment(Environment):
             for _ in range(steps):
                 decision = self.correct(history, session.privileged(), 50)
                 texts |= {history.now.text, f" {decision.reason}" if decision else ""}
-                action = (
-                    decision.action
-                    if decision and walk.random() < 0.5
-                    else walk.choice(history.now.admissible or ("",))
-                )
+                action = decision.action if decision and walk.random() < 0.5 else walk.choice(history.now.admissible or ("",))
                 outcome = session.act(action)
                 history = history.extend(action, outcome.observation)
                 if outcome.done:

@@ -141,7 +141,9 @@ def _fetch(memory: Memory, goal: Goal, choose: Choose) -> Decision:
         if place == goal_place:
             continue  # already where it belongs
         if not memory.at(place):
-            return Decision(reason=f"{a(goal.object)} was seen: {thing} {on(place)} {place}.", action=f"go to {place}")
+            return Decision(
+                reason=f"{a(goal.object)} was seen: {thing} {on(place)} {place}.", action=f"go to {place}"
+            )
         if memory.shut(place):
             return Decision(reason=f"{a(goal.object)} is inside: {place} is closed.", action=f"open {place}")
         return Decision(reason=f"{a(goal.object)} is here: {thing}.", action=f"take {thing} from {place}")

@@ -45,9 +45,7 @@ def fetch(
         file = target / name
         if file.is_file() and _sha256(file.read_bytes()) == checksum:
             continue
-        content = (
-            _download(f"{source}/{name}") if str(source).startswith(("http://", "https://")) else _read(source, name)
-        )
+        content = _download(f"{source}/{name}") if str(source).startswith(("http://", "https://")) else _read(source, name)
         if _sha256(content) != checksum:
             raise PrerequisiteError(
                 f"{source}/{name} is not the file expected: its SHA-256 is {_sha256(content)}, not {checksum}. Upstream may "

@@ -45,9 +45,7 @@ def find_task(environment: Environment, name: str) -> Task:
     tasks = [task for split in environment.gold_splits for task in environment.tasks(split)]
     found = next((task for task in tasks if task.id == name), None)
     if found is None:
-        raise PrerequisiteError(
-            f"{environment.name} has no task {name!r}; there are {len(tasks)}, for example {tasks[0].id}."
-        )
+        raise PrerequisiteError(f"{environment.name} has no task {name!r}; there are {len(tasks)}, for example {tasks[0].id}.")
     return found
 
 

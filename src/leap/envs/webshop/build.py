@@ -125,9 +125,7 @@ def build_store(files: CatalogueFiles, folder: Path, *, key: str = "", progress:
     np.save(folder / "pricing.npy", np.frombuffer(pricing).reshape(-1, 2))
     for kind, values in codes.items():
         np.save(folder / f"{kind}.npy", np.frombuffer(values, dtype=np.int32))
-    (folder / "labels.json").write_text(
-        json.dumps({kind: list(names) for kind, names in labels.items()}), encoding="utf-8"
-    )
+    (folder / "labels.json").write_text(json.dumps({kind: list(names) for kind, names in labels.items()}), encoding="utf-8")
     sources = {path.name: _known_digest(path) for path in files.paths}
     manifest = Manifest(STORE_VERSION, key, len(asins), human, synthetic, sources)
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))

@@ -54,30 +54,23 @@ class WebshopConfig(EnvironmentConfig):
     path: Path | None = Field(
         default=None, description="Folder of the official files; $WEBSHOP_DATA, else leap's cache, if null."
     )
-    products: int | None = Field(
-        default=None, ge=1, description="Only the first so many products of the files; all if null."
-    )
+    products: int | None = Field(default=None, ge=1, description="Only the first so many products of the files; all if null.")
     seed: int = Field(default=0, ge=0, description="Of the prices and price limits, which the original draws unseeded.")
     prices: Literal["seeded", "compat"] = Field(
         default="seeded", description="compat: drawn anew in each process, as in the original; runs cannot be resumed."
     )
-    reward: RewardMode = Field(
-        default=RewardMode.UPSTREAM, description="The original's reward, or one with two bugs fixed."
-    )
+    reward: RewardMode = Field(default=RewardMode.UPSTREAM, description="The original's reward, or one with two bugs fixed.")
     tagger: str = Field(
         default="lexical", description="Finds nouns for the type reward: lexical (not official), or spacy:MODEL."
     )
     candidates: CandidateMode = Field(
-        default=CandidateMode.STABLE,
-        description="stable: all that can be clicked. compat: the reference's random sample.",
+        default=CandidateMode.STABLE, description="stable: all that can be clicked. compat: the reference's random sample."
     )
     observation: Literal["text_rich", "text", "url", "brief"] = Field(
         default="text_rich", description="What an observation shows; brief is leap's own, for small students."
     )
     patience: int | None = Field(
-        default=15,
-        ge=3,
-        description="Shopper and teacher buy within so many actions; set it to the horizon. Null: no hurry.",
+        default=15, ge=3, description="Shopper and teacher buy within so many actions; set it to the horizon. Null: no hurry."
     )
 
     @model_validator(mode="before")
@@ -329,7 +322,9 @@ class WebshopSession(Session):
         return Outcome(shown, reward=total, done=True, success=total == 1.0, score=total, parts=parts_of(bought))
 
     def privileged(self) -> PrivilegedState:
-        return describe(self.world, self.visit, oracle=self._oracle, listed=self._listed, mode=self._mode)
+        return describe(
+            self.world, self.visit, oracle=self._oracle, listed=self._listed, mode=self._mode
+        )
 
 
 _PARTS = ("type", "attribute", "option", "price", "title_score", "query_match", "category_match")

@@ -71,9 +71,7 @@ def read_object(path: Path, value: type[T]) -> Mapping[str, T]:
     except (ValueError, RecursionError) as error:
         raise _broken(path, error) from error
     if not isinstance(loaded, dict):
-        raise PrerequisiteError(
-            f"{path} holds a JSON {_kind(loaded)} where an object is expected; is it the right file?"
-        )
+        raise PrerequisiteError(f"{path} holds a JSON {_kind(loaded)} where an object is expected; is it the right file?")
     return {_mended(name): _convert(item, value, f"{path}, entry {name!r}", "") for name, item in loaded.items()}
 
 

@@ -203,9 +203,7 @@ def _offers(shown: Observation) -> list[Offer]:
 
 
 def _groups(shown: Observation) -> dict[str, tuple[str, ...]]:
-    values = {
-        action[6:-1] for action in shown.admissible or () if action not in _BUTTONS and action.startswith("click[")
-    }
+    values = {action[6:-1] for action in shown.admissible or () if action not in _BUTTONS and action.startswith("click[")}
     groups: dict[str, list[str]] = {}
     name = ""
     for piece in _pieces(shown.text):

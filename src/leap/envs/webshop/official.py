@@ -147,9 +147,7 @@ def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], o
     except Exception as error:  # requests' errors, gdown's own, and of what it parses
         raise PrerequisiteError(" ".join(str(error).split()) or type(error).__name__) from error
     if not came or not target.is_file():
-        raise PrerequisiteError(
-            "Google Drive did not hand it out (its quota may be used up; a browser may still get it)"
-        )
+        raise PrerequisiteError("Google Drive did not hand it out (its quota may be used up; a browser may still get it)")
 
 
 def _reach(host: str) -> None:
@@ -217,12 +215,8 @@ def _check_search(world: ShopWorld) -> Finding:
         what = f"the search index holds {documents:,} documents for {len(store):,} products"
         return Finding(False, f"{what}; remove {store.folder}")
     if product.asin not in found:
-        return Finding(
-            False, f"a search for {product.title!r} does not find product {product.asin}; remove {store.folder}"
-        )
-    return Finding(
-        True, f"search: {documents:,} documents; a product's title finds it at place {found.index(product.asin) + 1}"
-    )
+        return Finding(False, f"a search for {product.title!r} does not find product {product.asin}; remove {store.folder}")
+    return Finding(True, f"search: {documents:,} documents; a product's title finds it at place {found.index(product.asin) + 1}")
 
 
 def _check_goals(world: ShopWorld, products: int | None) -> Finding:
@@ -231,15 +225,11 @@ def _check_goals(world: ShopWorld, products: int | None) -> Finding:
     ours = [goal_digits(goal.instruction) for goal in world.goals]
     if products is not None:
         known = len([digits for digits in ours if digits in published])
-        return Finding(
-            True, f"{len(ours):,} goals by people, {known:,} of them published; too few for the published splits"
-        )
+        return Finding(True, f"{len(ours):,} goals by people, {known:,} of them published; too few for the published splits")
     same = sum(a == b for a, b in zip(ours, expected, strict=False))
     if ours == expected:
         return Finding(True, f"{len(ours):,} goals, in the published order")
-    first = next(
-        (i for i, (a, b) in enumerate(zip(ours, expected, strict=False)) if a != b), min(len(ours), len(expected))
-    )
+    first = next((i for i, (a, b) in enumerate(zip(ours, expected, strict=False)) if a != b), min(len(ours), len(expected)))
     return Finding(
         False,
         f"{len(ours):,} goals, where {len(expected):,} were published; {same:,} are in their place, and goal {first} is the "

@@ -124,13 +124,7 @@ class ProductStore:
             self._asins = load_array(folder / "asins.npy")
             self._by_asin = load_array(folder / "by_asin.npy")
             self.pricing = load_array(folder / "pricing.npy")
-            sizes = {
-                len(self._products),
-                len(self._asins),
-                len(self._by_asin),
-                len(self.pricing),
-                self.manifest.products,
-            }
+            sizes = {len(self._products), len(self._asins), len(self._by_asin), len(self.pricing), self.manifest.products}
             if self.manifest.version != STORE_VERSION or len(sizes) != 1:
                 raise ValueError("its parts do not belong together")
         except (OSError, ValueError, msgspec.MsgspecError) as error:

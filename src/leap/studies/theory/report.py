@@ -211,13 +211,9 @@ def _figure(study: TheoryStudy, results: TheoryResults, loss: str) -> Figure:
                         means.append(float(np.mean(seeds)))
                         points(axis, level, seeds, colour=colour, marker=marker, spread=1.5)
                     label = name if column == 0 else None
-                    axis.plot(
-                        study.levels, means, color=colour, linestyle=dash, marker=marker, markersize=3, label=label
-                    )
+                    axis.plot(study.levels, means, color=colour, linestyle=dash, marker=marker, markersize=3, label=label)
                     if row == 0:
-                        told = ", ".join(
-                            f"{level} %: {mean:.2f}" for level, mean in zip(study.levels, means, strict=True)
-                        )
+                        told = ", ".join(f"{level} %: {mean:.2f}" for level, mean in zip(study.levels, means, strict=True))
                         words.append(f"{family.name}, {name}: {told}")
             axes[0][column].set_title(family.name, fontsize=10)
             axes[0][column].set_ylim(-0.03, 1.04)
@@ -227,7 +223,5 @@ def _figure(study: TheoryStudy, results: TheoryResults, loss: str) -> Figure:
         axes[1][0].set_ylabel("terms")
         figure.supxlabel("privilege of the expert, %", fontsize=9.5)
         for row in (0, 1):
-            axes[row][-1].legend(
-                *axes[row][0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.02, 0.5)
-            )
+            axes[row][-1].legend(*axes[row][0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.02, 0.5))
         return Figure(f"plot-{loss}", svg(), "; ".join(words) + ".")

@@ -40,8 +40,7 @@ class BashConfig(EnvironmentConfig):
     """InterCode Bash's options in a recipe."""
 
     source: Literal["official", "generated"] = Field(
-        default="official",
-        description="NL2Bash's tasks, or a generated family of tasks and file systems of leap's own.",
+        default="official", description="NL2Bash's tasks, or a generated family of tasks and file systems of leap's own."
     )
     generator: BashFamilyConfig = Field(default_factory=lambda: BashFamilyConfig(), description="What to generate.")
     path: Path | None = Field(default=None, description="Upstream's data; $INTERCODE_DATA, or leap's cache, if null.")
@@ -49,9 +48,7 @@ class BashConfig(EnvironmentConfig):
         default="intercode",
         description="intercode: upstream's rules. fixed: true quoting, true cd, all contents checked; another benchmark.",
     )
-    sandbox: str = Field(
-        default="auto", description="Where commands run: namespace, docker; auto takes the first that works."
-    )
+    sandbox: str = Field(default="auto", description="Where commands run: namespace, docker; auto takes the first that works.")
     image: ImageKind = Field(
         default="full",
         description="What the file systems are put on. full: Debian with upstream's packages; small: without imagemagick; "
@@ -63,12 +60,11 @@ class BashConfig(EnvironmentConfig):
         default=10_000, ge=200, description="Longest observation shown, in characters; the reward knows it whole."
     )
 
+
     @model_validator(mode="after")
     def _possible(self) -> BashConfig:
         if self.source == "official" and self.image == "machine":
-            raise ValueError(
-                "image: machine is for source: generated; upstream's golds need Debian's programs (full or small)"
-            )
+            raise ValueError("image: machine is for source: generated; upstream's golds need Debian's programs (full or small)")
         return self
 
 
@@ -306,9 +302,7 @@ class BashSession(Session):
             return Outcome(Observation(text="skipped"), done=True)
         if is_submit(action):
             parts = self.judge()
-            return Outcome(
-                self._show(self._world.last), reward=parts.total, done=True, success=parts.solved, score=parts.total
-            )
+            return Outcome(self._show(self._world.last), reward=parts.total, done=True, success=parts.solved, score=parts.total)
         shown = self._show(self._world.act(action).text)
         self._history = self._history.extend(action, shown)
         return Outcome(shown)
@@ -320,17 +314,11 @@ class BashSession(Session):
     def explain(self) -> list[tuple[str, str, str]]:
         """The reward's parts as they are now: each with its value and why."""
         parts = self.judge()
-        changes = [f"missing {c.status} {c.path}" for c in parts.missing] + [
-            f"extra {c.status} {c.path}" for c in parts.extra
-        ]
+        changes = [f"missing {c.status} {c.path}" for c in parts.missing] + [f"extra {c.status} {c.path}" for c in parts.extra]
         rows = [
             ("submitting", "0.01", ""),
             ("changed paths", f"{parts.diff:.2f}", "; ".join(changes) or "as the gold"),
-            (
-                "new files' contents",
-                f"{parts.content:.2f}",
-                "; ".join(f"unlike {c.path}" for c in parts.unlike) or "as the gold",
-            ),
+            ("new files' contents", f"{parts.content:.2f}", "; ".join(f"unlike {c.path}" for c in parts.unlike) or "as the gold"),
             ("last output", f"{parts.answer:.2f}", f"cosine with the gold's {parts.similarity:.3f}"),
             ("in all", f"{parts.total:.2f}", "solved" if parts.solved else "not solved"),
         ]

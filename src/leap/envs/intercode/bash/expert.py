@@ -63,10 +63,7 @@ def _containing(path: str, files: str, name: str, quoted: list[str]) -> str:
 
 
 _RULES: tuple[tuple[str, Callable[[str, str, str, list[str]], str]], ...] = (
-    (
-        r"\bmd5\s?sums? of (?:the )?(?:md5|sorted)|sort\w* .*md5",
-        lambda p, f, n, q: f"{f} | sort | xargs md5sum | md5sum",
-    ),
+    (r"\bmd5\s?sums? of (?:the )?(?:md5|sorted)|sort\w* .*md5", lambda p, f, n, q: f"{f} | sort | xargs md5sum | md5sum"),
     (r"\bmd5", lambda p, f, n, q: f"{f} -exec md5sum {{}} +"),
     (r"\bcount\w* .*\blines?\b|\bnumber of lines|\blines of\b", lambda p, f, n, q: f"{f} | xargs cat | wc -l"),
     (r"\bcount\w*\b|\bnumber of\b", lambda p, f, n, q: f"{f} | wc -l"),

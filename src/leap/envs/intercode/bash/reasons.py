@@ -85,17 +85,13 @@ MEND_QUOTES = (
     "Double quotes do not survive on the way to this shell, so a quoted text with a blank falls apart; single quotes "
     "do, so I give the same command with those."
 )
-MEND_MALFORMED = (
-    "The command could not be read: its quotes do not balance. I give it again with single quotes in pairs."
-)
+MEND_MALFORMED = "The command could not be read: its quotes do not balance. I give it again with single quotes in pairs."
 STAY_SILENT = (
     "The files are as the request asks. What is printed last counts as my answer, and this request asks for no output, so I "
     "end on a command that prints nothing."
 )
 UNDO_NEW = "An earlier command of mine left something behind that the request does not ask for, so I remove it."
-UNDO_CHANGE = (
-    "An earlier command of mine changed something that the request does not ask for, so I bring it back from git."
-)
+UNDO_CHANGE = "An earlier command of mine changed something that the request does not ask for, so I bring it back from git."
 AGAIN = "I have looked at other things since; what is printed last counts, so I print the answer once more."
 
 

@@ -7,28 +7,11 @@ import re
 from leap.core import History
 from leap.envs.intercode.text import paths_in
 
-_LOOKS = re.compile(
-    r"^\s*(?:ls|find|tree|cat|head|tail|file|stat|pwd|du|wc|less|more)\b(?!.*(?:-delete|-exec|>|\brm\b|\bmv\b))"
-)
+_LOOKS = re.compile(r"^\s*(?:ls|find|tree|cat|head|tail|file|stat|pwd|du|wc|less|more)\b(?!.*(?:-delete|-exec|>|\brm\b|\bmv\b))")
 _COMMON = frozenset(
     f"/{name}"
     for name in (
-        *(
-            "etc",
-            "usr",
-            "var",
-            "var/log",
-            "bin",
-            "home",
-            "root",
-            "tmp",
-            "proc",
-            "dev",
-            "opt",
-            "lib",
-            "bin/echo",
-            "bin/bash",
-        ),
+        *("etc", "usr", "var", "var/log", "bin", "home", "root", "tmp", "proc", "dev", "opt", "lib", "bin/echo", "bin/bash"),
         *("bin/sh", "etc/hosts", "etc/group", "etc/passwd", "etc/networks"),
     )
 ) | {"~"}

@@ -131,19 +131,11 @@ class ManagedMariaDb:
                 "making an empty database",
             )  # fmt: skip
             process = self._launch(folder, user="root")
-            client = [
-                _beside(self._server, "mariadb", "mysql"),
-                "--no-defaults",
-                f"--socket={folder / 'socket'}",
-                "--user=root",
-            ]
+            client = [_beside(self._server, "mariadb", "mysql"), "--no-defaults", f"--socket={folder / 'socket'}", "--user=root"]
             try:
                 with self._dump.open("rb") as statements:
                     _run(client, f"loading {self._dump}", stdin=statements)
-                _run(
-                    [*client, "-e", _grants(_databases([*client, "-N", "-e", "SHOW DATABASES"]))],
-                    "making a read-only user",
-                )
+                _run([*client, "-e", _grants(_databases([*client, "-N", "-e", "SHOW DATABASES"]))], "making a read-only user")
             finally:
                 _stop(process)
             self._template.parent.mkdir(parents=True, exist_ok=True)

@@ -181,11 +181,7 @@ def rows(values: str) -> Iterator[list[Any]]:
         elif number:
             row.append(float(number) if any(sign in number for sign in ".eE") else int(number))
         else:
-            row.append(
-                re.sub(
-                    r"\\(.)", lambda m: _ESCAPES.get(m.group(1), m.group(1)), text.replace("''", "'"), flags=re.DOTALL
-                )
-            )
+            row.append(re.sub(r"\\(.)", lambda m: _ESCAPES.get(m.group(1), m.group(1)), text.replace("''", "'"), flags=re.DOTALL))
 
 
 __all__ = ["SqliteConnection", "SqliteDatabases", "convert", "rows", "statements"]

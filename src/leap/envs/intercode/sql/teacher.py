@@ -18,9 +18,7 @@ from leap.core import Decision, History, PrivilegedState
 from leap.envs.intercode.text import SUBMIT
 
 SHOW = "SHOW TABLES"
-_DESC = re.compile(
-    r"^\s*(?:desc|describe|show\s+(?:full\s+)?(?:columns|fields)\s+(?:from|in))\s+[`'\"]?(\w+)", re.IGNORECASE
-)
+_DESC = re.compile(r"^\s*(?:desc|describe|show\s+(?:full\s+)?(?:columns|fields)\s+(?:from|in))\s+[`'\"]?(\w+)", re.IGNORECASE)
 _SHOW = re.compile(r"^\s*show\s+tables\b", re.IGNORECASE)
 _NAME = re.compile(r"\('(\w+)',\)")
 _WORD = re.compile(r"\w+")
@@ -37,17 +35,13 @@ class SqlExpert:
         named = [t for t in tables if _is_named(t, history.task.instruction)] or tables[:1]
         for table in named[:3]:
             if table.lower() not in tables_described(history):
-                return Decision(
-                    reason=f"The question is about {table}, so I look up its columns.", action=f"DESC {table}"
-                )
+                return Decision(reason=f"The question is about {table}, so I look up its columns.", action=f"DESC {table}")
         if not named:
             return Decision(reason="There are no tables, so nothing can be found out.", action=SUBMIT)
         if any(action.upper().startswith("SELECT") for action in history.actions):
             return Decision(reason="The result is the best answer I can give.", action=SUBMIT)
         if re.search(r"\b(?:how many|number of|count)\b", history.task.instruction, re.IGNORECASE):
-            return Decision(
-                reason="The question asks how many, so I count the rows.", action=f"SELECT count(*) FROM {named[0]}"
-            )
+            return Decision(reason="The question asks how many, so I count the rows.", action=f"SELECT count(*) FROM {named[0]}")
         columns = [c for c in columns_seen(history, named[0]) if _is_named(c, history.task.instruction)]
         return Decision(
             reason="I select the columns that the question names." if columns else "I look at the whole table.",
@@ -142,9 +136,7 @@ def _look_up(history: History, facts: dict, privilege: int) -> Decision | None:
 def _answer(history: History, gold: str, privilege: int) -> Decision:
     inner = _subquery(gold) if privilege < 50 else None
     if inner is not None and inner not in history.actions:
-        return Decision(
-            reason="The question has a part that can be answered first, so I begin with that.", action=inner
-        )
+        return Decision(reason="The question has a part that can be answered first, so I begin with that.", action=inner)
     if history.now.text.startswith("Error"):
         reason = "The last statement failed; with the columns I have looked up I write it anew."
     elif any(action.upper().lstrip().startswith("SELECT") for action in history.actions) and inner is None:

@@ -13,25 +13,18 @@ class CatalogueConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(default=0, ge=0, description="Another seed is another shop.")
-    products: int = Field(
-        default=4000, ge=1, description="Products; those that people ask for are spread over all of them."
-    )
+    products: int = Field(default=4000, ge=1, description="Products; those that people ask for are spread over all of them.")
     goals: int = Field(default=3500, ge=1, description="Products that an instruction is written for, one each.")
     kinds: int | tuple[str, ...] | None = Field(
         default=None, description="Kinds of products: so many of the departments in turn, or these; all if null."
     )
     attributes: tuple[int, int] = Field(default=(3, 5), description="Least and most attributes of a product.")
-    asked_attributes: tuple[int, int] = Field(
-        default=(1, 3), description="Least and most attributes that are asked for."
-    )
+    asked_attributes: tuple[int, int] = Field(default=(1, 3), description="Least and most attributes that are asked for.")
     options: int = Field(default=2, ge=0, description="Most groups of options of a product.")
     values: tuple[int, int] = Field(default=(2, 6), description="Least and most values of an option.")
     asked_options: float = Field(default=0.7, ge=0, le=1, description="How often an option a product has is asked for.")
     people_words: float = Field(
-        default=0.3,
-        ge=0,
-        le=1,
-        description="How often a kind, attribute or value is said in other words than the shop's.",
+        default=0.3, ge=0, le=1, description="How often a kind, attribute or value is said in other words than the shop's."
     )
     wordings: int = Field(default=8, ge=1, description="Sentences that instructions are made with, at most so many.")
     price_ranges: float = Field(default=0.1, ge=0, le=1, description="Share of products with a range of prices.")

@@ -61,12 +61,7 @@ def draw(config: CatalogueConfig, choices: list[Kind], number: int) -> Drawn:
         chosen = sorted(rng.sample(range(len(group.values)), count))
         options.append((group, tuple(group.values[place] for place in chosen)))
     return Drawn(
-        kind,
-        attributes,
-        tuple(options),
-        _title(config, kind, attributes, rng),
-        _asin(config, number),
-        _price(config, kind, rng),
+        kind, attributes, tuple(options), _title(config, kind, attributes, rng), _asin(config, number), _price(config, kind, rng)
     )
 
 
@@ -86,8 +81,7 @@ def entry(product: Drawn, rng: random.Random) -> dict[str, Any]:
         "small_description": [f"{line[0].upper()}{line[1:]}." for line in bullets],
         "full_description": f"{name.capitalize()} {rng.choice(kind.details)}, {rng.choice(praise)}.",
         "customization_options": {
-            group.name.title(): [{"value": value, "image": None} for value, _ in values]
-            for group, values in product.options
+            group.name.title(): [{"value": value, "image": None} for value, _ in values] for group, values in product.options
         },
         "category": kind.department,
         "query": name,
@@ -102,9 +96,7 @@ def instruction(config: CatalogueConfig, product: Drawn, number: int) -> dict[st
     least, most = config.asked_attributes
     asked = rng.sample(product.attributes, min(rng.randint(least, most), len(product.attributes)))
     chosen = [
-        (group, rng.choice(values))
-        for group, values in product.options
-        if values and rng.random() < config.asked_options
+        (group, rng.choice(values)) for group, values in product.options if values and rng.random() < config.asked_options
     ]
 
     def other_words() -> bool:

@@ -53,11 +53,7 @@ def write_catalogue(config: CatalogueConfig, folder: Path, *, progress: Any = No
         _write_mapping(partial / FILES[1], ((product.asin, _attributes(product)) for _, product in products()))
         _write_mapping(
             partial / FILES[2],
-            (
-                (product.asin, [instruction(config, product, number)])
-                for number, product in products()
-                if number in asked
-            ),
+            ((product.asin, [instruction(config, product, number)]) for number, product in products() if number in asked),
         )
         (partial / "catalogue.json").write_text(
             json.dumps({"generator": GENERATOR, "config": config.model_dump(mode="json")}, indent=1), encoding="utf-8"

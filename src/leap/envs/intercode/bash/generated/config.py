@@ -90,9 +90,7 @@ class BashFamilyConfig(BaseModel):
     files: tuple[int, int] = Field(default=(3, 5), description="Least and most files of a folder.")
     lines: tuple[int, int] = Field(default=(1, 9), description="Least and most lines of a file.")
     select: tuple[Select, ...] = Field(default=tuple(Select), min_length=1, description="How requests name a file.")
-    operations: tuple[Operation, ...] = Field(
-        default=tuple(Operation), min_length=1, description="What requests ask for."
-    )
+    operations: tuple[Operation, ...] = Field(default=tuple(Operation), min_length=1, description="What requests ask for.")
     two_words: float = Field(
         default=0.5, ge=0, le=1, description="How often a text or a pattern is of two words, so that its quotes matter."
     )

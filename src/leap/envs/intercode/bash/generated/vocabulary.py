@@ -15,7 +15,7 @@ _COMMANDS = (
 )
 _SHOWN = (
     "/bin/bash: line 1: cannot remove '': No such file or directory ls: cannot access cannot stat '': OCI runtime exec "
-    'failed: exec failed: unable to start container process: chdir to cwd ("") set in config.json failed: no such '
+    "failed: exec failed: unable to start container process: chdir to cwd (\"\") set in config.json failed: no such "
     "file or directory: unknown\r\n grep: rm: mv: cp: cat: sed: can't read : Is a directory missing operand Command "
     "timed out Malformed command skipped are the same file A new shell is open at /. (no output) command not found"
 )
@@ -34,12 +34,7 @@ def vocabulary(lexicon: Lexicon) -> list[str]:
     }
     texts |= {form for name in names(lexicon) for form in (f" {name}", f"\n{name}", f"/{name}")}
     texts |= {f"\n{number}\n" for number in range(_NUMBERS)} | {f" {number}" for number in range(_NUMBERS)}
-    texts |= {
-        text.replace("{", " ").replace("}", " ")
-        for texts in (ASKS, TARGETS)
-        for said in texts.values()
-        for text in said
-    }
+    texts |= {text.replace("{", " ").replace("}", " ") for texts in (ASKS, TARGETS) for said in texts.values() for text in said}
     texts |= {f" {said}" for said in voice.SAYS.values()}
     texts |= {f" {said}" for said in voice.spoken()}
     return sorted(texts | {_COMMANDS, _SHOWN})

@@ -58,9 +58,7 @@ def _collect(programs: tuple[str, ...]) -> tuple[str, dict[str, Path]]:
             "`image` to small for a Debian made by mmdebstrap."
         )
     if shutil.which("ldd", path=_PATH) is None:
-        raise PrerequisiteError(
-            "no `ldd` here to find the libraries of programs with; set the option `image` to small."
-        )
+        raise PrerequisiteError("no `ldd` here to find the libraries of programs with; set the option `image` to small.")
     libraries = _libraries(found.values())
     files = {f"usr/bin/{name}": path for name, path in found.items()}
     files |= {_merged(library): library.resolve() for library in libraries}
