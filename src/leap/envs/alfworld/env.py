@@ -18,7 +18,7 @@ from leap.envs.alfworld.generator.config import VALID_SCENES
 from leap.envs.alfworld.memory import ENTITY
 from leap.envs.alfworld.native import NativeEngine
 from leap.envs.alfworld.planner import plan
-from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session
+from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session, sampled
 from leap.errors import PrerequisiteError
 from leap.paths import cache_dir
 
@@ -68,10 +68,7 @@ class AlfworldEnvironment(Environment):
         entries = self._entries(split)
         if not entries:
             raise PrerequisiteError(f"split {split!r} has no playable games in {self.data.root}")
-        if limit is not None and limit < len(entries):
-            chosen = set(random.Random(f"{seed}/{split}").sample(range(len(entries)), limit))
-            entries = [entry for index, entry in enumerate(entries) if index in chosen]
-        return [self._task(entry, split) for entry in entries]
+        return [self._task(entry, split) for entry in sampled(entries, split, limit, seed)]
 
     def _entries(self, split: str) -> list[GameEntry]:
         """A split's games. Two splits are made of the training games here, for want of one to choose models by: the

@@ -173,13 +173,10 @@ def _purchase(value: Worth, chosen: dict[str, str]) -> tuple[str, ...]:
 
 
 def _queries(goal: Goal, product: Product) -> Iterator[str]:
-    """Searches that may find a product, those nearest to the instruction first; the last is its title."""
-    tried: Iterable[list[str]] = (
-        list(content_words(split_limit(goal.instruction)[0])),
-        (names := " ".join(meant(goal, product)).split()),
-        all_words(product.title),
-        [*all_words(product.title), *names],
-    )
+    """Searches that may find a product, those nearest to the instruction first; the last have its title."""
+    names, title = " ".join(meant(goal, product)).split(), all_words(product.title)
+    asked = list(content_words(split_limit(goal.instruction)[0]))
+    tried: Iterable[list[str]] = (asked, names, title, [*title, *names])
     for words in tried:
         if words:
             yield " ".join(words)

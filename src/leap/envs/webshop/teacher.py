@@ -128,8 +128,9 @@ def search_words(instruction: str, meant: Sequence[str], privilege: int) -> list
     said, asked = set(all_words(text)), content_words(text)
     hidden = [name for name in meant if not said.issuperset(name.split())]
     plausible = int(len(meant) * privilege / 50)
-    names = meant if plausible >= len(hidden) else hidden[:plausible]
-    return [*(() if names is meant else asked), *" ".join(names).split()]
+    if plausible >= len(hidden):
+        return " ".join(meant).split()
+    return [*asked, *" ".join(hidden[:plausible]).split()]
 
 
 def _follow(memory: Memory, privileged: PrivilegedState, left: int | None) -> Decision:
