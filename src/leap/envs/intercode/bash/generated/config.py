@@ -25,7 +25,7 @@ class Select(StrEnum):
     SMALLEST = "smallest"
     """The smallest of a folder."""
     LISTED = "listed"
-    """Another file says its name, which has to be read."""
+    """Another file says its path, which has to be read."""
 
 
 class Operation(StrEnum):

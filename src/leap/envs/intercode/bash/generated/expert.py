@@ -83,8 +83,8 @@ def _find(request: Request, shown: list[tuple[str, str]]) -> tuple[str | None, s
             look = f"cat {request.path}"
             if look not in done:
                 return None, look
-            name = done[look].strip()
-            return (f"{request.folder}/{name}", None) if "." in name and " " not in name else (None, None)
+            path = done[look].strip()
+            return (path, None) if path.startswith("/") and " " not in path else (None, None)
 
 
 def _by_name(request: Request, done: dict[str, str]) -> tuple[str | None, str | None]:

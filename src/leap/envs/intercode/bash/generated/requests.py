@@ -65,9 +65,9 @@ TARGETS: dict[Select, tuple[str, ...]] = {
         "the tiniest file in {folder}",
     ),
     Select.LISTED: (
-        "the file of {folder} that {path} names",
-        "the file in {folder} whose name is written in {path}",
-        "the file of {folder} with the name that stands in {path}",
+        "the file that {path} names",
+        "the file whose path is written in {path}",
+        "the file with the path that stands in {path}",
     ),
 }
 ASKS: dict[Operation, tuple[str, ...]] = {
@@ -164,9 +164,9 @@ def look_command(request: Request) -> str | None:
         case Select.MENTIONS:
             return f"grep -l '{request.holds}' {request.root}/*/*"
         case Select.LARGEST:
-            return f"ls -S {request.folder}"
+            return f"ls -S {request.folder} | head -n 1"
         case Select.SMALLEST:
-            return f"ls -rS {request.folder}"
+            return f"ls -rS {request.folder} | head -n 1"
         case Select.LISTED:
             return f"cat {request.path}"
     return None
@@ -234,13 +234,9 @@ def _target(
         if len(by_size) < 2 or tree.size(by_size[0]) == tree.size(by_size[1]):
             return None
         return {"folder": folder}, by_size[0]
-    by_name = {_name(path): path for path in tree.files}
-    notes = [path for path, lines in tree.files.items() if len(lines) == 1 and lines[0] in by_name]
+    notes = [path for path, lines in tree.files.items() if lines[0] in tree.files]
     note = rng.choice(notes) if notes else None
-    if note is None:
-        return None
-    path = by_name[tree.files[note][0]]
-    return {"path": note, "folder": path.rpartition("/")[0]}, path
+    return ({"path": note}, tree.files[note][0]) if note is not None else None
 
 
 def _mentioned(config: BashFamilyConfig, tree: Tree, rng: random.Random) -> tuple[dict[str, str], str] | None:

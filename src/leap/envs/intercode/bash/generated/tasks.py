@@ -11,7 +11,7 @@ from leap.envs.intercode.bash.generated.requests import Request, command, draw_r
 from leap.envs.intercode.bash.generated.trees import Tree, draw_tree, stream
 from leap.envs.intercode.bash.tasks import BashTask
 
-GENERATOR = 1
+GENERATOR = 2
 """Version of the generator: raised whenever the same settings come to give other tasks."""
 
 

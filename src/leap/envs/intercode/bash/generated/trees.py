@@ -84,6 +84,5 @@ def draw_tree(config: BashFamilyConfig, split: str, number: int) -> Tree:
         lines[place] = f"{lines[place].split()[0]} {word}"
         files[path] = tuple(lines)
     for path in rng.sample(sorted(files), 2):  # two notes that name a file
-        named = rng.choice([other for other in sorted(files) if other != path])
-        files[path] = (named.rpartition("/")[2],)
+        files[path] = (rng.choice([other for other in sorted(files) if other != path]),)
     return Tree(f"{split}-{number:03}", root, dict(sorted(files.items())))

@@ -1,15 +1,16 @@
-"""The table of the WebShop quickstart, of runs with different seeds: success and score on the test split.
+"""The table of a quickstart, of runs with different seeds: success and score on its test split.
 
     leap run recipes/webshop-quickstart.yaml --set seed=0 --run-dir runs/webshop-quickstart-seed0     # and 1, and 2
-    python benchmarks/webshop_quickstart.py runs/webshop-quickstart-seed*
+    python benchmarks/quickstart_table.py --split test runs/webshop-quickstart-seed*
 
-Each seed draws its student's weights, its training tasks and its samples; the test tasks are the same 500. Means and 95 %
-intervals are over tasks and seeds, by the bootstrap that studies use; a comparison is paired by task.
+Each seed draws its student's weights, its training tasks and its samples, and, where the split has more tasks than the recipe
+plays, its test tasks. Means and 95 % intervals are over tasks and seeds, by the bootstrap that studies use; a comparison is
+paired by task.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import msgspec
@@ -20,25 +21,29 @@ POLICIES = ("pi_0", "pi_1", "pi_2", "pi_3", "expert", "teacher-0", "teacher-50",
 AGAINST = ("pi_0", "expert")
 
 
-def episodes(run: Path, policy: str) -> list[dict]:
+def episodes(run: Path, policy: str, split: str) -> list[dict]:
     """A policy's test episodes of one run."""
     number = policy.removeprefix("pi_")
     folder = run / f"iter-{number}" / "evaluation" if number.isdigit() else run / "baselines" / policy
-    with (folder / "test.jsonl").open("rb") as lines:
+    with (folder / f"{split}.jsonl").open("rb") as lines:
         return [msgspec.json.decode(line) for line in lines]
 
 
-def outcomes(run: Path, policy: str, what: str) -> dict[str, float]:
+def outcomes(run: Path, policy: str, split: str, what: str) -> dict[str, float]:
     """By task, success or score."""
-    return {one["task"]["id"]: float(one[what]) for one in episodes(run, policy)}
+    return {one["task"]["id"]: float(one[what]) for one in episodes(run, policy, split)}
 
 
 def main() -> None:
-    runs = [Path(name) for name in sys.argv[1:]]
-    success = {policy: [outcomes(run, policy, "success") for run in runs] for policy in POLICIES}
-    score = {policy: [outcomes(run, policy, "score") for run in runs] for policy in POLICIES}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--split", required=True)
+    given = parser.parse_args()
+    runs, split = given.runs, given.split
+    success = {policy: [outcomes(run, policy, split, "success") for run in runs] for policy in POLICIES}
+    score = {policy: [outcomes(run, policy, split, "score") for run in runs] for policy in POLICIES}
     tasks = len(success["pi_0"][0])
-    print(f"test, n = {tasks}, {len(runs)} runs: {', '.join(run.name for run in runs)}\n")
+    print(f"{split}, n = {tasks} a run, {len(runs)} runs: {', '.join(run.name for run in runs)}\n")
     print("| policy | success, % (mean over seeds, 95 %) | by seed | score, 0-100 |\n|---|---|---|---|")
     for policy in POLICIES:
         rate, points = estimate_share(success[policy]), estimate_share(score[policy])
