@@ -17,6 +17,7 @@ from leap.envs.intercode.sandbox import (
     Recipe,
     Sandbox,
     SandboxError,
+    SandboxProvider,
     Step,
     available_sandboxes,
     intercode_recipe,
@@ -53,7 +54,7 @@ def test_unsafe_local_wants_its_flag_and_never_root(monkeypatch: pytest.MonkeyPa
         sandbox_provider("unsafe-local")
 
 
-def test_nothing_of_an_episode_is_in_the_next(provider: NamespaceProvider, image: Image, box: Sandbox) -> None:
+def test_nothing_of_an_episode_is_in_the_next(provider: SandboxProvider, image: Image, box: Sandbox) -> None:
     box.exec(["bash", "-c", "echo x > /left; mkdir /proc2; rm /bin/cat"])
     box.reset()
     assert box.exec(["cat", "/left"]).exit_code == 1
@@ -61,7 +62,7 @@ def test_nothing_of_an_episode_is_in_the_next(provider: NamespaceProvider, image
         assert other.exec(["cat", "/left"]).exit_code == 1
 
 
-def test_many_at_once_from_many_threads(provider: NamespaceProvider, image: Image) -> None:
+def test_many_at_once_from_many_threads(provider: SandboxProvider, image: Image) -> None:
     barrier = threading.Barrier(16)
 
     def episode(number: int) -> bytes:
@@ -89,19 +90,25 @@ def test_input_environment_and_channel(box: Sandbox) -> None:
         box.start(["/no/such"])
 
 
-def test_closed_and_dead_boxes_say_so(provider: NamespaceProvider, image: Image) -> None:
+def test_closed_boxes_say_so(provider: SandboxProvider, image: Image) -> None:
     box = provider.create(image)
     box.close()
     box.close()
     with pytest.raises(SandboxError, match="closed"):
         box.exec(["true"])
+
+
+def test_images_of_another_provider_are_refused(namespace: NamespaceProvider) -> None:
     with pytest.raises(SandboxError, match="build the image again"):
-        provider.create(Image(key="x", layers=("missing",)))
+        namespace.create(Image(key="x", layers=("missing",)))
     with pytest.raises(SandboxError, match="no layers"):
-        provider.create(Image(key="x"))
+        namespace.create(Image(key="x"))
+    with pytest.raises(SandboxError, match="not built for docker"):
+        docker_sandbox.DockerProvider().create(Image(key="x", layers=("missing",)))
 
 
-def test_boxes_end_with_the_process_that_made_them(provider: NamespaceProvider, image: Image) -> None:
+def test_boxes_end_with_the_process_that_made_them(namespace: NamespaceProvider) -> None:
+    provider, image = namespace, namespace.build(Recipe())
     code = f"""
 import os, signal
 from pathlib import Path
@@ -132,29 +139,29 @@ def _bytes(path: Path) -> bytes:
         return b""
 
 
-def test_steps_become_layers_and_are_kept(provider: NamespaceProvider, rootfs: Path) -> None:
+def test_steps_become_layers_and_are_kept(namespace: NamespaceProvider, rootfs: Path) -> None:
     made: list[str] = []
     recipe = Recipe(
         rootfs=rootfs,
         steps=(Step(argv=("bash", "/s.sh"), files={"/s.sh": b"echo $A > /made; rm -r /bin/tar"}, env={"A": "1"}),),
     )
-    image = provider.build(recipe, report=made.append)
-    assert provider.build(recipe, report=made.append) == image and len(made) == 1
-    with provider.create(image) as box:
+    image = namespace.build(recipe, report=made.append)
+    assert namespace.build(recipe, report=made.append) == image and len(made) == 1
+    with namespace.create(image) as box:
         assert box.exec(["bash", "-c", "cat /made; ls /bin/tar; echo $A"]).output.splitlines()[::2] == [b"1", b"1"]
     with pytest.raises(SandboxError, match=r"step `bash -c echo no; false` ended with status 1: no"):
-        provider.build(Recipe(rootfs=rootfs, steps=(Step(argv=("bash", "-c", "echo no; false")),)))
+        namespace.build(Recipe(rootfs=rootfs, steps=(Step(argv=("bash", "-c", "echo no; false")),)))
     with pytest.raises(SandboxError, match=r"took over 0.5 s"):
-        provider.build(Recipe(rootfs=rootfs, steps=(Step(argv=("sleep", "60"), timeout=0.5),)))
+        namespace.build(Recipe(rootfs=rootfs, steps=(Step(argv=("sleep", "60"), timeout=0.5),)))
 
 
-def test_a_bad_root_file_system(provider: NamespaceProvider, tmp_path: Path) -> None:
+def test_a_bad_root_file_system(namespace: NamespaceProvider, tmp_path: Path) -> None:
     (tmp_path / "bad.tar").write_bytes(b"not a tar" * 1000)
     with pytest.raises(PrerequisiteError, match="could not be unpacked"):
-        provider.build(Recipe(rootfs=tmp_path / "bad.tar"))
+        namespace.build(Recipe(rootfs=tmp_path / "bad.tar"))
     with pytest.raises(PrerequisiteError, match="No such file"):
-        provider.build(Recipe(rootfs=tmp_path / "none.tar"))
-    assert not [path for path in (provider.store.root / "layers").iterdir() if path.name.startswith("making")]
+        namespace.build(Recipe(rootfs=tmp_path / "none.tar"))
+    assert not [path for path in (namespace.store.root / "layers").iterdir() if path.name.startswith("making")]
 
 
 def test_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
