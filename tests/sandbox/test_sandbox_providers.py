@@ -1,4 +1,4 @@
-"""Lifecycle, bad input and the remedies of each provider; what can be known of Docker without an engine."""
+"""Lifecycle, bad input and the remedies of each provider."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ import pytest
 
 from leap.envs.intercode.sandbox import (
     Image,
-    Limits,
     Recipe,
     Sandbox,
     SandboxError,
     SandboxProvider,
     Step,
     available_sandboxes,
-    intercode_recipe,
     sandbox_provider,
 )
-from leap.envs.intercode.sandbox import docker as docker_sandbox
+from leap.envs.intercode.sandbox.docker import DockerProvider
 from leap.envs.intercode.sandbox.namespace import cgroups, remedies
 from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
 from leap.errors import PrerequisiteError
@@ -104,7 +102,7 @@ def test_images_of_another_provider_are_refused(namespace: NamespaceProvider) ->
     with pytest.raises(SandboxError, match="no layers"):
         namespace.create(Image(key="x"))
     with pytest.raises(SandboxError, match="not built for docker"):
-        docker_sandbox.DockerProvider().create(Image(key="x", layers=("missing",)))
+        DockerProvider().create(Image(key="x", layers=("missing",)))
 
 
 def test_boxes_end_with_the_process_that_made_them(namespace: NamespaceProvider) -> None:
@@ -188,66 +186,3 @@ def test_control_groups_of_version_2(tmp_path: Path) -> None:
     assert doors == [own / "box/cgroup.procs"]
     assert (own / "box/cpu.max").read_text() == "50000 100000" and (own / "box/memory.max").read_text() == "1000"
     assert cgroups.Groups(tmp_path / "none", "0::/\n").version == 0
-
-
-def test_dockerfile_of_intercode() -> None:
-    text, files, env = docker_sandbox.dockerfile(intercode_recipe("echo hello", 2))
-    assert text.startswith("FROM debian:") and "imagemagick" in text
-    assert text.index("ENV file_system_version=2") < text.index("COPY file-0") < text.index("git commit")
-    assert files["file-0"] == b"echo hello" and env == {"file_system_version": "2", "script": "setup_nl2b_fs_2.sh"}
-
-
-# It never runs what it is given: a stand-in that did would run on the host what is meant for a container.
-ENGINE = """#!/bin/sh
-echo "$@" >> {log}
-case "$1" in
-  version) {version} ;;
-  exec) case "$*" in
-      *" cat "*) {proof} ;;
-      *" echo "*) echo answer ;;
-      *" yes") while :; do echo y; done ;;
-    esac ;;
-esac
-"""
-
-
-def _engine(tmp_path: Path, *, version: str = "echo 27.0", proof: str = "true") -> docker_sandbox.DockerProvider:
-    """A stand-in for the docker command that shows how ours calls it and what it makes of the answers."""
-    program = tmp_path / "docker"
-    program.write_text(ENGINE.format(log=tmp_path / "log", version=version, proof=proof))
-    program.chmod(0o755)
-    return docker_sandbox.DockerProvider(command=str(program))
-
-
-def test_docker_that_may_not_be_used_or_is_not_running(tmp_path: Path) -> None:
-    denied = _engine(tmp_path, version="echo 'permission denied while trying to connect' >&2; exit 1").probe()
-    assert not denied.ok and "usermod -aG docker" in denied.detail
-    stopped = _engine(tmp_path, version="echo 'Cannot connect to the Docker daemon.' >&2; exit 1").probe()
-    assert not stopped.ok and "systemctl start docker" in stopped.detail
-    assert not docker_sandbox.DockerProvider(command=str(tmp_path / "none")).probe().ok
-    assert _engine(tmp_path).probe().ok
-
-
-def test_an_engine_that_runs_commands_on_the_host_is_found_out_before_the_first(tmp_path: Path) -> None:
-    engine = _engine(tmp_path, proof="echo no such file; hostname")  # as the engine under chroot did
-    with pytest.raises(SandboxError, match="did not run inside the container"):
-        engine.create(Image(key="k", reference="leap-sandbox:k"))
-    calls = (tmp_path / "log").read_text().splitlines()
-    assert [call.split()[0] for call in calls] == ["run", "exec", "rm"]
-    assert "--network none" in calls[0] and "--pids-limit 128" in calls[0] and "cat /usr/share/leap-image" in calls[1]
-
-
-def test_a_container_that_proves_itself(tmp_path: Path) -> None:
-    engine = _engine(tmp_path, proof="echo k; echo 1ea9c0de5a1d")
-    with engine.create(Image(key="k", reference="leap-sandbox:k"), Limits(processes=7)) as box:
-        assert box.exec(["echo", "x"]).output == b"answer\n"
-        assert box.exec(["yes"], max_output=1000).output_capped
-    verbs = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
-    assert verbs == ["run", "exec", "exec", "exec", "restart", "exec", "rm"]  # proved again after the restart
-
-
-def test_dockers_own_failures_are_told_apart() -> None:
-    text = b"OCI runtime exec failed: exec failed: unable to start container process: "
-    assert docker_sandbox.result_of(text + b'chdir to cwd ("/x") failed', 126).exec_error == "cwd"
-    assert docker_sandbox.result_of(text + b'exec: "xyz": executable file not found', 127).exec_error == "not_found"
-    assert docker_sandbox.result_of(b"mine", 127).exec_error is None

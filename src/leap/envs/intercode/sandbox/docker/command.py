@@ -43,7 +43,8 @@ def run_options(image: base.Image, limits: base.Limits, hostname: str) -> list[s
         "--shm-size": str(SHM),
         "--security-opt": "no-new-privileges",
     }
-    options = ["--rm", "-d", "-i", *(word for pair in valued.items() for word in pair)]
+    # Not --rm: Docker 20.10 may remove such a container while it is restarted, and what then runs cannot be entered
+    options = ["-d", "-i", *(word for pair in valued.items() for word in pair)]
     # `data`: one process that wants too much is told so, before the group's limit has the kernel kill one of them
     ulimits = {"nofile": limits.open_files, "fsize": limits.disk, "data": limits.memory * 7 // 8, "core": 0}
     for name, value in ulimits.items():
@@ -109,14 +110,14 @@ def explain(text: str) -> str:
     """An engine's complaint as one line, with what to do where that is known."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     lines = [line for line in lines if "--help'" not in line and not line.startswith(("WARNING:", "See '"))]
-    line = lines[-1] if lines else "no message"
+    line = lines[-1].rstrip(".") if lines else "no message"
     if "permission denied" in text.lower() and ("connect" in text.lower() or ".sock" in text.lower()):
         return (
             f"{line}. You may not use the engine: `sudo usermod -aG docker $USER` and log in again "
             "(that group is as good as root), or use rootless Podman with DOCKER_HOST"
         )
     if "cannot connect" in text.lower() or "is the docker daemon running" in text.lower():
-        return f"{line} Start it (`sudo systemctl start docker`, Docker Desktop), or set DOCKER_HOST"
+        return f"{line}. Start it (`sudo systemctl start docker`, Docker Desktop), or set DOCKER_HOST"
     if "no space left" in text.lower():
         return f"{line}. `docker system prune` frees some"
     return line

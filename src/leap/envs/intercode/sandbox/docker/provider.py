@@ -161,7 +161,7 @@ class DockerProvider(base.SandboxProvider):
             report(f"building {reference}: once, up to a few minutes")
         with tempfile.TemporaryDirectory() as folder:
             build_folder(Path(folder), text, files)
-            words = ("-q", "-t", reference, "--label", f"{LABEL}=1", *options, folder)
+            words = ("-q", "--force-rm", "-t", reference, "--label", f"{LABEL}=1", *options, folder)
             done = self.call("build", *words, timeout=BUILD_TIMEOUT)
         if done.returncode:
             said = (done.stdout + done.stderr).decode(errors="replace").strip()
