@@ -33,7 +33,7 @@ def steps_dockerfile(base: str, steps: tuple[Step, ...]) -> tuple[str, dict[str,
     A running container has /.dockerenv, mode 755. Not every builder has it while it builds, and then InterCode's git
     would find a new file in each episode: so it is put into the image.
     """
-    lines = [f"FROM {base}", *_copy("dockerenv", "/.dockerenv"), f"COPY key {MARKER}"]
+    lines = [f"FROM {base}", "COPY dockerenv /.dockerenv", f"COPY key {MARKER}"]
     files: dict[str, bytes] = {"dockerenv": b""}
     env: dict[str, str] = {}
     for step in steps:
@@ -43,13 +43,9 @@ def steps_dockerfile(base: str, steps: tuple[Step, ...]) -> tuple[str, dict[str,
         for path, content in step.files.items():
             name = f"file-{len(files)}"
             files[name] = content
-            lines += _copy(name, path)
+            lines.append(f"COPY {json.dumps([name, path])}")
         lines.append(f"RUN {json.dumps(step.argv)}")
     return "\n".join([*lines, "WORKDIR /", ""]), files, env
-
-
-def _copy(name: str, path: str) -> list[str]:
-    return [f"COPY {json.dumps([name, path])}", f"RUN {json.dumps(['chmod', '755', path])}"]
 
 
 def _literal(value: str) -> str:
@@ -57,6 +53,7 @@ def _literal(value: str) -> str:
 
 
 def build_folder(folder: Path, text: str, files: Mapping[str, bytes]) -> None:
-    """Writes what `docker build` is given."""
+    """Writes what `docker build` is given. A copied file keeps its mode."""
     for name, content in {**files, "Dockerfile": text.encode()}.items():
         (folder / name).write_bytes(content)
+        (folder / name).chmod(0o755)
