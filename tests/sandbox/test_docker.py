@@ -73,6 +73,7 @@ ENGINE = """#!/bin/sh
 echo "$@" >> {log}
 case "$1" in
   version) {version} ;;
+  info) {info} ;;
   exec) case "$*" in
       *" cat "*) {proof} ;;
       *" echo "*) echo answer ;;
@@ -85,7 +86,7 @@ esac
 def _engine(tmp_path: Path, *, version: str = "echo 27.0", proof: str = "true", name: str = "docker") -> DockerProvider:
     """A stand-in for the docker command that shows how ours calls it and what it makes of the answers."""
     program = tmp_path / name
-    program.write_text(ENGINE.format(log=tmp_path / "log", version=version, proof=proof))
+    program.write_text(ENGINE.format(log=tmp_path / "log", version=version, proof=proof, info=info))
     program.chmod(0o755)
     return DockerProvider(command=str(program))
 
@@ -115,6 +116,14 @@ def test_a_container_that_proves_itself(tmp_path: Path) -> None:
         assert box.exec(["yes"], max_output=1000).output_capped
     verbs = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
     assert verbs == ["ps", "run", "exec", "exec", "exec", "restart", "exec", "rm"]  # proved again after the restart
+
+
+def test_an_engine_that_cannot_limit_is_warned_of(tmp_path: Path) -> None:
+    assert not _engine(tmp_path).probe().warnings
+    assert "control groups" in _engine(tmp_path, info="echo false true").probe().warnings[0]
+    podman = 'case "$*" in *Host*) echo "[cpu {}]" ;; *) exit 125 ;; esac'
+    assert not _engine(tmp_path, info=podman.format("memory pids")).probe().warnings
+    assert _engine(tmp_path, info=podman.format("")).probe().warnings
 
 
 def test_the_second_command_is_taken_where_the_first_reaches_no_engine(

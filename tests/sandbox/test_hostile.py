@@ -250,7 +250,7 @@ def test_capabilities_are_those_of_docker_and_do_not_come_back(box: Sandbox, pro
     assert caps["CapEff"] == caps["CapBnd"]
     if isinstance(provider, NamespaceProvider):
         assert caps["CapBnd"] == DOCKERS
-    assert caps["CapBnd"] & ~DOCKERS == 0  # Podman gives fewer
+    assert caps["CapBnd"] & ~DOCKERS == 0  # upstream's Podman gives fewer
 
 
 def test_daemons_end_with_the_episode(provider: SandboxProvider, image: Image) -> None:

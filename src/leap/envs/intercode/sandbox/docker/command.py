@@ -42,6 +42,7 @@ def run_options(image: base.Image, limits: base.Limits, hostname: str) -> list[s
         "--cpus": f"{limits.cpus:g}",
         "--shm-size": str(SHM),
         "--security-opt": "no-new-privileges",
+        "--stop-signal": "SIGKILL",  # PID 1 heeds no other, and Podman would give it ten seconds to
     }
     # Not --rm: Docker 20.10 may remove such a container while it is restarted, and what then runs cannot be entered
     options = ["-d", "-i", *(word for pair in valued.items() for word in pair)]
@@ -117,7 +118,7 @@ def explain(text: str) -> str:
             "(that group is as good as root), or use rootless Podman with DOCKER_HOST"
         )
     if "cannot connect" in text.lower() or "is the docker daemon running" in text.lower():
-        return f"{line}. Start it (`sudo systemctl start docker`, Docker Desktop), or set DOCKER_HOST"
+        return f"{line} Start it (`sudo systemctl start docker`, Docker Desktop), or set DOCKER_HOST"
     if "no space left" in text.lower():
         return f"{line}. `docker system prune` frees some"
     return line

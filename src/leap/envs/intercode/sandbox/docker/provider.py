@@ -92,18 +92,26 @@ class DockerProvider(base.SandboxProvider):
             done = self.call("version", "--format", "{{.Server.Version}}", timeout=10)
             if done.returncode == 0 and b"Emulate Docker CLI" in done.stderr and shutil.which("podman"):
                 self.command = "podman"  # the stand-in writes that line into every command's output
-            limits = self.call("info", "--format", "{{.MemoryLimit}} {{.PidsLimit}}", timeout=10)
+            if done.returncode:
+                return base.Probe(ok=False, detail=explain(done.stderr.decode(errors="replace")))
+            limits = self._can_limit()
         except base.SandboxError as error:
             return base.Probe(ok=False, detail=str(error))
-        if done.returncode:
-            return base.Probe(ok=False, detail=explain(done.stderr.decode(errors="replace")))
         warnings = []
-        if limits.returncode == 0 and b"false" in limits.stdout:  # Podman's own command has no such fields
+        if not limits:
             warnings.append(
                 "the engine cannot limit memory or processes: give it control groups (`docker info` says which)"
             )
         detail = f"{self.command} engine {done.stdout.decode().strip()}"
         return base.Probe(ok=True, detail=detail, warnings=tuple(warnings))
+
+    def _can_limit(self) -> bool:
+        """Whether the engine has what limits all processes of a container together; it would start one without, too."""
+        done = self.call("info", "--format", "{{.MemoryLimit}} {{.PidsLimit}}", timeout=10)
+        if done.returncode == 0:
+            return b"false" not in done.stdout
+        done = self.call("info", "--format", "{{.Host.CgroupControllers}}", timeout=10)  # Podman's own command
+        return done.returncode != 0 or {b"memory", b"pids"} <= set(done.stdout.strip(b"[]\n").split())
 
     def call(self, *words: str, timeout: float, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Runs one engine command.
