@@ -83,7 +83,14 @@ esac
 """
 
 
-def _engine(tmp_path: Path, *, version: str = "echo 27.0", proof: str = "true", name: str = "docker") -> DockerProvider:
+def _engine(
+    tmp_path: Path,
+    *,
+    version: str = "echo 27.0",
+    proof: str = "true",
+    name: str = "docker",
+    info: str = "echo true true",
+) -> DockerProvider:
     """A stand-in for the docker command that shows how ours calls it and what it makes of the answers."""
     program = tmp_path / name
     program.write_text(ENGINE.format(log=tmp_path / "log", version=version, proof=proof, info=info))
