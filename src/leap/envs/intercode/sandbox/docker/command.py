@@ -73,10 +73,10 @@ def exec_words(argv: Sequence[str], env: Mapping[str, str], script: str = RUN) -
         words = [*words[: len(env)], "/bin/sh", "-c", 'exec "$@"', SHELL, *argv]
     try:
         raw = [os.fsencode(word) for word in words]
-        for word in raw:
-            word.decode()
     except UnicodeEncodeError:  # half of a character
         return None
+    try:
+        b"\0".join(raw).decode()
     except UnicodeDecodeError:  # the engine's interface is JSON: other bytes than UTF-8 have to be spelt
         return ["/bin/bash", "-c", f"set -- {' '.join(map(_spelt, raw))}; {script}", SHELL]
     return ["/bin/sh", "-c", script, SHELL, *words]

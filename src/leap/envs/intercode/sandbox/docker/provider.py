@@ -323,7 +323,7 @@ class DockerSandbox(base.Sandbox):
                 output=bytes(output[:max_output]), exit_code=137, timed_out=timed_out, output_capped=capped
             )
         code = process.wait()
-        if engine_failed(output, code):
+        if engine_failed(bytes(output), code):
             self._check_alive(bytes(output))
         return result_of(argv, bytes(output), code)
 
