@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from leap.envs.intercode.sandbox import Image, Recipe, Sandbox
+from leap.envs.intercode.sandbox import Image, Recipe, Sandbox, SandboxProvider
+from leap.envs.intercode.sandbox.docker import DockerProvider
 from leap.envs.intercode.sandbox.namespace import remedies
 from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
 from leap.envs.intercode.sandbox.store import LayerStore
@@ -74,7 +75,7 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def provider(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NamespaceProvider]:
+def namespace(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NamespaceProvider]:
     if reason := remedies.barred():
         pytest.skip(reason)
     made = NamespaceProvider(store=LayerStore(tmp_path_factory.mktemp("store")), rootfs=rootfs)
@@ -86,18 +87,42 @@ def provider(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="session")
-def image(provider: NamespaceProvider) -> Image:
+def engine(rootfs: Path) -> Iterator[DockerProvider]:
+    """A real engine: the one that `docker` or `podman` reaches, or the command in $LEAP_TEST_ENGINE."""
+    made = DockerProvider(command=os.environ.get("LEAP_TEST_ENGINE"), rootfs=rootfs)
+    probe = made.probe()
+    if not probe.ok:
+        pytest.skip(probe.detail)
+    before = _images(made)
+    yield made
+    made.close()
+    for reference in _images(made) - before:
+        made.call("image", "rm", "-f", reference, timeout=60)
+
+
+def _images(engine: DockerProvider) -> set[str]:
+    listed = engine.call("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", timeout=60).stdout.decode()
+    return {line for line in listed.split() if "leap-sandbox:" in line or "leap-rootfs:" in line}
+
+
+@pytest.fixture(scope="session", params=["namespace", "engine"])
+def provider(request: pytest.FixtureRequest) -> SandboxProvider:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def image(provider: SandboxProvider) -> Image:
     return provider.build(Recipe())
 
 
 @pytest.fixture
-def box(provider: NamespaceProvider, image: Image) -> Iterator[Sandbox]:
+def box(provider: SandboxProvider, image: Image) -> Iterator[Sandbox]:
     with provider.create(image) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def neighbour(provider: NamespaceProvider, image: Image) -> Iterator[Sandbox]:
+def neighbour(provider: SandboxProvider, image: Image) -> Iterator[Sandbox]:
     """Another episode that goes on while one misbehaves."""
     with provider.create(image) as made:
         made.exec(["bash", "-c", "echo mine > /mine; sleep 3000 >/dev/null 2>&1 &"])

@@ -1,4 +1,8 @@
-"""What a model may try, by malice or mistake. Each time: the right result, the episode goes on, nobody else notices."""
+"""What a model may try, by malice or mistake. Each time: the right result, the episode goes on, nobody else notices.
+
+Every provider takes the same suite. Where an engine gives less than a box of namespaces, or leaves it to its own defaults,
+the test says so in its place.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from leap.envs.intercode.sandbox import ExecResult, Image, Limits, Sandbox
+from leap.envs.intercode.sandbox import ExecResult, Image, Limits, Sandbox, SandboxProvider
 from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
+
+DOCKERS = 0xA80425FB
+"""Docker's default capabilities."""
 
 
 def sh(box: Sandbox, command: str, timeout: float = 20, **more: int) -> ExecResult:
@@ -21,9 +28,18 @@ def py(box: Sandbox, code: str, timeout: float = 20) -> str:
     return box.exec(["python3", "-I", "-S", "-c", code], timeout=timeout).output.decode(errors="replace")
 
 
+ENGINES = (" overlay ", " nsfs ", " shm ")
+"""What an engine mounts on the host for each container."""
+
+
+def is_podman(box: Sandbox) -> bool:
+    return b"container=podman" in sh(box, "cat /proc/1/environ").output
+
+
 def host_state() -> dict[str, object]:
+    mounts = [line.split(" ", 1)[1] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return {
-        "mounts": Path("/proc/self/mountinfo").read_text(),
+        "mounts": [mount for mount in mounts if not any(kind in mount for kind in ENGINES)],
         "hostname": os.uname().nodename,
         "passwd": Path("/etc/passwd").read_bytes(),
         "core": Path("/proc/sys/kernel/core_pattern").read_text(),
@@ -46,12 +62,26 @@ def processes(box: Sandbox) -> int:
     return int(py(box, "import os; print(sum(e.isdigit() for e in os.listdir('/proc')))"))
 
 
+@pytest.fixture
+def limited(box: Sandbox, provider: SandboxProvider) -> None:
+    """An engine without control groups has no limits: then what uses everything up is not tried."""
+    if isinstance(provider, NamespaceProvider):
+        return
+    for name in ("memory/memory.limit_in_bytes", "pids/pids.max"):
+        old, new = f"/sys/fs/cgroup/{name}", f"/sys/fs/cgroup/{name.split('/')[0]}.max"
+        seen = sh(box, f"cat {old} 2>/dev/null || cat {new}").output.strip()
+        if not seen.isdigit() or int(seen) > Limits().memory:
+            pytest.skip(f"this engine does not limit {name.split('/')[0]}")
+
+
+@pytest.mark.usefixtures("limited")
 def test_fork_bomb(box: Sandbox) -> None:
     result = sh(box, "bomb() { bomb | bomb & }; bomb; sleep 60", timeout=2)
     assert result.exit_code == 137 and (result.timed_out or result.output_capped)
     assert processes(box) == 2  # PID 1 and the counter: all of the bomb is gone
 
 
+@pytest.mark.usefixtures("limited")
 def test_memory(box: Sandbox) -> None:
     assert "MemoryError" in py(box, "x = bytearray(10**11)")
     assert "MemoryError" in py(box, "x = []\nwhile True: x.append(bytearray(10**7))")
@@ -59,16 +89,22 @@ def test_memory(box: Sandbox) -> None:
     assert result.exit_code != 0
 
 
-def test_disk_and_inodes(provider: NamespaceProvider, image: Image) -> None:
+def test_a_file_has_a_largest_size(provider: SandboxProvider, image: Image) -> None:
+    with provider.create(image, Limits(disk=8 * 2**20)) as small:
+        assert sh(small, "dd if=/dev/zero of=/big bs=1M count=20").exit_code != 0
+        assert sh(small, "dd if=/dev/zero of=/dev/shm/x bs=1M count=9").exit_code != 0
+        assert sh(small, "rm /big; echo fine > /f; cat /f").output == b"fine\n"
+
+
+def test_disk_and_inodes(namespace: NamespaceProvider, provider: SandboxProvider, image: Image) -> None:
+    if provider is not namespace:
+        pytest.skip("what a container writes is on the engine's disk, and bounded file by file only")
     with provider.create(image, Limits(disk=8 * 2**20, inodes=500)) as small:
         result = sh(small, "for i in 1 2 3; do dd if=/dev/zero of=/big$i bs=1M count=6; done")
         assert b"No space left" in result.output
         assert b"No space left" in sh(small, "rm -f /big*; mkdir /d; for i in $(seq 600); do : > /d/$i; done").output
         assert sh(small, "dd if=/dev/zero of=/dev/shm/x bs=1M count=9").exit_code != 0
         assert sh(small, "rm -rf /d; echo fine > /f; cat /f").output == b"fine\n"
-    with provider.create(image, Limits(disk=8 * 2**20)) as small:
-        result = sh(small, "dd if=/dev/zero of=/big bs=1M count=20")
-        assert result.exit_code != 0
 
 
 def test_endless_output(box: Sandbox) -> None:
@@ -84,7 +120,7 @@ def test_output_of_exactly_the_limit_is_not_capped(box: Sandbox) -> None:
     assert result.output == b"12345" and not result.output_capped
 
 
-def test_remove_everything(provider: NamespaceProvider, image: Image, box: Sandbox) -> None:
+def test_remove_everything(provider: SandboxProvider, image: Image, box: Sandbox) -> None:
     with provider.create(image) as doomed:
         sh(doomed, "rm -rf --no-preserve-root / 2>/dev/null", timeout=60)
         assert doomed.exec(["ls", "/"]).exec_error == "not_found"  # gone in this episode, which still answers
@@ -93,13 +129,16 @@ def test_remove_everything(provider: NamespaceProvider, image: Image, box: Sandb
     assert b"bin" in box.exec(["ls", "/"]).output
 
 
-def test_no_files_of_the_host(box: Sandbox, provider: NamespaceProvider, tmp_path: Path) -> None:
+def test_no_files_of_the_host(box: Sandbox, provider: SandboxProvider, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
-    for path in (secret, provider.store.root, Path(__file__)):
+    paths = [secret, Path(__file__)]
+    if isinstance(provider, NamespaceProvider):  # an engine's overlay does show where its layers are, not what is there
+        paths.append(provider.store.root)
+        assert str(provider.store.root).encode() not in sh(box, "cat /proc/mounts /proc/self/mountinfo").output
+    for path in paths:
         assert sh(box, f"cat {path} || ls {path}").exit_code != 0
         assert sh(box, f"cat /proc/1/root{path}").exit_code != 0
-    assert str(provider.store.root).encode() not in sh(box, "cat /proc/mounts /proc/self/mountinfo").output
 
 
 def test_no_processes_of_the_host(box: Sandbox) -> None:
@@ -107,12 +146,13 @@ def test_no_processes_of_the_host(box: Sandbox) -> None:
     assert b"bash" in sh(box, "tr '\\0' ' ' < /proc/1/cmdline").output
     assert sh(box, f"kill -9 {os.getpid()}").exit_code != 0
     assert sh(box, f"cat /proc/{os.getpid()}/environ").exit_code != 0
-    assert sh(box, "cat /proc/1/environ | tr '\\0' '\\n'").output.count(b"=") <= 4  # nothing of the host's environment
+    told = py(box, "for line in open('/proc/1/environ').read().split(chr(0)): print(line.split('=')[0])").split()
+    assert set(told) <= {"PATH", "HOSTNAME", "HOME", "TERM", "container"}  # nothing of the host's environment
     open_files = py(box, "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))")
     assert open_files.strip() == "[0, 1, 2, 3]"  # the last is the listing itself: nothing leaks in
 
 
-def test_no_network(box: Sandbox) -> None:
+def test_no_network(box: Sandbox, provider: SandboxProvider) -> None:
     code = """
 import socket
 print([name for _, name in socket.if_nameindex()])
@@ -126,13 +166,17 @@ s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(); socket.create_connect
 """
     lines = py(box, code).splitlines()
     assert lines[0] == "['lo']" and lines[-1] == "loopback"
-    assert lines[1:3] == ["Network is unreachable"] * 2
-    assert set(lines[3:-1]) == {"Address family not supported by protocol"}
+    assert lines[1] == "Network is unreachable"
+    if isinstance(provider, NamespaceProvider):  # which families there are is up to an engine's own filter
+        assert lines[2] == "Network is unreachable"
+        assert lines[3:-1] == ["Address family not supported by protocol"] * 3
+    else:
+        assert lines[2] in ("Network is unreachable", "Cannot assign requested address")
 
 
-def test_symlinks_lead_nowhere(box: Sandbox, provider: NamespaceProvider) -> None:
+def test_symlinks_lead_nowhere(box: Sandbox) -> None:
     up = "../" * 40
-    assert sh(box, f"ln -s {up}{provider.store.root} /l; ls /l/").exit_code != 0
+    assert sh(box, f"ln -s {up}{Path(__file__).parent} /l; ls /l/").exit_code != 0
     assert sh(
         box, f"ln -s {up} /up; ls -d /up/tmp /up/proc >/dev/null; ls -A /up/ > /a; ls -A / > /b; wc -c < /up/mine"
     ).exit_code
@@ -166,14 +210,16 @@ def test_chroot_does_not_lead_out(box: Sandbox) -> None:
         "dmesg",
         "mknod /d b 8 0 && cat /d",
         "mknod /m c 1 1 && cat /m",
-        "cat /proc/kcore | head -c 1 | grep -q .",
+        'test -n "$(head -c 1 /proc/kcore)"',
     ],
 )
 def test_what_is_not_permitted(box: Sandbox, command: str) -> None:
+    if command == "unshare -U true" and is_podman(box):
+        pytest.skip("Podman's own filter lets a container make user namespaces")
     assert sh(box, command).exit_code != 0
 
 
-def test_system_calls_that_are_filtered(box: Sandbox) -> None:
+def test_system_calls_that_are_filtered(box: Sandbox, provider: SandboxProvider) -> None:
     code = """
 import ctypes, os
 c = ctypes.CDLL(None, use_errno=True); x = os.uname().machine == "x86_64"
@@ -183,33 +229,31 @@ print(call(272 if x else 97, 0x10000000), call(308 if x else 268, 0, 0), call(10
 print(call(321 if x else 280, 0, 0, 0), call(425, 1, 0), call(435, 0, 0), call(5000))
 print(call(56 if x else 220, 0x10000011, 0, 0, 0, 0), call(0x40000000))
 """
-    assert py(box, code).split() == [
-        "1",
-        "1",
-        "1",
-        "1",
-        "1",
-        "38",
-        "38",
-        "1",
-        "38",
-    ]  # EPERM, and ENOSYS for what is unknown
+    seen = py(box, code).split()
+    if isinstance(provider, NamespaceProvider):
+        assert seen == ["1", "1", "1", "1", "1", "38", "38", "1", "38"]  # EPERM, and ENOSYS for what is unknown
+    elif not is_podman(box):  # an engine's filter is its own, and differs by version: at least no namespaces and no bpf
+        assert "0" not in (seen[0], seen[1], seen[3], seen[7])
 
 
-def test_setuid_files_give_nothing(box: Sandbox) -> None:
+def test_setuid_files_give_nothing(box: Sandbox, provider: SandboxProvider) -> None:
     result = sh(box, "cp /bin/python3 /p; chmod 4755 /p; /p -I -S -c 'import os; print(os.getresuid())'")
-    assert result.output.strip() == b"(0, 0, 0)"  # root in the box, an ordinary user outside, no more than before
-    assert b"nosuid" in sh(box, "head -1 /proc/mounts").output
+    assert result.output.strip() == b"(0, 0, 0)"  # root in the box, no more than before
+    if isinstance(provider, NamespaceProvider):
+        assert b"nosuid" in sh(box, "head -1 /proc/mounts").output
     assert b"NoNewPrivs:\t1" in sh(box, "cat /proc/self/status").output
 
 
-def test_capabilities_are_those_of_docker_and_do_not_come_back(box: Sandbox) -> None:
+def test_capabilities_are_those_of_docker_and_do_not_come_back(box: Sandbox, provider: SandboxProvider) -> None:
     lines = sh(box, "cat /proc/self/status").output.decode().splitlines()
     caps = {line.split(":")[0]: int(line.split()[1], 16) for line in lines if line.startswith("Cap")}
-    assert caps["CapEff"] == caps["CapBnd"] == 0xA80425FB
+    assert caps["CapEff"] == caps["CapBnd"]
+    if isinstance(provider, NamespaceProvider):
+        assert caps["CapBnd"] == DOCKERS
+    assert caps["CapBnd"] & ~DOCKERS == 0  # upstream's Podman gives fewer
 
 
-def test_daemons_end_with_the_episode(provider: NamespaceProvider, image: Image) -> None:
+def test_daemons_end_with_the_episode(provider: SandboxProvider, image: Image) -> None:
     with provider.create(image) as box:
         start = time.monotonic()
         assert (

@@ -1,4 +1,4 @@
-"""Lifecycle, bad input and the remedies of each provider; what can be known of Docker without an engine."""
+"""Lifecycle, bad input and the remedies of each provider."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ import pytest
 
 from leap.envs.intercode.sandbox import (
     Image,
-    Limits,
     Recipe,
     Sandbox,
     SandboxError,
+    SandboxProvider,
     Step,
     available_sandboxes,
-    intercode_recipe,
     sandbox_provider,
 )
-from leap.envs.intercode.sandbox import docker as docker_sandbox
+from leap.envs.intercode.sandbox.docker import DockerProvider
 from leap.envs.intercode.sandbox.namespace import cgroups, remedies
 from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
 from leap.errors import PrerequisiteError
@@ -53,7 +52,7 @@ def test_unsafe_local_wants_its_flag_and_never_root(monkeypatch: pytest.MonkeyPa
         sandbox_provider("unsafe-local")
 
 
-def test_nothing_of_an_episode_is_in_the_next(provider: NamespaceProvider, image: Image, box: Sandbox) -> None:
+def test_nothing_of_an_episode_is_in_the_next(provider: SandboxProvider, image: Image, box: Sandbox) -> None:
     box.exec(["bash", "-c", "echo x > /left; mkdir /proc2; rm /bin/cat"])
     box.reset()
     assert box.exec(["cat", "/left"]).exit_code == 1
@@ -61,7 +60,7 @@ def test_nothing_of_an_episode_is_in_the_next(provider: NamespaceProvider, image
         assert other.exec(["cat", "/left"]).exit_code == 1
 
 
-def test_many_at_once_from_many_threads(provider: NamespaceProvider, image: Image) -> None:
+def test_many_at_once_from_many_threads(provider: SandboxProvider, image: Image) -> None:
     barrier = threading.Barrier(16)
 
     def episode(number: int) -> bytes:
@@ -89,19 +88,25 @@ def test_input_environment_and_channel(box: Sandbox) -> None:
         box.start(["/no/such"])
 
 
-def test_closed_and_dead_boxes_say_so(provider: NamespaceProvider, image: Image) -> None:
+def test_closed_boxes_say_so(provider: SandboxProvider, image: Image) -> None:
     box = provider.create(image)
     box.close()
     box.close()
     with pytest.raises(SandboxError, match="closed"):
         box.exec(["true"])
+
+
+def test_images_of_another_provider_are_refused(namespace: NamespaceProvider) -> None:
     with pytest.raises(SandboxError, match="build the image again"):
-        provider.create(Image(key="x", layers=("missing",)))
+        namespace.create(Image(key="x", layers=("missing",)))
     with pytest.raises(SandboxError, match="no layers"):
-        provider.create(Image(key="x"))
+        namespace.create(Image(key="x"))
+    with pytest.raises(SandboxError, match="not built for docker"):
+        DockerProvider().create(Image(key="x", layers=("missing",)))
 
 
-def test_boxes_end_with_the_process_that_made_them(provider: NamespaceProvider, image: Image) -> None:
+def test_boxes_end_with_the_process_that_made_them(namespace: NamespaceProvider) -> None:
+    provider, image = namespace, namespace.build(Recipe())
     code = f"""
 import os, signal
 from pathlib import Path
@@ -132,29 +137,29 @@ def _bytes(path: Path) -> bytes:
         return b""
 
 
-def test_steps_become_layers_and_are_kept(provider: NamespaceProvider, rootfs: Path) -> None:
+def test_steps_become_layers_and_are_kept(namespace: NamespaceProvider, rootfs: Path) -> None:
     made: list[str] = []
     recipe = Recipe(
         rootfs=rootfs,
         steps=(Step(argv=("bash", "/s.sh"), files={"/s.sh": b"echo $A > /made; rm -r /bin/tar"}, env={"A": "1"}),),
     )
-    image = provider.build(recipe, report=made.append)
-    assert provider.build(recipe, report=made.append) == image and len(made) == 1
-    with provider.create(image) as box:
+    image = namespace.build(recipe, report=made.append)
+    assert namespace.build(recipe, report=made.append) == image and len(made) == 1
+    with namespace.create(image) as box:
         assert box.exec(["bash", "-c", "cat /made; ls /bin/tar; echo $A"]).output.splitlines()[::2] == [b"1", b"1"]
     with pytest.raises(SandboxError, match=r"step `bash -c echo no; false` ended with status 1: no"):
-        provider.build(Recipe(rootfs=rootfs, steps=(Step(argv=("bash", "-c", "echo no; false")),)))
+        namespace.build(Recipe(rootfs=rootfs, steps=(Step(argv=("bash", "-c", "echo no; false")),)))
     with pytest.raises(SandboxError, match=r"took over 0.5 s"):
-        provider.build(Recipe(rootfs=rootfs, steps=(Step(argv=("sleep", "60"), timeout=0.5),)))
+        namespace.build(Recipe(rootfs=rootfs, steps=(Step(argv=("sleep", "60"), timeout=0.5),)))
 
 
-def test_a_bad_root_file_system(provider: NamespaceProvider, tmp_path: Path) -> None:
+def test_a_bad_root_file_system(namespace: NamespaceProvider, tmp_path: Path) -> None:
     (tmp_path / "bad.tar").write_bytes(b"not a tar" * 1000)
     with pytest.raises(PrerequisiteError, match="could not be unpacked"):
-        provider.build(Recipe(rootfs=tmp_path / "bad.tar"))
+        namespace.build(Recipe(rootfs=tmp_path / "bad.tar"))
     with pytest.raises(PrerequisiteError, match="No such file"):
-        provider.build(Recipe(rootfs=tmp_path / "none.tar"))
-    assert not [path for path in (provider.store.root / "layers").iterdir() if path.name.startswith("making")]
+        namespace.build(Recipe(rootfs=tmp_path / "none.tar"))
+    assert not [path for path in (namespace.store.root / "layers").iterdir() if path.name.startswith("making")]
 
 
 def test_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,66 +186,3 @@ def test_control_groups_of_version_2(tmp_path: Path) -> None:
     assert doors == [own / "box/cgroup.procs"]
     assert (own / "box/cpu.max").read_text() == "50000 100000" and (own / "box/memory.max").read_text() == "1000"
     assert cgroups.Groups(tmp_path / "none", "0::/\n").version == 0
-
-
-def test_dockerfile_of_intercode() -> None:
-    text, files, env = docker_sandbox.dockerfile(intercode_recipe("echo hello", 2))
-    assert text.startswith("FROM debian:") and "imagemagick" in text
-    assert text.index("ENV file_system_version=2") < text.index("COPY file-0") < text.index("git commit")
-    assert files["file-0"] == b"echo hello" and env == {"file_system_version": "2", "script": "setup_nl2b_fs_2.sh"}
-
-
-# It never runs what it is given: a stand-in that did would run on the host what is meant for a container.
-ENGINE = """#!/bin/sh
-echo "$@" >> {log}
-case "$1" in
-  version) {version} ;;
-  exec) case "$*" in
-      *" cat "*) {proof} ;;
-      *" echo "*) echo answer ;;
-      *" yes") while :; do echo y; done ;;
-    esac ;;
-esac
-"""
-
-
-def _engine(tmp_path: Path, *, version: str = "echo 27.0", proof: str = "true") -> docker_sandbox.DockerProvider:
-    """A stand-in for the docker command that shows how ours calls it and what it makes of the answers."""
-    program = tmp_path / "docker"
-    program.write_text(ENGINE.format(log=tmp_path / "log", version=version, proof=proof))
-    program.chmod(0o755)
-    return docker_sandbox.DockerProvider(command=str(program))
-
-
-def test_docker_that_may_not_be_used_or_is_not_running(tmp_path: Path) -> None:
-    denied = _engine(tmp_path, version="echo 'permission denied while trying to connect' >&2; exit 1").probe()
-    assert not denied.ok and "usermod -aG docker" in denied.detail
-    stopped = _engine(tmp_path, version="echo 'Cannot connect to the Docker daemon.' >&2; exit 1").probe()
-    assert not stopped.ok and "systemctl start docker" in stopped.detail
-    assert not docker_sandbox.DockerProvider(command=str(tmp_path / "none")).probe().ok
-    assert _engine(tmp_path).probe().ok
-
-
-def test_an_engine_that_runs_commands_on_the_host_is_found_out_before_the_first(tmp_path: Path) -> None:
-    engine = _engine(tmp_path, proof="echo no such file; hostname")  # as the engine under chroot did
-    with pytest.raises(SandboxError, match="did not run inside the container"):
-        engine.create(Image(key="k", reference="leap-sandbox:k"))
-    calls = (tmp_path / "log").read_text().splitlines()
-    assert [call.split()[0] for call in calls] == ["run", "exec", "rm"]
-    assert "--network none" in calls[0] and "--pids-limit 128" in calls[0] and "cat /usr/share/leap-image" in calls[1]
-
-
-def test_a_container_that_proves_itself(tmp_path: Path) -> None:
-    engine = _engine(tmp_path, proof="echo k; echo 1ea9c0de5a1d")
-    with engine.create(Image(key="k", reference="leap-sandbox:k"), Limits(processes=7)) as box:
-        assert box.exec(["echo", "x"]).output == b"answer\n"
-        assert box.exec(["yes"], max_output=1000).output_capped
-    verbs = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
-    assert verbs == ["run", "exec", "exec", "exec", "restart", "exec", "rm"]  # proved again after the restart
-
-
-def test_dockers_own_failures_are_told_apart() -> None:
-    text = b"OCI runtime exec failed: exec failed: unable to start container process: "
-    assert docker_sandbox.result_of(text + b'chdir to cwd ("/x") failed', 126).exec_error == "cwd"
-    assert docker_sandbox.result_of(text + b'exec: "xyz": executable file not found', 127).exec_error == "not_found"
-    assert docker_sandbox.result_of(b"mine", 127).exec_error is None
