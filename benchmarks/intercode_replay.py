@@ -2,8 +2,11 @@
 
     INTERCODE_DATA=... python benchmarks/intercode_replay.py TRANSCRIPTS [--every 1] > benchmarks/intercode_replay.log
 
-TRANSCRIPTS is the folder `data/results/bash` of upstream's repository. After each action the reward is computed as if it were
-submitted, as upstream's runs did. Each difference is put into the first class that explains it.
+TRANSCRIPTS is the folder `data/results/bash` of upstream's repository. Where upstream's runs computed a reward after each action,
+as if it were submitted, so is it done here; its ReAct runs did at `submit` alone. An answer that upstream could not read as an
+action was never run ("Error executing query") and is left out. Some files were recorded on another file system's image than
+that of their tasks (`ls /` shows its set-up script): each file is replayed on the image that reproduces most of the outputs of
+its first tasks, and says so. Each difference is put into the first class that explains it.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import json
 import re
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 from typing import Any
 
-from leap.envs.base import load_environment, opened
+from leap.core import Task
+from leap.envs.base import load_environment
 from leap.envs.intercode.bash.env import BashEnvironment, BashSession
 from leap.envs.intercode.bash.tasks import NOT_REPEATABLE
 
@@ -26,6 +31,8 @@ TIMES = re.compile(
 )
 HOST = re.compile(r"\b(?:df|du|uname|hostname|who|w|ps|pstree|env|mount|free|uptime|ping|dig|curl|wget|nslookup|host|python3?)\b")
 NAMES = {"fs_1": 1, "fs_2": 2, "fs_3": 3, "fs_4": 4}
+PROBED = 12
+"""Tasks of a file that are tried on every image."""
 
 
 def turns(log: dict[str, Any]) -> list[tuple[str, str, float | None]]:
@@ -34,6 +41,8 @@ def turns(log: dict[str, Any]) -> list[tuple[str, str, float | None]]:
     rows = zip(history["actions"], history["observations"], history["rewards"], strict=False)
     found = []
     for action, observation, reward in rows:
+        if str(observation).startswith("Error executing query"):
+            continue
         executed = re.fullmatch(r"execute\[(.*)\]", action, re.DOTALL)
         found.append((executed.group(1) if executed else action, str(observation), None if executed else reward))
     return found
@@ -68,20 +77,40 @@ def replay(environment: BashEnvironment, folder: Path, every: int) -> None:
         logs = json.loads(path.read_text(encoding="utf-8"))
         logs = logs.get("logs", logs)
         counts: Counter[str] = Counter()
+        image = image_of(environment, list(logs.items())[:PROBED], tasks, file_system)
         for index, log in list(logs.items())[::every]:
             task = tasks[f"{file_system}/{log.get('task_id', index)}"]
             if task.instruction != log["query"]:
                 counts["another task"] += 1
                 continue
-            with opened(environment, task) as session:
-                assert isinstance(session, BashSession)
+            with closing(session_on(environment, task, image)) as session:
                 play(environment, session, task.id, turns(log), counts, classes)
         total += counts
-        print(f"{path.parent.name}/{path.name}: {summary(counts)}", flush=True)
+        where = "" if image == NAMES[file_system] else f" (recorded on fs_{image}'s image)"
+        print(f"{path.parent.name}/{path.name}{where}: {summary(counts)}", flush=True)
     print(f"\nall: {summary(total)}; {process_time() - began:.0f} s of CPU time here")
     print("\nrewards that differ, by class:")
     for name, count in classes.most_common():
         print(f"{count:6}  {count / total['rewards']:6.1%}  {name}")
+
+
+def session_on(environment: BashEnvironment, task: Task, image: int) -> BashSession:
+    """A session of a task in a box of the given file system; its gold runs in such a box, too, as upstream's did."""
+    return BashSession(environment, task, replace(environment.record(task), file_system=image))
+
+
+def image_of(
+    environment: BashEnvironment, logs: list[tuple[str, dict[str, Any]]], tasks: dict[str, Task], file_system: str
+) -> int:
+    """The file system whose image reproduces most recorded outputs; the tasks' own where none does better."""
+    same: Counter[int] = Counter()
+    for image in (own := NAMES[file_system], *(other for other in NAMES.values() if other != own)):
+        for index, log in logs:
+            task = tasks[f"{file_system}/{log.get('task_id', index)}"]
+            with closing(session_on(environment, task, image)) as session:
+                acted = [(action, recorded) for action, recorded, _ in turns(log) if not action.startswith("submit")]
+                same[image] += sum(session.act(action).observation.text == recorded for action, recorded in acted)
+    return same.most_common(1)[0][0]
 
 
 def play(

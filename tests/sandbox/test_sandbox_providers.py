@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from leap.envs.intercode.sandbox import (
 )
 from leap.envs.intercode.sandbox.docker import DockerProvider
 from leap.envs.intercode.sandbox.namespace import cgroups, remedies
-from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
+from leap.envs.intercode.sandbox.namespace.provider import GRACE, NamespaceProvider
 from leap.errors import PrerequisiteError
 
 
@@ -88,6 +89,16 @@ def test_input_environment_and_channel(box: Sandbox) -> None:
         box.start(["/no/such"])
 
 
+def test_a_box_with_a_started_program_closes_at_once(namespace: NamespaceProvider) -> None:
+    box = namespace.create(namespace.build(Recipe()))
+    channel = box.start(["cat"])
+    channel.write(b"there\n")
+    assert channel.read_line(timeout=20) == b"there"
+    began = time.monotonic()
+    box.close()
+    assert time.monotonic() - began < GRACE / 2  # it was given up after that, for who waits for PID 1 has to reap the program
+
+
 def test_closed_boxes_say_so(provider: SandboxProvider, image: Image) -> None:
     box = provider.create(image)
     box.close()
@@ -111,7 +122,7 @@ def test_boxes_end_with_the_process_that_made_them(namespace: NamespaceProvider)
 import os, signal
 from pathlib import Path
 from leap.envs.intercode.sandbox import Image
-from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
+from leap.envs.intercode.sandbox.namespace.provider import GRACE, NamespaceProvider
 from leap.envs.intercode.sandbox.store import LayerStore
 provider = NamespaceProvider(store=LayerStore(Path({str(provider.store.root)!r})))
 box = provider.create(Image(key="x", layers={image.layers!r}))

@@ -126,10 +126,15 @@ def _start(request: dict[str, Any], limits: dict[str, int], client: socket.socke
 
 
 def _end(init: int) -> None:
-    """Ends the box: when its PID 1 is gone the kernel has killed every process in it."""
+    """Ends the box: when its PID 1 is gone the kernel has killed every process in it.
+
+    PID 1 does not go before all of them are reaped, and a started program is a child of this process: waiting for PID 1
+    alone would never end.
+    """
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         os.kill(init, signal.SIGKILL)
-        os.waitpid(init, 0)
+        while True:
+            os.waitpid(-1, 0)
 
 
 def _identity() -> dict[str, Any]:
