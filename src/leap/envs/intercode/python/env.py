@@ -19,6 +19,10 @@ from leap.envs.intercode.text import SUBMIT
 
 _BOX = 4  # of the four file systems the one without files of its own
 
+_SETUP_FIRST = "its tests' set-up uses a class of the gold's and runs before it, so that the gold fails its own tests"
+BROKEN_TESTS = {"mbpp/367": _SETUP_FIRST, "mbpp/927": _SETUP_FIRST}
+"""Tasks whose gold scores 0 by upstream's rules: who defines the class passes the tests, and so differs from the gold."""
+
 
 class PythonConfig(RecordedConfig):
     """InterCode Python's options in a recipe."""
@@ -78,6 +82,10 @@ class PythonEnvironment(RecordedEnvironment[PythonRecord]):
         interpreter = Interpreter(self.boxes.spare(_BOX, "gold"), self.config.time_limit)
         replies = interpreter.run_all([record.test_setup_code, record.gold, *record.tests])
         return dict(zip(record.tests, replies[2:], strict=True))
+
+    def why_unsolvable(self, task: Task) -> str:
+        """Why the gold does not score 1.0 against itself; empty where it does."""
+        return BROKEN_TESTS.get(task.id, "")
 
     def expert(self) -> PythonExpert:
         return PythonExpert()
