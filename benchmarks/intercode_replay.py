@@ -36,7 +36,7 @@ PROBED = 12
 
 
 def turns(log: dict[str, Any]) -> list[tuple[str, str, float | None]]:
-    """(action, recorded observation, recorded reward) of each turn; None where none was computed."""
+    """(action, recorded observation, recorded reward) of each turn that was run; None where no reward was computed."""
     history = log["turn_history"]
     rows = zip(history["actions"], history["observations"], history["rewards"], strict=False)
     found = []
@@ -84,7 +84,7 @@ def replay(environment: BashEnvironment, folder: Path, every: int) -> None:
                 counts["another task"] += 1
                 continue
             with closing(session_on(environment, task, image)) as session:
-                play(environment, session, task.id, turns(log), counts, classes)
+                play(environment, session, task, turns(log), counts, classes)
         total += counts
         where = "" if image == NAMES[file_system] else f" (recorded on fs_{image}'s image)"
         print(f"{path.parent.name}/{path.name}{where}: {summary(counts)}", flush=True)
@@ -114,11 +114,11 @@ def image_of(
 
 
 def play(
-    environment: BashEnvironment, session: BashSession, task_id: str, steps: list[tuple[str, str, float | None]],
+    environment: BashEnvironment, session: BashSession, task: Task, steps: list[tuple[str, str, float | None]],
     counts: Counter[str], classes: Counter[str],
 ) -> None:  # fmt: skip
     """One transcript."""
-    gold = environment.record(next(t for t in environment.tasks("all") if t.id == task_id)).gold
+    gold = environment.record(task).gold
     shown, before, differed = "", "", False
     for action, recorded, reward in steps:
         if not action.startswith("submit"):
@@ -134,7 +134,7 @@ def play(
         counts["same reward"] += abs(value - reward) < 1e-9
         counts["same success"] += (value == 1.0) == (reward == 1)
         if abs(value - reward) >= 1e-9:
-            classes[why(task_id, gold, before, recorded, shown, differed)] += 1
+            classes[why(task.id, gold, before, recorded, shown, differed)] += 1
         differed = differed or shown != recorded
 
 

@@ -29,9 +29,9 @@ def episodes(run: Path, policy: str, split: str) -> list[dict]:
         return [msgspec.json.decode(line) for line in lines]
 
 
-def outcomes(run: Path, policy: str, split: str, what: str) -> dict[str, float]:
+def outcomes(played: list[dict], what: str) -> dict[str, float]:
     """By task, success or score."""
-    return {one["task"]["id"]: float(one[what]) for one in episodes(run, policy, split)}
+    return {one["task"]["id"]: float(one[what]) for one in played}
 
 
 def main() -> None:
@@ -40,8 +40,10 @@ def main() -> None:
     parser.add_argument("--split", required=True)
     given = parser.parse_args()
     runs, split = given.runs, given.split
-    success = {policy: [outcomes(run, policy, split, "success") for run in runs] for policy in POLICIES}
-    score = {policy: [outcomes(run, policy, split, "score") for run in runs] for policy in POLICIES}
+    played = {policy: [episodes(run, policy, split) for run in runs] for policy in POLICIES}
+    success, score = (
+        {policy: [outcomes(one, what) for one in played[policy]] for policy in POLICIES} for what in ("success", "score")
+    )
     tasks = len(success["pi_0"][0])
     print(f"{split}, n = {tasks} a run, {len(runs)} runs: {', '.join(run.name for run in runs)}\n")
     print("| policy | success, % (mean over seeds, 95 %) | by seed | score, 0-100 |\n|---|---|---|---|")

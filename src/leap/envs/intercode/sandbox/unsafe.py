@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from leap.envs.intercode.sandbox import base
+from leap.envs.intercode.sandbox.output import read_output
 from leap.envs.intercode.sandbox.recipe import Recipe, Report
 from leap.errors import PrerequisiteError
 
@@ -101,16 +101,9 @@ class _LocalSandbox(base.Sandbox):
             except (OSError, ValueError) as error:
                 return base.ExecResult(output=str(error).encode(), exit_code=126, exec_error="not_found")
         assert process.stdout is not None
-        output, deadline, over = b"", time.monotonic() + timeout, False
+        deadline = time.monotonic() + timeout
         with process.stdout:
-            while not over and len(output) <= max_output:
-                left = deadline - time.monotonic()
-                if over := left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-                    break
-                part = os.read(process.stdout.fileno(), 65536)
-                if not part:
-                    break
-                output += part
+            output, over = read_output(process.stdout, deadline, max_output)
             capped = len(output) > max_output
             if not over and not capped:
                 try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import select
 import shutil
 import subprocess
 import tempfile
@@ -43,6 +42,7 @@ from leap.envs.intercode.sandbox.docker.image import (
     steps_dockerfile,
 )
 from leap.envs.intercode.sandbox.namespace.provider import PipeChannel
+from leap.envs.intercode.sandbox.output import read_output
 from leap.envs.intercode.sandbox.recipe import Recipe, Report, content_key
 from leap.errors import PrerequisiteError
 
@@ -301,31 +301,20 @@ class DockerSandbox(base.Sandbox):
             except (OSError, UnicodeEncodeError) as error:
                 return base.ExecResult(output=str(error).encode(), exit_code=126, exec_error="not_found")
         assert process.stdout is not None
-        output, deadline, timed_out = bytearray(), time.monotonic() + timeout, False
-        poll = select.poll()
-        poll.register(process.stdout, select.POLLIN)
         with process.stdout:
-            while len(output) <= max_output:
-                left = deadline - time.monotonic()
-                if left <= 0 or not poll.poll(left * 1000):
-                    timed_out = True
-                    break
-                part = os.read(process.stdout.fileno(), 65536)
-                if not part:
-                    break
-                output += part
+            output, timed_out = read_output(process.stdout, time.monotonic() + timeout, max_output)
         capped = len(output) > max_output
         if timed_out or capped:
             process.kill()
             process.wait()
             self._kill_all()
             return base.ExecResult(
-                output=bytes(output[:max_output]), exit_code=137, timed_out=timed_out, output_capped=capped
+                output=output[:max_output], exit_code=137, timed_out=timed_out, output_capped=capped
             )
         code = process.wait()
-        if engine_failed(bytes(output), code):
-            self._check_alive(bytes(output))
-        return result_of(argv, bytes(output), code)
+        if engine_failed(output, code):
+            self._check_alive(output)
+        return result_of(argv, output, code)
 
     def _check_alive(self, output: bytes) -> None:
         """Tells an engine's complaint from a command's output: by whether the container runs."""
