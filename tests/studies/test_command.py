@@ -62,6 +62,9 @@ def test_the_theory_runs_and_its_page_and_twin_agree(tmp_path: Path) -> None:
         (["study", "methods", "--arms", "ppo"], "no arm 'ppo'"),
         (["study", "methods", "--set", "teacher.privilige=3"], "privilige: unknown key"),
         (["study", "methods", "--set", "x"], "dotted.key=value"),
+        (["study", "methods", "--recipe", "none.yaml"], "cannot read the recipe none.yaml"),
+        (["study", "methods", "--split", "unseen"], "--split goes with --recipe"),
+        (["study", "theory", "--recipe", "none.yaml"], "no base recipe"),
     ],
 )
 def test_what_is_wrong_is_named(arguments: list[str], named: str, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import pytest
 import yaml
 
 from leap.errors import RecipeError
-from leap.recipe import Recipe
+from leap.recipe import Recipe, load_recipe
 from leap.studies.parts import parts_of
 from leap.studies.runner import arms_of
 from leap.studies.schema import LoopStudy, TheoryStudy, available_studies, base_values, find_study, load_study, run_name
+from leap.training.config import PreferenceConfig
 
-SHIPPED = sorted((Path(__file__).parents[2] / "recipes" / "studies").glob("*.yaml"))
+RECIPES = Path(__file__).parents[2] / "recipes"
+SHIPPED = sorted((RECIPES / "studies").glob("*.yaml"))
 CLAIMS = {
     "bc-react", "better-than-teacher", "self-improvement", "privilege", "on-policy", "methods", "one-model", "theory"
 }
@@ -91,10 +93,65 @@ def test_one_model_has_the_data_and_the_compute_of_its_specialists_together(tmp_
         assert one.environment.options | {"only": None} == options | {"only": None}
 
 
+LARGE = RECIPES / "alfworld-llama3-8b.yaml"
+
+
+@pytest.mark.parametrize("name", sorted(CLAIMS - {"theory", "one-model"}))
+def test_a_study_runs_unchanged_on_a_large_model(name: str, tmp_path: Path) -> None:
+    path = find_study(name)
+    own = load_study(path)
+    assert isinstance(own, LoopStudy)
+    study = own.on(LARGE)
+    assert (study.name, study.split) == (f"{name}-alfworld-llama3-8b", "valid_unseen")
+    assert own.on(LARGE, "valid_seen").split == "valid_seen"
+    large = load_recipe(LARGE)
+    arms = arms_of(study, base_values(study, path), tmp_path, seeds=[0])
+    assert {arm.name for arm in arms} == own.changes().keys()
+    for arm in arms:
+        training = arm.recipe.training
+        assert training.lora == large.training.lora and training.gradient_checkpointing and training.steps is None
+        assert arm.recipe.demonstrations.with_state == 0, "a pretrained model can read"
+        assert arm.recipe.student == large.student
+        if isinstance(training, PreferenceConfig):
+            assert training.sft == large.training and training.lr == 5e-7 and not training.branches
+
+
+def test_one_model_runs_unchanged_on_another_mixture(tmp_path: Path) -> None:
+    path = find_study("one-model")
+    own = load_study(path)
+    assert isinstance(own, LoopStudy)
+    study = own.on(RECIPES / "mixture-quickstart.yaml")
+    arms = arms_of(study, base_values(study, path), tmp_path, arms=["together", "alfworld"], seeds=[0])
+    together, alone = (arm.recipe for arm in arms)
+    assert alone.environment.options["only"] == ["alfworld"] and alone.training == together.training
+
+
+def test_a_method_changes_and_what_was_said_of_sft_stays(tmp_path: Path) -> None:
+    study = LoopStudy.model_validate(minimal(arms={"a": {}, "b": {"training.method": "kto"}, "c": {"training.method": "sft"}}))
+    base = load_recipe(RECIPES / "quickstart.yaml")
+    values = base.model_dump(mode="json")
+    sft, kto, same = (arm.recipe.training for arm in arms_of(study, values, tmp_path, seeds=[0]))
+    assert isinstance(kto, PreferenceConfig)
+    assert kto.sft == sft == same == base.training and kto.steps is None
+    back = arms_of(study, values | {"training": kto.model_dump(mode="json")}, tmp_path, arms=["c"], seeds=[0])
+    assert back[0].recipe.training == sft
+
+
+def test_another_base_recipe_must_have_the_split(tmp_path: Path) -> None:
+    study = load_study(find_study("methods"))
+    assert isinstance(study, LoopStudy)
+    with pytest.raises(RecipeError, match=r"'unseen' is not among environment.test \(valid_seen, valid_unseen\)"):
+        study.on(LARGE, "unseen")
+    with pytest.raises(RecipeError, match="cannot read the recipe"):
+        study.on(tmp_path / "none.yaml")
+
+
 def test_axes_and_arms_combine() -> None:
     axis = {"key": "teacher.privilege", "values": [0, 50]}
-    study = LoopStudy.model_validate(minimal(axes=[axis], settings={"iterations": 1}))
-    assert study.changes()["b 50"] == {"iterations": 1, "teacher.privilege": 50}
+    budget = {"*": {"seed": 1, "horizon": 3}, "b": {"horizon": 4, "teacher.privilege": 1}}
+    study = LoopStudy.model_validate(minimal(axes=[axis], settings={"iterations": 1}, budget=budget))
+    assert study.changes()["a 0"] == {"iterations": 1, "seed": 1, "horizon": 3, "teacher.privilege": 0}
+    assert study.changes()["b 50"] == {"iterations": 1, "seed": 1, "horizon": 4, "teacher.privilege": 50}
     assert list(study.changes()) == ["a 0", "a 50", "b 0", "b 50"]
     assert run_name("sft+dpo 50", 2) == "sft-dpo-50-2"
     alone = LoopStudy.model_validate(minimal(arms={}, axes=[axis], plots=[{"kind": "axis", "policies": ["best"]}]))
@@ -120,6 +177,7 @@ def test_stars_stand_for_each_arm() -> None:
         ({"arms": {}}, "nothing that varies"),
         ({"arms": {"../up": {}}}, "arms"),
         ({"table": ["c/best"]}, "there is no arm 'c'"),
+        ({"budget": {"c": {}}}, "there is no arm 'c'"),
         ({"table": ["best"]}, "ARM/POLICY"),
         ({"compare": [{"policy": "a/best", "against": "d/best"}]}, "there is no arm 'd'"),
         ({"plots": [{"kind": "axis", "policies": ["best"]}]}, "exactly one axis"),

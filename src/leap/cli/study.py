@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leap.errors import RecipeError
+
 if TYPE_CHECKING:
     from leap.studies.runner import Arm
     from leap.studies.schema import LoopStudy
@@ -23,6 +25,10 @@ def study(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value in every arm.")
     ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="The same experiment on another base recipe, for example an 8B model's.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="With --recipe: the test split of every number.")] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all studies' runs.")] = Path("runs/studies"),
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the page; RUNS/NAME/report by default.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, stages and estimated time, then stop.")] = False,
@@ -36,12 +42,18 @@ def study(
     path = find_study(name)
     found = load_study(path)
     numbers = _numbers(seeds)
+    if split and recipe is None:
+        raise RecipeError("--split goes with --recipe; without it the study's file states the split")
     if not isinstance(found, LoopStudy):
+        if recipe is not None:
+            raise RecipeError(f"study {found.name} has no base recipe: its worlds are in its file")
         _theory(found, numbers, out or runs / found.name / "report", dry_run=dry_run)
         return
     from leap.studies.runner import arms_of, run_arms
     from leap.studies.schema import base_values
 
+    if recipe is not None:
+        found = found.on(recipe, split)
     values: dict[str, Any] = {}
     for override in overrides or []:
         values |= _setting(override)

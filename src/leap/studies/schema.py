@@ -1,7 +1,8 @@
 """A study: one YAML file that states a claim and the experiment that tests it. Unknown keys are errors.
 
 A study of the loop is a base recipe, arms that each change some of its keys, seeds, what is compared with what, and the
-plots. Whoever acted is named `ARM/POLICY`: an arm's name, or `*` for each arm, then `pi_0`, `pi_1`, ..., `best` (chosen on
+plots. On another base recipe (`LoopStudy.on`) it is the same experiment without what its `budget` says of its own.
+Whoever acted is named `ARM/POLICY`: an arm's name, or `*` for each arm, then `pi_0`, `pi_1`, ..., `best` (chosen on
 validation tasks), `last`, `expert`, `teacher` (at the arm's own privilege), `teacher-0`, ..., `react` (the first model of
 baselines.react, left out where there is none) or another baseline's folder.
 `ARM/POLICY@KIND` is the same on tasks of that kind alone; in a mixture a kind is a part.
@@ -21,7 +22,8 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_valid
 
 from leap.envs.base import describe_validation_error
 from leap.errors import RecipeError
-from leap.recipe import Recipe, Section
+from leap.recipe import Recipe, Section, load_recipe
+from leap.training.config import SHARED
 
 FOLDER = Path("recipes") / "studies"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$"
@@ -117,6 +119,11 @@ class LoopStudy(_Study):
     arms: dict[Annotated[str, Field(pattern=_NAME)], Changes] = Field(
         default_factory=dict, description="What each arm changes beyond that."
     )
+    budget: dict[str, Changes] = Field(
+        default_factory=dict,
+        description="What an arm (`*`: each) changes besides, on this file's base recipe alone: numbers of steps and tasks, "
+        "learning rates. Another base recipe states its own.",
+    )
     axes: list[Axis] = Field(default_factory=list, description="Keys that take several values; arms are all combinations.")
     split: str = Field(default="unseen", description="The test split of every number; nothing is chosen on it.")
     table: list[str] = Field(default_factory=lambda: ["*/best"], description="ARM/POLICY in the table.")
@@ -131,8 +138,36 @@ class LoopStudy(_Study):
         for name, own in (self.arms or {"": {}}).items():
             for values in combinations:
                 along = {axis.key: value for axis, value in zip(self.axes, values, strict=True)}
-                made[" ".join([*([name] if name else []), *map(str, values)])] = self.settings | own | along
+                changes = self.settings | self.budget.get("*", {}) | own | self.budget.get(name, {}) | along
+                made[" ".join([*([name] if name else []), *map(str, values)])] = changes
         return made
+
+    def on(self, recipe: Path, split: str | None = None) -> LoopStudy:
+        """The same experiment on another base recipe, for example one with an 8B model.
+
+        Args:
+            recipe: The base recipe's file.
+            split: The test split of every number; by default the study's own, or the recipe's last where it has no such.
+
+        Raises:
+            RecipeError: The recipe cannot be read, or has no such test split.
+        """
+        base = load_recipe(recipe)
+        tests = base.environment.test
+        chosen = split or (self.split if self.split in tests else tests[-1] if tests else None)
+        if chosen not in tests:
+            raise RecipeError(f"{recipe}: split {chosen!r} is not among environment.test ({', '.join(tests) or 'empty'})")
+        note = f"On {recipe.name} instead of {Path(self.recipe).name}: numbers in the notes above are of the latter."
+        return self.model_copy(
+            update={
+                "name": f"{self.name}-{recipe.stem.lower()}",
+                "recipe": str(recipe.absolute()),
+                "notes": [*self.notes, note],
+                "split": chosen,
+                "budget": {},
+                "pace": None,
+            }
+        )
 
     def refs(self, pattern: str) -> list[Ref]:
         """The policies that `ARM/POLICY` names."""
@@ -162,6 +197,8 @@ class LoopStudy(_Study):
         arms = self.changes()
         if "" in arms:
             raise ValueError("give arms or axes: there is nothing that varies")
+        if strange := [name for name in self.budget if name not in {"*", *self.arms}]:
+            raise ValueError(f"budget: there is no arm {strange[0]!r}; there are {', '.join(self.arms) or 'axes alone'}")
         for pattern in self._patterns():
             arm, slash, policy = pattern.rpartition("/")
             if not slash or not _POLICY.fullmatch(policy):
@@ -265,8 +302,6 @@ def base_values(study: LoopStudy, path: Path) -> dict[str, Any]:
     Raises:
         RecipeError: It cannot be read.
     """
-    from leap.recipe import load_recipe
-
     return load_recipe(path.parent / study.recipe).model_dump(mode="json")
 
 
@@ -284,7 +319,10 @@ def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, over
         RecipeError: The arm's changes do not make a valid recipe.
     """
     values = copy.deepcopy(base)
-    for key, value in (study.changes()[arm] | (overrides or {})).items():
+    changes = study.changes()[arm] | (overrides or {})
+    if (method := changes.get("training.method")) is not None:
+        values["training"] = _with_method(values["training"], method)
+    for key, value in changes.items():
         _put(values, key, copy.deepcopy(value))
     values |= {"name": f"{study.name}-{run_name(arm, seed)}", "seed": seed}
     try:
@@ -299,6 +337,17 @@ def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, over
 def run_name(arm: str, seed: int) -> str:
     """The run directory's name."""
     return f"{re.sub(r'[^A-Za-z0-9._]+', '-', arm)}-{seed}"
+
+
+def _with_method(training: dict[str, Any], method: JsonValue) -> dict[str, Any]:
+    """A section `training` under another method: what it said of SFT stays true of SFT, and the preference method's own
+    settings are its defaults, except for what holds for both."""
+    if method == training["method"]:
+        return training
+    sft = training.get("sft") or training  # a preference method's, or SFT's own
+    if method == "sft":
+        return copy.deepcopy(sft)
+    return {"method": method, **{key: sft[key] for key in SHARED}, "sft": copy.deepcopy(sft)}
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -80,7 +80,7 @@ class SFTConfig(TrainingSettings):
     batch_tokens: int = Field(default=4096, ge=64, description="Tokens per optimizer step (branch training).")
 
 
-_SHARED = ("lora", "quantize", "bf16", "max_tokens", "save_steps", "logging")
+SHARED = ("lora", "quantize", "bf16", "gradient_checkpointing", "max_tokens", "save_steps", "logging")
 """Keys that hold for the section `sft` of a preference method too, unless it says otherwise."""
 
 
@@ -107,7 +107,7 @@ class PreferenceConfig(TrainingSettings):
     @classmethod
     def _share(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and isinstance(values.get("sft", {}), Mapping):
-            shared = {key: values[key] for key in _SHARED if key in values}
+            shared = {key: values[key] for key in SHARED if key in values}
             return {**values, "sft": {**shared, **values.get("sft", {})}}
         return values
 
