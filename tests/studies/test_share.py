@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 pytest.importorskip("torch")
+from leap.cli.app import app
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe
 from leap.stages import Stages
@@ -176,3 +179,19 @@ def test_an_unfinished_study_says_what_is_missing(ran: tuple[Path, list[Arm], di
     results = collect(more, results_of(arms, "unseen"), command="", provenance={})
     assert results.missing == ["half, seed 1", "full, seed 1", "mixed, seed 1"]
     assert all([one.seed for one in row.seeds] == [0] for row in results.rows)
+
+
+def test_the_command_runs_a_study_on_another_base_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
+    base, study = tmp_path / "other.yaml", tmp_path / "tiny.yaml"
+    base.write_text(yaml.safe_dump(BASE | {"iterations": 0}), encoding="utf-8")
+    own = STUDY.model_dump(mode="json", exclude={"arms", "compare"}) | {"arms": {"half": {}, "full": {"iterations": 0}}}
+    study.write_text(yaml.safe_dump(own | {"budget": {"*": {"training.steps": 99_999}}}), encoding="utf-8")
+    command = ["study", str(study), "--recipe", str(base), "--runs", str(tmp_path / "runs")]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0, shown.output
+    report = tmp_path / "runs" / "tiny-other" / "report"
+    results = json.loads((report / "results.json").read_text(encoding="utf-8"))
+    assert results["name"] == "tiny-other" and "On other.yaml instead of none.yaml" in results["notes"][-1]
+    assert results["provenance"]["runs by"].startswith("leap 0"), "the runs' own version, beside the page's"
+    assert not results["missing"] and "taken from tiny-other/" in shown.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import sys
@@ -14,6 +15,7 @@ import typer
 from leap.errors import RecipeError
 
 if TYPE_CHECKING:
+    from leap.studies.results import Runs
     from leap.studies.runner import Arm
     from leap.studies.schema import LoopStudy
 
@@ -134,7 +136,8 @@ def _write(found: LoopStudy, arms: Sequence[Arm], folder: Path) -> None:
     from leap.studies.results import collect
     from leap.studies.runner import results_of
 
-    results = collect(found, results_of(arms, found.split), command=_command(), provenance=_made_by())
+    runs = results_of(arms, found.split)
+    results = collect(found, runs, command=_command(), provenance=_made_by() | _trained_by(runs))
     page = loop_page(found, results)
     for finding in page.findings:
         typer.echo(finding)
@@ -166,9 +169,24 @@ def _made_by() -> dict[str, object]:
         "leap": f"{known['leap']} {known['commit']}".strip(),
         "python": known["python"],
         "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
-        "machine": f"{known['platform']}, {platform.processor() or platform.machine()}",
+        "machine": f"{known['platform']}, {os.cpu_count()} cores, {_processor()}",
         "time": known["time"],
     }
+
+
+def _trained_by(runs: Runs) -> dict[str, object]:
+    """What made the runs themselves: a page may be written by a later commit."""
+    makers = {maker for by_seed in runs.values() for run in by_seed.values() for maker in run.makers()}
+    return {"runs by": "; ".join(sorted(makers))}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _command() -> str:

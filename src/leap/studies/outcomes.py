@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from leap.cast import folder_name
@@ -88,6 +89,12 @@ class RunResults:
     def measures(self, i: int) -> IterationMeasures | None:
         """Leakage and realizability of iteration i, if measured."""
         return read_measures(self.run.iteration(i) / "measures.json")
+
+    def makers(self) -> set[str]:
+        """Versions and commits of leap that made this run."""
+        lines = self.run.provenance.read_text(encoding="utf-8").splitlines() if self.run.provenance.exists() else []
+        starts = [json.loads(line) for line in lines]
+        return {f"leap {one['leap']} {one['commit']}, torch {one['packages'].get('torch', '?')}" for one in starts}
 
     def _read(self, resolved: str) -> Outcome | None:
         if resolved.startswith("pi_"):
