@@ -46,14 +46,15 @@ def preference_section() -> list[str]:
     lines = ["## `training` with `method: dpo`, `kto`, `sft+dpo` or `sft+kto`", ""]
     lines += ["Keys that differ from those above; `training.sft` takes all of those above, for pi_0 and for `sft+...`.", ""]
     lines += ["| key | type | default: dpo | kto | meaning |", "|---|---|---|---|---|"]
-    schema = KTOConfig.model_json_schema()
-    for name, field in KTOConfig.model_fields.items():
-        known, dpo = SFTConfig.model_fields.get(name), DPOConfig.model_fields.get(name)
-        if name == "method" or (known and known.default == field.default and dpo and dpo.default == field.default):
+    for name in {**KTOConfig.model_fields, **DPOConfig.model_fields}:
+        known, *both = (method.model_fields.get(name) for method in (SFTConfig, DPOConfig, KTOConfig))
+        if name == "method" or (known and all(one and one.default == known.default for one in both)):
             continue
-        first = _default(dpo) if dpo else "no such key"
+        dpo, kto = (_default(one) if one else "no such key" for one in both)
+        method = KTOConfig if both[1] else DPOConfig
+        schema = method.model_json_schema()
         kind = _type(schema["properties"][name], schema)
-        lines.append(f"| `training.{name}` | {kind} | {first} | {_default(field)} | {field.description or ''} |")
+        lines.append(f"| `training.{name}` | {kind} | {dpo} | {kto} | {method.model_fields[name].description or ''} |")
     return [*lines, ""]
 
 

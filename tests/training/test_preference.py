@@ -78,21 +78,41 @@ def test_corrections_gain_on_what_the_student_did(method: str, start: str, start
     assert not kept, "no reference and no pickle in the checkpoint"
 
 
+def test_with_an_sft_term_corrections_gain_by_themselves_too(starts: dict[str, str], tmp_path: Path) -> None:
+    """DPO alone may lower the likelihood of both answers as long as the difference grows."""
+    for weight in (0.0, 2.0):
+        config = config_of("dpo", "llama3", steps=8, sft_weight=weight)
+        with watched(trainer_of("dpo")) as seen:
+            train(config, starts["llama3"], tmp_path / str(weight))
+        chosen = mean_likelihood(Path(starts["llama3"]), "chosen", per_token=True)
+        first = sum(seen.losses[:2]) / 2  # the first step's two pieces; the policy is still the reference
+        assert first == pytest.approx(math.log(2) - weight * chosen, rel=0.1)
+    without, with_term = (mean_likelihood(tmp_path / weight / "out", "chosen") for weight in ("0.0", "2.0"))
+    assert with_term > without + 1
+    assert margin(tmp_path / "2.0" / "out") > margin(Path(starts["llama3"])) + 1
+
+
 def margin(checkpoint: Path) -> float:
     """Mean over the pairs of log pi(chosen) - log pi(rejected)."""
+    return mean_likelihood(checkpoint, "chosen") - mean_likelihood(checkpoint, "rejected")
+
+
+def mean_likelihood(checkpoint: Path, side: str, *, per_token: bool = False) -> float:
+    """Mean over the pairs of the log likelihood of one answer, or over its tokens."""
     from leap.models.chat import ChatTokens
     from leap.models.hf import load_causal_lm
     from leap.training.preference import encode_pair
 
     model, tokenizer = load_causal_lm(str(checkpoint), device="cpu")
     model.eval()
-    chat, total = ChatTokens(tokenizer), 0.0
+    chat, total, tokens = ChatTokens(tokenizer), 0.0, 0
     for pair in (encode_pair(pair, chat) for pair in some_pairs()):
-        for sign, ids in ((1, pair.chosen), (-1, pair.rejected)):
-            with torch.inference_mode():
-                logits = model(input_ids=torch.tensor([pair.prompt + ids])).logits[0, len(pair.prompt) - 1 : -1]
-            total -= sign * torch.nn.functional.cross_entropy(logits, torch.tensor(ids), reduction="sum").item()
-    return total / len(some_pairs())
+        ids = getattr(pair, side)
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([pair.prompt + ids])).logits[0, len(pair.prompt) - 1 : -1]
+        total -= torch.nn.functional.cross_entropy(logits, torch.tensor(ids), reduction="sum").item()
+        tokens += len(ids)
+    return total / (tokens if per_token else len(some_pairs()))
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto"])

@@ -145,6 +145,11 @@ class DPOConfig(PreferenceConfig):
 
     method: Literal["dpo"] = Field(default="dpo", description="dpo.")  # pyright: ignore[reportIncompatibleVariableOverride]
     beta: float = Field(default=0.01, gt=0, description="Strength of the pull towards the reference.")
+    sft_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the corrections' own likelihood in the loss (nats per answer token; RPO, Pang et al. 2024).",
+    )
 
 
 class KTOConfig(PreferenceConfig):

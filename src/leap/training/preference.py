@@ -145,6 +145,8 @@ def _dpo_trainer(
         config.steps,
         TRLDPOConfig,
         beta=config.beta,
+        loss_type=["sigmoid", "sft"] if config.sft_weight else ["sigmoid"],
+        loss_weights=[1.0, config.sft_weight] if config.sft_weight else None,
         max_length=None,
         precompute_ref_log_probs=config.precompute_reference,
         **row_batches(config),
