@@ -45,7 +45,7 @@ class Progress:
             line = _Line()
             yield line
             if line.done:
-                self.console.print(f"{what}: {line.total} in {time.monotonic() - began:.1f} s {line.note}".rstrip())
+                self.console.print(f"{what}: {line.total} in {time.monotonic() - began:.1f} s {line.note}".rstrip(), soft_wrap=True)
             return
         columns = (
             SpinnerColumn(),
