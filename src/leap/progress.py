@@ -45,7 +45,8 @@ class Progress:
             line = _Line()
             yield line
             if line.done:
-                self.console.print(f"{what}: {line.total} in {time.monotonic() - began:.1f} s {line.note}".rstrip(), soft_wrap=True)
+                text = f"{what}: {line.total} in {time.monotonic() - began:.1f} s {line.note}"
+                self.console.print(text.rstrip(), soft_wrap=True)
             return
         columns = (
             SpinnerColumn(),
