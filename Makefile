@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint types setup setup-alfworld clean
+.PHONY: demo test lint types studies setup setup-alfworld clean
 
 demo: $(VENV)/.ready
 	$(BIN)/leap run recipes/quickstart.yaml
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest
+
+# The paper's claims as experiments, two at a time; the same command goes on after any interruption (docs/studies.md).
+STUDIES := theory on-policy better-than-teacher bc-react self-improvement methods privilege one-model
+studies: $(VENV)/.ready-dev
+	printf '%s\n' $(STUDIES) | OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN)/leap study NAME
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check src tests examples benchmarks
