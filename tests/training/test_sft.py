@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import CHOICES, STYLES, a_history, tiny_checkpoint
+from pairs import answer, some_rows
+from tiny import STYLES, tiny_checkpoint
 
-from leap.core import Decision
-from leap.datasets import Row
 from leap.models.base import Sampling
-from leap.policies.answer import format_answer
-from leap.policies.rendering import PromptConfig, Renderer
 from leap.training.config import LoraConfig, SFTConfig
 
 torch = pytest.importorskip("torch")
@@ -20,26 +17,6 @@ torch = pytest.importorskip("torch")
 ROWS = SFTConfig(lr=1e-2, warmup_steps=0, schedule="constant", batch_rows=4, device_rows=2, max_grad_norm=1.0)
 BRANCHES = ROWS.model_copy(update={"branches": True, "batch_tokens": 400, "optimizer": "muon"})
 LORA = ROWS.model_copy(update={"lora": LoraConfig(rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])})
-
-
-def some_rows(episodes: int = 3, steps: int = 3) -> list[Row]:
-    render = Renderer(PromptConfig(instructions=False)).render
-    return [
-        Row(
-            prompt=render(a_history("abc"[k], t)),
-            completion=[{"role": "assistant", "content": answer(k, t)}],
-            episode=f"episode-{k}",
-            t=t,
-            source="demonstration",
-            iteration=0,
-        )
-        for k in range(episodes)
-        for t in range(steps)
-    ]
-
-
-def answer(k: int, t: int) -> str:
-    return format_answer(Decision(reason=f"mug {t} is here in {k}.", action=CHOICES[(k + t) % len(CHOICES)]))
 
 
 @pytest.fixture(scope="module")
