@@ -10,9 +10,19 @@ import yaml
 
 from leap.errors import RecipeError
 from leap.recipe import Recipe, load_recipe
+from leap.studies.estimate import pace_of
 from leap.studies.parts import parts_of
 from leap.studies.runner import arms_of
-from leap.studies.schema import LoopStudy, TheoryStudy, available_studies, base_values, find_study, load_study, run_name
+from leap.studies.schema import (
+    LoopStudy,
+    Pace,
+    TheoryStudy,
+    available_studies,
+    base_values,
+    find_study,
+    load_study,
+    run_name,
+)
 from leap.training.config import PreferenceConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -216,3 +226,17 @@ def test_an_arm_that_is_no_recipe_is_named(tmp_path: Path) -> None:
 def test_an_unknown_study_is_told_with_those_there_are() -> None:
     with pytest.raises(RecipeError, match=r"no study 'methds'.*methods"):
         find_study("methds")
+
+
+def test_a_model_as_teacher_is_estimated_by_its_own_pace(tmp_path: Path) -> None:
+    path = find_study("self-improvement")
+    study = load_study(path)
+    assert isinstance(study, LoopStudy)
+    arm = arms_of(study, base_values(study, path), tmp_path, arms=["self-50"], seeds=[0])[0]
+    part = next(part for part in parts_of(arm.recipe) if part.stage == "correct")
+    pace = {"source": "a log", "train_step": 1, "rollout_episode": 2, "correct_episode": 3, "evaluate_episode": 4}
+    assert pace_of(Pace.model_validate(pace))(arm.recipe, part) == 1000 * 2
+    assert pace_of(Pace.model_validate(pace | {"ask_episode": 5}))(arm.recipe, part) == 1000 * 5
+    by_rule = arm.recipe.model_copy(update={"teacher": arm.recipe.teacher.model_copy(update={"kind": "expert"})})
+    assert pace_of(Pace.model_validate(pace | {"ask_episode": 5}))(by_rule, part) == 1000 * 3
+    assert pace_of(None)(arm.recipe, part) is None

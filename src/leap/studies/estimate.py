@@ -30,7 +30,8 @@ def pace_of(pace: Pace | None) -> Seconds:
         section = recipe.environment
         if part.iteration == 0 and part.stage == "rollout":
             return _times(recipe.demonstrations.episodes or count(recipe, section.train), pace.correct_episode)
-        asked = pace.correct_episode if recipe.teacher.kind == "expert" else pace.rollout_episode
+        by_model = pace.rollout_episode if pace.ask_episode is None else pace.ask_episode
+        asked = pace.correct_episode if recipe.teacher.kind == "expert" else by_model
         if part.stage in ("rollout", "correct"):
             each = pace.rollout_episode if part.stage == "rollout" else asked
             if part.stage == "rollout" and recipe.rollouts.beta_at(part.iteration) >= 1:

@@ -91,7 +91,8 @@ class Pace(Section):
     train_step: float = Field(ge=0, description="One optimizer step of SFT.")
     preference_step: float = Field(default=0.0, ge=0, description="One optimizer step of DPO or KTO.")
     rollout_episode: float = Field(ge=0, description="One rollout.")
-    correct_episode: float = Field(ge=0, description="One episode corrected by rule; a model as teacher takes a rollout's time.")
+    correct_episode: float = Field(ge=0, description="One episode corrected by rule.")
+    ask_episode: float | None = Field(default=None, ge=0, description="One episode corrected by a model; a rollout if null.")
     evaluate_episode: float = Field(ge=0, description="One evaluation episode.")
 
 
