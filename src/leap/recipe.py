@@ -329,24 +329,38 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     Raises:
         RecipeError: The file is missing, is not YAML, or does not state a valid experiment.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"the recipe {path} is not UTF-8 text") from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"the recipe {path} must be a mapping of keys to values")
+    values = read_mapping(path, "recipe")
     for override in overrides or []:
         apply_setting(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise RecipeError(describe_validation_error(error, f"recipe {path}")) from error
+
+
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """Reads a YAML file of keys and values.
+
+    Args:
+        path: The file.
+        what: What it is, for the message.
+
+    Raises:
+        RecipeError: It is missing, is not UTF-8 text or YAML, or is no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot read the {what} {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"the {what} {path} is not UTF-8 text") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the {what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"the {what} {path} must be a mapping of keys to values")
+    return values
 
 
 def dump_recipe(recipe: Recipe) -> str:

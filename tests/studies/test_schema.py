@@ -10,12 +10,11 @@ import yaml
 
 from leap.errors import RecipeError
 from leap.recipe import Recipe, load_recipe
-from leap.studies.estimate import pace_of
+from leap.studies.estimate import Pace, load_pace, pace_of
 from leap.studies.parts import parts_of
 from leap.studies.runner import arms_of
 from leap.studies.schema import (
     LoopStudy,
-    Pace,
     TheoryStudy,
     available_studies,
     base_values,
@@ -70,7 +69,7 @@ def test_a_shipped_study_is_whole(path: Path, tmp_path: Path) -> None:
         tasks = options["each"] if "each" in options else options["generator"]["games"]
         assert tasks[study.split] >= 100, "of each part, where there are several"
         assert arm.recipe.environment.test_tasks is None, "every test task, so the same for each seed"
-    assert study.contrasts() and study.shown() and study.pace is not None
+    assert study.contrasts() and study.shown() and load_pace(path.parent / study.recipe) is not None
     first = {seed: {part.key for arm in arms if arm.seed == seed for part in parts_of(arm.recipe)} for seed in study.seeds}
     assert not first[0] & first[1], "seeds share nothing"
 
@@ -240,3 +239,12 @@ def test_a_model_as_teacher_is_estimated_by_its_own_pace(tmp_path: Path) -> None
     by_rule = arm.recipe.model_copy(update={"teacher": arm.recipe.teacher.model_copy(update={"kind": "expert"})})
     assert pace_of(Pace.model_validate(pace | {"ask_episode": 5}))(by_rule, part) == 1000 * 3
     assert pace_of(None)(arm.recipe, part) is None
+
+
+def test_a_base_recipes_pace_lies_beside_it(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    assert load_pace(recipe) is None
+    (tmp_path / "pace").mkdir()
+    (tmp_path / "pace" / "mine.yaml").write_text("{source: a log, train_step: 1, rollout_episod: 2}", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"pace/mine.yaml[\s\S]*rollout_episod: unknown key"):
+        load_pace(recipe)

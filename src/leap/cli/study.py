@@ -62,7 +62,7 @@ def study(
     some = [arm.strip() for arm in arms.split(",")] if arms else None
     planned = arms_of(found, base_values(found, path), runs, arms=some, seeds=numbers, overrides=values)
     if dry_run:
-        _print_plan(found, planned, runs)
+        _print_plan(planned, runs, path.parent / found.recipe)
         return
     from leap.cli import stages_of
 
@@ -94,17 +94,18 @@ def _tell(arm: Arm, taken: Sequence[Any]) -> None:
         typer.echo(f"taken from {source}: {', '.join(names)}")
 
 
-def _print_plan(found: LoopStudy, planned: Sequence[Arm], runs: Path) -> None:
+def _print_plan(planned: Sequence[Arm], runs: Path, base: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from leap.studies.estimate import pace_of
+    from leap.studies.estimate import load_pace, pace_of
     from leap.studies.runner import plan
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("seed", "arm", "to be made", "taken from another run", "minutes"):
         table.add_column(column, justify="right" if column in ("seed", "minutes") else "left")
-    parts = list(plan(planned, runs, pace_of(found.pace)))
+    pace = load_pace(base)
+    parts = list(plan(planned, runs, pace_of(pace)))
     for arm in planned:
         own = [one for one in parts if (one.arm.name, one.arm.seed) == (arm.name, arm.seed)]
         made = [one.part for one in own if not one.source]
@@ -118,10 +119,10 @@ def _print_plan(found: LoopStudy, planned: Sequence[Arm], runs: Path) -> None:
     table.add_row("", "in all", "", "", _minutes(parts), style="bold")
     console = Console(width=None if Console().is_terminal else 160)
     console.print(table)
-    if found.pace is None:
-        console.print("No time is estimated: the study's file states no pace.")
+    if pace is None:
+        console.print(f"No time is estimated: no pace was measured for {base.name}.")
     else:
-        console.print(f"Estimated from {found.pace.source}. With paid models in it, `leap run --dry-run` estimates the cost.")
+        console.print(f"Estimated from {pace.source}. With paid models in it, `leap run --dry-run` estimates the cost.")
 
 
 def _minutes(parts: Sequence[Any]) -> str:

@@ -1,19 +1,51 @@
-"""How long a part of a run may take, from the pace that a study's file states."""
+"""How long a part of a run may take, from the pace that was measured for its base recipe.
+
+The pace of `recipes/NAME.yaml` is stated in `recipes/pace/NAME.yaml`, where there is one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
+
+from pydantic import Field, ValidationError
 
 from leap.core import content_key
-from leap.envs.base import load_environment
-from leap.errors import PrerequisiteError
-from leap.recipe import Recipe
+from leap.envs.base import describe_validation_error, load_environment
+from leap.errors import PrerequisiteError, RecipeError
+from leap.recipe import Recipe, Section, read_mapping
 from leap.studies.parts import Part
-from leap.studies.schema import Pace
 from leap.training.config import PreferenceConfig
 
 Seconds = Callable[[Recipe, Part], float | None]
+
+
+class Pace(Section):
+    """Seconds a piece of work took where it was measured; for estimates alone."""
+
+    source: str = Field(description="The log that these come from, and the machine.")
+    train_step: float = Field(ge=0, description="One optimizer step of SFT.")
+    preference_step: float = Field(default=0.0, ge=0, description="One optimizer step of DPO or KTO.")
+    rollout_episode: float = Field(ge=0, description="One rollout.")
+    correct_episode: float = Field(ge=0, description="One episode corrected by rule.")
+    ask_episode: float | None = Field(default=None, ge=0, description="One episode corrected by a model; a rollout if null.")
+    evaluate_episode: float = Field(ge=0, description="One evaluation episode.")
+
+
+def load_pace(recipe: Path) -> Pace | None:
+    """The pace of a base recipe; None where none was measured.
+
+    Raises:
+        RecipeError: Its file cannot be read or does not state a pace.
+    """
+    path = recipe.parent / "pace" / recipe.name
+    if not path.is_file():
+        return None
+    try:
+        return Pace.model_validate(read_mapping(path, "pace"))
+    except ValidationError as error:
+        raise RecipeError(describe_validation_error(error, f"pace {path}")) from error
 
 
 def pace_of(pace: Pace | None) -> Seconds:

@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
 
 from leap.envs.base import describe_validation_error
 from leap.errors import RecipeError
-from leap.recipe import Recipe, Section, load_recipe
+from leap.recipe import Recipe, Section, load_recipe, read_mapping
 from leap.training.config import SHARED
 
 FOLDER = Path("recipes") / "studies"
@@ -84,18 +83,6 @@ class AxisPlot(Section):
 Plot = Annotated[IterationsPlot | PoliciesPlot | AxisPlot, Field(discriminator="kind")]
 
 
-class Pace(Section):
-    """Seconds a piece of work took where it was measured; for estimates alone."""
-
-    source: str = Field(description="The log that these come from, and the machine.")
-    train_step: float = Field(ge=0, description="One optimizer step of SFT.")
-    preference_step: float = Field(default=0.0, ge=0, description="One optimizer step of DPO or KTO.")
-    rollout_episode: float = Field(ge=0, description="One rollout.")
-    correct_episode: float = Field(ge=0, description="One episode corrected by rule.")
-    ask_episode: float | None = Field(default=None, ge=0, description="One episode corrected by a model; a rollout if null.")
-    evaluate_episode: float = Field(ge=0, description="One evaluation episode.")
-
-
 class _Study(Section):
     name: str = Field(description="The study's name.", pattern=r"^[a-z0-9][a-z0-9-]*$")
     claim: str = Field(description="The paper's claim, in one sentence.")
@@ -130,7 +117,6 @@ class LoopStudy(_Study):
     table: list[str] = Field(default_factory=lambda: ["*/best"], description="ARM/POLICY in the table.")
     compare: list[Contrast] = Field(default_factory=list, description="Paired comparisons; the first is the hypothesis's.")
     plots: list[Plot] = Field(min_length=1, description="What is drawn.")
-    pace: Pace | None = Field(default=None, description="For estimates of time.")
 
     def changes(self) -> dict[str, Changes]:
         """What each arm changes of the base recipe, by the arm's name: all combinations of arms and axes."""
@@ -166,7 +152,6 @@ class LoopStudy(_Study):
                 "notes": [*self.notes, note],
                 "split": chosen,
                 "budget": {},
-                "pace": None,
             }
         )
 
@@ -282,14 +267,7 @@ def load_study(path: Path) -> Study:
     Raises:
         RecipeError: The file is missing, is not YAML, or does not state a valid study.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"cannot read the study {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"the study {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"the study {path} must be a mapping of keys to values")
+    values = read_mapping(path, "study")
     model = TheoryStudy if values.get("kind") == "theory" else LoopStudy
     try:
         return model.model_validate(values)
