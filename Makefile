@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 .PHONY: demo test lint types studies setup setup-alfworld clean
 
 demo: $(VENV)/.ready
-	$(BIN)/leap run recipes/quickstart.yaml
+	$(BIN)/leap run src/leap/recipes/quickstart.yaml
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest

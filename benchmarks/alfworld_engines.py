@@ -31,11 +31,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from leap.envs.alfworld.engine import Reply
-from leap.envs.alfworld.game import read_game_file
-from leap.envs.alfworld.native import NativeEngine
-from leap.envs.alfworld.planner import plan
-from leap.envs.alfworld.textworld import TextWorldEngine
+from leap_worlds.alfworld.engine import Reply
+from leap_worlds.alfworld.game import read_game_file
+from leap_worlds.alfworld.native import NativeEngine
+from leap_worlds.alfworld.planner import plan
+from leap_worlds.alfworld.textworld import TextWorldEngine
 
 WALKS = ("random", "planner", "mixed")
 _TASK = re.compile(r"Your task is to: (.*?)\.?\"")
@@ -212,7 +212,7 @@ def speed(games: list[Path], repeats: int) -> None:
             return env
 
         def open_native(path: Path = path) -> NativeEngine:
-            from leap.envs.alfworld.game import parse_game
+            from leap_worlds.alfworld.game import parse_game
 
             opened = NativeEngine(parse_game(read_game_file(path)))  # past the cache of parsed games
             opened.start()

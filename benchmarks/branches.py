@@ -19,8 +19,6 @@ import torch
 
 from leap.core import Episode
 from leap.datasets import Row, demonstration_rows
-from leap.envs.alfworld.env import AlfworldConfig, AlfworldEnvironment
-from leap.envs.alfworld.generator import GeneratorConfig
 from leap.models.chat import ChatTokens
 from leap.models.hf import load_causal_lm
 from leap.models.scratch import ScratchConfig, build_scratch
@@ -29,6 +27,8 @@ from leap.policies.rendering import PromptConfig, Renderer
 from leap.rollout import rollout
 from leap.training.branches import ATTENTION, IGNORED, collate, pack
 from leap.training.rows import encode_rows
+from leap_worlds.alfworld.env import AlfworldConfig, AlfworldEnvironment
+from leap_worlds.alfworld.generator import GeneratorConfig
 
 TIMED = 6
 """Episodes timed; all are counted."""

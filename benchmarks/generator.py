@@ -18,12 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from leap.envs.alfworld.game import load_game
-from leap.envs.alfworld.generator import SPLITS, GeneratorConfig, generate_game
-from leap.envs.alfworld.generator.games import GENERATOR_VERSION, solve
-from leap.envs.alfworld.generator.measure import ROOM_KINDS, GameFacts, read_games, room_kind
-from leap.envs.alfworld.generator.tables import TASK_TYPES, tables
-from leap.envs.alfworld.native import NativeEngine
+from leap_worlds.alfworld.game import load_game
+from leap_worlds.alfworld.generator import SPLITS, GeneratorConfig, generate_game
+from leap_worlds.alfworld.generator.games import GENERATOR_VERSION, solve
+from leap_worlds.alfworld.generator.measure import ROOM_KINDS, GameFacts, read_games, room_kind
+from leap_worlds.alfworld.generator.tables import TASK_TYPES, tables
+from leap_worlds.alfworld.native import NativeEngine
 
 SETTINGS = {
     "full rooms": GeneratorConfig(),
@@ -65,7 +65,7 @@ def cost(games: int = 200) -> None:
 
 def real_engine(games: int, steps: int = 30) -> None:
     """Plays the plan and a random walk on both engines and compares every text, command list and win."""
-    from leap.envs.alfworld.textworld import TextWorldEngine
+    from leap_worlds.alfworld.textworld import TextWorldEngine
 
     won = replies = different = 0
     for index in range(games):

@@ -23,8 +23,8 @@ from typing import Any
 
 from leap.core import Task
 from leap.envs.base import load_environment
-from leap.envs.intercode.bash.env import BashEnvironment, BashSession
-from leap.envs.intercode.bash.tasks import NOT_REPEATABLE
+from leap_worlds.intercode.bash.env import BashEnvironment, BashSession
+from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE
 
 TIMES = re.compile(
     r"-[acm](?:time|min)\b|-newer|-perm\b|ls -[a-z]*[lst]|\bstat\b|\bdate\b|-ls\b|tree -[a-z]*[pugDs]|tar [a-z-]*v|-printf"

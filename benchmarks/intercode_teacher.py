@@ -13,7 +13,7 @@ from time import process_time
 
 from leap.core import History, Task
 from leap.envs.base import load_environment, opened
-from leap.envs.intercode.bash.env import BashEnvironment
+from leap_worlds.intercode.bash.env import BashEnvironment
 
 HORIZON = 10
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from leap.studies.statistics import estimate, estimate_share, paired
+from leap_lab.studies.statistics import estimate, estimate_share, paired
 
 POLICIES = ("pi_0", "pi_1", "pi_2", "pi_3", "expert", "teacher-0", "teacher-50", "teacher-100")
 AGAINST = ("pi_0", "expert")

@@ -18,8 +18,6 @@ from pathlib import Path
 import torch
 
 from leap.core import Actor, Episode, History, Observation
-from leap.envs.alfworld.env import AlfworldEnvironment
-from leap.envs.alfworld.textworld import TextWorldEngine
 from leap.envs.base import load_environment
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
@@ -30,7 +28,9 @@ from leap.policies.rendering import Renderer
 from leap.policies.student import ModelPolicy
 from leap.recipe import load_recipe
 from leap.rollout import rollout
-from leap.store import RunDirectory
+from leap.runs.store import RunDirectory
+from leap_worlds.alfworld.env import AlfworldEnvironment
+from leap_worlds.alfworld.textworld import TextWorldEngine
 
 
 def one_at_a_time(

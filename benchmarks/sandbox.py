@@ -17,8 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from leap.envs.intercode.sandbox import Image, Recipe, Sandbox
-from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
+from leap_worlds.sandbox import Image, Recipe, Sandbox
+from leap_worlds.sandbox.namespace.provider import NamespaceProvider
 
 
 def times(what: str, act: Callable[[], object], n: int = 200) -> None:

@@ -12,9 +12,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from leap.envs.intercode.sandbox import Recipe, SandboxProvider
-from leap.envs.intercode.sandbox.docker import DockerProvider
-from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
+from leap_worlds.sandbox import Recipe, SandboxProvider
+from leap_worlds.sandbox.docker import DockerProvider
+from leap_worlds.sandbox.namespace.provider import NamespaceProvider
 
 TRUE = ["/bin/bash", "-c", "true"]
 

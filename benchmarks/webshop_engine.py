@@ -25,10 +25,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from leap.envs.webshop.build import CatalogueFiles
-from leap.envs.webshop.shop import Searcher, Shop, Visit
-from leap.envs.webshop.tagger import LexicalTagger
-from leap.envs.webshop.world import ShopWorld, open_search, open_world
+from leap_worlds.webshop.build import CatalogueFiles
+from leap_worlds.webshop.shop import Searcher, Shop, Visit
+from leap_worlds.webshop.tagger import LexicalTagger
+from leap_worlds.webshop.world import ShopWorld, open_search, open_world
 from webshop_original import load_original, walk
 
 SEED = 7

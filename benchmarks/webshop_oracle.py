@@ -26,7 +26,7 @@ from collections import Counter
 from leap.cli.validate import parse_options
 from leap.core import History
 from leap.envs.base import load_environment, opened
-from leap.envs.webshop.memory import BUY
+from leap_worlds.webshop.memory import BUY
 
 HORIZON = 15
 AIM = 0.98

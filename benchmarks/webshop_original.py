@@ -17,9 +17,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
-from leap.envs.webshop.build import CatalogueFiles
-from leap.envs.webshop.shop import Searcher
-from leap.envs.webshop.tagger import Tagger
+from leap_worlds.webshop.build import CatalogueFiles
+from leap_worlds.webshop.shop import Searcher
+from leap_worlds.webshop.tagger import Tagger
 
 _IDLE = ("torch", "gym", "selenium", "requests", "cleantext", "rank_bm25", "tqdm")
 

@@ -180,7 +180,7 @@ def open_(arguments: argparse.Namespace) -> None:
 
 def goals(arguments: argparse.Namespace) -> None:
     """Opens the catalogue with its made-up goals: one for every combination of each product's options."""
-    from leap.envs.webshop.splits import World
+    from leap_worlds.webshop.splits import World
 
     environment = _environment(arguments.folder)
     environment.prepare()

@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from leap.envs.webshop.search import SearchIndex, build_index
-from leap.envs.webshop.search.ranking import best, exhaustive
-from leap.envs.webshop.search.storage import ARRAYS, read_manifest, write_manifest, write_strings
+from leap_worlds.webshop.search import SearchIndex, build_index
+from leap_worlds.webshop.search.ranking import best, exhaustive
+from leap_worlds.webshop.search.storage import ARRAYS, read_manifest, write_manifest, write_strings
 from webshop_corpus import Corpus
 
 

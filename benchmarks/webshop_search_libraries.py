@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from leap.envs.webshop.search import SearchIndex, build_index
-from leap.envs.webshop.search.analyzer import analyze
+from leap_worlds.webshop.search import SearchIndex, build_index
+from leap_worlds.webshop.search.analyzer import analyze
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "webshop"))
 from search_corpora import catalogue_contents, recorded_rankings  # type: ignore[import-not-found]

@@ -7,10 +7,10 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 
-from leap.envs.alfworld.env import AlfworldConfig
-from leap.envs.alfworld.generator import GeneratorConfig
+from leap_worlds.alfworld.env import AlfworldConfig
+from leap_worlds.alfworld.generator import GeneratorConfig
 from leap.envs.mixture import MixtureConfig
-from leap.envs.webshop.env import WebshopConfig
+from leap_worlds.webshop.env import WebshopConfig
 from leap.recipe import Recipe
 from leap.training.config import DPOConfig, KTOConfig, SFTConfig
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Step, content_key
+from leap.core.message import Message
 from leap.core.record import Record
 from leap.errors import ContextTooLong
 from leap.policies.answer import format_answer
-from leap.policies.rendering import Message, Renderer
+from leap.policies.rendering import Renderer
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel, ValidationError
+
 
 class LeapError(Exception):
     """Something the user can mend. The command line prints its message alone and exits with `exit_code`.
@@ -33,3 +35,16 @@ class ModelError(LeapError):
 
 class ContextTooLong(ModelError):
     """The prompt does not fit into the model's context. Whoever made it can leave out its oldest steps and try again."""
+
+
+def describe_validation_error(error: ValidationError, where: str) -> str:
+    """Pydantic's findings as lines for people: the key, what is wrong, what was given."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole)"
+        message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
+        # A whole section is no news to who wrote it; a single value is.
+        shown = item["type"] not in {"extra_forbidden", "missing"} and not isinstance(item["input"], dict | BaseModel)
+        given = f" (given: {item['input']!r})" if shown else ""
+        lines.append(f"  {key}: {message}{given}")
+    return f"{where} is not valid:\n" + "\n".join(lines)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leap.evaluation import Evaluation
-from leap.stages import Stages
+from leap.runs.stages import Stages
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from leap.envs.base import describe_validation_error
-from leap.errors import RecipeError
+from leap.errors import RecipeError, describe_validation_error
 from leap.models.base import Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Budget

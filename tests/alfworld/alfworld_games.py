@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from leap.envs.alfworld.game import Game, parse_game
-from leap.envs.alfworld.textworld import textworld_available
+from leap_worlds.alfworld.game import Game, parse_game
+from leap_worlds.alfworld.textworld import textworld_available
 
 KINDS = ("place", "clean", "heat", "cool", "two", "look")
 DIALECTS = ("put", "move")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from alfworld_games import tiny_data, write_game
 
-from leap.envs.alfworld import data as module
-from leap.envs.alfworld.data import TASK_TYPES, TEST_SCENES, GameEntry, OfficialData
 from leap.errors import PrerequisiteError
+from leap_worlds.alfworld import data as module
+from leap_worlds.alfworld.data import TASK_TYPES, TEST_SCENES, GameEntry, OfficialData
 
 
 @pytest.fixture(autouse=True)

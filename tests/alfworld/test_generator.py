@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
 
-from leap.envs.alfworld.engine import Engine
-from leap.envs.alfworld.game import load_game
-from leap.envs.alfworld.generator import (
+from leap_worlds.alfworld.engine import Engine
+from leap_worlds.alfworld.game import load_game
+from leap_worlds.alfworld.generator import (
     SPLITS,
     GeneratedGame,
     GeneratorConfig,
@@ -30,16 +30,16 @@ from leap.envs.alfworld.generator import (
     generate_game,
     read_manifest,
 )
-from leap.envs.alfworld.generator import games as games_module
-from leap.envs.alfworld.generator.config import VALID_SCENES
-from leap.envs.alfworld.generator.measure import GameFacts, room_kind
-from leap.envs.alfworld.generator.tables import TASK_TYPES, TASKS, tables
-from leap.envs.alfworld.generator.write import domain
-from leap.envs.alfworld.memory import parse_goal
-from leap.envs.alfworld.native import NativeEngine
-from leap.envs.alfworld.planner import plan
-from leap.envs.alfworld.play import play
-from leap.envs.alfworld.textworld import TextWorldEngine, textworld_available
+from leap_worlds.alfworld.generator import games as games_module
+from leap_worlds.alfworld.generator.config import VALID_SCENES
+from leap_worlds.alfworld.generator.measure import GameFacts, room_kind
+from leap_worlds.alfworld.generator.tables import TASK_TYPES, TASKS, tables
+from leap_worlds.alfworld.generator.write import domain
+from leap_worlds.alfworld.memory import parse_goal
+from leap_worlds.alfworld.native import NativeEngine
+from leap_worlds.alfworld.planner import plan
+from leap_worlds.alfworld.play import play
+from leap_worlds.alfworld.textworld import TextWorldEngine, textworld_available
 
 FULL = GeneratorConfig()
 SMALL = GeneratorConfig(receptacles=(6, 10), objects=(6, 14), balanced=True)
@@ -197,7 +197,7 @@ def test_no_game_is_in_two_splits() -> None:
 
 def test_same_settings_same_games_in_another_process() -> None:
     code = (
-        "from leap.envs.alfworld.generator import *; import hashlib, json; c = GeneratorConfig(seed=7);"
+        "from leap_worlds.alfworld.generator import *; import hashlib, json; c = GeneratorConfig(seed=7);"
         "print(hashlib.sha256(json.dumps([generate_game(c, s, i).data for s in SPLITS for i in range(3)])"
         ".encode()).hexdigest())"
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from alfworld_games import DIALECTS, needs_textworld, upgraded
 
-from leap.envs.alfworld.data import OfficialData
-from leap.envs.alfworld.native import NativeEngine
-from leap.envs.alfworld.planner import plan
-from leap.envs.alfworld.textworld import TextWorldEngine
+from leap_worlds.alfworld.data import OfficialData
+from leap_worlds.alfworld.native import NativeEngine
+from leap_worlds.alfworld.planner import plan
+from leap_worlds.alfworld.textworld import TextWorldEngine
 
 pytestmark = needs_textworld
 # One small room per kind of task, by scene: bedrooms and bathrooms start in half a second, a kitchen takes three.

@@ -7,8 +7,8 @@ from alfworld_games import CASES, DIALECTS, tiny_game
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap.envs.alfworld.engine import Reply
-from leap.envs.alfworld.native import NOTHING_HAPPENS, NativeEngine
+from leap_worlds.alfworld.engine import Reply
+from leap_worlds.alfworld.native import NOTHING_HAPPENS, NativeEngine
 
 
 def play(engine: NativeEngine, *commands: str) -> Reply:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from alfworld_games import CASES, KINDS, tiny_data, tiny_game, write_game
 
-from leap.envs.alfworld.game import GameError, human_names, load_game, parse_game
 from leap.errors import PrerequisiteError
+from leap_worlds.alfworld.game import GameError, human_names, load_game, parse_game
 
 
 @pytest.mark.parametrize(("dialect", "kind"), CASES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from alfworld_games import CASES, tiny_game, walks
 
-from leap.envs.alfworld.native import NativeEngine
+from leap_worlds.alfworld.native import NativeEngine
 
 
 @pytest.mark.parametrize(("dialect", "kind"), CASES)

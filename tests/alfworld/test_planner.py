@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from alfworld_games import CASES, KINDS, needs_textworld, tiny_game
 
-from leap.envs.alfworld.data import OfficialData
-from leap.envs.alfworld.game import State
-from leap.envs.alfworld.native import NativeEngine
-from leap.envs.alfworld.planner import plan
+from leap_worlds.alfworld.data import OfficialData
+from leap_worlds.alfworld.game import State
+from leap_worlds.alfworld.native import NativeEngine
+from leap_worlds.alfworld.planner import plan
 
 _IDLE = ("look", "inventory", "help", "examine")
 
@@ -131,7 +131,7 @@ def test_official_games_can_all_be_won(official_games: Path, monkeypatch: pytest
 def test_fast_downward_finds_nothing_shorter(kind: str, tmp_path: Path) -> None:
     from alfworld_games import tiny_data, write_game
 
-    from leap.envs.alfworld.textworld import TextWorldEngine
+    from leap_worlds.alfworld.textworld import TextWorldEngine
 
     real = TextWorldEngine(write_game(tmp_path, tiny_data("move", kind)))
     reply, rng = real.start(), random.Random(kind)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from alfworld_games import DIALECTS, needs_textworld, tiny_data, tiny_game, walks, write_game
 
-from leap.envs.alfworld import textworld as module
-from leap.envs.alfworld.game import GameError
-from leap.envs.alfworld.native import NativeEngine
-from leap.envs.alfworld.textworld import TextWorldEngine
 from leap.errors import PrerequisiteError
+from leap_worlds.alfworld import textworld as module
+from leap_worlds.alfworld.game import GameError
+from leap_worlds.alfworld.native import NativeEngine
+from leap_worlds.alfworld.textworld import TextWorldEngine
 
 
 @needs_textworld

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leap.store import RunDirectory
+from leap.runs.store import RunDirectory
 
 LEAP = [sys.executable, "-c", "from leap.cli import main; main()"]
 

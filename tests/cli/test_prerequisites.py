@@ -12,10 +12,10 @@ from leap.cli import stages_of
 from leap.errors import LeapError, RecipeError
 from leap.models.mock import least_json
 from leap.models.mock_server import MockServer
-from leap.prerequisites import check_prerequisites
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.store import RunDirectory, write_json
+from leap.runs.preflight import check_prerequisites
+from leap.runs.store import RunDirectory, write_json
 
 pytest.importorskip("openai")
 pytest.importorskip("transformers")
@@ -91,7 +91,7 @@ def test_a_teachers_model_that_has_no_part_is_not_asked() -> None:
 
 
 def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leap.prerequisites.find_spec", lambda name: None if name in ("trl", "wandb") else object())
+    monkeypatch.setattr("leap.runs.preflight.find_spec", lambda name: None if name in ("trl", "wandb") else object())
     made = recipe(
         {"model": "openai/gpt-4o"},
         student={"model": f"hf/{tmp_path / 'nothing'}"},

@@ -14,7 +14,7 @@ from leap.envs.base import load_environment
 from leap.errors import RecipeError
 from leap.recipe import Recipe, dump_recipe, load_recipe
 
-SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "src" / "leap" / "recipes").glob("*.yaml"))
 
 
 def write(folder: Path, values: dict[str, Any]) -> Path:

@@ -16,7 +16,7 @@ from samples import an_episode
 
 from leap.core import Episode
 from leap.errors import LeapError, RunError
-from leap.store import Journal, RunDirectory, atomic_directory, read_json, write_json, write_text
+from leap.runs.store import Journal, RunDirectory, atomic_directory, read_json, write_json, write_text
 
 
 def journal(path: Path, count: int) -> Journal[Episode]:
@@ -104,7 +104,7 @@ def test_a_write_cut_short_leaves_no_torn_line(tmp_path: Path) -> None:
 
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
-        "from samples import an_episode; from leap.core import Episode; from leap.store import Journal\n"
+        "from samples import an_episode; from leap.core import Episode; from leap.runs.store import Journal\n"
         "journal = Journal(Path(sys.argv[1]), Episode)\n"
         "try: journal.append(an_episode(2))\n"
         "except Exception as error: print(type(error).__name__, error)\n"
@@ -163,7 +163,7 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
 def test_a_run_is_locked_against_other_processes_and_free_after_a_kill(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     code = (
-        "import sys, time; from pathlib import Path; from leap.store import RunDirectory\n"
+        "import sys, time; from pathlib import Path; from leap.runs.store import RunDirectory\n"
         "with RunDirectory(Path(sys.argv[1])).locked(): print('locked', flush=True); time.sleep(60)\n"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(run.root)], stdout=subprocess.PIPE, text=True)

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from leap.cli.export import push
 from leap.core import Correction
 from leap.errors import PrerequisiteError, RunError
-from leap.measures.figures import share
-from leap.push import push_to_folder, push_to_hub
-from leap.store import Journal, RunDirectory, read_json
+from leap.runs.push import push_to_folder, push_to_hub
+from leap.runs.store import Journal, RunDirectory, read_json
+from leap_lab.measures.figures import share
 
 pytest.importorskip("huggingface_hub")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from leap.envs.base import Environment, load_environment
-from leap.envs.intercode.bash.boxes import Boxes
-from leap.envs.intercode.sandbox import ExecResult
-from leap.envs.intercode.sandbox.base import SandboxError
+from leap_worlds.intercode.bash.boxes import Boxes
+from leap_worlds.sandbox import ExecResult
+from leap_worlds.sandbox.base import SandboxError
 
 
 class EchoBox:

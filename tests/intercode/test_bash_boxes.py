@@ -11,8 +11,8 @@ import pytest
 
 from leap.core import Actor, Episode, History, Step, StopReason, Task
 from leap.envs.base import opened
-from leap.envs.intercode.bash.env import BashConfig, BashEnvironment, BashSession
 from leap.errors import LeapError
+from leap_worlds.intercode.bash.env import BashConfig, BashEnvironment, BashSession
 
 QUICK = ("fs_1/0", "fs_1/20", "fs_1/46", "fs_2/14", "fs_3/17", "fs_3/43", "fs_4/15")
 

@@ -16,14 +16,14 @@ from torch.nn.functional import cosine_similarity
 
 from leap.core import Actor, Episode, History, Rejection, Step, StopReason
 from leap.envs.base import opened
-from leap.envs.intercode.bash.env import BashConfig, BashEnvironment
-from leap.envs.intercode.bash.generated.config import BashFamilyConfig, Operation, Select
-from leap.envs.intercode.bash.generated.tasks import Family
-from leap.envs.intercode.bash.generated.vocabulary import names, vocabulary
 from leap.errors import LeapError
 from leap.models.mock import MockModel
 from leap.models.scratch import ScratchConfig, build_scratch
 from leap.teachers.model import ModelTeacher
+from leap_worlds.intercode.bash.env import BashConfig, BashEnvironment
+from leap_worlds.intercode.bash.generated.config import BashFamilyConfig, Operation, Select
+from leap_worlds.intercode.bash.generated.tasks import Family
+from leap_worlds.intercode.bash.generated.vocabulary import names, vocabulary
 
 SMALL = BashFamilyConfig(file_systems={"train": 6, "valid": 3, "unseen": 3})
 

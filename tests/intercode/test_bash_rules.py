@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap.envs.intercode.bash.pipeline import prefixes, program, single_quoted
-from leap.envs.intercode.bash.quoting import Malformed, is_submit, read_action, simplify_path
-from leap.envs.intercode.bash.reward import (
+from leap_worlds.intercode.bash.pipeline import prefixes, program, single_quoted
+from leap_worlds.intercode.bash.quoting import Malformed, is_submit, read_action, simplify_path
+from leap_worlds.intercode.bash.reward import (
     Change,
     Parts,
     answer_part,
@@ -20,7 +20,7 @@ from leap.envs.intercode.bash.reward import (
     parse_short_status,
     parse_z_status,
 )
-from leap.envs.intercode.bash.similarity import similarity
+from leap_worlds.intercode.bash.similarity import similarity
 
 
 def test_double_quotes_are_eaten_and_cut_the_command() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap.envs.intercode.bash.world import Limits, World, judge
-from leap.envs.intercode.sandbox import ExecResult
+from leap_worlds.intercode.bash.world import Limits, World, judge
+from leap_worlds.sandbox import ExecResult
 
 
 class Answers:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from leap.envs.base import sampled
-from leap.envs.intercode.bash.tasks import NOT_REPEATABLE, load_tasks, split_tasks
-from leap.envs.intercode.data import SIZES, IntercodeData
-from leap.envs.intercode.fetch import fetch
-from leap.envs.intercode.splits import leading_split
 from leap.errors import PrerequisiteError
+from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE, load_tasks, split_tasks
+from leap_worlds.intercode.data import SIZES, IntercodeData
+from leap_worlds.intercode.fetch import fetch
+from leap_worlds.intercode.splits import leading_split
 
 
 def test_counts_and_splits_are_those_published(intercode_data: Path) -> None:

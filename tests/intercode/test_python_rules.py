@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap.envs.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
-from leap.envs.intercode.python.interpreter import Interpreter
+from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
+from leap_worlds.intercode.python.interpreter import Interpreter
 
 
 @pytest.mark.parametrize(

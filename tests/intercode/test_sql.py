@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from leap.core import Actor, Episode, History, Step, StopReason
 from leap.envs.base import opened
-from leap.envs.intercode.sql.env import SqlConfig, SqlEnvironment
-from leap.envs.intercode.sql.mariadb import find_server
-from leap.envs.intercode.sql.mysql import MySqlServer
-from leap.envs.intercode.sql.reward import kendall_tau, reward
-from leap.envs.intercode.sql.sqlite import rows, statements
 from leap.errors import LeapError, PrerequisiteError, RecipeError
+from leap_worlds.intercode.sql.env import SqlConfig, SqlEnvironment
+from leap_worlds.intercode.sql.mariadb import find_server
+from leap_worlds.intercode.sql.mysql import MySqlServer
+from leap_worlds.intercode.sql.reward import kendall_tau, reward
+from leap_worlds.intercode.sql.sqlite import rows, statements
 
 DUMP = r"""
 -- MySQL dump
@@ -206,7 +206,7 @@ def test_what_is_missing_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) ->
         SqlEnvironment(SqlConfig(path=data, database="oracle"))
     with pytest.raises(PrerequisiteError, match="mysql://"):
         MySqlServer("mysql://")
-    monkeypatch.setattr("leap.envs.intercode.sql.mariadb.find_server", lambda: None)
+    monkeypatch.setattr("leap_worlds.intercode.sql.mariadb.find_server", lambda: None)
     with pytest.raises(PrerequisiteError, match="apt-get install mariadb-server"):
         SqlEnvironment(SqlConfig(path=data)).prepare()
     with pytest.raises(LeapError, match="cannot reach"):

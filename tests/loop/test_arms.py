@@ -19,8 +19,8 @@ from leap.policies.base import Act, ExpertPolicy, Peek, Player, TeacherPolicy
 from leap.policies.mixed import MixedPolicy
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.stages import Stages
-from leap.store import RunDirectory
+from leap.runs.stages import Stages
+from leap.runs.store import RunDirectory
 
 
 def recipe(**more: Any) -> Recipe:
@@ -143,7 +143,7 @@ def test_demonstrations_with_the_state_are_rows_of_their_own(tmp_path: Path, wor
 
 def shown_episodes(made: Stages) -> list[Any]:
     from leap.core import Episode
-    from leap.store import Journal
+    from leap.runs.store import Journal
 
     return list(Journal(made.run.iteration(0) / "with-state.jsonl", Episode))
 

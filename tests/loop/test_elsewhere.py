@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from world import OPTIONS
 
-from leap.elsewhere import evaluate_elsewhere
 from leap.errors import RecipeError
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.stages import Stages
-from leap.store import RunDirectory, write_json
+from leap.runs.stages import Stages
+from leap.runs.store import RunDirectory, write_json
+from leap.runs.transfer import evaluate_elsewhere
 
 pytest.importorskip("torch")
 

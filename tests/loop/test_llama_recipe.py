@@ -13,7 +13,7 @@ from leap.loop import leap
 from leap.recipe import load_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 
 
 def test_the_paper_s_recipe_runs_on_a_small_llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

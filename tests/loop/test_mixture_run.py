@@ -18,15 +18,15 @@ from leap.cli import stages_of
 from leap.core import Episode
 from leap.loop import leap
 from leap.recipe import load_recipe
-from leap.store import Journal
-from leap.studies.page import loop_page, markdown
-from leap.studies.results import collect
-from leap.studies.runner import arms_of, results_of, run_arms
-from leap.studies.schema import LoopStudy, base_values
+from leap.runs.store import Journal
+from leap_lab.studies.page import loop_page, markdown
+from leap_lab.studies.results import collect
+from leap_lab.studies.runner import arms_of, results_of, run_arms
+from leap_lab.studies.schema import LoopStudy, base_values
 
 pytest.importorskip("torch")
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 
 
 def recipe(folder: Path) -> Path:

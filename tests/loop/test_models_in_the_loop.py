@@ -20,8 +20,8 @@ from leap.models.ledger import BudgetReached, Ledger
 from leap.progress import Progress
 from leap.recipe import Recipe, load_recipe
 from leap.report import write_report
-from leap.stages import Stages
-from leap.store import Journal, RunDirectory
+from leap.runs.stages import Stages
+from leap.runs.store import Journal, RunDirectory
 
 pytest.importorskip("torch")
 

@@ -12,8 +12,8 @@ from leap.envs.base import Environment
 from leap.errors import RecipeError, RunError
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.stages import Stages
-from leap.store import RunDirectory
+from leap.runs.stages import Stages
+from leap.runs.store import RunDirectory
 
 
 def stages(folder: Path, **environment: str) -> Stages:

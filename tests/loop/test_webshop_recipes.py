@@ -12,10 +12,10 @@ from leap.cli import stages_of
 from leap.core import Correction, Episode
 from leap.loop import leap
 from leap.recipe import load_recipe
-from leap.store import Journal
+from leap.runs.store import Journal
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 SMALL = [
     "iterations=1",
     "environment.train_tasks=6",

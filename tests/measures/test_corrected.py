@@ -8,11 +8,11 @@ import pytest
 from line import EAST, STAY, Line, correct, play
 
 from leap.core import Correction, Rejection, StopReason
-from leap.measures.corrected import Corrected, held_out, measure_corrections, privileged_states
-from leap.measures.figures import Figure
-from leap.measures.leaks import quoted_commands
-from leap.measures.records import CorrectionMeasures
-from leap.measures.recoverability import lengths_from_corrections, lengths_from_states
+from leap_lab.measures.corrected import Corrected, held_out, measure_corrections, privileged_states
+from leap_lab.measures.figures import Figure
+from leap_lab.measures.leaks import quoted_commands
+from leap_lab.measures.records import CorrectionMeasures
+from leap_lab.measures.recoverability import lengths_from_corrections, lengths_from_states
 
 
 def value(figure: Figure | None) -> float:

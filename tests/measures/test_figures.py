@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leap.evaluation import wilson
-from leap.measures.figures import _student, mean, share
+from leap_lab.measures.figures import _student, mean, share
 
 
 def test_independent_steps_give_wilsons_interval() -> None:

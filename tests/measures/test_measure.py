@@ -15,9 +15,9 @@ from leap.core import Correction, Episode
 from leap.datasets import Row, correction_rows
 from leap.errors import RunError
 from leap.evaluation import Evaluation, evaluate_episodes
-from leap.measures import Corrected, IterationMeasures, measure_iteration, read_measures, write_measures
-from leap.measures.likelihood import AnswerLoss, Losses
 from leap.policies.rendering import PromptConfig, Renderer
+from leap_lab.measures import Corrected, IterationMeasures, measure_iteration, read_measures, write_measures
+from leap_lab.measures.likelihood import AnswerLoss, Losses
 
 MOVES = {
     0: ["eee", "ssssee", "wwssss", "ssssss"],
@@ -174,6 +174,6 @@ def test_files(tmp_path: Path, sequence: list[IterationMeasures]) -> None:
 
 
 def test_reading_measures_imports_no_model_library() -> None:
-    code = "import sys, leap.measures; print({'torch', 'transformers', 'trl'} & set(sys.modules))"
+    code = "import sys, leap_lab.measures; print({'torch', 'transformers', 'trl'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from tiny import CHOICES, STYLES, a_history, tiny_checkpoint
 
+from leap.core.message import Message
 from leap.errors import ModelError, PrerequisiteError
 from leap.models.base import Completion, Sampling
 from leap.policies.answer import parse_answer
-from leap.policies.rendering import Message, PromptConfig, Renderer
+from leap.policies.rendering import PromptConfig, Renderer
 
 torch = pytest.importorskip("torch")
 

@@ -16,19 +16,20 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "teachers"))
 from scripted import Scripted, a_world, expert_episodes
 
 from leap.core import Actor, Episode, History, Observation, StopReason, Task
+from leap.core.message import characters
 from leap.errors import ContextTooLong, ModelError
 from leap.models.base import Completion
 from leap.policies.base import Policy
 from leap.policies.react import PrivilegedModelPolicy, ReActPolicy, choose_examples
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.policies.shorten import characters, shorten, without_oldest
+from leap.policies.shorten import shorten, without_oldest
 from leap.policies.student import ModelPolicy
 from leap.rollout import rollout
 from leap.teachers.prompts import PrivilegedRenderer
 
 WORLD = a_world()
 SOLVED = expert_episodes(WORLD)
-PROMPTS = Path(__file__).parents[2] / "src/leap/envs/alfworld/prompts"
+PROMPTS = Path(__file__).parents[2] / "src/leap_worlds/alfworld/prompts"
 
 
 def play(policy: Policy, split: str = "test", **more: Any) -> list[Episode]:

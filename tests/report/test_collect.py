@@ -16,7 +16,7 @@ from leap.report.journals import briefs
 from leap.report.model import Report
 from leap.report.page import write_report
 from leap.report.trajectories import embed
-from leap.store import RunDirectory, read_json, write_json
+from leap.runs.store import RunDirectory, read_json, write_json
 
 
 def test_numbers_of_a_whole_run(tmp_path: Path) -> None:

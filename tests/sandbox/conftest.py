@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from leap.envs.intercode.sandbox import Image, Recipe, Sandbox, SandboxProvider
-from leap.envs.intercode.sandbox.docker import DockerProvider
-from leap.envs.intercode.sandbox.namespace import remedies
-from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
-from leap.envs.intercode.sandbox.store import LayerStore
+from leap_worlds.sandbox import Image, Recipe, Sandbox, SandboxProvider
+from leap_worlds.sandbox.docker import DockerProvider
+from leap_worlds.sandbox.namespace import remedies
+from leap_worlds.sandbox.namespace.provider import NamespaceProvider
+from leap_worlds.sandbox.store import LayerStore
 
 PROGRAMS = (  # noqa: SIM905
     "bash sh ls cat echo rm mkdir rmdir mv cp ln chmod chown touch dd head tail yes sleep true false id env sort wc df stat "

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from leap.envs.intercode.sandbox import Image, Limits, Recipe, SandboxError, Step, intercode_recipe
-from leap.envs.intercode.sandbox.docker import DockerProvider
-from leap.envs.intercode.sandbox.docker.command import container_name, exec_words, explain, is_orphan, result_of
-from leap.envs.intercode.sandbox.docker.image import base_dockerfile, steps_dockerfile
 from leap.errors import PrerequisiteError
+from leap_worlds.sandbox import Image, Limits, Recipe, SandboxError, Step, intercode_recipe
+from leap_worlds.sandbox.docker import DockerProvider
+from leap_worlds.sandbox.docker.command import container_name, exec_words, explain, is_orphan, result_of
+from leap_worlds.sandbox.docker.image import base_dockerfile, steps_dockerfile
 
 ENV = {"PATH": "/bin"}
 
@@ -214,8 +214,8 @@ def test_containers_go_with_their_provider_and_those_of_a_killed_process_with_th
 ) -> None:
     code = f"""
 import os, signal
-from leap.envs.intercode.sandbox import Image
-from leap.envs.intercode.sandbox.docker import DockerProvider
+from leap_worlds.sandbox import Image
+from leap_worlds.sandbox.docker import DockerProvider
 provider = DockerProvider(command={engine.command!r})
 boxes = [provider.create(Image(key={image_of_engine.key!r}, reference={image_of_engine.reference!r})) for _ in range(2)]
 print(*(box._name for box in boxes), flush=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from leap.envs.intercode.sandbox import ExecResult, Image, Limits, Sandbox, SandboxProvider
-from leap.envs.intercode.sandbox.namespace.provider import NamespaceProvider
+from leap_worlds.sandbox import ExecResult, Image, Limits, Sandbox, SandboxProvider
+from leap_worlds.sandbox.namespace.provider import NamespaceProvider
 
 DOCKERS = 0xA80425FB
 """Docker's default capabilities."""

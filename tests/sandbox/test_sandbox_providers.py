@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from leap.envs.intercode.sandbox import (
+from leap.errors import PrerequisiteError
+from leap_worlds.sandbox import (
     Image,
     Recipe,
     Sandbox,
@@ -22,10 +23,9 @@ from leap.envs.intercode.sandbox import (
     available_sandboxes,
     sandbox_provider,
 )
-from leap.envs.intercode.sandbox.docker import DockerProvider
-from leap.envs.intercode.sandbox.namespace import cgroups, remedies
-from leap.envs.intercode.sandbox.namespace.provider import GRACE, NamespaceProvider
-from leap.errors import PrerequisiteError
+from leap_worlds.sandbox.docker import DockerProvider
+from leap_worlds.sandbox.namespace import cgroups, remedies
+from leap_worlds.sandbox.namespace.provider import GRACE, NamespaceProvider
 
 
 def test_registry_names_them_and_an_unknown_one() -> None:
@@ -121,9 +121,9 @@ def test_boxes_end_with_the_process_that_made_them(namespace: NamespaceProvider)
     code = f"""
 import os, signal
 from pathlib import Path
-from leap.envs.intercode.sandbox import Image
-from leap.envs.intercode.sandbox.namespace.provider import GRACE, NamespaceProvider
-from leap.envs.intercode.sandbox.store import LayerStore
+from leap_worlds.sandbox import Image
+from leap_worlds.sandbox.namespace.provider import GRACE, NamespaceProvider
+from leap_worlds.sandbox.store import LayerStore
 provider = NamespaceProvider(store=LayerStore(Path({str(provider.store.root)!r})))
 box = provider.create(Image(key="x", layers={image.layers!r}))
 box.exec(["bash", "-c", "sleep 8888 >/dev/null 2>&1 &"])

@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from leap.recipe import Recipe, load_recipe
-from leap.studies.parts import parts_of
+from leap_lab.studies.parts import parts_of
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 BASE = load_recipe(RECIPES / "quickstart.yaml", ["measures.held_out=20"]).model_dump(mode="json")
 MIXED = load_recipe(RECIPES / "quickstart.yaml", ["rollouts.beta=0.5"]).model_dump(mode="json")
 LARGE = load_recipe(RECIPES / "alfworld-llama3-8b.yaml", ["teacher.kind=model", "teacher.model=mock/y"]).model_dump(mode="json")

@@ -10,10 +10,11 @@ import yaml
 
 from leap.errors import RecipeError
 from leap.recipe import Recipe, load_recipe
-from leap.studies.estimate import Pace, load_pace, pace_of
-from leap.studies.parts import parts_of
-from leap.studies.runner import arms_of
-from leap.studies.schema import (
+from leap.training.config import PreferenceConfig
+from leap_lab.studies.estimate import Pace, load_pace, pace_of
+from leap_lab.studies.parts import parts_of
+from leap_lab.studies.runner import arms_of
+from leap_lab.studies.schema import (
     LoopStudy,
     TheoryStudy,
     available_studies,
@@ -22,9 +23,8 @@ from leap.studies.schema import (
     load_study,
     run_name,
 )
-from leap.training.config import PreferenceConfig
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 SHIPPED = sorted((RECIPES / "studies").glob("*.yaml"))
 CLAIMS = {
     "bc-react", "better-than-teacher", "self-improvement", "privilege", "on-policy", "methods", "one-model", "theory"

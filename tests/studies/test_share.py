@@ -16,14 +16,14 @@ pytest.importorskip("torch")
 from leap.cli.app import app
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe
-from leap.stages import Stages
-from leap.store import RunDirectory, write_text
-from leap.studies.outcomes import RunResults
-from leap.studies.page import loop_page, markdown, render
-from leap.studies.results import collect
-from leap.studies.runner import Arm, arms_of, plan, results_of, run_arms
-from leap.studies.schema import LoopStudy
-from leap.studies.share import Taken, missing
+from leap.runs.stages import Stages
+from leap.runs.store import RunDirectory, write_text
+from leap_lab.studies.outcomes import RunResults
+from leap_lab.studies.page import loop_page, markdown, render
+from leap_lab.studies.results import collect
+from leap_lab.studies.runner import Arm, arms_of, plan, results_of, run_arms
+from leap_lab.studies.schema import LoopStudy
+from leap_lab.studies.share import Taken, missing
 
 BASE: dict[str, Any] = {
     "name": "tiny",

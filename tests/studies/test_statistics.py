@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leap.evaluation import wilson
-from leap.studies.statistics import estimate, estimate_share, paired
+from leap_lab.studies.statistics import estimate, estimate_share, paired
 
 outcomes = st.lists(
     st.dictionaries(st.sampled_from([f"t{n}" for n in range(12)]), st.sampled_from([0.0, 1.0]), min_size=1),

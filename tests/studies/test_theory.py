@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leap.studies.schema import TheoryStudy
-from leap.studies.theory.exact import advantages, occupancy, on_states
-from leap.studies.theory.experts import privileged_expert
-from leap.studies.theory.report import measure, theory_page
-from leap.studies.theory.run import leader, nearest, run_leap
-from leap.studies.theory.world import Array, TabularWorld, search_world
+from leap_lab.studies.schema import TheoryStudy
+from leap_lab.theory.exact import advantages, occupancy, on_states
+from leap_lab.theory.experts import privileged_expert
+from leap_lab.theory.report import measure, theory_page
+from leap_lab.theory.run import leader, nearest, run_leap
+from leap_lab.theory.world import Array, TabularWorld, search_world
 
 ROUNDING = 1e-9
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from leap.core import Episode
+from leap.core.message import Message
 from leap.envs.base import Environment
 from leap.models.base import Completion, Model
 from leap.policies.base import ExpertPolicy
-from leap.policies.rendering import Message
 from leap.rollout import rollout
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))

@@ -23,7 +23,7 @@ from leap.teachers.prompts import LEVELS, TeacherPrompts
 WORLD = a_world()
 EPISODES = [episode for episode in expert_episodes(WORLD) if len(episode.steps) >= 5]
 EPISODE = EPISODES[0]
-PROMPTS = Path(__file__).parents[2] / "src/leap/envs/alfworld/prompts"
+PROMPTS = Path(__file__).parents[2] / "src/leap_worlds/alfworld/prompts"
 
 
 def entry(t: int, action: str = "", reason: str = "I look there.", *, leave: bool = False) -> dict[str, Any]:

@@ -19,6 +19,8 @@ import job  # noqa: E402
 
 KINDS = ("rows", "branches", "short branches", "dpo", "kto", "adapter", "both")
 
+RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
+
 
 def in_processes(folder: Path, start: Path, processes: int) -> list[dict[str, Any]]:
     """The figures of each step of a job."""
@@ -84,7 +86,7 @@ def test_the_launch_recipes_are_accelerates(name: str) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.commands.launch import launch_command_parser
 
-    config: Any = load_config_from_file(str(Path(__file__).parents[2] / "recipes" / "accelerate" / f"{name}.yaml"))
+    config: Any = load_config_from_file(str(RECIPES / "accelerate" / f"{name}.yaml"))
     assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP"}[name] and config.mixed_precision == "no"
     if name == "fsdp":
         options = {option.dest for option in launch_command_parser()._actions}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from leap.envs.webshop.build import CatalogueFiles, build_store
-from leap.envs.webshop.store import ProductStore
+from leap_worlds.webshop.build import CatalogueFiles, build_store
+from leap_worlds.webshop.store import ProductStore
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 from leap.core import Task
 from leap.envs.base import load_environment
-from leap.envs.webshop.env import WebshopEnvironment
+from leap_worlds.webshop.env import WebshopEnvironment
 
 GENERATOR: dict[str, Any] = {
     "seed": 3, "products": 1700, "goals": 1600, "kinds": 12, "people_words": 0.4, "asked_attributes": [1, 2],

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from leap.envs.webshop.search.analyzer import analyze
+from leap_worlds.webshop.search.analyzer import analyze
 
 
 def catalogue_contents(archive: Path) -> dict[str, str]:

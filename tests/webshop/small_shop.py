@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from leap.envs.webshop.build import CatalogueFiles, build_store
-from leap.envs.webshop.goals import Goal
-from leap.envs.webshop.reward import judge
-from leap.envs.webshop.shop import Shop
-from leap.envs.webshop.store import ProductStore
-from leap.envs.webshop.tagger import LexicalTagger
+from leap_worlds.webshop.build import CatalogueFiles, build_store
+from leap_worlds.webshop.goals import Goal
+from leap_worlds.webshop.reward import judge
+from leap_worlds.webshop.shop import Shop
+from leap_worlds.webshop.store import ProductStore
+from leap_worlds.webshop.tagger import LexicalTagger
 
 
 def a_product(number: int = 0, **changes: Any) -> dict[str, Any]:

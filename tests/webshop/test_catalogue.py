@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_shop import a_product, a_store, said, write_files
 
-from leap.envs.webshop.build import CatalogueFiles, build_store, catalogue_key, open_catalogue
-from leap.envs.webshop.catalogue import RawProduct, read_pricing
-from leap.envs.webshop.jsonfiles import JsonArray, read_object
-from leap.envs.webshop.store import ProductStore
 from leap.errors import PrerequisiteError
+from leap_worlds.webshop.build import CatalogueFiles, build_store, catalogue_key, open_catalogue
+from leap_worlds.webshop.catalogue import RawProduct, read_pricing
+from leap_worlds.webshop.jsonfiles import JsonArray, read_object
+from leap_worlds.webshop.store import ProductStore
 
 
 def built(folder: Path, files: CatalogueFiles) -> ProductStore:
@@ -191,7 +191,7 @@ def test_names_and_halves_of_surrogate_pairs_that_python_lets_pass(tmp_path: Pat
 
 
 def test_the_slow_walk_crosses_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leap.envs.webshop.jsonfiles._CHUNK", 7)
+    monkeypatch.setattr("leap_worlds.webshop.jsonfiles._CHUNK", 7)
     path = tmp_path / "numbers.json"
     path.write_text("[NaN, " + ", ".join(str(n) for n in range(0, 10**7, 99_991)) + ', "end"]')
     read = list(JsonArray(path, Any, key=""))

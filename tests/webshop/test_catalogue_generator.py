@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from generated_shop import generated
 
-from leap.envs.webshop.generator import CatalogueConfig, fingerprint, write_catalogue
-from leap.envs.webshop.generator.products import draw, entry, instruction, stream, the_kinds
-from leap.envs.webshop.generator.tables import kinds, tables
-from leap.envs.webshop.memory import content_words
-from leap.envs.webshop.splits import World
+from leap_worlds.webshop.generator import CatalogueConfig, fingerprint, write_catalogue
+from leap_worlds.webshop.generator.products import draw, entry, instruction, stream, the_kinds
+from leap_worlds.webshop.generator.tables import kinds, tables
+from leap_worlds.webshop.memory import content_words
+from leap_worlds.webshop.splits import World
 
 FILES = ("items_shuffle.json", "items_ins_v2.json", "items_human_ins.json")
 

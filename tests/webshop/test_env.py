@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from leap.cli.app import app
 from leap.core import Episode, Observation
 from leap.envs.base import load_environment, opened, replay
-from leap.envs.webshop.env import WebshopEnvironment
-from leap.envs.webshop.splits import World
-from leap.envs.webshop.world import open_search
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.evaluation import score_episodes
 from leap.policies.base import ExpertPolicy
 from leap.rollout import rollout
+from leap_worlds.webshop.env import WebshopEnvironment
+from leap_worlds.webshop.splits import World
+from leap_worlds.webshop.world import open_search
 
 TITLES = ["Red Steel Mug", "Blue Tea Cup", "Green Desk Lamp", "Garden Chair"]
 

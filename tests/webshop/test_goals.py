@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_shop import a_product, a_store, said
 
-from leap.envs.webshop.goals import NO_LIMIT, Goals, draw_limit, draw_prices, limit_text
-from leap.envs.webshop.splits import ETO_TEST, OFFICIAL_HUMAN_GOALS, SPLITS, TEST_SPLITS
 from leap.errors import PrerequisiteError
+from leap_worlds.webshop.goals import NO_LIMIT, Goals, draw_limit, draw_prices, limit_text
+from leap_worlds.webshop.splits import ETO_TEST, OFFICIAL_HUMAN_GOALS, SPLITS, TEST_SPLITS
 
 
 def test_prices_are_drawn_as_one_by_one(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from small_shop import LexicalTagger
 
-from leap.envs.webshop.candidates import CandidateMode, compat_candidates, plain_action, stable_candidates
-from leap.envs.webshop.goals import Goals, draw_prices
-from leap.envs.webshop.reward import judge
-from leap.envs.webshop.shop import Shop, Visit
-from leap.envs.webshop.store import ProductStore
-from leap.envs.webshop.world import open_search
+from leap_worlds.webshop.candidates import CandidateMode, compat_candidates, plain_action, stable_candidates
+from leap_worlds.webshop.goals import Goals, draw_prices
+from leap_worlds.webshop.reward import judge
+from leap_worlds.webshop.shop import Shop, Visit
+from leap_worlds.webshop.store import ProductStore
+from leap_worlds.webshop.world import open_search
 
 Golden = tuple[dict[str, Any], list[dict[str, Any]]]
 

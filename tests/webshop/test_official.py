@@ -16,9 +16,9 @@ from small_shop import a_product, said, write_files
 from typer.testing import CliRunner
 
 from leap.cli.app import app
-from leap.envs.webshop import official
-from leap.envs.webshop.env import find_files
 from leap.errors import PrerequisiteError
+from leap_worlds.webshop import official
+from leap_worlds.webshop.env import find_files
 
 
 @pytest.fixture(autouse=True)

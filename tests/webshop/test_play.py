@@ -11,8 +11,8 @@ from rich.console import Console
 from small_shop import a_product, said, write_files
 
 from leap.envs.base import load_environment
-from leap.envs.webshop.env import WebshopSession
-from leap.envs.webshop.play import play
+from leap_worlds.webshop.env import WebshopSession
+from leap_worlds.webshop.play import play
 
 
 @pytest.fixture(scope="module")

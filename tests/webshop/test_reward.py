@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_shop import a_goal, a_product, a_store
 
-from leap.envs.webshop.catalogue import Product
-from leap.envs.webshop.colors import first_color, first_color_word
-from leap.envs.webshop.goals import Goal
-from leap.envs.webshop.reward import Purchase, RewardMode, alike, judge, judge_type, options_met
-from leap.envs.webshop.tagger import LexicalTagger, load_tagger
 from leap.errors import PrerequisiteError, RecipeError
+from leap_worlds.webshop.catalogue import Product
+from leap_worlds.webshop.colors import first_color, first_color_word
+from leap_worlds.webshop.goals import Goal
+from leap_worlds.webshop.reward import Purchase, RewardMode, alike, judge, judge_type, options_met
+from leap_worlds.webshop.tagger import LexicalTagger, load_tagger
 
 RECORDED = json.loads((Path(__file__).parent / "golden" / "rewards.json").read_text(encoding="utf-8"))
 """160 random purchases in words of our own, judged by the original `get_reward` with our tagger in spaCy's place; half of the

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from leap.envs.webshop.search import SearchIndex, build_index, storage
-from leap.envs.webshop.search import build as build_module
 from leap.errors import PrerequisiteError
+from leap_worlds.webshop.search import SearchIndex, build_index, storage
+from leap_worlds.webshop.search import build as build_module
 
 DOCUMENTS = [
     (f"B{number * 7919 % 5000:06d}", f"shirt number {number % 37} of {number % 11} red dots") for number in range(3000)

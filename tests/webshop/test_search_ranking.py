@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_corpora import catalogue_contents, rank_by_hand, recorded_rankings
 
-from leap.envs.webshop.search import SearchIndex, build, build_index
-from leap.envs.webshop.search.bm25 import decoded_lengths, encode_lengths, weight
-from leap.envs.webshop.search.ranking import Postings, best, exhaustive
+from leap_worlds.webshop.search import SearchIndex, build, build_index
+from leap_worlds.webshop.search.bm25 import decoded_lengths, encode_lengths, weight
+from leap_worlds.webshop.search.ranking import Postings, best, exhaustive
 
 WORDS = [
     "red", "green", "blue", "shirt", "shirts", "shirt's", "running", "the", "10", "10.5", "usb-c", "café", "★",

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_shop import FixedSearch, a_goal, a_product, a_shop, a_store, seeded
 
-from leap.envs.webshop.candidates import (
+from leap_worlds.webshop.candidates import (
     SEARCH,
     CandidateMode,
     compat_candidates,
     plain_action,
     stable_candidates,
 )
-from leap.envs.webshop.shop import Shop, Visit, parse_action
-from leap.envs.webshop.store import ProductStore
+from leap_worlds.webshop.shop import Shop, Visit, parse_action
+from leap_worlds.webshop.store import ProductStore
 
 COLORS = {"Color": ["Red", 'Say "hi"', "Blå", "back to search", "a [b]", "two\nlines", "c]"], "Finish": ["red", "matt"]}
 

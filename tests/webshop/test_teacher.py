@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from leap.core import Episode, History, PrivilegedState, Task
 from leap.envs.base import Session, opened
-from leap.envs.webshop.env import WebshopEnvironment
-from leap.envs.webshop.memory import BUY, Memory, Place, place_of
-from leap.envs.webshop.teacher import search_words
 from leap.evaluation import score_episodes
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.rollout import rollout
 from leap.teachers.expert import ExpertTeacher
 from leap.teachers.leakage import leaked_entities
+from leap_worlds.webshop.env import WebshopEnvironment
+from leap_worlds.webshop.memory import BUY, Memory, Place, place_of
+from leap_worlds.webshop.teacher import search_words
 
 MODES = ("text_rich", "text", "brief")
 

@@ -50,7 +50,7 @@ def print_doctor() -> None:
 
 def _sandboxes() -> list[str]:
     """One line for each sandbox: what it offers here, or what bars it and the remedy."""
-    from leap.envs.intercode.sandbox import available_sandboxes, sandbox_provider
+    from leap_worlds.sandbox import available_sandboxes, sandbox_provider
 
     lines = []
     for name in available_sandboxes():
@@ -90,7 +90,7 @@ def _accelerator() -> str:
 
 
 def _alfworld_data() -> str:
-    from leap.envs.alfworld.data import OfficialData
+    from leap_worlds.alfworld.data import OfficialData
 
     if "ALFWORLD_DATA" not in os.environ:
         return "$ALFWORLD_DATA is not set; generated games need none"
@@ -103,7 +103,7 @@ def _alfworld_data() -> str:
 
 def _webshop_data() -> str:
     try:
-        from leap.envs.webshop.env import data_folder, find_files
+        from leap_worlds.webshop.env import data_folder, find_files
 
         return str(find_files(data_folder(), None).products.parent)
     except (ImportError, LeapError) as error:

@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from leap.cli.validate import parse_options
-from leap.envs.alfworld.data import OfficialData
-from leap.envs.alfworld.env import describe
-from leap.envs.alfworld.game import load_game
-from leap.envs.alfworld.generator import GeneratorConfig, generate
-from leap.envs.alfworld.native import NativeEngine
-from leap.envs.base import describe_validation_error
-from leap.errors import PrerequisiteError, RecipeError
+from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
 from leap.progress import Progress
+from leap_worlds.alfworld.data import OfficialData
+from leap_worlds.alfworld.env import describe
+from leap_worlds.alfworld.game import load_game
+from leap_worlds.alfworld.generator import GeneratorConfig, generate
+from leap_worlds.alfworld.native import NativeEngine
 
 
 def generate_games(out: Path, options: list[str]) -> None:
@@ -74,6 +73,6 @@ def show_game(path: Path) -> None:
 
 def play_game(path: Path) -> None:
     """Lets a person play."""
-    from leap.envs.alfworld.play import play
+    from leap_worlds.alfworld.play import play
 
     play(game_file(path), Console())

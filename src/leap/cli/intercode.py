@@ -13,7 +13,7 @@ from leap.errors import RecipeError
 
 def open_shell(task: str, environment: str | None, options: list[str]) -> None:
     """Lets a person solve a task."""
-    from leap.envs.intercode.shell import environment_of, find_task, shell
+    from leap_worlds.intercode.shell import environment_of, find_task, shell
 
     name = environment or environment_of(task)
     if name is None or not name.startswith("intercode-"):

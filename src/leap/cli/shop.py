@@ -16,8 +16,8 @@ def shop_task(number: int, split: str, options: list[str]) -> None:
     Raises:
         PrerequisiteError: The split has fewer tasks.
     """
-    from leap.envs.webshop.env import WebshopSession
-    from leap.envs.webshop.play import play
+    from leap_worlds.webshop.env import WebshopSession
+    from leap_worlds.webshop.play import play
 
     environment = load_environment("webshop", parse_options(options))
     with Progress().stage("open the shop") as bar:

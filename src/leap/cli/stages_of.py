@@ -19,16 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from leap import __version__
-from leap.elsewhere import evaluate_elsewhere
-from leap.envs.base import describe_validation_error
-from leap.errors import RunError
+from leap.errors import RunError, describe_validation_error
 from leap.evaluation import Evaluation
 from leap.loop import Result
-from leap.prerequisites import Ready, check_prerequisites, is_finished
 from leap.progress import Progress
 from leap.recipe import Recipe, apply_setting, dump_recipe, load_recipe
-from leap.stages import Stages
-from leap.store import RunDirectory, write_text
+from leap.runs.preflight import Ready, check_prerequisites, is_finished
+from leap.runs.stages import Stages
+from leap.runs.store import RunDirectory, write_text
+from leap.runs.transfer import evaluate_elsewhere
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "textworld", "alfworld", "numpy", "matplotlib"

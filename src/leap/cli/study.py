@@ -15,9 +15,9 @@ import typer
 from leap.errors import RecipeError
 
 if TYPE_CHECKING:
-    from leap.studies.results import Runs
-    from leap.studies.runner import Arm
-    from leap.studies.schema import LoopStudy
+    from leap_lab.studies.results import Runs
+    from leap_lab.studies.runner import Arm
+    from leap_lab.studies.schema import LoopStudy
 
 
 def study(
@@ -36,7 +36,7 @@ def study(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, stages and estimated time, then stop.")] = False,
 ) -> None:
     """Run one of the paper's claims as an experiment, and write its page. The same command goes on after any interruption."""
-    from leap.studies.schema import LoopStudy, find_study, load_study
+    from leap_lab.studies.schema import LoopStudy, find_study, load_study
 
     if name == "list":
         _list()
@@ -51,8 +51,8 @@ def study(
             raise RecipeError(f"study {found.name} has no base recipe: its worlds are in its file")
         _theory(found, numbers, out or runs / found.name / "report", dry_run=dry_run)
         return
-    from leap.studies.runner import arms_of, run_arms
-    from leap.studies.schema import base_values
+    from leap_lab.studies.runner import arms_of, run_arms
+    from leap_lab.studies.schema import base_values
 
     if recipe is not None:
         found = found.on(recipe, split)
@@ -75,7 +75,7 @@ def _list() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from leap.studies.schema import available_studies, load_study
+    from leap_lab.studies.schema import available_studies, load_study
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("study", "hypothesis"):
@@ -98,8 +98,8 @@ def _print_plan(planned: Sequence[Arm], runs: Path, base: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from leap.studies.estimate import load_pace, pace_of
-    from leap.studies.runner import plan
+    from leap_lab.studies.estimate import load_pace, pace_of
+    from leap_lab.studies.runner import plan
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("seed", "arm", "to be made", "taken from another run", "minutes"):
@@ -133,9 +133,9 @@ def _minutes(parts: Sequence[Any]) -> str:
 
 
 def _write(found: LoopStudy, arms: Sequence[Arm], folder: Path) -> None:
-    from leap.studies.page import loop_page, write_page
-    from leap.studies.results import collect
-    from leap.studies.runner import results_of
+    from leap_lab.studies.page import loop_page, write_page
+    from leap_lab.studies.results import collect
+    from leap_lab.studies.runner import results_of
 
     runs = results_of(arms, found.split)
     results = collect(found, runs, command=_command(), provenance=_made_by() | _trained_by(runs))
@@ -146,8 +146,8 @@ def _write(found: LoopStudy, arms: Sequence[Arm], folder: Path) -> None:
 
 
 def _theory(found: Any, seeds: list[int] | None, folder: Path, *, dry_run: bool) -> None:
-    from leap.studies.page import write_page
-    from leap.studies.theory.report import measure, theory_page
+    from leap_lab.studies.page import write_page
+    from leap_lab.theory.report import measure, theory_page
 
     chosen = found.model_copy(update={"seeds": seeds}) if seeds else found
     if dry_run:

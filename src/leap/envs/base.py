@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.errors import LeapError, PrerequisiteError, RecipeError
+from leap.errors import LeapError, PrerequisiteError, RecipeError, describe_validation_error
 
 ENTRY_POINT_GROUP = "leap.environments"
 
@@ -309,16 +309,3 @@ def load_environment(name: str, options: dict[str, Any] | None = None) -> Enviro
     except ValidationError as error:
         raise RecipeError(describe_validation_error(error, f"environment {name!r}")) from error
     return cls(config)
-
-
-def describe_validation_error(error: ValidationError, where: str) -> str:
-    """Pydantic's findings as lines for people: the key, what is wrong, what was given."""
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(whole)"
-        message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
-        # A whole section is no news to who wrote it; a single value is.
-        shown = item["type"] not in {"extra_forbidden", "missing"} and not isinstance(item["input"], dict | BaseModel)
-        given = f" (given: {item['input']!r})" if shown else ""
-        lines.append(f"  {key}: {message}{given}")
-    return f"{where} is not valid:\n" + "\n".join(lines)

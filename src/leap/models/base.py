@@ -15,8 +15,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from leap.policies.rendering import Message
-from leap.policies.shorten import characters
+from leap.core.message import Message, characters
 
 
 class Sampling(BaseModel):

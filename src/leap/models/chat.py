@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from leap.core.message import Message
 from leap.errors import PrerequisiteError
-from leap.policies.rendering import Message
 
 
 class ChatTokens:

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from leap.core.message import Message
 from leap.models.base import Completion
 from leap.models.prices import Prices
-from leap.policies.rendering import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
+from leap.core.message import Message
 from leap.errors import ContextTooLong, ModelError, PrerequisiteError
 from leap.models.base import Completion, Model, Sampling
 from leap.models.chat import ChatTokens
 from leap.models.checkpoints import adapters_base, context_of
 from leap.models.constraint import ActionConstraint, ActionGrammar
-from leap.policies.rendering import Message
 
 
 def load_causal_lm(path: str, *, dtype: torch.dtype | str = "auto", device: str | None = None) -> tuple[Any, Any]:

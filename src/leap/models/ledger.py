@@ -19,10 +19,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from leap.core import content_key
+from leap.core.message import Message
 from leap.errors import LeapError, ModelError, RecipeError, RunError
 from leap.models.base import Completion, Conversation, Model, Sampling
 from leap.models.prices import Price, Prices
-from leap.policies.rendering import Message
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (

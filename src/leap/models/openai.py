@@ -22,11 +22,11 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 
+from leap.core.message import Message
 from leap.errors import ContextTooLong, LeapError, ModelError, PrerequisiteError
 from leap.models.base import Completion, Conversation, Model, Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.estimate import rough_tokens
-from leap.policies.rendering import Message
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from leap.core import Actor, Decision, Episode, History, PrivilegedState, content_key
+from leap.core.message import Length, Message, characters
 from leap.errors import LeapError
 from leap.models.base import Completion, Conversation, Model
 from leap.policies.answer import parse_answer
 from leap.policies.base import UNPARSED, Act, Peek, Player
-from leap.policies.rendering import Message
-from leap.policies.shorten import Length, ask_fitting, characters, whole_lines
+from leap.policies.shorten import ask_fitting, whole_lines
 from leap.policies.templating import PromptFolder, call_macro, load_template, shipped_alone
 
 _SHIPPED = Path(__file__).parent / "templates"

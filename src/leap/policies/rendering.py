@@ -12,21 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from typing_extensions import TypedDict
 
 from leap.core import History
+from leap.core.message import Length, Message, characters
 from leap.policies.answer import ACTION_MARKER
-from leap.policies.shorten import Length, Shortened, characters, shorten
+from leap.policies.shorten import Shortened, shorten
 from leap.policies.templating import PromptFolder, load_template, shipped_alone
 
 _SHIPPED = Path(__file__).parent / "templates"
-
-
-class Message(TypedDict):
-    """One message of a chat, in the form that chat templates and endpoints take."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 class PromptConfig(BaseModel):

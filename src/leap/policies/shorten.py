@@ -5,19 +5,16 @@ What is dropped is the same each time for the same history, so a prompt of a rol
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from leap.core import History, Observation
+from leap.core.message import Length, Message, characters
 from leap.errors import ContextTooLong
 
 if TYPE_CHECKING:
+    from leap.core.message import Message
     from leap.models.base import Completion
-    from leap.policies.rendering import Message
-
-Length = Callable[[Sequence["Message"]], int]
-"""How long a prompt is, in the unit of the limit: characters, or a tokenizer's tokens."""
-
 
 class Shortened(NamedTuple):
     """A prompt that fits.
@@ -29,11 +26,6 @@ class Shortened(NamedTuple):
 
     messages: list[Message]
     dropped: int
-
-
-def characters(messages: Sequence[Message]) -> int:
-    """Length of a prompt in characters; a token is about four of them in English."""
-    return sum(len(message["content"]) for message in messages)
 
 
 def without_oldest(history: History, steps: int) -> History:

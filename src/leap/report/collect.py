@@ -17,7 +17,6 @@ from leap.core import Correction, Episode
 from leap.errors import RunError
 from leap.evaluation import Evaluation, wilson
 from leap.loop import best_on_validation
-from leap.measures import IterationMeasures, read_measures
 from leap.recipe import Recipe, dump_recipe
 from leap.report import journals, words
 from leap.report.journals import Brief
@@ -32,7 +31,8 @@ from leap.report.model import (
     Shown,
     StageTime,
 )
-from leap.store import RunDirectory
+from leap.runs.store import RunDirectory
+from leap_lab.measures import IterationMeasures, read_measures
 
 _log = logging.getLogger(__name__)
 LEDGER = "calls.sqlite"

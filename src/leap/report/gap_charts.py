@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup, escape
 
-from leap.measures import Figure, IterationMeasures
-from leap.measures.records import Recoverability
 from leap.report import words
 from leap.report.charts import BOTTOM, HEIGHT, LABELLED, LEFT, TOP, _apart, _whisker, shares
+from leap_lab.measures import Figure, IterationMeasures
+from leap_lab.measures.records import Recoverability
 
 RIGHT = 66  # room for the labels of the lines
 COSTS = ("r-0", "r-1", "r-2", "r-3", "r-dead")

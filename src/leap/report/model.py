@@ -8,7 +8,7 @@ from pydantic import Field
 
 from leap.core.record import Record
 from leap.evaluation import Evaluation
-from leap.measures import IterationMeasures
+from leap_lab.measures import IterationMeasures
 
 Relation = Literal["clearly above", "above", "level", "below", "clearly below"]
 

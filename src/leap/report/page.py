@@ -22,7 +22,7 @@ from leap.report import charts, gap_charts, words
 from leap.report.collect import Costs, collect
 from leap.report.model import Report, StageTime
 from leap.report.trajectories import embed
-from leap.store import RunDirectory, write_text
+from leap.runs.store import RunDirectory, write_text
 
 PER_GROUP = 40
 BUDGET = 5_000_000

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from leap.core import content_key
+from leap.core.message import Message
 from leap.errors import ContextTooLong, ModelError
 from leap.models.base import Completion, Conversation
-from leap.policies.rendering import Message
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from leap.core import Correction, Decision, Episode, PrivilegedState
+from leap.core.message import Length, Message, characters
 from leap.envs.base import Environment
 from leap.errors import ContextTooLong, ModelError
 from leap.models.base import Completion, Conversation, Model
-from leap.policies.rendering import Message
-from leap.policies.shorten import Length, characters, drop_more
+from leap.policies.shorten import drop_more
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA, StepAnswer, parse_step, parse_trajectory
 from leap.teachers.asking import ask, request_seed
 from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length, states_along

@@ -10,8 +10,9 @@ from jinja2 import Template
 
 import leap.policies
 from leap.core import Episode, History, PrivilegedState, Task
+from leap.core.message import Message
 from leap.errors import RecipeError
-from leap.policies.rendering import Message, PromptConfig, Renderer
+from leap.policies.rendering import PromptConfig, Renderer
 from leap.policies.templating import PromptFolder, call_macro, load_template, shipped_alone
 from leap.teachers.answers import ACTION, LEAVE, REASON
 from leap.teachers.levels import LEVELS

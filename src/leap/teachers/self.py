@@ -12,12 +12,12 @@ from contextlib import closing
 from functools import partial
 
 from leap.core import Correction, Decision, Episode, History, PrivilegedState
+from leap.core.message import Length, Message, characters
 from leap.envs.base import Environment
 from leap.errors import ModelError
 from leap.models.base import Completion, Conversation, Model
 from leap.policies.answer import parse_answer
-from leap.policies.rendering import Message
-from leap.policies.shorten import Length, ask_fitting, characters, whole_lines
+from leap.policies.shorten import ask_fitting, whole_lines
 from leap.teachers.asking import request_seed
 from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length, states_along
 from leap.teachers.prompts import PrivilegedRenderer

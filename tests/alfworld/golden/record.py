@@ -17,11 +17,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from leap.envs.alfworld.game import parse_game
-from leap.envs.alfworld.generator.write import domain, grammar
-from leap.envs.alfworld.native import NativeEngine
-from leap.envs.alfworld.planner import plan
-from leap.envs.alfworld.textworld import TextWorldEngine
+from leap_worlds.alfworld.game import parse_game
+from leap_worlds.alfworld.generator.write import domain, grammar
+from leap_worlds.alfworld.native import NativeEngine
+from leap_worlds.alfworld.planner import plan
+from leap_worlds.alfworld.textworld import TextWorldEngine
 
 # id, type, location, openable
 PLACES = (

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from leap.envs.webshop.search.tokenizer import read_classes
+from leap_worlds.webshop.search.tokenizer import read_classes
 
 HERE = Path(__file__).parent
 BY_HAND = [

@@ -1,0 +1,282 @@
+"""A run's data for other programs: a Hugging Face dataset in Parquet, or rows in TRL's formats as JSON lines.
+
+Both are folders that `datasets.load_dataset(FOLDER, CONFIG)` reads: a configuration for each kind of data, a split
+`iter_<i>` for each iteration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from leap.core import Correction, Episode
+from leap.core.record import Record
+from leap.datasets import PreferenceRow, Row, preference_rows, unpaired_rows
+from leap.errors import PrerequisiteError, RunError
+from leap.runs.store import Journal, RunDirectory, atomic_directory, write_text
+
+_BATCH = 256
+"""Rows turned into Parquet at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """What a run holds of one iteration.
+
+    Attributes:
+        i: Which.
+        episodes: By key.
+        corrections: As the teacher gave them, kept and rejected.
+        rows: D_i for SFT.
+        pairs: D_i for preference training.
+    """
+
+    i: int
+    episodes: Journal[Episode]
+    corrections: Journal[Correction]
+    rows: list[Row]
+    pairs: list[PreferenceRow]
+
+
+def iterations(run: RunDirectory) -> Iterator[Iteration]:
+    """The iterations of a run that have episodes on file.
+
+    Raises:
+        RunError: There is none, or a file is damaged.
+    """
+    found = sorted(int(path.parent.name.removeprefix("iter-")) for path in run.root.glob("iter-*/episodes.jsonl"))
+    if not found:
+        raise RunError(f"{run.root} holds no episodes; `leap run` or `leap rollout` makes them.")
+    for i in found:
+        folder = run.iteration(i)
+        episodes = Journal(folder / "episodes.jsonl", Episode)
+        rows = list(_records(folder / "rows.jsonl", Row))
+        pairs = list(preference_rows(rows, {episode.key: episode for episode in episodes}))
+        yield Iteration(i, episodes, Journal(folder / "corrections.jsonl", Correction), rows, pairs)
+
+
+def _records(path: Path, record: type[Row]) -> Iterator[Row]:
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):  # of bytes: a text may hold U+2028
+        try:
+            yield record.model_validate_json(line)
+        except ValueError as error:
+            raise RunError(f"{path} line {number} is damaged; delete that file to have it made again.") from error
+
+
+def export_parquet(run: RunDirectory, out: Path) -> dict[str, dict[str, int]]:
+    """Writes a Hugging Face dataset: configurations `sft`, `preference`, `episodes` and `corrections`.
+
+    Args:
+        run: The run directory, finished or not.
+        out: Folder to write; must not hold anything.
+
+    Returns:
+        Number of rows by configuration and split.
+
+    Raises:
+        PrerequisiteError: pyarrow is not installed.
+        RunError: The run holds no episodes, or `out` is not empty.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise PrerequisiteError("Parquet needs pyarrow, which is not installed: pip install 'leap-agents[train]'") from error
+
+    schemas = _schemas(pa)
+    kinds: dict[str, Callable[[Iteration], Iterable[dict[str, Any]]]] = {
+        "sft": lambda one: (_with_key(row) for row in one.rows),
+        "preference": lambda one: (_with_key(pair) for pair in one.pairs),
+        "episodes": lambda one: (_episode(episode, one.i) for episode in one.episodes),
+        "corrections": lambda one: (_with_key(correction) | {"iteration": one.i} for correction in one.corrections),
+    }
+
+    def write(path: Path, kind: str, rows: Iterable[dict[str, Any]]) -> None:
+        with pq.ParquetWriter(path, schemas[kind], compression="zstd") as file:
+            rows = iter(rows)
+            while batch := list(islice(rows, _BATCH)):
+                file.write_table(pa.Table.from_pylist(batch, schema=schemas[kind]))
+
+    return _export(run, out, kinds, write, "parquet")
+
+
+def export_trl(run: RunDirectory, out: Path) -> dict[str, dict[str, int]]:
+    """Writes rows in TRL's conversational formats: `sft` (prompt, completion), `preference` (prompt, chosen, rejected) and
+    `unpaired` (prompt, completion, label), for SFTTrainer, DPOTrainer and KTOTrainer.
+
+    Args:
+        run: The run directory, finished or not.
+        out: Folder to write; must not hold anything.
+
+    Returns:
+        Number of rows by configuration and split.
+
+    Raises:
+        RunError: The run holds no episodes, or `out` is not empty.
+    """
+    kinds: dict[str, Callable[[Iteration], Iterable[dict[str, Any]]]] = {
+        "sft": lambda one: (row.model_dump(include={"prompt", "completion"}) for row in one.rows),
+        "preference": lambda one: (pair.model_dump(include={"prompt", "chosen", "rejected"}) for pair in one.pairs),
+        "unpaired": lambda one: (
+            half.model_dump(include={"prompt", "completion", "label"}) for half in unpaired_rows(one.pairs)
+        ),
+    }
+
+    def write(path: Path, kind: str, rows: Iterable[dict[str, Any]]) -> None:
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)  # ASCII: no reader can split a text at U+2028
+
+    return _export(run, out, kinds, write, "jsonl")
+
+
+def _export(
+    run: RunDirectory,
+    out: Path,
+    kinds: dict[str, Callable[[Iteration], Iterable[dict[str, Any]]]],
+    write: Callable[[Path, str, Iterable[dict[str, Any]]], None],
+    suffix: str,
+) -> dict[str, dict[str, int]]:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} is there already; choose another --out.")
+    counts: dict[str, dict[str, int]] = {kind: {} for kind in kinds}
+    with atomic_directory(out) as folder:
+        for one in iterations(run):
+            for kind, make in kinds.items():
+                count = 0
+
+                def counted(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+                    nonlocal count
+                    for row in rows:
+                        count += 1
+                        yield row
+
+                path = folder / kind / f"iter_{one.i}.{suffix}"
+                path.parent.mkdir(exist_ok=True)
+                write(path, kind, counted(make(one)))
+                if count:
+                    counts[kind][f"iter_{one.i}"] = count
+                else:  # of a split without rows a reader could not tell the columns
+                    path.unlink()
+        counts = {kind: splits for kind, splits in counts.items() if splits}
+        write_text(folder / "README.md", _dataset_card(run, counts, suffix))
+    return counts
+
+
+def _dataset_card(run: RunDirectory, counts: dict[str, dict[str, int]], suffix: str) -> str:
+    lines = ["---", "tags: [leap, agents, imitation-learning]", "configs:"]
+    for kind, splits in counts.items():
+        lines += [f"- config_name: {kind}", *(["  default: true"] if kind == "sft" else []), "  data_files:"]
+        lines += [f"  - split: {split}\n    path: {kind}/{split}.{suffix}" for split in splits]
+    said = {
+        "sft": "rows to imitate: the prompt at a step and the answer to learn",
+        "preference": "pairs: the correction (chosen) over what the student answered itself (rejected)",
+        "unpaired": "the halves of the pairs, with `label` true for the correction",
+        "episodes": "the student's episodes (iter_0: the expert's demonstrations), step by step",
+        "corrections": "what the teacher made of each step, kept or rejected",
+    }
+    lines += ["---", "", f"# {run.root.resolve().name}", "", "A run of leap (LEAP, arXiv 2410.05434). Read it with"]
+    lines += ["`datasets.load_dataset(FOLDER, CONFIG)`; a split is an iteration, iter_0 being behaviour cloning.", ""]
+    lines += ["| configuration | what | rows by split |", "|---|---|---|"]
+    for kind, splits in counts.items():
+        lines.append(f"| {kind} | {said[kind]} | " + ", ".join(f"{name}: {n}" for name, n in splits.items()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_key(record: Record) -> dict[str, Any]:
+    return {"key": record.key, **record.model_dump(mode="json")}  # type: ignore[attr-defined]
+
+
+def _episode(episode: Episode, i: int) -> dict[str, Any]:
+    values = episode.model_dump(mode="json")
+    task, actor, final = (values.pop(name) for name in ("task", "actor", "final"))
+    steps = []
+    for step in values["steps"]:
+        seen = step.pop("observation")
+        steps.append({"observation": seen["text"], "admissible": seen["admissible"], **step})
+    return {
+        "key": episode.key,
+        "iteration": i,
+        **{("task" if name == "id" else name): value for name, value in task.items() if name != "seed"},
+        "task_seed": task["seed"],
+        "actor": actor["name"],
+        "checkpoint": actor["checkpoint"],
+        **{name: values[name] for name in ("seed", "horizon", "score", "success", "stop", "error")},
+        "steps": steps,
+        "final": final["text"],
+        "parts": json.dumps(values["parts"], sort_keys=True),
+        "versions": json.dumps(values["versions"], sort_keys=True),
+    }
+
+
+def _schemas(pa: Any) -> dict[str, Any]:
+    text, number, real, flag = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+    messages = pa.list_(pa.struct([("role", text), ("content", text)]))
+    step = pa.struct(
+        [
+            ("observation", text),
+            ("admissible", pa.list_(text)),
+            ("reason", text),
+            ("action", text),
+            ("completion", text),
+            ("parsed", flag),
+            ("reward", real),
+            ("prompt_tokens", number),
+            ("completion_tokens", number),
+            ("dropped", number),
+        ]
+    )
+    origin = [("episode", text), ("t", number)]
+    return {
+        "sft": pa.schema(
+            [("key", text), ("prompt", messages), ("completion", messages), *origin, ("source", text), ("iteration", number)]
+        ),
+        "preference": pa.schema(
+            [
+                ("key", text),
+                ("prompt", messages),
+                ("chosen", messages),
+                ("rejected", messages),
+                *origin,
+                ("iteration", number),
+            ]
+        ),
+        "episodes": pa.schema(
+            [
+                *((name, text) for name in ("key", "env", "split", "task", "instruction", "kind")),
+                ("task_seed", number),
+                ("iteration", number),
+                ("actor", text),
+                ("checkpoint", text),
+                ("seed", number),
+                ("horizon", number),
+                ("score", real),
+                ("success", flag),
+                ("stop", text),
+                ("error", text),
+                ("steps", pa.list_(step)),
+                ("final", text),
+                ("parts", text),
+                ("versions", text),
+            ]
+        ),
+        "corrections": pa.schema(
+            [
+                ("key", text),
+                *origin,
+                ("reason", text),
+                ("action", text),
+                ("teacher", text),
+                ("privilege", number),
+                ("rejected", text),
+                ("leaked", pa.list_(text)),
+                ("plan_length", number),
+                ("iteration", number),
+            ]
+        ),
+    }

@@ -1,0 +1,170 @@
+"""What a recipe needs, looked for before any work is done: data, packages, checkpoints, keys, endpoints and their models.
+
+A key that turns out to be wrong when the teacher's turn comes has cost hours by then. All that is missing is told at once,
+one line each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from leap.envs.base import Environment, load_environment
+from leap.errors import LeapError, PrerequisiteError, RecipeError
+from leap.models.base import Completion
+from leap.models.ledger import check_price
+from leap.models.prices import Prices
+from leap.models.providers import check_model, in_process
+from leap.progress import Progress
+from leap.recipe import Recipe
+from leap.runs.store import RunDirectory
+
+Check = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What looking for everything has left behind.
+
+    Attributes:
+        environment: The recipe's, its data made ready; None where nothing was looked for.
+        paid: Answers of one token that endpoints without a list of models were asked for, by `provider/model`. The run
+            books them when it opens; of a run that cannot start there is no ledger to book them in.
+    """
+
+    environment: Environment | None = None
+    paid: Sequence[tuple[str, Completion]] = ()
+
+
+def check_prerequisites(recipe: Recipe, progress: Progress) -> Ready:
+    """Looks for everything that a recipe needs.
+
+    Args:
+        recipe: The recipe.
+        progress: Shows the environment's data being made ready.
+
+    Returns:
+        The recipe's environment, its data made ready, and what asking cost.
+
+    Raises:
+        LeapError: The one thing that is missing.
+        PrerequisiteError: The several things that are, a line each.
+    """
+    problems: list[LeapError] = []
+    asked: list[tuple[str, Coroutine[Any, Any, Completion | None]]] = []
+
+    def found(check: Check) -> Any:
+        try:
+            return check()
+        except LeapError as problem:
+            if str(problem) not in map(str, problems):
+                problems.append(problem)
+            return None
+
+    environment = found(lambda: prepared_environment(recipe, progress))
+    problems += [PrerequisiteError(line) for line in _packages(recipe)]
+    if find_spec("transformers"):
+        found(lambda: _student(recipe))
+    for name, check in _models(recipe):
+        if (ask := found(check)) is not None:
+            asked.append((name, ask()))
+    paid, refusals = asyncio.run(_answers(asked))
+    problems += refusals
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise PrerequisiteError("\n".join(["this recipe cannot run yet:", *(f"  - {problem}" for problem in problems)]))
+    return Ready(environment, paid)
+
+
+def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
+    """A recipe's environment, its data made ready.
+
+    Raises:
+        RecipeError: A split that may only be tested on is used for training or for choosing models, or tasks are in both.
+        PrerequisiteError: Data is missing.
+    """
+    section = recipe.environment
+    environment = load_environment(section.name, section.options)
+    for use, split in (("training", section.train), ("validation", section.validation)):
+        if split in environment.test_splits:
+            raise RecipeError(f"{use} on split {split!r}: that is a test split of {section.name}; choose another.")
+    with progress.stage("prepare tasks") as bar:
+        environment.prepare(lambda done, total, what: bar.update(done, total, what))
+    trained_on = {task.id for task in environment.tasks(section.train)}
+    for split in (section.validation, *section.test):
+        both = trained_on & {task.id for task in environment.tasks(split)}
+        if both:
+            raise RecipeError(
+                f"{len(both)} tasks of split {split!r} are also in the training split {section.train!r} (for example "
+                f"{min(both)}); nothing may be measured on tasks that were trained on."
+            )
+    return environment
+
+
+def is_finished(recipe: Recipe, run: RunDirectory) -> bool:
+    """Whether all stages of a run are on file, so that the same command needs nothing any more."""
+    last = run.iteration(recipe.iterations)
+    measured = recipe.measures.held_out is None or (last / "measures.json").exists()
+    return (last / "evaluation.json").exists() and measured
+
+
+def _packages(recipe: Recipe) -> Iterator[str]:
+    training = recipe.training
+    needed = ["torch", "transformers", "accelerate", "tokenizers", "safetensors"]
+    if training.method != "sft" or not training.branches:
+        needed += ["trl", "datasets"]
+    if training.lora is not None:
+        needed.append("peft")
+    if missing := [name for name in needed if find_spec(name) is None]:
+        yield f"training needs {', '.join(missing)}: pip install 'leap-agents[train]'"
+    if training.quantize != "none" and find_spec("bitsandbytes") is None:
+        yield "training.quantize: 4bit needs bitsandbytes: pip install 'leap-agents[qlora]'"
+    if training.logging != "none" and find_spec(training.logging) is None:
+        yield f"training.logging: {training.logging} is not installed: pip install {training.logging}"
+
+
+def _student(recipe: Recipe) -> None:
+    student = recipe.student
+    if student.model == "scratch":
+        student.longest_prompt(student.scratch.max_tokens)
+        return
+    from leap.models.checkpoints import check_checkpoint
+
+    student.longest_prompt(check_checkpoint(student.model.removeprefix("hf/")))
+
+
+def _models(recipe: Recipe) -> Iterator[tuple[str, Check]]:
+    """The name and a check of each model that takes part beside the student."""
+    teacher, prices = recipe.teacher, Prices(recipe.prices)
+    models: list[tuple[str, Any, Any]] = [(react.model, react.sampling, react.endpoint) for react in recipe.baselines.react]
+    if teacher.model is not None and recipe.asks_teacher_model:
+        models.insert(0, (teacher.model, teacher.sampling, teacher.endpoint))
+    for name, sampling, endpoint in models:
+
+        def check(name: str = name, sampling: Any = sampling, endpoint: Any = endpoint) -> Any:
+            if not in_process(name):
+                check_price(name, prices, recipe.budget)
+            return check_model(name, sampling, endpoint=endpoint)
+
+        yield name, check
+
+
+async def _answers(
+    asked: Sequence[tuple[str, Coroutine[Any, Any, Completion | None]]],
+) -> tuple[list[tuple[str, Completion]], list[LeapError]]:
+    """What endpoints say, all asked at once: answers that were paid for, by model, and refusals, each told once."""
+    answers = await asyncio.gather(*(question for _, question in asked), return_exceptions=True)
+    paid: list[tuple[str, Completion]] = []
+    told: dict[str, LeapError] = {}
+    for (name, _), answer in zip(asked, answers, strict=True):
+        if isinstance(answer, LeapError):
+            told.setdefault(str(answer), answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+        elif answer is not None:
+            paid.append((name, answer))
+    return paid, list(told.values())

@@ -1,0 +1,226 @@
+"""A checkpoint of a run for others: with a model card that says how it was trained and how it did, to the Hub or a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from leap import __version__
+from leap.core import Correction
+from leap.errors import PrerequisiteError, RunError, describe_validation_error
+from leap.evaluation import Evaluation
+from leap.recipe import Recipe
+from leap.runs.store import Journal, RunDirectory, read_json, write_text
+from leap_lab.measures.figures import share
+
+_PUBLIC = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
+"""What a checkpoint is made of. Nothing else leaves the machine."""
+
+
+def push_to_folder(run: RunDirectory, i: int, folder: Path) -> Path:
+    """Copies pi_i with its model card into a folder.
+
+    Args:
+        run: The run directory.
+        i: Which pi_i.
+        folder: Must not hold anything.
+
+    Returns:
+        The card.
+
+    Raises:
+        RunError: pi_i is not trained yet, or the folder is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is there already; choose another folder.")
+    checkpoint = run.checkpoint(i)
+    if not (checkpoint / "leap.json").exists():
+        raise RunError(f"{checkpoint} is missing; train iteration {i} first.")
+    recipe = _recipe(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in _PUBLIC:
+        for path in checkpoint.glob(pattern):
+            if path.is_file():
+                shutil.copy2(path, folder / path.name)
+    _make_base_public(folder, recipe)
+    write_text(folder / "README.md", model_card(recipe, run, i))
+    return folder / "README.md"
+
+
+def push_to_hub(run: RunDirectory, i: int, repo: str, *, private: bool = True, endpoint: str | None = None) -> str:
+    """Uploads pi_i with its model card to the Hugging Face Hub, with the token of `hf auth login` or $HF_TOKEN.
+
+    Args:
+        run: The run directory.
+        i: Which pi_i.
+        repo: `owner/name`; made if it is not there.
+        private: Make it so that only its owner sees it.
+        endpoint: Another Hub; $HF_ENDPOINT by default.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        PrerequisiteError: huggingface_hub is not installed, there is no token, or the Hub refuses.
+        RunError: pi_i is not trained yet.
+    """
+    try:
+        from huggingface_hub import HfApi, get_token
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+    except ImportError as error:
+        raise PrerequisiteError(
+            "pushing needs huggingface_hub, which is not installed: pip install 'leap-agents[train]'"
+        ) from error
+    if get_token() is None:
+        raise PrerequisiteError("no Hugging Face token: give `hf auth login`, or set $HF_TOKEN.")
+    api = HfApi(endpoint=endpoint, library_name="leap-agents", library_version=__version__)
+    message = f"pi_{i} of {run.root.resolve().name}"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "checkpoint"
+        push_to_folder(run, i, folder)
+        try:
+            api.create_repo(repo, private=private, exist_ok=True)
+            commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+        except HFValidationError as error:
+            raise PrerequisiteError(f"{repo!r} is not a name on the Hub; give `owner/name`.") from error
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            denied = status in {401, 403, 404}
+            advice = "check the token (`hf auth whoami`) and that it may write there" if denied else "try again later"
+            raise PrerequisiteError(f"the Hub refused {repo!r} ({status}): {advice}.") from error
+        except (HTTPError, OSError) as error:
+            reason = type(error).__name__
+            raise PrerequisiteError(f"the Hub cannot be reached ({reason}); try again, or use --to-folder.") from error
+    return str(commit.commit_url)
+
+
+def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
+    """The card of pi_i: what it is, how it was trained, what it scores on each split with n and intervals, and how often
+    the reasons it was taught name what a student cannot know."""
+    training, teacher = recipe.training, recipe.teacher
+    base = _base(recipe)
+    head: dict[str, Any] = {
+        "library_name": "peft" if training.lora is not None else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["leap", "agents", "imitation-learning", recipe.environment.name],
+    }
+    if base is not None and not Path(base).exists():
+        head["base_model"] = base
+    method = "sft (behaviour cloning)" if i == 0 else training.method
+    facts = [
+        ("iteration", f"{i} of {recipe.iterations}" + (" (behaviour cloning)" if i == 0 else "")),
+        ("base model", _shown_base(recipe)),
+        ("environment", recipe.environment.name),
+        ("method", method),
+        ("teacher", teacher.kind),
+        ("privilege level", f"{teacher.privilege} of 100"),
+        ("seed", str(recipe.seed)),
+        ("key", str(read_json(run.checkpoint(i) / "leap.json").get("key", ""))),
+        ("made with", f"leap {__version__}"),
+    ]
+    lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {recipe.name}, pi_{i}", ""]
+    lines += [
+        "A language-model agent trained by LEAP (Choudhury & Sodhi, arXiv 2410.05434): a teacher that sees a privileged state "
+        "corrects the student's own episodes, and the student learns from the corrections. It acts without that state.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {_cell(value)} |" for name, value in facts),
+        "",
+        "## Scores",
+        "",
+        *_scores(recipe, run, i),
+        "",
+        "## Leak rate",
+        "",
+        *_leaks(run, i),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(recipe: Recipe, run: RunDirectory, i: int) -> list[str]:
+    path = run.iteration(i) / "evaluation.json"
+    if not path.exists():
+        return ["Not evaluated."]
+    use = dict.fromkeys(recipe.environment.test, "test") | {recipe.environment.validation: "validation"}
+    lines = ["| split | used for | n | success | 95 % interval | actions (failure = horizon) |", "|---|---|---|---|---|---|"]
+    for entry in read_json(path):
+        evaluation = Evaluation.model_validate(entry)
+        score = evaluation.overall
+        lines.append(
+            f"| {_cell(evaluation.split)} | {use.get(evaluation.split, '')} | {score.n} | {score.success:.1%} "
+            f"| {score.low:.1%} to {score.high:.1%} | {score.actions:.1f} ± {score.actions_ci:.1f} of {evaluation.horizon} |"
+        )
+    return [*lines, "", "One seed; the intervals are Wilson's, over the tasks of a split."]
+
+
+def _leaks(run: RunDirectory, i: int) -> list[str]:
+    """A table of D_1..D_i: of the corrections that trained, how many name what the student had not seen."""
+    lines = ["| iteration | corrections | kept | kept with a leak | 95 % interval |", "|---|---|---|---|---|"]
+    for j in range(1, i + 1):
+        corrections = 0
+        by_episode: dict[str, list[int]] = {}  # kept with a leak, and kept; the steps of an episode hang together
+        for correction in Journal(run.iteration(j) / "corrections.jsonl", Correction):
+            corrections += 1
+            counts = by_episode.setdefault(correction.episode, [0, 0])
+            counts[0] += correction.kept and bool(correction.leaked)
+            counts[1] += correction.kept
+        found = share((leaks, kept) for leaks, kept in by_episode.values())
+        if found is None:
+            lines.append(f"| {j} | {corrections} | 0 | none kept | |")
+        else:
+            leaks = round(found.value * found.n)
+            rate = f"{leaks} ({found.value:.1%}) | {found.low:.1%} to {found.high:.1%}"
+            lines.append(f"| {j} | {corrections} | {found.n} | {rate} |")
+    if i == 0:
+        return ["Trained on demonstrations alone: no teacher has corrected it."]
+    said = "A leak is an entity that a correction's reason names and the student's history does not; intervals by episode."
+    return [*lines, "", said]
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its table cell."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _base(recipe: Recipe) -> str | None:
+    """The base model's name or path; None for a scratch student."""
+    return None if recipe.student.model == "scratch" else recipe.student.model.removeprefix("hf/")
+
+
+def _shown_base(recipe: Recipe) -> str:
+    """The base model as others may know it: of a folder on this machine only its name."""
+    base = _base(recipe)
+    if base is None:
+        return "none: random weights"
+    return f"a local model, {Path(base).name}" if Path(base).exists() else base
+
+
+def _make_base_public(folder: Path, recipe: Recipe) -> None:
+    """Has an adapter name its base as others know it, and no path of this machine."""
+    path = folder / "adapter_config.json"
+    if not path.exists():
+        return
+    values = json.loads(path.read_text(encoding="utf-8"))
+    named = str(values.get("base_model_name_or_path") or "")
+    if Path(named).exists():
+        base = _base(recipe)
+        values["base_model_name_or_path"] = Path(named).name if base is None or Path(base).exists() else base
+        write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def _recipe(run: RunDirectory) -> Recipe:
+    if not run.recipe.exists():
+        raise RunError(f"{run.root} is not a run directory.")
+    try:
+        return Recipe.model_validate(yaml.safe_load(run.recipe.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise RunError(describe_validation_error(error, str(run.recipe))) from error
+    except yaml.YAMLError as error:
+        raise RunError(f"{run.recipe} is not valid YAML: {' '.join(str(error).split())}") from error

@@ -1,0 +1,118 @@
+"""How long a part of a run may take, from the pace that was measured for its base recipe.
+
+The pace of `recipes/NAME.yaml` is stated in `recipes/pace/NAME.yaml`, where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from leap.core import content_key
+from leap.envs.base import load_environment
+from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
+from leap.recipe import Recipe, Section, read_mapping
+from leap.training.config import PreferenceConfig
+from leap_lab.studies.parts import Part
+
+Seconds = Callable[[Recipe, Part], float | None]
+
+
+class Pace(Section):
+    """Seconds a piece of work took where it was measured; for estimates alone."""
+
+    source: str = Field(description="The log that these come from, and the machine.")
+    train_step: float = Field(ge=0, description="One optimizer step of SFT.")
+    preference_step: float = Field(default=0.0, ge=0, description="One optimizer step of DPO or KTO.")
+    rollout_episode: float = Field(ge=0, description="One rollout.")
+    correct_episode: float = Field(ge=0, description="One episode corrected by rule.")
+    ask_episode: float | None = Field(default=None, ge=0, description="One episode corrected by a model; a rollout if null.")
+    evaluate_episode: float = Field(ge=0, description="One evaluation episode.")
+
+
+def load_pace(recipe: Path) -> Pace | None:
+    """The pace of a base recipe; None where none was measured.
+
+    Raises:
+        RecipeError: Its file cannot be read or does not state a pace.
+    """
+    path = recipe.parent / "pace" / recipe.name
+    if not path.is_file():
+        return None
+    try:
+        return Pace.model_validate(read_mapping(path, "pace"))
+    except ValidationError as error:
+        raise RecipeError(describe_validation_error(error, f"pace {path}")) from error
+
+
+def pace_of(pace: Pace | None) -> Seconds:
+    """A function that estimates the seconds of a part; None where it cannot."""
+    count = _counter()
+
+    def seconds(recipe: Recipe, part: Part) -> float | None:
+        if pace is None:
+            return None
+        if part.stage == "train":
+            return _training(recipe, part.iteration, pace)
+        if part.stage == "evaluate":
+            return _times(_evaluated(recipe, count), pace.correct_episode if part.iteration < 0 else pace.evaluate_episode)
+        section = recipe.environment
+        if part.iteration == 0 and part.stage == "rollout":
+            return _times(recipe.demonstrations.episodes or count(recipe, section.train), pace.correct_episode)
+        by_model = pace.rollout_episode if pace.ask_episode is None else pace.ask_episode
+        asked = pace.correct_episode if recipe.teacher.kind == "expert" else by_model
+        if part.stage in ("rollout", "correct"):
+            each = pace.rollout_episode if part.stage == "rollout" else asked
+            if part.stage == "rollout" and recipe.rollouts.beta_at(part.iteration) >= 1:
+                each = pace.correct_episode
+            return _times(section.train_tasks or count(recipe, section.train), each)
+        if part.stage == "measure":  # its corrections, and their likelihood under two checkpoints
+            return (recipe.measures.held_out or 0) * (asked + pace.evaluate_episode)
+        return 0.0
+
+    return seconds
+
+
+def _training(recipe: Recipe, i: int, pace: Pace) -> float | None:
+    config = recipe.training
+    if not isinstance(config, PreferenceConfig):
+        return _times((config.first_steps if i == 0 else None) or config.steps, pace.train_step)
+    first = (config.sft.first_steps if i == 0 else None) or config.sft.steps
+    if i == 0:
+        return _times(first, pace.train_step)
+    own = _times(config.steps, pace.preference_step)
+    before = _times(first, pace.train_step) if config.sft_first else 0.0
+    return None if own is None or before is None else own + before
+
+
+def _evaluated(recipe: Recipe, count: Callable[[Recipe, str], int | None]) -> int | None:
+    section = recipe.environment
+    numbers = [section.validation_tasks or count(recipe, section.validation)]
+    numbers += [section.test_tasks or count(recipe, split) for split in section.test]
+    return None if None in numbers else sum(number for number in numbers if number)
+
+
+def _times(number: int | None, each: float) -> float | None:
+    return None if number is None else number * each
+
+
+def _counter() -> Callable[[Recipe, str], int | None]:
+    """Counts the tasks of a split, where the environment's data is there."""
+    known: dict[str, int | None] = {}
+
+    def count(recipe: Recipe, split: str) -> int | None:
+        section = recipe.environment
+        key = content_key(section.name, section.options, split)
+        if key not in known:
+            try:
+                with closing(load_environment(section.name, section.options)) as world:
+                    world.prepare()
+                    known[key] = len(world.tasks(split))
+            except PrerequisiteError:
+                known[key] = None
+        return known[key]
+
+    return count

@@ -1,0 +1,222 @@
+"""From the runs of a study to its table: every number with its split, n, seeds and intervals; seeds one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from leap.core.record import Record
+from leap.evaluation import wilson
+from leap_lab.studies.outcomes import Outcome, RunResults
+from leap_lab.studies.schema import AxisPlot, IterationsPlot, LoopStudy, Ref
+from leap_lab.studies.statistics import Estimate, estimate, estimate_share, paired
+
+Runs = Mapping[str, Mapping[int, RunResults]]
+"""Finished runs by arm and seed."""
+
+
+class SeedScore(Record):
+    """One policy of one run. `low` and `high` are the 95 % Wilson interval; `policy` says which pi_i `best` was."""
+
+    seed: int
+    policy: str
+    n: int
+    success: float
+    low: float
+    high: float
+    actions: float
+
+
+class Row(Record):
+    """One policy of one arm over all seeds. `success` and `actions` are means over seeds."""
+
+    arm: str
+    policy: str
+    seeds: list[SeedScore]
+    success: Estimate
+    actions: Estimate
+
+
+class SeedDifference(Record):
+    """Two policies on the same tasks under one seed. `only_policy`: tasks that the first alone solved."""
+
+    seed: int
+    n: int
+    difference: float
+    only_policy: int
+    only_against: int
+
+
+class Difference(Record):
+    """One policy's success less another's, paired by task and seed.
+
+    Attributes:
+        policy, against: ARM/POLICY.
+        seeds: Each seed's difference.
+        difference: Over all seeds.
+        verdict: above or below, if the interval over tasks and seeds leaves out 0; else not settled.
+    """
+
+    policy: str
+    against: str
+    seeds: list[SeedDifference]
+    difference: Estimate
+    verdict: str
+
+
+class Gap(Record):
+    """The realizability gap of one run's last iteration: nats per corrected answer on held-out episodes."""
+
+    arm: str
+    seed: int
+    nats: float
+
+
+class StudyResults(Record):
+    """Everything that a study's page shows, and its JSON twin.
+
+    Attributes:
+        format: Version of this schema.
+        name, claim, hypothesis, notes: From the study.
+        command: What makes it.
+        split: The test split.
+        arms: In order.
+        seeds: Planned.
+        missing: Runs that are not finished: ARM, seed S.
+        rows: The table.
+        curves: Success of every pi_i of the arms that are drawn by iteration.
+        differences: Paired comparisons.
+        gaps: Realizability gaps, where drawn.
+        axis: Values along the axis by arm, where there is one.
+        provenance: Versions, commit, machine.
+    """
+
+    format: int = 1
+    name: str
+    claim: str
+    hypothesis: str
+    notes: list[str] = Field(default_factory=list)
+    command: str
+    split: str
+    arms: list[str]
+    seeds: list[int]
+    missing: list[str] = Field(default_factory=list)
+    rows: list[Row] = Field(default_factory=list)
+    curves: list[Row] = Field(default_factory=list)
+    differences: list[Difference] = Field(default_factory=list)
+    gaps: list[Gap] = Field(default_factory=list)
+    axis: dict[str, float] = Field(default_factory=dict)
+    provenance: dict[str, object] = Field(default_factory=dict)
+
+
+def collect(study: LoopStudy, runs: Runs, *, command: str, provenance: dict[str, object]) -> StudyResults:
+    """The results of the runs at hand."""
+    arms = list(study.changes())
+    done = {arm: {seed: run for seed, run in runs.get(arm, {}).items() if run.finished} for arm in arms}
+    rows = [row for ref in study.shown() if (row := _row(ref, done[ref.arm]))]
+    drawn = [plot for plot in study.plots if isinstance(plot, IterationsPlot)]
+    by_iteration = list(dict.fromkeys(arm for plot in drawn for arm in plot.arms or arms))
+    curves = [
+        row
+        for arm in by_iteration
+        for i in range(max((run.recipe.iterations for run in done[arm].values()), default=-1) + 1)
+        if (row := _row(Ref(arm, f"pi_{i}"), done[arm]))
+    ]
+    return StudyResults(
+        name=study.name,
+        claim=study.claim,
+        hypothesis=study.hypothesis,
+        notes=study.notes,
+        command=command,
+        split=study.split,
+        arms=arms,
+        seeds=study.seeds,
+        missing=[f"{arm}, seed {seed}" for arm in arms for seed in study.seeds if seed not in done[arm]],
+        rows=rows,
+        curves=curves,
+        differences=[one for pair in study.contrasts() if (one := _difference(*pair, done))],
+        gaps=_gaps(done) if any(isinstance(plot, AxisPlot) and plot.gap for plot in study.plots) else [],
+        axis=_axis(study),
+        provenance=provenance,
+    )
+
+
+def _row(ref: Ref, runs: Mapping[int, RunResults]) -> Row | None:
+    found = {seed: outcome for seed, run in runs.items() if (outcome := run.outcome(ref.policy))}
+    if not found:
+        return None
+    return Row(
+        arm=ref.arm,
+        policy=ref.policy,
+        seeds=[_score(seed, outcome) for seed, outcome in found.items()],
+        success=estimate_share([outcome.success() for outcome in found.values()]),
+        actions=estimate([outcome.actions() for outcome in found.values()]),
+    )
+
+
+def _score(seed: int, outcome: Outcome) -> SeedScore:
+    n, solved = len(outcome), sum(episode.success for episode in outcome.values())
+    low, high = wilson(solved, n)
+    actions = sum(outcome.actions().values()) / n
+    return SeedScore(
+        seed=seed, policy=outcome.resolved, n=n, success=solved / n, low=low, high=high, actions=actions
+    )
+
+
+def _difference(first: Ref, second: Ref, runs: Runs) -> Difference | None:
+    seeds = [seed for seed in runs[first.arm] if seed in runs[second.arm]]
+    pairs = {seed: (runs[first.arm][seed].outcome(first.policy), runs[second.arm][seed].outcome(second.policy)) for seed in seeds}
+    found = {seed: (one.success(), other.success()) for seed, (one, other) in pairs.items() if one and other}
+    differences = paired([one for one, _ in found.values()], [other for _, other in found.values()])
+    if not differences or not all(differences):
+        return None
+    overall = estimate(differences)
+    return Difference(
+        policy=str(first),
+        against=str(second),
+        seeds=[
+            SeedDifference(
+                seed=seed,
+                n=len(own),
+                difference=sum(own.values()) / len(own),
+                only_policy=sum(value > 0 for value in own.values()),
+                only_against=sum(value < 0 for value in own.values()),
+            )
+            for seed, own in zip(found, differences, strict=True)
+        ],
+        difference=overall,
+        verdict=_verdict(overall, [sum(own.values()) for own in differences]),
+    )
+
+
+def _verdict(overall: Estimate, sums: Sequence[float]) -> str:
+    if overall.low_all > 0:
+        found = "above"
+    elif overall.high_all < 0:
+        found = "below"
+    else:
+        return "not settled"
+    same = sum((total > 0) == (overall.value > 0) and total != 0 for total in sums)
+    return f"{found}, in {same} of {len(sums)} seeds"
+
+
+def _gaps(runs: Runs) -> list[Gap]:
+    found = []
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            measures = run.measures(run.recipe.iterations)
+            if measures and measures.likelihood:
+                found.append(Gap(arm=arm, seed=seed, nats=measures.likelihood.after.per_answer.value))
+    return found
+
+
+def _axis(study: LoopStudy) -> dict[str, float]:
+    if len(study.axes) != 1 or study.arms:
+        return {}
+    values = study.axes[0].values
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return {
+        arm: float(value) if numbers else float(place)  # type: ignore[arg-type]
+        for place, (arm, value) in enumerate(zip(study.changes(), values, strict=True))
+    }

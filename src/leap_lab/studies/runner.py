@@ -1,0 +1,129 @@
+"""Runs a study's arms, one after the other, each in a run directory of its own, resumably; nothing two have in common is
+made twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from leap.errors import RecipeError
+from leap.loop import leap
+from leap.recipe import Recipe
+from leap.runs.stages import Stages
+from leap_lab.studies.outcomes import RunResults
+from leap_lab.studies.results import Runs
+from leap_lab.studies.schema import Changes, LoopStudy, arm_recipe, run_name
+from leap_lab.studies.share import Pool, Taken, missing
+
+Opened = Callable[[Path, Recipe], AbstractContextManager[Stages]]
+"""Opens the stages of a recipe in its run directory, locked, with provenance noted."""
+
+
+class Arm(NamedTuple):
+    """One run of a study."""
+
+    name: str
+    seed: int
+    recipe: Recipe
+    run: Path
+
+
+def arms_of(
+    study: LoopStudy,
+    base: dict[str, Any],
+    root: Path,
+    *,
+    arms: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    overrides: Changes | None = None,
+) -> list[Arm]:
+    """The runs of a study, seed by seed, so that a study cut short has all arms of its first seeds.
+
+    Args:
+        study: The study.
+        base: The base recipe's values.
+        root: Folder of all studies' runs.
+        arms: Some arms only.
+        seeds: Other seeds than the study's.
+        overrides: What a user changes in every arm.
+
+    Raises:
+        RecipeError: There is no such arm, or an arm is no valid recipe.
+    """
+    known = study.changes()
+    unknown = [arm for arm in arms or () if arm not in known]
+    if unknown:
+        raise RecipeError(f"study {study.name} has no arm {unknown[0]!r}; it has {', '.join(known)}")
+    return [
+        Arm(arm, seed, arm_recipe(study, base, arm, seed, overrides), root / study.name / run_name(arm, seed))
+        for seed in (seeds if seeds is not None else study.seeds)
+        for arm in known
+        if arms is None or arm in arms
+    ]
+
+
+def run_arms(
+    arms: Sequence[Arm],
+    root: Path,
+    opened: Opened,
+    *,
+    tell: Callable[[Arm, list[Taken]], None] = lambda arm, taken: None,
+) -> None:
+    """Runs what is not finished.
+
+    Args:
+        arms: What to run, in order.
+        root: Folder of all studies' runs: whatever one of them has finished is taken from there.
+        opened: Opens a run.
+        tell: Told of each arm that begins or goes on, and of what it was given.
+    """
+    for arm in arms:
+        if not missing(arm.recipe, arm.run) and (arm.run / "recipe.yaml").exists():
+            continue
+        with opened(arm.run, arm.recipe) as stages:
+            tell(arm, Pool(root).take(arm.recipe, stages.run))
+            leap(stages)
+
+
+def results_of(arms: Sequence[Arm], split: str) -> Runs:
+    """What the runs say, by arm and seed."""
+    found: dict[str, dict[int, RunResults]] = {}
+    for arm in arms:
+        found.setdefault(arm.name, {})[arm.seed] = RunResults(arm.recipe, arm.run, split)
+    return found
+
+
+class Planned(NamedTuple):
+    """A part of an arm that is to be made.
+
+    Attributes:
+        arm: Whose.
+        part: Its name.
+        seconds: Estimated; None where that is not known.
+        source: The run that it is taken from; empty where it is made here.
+    """
+
+    arm: Arm
+    part: str
+    seconds: float | None
+    source: str
+
+
+def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Any], float | None]) -> Iterator[Planned]:
+    """What running these arms would do, part by part: what is finished is left out.
+
+    Args:
+        arms: What to run, in order.
+        root: Folder of all studies' runs.
+        seconds: Estimates a part of a recipe.
+    """
+    holders = {key: run.name for key, run in Pool(root).holders().items()}
+    for arm in arms:
+        parts = missing(arm.recipe, arm.run)
+        for part in parts:
+            source = holders.get(part.key, "")
+            yield Planned(arm, part.name, 0.0 if source else seconds(arm.recipe, part), source)
+        for part in parts:
+            holders.setdefault(part.key, arm.run.name)

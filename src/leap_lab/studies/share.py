@@ -1,0 +1,109 @@
+"""Parts that another run has finished are taken from there instead of being made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from pydantic import ValidationError
+
+from leap.recipe import Recipe
+from leap.runs.store import RunDirectory, atomic_directory
+from leap_lab.studies.parts import Part, parts_of
+
+
+class Taken(NamedTuple):
+    """A part and the run it came from."""
+
+    part: Part
+    source: Path
+
+
+class Pool:
+    """The runs of all studies below one folder, by what they have finished.
+
+    Args:
+        root: Holds STUDY/ARM-SEED/, each a run directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def holders(self, *, but: Path | None = None) -> dict[str, Path]:
+        """By a part's key, a run that has finished it."""
+        found: dict[str, Path] = {}
+        for file in sorted(self.root.glob("*/*/recipe.yaml")):
+            run = file.parent
+            if run == but:
+                continue
+            try:
+                recipe = Recipe.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+            except (ValidationError, yaml.YAMLError, OSError, UnicodeDecodeError):
+                continue  # of another version of leap: nothing can be taken from it
+            for part in parts_of(recipe):
+                if (run / part.marker).exists():
+                    found.setdefault(part.key, run)
+        return found
+
+    def take(self, recipe: Recipe, run: RunDirectory) -> list[Taken]:
+        """Brings into a run all parts that it lacks and another has finished. What it has begun itself it goes on with.
+
+        Args:
+            recipe: The run's recipe.
+            run: Its directory, locked by the caller.
+        """
+        holders = self.holders(but=run.root)
+        taken = []
+        for part in parts_of(recipe):
+            begun = any((run.root / file).exists() for file in (*part.files, part.marker))
+            source = holders.get(part.key)
+            if source is None or begun:
+                continue
+            for file in sorted(part.files, key=lambda name: name == part.marker):  # the marker last
+                _bring(source / file, run.root / file)
+            taken.append(Taken(part, source))
+        if taken:
+            with (run.root / "shared.jsonl").open("a", encoding="utf-8") as file:
+                for part, source in taken:
+                    line = {"part": part.name, "iteration": part.iteration, "key": part.key, "from": source.name}
+                    file.write(json.dumps(line) + "\n")
+        return taken
+
+
+def missing(recipe: Recipe, run: Path) -> list[Part]:
+    """Parts of a run that are not finished."""
+    return [part for part in parts_of(recipe) if not (run / part.marker).exists()]
+
+
+def _bring(source: Path, target: Path) -> None:
+    """Copies a file or a folder in one step; weights, which nothing ever writes into, are linked."""
+    if source.is_dir():
+        with atomic_directory(target) as temporary:
+            for file in _files(source):
+                own = temporary / file.relative_to(source)
+                own.parent.mkdir(parents=True, exist_ok=True)
+                if file.suffix == ".safetensors":
+                    _link(file, own)
+                else:
+                    shutil.copy2(file, own)
+    elif source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        shutil.copy2(source, temporary)
+        temporary.replace(target)
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)

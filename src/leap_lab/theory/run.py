@@ -1,0 +1,151 @@
+"""Algorithm 1 with exact minimisers: DAgger with follow-the-leader on the aggregate, and the bound's every term.
+
+Loss of a student on the states of pi_j: E ||pi(. | h) - pi^E(. | s, h)||_1, averaged over the T steps. Rounds are
+j = 0..N, in each of which pi_j plays and is scored on its own states; pi_0 is behaviour cloning of the unprivileged
+expert, pi_{j+1} the minimiser on D_0 and all rounds so far.
+
+    epsilon = min over students of the mean loss over the rounds,    gamma = mean of the losses as played - epsilon
+    max_j J(pi_j) >= mean_j J(pi_j) >= J(pi^E) - T H (epsilon + gamma),    H = sup |A^E|
+
+by the performance difference lemma and Hoelder's inequality, whichever minimiser makes the students.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from leap.core.record import Record
+from leap_lab.theory.exact import advantages, occupancy, on_states, reachable, worth
+from leap_lab.theory.experts import privileged_expert
+from leap_lab.theory.world import Array, TabularWorld
+
+Loss = Literal["l1", "log"]
+
+
+class Terms(Record):
+    """The bound for one privilege level. Everything is exact but for rounding.
+
+    Attributes:
+        privilege: 0..1.
+        loss: What the students minimise.
+        expert: J(pi^E), the privileged expert's.
+        unprivileged: J of the unprivileged expert.
+        recoverability: H.
+        epsilon, gamma: As above.
+        bound: J(pi^E) - T H (epsilon + gamma).
+        students: J(pi_0)..J(pi_N).
+        losses: Loss of each on its own states.
+        student: The best of them.
+        identity: Largest error of the performance difference lemma over the students; rounding alone.
+    """
+
+    privilege: float
+    loss: Loss
+    expert: float
+    unprivileged: float
+    recoverability: float
+    epsilon: float
+    gamma: float
+    bound: float
+    students: list[float]
+    losses: list[float]
+    student: float
+    identity: float
+
+
+def run_leap(
+    world: TabularWorld, unprivileged: Array, *, privilege: float, iterations: int, loss: Loss = "l1"
+) -> Terms:
+    """Runs LEAP and computes the bound.
+
+    Args:
+        world: The world.
+        unprivileged: The unprivileged expert [T, Z, A].
+        privilege: Of the teacher, 0..1.
+        iterations: N.
+        loss: l1, the bound's own, or log, which is what SFT minimises.
+    """
+    teacher = privileged_expert(world, unprivileged, privilege)
+    demonstrator = on_states(world, unprivileged)
+    # What the aggregate holds: for each round the weight of each state [T, X] and the label there [T, X, A].
+    weights, labels = [occupancy(world, demonstrator)], [demonstrator]
+    value, advantage = advantages(world, teacher)
+    students, losses, rounds, identity = [], [], [], 0.0
+    for _ in range(iterations + 1):
+        student = on_states(world, leader(world, weights, labels, loss))
+        visited = occupancy(world, student)
+        students.append(worth(world, student))
+        losses.append(float((visited * np.abs(student - teacher).sum(axis=2)).sum()) / world.horizon)
+        gained = float((visited[..., None] * advantage * (student - teacher)).sum())
+        identity = max(identity, abs(students[-1] - value - gained))
+        rounds.append(visited)
+        weights.append(visited)
+        labels.append(teacher)
+    best = on_states(world, leader(world, rounds, [teacher] * len(rounds), "l1"))
+    epsilon = float(sum((visited * np.abs(best - teacher).sum(axis=2)).sum() for visited in rounds))
+    epsilon /= world.horizon * len(rounds)
+    gamma = float(np.mean(losses)) - epsilon
+    h = float(np.abs(advantage)[reachable(world)].max())
+    return Terms(
+        privilege=privilege,
+        loss=loss,
+        expert=value,
+        unprivileged=worth(world, demonstrator),
+        recoverability=h,
+        epsilon=epsilon,
+        gamma=gamma,
+        bound=value - world.horizon * h * (epsilon + gamma),
+        students=students,
+        losses=losses,
+        student=max(students),
+        identity=identity,
+    )
+
+
+def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss: Loss) -> Array:
+    """The student [T, Z, A] with the least total loss on an aggregate; uniform where nothing was ever seen.
+
+    Args:
+        world: The world.
+        weights: For each round, the weight of each state [T, X].
+        labels: For each round, the distribution to imitate there [T, X, A].
+        loss: l1 or log.
+    """
+    policy = np.full((world.horizon, world.sights, world.actions), 1 / world.actions)
+    weight, label = np.concatenate(weights, axis=1), np.concatenate(labels, axis=1)
+    seen = np.tile(world.seen, len(weights))
+    for t in range(world.horizon):
+        for sight in np.unique(seen[weight[t] > 0]):
+            of = (seen == sight) & (weight[t] > 0)
+            found, counts = np.unique(label[t][of], axis=0, return_inverse=True)
+            total = np.bincount(counts.reshape(-1), weights=weight[t][of])
+            policy[t, sight] = nearest(found, total) if loss == "l1" else total @ found / total.sum()
+    return policy
+
+
+def nearest(points: Array, weights: Array) -> Array:
+    """The distribution p that minimises sum_k w_k ||p - points_k||_1.
+
+    Each coordinate's cost is convex and linear between the points', so that probability is filled in where a step costs
+    least, from 0 on, until all is spent.
+
+    Args:
+        points: [K, A] distributions.
+        weights: [K] positive.
+    """
+    segments = []  # (cost per unit, action, place in its order, length)
+    for action in range(points.shape[1]):
+        order = np.argsort(points[:, action], kind="stable")
+        ends = [0.0, *points[order, action], 1.0]
+        below = 0.0
+        for place in range(len(ends) - 1):
+            segments.append((2 * below - weights.sum(), action, place, ends[place + 1] - ends[place]))
+            below += weights[order[place]] if place < len(order) else 0.0
+    filled, left = np.zeros(points.shape[1]), 1.0
+    for _, action, _, length in sorted(segments):
+        taken = min(length, left)
+        filled[action] += taken
+        left -= taken
+    return filled

@@ -1,0 +1,1 @@
+"""The environments that come with leap: ALFWorld, WebShop and InterCode, and the sandboxes that InterCode runs in."""

@@ -1,0 +1,180 @@
+"""Official ALFWorld data as `alfworld-download` leaves it, and generated data in the same layout.
+
+    <root>/json_2.1.1/<split>/<task type>-<object>-<movable>-<receptacle>-<scene>/<trial>/game.tw-pddl
+
+A game's id is its folder's path after `json_2.1.1/`. Finding the playable games means opening every game file (seconds
+for the training split), so each split's index is kept in leap's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leap.errors import PrerequisiteError
+from leap.paths import cache_dir
+from leap_worlds.alfworld.game import GameError, parse_game, read_game_file
+
+DATA_FOLDER = "json_2.1.1"  # the folder is called so in every release of the data
+TASK_TYPES = (
+    "pick_and_place_simple",
+    "look_at_obj_in_light",
+    "pick_clean_then_place_in_recep",
+    "pick_heat_then_place_in_recep",
+    "pick_cool_then_place_in_recep",
+    "pick_two_obj_and_place",
+)
+TEST_SCENES = frozenset({10, 219, 308, 424})
+"""The rooms of the official unseen split: kitchen, living room, bedroom, bathroom. No training game is in one."""
+
+_INDEX_VERSION = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GameEntry:
+    """A playable game on disk.
+
+    Attributes:
+        id: The folder's path after `json_2.1.1/`, with forward slashes.
+        path: Its `game.tw-pddl`.
+        split: As the folder is named.
+        task_type: One of `TASK_TYPES`.
+        scene: ALFRED's number of the room.
+        task: The task sentence.
+    """
+
+    id: str
+    path: Path
+    split: str
+    task_type: str
+    scene: int
+    task: str
+
+
+class OfficialData:
+    """The splits and playable games of one data folder. Reads only; never changes the data.
+
+    Playable is what AlfredTWEnv plays: a folder with `traj_data.json`, not of a movable receptacle or a sliced object,
+    of one of the six task types, with a `game.tw-pddl` whose `solvable` is true. Unlike there, games come sorted by id,
+    so that the order does not depend on the file system.
+
+    Args:
+        root: The data folder, or its `json_2.1.1`. None means `$ALFWORLD_DATA`, else `~/.cache/alfworld`.
+
+    Raises:
+        PrerequisiteError: There is no such data; the message says how to get it.
+    """
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        named = root is not None or "ALFWORLD_DATA" in os.environ
+        given = Path(root if root is not None else os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld").expanduser()
+        folder = given if given.name == DATA_FOLDER else given / DATA_FOLDER
+        if not folder.is_dir():
+            hint = "" if named else " ($ALFWORLD_DATA is not set, so the default place was tried)"
+            raise PrerequisiteError(
+                f"no ALFWorld data: {folder} is not a folder{hint}. Run alfworld-download and set ALFWORLD_DATA, "
+                "or use generated games."
+            )
+        self.root = folder.parent.resolve()
+        self._folder = self.root / DATA_FOLDER
+        self._entries: dict[str, tuple[GameEntry, ...]] = {}
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits on disk, sorted."""
+        return tuple(sorted(p.name for p in self._folder.iterdir() if p.is_dir()))
+
+    def entries(self, split: str, *, refresh: bool = False) -> tuple[GameEntry, ...]:
+        """The playable games of a split, sorted by id.
+
+        Args:
+            split: A folder's name: train, valid_seen, valid_unseen or whatever there is.
+            refresh: Whether to look at the disk again even if nothing seems to have changed. (Noticed by themselves are
+                task and trial folders that came or went, not a file rewritten in place.)
+
+        Raises:
+            PrerequisiteError: There is no such split.
+        """
+        if refresh or split not in self._entries:
+            self._entries[split] = self._index(split, refresh)
+        return self._entries[split]
+
+    def __iter__(self) -> Iterator[GameEntry]:
+        for split in self.splits():
+            yield from self.entries(split)
+
+    def _index(self, split: str, refresh: bool) -> tuple[GameEntry, ...]:
+        folder = self._folder / split
+        if not split or "/" in split or not folder.is_dir():
+            raise PrerequisiteError(
+                f"no split {split!r} in {self._folder}; there are: {', '.join(self.splits()) or 'none at all'}."
+            )
+        key = hashlib.sha256(str(folder).encode()).hexdigest()[:24]
+        cache = cache_dir() / "alfworld" / "index" / f"{key}.json"
+        stamp = _stamp(folder)
+        rows = None if refresh else _read_index(cache, stamp)
+        if rows is None:
+            rows = [_row(self._folder, path) for path in sorted(folder.glob("*/*/game.tw-pddl"))]
+            rows = sorted((row for row in rows if row is not None), key=lambda row: row["id"])
+            if rows:  # a folder that is still being filled is not worth remembering
+                _write_index(cache, {"version": _INDEX_VERSION, "folder": str(folder), "stamp": stamp, "games": rows})
+        return tuple(GameEntry(path=self._folder / row["id"] / "game.tw-pddl", split=split, **row) for row in rows)
+
+
+def _row(folder: Path, path: Path) -> dict[str, Any] | None:
+    """A game's line in the index; None for one that is not playable."""
+    identifier = path.parent.relative_to(folder).as_posix()
+    if "movable" in identifier or "Sliced" in identifier or not (path.parent / "traj_data.json").is_file():
+        return None
+    task_folder = path.parent.parent.name
+    task_type, _, rest = task_folder.partition("-")
+    scene = rest.rpartition("-")[2]
+    if task_type not in TASK_TYPES or not scene.isdecimal():
+        return None
+    try:
+        data = read_game_file(path)
+        if data.get("solvable") is not True:
+            return None
+        task = parse_game(data, str(path)).task
+    except GameError as error:
+        _log.warning("left out: %s", error)
+        return None
+    return {"id": identifier, "task_type": task_type, "scene": int(scene), "task": task}
+
+
+def _stamp(folder: Path) -> str:
+    """Changes when a task or trial folder comes or goes below the split: both change a folder's time."""
+    digest = hashlib.sha256(str(folder.stat().st_mtime_ns).encode())
+    with os.scandir(folder) as children:
+        for name, time in sorted((child.name, child.stat().st_mtime_ns) for child in children):
+            digest.update(f"{name}\0{time}\n".encode())
+    return digest.hexdigest()
+
+
+def _read_index(cache: Path, stamp: str) -> list[dict[str, Any]] | None:
+    try:
+        index = json.loads(cache.read_text(encoding="utf-8"))
+        fresh = index["version"] == _INDEX_VERSION and index["stamp"] == stamp
+        return index["games"] if fresh else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # none yet, or damaged: it is made anew
+
+
+def _write_index(cache: Path, index: dict[str, Any]) -> None:
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False, encoding="utf-8") as file:
+            json.dump(index, file)
+        Path(file.name).replace(cache)
+    except OSError as error:
+        _log.warning("the index of ALFWorld games cannot be kept in %s: %s", cache.parent, error)
+
+
+__all__ = ["DATA_FOLDER", "TASK_TYPES", "TEST_SCENES", "GameEntry", "OfficialData"]

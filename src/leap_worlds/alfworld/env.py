@@ -1,0 +1,203 @@
+"""ALFWorld as a leap environment: tasks from official or generated games, either engine, privileged state, experts."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from leap.core import Decision, History, Observation, PrivilegedState, Task
+from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session, sampled
+from leap.errors import PrerequisiteError
+from leap.paths import cache_dir
+from leap_worlds.alfworld.data import GameEntry, OfficialData
+from leap_worlds.alfworld.engine import Engine
+from leap_worlds.alfworld.expert import AlfworldExpert, teach
+from leap_worlds.alfworld.game import load_game
+from leap_worlds.alfworld.generator import GeneratorConfig, fingerprint, generate
+from leap_worlds.alfworld.generator.config import VALID_SCENES
+from leap_worlds.alfworld.memory import ENTITY
+from leap_worlds.alfworld.native import NativeEngine
+from leap_worlds.alfworld.planner import plan
+
+
+class AlfworldConfig(EnvironmentConfig):
+    """ALFWorld's options in a recipe."""
+
+    source: Literal["generated", "official"] = Field(default="generated", description="Generated games, or ALFWorld's own data.")
+    engine: Literal["native", "textworld"] = Field(default="native", description="Our simulator, or the real engine (slow).")
+    path: Path | None = Field(default=None, description="Official data; $ALFWORLD_DATA if null.")
+    generator: GeneratorConfig = Field(default_factory=GeneratorConfig, description="What to generate.")
+
+
+class AlfworldEnvironment(Environment):
+    """Household tasks in text (Shridhar et al. 2021), in the official games or in generated ones of their proportions."""
+
+    name: ClassVar[str] = "alfworld"
+    Config: ClassVar[type[EnvironmentConfig]] = AlfworldConfig
+    test_splits: ClassVar[frozenset[str]] = frozenset({"seen", "unseen", "valid_seen", "valid_unseen"})
+
+    config: AlfworldConfig
+
+    def __init__(self, config: AlfworldConfig) -> None:
+        super().__init__(config)
+        self._data: OfficialData | None = None
+        self._paths: dict[str, Path] = {}
+
+    def prepare(self, progress: Any = None) -> None:
+        """Generates the games, or finds the official ones. Generated games are kept in the cache by their settings."""
+        if self.config.source == "official":
+            self._data = OfficialData(self.config.path)
+            return
+        settings = self.config.generator
+        folder = cache_dir() / "alfworld" / fingerprint(settings)
+        generate(settings, folder, progress=progress)
+        self._data = OfficialData(folder)
+
+    @property
+    def data(self) -> OfficialData:
+        """The games at hand."""
+        if self._data is None:
+            self.prepare()
+        assert self._data is not None
+        return self._data
+
+    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
+        entries = self._entries(split)
+        if not entries:
+            raise PrerequisiteError(f"split {split!r} has no playable games in {self.data.root}")
+        return [self._task(entry, split) for entry in sampled(entries, split, limit, seed)]
+
+    def _entries(self, split: str) -> list[GameEntry]:
+        """A split's games. Two splits are made of the training games here, for want of one to choose models by: the
+        games of 16 rooms of their own (`train_valid`) and the others (`train_rest`)."""
+        if split in ("train_valid", "train_rest") and split not in self.data.splits():
+            held_out = split == "train_valid"
+            return [entry for entry in self.data.entries("train") if (entry.scene in VALID_SCENES) == held_out]
+        return list(self.data.entries(split))
+
+    def _task(self, entry: GameEntry, split: str) -> Task:
+        self._paths[entry.id] = entry.path
+        return Task(env=self.name, split=split, id=entry.id, instruction=entry.task, kind=entry.task_type)
+
+    def game_path(self, task: Task) -> Path:
+        """The task's `game.tw-pddl`.
+
+        Raises:
+            PrerequisiteError: The game is not in the data at hand.
+        """
+        path = self._paths.get(task.id)
+        if path is None:
+            entry = next((e for e in self._entries(task.split) if e.id == task.id), None)
+            if entry is None:
+                raise PrerequisiteError(f"game {task.id!r} of split {task.split!r} is not in {self.data.root}")
+            path = self._paths[task.id] = entry.path
+        return path
+
+    def start(self, task: Task) -> AlfworldSession:
+        path = self.game_path(task)
+        if self.config.engine == "textworld":
+            from leap_worlds.alfworld.textworld import TextWorldEngine
+
+            return AlfworldSession(TextWorldEngine(path))
+        return AlfworldSession(NativeEngine(load_game(path)))
+
+    def expert(self) -> AlfworldExpert:
+        return AlfworldExpert()
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        return teach(history, privileged, privilege)
+
+    def entities(self, text: str) -> set[str]:
+        return {" ".join(pair) for pair in ENTITY.findall(text)}
+
+    def prompt_directory(self) -> Path:
+        return Path(__file__).parent / "prompts"
+
+    def vocabulary(self) -> list[str]:
+        """Names of everything in the training games, and what is said in some of them: what a scratch student's tokenizer
+        should keep whole. Demonstrations alone do not hold the words of a player who has gone astray."""
+        texts = self._small_talk()
+        for entry in self.data.entries("train"):
+            game = load_game(entry.path)
+            texts.add(f" {entry.task}")
+            names = (*game.objects, *game.receptacles)
+            texts.update(f" {name}" for name in names)
+            texts.update(f" {name.rpartition(' ')[0]}" for name in names)
+        return sorted(texts)
+
+    def _small_talk(self, games: int = 48, steps: int = 24) -> set[str]:
+        """Observations and reasons from walks, half random and half the teacher's, through some training games."""
+        entries = self.data.entries("train")
+        texts: set[str] = set()
+        for entry in entries[:: max(1, len(entries) // games)]:
+            walk = random.Random(entry.id)
+            session = AlfworldSession(NativeEngine(load_game(entry.path)))
+            history = History(task=self._task(entry, "train"), observations=(session.observe(),))
+            for _ in range(steps):
+                decision = self.correct(history, session.privileged(), 50)
+                texts |= {history.now.text, f" {decision.reason}" if decision else ""}
+                action = decision.action if decision and walk.random() < 0.5 else walk.choice(history.now.admissible or ("",))
+                outcome = session.act(action)
+                history = history.extend(action, outcome.observation)
+                if outcome.done:
+                    break
+        return texts
+
+    def versions(self) -> dict[str, str]:
+        return {"alfworld": f"{self.config.engine} engine, {self.config.source} games"}
+
+
+class AlfworldSession(Session):
+    """One game being played."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._first = engine.start()
+
+    def observe(self) -> Observation:
+        return Observation.model_construct(text=self._first.observation, admissible=self._first.admissible)
+
+    def act(self, action: str) -> Outcome:
+        reply = self._engine.step(action)
+        observation = Observation.model_construct(text=reply.observation, admissible=reply.admissible)
+        return Outcome(observation, reward=reply.score, done=reply.won, success=reply.won, score=reply.score)
+
+    def privileged(self) -> PrivilegedState:
+        return describe(self._engine)
+
+    def close(self) -> None:
+        close = getattr(self._engine, "close", None)
+        if close is not None:
+            close()
+
+
+def describe(engine: Engine) -> PrivilegedState:
+    """The privileged state of a game at this moment: where everything is, and an optimal plan from here.
+
+    The text has the paper's four parts (appendix, privileged state of ALFWorld): task, essential objects, critical
+    locations, optimal actions. `facts["contents"]` maps each place to what is truly in it.
+    """
+    game, state = engine.game, engine.state
+    actions = plan(engine)
+    contents = {place: list(inside) for place, inside in state.contents.items() if inside}
+    facts = {"contents": contents, "holding": state.holding, "solvable": actions is not None}
+    named = {" ".join(pair) for action in actions or () for pair in ENTITY.findall(action)}
+    things = [thing for thing in game.objects if thing in named]
+    places = [place for place in game.receptacles if place in named]
+    lines = [
+        f"Task: {game.task}",
+        "Essential objects: " + ("; ".join(_whereabouts(t, contents, state.holding) for t in things) or "none"),
+        "Critical locations: " + (", ".join(places) or "none"),
+        "Optimal actions: " + ("; ".join(actions) if actions else "none: the task can no longer be done"),
+    ]
+    return PrivilegedState(text="\n".join(lines), facts=facts, plan=actions)
+
+
+def _whereabouts(thing: str, contents: dict[str, list[str]], holding: str | None) -> str:
+    if thing == holding:
+        return f"{thing} (in hand)"
+    places = [place for place, inside in contents.items() if thing in inside]
+    return f"{thing} (in/on {' and '.join(places)})" if places else thing

@@ -1,0 +1,301 @@
+"""What is asked for: a request in parts, its words, the command that fulfils it, and how to come to know that command."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from leap_worlds.intercode.bash.generated.config import LONE, BashFamilyConfig, Lexicon, Operation, Select
+from leap_worlds.intercode.bash.generated.trees import Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a request says, and no more: none of it is hidden from whoever reads the words.
+
+    Attributes:
+        operation: What is to be done.
+        select: How the file is named; None where the operation is about no file to be found.
+        root: The folder at the root.
+        path: The file, where it is told; the note that names it, where it is listed.
+        name: The file's name, where that is all that is told.
+        holds: What the file holds, where that is all that is told.
+        folder: The folder that the file is in, where that is told; where files are counted; where one is made.
+        to: The folder to move or copy to.
+        new: The new name.
+        text: The text to append, to write or to look for; the word to replace.
+        by: The word to put in its place.
+        ending: The ending of the files to count.
+    """
+
+    operation: Operation
+    root: str
+    select: Select | None = None
+    path: str = ""
+    name: str = ""
+    holds: str = ""
+    folder: str = ""
+    to: str = ""
+    new: str = ""
+    text: str = ""
+    by: str = ""
+    ending: str = ""
+
+
+TARGETS: dict[Select, tuple[str, ...]] = {
+    Select.TOLD: ("the file {path}", "{path}", "the file at {path}"),
+    Select.NAMED: (
+        "the file {name}, which is somewhere below {root},",
+        "{name}, wherever it is in {root},",
+        "the file called {name} in one of the folders of {root}",
+    ),
+    Select.MENTIONS: (
+        "the file below {root} that mentions {holds}",
+        "the one file in the folders of {root} with {holds} in it",
+        "whichever file of {root} has the words {holds}",
+    ),
+    Select.LARGEST: (
+        "the largest file of {folder}",
+        "the file in {folder} that takes most space",
+        "the biggest file in {folder}",
+    ),
+    Select.SMALLEST: (
+        "the smallest file of {folder}",
+        "the file in {folder} that takes least space",
+        "the tiniest file in {folder}",
+    ),
+    Select.LISTED: (
+        "the file that {path} names",
+        "the file whose path is written in {path}",
+        "the file with the path that stands in {path}",
+    ),
+}
+ASKS: dict[Operation, tuple[str, ...]] = {
+    Operation.DELETE: ("Delete {it}.", "Remove {it} for good.", "Get rid of {it}."),
+    Operation.MOVE: ("Move {it} to {to}.", "Put {it} into {to} instead of where it is.", "Shift {it} over to {to}."),
+    Operation.COPY: ("Copy {it} to {to}.", "Put a copy of {it} into {to}.", "Duplicate {it} in {to}."),
+    Operation.RENAME: (
+        "Rename {it} to {new}, in its folder.",
+        "Give {it} the name {new} and leave it in its folder.",
+        "Let {it} be called {new}, where it is.",
+    ),
+    Operation.APPEND: (
+        "Append the line {text} to {it}.",
+        "Add a last line {text} to {it}.",
+        "Write {text} at the end of {it}.",
+    ),
+    Operation.REPLACE: (
+        "Replace {text} by {by} in {it}.",
+        "Put {by} for each {text} in {it}.",
+        "Change {text} to {by} all over {it}.",
+    ),
+    Operation.LINES: (
+        "How many lines does {it} have? Print the number alone.",
+        "Count the lines of {it} and print nothing but the number.",
+        "Tell the number of lines in {it}, only the number.",
+    ),
+    Operation.HITS: (
+        "How many lines with {text} are in {it}?",
+        "Count the lines that have {text} in {it}.",
+        "Tell in how many lines {text} stands in {it}.",
+    ),
+    Operation.FIRST: ("Print the first line of {it}.", "What is the first line of {it}?", "Show the top line of {it}."),
+    Operation.LAST: ("Print the last line of {it}.", "What is the last line of {it}?", "Show the bottom line of {it}."),
+    Operation.COUNT: (
+        "How many {ending} files are in {folder}?",
+        "Count the files that end in {ending} in {folder}.",
+        "Tell the number of {ending} files of {folder}.",
+    ),
+    Operation.CREATE: (
+        "Make the file {new} in {folder} with the text {text}.",
+        "Create {new} in {folder}; it should hold the line {text}.",
+        "Write {text} into a new file {new} in {folder}.",
+    ),
+}
+
+
+def say(request: Request, select: int, ask: int) -> str:
+    """A request in words.
+
+    Args:
+        request: What to say.
+        select: Which way of naming the file.
+        ask: Which way of asking.
+    """
+    parts = {
+        "path": request.path,
+        "root": request.root,
+        "name": request.name,
+        "folder": request.folder,
+        "to": request.to,
+        "new": request.new,
+        "ending": f".{request.ending}",
+        "holds": f"'{request.holds}'",
+        "text": f"'{request.text}'",
+        "by": f"'{request.by}'",
+    }
+    targets = TARGETS[request.select] if request.select else ("",)
+    it = targets[select % len(targets)].format(**parts)
+    asks = ASKS[request.operation]
+    words = asks[ask % len(asks)].format(it=it, **parts)
+    for mark in ".?":
+        words = words.replace(f",{mark}", mark)
+    return words.replace(",,", ",")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a request is fulfilled.
+
+    Attributes:
+        gold: The one command, with the paths that only the file system tells.
+        look: A command that tells what the request does not; None where it tells all.
+    """
+
+    gold: str
+    look: str | None
+
+
+def look_command(request: Request) -> str | None:
+    """The command by which who knows the shell's rules finds the file."""
+    match request.select:
+        case Select.NAMED:
+            return f"find {request.root} -name {request.name}"
+        case Select.MENTIONS:
+            return f"grep -l '{request.holds}' {request.root}/*/*"
+        case Select.LARGEST:
+            return f"ls -S {request.folder} | head -n 1"
+        case Select.SMALLEST:
+            return f"ls -rS {request.folder} | head -n 1"
+        case Select.LISTED:
+            return f"cat {request.path}"
+    return None
+
+
+def command(request: Request, path: str, quote: str = "'") -> str:
+    """The command that does what is asked to the file, with the given quotes."""
+    text = f"{quote}{request.text}{quote}"
+    match request.operation:
+        case Operation.DELETE:
+            return f"rm {path}"
+        case Operation.MOVE:
+            return f"mv {path} {request.to}"
+        case Operation.COPY:
+            return f"cp {path} {request.to}"
+        case Operation.RENAME:
+            return f"mv {path} {path.rpartition('/')[0]}/{request.new}"
+        case Operation.APPEND:
+            return f"echo {text} >> {path}"
+        case Operation.REPLACE:
+            return f"sed -i {quote}s/{request.text}/{request.by}/g{quote} {path}"
+        case Operation.LINES:
+            return f"wc -l < {path}"
+        case Operation.HITS:
+            return f"grep -c {text} {path}"
+        case Operation.FIRST:
+            return f"head -n 1 {path}"
+        case Operation.LAST:
+            return f"tail -n 1 {path}"
+        case Operation.COUNT:
+            return f"find {request.folder} -name {quote}*.{request.ending}{quote} | wc -l"
+        case Operation.CREATE:
+            return f"echo {text} > {request.folder}/{request.new}"
+
+
+def draw_request(config: BashFamilyConfig, tree: Tree, rng: random.Random) -> tuple[Request, str]:
+    """A request about a file system, and the path of the file that it is about (empty where it is about none)."""
+    while True:
+        operation = rng.choice(config.operations)
+        select = None if operation in LONE else rng.choice(config.select)
+        found = _target(config, select, tree, rng) if select else ({}, "")
+        if found is None:
+            continue
+        told, path = found
+        more = _details(config, operation, tree, path, rng)
+        if more is not None:
+            return Request(operation=operation, select=select, root=tree.root, **(told | more)), path
+
+
+def _target(
+    config: BashFamilyConfig, select: Select, tree: Tree, rng: random.Random
+) -> tuple[dict[str, str], str] | None:
+    """What is told of a file, and the file."""
+    if select is Select.TOLD:
+        path = rng.choice(list(tree.files))
+        return {"path": path}, path
+    if select is Select.NAMED:
+        path = rng.choice(list(tree.files))
+        return {"name": _name(path)}, path
+    if select is Select.MENTIONS:
+        return _mentioned(config, tree, rng)
+    if select in (Select.LARGEST, Select.SMALLEST):
+        folder = rng.choice(tree.folders)
+        by_size = sorted(tree.inside(folder), key=tree.size, reverse=select is Select.LARGEST)
+        if len(by_size) < 2 or tree.size(by_size[0]) == tree.size(by_size[1]):
+            return None
+        return {"folder": folder}, by_size[0]
+    notes = [path for path, lines in tree.files.items() if lines[0] in tree.files]
+    note = rng.choice(notes) if notes else None
+    return ({"path": note}, tree.files[note][0]) if note is not None else None
+
+
+def _mentioned(config: BashFamilyConfig, tree: Tree, rng: random.Random) -> tuple[dict[str, str], str] | None:
+    """Words that one file alone holds; of two of them, the first is in other files too."""
+    if rng.random() >= config.two_words:
+        alone = [(word, found[0]) for word in config.lexicon.rare if len(found := tree.holders(word)) == 1]
+        if not alone:
+            return None
+        word, path = rng.choice(alone)
+        return {"holds": word}, path
+    path = rng.choice(list(tree.files))
+    words = rng.choice(tree.files[path]).split()
+    if len(words) < 2:
+        return None
+    start = rng.randrange(len(words) - 1)
+    text = " ".join(words[start : start + 2])
+    if len(tree.holders(text)) != 1 or len(tree.holders(words[start])) < 2:
+        return None
+    return {"holds": text}, path
+
+
+def _details(
+    config: BashFamilyConfig, operation: Operation, tree: Tree, path: str, rng: random.Random
+) -> dict[str, str] | None:
+    """What else is told."""
+    lexicon = config.lexicon
+    here = path.rpartition("/")[0]
+    words = rng.sample(lexicon.words, 2 if rng.random() < config.two_words else 1)
+    match operation:
+        case Operation.MOVE | Operation.COPY:
+            to = rng.choice([folder for folder in tree.folders if folder != here])
+            return {"to": to}
+        case Operation.RENAME:
+            return {"new": _new_name(lexicon, tree, rng)}
+        case Operation.APPEND:
+            return {"text": " ".join(words)}
+        case Operation.REPLACE:
+            line = rng.choice(tree.files[path]).split()
+            text = rng.choice(line)
+            return {"text": text, "by": words[0]} if len(line) > 1 and words[0] != text else None
+        case Operation.HITS:
+            line = rng.choice(tree.files[path]).split()
+            if len(line) < 2:
+                return None
+            start = rng.randrange(len(line) - 1)
+            return {"text": " ".join(line[start : start + len(words)])}
+        case Operation.COUNT:
+            folder = rng.choice(tree.folders)
+            there = [_name(p).split(".")[1] for p in tree.inside(folder)]
+            return {"folder": folder, "ending": rng.choice([*there, *lexicon.endings[:1]])}
+        case Operation.CREATE:
+            return {"folder": rng.choice(tree.folders), "new": _new_name(lexicon, tree, rng), "text": " ".join(words)}
+    return {}
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _new_name(lexicon: Lexicon, tree: Tree, rng: random.Random) -> str:
+    used = {_name(path).split(".")[0] for path in tree.files}
+    return f"{rng.choice([stem for stem in lexicon.stems if stem not in used])}.{rng.choice(lexicon.endings)}"

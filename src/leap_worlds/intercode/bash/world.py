@@ -1,0 +1,240 @@
+"""One task's two boxes: the student's, and the one in which the gold command shows what should have come of it.
+
+By upstream's rules (princeton-nlp/intercode, `BashEnv`) with three deliberate deviations, wherever `compat` is `intercode`:
+
+1. Every episode and every gold run begins in a fresh box. Upstream resets with git, so that what is written where git does
+   not look, and changed modes and times, leak from one episode into the next.
+2. A command that runs into the time limit is killed, the gold too. Upstream stops waiting, and it runs on.
+3. Nothing that a student does raises. Upstream falls over a bare `cd` (here: "Malformed command") and over the names of some
+   new files (here: the reward is told from `git status -z`, and `Parts.upstream_error` says so).
+
+`compat: fixed` is another benchmark: the command is what the student wrote, `cd` works as in a shell, and all that changed
+is compared, by path and by content.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from leap_worlds.intercode.bash.quoting import Command, Malformed, read_action, true_argv, upstream_argv
+from leap_worlds.intercode.bash.reward import (
+    CHECKED,
+    Change,
+    Parts,
+    answer_part,
+    content_part,
+    diff_part,
+    parse_short_status,
+    parse_z_status,
+)
+from leap_worlds.intercode.bash.similarity import similarity
+
+if TYPE_CHECKING:
+    from leap_worlds.sandbox.base import ExecResult, Sandbox
+
+Compat = Literal["intercode", "fixed"]
+
+TIMED_OUT = "Command timed out"
+MALFORMED = "Malformed command"
+_CANNOT_START = "OCI runtime exec failed: exec failed: unable to start container process: {}: unknown\r\n"
+_WHERE = "/dev/shm/.cwd"  # a file system of its own, which git does not look at
+_TELL_WHERE = f"trap 'pwd -P >{_WHERE}' EXIT\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a command may take.
+
+    Attributes:
+        command: Seconds for a student's command; upstream's limit is 10.
+        gold: Seconds for the gold command; upstream has no limit.
+        output: Bytes of output after which a command is stopped, as one that never ends.
+    """
+
+    command: float = 10.0
+    gold: float = 30.0
+    output: int = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What came of a command.
+
+    Attributes:
+        text: Upstream's observation.
+        executed: Whether the command ran and ended with exit status 0 (upstream's `action_executed`).
+        readable: Whether it ended by itself, within the limits, and its output is text.
+    """
+
+    text: str
+    executed: bool
+    readable: bool = True
+
+
+class World:
+    """The student's box and what is known of it. Not for two threads at once.
+
+    Args:
+        box: A fresh box; closed by whoever gave it. Its image sets upstream's environment variables.
+        compat: Whose rules.
+        limits: What a command may take.
+        query: What is asked: upstream's first observation, and so the answer of a student that only submits.
+    """
+
+    def __init__(self, box: Sandbox, *, compat: Compat, limits: Limits, query: str) -> None:
+        self.box = box
+        self.cwd = "/"
+        self.last = query
+        self._compat = compat
+        self._limits = limits
+        self._told: dict[str, str] = {}  # what git and md5sum said since the last command
+
+    def act(self, action: str) -> Shown:
+        """Runs a student's action."""
+        self._told.clear()
+        try:
+            command = self._read(action)
+        except Malformed:
+            shown = Shown(MALFORMED, executed=False)
+        else:
+            shown = _shown(self._exec(command.argv, command.cwd, self._limits.command), command)
+            if command.moves_to is not None and shown.executed:
+                self.cwd = command.moves_to
+            if self._compat == "fixed":
+                self._follow()
+        self.last = shown.text
+        return shown
+
+    def run_gold(self, gold: str, *, as_student: bool = False) -> Shown:
+        """Runs a gold command, in a box of its own: at the root, and with its own time limit or a student's."""
+        self._told.clear()
+        try:
+            argv = upstream_argv(gold) if self._compat == "intercode" else true_argv(gold)
+        except Malformed:
+            return Shown(MALFORMED, executed=False, readable=False)
+        seconds = self._limits.command if as_student else self._limits.gold
+        return _shown(self._exec(argv, "/", seconds), Command(argv, "/"))
+
+    def in_lost_folder(self) -> bool:
+        """Whether nothing can start any more, for the working directory does not exist."""
+        return self.cwd != "/" and self._exec(("true",), self.cwd, self._limits.command).exec_error == "cwd"
+
+    def short_status(self) -> str:
+        """What git sees that changed."""
+        return self._text(("/bin/bash", "-c", "git status --short;"), again=True)
+
+    def z_status(self) -> list[Change]:
+        """What git sees that changed, file by file."""
+        return parse_z_status(self._text(("git", "status", "--porcelain", "-z", "--untracked-files=all")))
+
+    def hash(self, change: Change) -> str:
+        """What upstream compares of a new file. Of a path without a dot it asks a program that its image does not have, so
+        that all of those are alike.
+
+        Raises:
+            ValueError: The path cannot be split by the shell's rules; upstream falls over.
+        """
+        program = "md5sum" if "." in change.path else "md5deep -r"
+        return self._text(tuple(shlex.split(f"{program} {change.path}")), again=True)
+
+    def content(self, path: str) -> str:
+        """The checksum of a file or a link, for `compat: fixed`."""
+        link = self._exec(("readlink", "--", path), "/", self._limits.gold)
+        return link.output.decode("utf-8", "replace") or self._text(("sha256sum", "--", path))
+
+    def _read(self, action: str) -> Command:
+        if self._compat == "intercode":
+            return read_action(action, self.cwd)
+        argv = true_argv(action)
+        return Command((*argv[:2], _TELL_WHERE + argv[2]), self.cwd)
+
+    def _follow(self) -> None:
+        """Where the shell was when it ended; where it did not say, it stayed."""
+        told = self._exec(("cat", _WHERE), "/", self._limits.command)
+        where = told.output.decode("utf-8", "replace").removesuffix("\n")
+        if told.exit_code == 0 and where.startswith("/"):
+            self.cwd = where
+
+    def _text(self, argv: Iterable[str], *, again: bool = False) -> str:
+        """What a program prints at the root; with `again`, what it printed since the last command, if it did."""
+        argv = tuple(argv)
+        key = "\0".join(argv)
+        if again and key in self._told:
+            return self._told[key]
+        text = _shown(self._exec(argv, "/", self._limits.gold), Command(argv, "/")).text
+        if again:
+            self._told[key] = text
+        return text
+
+    def _exec(self, argv: tuple[str, ...], cwd: str, timeout: float) -> ExecResult:
+        return self.box.exec(list(argv), cwd=cwd, timeout=timeout, max_output=self._limits.output)
+
+
+def _shown(result: ExecResult, command: Command) -> Shown:
+    if result.exec_error == "cwd":
+        problem = f"chdir to cwd ({_quoted(command.cwd)}) set in config.json failed: no such file or directory"
+        return Shown(_CANNOT_START.format(problem), executed=False)
+    if result.exec_error is not None:
+        problem = f"exec: {_quoted(command.argv[0])}: executable file not found in $PATH"
+        return Shown(_CANNOT_START.format(problem), executed=False)
+    if result.timed_out or result.output_capped:
+        return Shown(TIMED_OUT, executed=False, readable=False)
+    try:
+        return Shown(result.output.decode("utf-8"), executed=result.exit_code == 0)
+    except UnicodeDecodeError:
+        return Shown(MALFORMED, executed=False, readable=False)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def judge(student: World, gold: World, shown: Shown, compat: Compat) -> Parts:
+    """The reward of the student's box as it is now.
+
+    Args:
+        student: The student's.
+        gold: The world in which the gold command was run.
+        shown: What came of it there.
+        compat: Whose rules.
+    """
+    output = shown.text if shown.readable else None
+    cosine = similarity(student.last, output)
+    compare = _strict if compat == "fixed" else _upstream
+    missing, extra, common, unlike, error = compare(student, gold)
+    return Parts(
+        diff=diff_part(len(missing) + len(extra)),
+        content=content_part(len(common) - len(unlike), len(common)),
+        answer=answer_part(cosine),
+        missing=tuple(sorted(missing)),
+        extra=tuple(sorted(extra)),
+        unlike=tuple(sorted(unlike)),
+        similarity=cosine,
+        gold_output=output,
+        upstream_error=error,
+    )
+
+
+_Compared = tuple[set[Change], set[Change], set[Change], set[Change], str]
+
+
+def _upstream(student: World, gold: World) -> _Compared:
+    try:
+        mine, theirs = set(parse_short_status(student.short_status())), set(parse_short_status(gold.short_status()))
+        common = {change for change in mine & theirs if change.status in CHECKED}
+        unlike = {change for change in common if student.hash(change) != gold.hash(change)}
+    except (IndexError, ValueError) as error:
+        missing, extra, common, unlike, _ = _strict(student, gold)
+        return missing, extra, common, unlike, f"{type(error).__name__}: {error}"
+    return theirs - mine, mine - theirs, common, unlike, ""
+
+
+def _strict(student: World, gold: World) -> _Compared:
+    mine, theirs = set(student.z_status()), set(gold.z_status())
+    common = {change for change in mine & theirs if "D" not in change.status}
+    unlike = {change for change in common if student.content(change.path) != gold.content(change.path)}
+    return theirs - mine, mine - theirs, common, unlike, ""

@@ -1,0 +1,195 @@
+"""InterCode Python as a leap environment: MBPP's functions, written and tried in an interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from leap.core import Decision, History, Observation, PrivilegedState, Task
+from leap.envs.base import EnvironmentConfig
+from leap_worlds.intercode.bash.boxes import Boxes
+from leap_worlds.intercode.data import IntercodeData, PythonRecord
+from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
+from leap_worlds.intercode.python.interpreter import Interpreter, Reply
+from leap_worlds.intercode.recorded import RecordedConfig, RecordedEnvironment, RecordedSession
+from leap_worlds.intercode.text import SUBMIT
+
+_BOX = 4  # of the four file systems the one without files of its own
+
+_SETUP_FIRST = "its tests' set-up uses a class of the gold's and runs before it, so that the gold fails its own tests"
+BROKEN_TESTS = {"mbpp/367": _SETUP_FIRST, "mbpp/927": _SETUP_FIRST}
+"""Tasks whose gold scores 0 by upstream's rules: who defines the class passes the tests, and so differs from the gold."""
+
+
+class PythonConfig(RecordedConfig):
+    """InterCode Python's options in a recipe."""
+
+    sandbox: str = Field(
+        default="auto", description="Where code runs: namespace, docker; auto takes the first that works."
+    )
+    image: Literal["full", "small"] = Field(
+        default="full", description="What Python runs on: Debian as Bash's tasks have it, or without imagemagick."
+    )
+    time_limit: float = Field(default=10.0, gt=0, description="Seconds for a piece of code, and for a test.")
+
+
+class PythonEnvironment(RecordedEnvironment[PythonRecord]):
+    """MBPP (Austin et al. 2021) as InterCode has it (Yang et al. 2023): 974 functions to write."""
+
+    name: ClassVar[str] = "intercode-python"
+    Config: ClassVar[type[EnvironmentConfig]] = PythonConfig
+    idle_baselines: ClassVar[Mapping[str, Sequence[str]]] = {
+        "empty-function": ("def solve(*arguments):\n    return None", "submit solve")
+    }
+
+    config: PythonConfig
+
+    def __init__(self, config: PythonConfig) -> None:
+        super().__init__(config)
+        self._boxes: Boxes | None = None
+
+    def prepare(self, progress: Any = None) -> None:
+        """Reads the tasks, and finds a sandbox that works."""
+        self.records()
+        if self._boxes is None:
+            from leap_worlds.intercode.bash.images import open_boxes
+
+            data = IntercodeData(self.config.path)
+            self._boxes = open_boxes(self.config.sandbox, data, self.config.image, progress, file_systems=(_BOX,))
+
+    @property
+    def boxes(self) -> Boxes:
+        """Where code runs."""
+        if self._boxes is None:
+            self.prepare()
+        assert self._boxes is not None
+        return self._boxes
+
+    def read_records(self) -> dict[str, PythonRecord]:
+        return {f"mbpp/{record.task_id}": record for record in IntercodeData(self.config.path).python()}
+
+    def kind_of(self, record: PythonRecord) -> str:
+        return "mbpp"
+
+    def start(self, task: Task) -> PythonSession:
+        return PythonSession(self, self.record(task))
+
+    def gold_replies(self, record: PythonRecord) -> dict[str, Reply]:
+        """What the tests give with the gold, in a fresh interpreter."""
+        interpreter = Interpreter(self.boxes.spare(_BOX, "gold"), self.config.time_limit)
+        replies = interpreter.run_all([record.test_setup_code, record.gold, *record.tests])
+        return dict(zip(record.tests, replies[2:], strict=True))
+
+    def why_unsolvable(self, task: Task) -> str:
+        """Why the gold does not score 1.0 against itself; empty where it does."""
+        return BROKEN_TESTS.get(task.id, "")
+
+    def expert(self) -> PythonExpert:
+        return PythonExpert()
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        """Defines the gold and submits it; there is nothing to look at beforehand. At privilege 0, the expert."""
+        if privilege == 0 or privileged.plan is None:
+            return PythonExpert().decide(history)
+        action = privileged.plan[0]
+        defines = action != privileged.plan[-1]
+        reason = (
+            "I write the function that the task asks for." if defines else "The function is defined, so I submit it."
+        )
+        return Decision(reason=reason, action=action)
+
+    def valid(self, action: str, observation: Observation) -> bool:
+        """Any Python."""
+        try:
+            return bool(action.strip()) and (action.startswith(SUBMIT) or prepared(action) != "")
+        except (SyntaxError, ValueError):
+            return False
+
+    def entities(self, text: str) -> set[str]:
+        """None: a task's text names all there is."""
+        return set()
+
+    def prompt_directory(self) -> Path:
+        return Path(__file__).parents[1] / "prompts" / "python"
+
+    def versions(self) -> dict[str, str]:
+        return {self.name: f"sandbox {self.boxes.description}"}
+
+    def close(self) -> None:
+        if self._boxes is not None:
+            self._boxes.close()
+            self._boxes = None
+
+
+class PythonExpert:
+    """The unprivileged baseline: it can write no program, so it submits a function that returns nothing."""
+
+    def decide(self, history: History) -> Decision:
+        """The next reason and action."""
+        script = PythonEnvironment.idle_baselines["empty-function"]
+        return Decision(reason="I know no better function.", action=script[min(len(history.actions), 1)])
+
+
+class PythonSession(RecordedSession):
+    """One function being written, in an interpreter of its own. Addresses in what it prints differ from run to run."""
+
+    repeats: ClassVar[bool] = False
+    first: ClassVar[str] = "A Python session is open."
+
+    def __init__(self, environment: PythonEnvironment, record: PythonRecord) -> None:
+        super().__init__(environment.config.observation_limit)
+        self._environment = environment
+        self._record = record
+        self._box = environment.boxes.open(_BOX)
+        self._interpreter = Interpreter(self._box, environment.config.time_limit)
+        self._actions: list[str] = []
+        self._last = self.first
+
+    def run(self, action: str) -> None:
+        self._actions.append(action)
+        try:
+            self._last = str(self._interpreter.run(prepared(action)))
+        except (SyntaxError, ValueError) as error:
+            self._last = f"Error executing action: {error}"
+
+    def shown(self) -> str:
+        return self._last
+
+    def value(self, submission: str) -> float:
+        return self.judge(submitted_name(submission, self._actions))
+
+    def judge(self, name: str | None) -> float:
+        """The reward if the student submitted this function now. The tests run in its own interpreter."""
+        gold_name = function_name(self._record.gold)
+        if name is None or gold_name is None:
+            return 0.0
+        tests = self._record.tests
+        replies = self._interpreter.run_all([f"{gold_name} = {name}", self._record.test_setup_code, *tests])
+        return reward(dict(zip(tests, replies[2:], strict=True)), self._environment.gold_replies(self._record))
+
+    def explain(self) -> list[tuple[str, str, str]]:
+        """The reward that the last function would get, test by test; they run in the student's interpreter."""
+        name, gold_name = submitted_name(SUBMIT, self._actions), function_name(self._record.gold)
+        if name is None or gold_name is None:
+            return [("tests", "0", "no function is defined yet")]
+        tests = self._record.tests
+        replies = self._interpreter.run_all([f"{gold_name} = {name}", self._record.test_setup_code, *tests])[2:]
+        gold, share = self._environment.gold_replies(self._record), 1 / len(tests)
+        rows = zip(tests, replies, strict=True)
+        return [(test[:60], f"{share * (reply == gold[test]):.2f}", str(reply)[:80]) for test, reply in rows]
+
+    def privileged(self) -> PrivilegedState:
+        gold, name = self._record.gold, function_name(self._record.gold)
+        defined = gold in self._actions or defining(gold) in self._actions
+        submit = f"{SUBMIT} {name}"
+        return PrivilegedState(
+            text=f"Task: {self._record.query}\nGold program:\n{gold}\nTests:\n" + "\n".join(self._record.tests),
+            facts={"gold": gold, "tests": list(self._record.tests)},
+            plan=None if name is None else (submit,) if defined else (defining(gold), submit),
+        )
+
+    def close(self) -> None:
+        self._box.close()

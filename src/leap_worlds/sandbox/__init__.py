@@ -1,0 +1,34 @@
+"""Sandboxes: where a model's commands run. See `base` for the interface; docs/sandboxes.md for what each one protects."""
+
+from leap_worlds.sandbox.base import (
+    Channel,
+    ExecResult,
+    Image,
+    Limits,
+    Probe,
+    Sandbox,
+    SandboxError,
+    SandboxProvider,
+    available_sandboxes,
+    open_provider,
+    sandbox_provider,
+)
+from leap_worlds.sandbox.recipe import Recipe, Step, file_system_image, intercode_recipe
+
+__all__ = [
+    "Channel",
+    "ExecResult",
+    "Image",
+    "Limits",
+    "Probe",
+    "Recipe",
+    "Sandbox",
+    "SandboxError",
+    "SandboxProvider",
+    "Step",
+    "available_sandboxes",
+    "file_system_image",
+    "intercode_recipe",
+    "open_provider",
+    "sandbox_provider",
+]

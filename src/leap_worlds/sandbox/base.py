@@ -1,0 +1,263 @@
+"""What a sandbox is: the one small interface every provider has, its records, and the registry.
+
+A provider of your own (gVisor, E2B, Modal, a virtual machine) implements `SandboxProvider` and `Sandbox` in your package
+and is named in its entry points; nothing here needs an edit:
+
+    [project.entry-points."leap.sandboxes"]
+    gvisor = "my_package.gvisor:GvisorProvider"
+
+Use:
+
+    provider = sandbox_provider("namespace")
+    with provider.create(image, limits=Limits()) as box:
+        result = box.exec(["/bin/bash", "-c", "ls /"], cwd="/", timeout=10)
+
+Calls block, and are safe from many threads at once (one command at a time in one sandbox, any number of sandboxes);
+from asyncio use `asyncio.to_thread(box.exec, ...)`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Literal, Self
+
+from leap.errors import LeapError, PrerequisiteError
+from leap_worlds.sandbox.recipe import Recipe, Report
+
+ENTRY_POINT_GROUP = "leap.sandboxes"
+
+DEFAULT_ENV: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+}
+DEFAULT_HOSTNAME = "1ea9c0de5a1d"
+"""Twelve hexadecimal digits as Docker gives, but the same in every box: a command that prints it scores the same twice."""
+DEFAULT_TIMEOUT = 10.0
+DEFAULT_MAX_OUTPUT = 4 * 2**20
+
+
+class SandboxError(LeapError):
+    """The sandbox itself failed (not the command in it): it could not be made, or it is gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one sandbox may use.
+
+    Attributes:
+        memory: Bytes of memory: of each process, and of all together where control groups can be used.
+        processes: Processes and threads at once.
+        disk: Bytes the episode may write (its overlay's upper layer).
+        inodes: Files, folders and links the episode may make.
+        open_files: Open files of one process.
+        cpus: Processor share of all processes together, where control groups can be used.
+    """
+
+    memory: int = 512 * 2**20
+    processes: int = 128
+    disk: int = 64 * 2**20
+    inodes: int = 20_000
+    open_files: int = 1024
+    cpus: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """The files a sandbox starts from. Read-only: an episode never changes them.
+
+    Attributes:
+        key: Content key of everything it was made from.
+        layers: Names of folders in the layer store, topmost first (the `namespace` provider's form).
+        reference: Name of a Docker image with the same files, for the `docker` provider.
+        env: Environment of every command, beside `DEFAULT_ENV`.
+    """
+
+    key: str
+    layers: tuple[str, ...] = ()
+    reference: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecResult:
+    """What came of one command.
+
+    Attributes:
+        output: Standard output and standard error in the order they were written, raw.
+        exit_code: The exit status; 128 + n after signal n; 126 with an `exec_error`; 137 when killed at a limit.
+        timed_out: The time limit came first. Everything the episode had running was killed.
+        output_capped: `max_output` came first; `output` holds the first `max_output` bytes. All was killed as above.
+        exec_error: Why no command ran: the folder `cwd` cannot be entered, or the program cannot be executed.
+    """
+
+    output: bytes = b""
+    exit_code: int = 0
+    timed_out: bool = False
+    output_capped: bool = False
+    exec_error: Literal["cwd", "not_found"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Whether a provider works here.
+
+    Attributes:
+        ok: It can be used.
+        detail: One line: what it offers here, or why it does not work and the exact remedy.
+        warnings: What is weaker here than it could be, one line each, with the remedy.
+    """
+
+    ok: bool
+    detail: str
+    warnings: tuple[str, ...] = ()
+
+
+class Channel(ABC):
+    """A program that stays in the sandbox and is talked to over its standard input and output (standard error goes
+    nowhere). It ends with `kill`, with the sandbox, and when any command of the sandbox hits a limit."""
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Sends bytes to the program.
+
+        Raises:
+            SandboxError: The program is gone.
+        """
+
+    @abstractmethod
+    def read_line(self, *, timeout: float, max_bytes: int = DEFAULT_MAX_OUTPUT) -> bytes | None:
+        """The next line, without its newline. None when the time is up, the line is too long or the program is gone."""
+
+    @abstractmethod
+    def read(self, max_bytes: int, *, timeout: float) -> bytes:
+        """Up to `max_bytes` of output as soon as there are any; empty at the end or when the time is up."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Ends the program, and whatever else the episode has running. Harmless when it is gone already."""
+
+
+class Sandbox(ABC):
+    """One isolated machine for one episode."""
+
+    @abstractmethod
+    def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str = "/",
+        env: Mapping[str, str] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_output: int = DEFAULT_MAX_OUTPUT,
+        input: bytes = b"",
+    ) -> ExecResult:
+        """Runs a program and waits for it. Whatever it does, this returns: soon after the program ends (two seconds
+        later where a child of it holds its output open, as `docker exec`), or when a limit is reached.
+
+        Args:
+            argv: Program and arguments; no shell in between.
+            cwd: Absolute folder to run in.
+            env: The whole environment; None for `DEFAULT_ENV`, the image's and HOSTNAME.
+            timeout: Seconds until everything is killed.
+            max_output: Bytes of output until everything is killed.
+            input: Standard input; empty means at its end from the start.
+
+        Raises:
+            SandboxError: The sandbox is closed or has died.
+        """
+
+    @abstractmethod
+    def start(self, argv: Sequence[str], *, cwd: str = "/", env: Mapping[str, str] | None = None) -> Channel:
+        """Starts a program that stays; see `Channel`.
+
+        Raises:
+            SandboxError: It cannot be started.
+        """
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Back to the image: all processes gone, all changes dropped."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends everything in the sandbox and frees what it holds. Twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SandboxProvider(ABC):
+    """A way to make sandboxes. One object serves many sandboxes, from many threads."""
+
+    name: str
+
+    @abstractmethod
+    def probe(self) -> Probe:
+        """Whether it works here, by trying. Never raises for a machine that cannot."""
+
+    @abstractmethod
+    def create(self, image: Image, limits: Limits | None = None, *, hostname: str = DEFAULT_HOSTNAME) -> Sandbox:
+        """A fresh sandbox that has proved from inside that it is inside.
+
+        Raises:
+            SandboxError: It could not be made or the proof failed; nothing is left behind.
+        """
+
+    @abstractmethod
+    def build(self, recipe: Recipe, *, report: Report | None = None) -> Image:
+        """An image for this provider's `create`, from its cache where it was built before.
+
+        Args:
+            recipe: What it is made of.
+            report: Called with a line before what takes long.
+
+        Raises:
+            PrerequisiteError: Something that building needs is missing.
+            SandboxError: A step failed.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most providers hold nothing
+        """Frees what the provider itself holds, its sandboxes included."""
+
+
+def available_sandboxes() -> tuple[str, ...]:
+    """Names of all registered providers."""
+    return tuple(sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}))
+
+
+AUTO = ("namespace", "docker")
+
+
+def open_provider(name: str = "auto") -> SandboxProvider:
+    """The provider of that name, once its probe has passed; with `auto` the first of `AUTO` that works here.
+
+    Raises:
+        PrerequisiteError: None works; the message has each one's remedy.
+    """
+    problems = []
+    for candidate in AUTO if name == "auto" else (name,):
+        provider = sandbox_provider(candidate)
+        probe = provider.probe()
+        if probe.ok:
+            return provider
+        provider.close()
+        problems.append(f"{candidate}: {probe.detail}")
+    raise PrerequisiteError("No sandbox works here. " + ". ".join(problems))
+
+
+def sandbox_provider(name: str, **options: object) -> SandboxProvider:
+    """The provider of that name, made with its options.
+
+    Raises:
+        PrerequisiteError: No such provider, or it refuses (as `unsafe-local` does without its flag).
+    """
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name == name:
+            return point.load()(**options)
+    raise PrerequisiteError(f"No sandbox called {name!r}. There are: {', '.join(available_sandboxes()) or 'none'}.")

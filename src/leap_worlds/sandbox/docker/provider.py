@@ -1,0 +1,372 @@
+"""Sandboxes by a Docker engine (or Podman, itself or through DOCKER_HOST), by its command line: the one thing every engine has.
+
+Upstream resets a container with `git reset --hard; git clean -fd` in `/`: harmless in a container, ruin on a host. Here a
+reset is another container. And every container shows, before its first command, a file that only its image has: an engine
+started inside a chroot has been seen to run `docker exec` in the host's own root.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from leap.errors import PrerequisiteError
+from leap_worlds.sandbox import base
+from leap_worlds.sandbox.docker.command import (
+    INIT,
+    LABEL,
+    RUN,
+    START,
+    container_name,
+    engine_failed,
+    exec_words,
+    explain,
+    is_orphan,
+    result_of,
+    run_options,
+)
+from leap_worlds.sandbox.docker.image import (
+    MARKER,
+    base_dockerfile,
+    build_folder,
+    rootfs_name,
+    steps_dockerfile,
+)
+from leap_worlds.sandbox.namespace.provider import PipeChannel
+from leap_worlds.sandbox.output import read_output
+from leap_worlds.sandbox.recipe import Recipe, Report, content_key
+
+START_TIMEOUT = 60.0
+BUILD_TIMEOUT = 1800.0
+COMMANDS = ("docker", "podman")
+
+
+class DockerProvider(base.SandboxProvider):
+    """Containers without network, with limits, by the `docker` (or `podman`) command.
+
+    Args:
+        command: The program; the first of the two that reaches an engine if None.
+        rootfs: A tar to build images on, instead of a Debian with apt-get; `$LEAP_ROOTFS` by default.
+    """
+
+    name = "docker"
+
+    def __init__(self, *, command: str | None = None, rootfs: Path | None = None) -> None:
+        found = [name for name in COMMANDS if shutil.which(name)]
+        self._candidates = [command] if command else found or ["docker"]
+        self.command = self._candidates[0]
+        own = os.environ.get("LEAP_ROOTFS")
+        self._rootfs = rootfs or (Path(own) if own else None)
+        self._lock = threading.Lock()
+        self._live: set[str] = set()
+        self._swept = False
+        atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
+
+    def probe(self) -> base.Probe:
+        problems = []
+        for command in self._candidates:
+            self.command = command
+            probe = self._probe()
+            if probe.ok:
+                return probe
+            problems.append(probe.detail)
+        self.command = self._candidates[0]
+        return base.Probe(ok=False, detail="; ".join(problems))
+
+    def _probe(self) -> base.Probe:
+        if shutil.which(self.command) is None:
+            return base.Probe(
+                ok=False, detail="no `docker` or `podman` command: install one (https://docs.docker.com/get-docker/)"
+            )
+        try:
+            done = self.call("version", "--format", "{{.Server.Version}}", timeout=10)
+            if done.returncode == 0 and b"Emulate Docker CLI" in done.stderr and shutil.which("podman"):
+                self.command = "podman"  # the stand-in writes that line into every command's output
+            if done.returncode:
+                return base.Probe(ok=False, detail=explain(done.stderr.decode(errors="replace")))
+            limits = self._can_limit()
+        except base.SandboxError as error:
+            return base.Probe(ok=False, detail=str(error))
+        warnings = []
+        if not limits:
+            warnings.append(
+                "the engine cannot limit memory or processes: give it control groups (`docker info` says which)"
+            )
+        detail = f"{self.command} engine {done.stdout.decode().strip()}"
+        return base.Probe(ok=True, detail=detail, warnings=tuple(warnings))
+
+    def _can_limit(self) -> bool:
+        """Whether the engine has what limits all processes of a container together; it would start one without, too."""
+        done = self.call("info", "--format", "{{.MemoryLimit}} {{.PidsLimit}}", timeout=10)
+        if done.returncode == 0:
+            return b"false" not in done.stdout
+        done = self.call("info", "--format", "{{.Host.CgroupControllers}}", timeout=10)  # Podman's own command
+        return done.returncode != 0 or {b"memory", b"pids"} <= set(done.stdout.strip(b"[]\n").split())
+
+    def call(self, *words: str, timeout: float, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Runs one engine command.
+
+        Raises:
+            SandboxError: There is no such program, or no answer in time.
+        """
+        try:
+            return subprocess.run(
+                [self.command, *words], input=input, capture_output=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise base.SandboxError(f"`{self.command} {words[0]}` did not answer in {timeout:g} s") from None
+        except OSError as error:
+            raise base.SandboxError(f"`{self.command}` cannot be run: {error.strerror}") from error
+
+    def build(self, recipe: Recipe, *, report: Report | None = None) -> base.Image:
+        if self._rootfs and recipe.rootfs is None:
+            recipe = replace(recipe, rootfs=self._rootfs)
+        bottom = self._import(recipe.rootfs, report) if recipe.rootfs else self._debian(recipe.packages, report)
+        text, files, env = steps_dockerfile(bottom, recipe.steps)
+        key = content_key(text, {name: content.hex() for name, content in files.items()})
+        reference = f"leap-sandbox:{key}"
+        if not self._has(reference):
+            self._build(reference, text, files | {"key": f"{key}\n".encode()}, report, "--network", "none")
+        return base.Image(key=key, reference=reference, env=env)
+
+    def _has(self, reference: str) -> bool:
+        return self.call("image", "inspect", reference, timeout=START_TIMEOUT).returncode == 0
+
+    def _debian(self, packages: tuple[str, ...], report: Report | None) -> str:
+        text = base_dockerfile(packages)
+        reference = f"leap-debian:{content_key(text)}"
+        if not self._has(reference):
+            self._build(reference, text, {}, report)
+        return reference
+
+    def _import(self, rootfs: Path, report: Report | None) -> str:
+        try:
+            reference = rootfs_name(rootfs)
+        except OSError as error:
+            raise PrerequisiteError(f"{rootfs} cannot be used as a root file system: {error.strerror}") from error
+        if not self._has(reference):
+            if report:
+                report(f"importing {rootfs}")
+            done = self.call("import", str(rootfs), reference, timeout=BUILD_TIMEOUT)
+            if done.returncode:
+                raise PrerequisiteError(f"{rootfs} cannot be imported: {explain(done.stderr.decode(errors='replace'))}")
+        return reference
+
+    def _build(
+        self, reference: str, text: str, files: Mapping[str, bytes], report: Report | None, *options: str
+    ) -> None:
+        if report:
+            report(f"building {reference}: once, up to a few minutes")
+        with tempfile.TemporaryDirectory() as folder:
+            build_folder(Path(folder), text, files)
+            words = ("-q", "--force-rm", "-t", reference, "--label", f"{LABEL}=1", *options, folder)
+            done = self.call("build", *words, timeout=BUILD_TIMEOUT)
+        if done.returncode:
+            said = (done.stdout + done.stderr).decode(errors="replace").strip()
+            lines = [line.strip() for line in said.splitlines()[-3:-1]]
+            raise base.SandboxError(f"the image could not be built: {' / '.join([*lines, explain(said)])[-600:]}")
+
+    def create(
+        self, image: base.Image, limits: base.Limits | None = None, *, hostname: str = base.DEFAULT_HOSTNAME
+    ) -> DockerSandbox:
+        if image.reference is None:
+            raise base.SandboxError(f"image {image.key} was not built for docker")
+        self._sweep()
+        return DockerSandbox(self, image, limits or base.Limits(), hostname)
+
+    def _sweep(self) -> None:
+        """Once: removes containers of processes that were killed and could not."""
+        with self._lock:
+            swept, self._swept = self._swept, True
+        if swept:
+            return
+        listed = self.call("ps", "-a", "--filter", f"label={LABEL}", "--format", "{{.Names}}", timeout=START_TIMEOUT)
+        names = listed.stdout.decode(errors="replace").split()
+        self.remove([name for name in names if is_orphan(name)])
+
+    def run(self, image: base.Image, limits: base.Limits, hostname: str) -> str:
+        """Starts a container and returns its name.
+
+        Raises:
+            SandboxError: It cannot be started; nothing is left of it.
+        """
+        assert image.reference is not None
+        name = container_name()
+        with self._lock:
+            self._live.add(name)
+        try:
+            options = run_options(image, limits, hostname)
+            done = self.call("run", "--name", name, *options, image.reference, *INIT, timeout=START_TIMEOUT)
+        except base.SandboxError:
+            self.remove([name])
+            raise
+        if done.returncode:
+            self.remove([name])
+            raise base.SandboxError(f"no container: {explain(done.stderr.decode(errors='replace'))}")
+        return name
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Ends containers. Never fails: what is gone is gone, and what the engine does not remove now, a later sweep does."""
+        if names:
+            with contextlib.suppress(base.SandboxError):
+                self.call("rm", "-f", "-v", *names, timeout=START_TIMEOUT)
+        with self._lock:
+            self._live -= set(names)
+
+    def close(self) -> None:
+        with self._lock:
+            names = list(self._live)
+        self.remove(names)
+
+
+def _close_at_exit(provider: weakref.ref[DockerProvider], owner: int) -> None:
+    made = provider()
+    if made is not None and os.getpid() == owner:  # a fork's end is not the end of its parent's containers
+        made.close()
+
+
+class DockerSandbox(base.Sandbox):
+    """One container. A reset is another container."""
+
+    def __init__(self, provider: DockerProvider, image: base.Image, limits: base.Limits, hostname: str) -> None:
+        self._provider, self._image, self._limits, self._hostname = provider, image, limits, hostname
+        self._name: str | None = None
+        self._env = dict(base.DEFAULT_ENV) | {"HOSTNAME": hostname} | dict(image.env)
+        self._open()
+
+    def _open(self) -> None:
+        self._name = self._provider.run(self._image, self._limits, self._hostname)
+        self._prove()
+
+    def _prove(self) -> None:
+        """Before the first command: is `exec` in the container? Reads two files, changes nothing anywhere."""
+        try:
+            words = ("exec", self._running(), "cat", MARKER, "/proc/sys/kernel/hostname")
+            seen = self._provider.call(*words, timeout=START_TIMEOUT)
+        except base.SandboxError:
+            self.close()
+            raise
+        if seen.stdout.split() != [self._image.key.encode(), self._hostname.encode()]:
+            self.close()
+            raise base.SandboxError(
+                "`docker exec` did not run inside the container (an engine under chroot does this): nothing was run. "
+                f"Start the engine outside of a chroot. It said: {explain(seen.stderr.decode(errors='replace'))}"
+            )
+
+    def _running(self) -> str:
+        if self._name is None:
+            raise base.SandboxError("the sandbox is closed")
+        return self._name
+
+    def _argv(
+        self, argv: Sequence[str], cwd: str, env: Mapping[str, str] | None, script: str, *options: str
+    ) -> list[str] | base.ExecResult:
+        """The engine's command line; or what comes of words that no program can be started with."""
+        name = self._running()
+        words = exec_words(argv, self._env if env is None else env, script)
+        if words is None:
+            return base.ExecResult(output=b"not a command", exit_code=126, exec_error="not_found")
+        if "\0" in cwd:
+            return base.ExecResult(output=b"not a folder", exit_code=126, exec_error="cwd")
+        return [self._provider.command, "exec", *options, "--workdir", cwd, name, *words]
+
+    def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str = "/",
+        env: Mapping[str, str] | None = None,
+        timeout: float = base.DEFAULT_TIMEOUT,
+        max_output: int = base.DEFAULT_MAX_OUTPUT,
+        input: bytes = b"",
+    ) -> base.ExecResult:
+        words = self._argv(argv, cwd, env, RUN, *(["-i"] if input else []))
+        if isinstance(words, base.ExecResult):
+            return words
+        with tempfile.TemporaryFile() as given:
+            given.write(input)
+            given.seek(0)
+            try:
+                process = subprocess.Popen(words, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            except (OSError, UnicodeEncodeError) as error:
+                return base.ExecResult(output=str(error).encode(), exit_code=126, exec_error="not_found")
+        assert process.stdout is not None
+        with process.stdout:
+            output, timed_out = read_output(process.stdout, time.monotonic() + timeout, max_output)
+        capped = len(output) > max_output
+        if timed_out or capped:
+            process.kill()
+            process.wait()
+            self._kill_all()
+            return base.ExecResult(
+                output=output[:max_output], exit_code=137, timed_out=timed_out, output_capped=capped
+            )
+        code = process.wait()
+        if engine_failed(output, code):
+            self._check_alive(output)
+        return result_of(argv, output, code)
+
+    def _check_alive(self, output: bytes) -> None:
+        """Tells an engine's complaint from a command's output: by whether the container runs."""
+        words = ("container", "inspect", "--format", "{{.State.Running}}", self._running())
+        if self._provider.call(*words, timeout=START_TIMEOUT).stdout.strip() != b"true":
+            self.close()
+            raise base.SandboxError(f"the sandbox has died: {explain(output.decode(errors='replace'))}")
+
+    def _kill_all(self) -> None:
+        """Killing the client leaves the command running. The engine restarts the container: processes go, files stay.
+
+        Never by a `kill -9 -1` through `docker exec`: should that not be in the container, it would end the host.
+        """
+        done = self._provider.call("restart", "-t", "0", self._running(), timeout=START_TIMEOUT)
+        if done.returncode:
+            self.close()
+            raise base.SandboxError("a command could not be stopped: its container was ended")
+        self._prove()
+
+    def start(self, argv: Sequence[str], *, cwd: str = "/", env: Mapping[str, str] | None = None) -> base.Channel:
+        problem = f"{argv[0] if argv else 'nothing'} cannot be started in the sandbox"
+        found = self.exec(
+            ["/bin/sh", "-c", 'command -v -- "$0" >/dev/null', *argv[:1]], cwd=cwd, env=env, timeout=START_TIMEOUT
+        )
+        words = self._argv(argv, cwd, env, START, "-i")
+        try:
+            if isinstance(words, base.ExecResult) or found.exit_code:
+                raise base.SandboxError(problem)
+            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        except (OSError, UnicodeEncodeError) as error:
+            raise base.SandboxError(f"`{self._provider.command}` cannot be run: {error}") from error
+        assert process.stdin is not None and process.stdout is not None
+
+        def kill() -> None:
+            process.kill()
+            process.wait()
+            if self._name is not None:
+                with contextlib.suppress(base.SandboxError):
+                    self._kill_all()
+
+        with process.stdin, process.stdout:
+            channel = PipeChannel(os.dup(process.stdin.fileno()), os.dup(process.stdout.fileno()), kill=kill)
+        if channel.read_line(timeout=START_TIMEOUT) != b"":
+            channel.kill()
+            raise base.SandboxError(problem)
+        return channel
+
+    def reset(self) -> None:
+        self.close()
+        self._open()
+
+    def close(self) -> None:
+        name, self._name = self._name, None
+        if name is not None:
+            self._provider.remove([name])

@@ -1,0 +1,185 @@
+"""Images built without Docker: a root file system, then steps run in a sandbox, each a layer, all kept by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, Any
+
+from leap.errors import PrerequisiteError
+from leap_worlds.sandbox.base import DEFAULT_ENV, Image, Limits, SandboxError
+from leap_worlds.sandbox.namespace.machine import machine_base
+from leap_worlds.sandbox.namespace.provider import NamespaceProvider
+from leap_worlds.sandbox.namespace.zygote import remove_tree
+from leap_worlds.sandbox.recipe import Recipe, Report, Step, content_key
+from leap_worlds.sandbox.store import LayerStore
+
+DEBIAN = "bookworm"
+# The network is off: names fail at once instead of after a time-out.
+ETC = {"etc/resolv.conf": "nameserver 127.0.0.1\n", "etc/hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost\n"}
+BUILD_LIMITS = Limits(memory=2 * 2**30, processes=512, disk=2**30, inodes=1_000_000, cpus=2.0)
+_PACKED = {b"\x1f\x8b": "--gzip", b"BZh": "--bzip2", b"\xfd7zXZ": "--xz", b"\x28\xb5\x2f\xfd": "--zstd"}
+
+
+def build(provider: NamespaceProvider, recipe: Recipe, report: Report | None = None) -> Image:
+    """Makes the image unless all of it is in the store.
+
+    Raises:
+        PrerequisiteError: The base cannot be made: a tool, a mirror or a file is missing.
+        SandboxError: A step failed or ran out of its time; its last lines of output are in the message.
+    """
+    store = provider.store
+    if recipe.rootfs:
+        image = tar_base(recipe.rootfs, store)
+    elif recipe.programs:
+        image = machine_base(recipe.programs, store, _unpack, report)
+    else:
+        image = debian_base(recipe.packages, store, report)
+    for step in recipe.steps:
+        image = _step(provider, image, step, report)
+    return image
+
+
+def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | None = None) -> Image:
+    """Debian with these packages, made by mmdebstrap (a few minutes, once).
+
+    Raises:
+        PrerequisiteError: mmdebstrap is missing, or Debian's mirror cannot be reached.
+    """
+    name = f"debian-{content_key(DEBIAN, packages, ETC)}"
+    if not store.layer(name).is_dir():
+        if shutil.which("mmdebstrap") is None:
+            raise PrerequisiteError(
+                "mmdebstrap is needed to make a Debian image: `sudo apt-get install mmdebstrap uidmap`. Or set "
+                "LEAP_ROOTFS to a root file system of your own (`docker export CONTAINER > rootfs.tar`)."
+            )
+        if report:
+            report(f"making a Debian {DEBIAN} image with mmdebstrap: a few minutes, once")
+        command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", "--format=tar", DEBIAN, "-"]
+        with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as maker:
+            assert maker.stdout is not None
+            _unpack(store, name, maker.stdout, [], lambda: maker.wait() == 0 or _fail(log))
+    return Image(key=name, layers=(name,))
+
+
+def tar_base(path: Path, store: LayerStore) -> Image:
+    """A root file system from a tar: `docker export`, `podman export`, mmdebstrap; compressed or not.
+
+    Raises:
+        PrerequisiteError: The file is missing or not a tar.
+    """
+    try:
+        with path.open("rb") as file:
+            name = _tar_name(path, file, store)
+            if not store.layer(name).is_dir():
+                file.seek(0)
+                start = file.read(8)
+                os.lseek(file.fileno(), 0, os.SEEK_SET)  # tar reads the descriptor, not Python's buffer
+                packed = [option for magic, option in _PACKED.items() if start.startswith(magic)]
+                _unpack(store, name, file, packed, lambda: None)
+    except OSError as error:
+        raise PrerequisiteError(f"{path} cannot be used as a root file system: {error.strerror}") from error
+    return Image(key=name, layers=(name,))
+
+
+def _tar_name(path: Path, file: BufferedReader, store: LayerStore) -> str:
+    """The layer's name by content; remembered by size and time, for reading 500 MB at each start takes seconds."""
+    seen = os.fstat(file.fileno())
+    note = store.root / f"tar-{content_key(path.resolve(), seen.st_size, seen.st_mtime_ns, seen.st_ino)}"
+    if note.exists() and store.layer(note.read_text()).is_dir():
+        return note.read_text()
+    name = f"tar-{hashlib.file_digest(file, 'sha256').hexdigest()[:24]}"
+    store.prepare()
+    note.write_text(name)
+    return name
+
+
+def _step(provider: NamespaceProvider, image: Image, step: Step, report: Report | None) -> Image:
+    files = {path: hashlib.sha256(content).hexdigest() for path, content in step.files.items()}
+    name = f"step-{content_key(image.key, step.argv, files, step.env)}"
+    made = Image(key=name, layers=(name, *image.layers), env={**image.env, **step.env})
+    if provider.store.layer(name).is_dir():
+        return made
+    title = " ".join(step.argv)[:80]
+    if report:
+        report(f"image step: {title}")
+    with provider.open(image, BUILD_LIMITS, on_disk=True) as box:
+        for path, content in step.files.items():
+            script = 'mkdir -p "${1%/*}/" && cat > "$1" && chmod 755 "$1"'
+            result = box.exec(["/bin/sh", "-c", script, "sh", path], input=content)
+            if result.exit_code:
+                raise SandboxError(f"{path} could not be put into the image: {_tail(result.output)}")
+        result = box.exec(step.argv, env={**DEFAULT_ENV, **made.env}, timeout=step.timeout)
+        if result.exit_code or result.output_capped:
+            why = f"took over {step.timeout:g} s" if result.timed_out else f"ended with status {result.exit_code}"
+            raise SandboxError(f"the image step `{title}` {why}: {_tail(result.output)}")
+        box.commit(name)
+    return made
+
+
+def export_tar(provider: NamespaceProvider, image: Image, target: Path) -> None:
+    """Writes an image as one tar for `docker import TAR NAME`: what a box sees is what a container sees.
+
+    Raises:
+        SandboxError: A layer is missing, or the target cannot be written.
+    """
+    try:
+        with provider.create(image, BUILD_LIMITS) as box, target.open("wb") as file:
+            channel = box.start(["/bin/tar", "-C", "/", "-c", "--one-file-system", "-f", "-", "."])
+            while part := channel.read(2**20, timeout=60):
+                file.write(part)
+    except OSError as error:
+        raise SandboxError(f"{target} could not be written: {error.strerror}") from error
+
+
+def _unpack(store: LayerStore, name: str, source: IO[bytes], options: list[str], finish: Callable[[], object]) -> None:
+    """Unpacks a tar into a new layer as the boxes' user: all files are that user's, who is root inside."""
+    store.prepare()
+    making = store.layer(f"making-{uuid.uuid4().hex[:16]}")
+    making.mkdir()
+    user: dict[str, Any] = {}
+    if store.drop_to:
+        os.chown(making, *store.drop_to)
+        user = {"user": store.drop_to[0], "group": store.drop_to[1], "extra_groups": []}
+    command = ["tar", "-x", "-p", "--no-same-owner", *options, "--exclude=./dev/*", "--exclude=dev/*", "-f", "-"]
+    try:
+        done = subprocess.run(command, stdin=source, cwd=making, stderr=subprocess.PIPE, check=False, **user)
+        finish()
+        if done.returncode:
+            raise PrerequisiteError(f"the root file system could not be unpacked: {_tail(done.stderr)}")
+        _complete(store, making)
+        if not store.layer(name).is_dir():  # else another process was faster
+            making.rename(store.layer(name))
+    finally:
+        remove_tree(making)
+
+
+def _complete(store: LayerStore, root: Path) -> None:
+    """Puts in what a running container has: mount points, name resolution that fails at once, Docker's marker."""
+    for folder in ("dev", "proc", "sys", "etc"):
+        if (root / folder).is_symlink():
+            raise PrerequisiteError(f"not a root file system: its /{folder} is a link")
+        (root / folder).mkdir(exist_ok=True)
+    for path, text in {**ETC, ".dockerenv": ""}.items():
+        (root / path).unlink(missing_ok=True)
+        (root / path).write_text(text)
+    for path in ("dev", "proc", "sys", "etc", ".dockerenv", *ETC):
+        if store.drop_to:
+            os.chown(root / path, *store.drop_to, follow_symlinks=False)
+
+
+def _fail(log: IO[bytes]) -> None:
+    log.seek(0)
+    raise PrerequisiteError(f"mmdebstrap failed: {_tail(log.read())}")
+
+
+def _tail(output: bytes) -> str:
+    lines = output.decode(errors="replace").strip().splitlines()
+    return " / ".join(lines[-3:])[-400:] or "no output"

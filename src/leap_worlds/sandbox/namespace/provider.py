@@ -1,0 +1,367 @@
+"""The `namespace` provider, as the training process sees it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from leap_worlds.sandbox import base
+from leap_worlds.sandbox.namespace import remedies, wire
+from leap_worlds.sandbox.recipe import Recipe, Report
+from leap_worlds.sandbox.store import LayerStore
+
+START_TIMEOUT = 30.0
+GRACE = 15.0  # seconds a monitor may answer late before it is taken for dead
+
+
+class NamespaceProvider(base.SandboxProvider):
+    """Sandboxes of Linux namespaces. See the package's docstring.
+
+    Args:
+        store: Where the layers are; the cache's by default.
+        upper: Where an episode's changes go: `memory` (bounded in bytes and inodes, the default), or `disk`, where the
+            kernel is older than 6.6 (its tmpfs cannot carry what an overlay needs); `auto` chooses.
+        cgroups: Limit all processes of a box together where possible.
+        rootfs: A tar to build images on, instead of a Debian made by mmdebstrap; `$LEAP_ROOTFS` by default.
+    """
+
+    name = "namespace"
+
+    def __init__(
+        self,
+        *,
+        store: LayerStore | None = None,
+        upper: str = "auto",
+        cgroups: bool = True,
+        rootfs: Path | None = None,
+    ) -> None:
+        own = os.environ.get("LEAP_ROOTFS")
+        self._rootfs = rootfs or (Path(own) if own else None)
+        self.store = store or LayerStore()
+        self._upper = ("memory" if remedies.kernel_version() >= (6, 6) else "disk") if upper == "auto" else upper
+        self._cgroups = cgroups
+        self._lock = threading.Lock()
+        self._zygote: _Zygote | None = None
+
+    def probe(self) -> base.Probe:
+        if problem := remedies.barred():
+            return base.Probe(ok=False, detail=problem)
+        try:
+            self.store.prepare()
+            zygote = self._connect()
+        except (OSError, base.SandboxError) as error:
+            return base.Probe(ok=False, detail=f"cannot start: {error}")
+        warnings = []
+        if "memory" not in zygote.controllers:
+            warnings.append(remedies.NO_CGROUPS)
+        if self._upper == "disk":
+            warnings.append(remedies.DISK_UPPER)
+        groups = ", ".join(zygote.controllers) or "none"
+        return base.Probe(ok=True, detail=f"user namespaces work; control groups: {groups}", warnings=tuple(warnings))
+
+    def create(
+        self, image: base.Image, limits: base.Limits | None = None, *, hostname: str = base.DEFAULT_HOSTNAME
+    ) -> NamespaceSandbox:
+        return self.open(image, limits, hostname=hostname)
+
+    def open(
+        self,
+        image: base.Image,
+        limits: base.Limits | None = None,
+        *,
+        hostname: str = base.DEFAULT_HOSTNAME,
+        on_disk: bool = False,
+    ) -> NamespaceSandbox:
+        """As `create`; with `on_disk`, changes go to a folder and can become a layer (`NamespaceSandbox.commit`)."""
+        if not image.layers:
+            raise base.SandboxError(
+                f"image {image.key} has no layers: build it with `leap_worlds.sandbox.images`"
+            )
+        for layer in image.layers:
+            self.store.require(layer)
+        return NamespaceSandbox(self, image, limits or base.Limits(), hostname, on_disk or self._upper == "disk")
+
+    def _connect(self) -> _Zygote:
+        with self._lock:
+            if self._zygote is None or not self._zygote.usable():
+                self.store.prepare()
+                self._zygote = _Zygote(self.store, cgroups=self._cgroups)
+            return self._zygote
+
+    def build(self, recipe: Recipe, *, report: Report | None = None) -> base.Image:
+        from leap_worlds.sandbox.namespace.images import build
+
+        if self._rootfs and recipe.rootfs is None:
+            recipe = replace(recipe, rootfs=self._rootfs)
+        return build(self, recipe, report)
+
+    def settle(self) -> None:
+        """Waits until nothing is left of the boxes that were closed. For tests and benchmarks."""
+        if self._zygote is not None:
+            self._zygote.settle()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._zygote is not None:
+                self._zygote.close()
+                self._zygote = None
+
+
+class _Zygote:
+    """The small process and the socket to it."""
+
+    def __init__(self, store: LayerStore, *, cgroups: bool) -> None:
+        self.owner = os.getpid()
+        self.lock = threading.Lock()
+        self.control, theirs = socket.socketpair()
+        here = Path(__file__).parent
+        boot = f"import sys; sys.path.append({str(here.parent)!r}); from namespace import zygote; zygote.main()"
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", boot],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={},
+                cwd="/",
+                start_new_session=True,  # a Ctrl-C at the terminal is not for it
+            )
+        settings = {"store": str(store.root), "canary": str(store.canary), "drop_to": store.drop_to, "cgroups": cgroups}
+        try:
+            self.control.settimeout(START_TIMEOUT)
+            wire.send(self.control, settings)
+            self.controllers: tuple[str, ...] = tuple(wire.receive(self.control)[0]["controllers"])
+        except (wire.Gone, TimeoutError):
+            self.process.kill()
+            text = self.process.communicate()[1].decode(errors="replace").strip().splitlines()
+            raise base.SandboxError(f"the sandbox helper did not start: {text[-1] if text else 'no message'}") from None
+        atexit.register(self.close)
+
+    def usable(self) -> bool:
+        """Not after a fork of the training process (the parent owns it), nor once it has ended."""
+        return self.owner == os.getpid() and self.process.poll() is None
+
+    def create(self, config: dict[str, Any]) -> socket.socket:
+        """Asks for a box; returns the socket to its monitor."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, self.lock:
+                wire.send(self.control, {"op": "create", "config": config})
+                socket.send_fds(self.control, [b"\0"], [theirs.fileno()])
+        except (wire.Gone, OSError) as error:
+            ours.close()
+            raise base.SandboxError("the sandbox helper has ended; a new provider starts another") from error
+        return ours
+
+    def end(self, box: str) -> None:
+        with self.lock, contextlib.suppress(wire.Gone):
+            wire.send(self.control, {"op": "end", "id": box})
+
+    def settle(self) -> None:
+        with self.lock:
+            wire.send(self.control, {"op": "settle"})
+            wire.receive(self.control)
+
+    def close(self) -> None:
+        if self.owner != os.getpid():
+            return
+        atexit.unregister(self.close)
+        self.control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(START_TIMEOUT)
+        if self.process.stderr:
+            self.process.stderr.close()
+
+
+class NamespaceSandbox(base.Sandbox):
+    """One box, by the socket to its monitor. Made by `NamespaceProvider.create`.
+
+    Attributes:
+        proof: What the box saw of itself when it proved that it is inside.
+        box: The box's name in the store and the control groups.
+    """
+
+    def __init__(
+        self, provider: NamespaceProvider, image: base.Image, limits: base.Limits, hostname: str, on_disk: bool
+    ) -> None:
+        self._provider, self._image, self._limits, self._hostname = provider, image, limits, hostname
+        self._on_disk = on_disk
+        self._lock = threading.RLock()
+        self._socket: socket.socket | None = None
+        self._env = dict(base.DEFAULT_ENV) | {"HOSTNAME": hostname} | dict(image.env)
+        self.proof: dict[str, Any] = {}
+        self._open()
+
+    def _open(self) -> None:
+        self.box = uuid.uuid4().hex[:16]
+        config = {
+            "id": self.box,
+            "layers": [f"layers/{layer}" for layer in self._image.layers],
+            "upper": f"boxes/{self.box}" if self._on_disk else None,
+            "limits": asdict(self._limits),
+            "hostname": self._hostname,
+            "env": self._env,
+        }
+        self._zygote = self._provider._connect()
+        self._socket = self._zygote.create(config)
+        answer, _ = self._ask(None, START_TIMEOUT)
+        self.proof = answer["proof"]
+
+    def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str = "/",
+        env: Mapping[str, str] | None = None,
+        timeout: float = base.DEFAULT_TIMEOUT,
+        max_output: int = base.DEFAULT_MAX_OUTPUT,
+        input: bytes = b"",
+    ) -> base.ExecResult:
+        request = self._request("exec", argv, cwd, env) | {"timeout": timeout, "max_output": max_output}
+        with self._lock:
+            answer, output = self._ask((request, input), timeout + GRACE)
+        return base.ExecResult(output=output, **answer)
+
+    def start(self, argv: Sequence[str], *, cwd: str = "/", env: Mapping[str, str] | None = None) -> base.Channel:
+        with self._lock:
+            self._ask((self._request("start", argv, cwd, env), b""), START_TIMEOUT)
+            assert self._socket is not None
+            _, fds, *_ = socket.recv_fds(self._socket, 1, 2, socket.MSG_CMSG_CLOEXEC)
+        return PipeChannel(*fds, kill=lambda: self._tell_kill())
+
+    def _tell_kill(self) -> None:
+        with self._lock, contextlib.suppress(base.SandboxError):
+            self._ask(({"op": "kill"}, b""), START_TIMEOUT)
+
+    def _request(self, op: str, argv: Sequence[str], cwd: str, env: Mapping[str, str] | None) -> dict[str, Any]:
+        return {"op": op, "argv": list(argv), "cwd": cwd, "env": dict(self._env if env is None else env)}
+
+    def _ask(self, message: tuple[dict[str, Any], bytes] | None, timeout: float) -> tuple[dict[str, Any], bytes]:
+        if self._socket is None:
+            raise base.SandboxError("the sandbox is closed")
+        try:
+            self._socket.settimeout(timeout)
+            if message is not None:
+                wire.send(self._socket, *message)
+            answer, body = wire.receive(self._socket)
+        except (wire.Gone, TimeoutError) as error:
+            self._zygote.end(self.box)
+            self._drop()
+            raise base.SandboxError("the sandbox has died: its files and processes are gone") from error
+        if "error" in answer:
+            if message is None:
+                self._drop()
+                raise base.SandboxError(f"no sandbox: {remedies.explain(answer['error'])}")
+            raise base.SandboxError(f"the sandbox could not do it: {answer['error']}")
+        return answer, body
+
+    def commit(self, layer: str) -> None:
+        """Ends the box and makes what it changed a layer of the store. Only for a box opened `on_disk`.
+
+        Raises:
+            SandboxError: The box has died, or the layer cannot be put in place.
+        """
+        with self._lock:
+            self._ask(({"op": "end"}, b""), START_TIMEOUT)
+            target = self._provider.store.layer(layer)
+            try:
+                (self._provider.store.root / "boxes" / self.box / "u").rename(target)
+            except OSError as error:
+                if not target.is_dir():  # else another process made the same layer meanwhile
+                    raise base.SandboxError(f"layer {layer} cannot be kept: {error.strerror}") from error
+            self.close()
+
+    def reset(self) -> None:
+        with self._lock:
+            self.close()
+            self._open()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._socket is None:
+                return
+            with contextlib.suppress(base.SandboxError):
+                self._ask(({"op": "close"}, b""), GRACE)
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            self._drop()  # the monitor sees the socket close and ends the box
+
+
+class PipeChannel(base.Channel):
+    """A program's standard input and output as two pipe ends."""
+
+    def __init__(self, stdin: int, stdout: int, *, kill: Any) -> None:
+        self._stdin, self._stdout, self._kill = stdin, stdout, kill
+        self._pending = b""
+        os.set_blocking(stdin, False)
+
+    def write(self, data: bytes) -> None:
+        deadline = time.monotonic() + GRACE
+        while data:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([], [self._stdin], [], left)[1]:
+                raise base.SandboxError("the program in the sandbox does not read its input")
+            try:
+                data = data[os.write(self._stdin, data) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise base.SandboxError("the program in the sandbox is gone") from error
+
+    def read(self, max_bytes: int, *, timeout: float) -> bytes:
+        if self._pending:
+            part, self._pending = self._pending[:max_bytes], self._pending[max_bytes:]
+            return part
+        return os.read(self._stdout, max_bytes) if self._stdout >= 0 and _readable(self._stdout, timeout) else b""
+
+    def read_line(self, *, timeout: float, max_bytes: int = base.DEFAULT_MAX_OUTPUT) -> bytes | None:
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._pending:
+            left = deadline - time.monotonic()
+            if left <= 0 or self._stdout < 0 or len(self._pending) > max_bytes:
+                return None
+            if not _readable(self._stdout, left):
+                return None
+            part = os.read(self._stdout, 65536)
+            if not part:
+                return None
+            self._pending += part
+        line, self._pending = self._pending.split(b"\n", 1)
+        return line
+
+    def kill(self) -> None:
+        if self._stdin >= 0:
+            self._kill()
+            os.close(self._stdin)
+            os.close(self._stdout)
+            self._stdin = self._stdout = -1
+
+    def __del__(self) -> None:
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            os.close(self._stdout)
+
+
+def _readable(fd: int, timeout: float) -> bool:
+    poll = select.poll()  # not select(): a training process may have more than 1,024 files open
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))

@@ -1,0 +1,366 @@
+"""WebShop as a leap environment: tasks from a catalogue's goals, visits to its shop, rewards and their parts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from leap.core import Decision, History, Observation, PrivilegedState, Task
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, opened
+from leap.errors import PrerequisiteError
+from leap.paths import cache_dir
+from leap_worlds.webshop.brief import brief
+from leap_worlds.webshop.build import CatalogueFiles
+from leap_worlds.webshop.candidates import SEARCH, CandidateMode, compat_candidates, plain_action, stable_candidates
+from leap_worlds.webshop.generator import CatalogueConfig, fingerprint, write_catalogue
+from leap_worlds.webshop.goals import Goal
+from leap_worlds.webshop.official import check, default_folder, fetch, official_files
+from leap_worlds.webshop.oracle import Oracle
+from leap_worlds.webshop.privileged import describe
+from leap_worlds.webshop.reward import Purchase, RewardMode
+from leap_worlds.webshop.shop import Visit, parse_action
+from leap_worlds.webshop.shopper import Shopper
+from leap_worlds.webshop.splits import SMALL_PRODUCTS, SPLITS, TEST_SPLITS, Split, World
+from leap_worlds.webshop.tagger import Tagger, check_tagger, load_tagger
+from leap_worlds.webshop.teacher import teach
+from leap_worlds.webshop.world import ShopWorld, open_world
+
+_log = logging.getLogger(__name__)
+_THING = re.compile(r"\bB0[0-9A-Z]{8}\b|\$\d+(?:\.\d+)?", re.IGNORECASE)
+_PIECE = re.compile(r"\n| \[SEP\] |[\"“”]|click\[item - |\]")
+_PRICE_BEHIND = re.compile(r", \$[\d.]+(?: to \$[\d.]+)?$")
+_SHORTEST_TITLE = 5
+_READ = 20_000
+"""So many products and goals are read for a tokenizer's words."""
+_NAMES = 1_000
+"""So many names at most are single tokens, the most frequent."""
+
+
+class WebshopConfig(EnvironmentConfig):
+    """WebShop's options in a recipe."""
+
+    source: Literal["generated", "official"] = Field(
+        default="generated", description="A generated catalogue, or the official files."
+    )
+    generator: CatalogueConfig = Field(default_factory=CatalogueConfig, description="What to generate.")
+    path: Path | None = Field(
+        default=None, description="Folder of the official files; $WEBSHOP_DATA, else leap's cache, if null."
+    )
+    products: int | None = Field(default=None, ge=1, description="Only the first so many products of the files; all if null.")
+    seed: int = Field(default=0, ge=0, description="Of the prices and price limits, which the original draws unseeded.")
+    prices: Literal["seeded", "compat"] = Field(
+        default="seeded", description="compat: drawn anew in each process, as in the original; runs cannot be resumed."
+    )
+    reward: RewardMode = Field(default=RewardMode.UPSTREAM, description="The original's reward, or one with two bugs fixed.")
+    tagger: str = Field(
+        default="lexical", description="Finds nouns for the type reward: lexical (not official), or spacy:MODEL."
+    )
+    candidates: CandidateMode = Field(
+        default=CandidateMode.STABLE, description="stable: all that can be clicked. compat: the reference's random sample."
+    )
+    observation: Literal["text_rich", "text", "url", "brief"] = Field(
+        default="text_rich", description="What an observation shows; brief is leap's own, for small students."
+    )
+    patience: int | None = Field(
+        default=15, ge=3, description="Shopper and teacher buy within so many actions; set it to the horizon. Null: no hurry."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_path_is_of_official_files(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("path") is not None:
+            return {"source": "official", **values}
+        return values
+
+
+class WebshopEnvironment(Environment):
+    """Shopping on the web (Yao et al. 2022): buy the product that an instruction describes.
+
+    The splits, and which protocol each belongs to, are in `leap_worlds.webshop.splits`.
+    """
+
+    name: ClassVar[str] = "webshop"
+    Config: ClassVar[type[EnvironmentConfig]] = WebshopConfig
+    test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
+    gold_splits: ClassVar[tuple[str, ...]] = ("all",)
+
+    config: WebshopConfig
+
+    def __init__(self, config: WebshopConfig) -> None:
+        super().__init__(config)
+        check_tagger(config.tagger)
+        self._worlds: dict[World, ShopWorld] = {}
+        self._oracles: dict[int, Oracle] = {}
+
+    @cached_property
+    def _tagger(self) -> Tagger:
+        """Loaded when a world is opened: a recipe can be read where its tagger is not installed."""
+        return load_tagger(self.config.tagger)
+
+    def prepare(self, progress: Any = None) -> None:
+        """Makes the catalogue's store and search index, or finds them in leap's cache."""
+        self.world(World.HUMAN, progress)
+
+    def fetch_data(self, progress: Any = None, *, source: str | None = None) -> list[Finding]:
+        """Fetches the official files that are missing, makes store and index, and checks products, search and goals."""
+        if self.config.source != "official":
+            official = WebshopEnvironment(self.config.model_copy(update={"source": "official"}))
+            return official.fetch_data(progress, source=source)
+        folder, products = data_folder(self.config.path), self.config.products
+        files, by_hand = official_files(products), Path(source).expanduser() if source is not None else None
+        came = fetch(files, folder, source=by_hand, progress=progress)
+        findings = [Finding(True, f"{folder}: {', '.join(came)} fetched" if came else f"{folder}: every file is there")]
+        return findings + check(self.world(World.HUMAN, progress), products=products)
+
+    def world(self, which: World, progress: Any = None) -> ShopWorld:
+        """The catalogue with its goals and prices; opened once.
+
+        Raises:
+            PrerequisiteError: The files are missing or are not what they should be.
+        """
+        if which not in self._worlds:
+            self._worlds[which] = open_world(
+                self.files(which, progress),
+                human=which is World.HUMAN,
+                seed=self.config.seed if self.config.prices == "seeded" else None,
+                tagger=self._tagger,
+                mode=self.config.reward,
+                progress=progress,
+            )
+        return self._worlds[which]
+
+    def files(self, which: World, progress: Any = None) -> CatalogueFiles:
+        """The files that a world is made from; generated ones are kept in leap's cache by their settings.
+
+        Raises:
+            PrerequisiteError: There are none; the message says what to put where.
+        """
+        limit = SMALL_PRODUCTS if which is World.SMALL else self.config.products
+        if self.config.source == "generated":
+            folder = cache_dir() / "webshop" / "generated" / fingerprint(self.config.generator)
+            return find_files(write_catalogue(self.config.generator, folder, progress=progress), limit)
+        return find_files(data_folder(self.config.path), limit)
+
+    def split(self, name: str) -> Split:
+        """A split by its name.
+
+        Raises:
+            PrerequisiteError: There is none, or it is of a protocol that this catalogue is not of.
+        """
+        split = SPLITS.get(name)
+        if split is None:
+            raise PrerequisiteError(f"webshop has no split {name!r}; it has {', '.join(SPLITS)}.")
+        goals = len(self.world(split.world).goals)
+        if split.goals is not None and goals != split.goals:
+            raise PrerequisiteError(
+                f"split {name!r} means {split.goals:,} goals of the official catalogue, and this one has {goals:,}; its numbers "
+                "would not be comparable. On other catalogues use train, eval, test, synthetic_train or synthetic."
+            )
+        return split
+
+    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
+        chosen = self.split(split)
+        world = self.world(chosen.world)
+        indices = list(chosen.indices(len(world.goals)))
+        if not indices:
+            raise PrerequisiteError(
+                f"split {split!r} begins at goal {chosen.start} and this catalogue has {len(world.goals)} goals of its kind"
+            )
+        if limit is not None and limit < len(indices):
+            indices = sorted(random.Random(f"{seed}/{split}").sample(indices, limit))
+        return [self._task(chosen, world.goals[index]) for index in indices]
+
+    def _task(self, split: Split, goal: Goal) -> Task:
+        return Task(
+            env=self.name,
+            split=split.name,
+            id=f"{split.world.value}/{goal.index}",
+            instruction=goal.instruction,
+            kind=goal.category,
+            seed=self.config.seed,
+        )
+
+    def goal(self, task: Task) -> Goal:
+        """The task's goal: all that a teacher may know of it.
+
+        Raises:
+            PrerequisiteError: This catalogue, or this draw of prices, has no such task.
+        """
+        split = self.split(task.split)
+        number = task.id.rpartition("/")[2]
+        goals = self.world(split.world).goals
+        known = number.isdecimal() and len(number) < 10 and int(number) < len(goals)
+        goal = goals[int(number)] if known else None
+        if goal is None or goal.instruction != task.instruction:
+            raise PrerequisiteError(
+                f"task {task.id!r} is {task.instruction[:80]!r}, but goal {number} of the catalogue at hand is another. The "
+                "task was made with other files, another environment.options.seed, or prices: compat."
+            )
+        return goal
+
+    def why_unsolvable(self, task: Task) -> str:
+        """What the best purchase lacks, where none that can be found brings all that the goal asks for."""
+        with opened(self, task) as session:
+            return session.privileged().facts["missing"]
+
+    def start(self, task: Task) -> WebshopSession:
+        goal = self.goal(task)
+        world = self.world(self.split(task.split).world)
+        oracle = self._oracles.setdefault(id(world), Oracle(world))
+        return WebshopSession(world, goal, task, self.config, oracle)
+
+    def expert(self) -> Shopper:
+        return Shopper(self.config.patience)
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        return teach(history, privileged, privilege, patience=self.config.patience)
+
+    def valid(self, action: str, observation: Observation) -> bool:
+        """Beside what is listed, any search where there is a search bar (but not the placeholder that stands for them)."""
+        listed = observation.admissible or ()
+        if action == SEARCH:
+            return False
+        if action in listed:
+            return True
+        name, argument = parse_action(action)
+        return SEARCH in listed and name == "search" and bool(argument.strip())
+
+    def entities(self, text: str) -> set[str]:
+        """Numbers of products, prices, and titles that stand alone: on a line, in quotes, in an action."""
+        found = {match.lower() for match in _THING.findall(text)}
+        store = self.world(World.HUMAN).shop.store
+        for piece in _PIECE.split(text):
+            title = _PRICE_BEHIND.sub("", piece).strip(" .").lower()
+            if len(title) > _SHORTEST_TITLE and store.titled(title) is not None:
+                found.add(title)
+        return found
+
+    def vocabulary(self) -> list[str]:
+        """Words of the shop and of the training goals: what a scratch student's tokenizer should keep whole."""
+        world = self.world(World.HUMAN)
+        texts = {" search[", "search page\n", "bought", "]", "you have clicked ."}
+        for place in range(min(len(world.shop.store), _READ)):
+            product = world.shop.store[place]
+            shown = [product.title, *product.options, *(v for values in product.options.values() for v in values)]
+            texts.update(f" {text.lower()}" for text in shown)
+            texts.update(f"\n{text.lower()}, {product.price}" for text in (product.title, *product.bullets))
+        for index in list(SPLITS["train"].indices(len(world.goals)))[:_READ]:
+            texts.add(f" {world.goals[index].instruction}")
+        return sorted(texts)
+
+    def names(self) -> list[str]:
+        """What products are called, have and come in, where it takes several words."""
+        store, counts = self.world(World.HUMAN).shop.store, Counter[str]()
+        for place in range(min(len(store), _READ)):
+            product = store[place]
+            values = (value for values in product.options.values() for value in values)
+            counts.update((product.query, *product.attributes, *product.options, *values))
+        several = [name for name in counts if not name.isalnum()]
+        return sorted(several, key=lambda name: (-counts[name], name))[:_NAMES]
+
+    def prompt_directory(self) -> Path | None:
+        folder = Path(__file__).parent / "prompts"
+        return folder if folder.is_dir() else None
+
+    def versions(self) -> dict[str, str]:
+        config, world = self.config, next(iter(self._worlds.values()), None)
+        official = self._tagger.official and config.reward is RewardMode.UPSTREAM
+        products = f", {len(world.shop.store)} products, data {world.shop.store.manifest.key}" if world else ""
+        prices = f"seed {config.seed}" if config.prices == "seeded" else "unseeded"
+        return {
+            "webshop": f"{config.observation}, {config.candidates.value} candidates, prices by {prices}{products}",
+            "webshop reward": f"{config.reward.value}, tagger {self._tagger.name}, {'' if official else 'not '}official",
+        }
+
+
+class WebshopSession(Session):
+    """One visit to the shop. It ends with a purchase; what is left without one scores 0."""
+
+    def __init__(
+        self, world: ShopWorld, goal: Goal, task: Task, config: WebshopConfig, oracle: Oracle | None = None
+    ) -> None:
+        self.world = world
+        self._oracle = oracle or Oracle(world)
+        self.goal = goal
+        self._mode = config.candidates
+        self._observation = config.observation
+        self._rng = random.Random(f"{task.key}/candidates")
+        self.visit: Visit = world.shop.visit(goal, rng=random.Random(f"{task.key}/shop"))
+        self._listed: tuple[str, ...] = ()
+        self._nothing = {part: 0.0 for part in _PARTS if part != "option" or goal.options}
+
+    def observe(self) -> Observation:
+        visit = self.visit
+        stable = self._mode is CandidateMode.STABLE
+        candidates = stable_candidates(visit) if stable else compat_candidates(visit, self._rng)
+        self._listed = candidates
+        match self._observation:
+            case "text_rich":
+                text = visit.text_rich()
+            case "text":
+                text = visit.text()
+            case "brief":
+                text = brief(visit)
+            case _:
+                text = visit.url
+        return Observation.model_construct(text=text, admissible=candidates)
+
+    def act(self, action: str) -> Outcome:
+        bought = self.visit.act(plain_action(action, self.visit, self._mode))
+        shown = self.observe()
+        if bought is None:
+            return Outcome(shown, parts=self._nothing)
+        total = bought.total
+        return Outcome(shown, reward=total, done=True, success=total == 1.0, score=total, parts=parts_of(bought))
+
+    def privileged(self) -> PrivilegedState:
+        return describe(
+            self.world, self.visit, oracle=self._oracle, listed=self._listed, mode=self._mode
+        )
+
+
+_PARTS = ("type", "attribute", "option", "price", "title_score", "query_match", "category_match")
+
+
+def parts_of(purchase: Purchase) -> dict[str, float]:
+    """A purchase's parts in the order of the tables."""
+    parts = purchase.parts
+    return {name: parts[name] for name in _PARTS if name in parts}
+
+
+def data_folder(path: Path | None = None) -> Path:
+    """Where the official files are looked for: the path, else `$WEBSHOP_DATA`, else leap's cache."""
+    if path is not None:
+        return path.expanduser()
+    named = os.environ.get("WEBSHOP_DATA")
+    return Path(named).expanduser() if named else default_folder()
+
+
+def find_files(folder: Path, limit: int | None) -> CatalogueFiles:
+    """The official files in a folder; where only so many products are wanted that the small files hold them, those.
+
+    Raises:
+        PrerequisiteError: One is missing; the message says what to put where.
+    """
+    small = folder / f"items_shuffle_{SMALL_PRODUCTS}.json", folder / f"items_ins_v2_{SMALL_PRODUCTS}.json"
+    products, attributes = folder / "items_shuffle.json", folder / "items_ins_v2.json"
+    if limit is not None and limit <= SMALL_PRODUCTS and all(path.is_file() for path in small):
+        products, attributes = small
+    instructions = folder / "items_human_ins.json"
+    missing = [path.name for path in (products, attributes, instructions) if not path.is_file()]
+    if missing:
+        hint = f" The files of the first {SMALL_PRODUCTS:,} products are there: with products: {SMALL_PRODUCTS} they are used."
+        raise PrerequisiteError(
+            f"no WebShop data: {', '.join(missing)} not in {folder}. `leap data webshop` fetches the official files; or put them "
+            "there by hand, or name their folder (environment.options.path, or WEBSHOP_DATA)."
+            + (hint if all(path.is_file() for path in (*small, instructions)) else "")
+        )
+    return CatalogueFiles(products, attributes, instructions, limit)

@@ -1,0 +1,254 @@
+"""The official files: where they come from, where they go, and whether what is there is what was published.
+
+Sources: setup.sh of WebShop 64fa2a5 (the files' places); its baseline_models/data/human_goals.json, the published goals in order,
+of which `canonical_goals.txt` holds six hexadecimal digits each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import getproxies
+
+from leap.envs.base import Finding
+from leap.errors import LeapError, PrerequisiteError
+from leap.paths import cache_dir
+from leap_worlds.webshop.catalogue import RawAttributes, RawInstruction, RawProduct
+from leap_worlds.webshop.jsonfiles import JsonArray, read_object
+from leap_worlds.webshop.splits import SMALL_PRODUCTS
+from leap_worlds.webshop.store import Progress
+from leap_worlds.webshop.world import ShopWorld
+
+OFFICIAL_PRODUCTS = 1_181_436
+"""Products of the full catalogue, by the log of an index of it (princeton-nlp/WebShop issue 24)."""
+_DIGITS = 6
+_HOST = "drive.google.com"
+_TO_CONNECT, _TO_GO_ON = 15, 60
+"""Seconds until a server that does not answer, or that has stopped sending, is given up."""
+_TRIES = 3
+_PRICE = re.compile(r", and price lower than [\d.]+ dollars$")
+
+
+class OfficialFile(NamedTuple):
+    """A published file.
+
+    Attributes:
+        name: As the authors call it.
+        drive: Its number at Google Drive.
+        size: Roughly, for people.
+    """
+
+    name: str
+    drive: str
+    size: str
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds it."""
+        return f"https://{_HOST}/uc?id={self.drive}"
+
+
+INSTRUCTIONS = OfficialFile("items_human_ins.json", "14Kb5SPBk_jfdLZ_CDBNitW98QLDlKR5O", "5 MB")
+FULL = (
+    OfficialFile("items_shuffle.json", "1A2whVgOO0euk5O13n2iYDM0bQRkkRduB", "5 GB"),
+    OfficialFile("items_ins_v2.json", "1s2j6NgHljiZzQNL3veZaAiyW_qDEgBNi", "180 MB"),
+    INSTRUCTIONS,
+)
+SMALL = (
+    OfficialFile("items_shuffle_1000.json", "1EgHdxQ_YxqIQlvvq5iKlCrkEKR6-j0Ib", "5 MB"),
+    OfficialFile("items_ins_v2_1000.json", "1IduG0xl544V_A_jv3tHXC0kyFi7PnyBu", "150 kB"),
+    INSTRUCTIONS,
+)
+
+
+def official_files(products: int | None) -> tuple[OfficialFile, ...]:
+    """The files that hold so many products; all of them if None."""
+    return SMALL if products is not None and products <= SMALL_PRODUCTS else FULL
+
+
+def fetch(
+    files: Sequence[OfficialFile], folder: Path, *, source: Path | None = None, progress: Progress | None = None
+) -> list[str]:
+    """Downloads what is missing, or copies it; a file is there whole and read through, or not at all.
+
+    Args:
+        files: What is wanted.
+        folder: Where it goes.
+        source: A folder that the files were put into by hand; from where their authors keep them if None.
+        progress: Called with MB that came, MB in all (0 where that is not known) and what is being tried.
+
+    Returns:
+        Names of the files that came.
+
+    Raises:
+        PrerequisiteError: One cannot be fetched; the message says what to put where by hand.
+    """
+    missing = [file for file in files if not (folder / file.name).is_file()]
+    if not missing:
+        return []
+    for file in missing:
+        partial = folder / f".{file.name}.partial"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if source is None:
+                what = f"fetching {file.name} ({file.size}) from {_HOST} into {folder}"
+                _download(file, partial, lambda done, total, what=what: progress and progress(done, total, what))
+            else:
+                shutil.copyfile(source / file.name, partial)
+            _read_through(partial, file.name)
+            partial.rename(folder / file.name)
+        except (LeapError, OSError) as error:
+            raise PrerequisiteError(f"{file.name} could not be fetched: {error}\n{by_hand(missing, folder)}") from error
+        finally:
+            if partial.is_file():
+                partial.unlink()
+    return [file.name for file in missing]
+
+
+def by_hand(files: Sequence[OfficialFile], folder: Path) -> str:
+    """What to put where, for people."""
+    lines = [f"  {file.name} ({file.size}): {file.url}" for file in files]
+    return "\n".join(
+        [
+            f"Put these files into {folder}, then give the same command again to have them checked:",
+            *lines,
+            "(items_human_ins.json is also in the repository princeton-nlp/WebShop, under baseline_models/data.)",
+        ]
+    )
+
+
+def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], object]) -> None:
+    try:
+        import gdown
+    except ImportError as error:
+        raise PrerequisiteError("gdown is not installed; run `pip install 'leap-agents[webshop]'`.") from error
+
+    def in_megabytes(done: int, total: int | None) -> None:
+        progress(done // 1_000_000, (total or 0) // 1_000_000)
+
+    progress(0, 0)
+    _reach(_HOST)
+    try:
+        came = gdown.download(
+            id=file.drive,
+            output=str(target),
+            quiet=True,
+            resume=True,  # what a broken download brought stays beside the target, and the next call goes on from there
+            timeout=(_TO_CONNECT, _TO_GO_ON),
+            retries=_TRIES,
+            progress=in_megabytes,
+        )
+    except Exception as error:  # requests' errors, gdown's own, and of what it parses
+        raise PrerequisiteError(" ".join(str(error).split()) or type(error).__name__) from error
+    if not came or not target.is_file():
+        raise PrerequisiteError("Google Drive did not hand it out (its quota may be used up; a browser may still get it)")
+
+
+def _reach(host: str) -> None:
+    """Whether a server answers. No time limit covers the look-up of its name, which takes minutes where there is no network.
+
+    Raises:
+        PrerequisiteError: It does not.
+    """
+    if getproxies().get("https"):
+        return  # then the proxy looks it up
+    failures: list[OSError] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, 443), timeout=_TO_CONNECT).close()
+        except OSError as error:
+            failures.append(error)
+
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(_TO_CONNECT)
+    if attempt.is_alive():
+        raise PrerequisiteError(f"{host} cannot be reached: no answer within {_TO_CONNECT} s. Is there a network?")
+    if failures:
+        raise PrerequisiteError(f"{host} cannot be reached ({failures[0]}). Is there a network?")
+
+
+def _read_through(path: Path, name: str) -> None:
+    """Whether it is JSON of the right kind, to its end: Google Drive answers with a page where it has no file to give."""
+    if name.startswith("items_shuffle"):
+        next(iter(JsonArray(path, RawProduct, key="asin")), None)
+    elif name.startswith("items_ins"):
+        next(iter(read_object(path, RawAttributes).values()), None)
+    else:
+        next(iter(read_object(path, list[RawInstruction]).values()), None)
+
+
+def check(world: ShopWorld, *, products: int | None) -> list[Finding]:
+    """Checks a catalogue with the goals that people wrote: products, search, and the order of the goals.
+
+    Args:
+        world: It.
+        products: How many products it should have; None for the full catalogue.
+    """
+    return [_check_products(world, products), _check_search(world), _check_goals(world, products)]
+
+
+def _check_products(world: ShopWorld, products: int | None) -> Finding:
+    have, expected = len(world.shop.store), products or OFFICIAL_PRODUCTS
+    if have == expected:
+        return Finding(True, f"{have:,} products")
+    return Finding(False, f"{have:,} products, where {expected:,} were expected; is a file cut off or another version?")
+
+
+def _check_search(world: ShopWorld) -> Finding:
+    """A title must find its product, and the index must hold as many documents as the catalogue has products."""
+    store = world.shop.store
+    product = store[len(store) // 2]
+    found = world.shop.searcher.search(product.title.lower())
+    try:
+        documents = len(world.shop.searcher)  # type: ignore[arg-type]
+    except TypeError:
+        documents = len(store)
+    if documents != len(store):
+        what = f"the search index holds {documents:,} documents for {len(store):,} products"
+        return Finding(False, f"{what}; remove {store.folder}")
+    if product.asin not in found:
+        return Finding(False, f"a search for {product.title!r} does not find product {product.asin}; remove {store.folder}")
+    return Finding(True, f"search: {documents:,} documents; a product's title finds it at place {found.index(product.asin) + 1}")
+
+
+def _check_goals(world: ShopWorld, products: int | None) -> Finding:
+    expected = canonical_goals()
+    published = frozenset(expected)
+    ours = [goal_digits(goal.instruction) for goal in world.goals]
+    if products is not None:
+        known = len([digits for digits in ours if digits in published])
+        return Finding(True, f"{len(ours):,} goals by people, {known:,} of them published; too few for the published splits")
+    same = sum(a == b for a, b in zip(ours, expected, strict=False))
+    if ours == expected:
+        return Finding(True, f"{len(ours):,} goals, in the published order")
+    first = next((i for i, (a, b) in enumerate(zip(ours, expected, strict=False)) if a != b), min(len(ours), len(expected)))
+    return Finding(
+        False,
+        f"{len(ours):,} goals, where {len(expected):,} were published; {same:,} are in their place, and goal {first} is the "
+        "first that is not. Numbers on these tasks are not comparable.",
+    )
+
+
+def goal_digits(instruction: str) -> str:
+    """What stands for a goal in `canonical_goals.txt`; the price limit and all but letters and digits aside."""
+    plain = re.sub(r"[^a-z0-9]", "", _PRICE.sub("", instruction).lower())
+    return hashlib.sha256(plain.encode()).hexdigest()[:_DIGITS]
+
+
+def canonical_goals() -> list[str]:
+    """The published goals in order, six digits each."""
+    digits = (Path(__file__).parent / "canonical_goals.txt").read_text(encoding="ascii").replace("\n", "")
+    return [digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS)]
+
+
+def default_folder() -> Path:
+    """Where files go if nothing is said."""
+    return cache_dir() / "webshop" / "official"
