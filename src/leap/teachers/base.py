@@ -52,13 +52,16 @@ class Teacher(Protocol):
         ...
 
 
+_NOTHING = Decision(reason="", action="")
+
+
 class Verdict:
-    """Decides which corrections may train (invariant 3): the same rules for every teacher that is a model.
+    """Decides which corrections may train (invariant 3), by the same rules for every teacher.
 
     Args:
-        environment: Says what is valid and what an entity is.
-        name: The teacher's.
-        privilege: Its privilege level.
+        environment: Says which actions are valid and what an entity is.
+        name: Name of the teacher, for the record.
+        privilege: Privilege level of the teacher, 0..100.
         drop_leaks: Reject corrections whose reason names what the student has not seen.
         verify: Reject corrections after which, by a roll-in, less is in reach than after the student's own action.
     """
@@ -73,19 +76,45 @@ class Verdict:
         self._verify = verify
 
     def correction(
-        self, episode: Episode, t: int, decision: Decision | None, plan_length: int | None = None
+        self, episode: Episode, t: int, decision: Decision, plan_length: int | None = None, *, history: History | None = None
     ) -> Correction:
-        """A correction of step t; a decision of None is an answer that never came.
+        """Judges a teacher's decision for step t.
 
         The texts are those of the teacher but for spacing, and for the case and the full stop of an action that is
         admissible otherwise.
+
+        Args:
+            episode: The student's episode.
+            t: Index of the step in it.
+            decision: What the teacher would have thought and done there.
+            plan_length: Actions left on an optimal plan from this state.
+            history: h_t of the episode, where the caller has it already.
         """
-        history = episode.history(t)
-        decision = _tidy(decision, history) if decision is not None else Decision(reason="", action="")
+        history = history or episode.history(t)
+        decision = _tidy(decision, history)
         leaked = leaked_entities(self._environment, decision.reason, history)
         rejected = self._rejection(decision, history, leaked)
         if rejected is None and self._verify and self._worse(episode, t, decision.action):
             rejected = Rejection.WORSE
+        return self._record(episode, t, decision, rejected, leaked, plan_length)
+
+    def unanswered(self, episode: Episode, t: int, plan_length: int | None = None) -> Correction:
+        """The record of a step for which the teacher gave no usable answer."""
+        return self._record(episode, t, _NOTHING, Rejection.TEACHER_ERROR, (), plan_length)
+
+    def hopeless(self, episode: Episode, t: int, plan_length: int | None = None) -> Correction:
+        """The record of a step from which nothing can succeed any more, so that there is nothing to teach."""
+        return self._record(episode, t, _NOTHING, Rejection.HOPELESS, (), plan_length)
+
+    def _record(
+        self,
+        episode: Episode,
+        t: int,
+        decision: Decision,
+        rejected: Rejection | None,
+        leaked: tuple[str, ...],
+        plan_length: int | None,
+    ) -> Correction:
         return Correction(
             episode=episode.key,
             t=t,
@@ -96,12 +125,6 @@ class Verdict:
             rejected=rejected,
             leaked=leaked,
             plan_length=plan_length,
-        )
-
-    def unanswered(self, episode: Episode, t: int, plan_length: int | None = None) -> Correction:
-        """The record of a step for which the teacher gave no usable answer."""
-        return self.correction(episode, t, None, plan_length).model_copy(
-            update={"rejected": Rejection.TEACHER_ERROR}
         )
 
     def _worse(self, episode: Episode, t: int, action: str) -> bool:
