@@ -7,12 +7,12 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 
-from leap_worlds.alfworld.env import AlfworldConfig
-from leap_worlds.alfworld.generator import GeneratorConfig
 from leap.envs.mixture import MixtureConfig
-from leap_worlds.webshop.env import WebshopConfig
 from leap.recipe import Recipe
 from leap.training.config import DPOConfig, KTOConfig, SFTConfig
+from leap_worlds.alfworld.env import AlfworldConfig
+from leap_worlds.alfworld.generator import GeneratorConfig
+from leap_worlds.webshop.env import WebshopConfig
 
 INTRO = """# Recipe reference
 
