@@ -30,15 +30,15 @@ from leap.envs.base import Environment, load_environment
 from leap.models.base import Model, Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Ledger
-from leap.models.mock_server import MockServer
 from leap.models.providers import open_model
 from leap.rollout import rollout
 from leap.teachers.model import ModelTeacher
+from leap.testing.server import MockServer
 from teacher_calls import RandomPolicy, teacher_says
 
 SERVER = """
 import sys
-from leap.models.mock_server import MockServer
+from leap.testing.server import MockServer
 from teacher_calls import teacher_says
 answer = teacher_says if sys.argv[1] == "teacher" else lambda request: str(request.seed) * (4096 // len(str(request.seed)))
 with MockServer(answer) as server:

@@ -31,12 +31,12 @@ from leap.models.base import Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Ledger
 from leap.models.mock import Faults, Request
-from leap.models.mock_server import MockServer
 from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import Act, Peek, Player
 from leap.rollout import rollout
 from leap.teachers.model import ModelTeacher
+from leap.testing.server import MockServer
 
 RATES = {"broken": 0.06, "empty": 0.05, "truncated": 0.05, "rate_limit": 0.06, "server_error": 0.06, "timeout": 0.02}
 

@@ -11,11 +11,11 @@ import pytest
 from leap.cli import stages_of
 from leap.errors import LeapError, RecipeError
 from leap.models.mock import least_json
-from leap.models.mock_server import MockServer
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.preflight import check_prerequisites
 from leap.runs.store import RunDirectory, write_json
+from leap.testing.server import MockServer
 
 pytest.importorskip("openai")
 pytest.importorskip("transformers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -103,7 +104,7 @@ def test_a_write_cut_short_leaves_no_torn_line(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "import sys; from pathlib import Path\n"
         "from samples import an_episode; from leap.core import Episode; from leap.runs.store import Journal\n"
         "journal = Journal(Path(sys.argv[1]), Episode)\n"
         "try: journal.append(an_episode(2))\n"
@@ -111,7 +112,8 @@ def test_a_write_cut_short_leaves_no_torn_line(tmp_path: Path) -> None:
         "print(len(journal))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(Path(__file__).parent)],
+        [sys.executable, "-c", code, str(path)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
         preexec_fn=limited,

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from tiny import tiny_checkpoint
 from tiny_run import make_run
 from typer.testing import CliRunner
 
@@ -22,6 +21,7 @@ from leap.core import Correction
 from leap.errors import PrerequisiteError, RunError
 from leap.runs.push import push_to_folder, push_to_hub
 from leap.runs.store import Journal, RunDirectory, read_json
+from leap.testing.checkpoints import tiny_checkpoint
 from leap_lab.measures.figures import share
 
 pytest.importorskip("huggingface_hub")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from world import OPTIONS, played
+from world import OPTIONS
 
 from leap.core import Actor, Decision, History
 from leap.envs.base import Environment
@@ -21,6 +21,7 @@ from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.stages import Stages
 from leap.runs.store import RunDirectory
+from leap.testing.play import played
 
 
 def recipe(**more: Any) -> Recipe:

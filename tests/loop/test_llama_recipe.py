@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,11 @@ from leap.cli import stages_of
 from leap.loop import leap
 from leap.recipe import load_recipe
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 
 
 def test_the_paper_s_recipe_runs_on_a_small_llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tiny import tiny_checkpoint
+    from leap.testing.checkpoints import tiny_checkpoint
 
     monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
     student = tiny_checkpoint(tmp_path / "llama", "llama3")

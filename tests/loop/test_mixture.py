@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import OPTIONS, corrected, played
+from world import OPTIONS, corrected
 
 from leap.core import Decision, Episode, PrivilegedState, Task
 from leap.envs.base import Environment, load_environment, opened
@@ -19,6 +19,7 @@ from leap.policies.react import ReActPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.teachers.leakage import leaked_entities
 from leap.teachers.prompts import PrivilegedRenderer, TeacherPrompts
+from leap.testing.play import played
 
 PARTS = ("alfworld", "webshop", "bash")
 ALFWORLD = {"alfworld": {"options": OPTIONS}}

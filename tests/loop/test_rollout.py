@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import STYLES, tiny_checkpoint
-from world import corrected, played
+from world import corrected
 
 from leap.core import Actor, Correction, Episode, History, PrivilegedState, Rejection, StopReason
 from leap.datasets import correction_rows, demonstration_rows
@@ -21,6 +20,8 @@ from leap.policies.rendering import PromptConfig, Renderer
 from leap.policies.student import ModelPolicy
 from leap.teachers.expert import ExpertTeacher
 from leap.teachers.leakage import leaked_entities
+from leap.testing.checkpoints import STYLES, tiny_checkpoint
+from leap.testing.play import played
 
 pytest.importorskip("torch")
 
@@ -47,7 +48,6 @@ def student(
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
-    import tiny
 
     with pytest.MonkeyPatch.context() as patch:  # games' prompts are long in byte-level tokens
         from transformers import LlamaConfig
@@ -55,7 +55,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         original = LlamaConfig.__init__
         patch.setattr(LlamaConfig, "__init__", lambda self, **k: original(self, **(k | {"max_position_embeddings": 8192})))
         for style in STYLES:
-            tiny.tiny_checkpoint(folder / style, style)
+            tiny_checkpoint(folder / style, style)
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from leap.loop import leap
 from leap.recipe import load_recipe
 from leap.runs.store import Journal
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 SMALL = [
     "iterations=1",
@@ -62,7 +60,7 @@ def test_the_quickstart_searches_in_words_of_its_own_and_its_searches_are_correc
 
 
 def test_the_paper_s_recipe_runs_on_a_small_llama_and_a_generated_catalogue(tmp_path: Path) -> None:
-    from tiny import tiny_checkpoint
+    from leap.testing.checkpoints import tiny_checkpoint
 
     student = tiny_checkpoint(tmp_path / "llama", "llama3")
     config = json.loads((student / "config.json").read_text())

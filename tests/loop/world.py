@@ -9,10 +9,8 @@ from typing import Any
 from small_intercode import stand_in_boxes
 from small_shop import a_product, said, write_files
 
-from leap.core import Correction, Episode, Task
+from leap.core import Correction, Episode
 from leap.envs.base import Environment, load_environment
-from leap.policies.base import Policy
-from leap.rollout import rollout
 from leap.teachers.expert import ExpertTeacher
 
 OPTIONS = {"generator": {"seed": 2, "games": {"train": 8, "valid": 3, "unseen": 3}, "receptacles": [6, 8]}}
@@ -52,15 +50,6 @@ def make_mixture(folder: Path, data: Path) -> Environment:
     environment.parts["bash"]._boxes = stand_in_boxes()
     environment.prepare()
     return environment
-
-
-def played(environment: Environment, policy: Policy, tasks: list[Task], **more: object) -> list[Episode]:
-    """Episodes of a rollout, in the tasks' order."""
-    episodes: list[Episode] = []
-    settings = {"horizon": 6, "seed": 0, "stream": "test"} | more
-    rollout(environment, policy, tasks, on_episode=episodes.append, **settings)  # type: ignore[arg-type]
-    order = {task.key: index for index, task in enumerate(tasks)}
-    return sorted(episodes, key=lambda episode: order[episode.task.key])
 
 
 def corrected(environment: Environment, episodes: list[Episode], privilege: int, **more: bool) -> list[Correction]:

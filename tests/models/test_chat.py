@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import STYLES, a_history, tiny_checkpoint, tiny_tokenizer
 
 from leap.errors import PrerequisiteError
 from leap.models.chat import ChatTokens
 from leap.policies.rendering import PromptConfig, Renderer
+from leap.testing.checkpoints import STYLES, a_history, tiny_checkpoint, tiny_tokenizer
 
 pytest.importorskip("transformers")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import CHOICES, STYLES, a_history, tiny_checkpoint
 
 from leap.core.message import Message
 from leap.errors import ModelError, PrerequisiteError
 from leap.models.base import Completion, Sampling
 from leap.policies.answer import parse_answer
 from leap.policies.rendering import PromptConfig, Renderer
+from leap.testing.checkpoints import CHOICES, STYLES, a_history, tiny_checkpoint
 
 torch = pytest.importorskip("torch")
 

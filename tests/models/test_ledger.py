@@ -23,8 +23,8 @@ from leap.models.base import Completion, Sampling
 from leap.models.estimate import Lengths, estimate, rough_tokens, total_estimate, trajectory_lengths
 from leap.models.ledger import Budget, BudgetReached, Ledger, MeteredModel, Totals
 from leap.models.mock import Faults, MockModel, Request
-from leap.models.mock_server import MockServer
 from leap.models.prices import Price, Prices, shipped_prices
+from leap.testing.server import MockServer
 
 SAMPLING = Sampling(temperature=0.3, max_tokens=64)
 DOLLAR = Price(input=1e6, output=1e6)  # a token is a dollar

@@ -9,7 +9,6 @@ import asyncio
 import json
 import math
 import re
-import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -22,15 +21,14 @@ from leap.models.base import Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Ledger
 from leap.models.mock import Faults, Request
-from leap.models.mock_server import MockServer
 from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy
 from leap.rollout import rollout
 from leap.teachers.model import ModelTeacher
+from leap.testing.server import MockServer
 
 pytest.importorskip("openai")
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from tiny_world import TinyWorld, TinyWorldConfig
 
 SAMPLING = Sampling(temperature=0.3, max_tokens=4096)

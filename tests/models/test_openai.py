@@ -14,7 +14,7 @@ from leap.errors import ContextTooLong, ModelError, PrerequisiteError
 from leap.models.base import Completion, Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.mock import Faults, Request, prose
-from leap.models.mock_server import MockServer
+from leap.testing.server import MockServer
 
 pytest.importorskip("openai")
 from leap.models.openai import OpenAIModel
@@ -326,8 +326,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     """A tiny checkpoint behind `transformers serve`, in a thread: the address and the model's name."""
     for package in ("torch", "fastapi", "uvicorn"):
         pytest.importorskip(package)
-    from tiny import tiny_checkpoint
     from transformers.cli.serve import Serve
+
+    from leap.testing.checkpoints import tiny_checkpoint
 
     checkpoint = str(tiny_checkpoint(tmp_path_factory.mktemp("served"), "chatml"))
     with socket.socket() as probe:

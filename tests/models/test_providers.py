@@ -48,7 +48,7 @@ def test_endpoint_models_are_metered_and_those_in_process_are_not(tmp_path: Path
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-a-test")
     assert isinstance(open_model("openai/gpt-4o", SAMPLING, ledger=ledger), MeteredModel)
     pytest.importorskip("torch")
-    from tiny import tiny_checkpoint
+    from leap.testing.checkpoints import tiny_checkpoint
 
     model = open_model(f"hf/{tiny_checkpoint(tmp_path / 'tiny')}", SAMPLING, ledger=ledger, batch=5)
     assert model.concurrency == 5

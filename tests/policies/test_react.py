@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "teachers"))
-
-from scripted import Scripted, a_world, expert_episodes
 
 from leap.core import Actor, Episode, History, Observation, StopReason, Task
 from leap.core.message import characters
@@ -26,8 +21,11 @@ from leap.policies.shorten import shorten, without_oldest
 from leap.policies.student import ModelPolicy
 from leap.rollout import rollout
 from leap.teachers.prompts import PrivilegedRenderer
+from leap.testing.models import Scripted
+from leap.testing.play import expert_episodes
+from tiny_world import TinyWorld, TinyWorldConfig
 
-WORLD = a_world()
+WORLD = TinyWorld(TinyWorldConfig(tasks=12))
 SOLVED = expert_episodes(WORLD)
 PROMPTS = Path(__file__).parents[2] / "src/leap_worlds/alfworld/prompts"
 

@@ -8,15 +8,17 @@ import re
 from pathlib import Path
 
 import pytest
-from scripted import Scripted, a_world, expert_episodes
 
 from leap.core import Episode
 from leap.errors import ModelError
 from leap.models.base import Completion
 from leap.teachers.annotate import ReasonAnnotator
 from leap.teachers.privileged import StateExtractor
+from leap.testing.models import Scripted
+from leap.testing.play import expert_episodes
+from tiny_world import TinyWorld, TinyWorldConfig
 
-WORLD = a_world()
+WORLD = TinyWorld(TinyWorldConfig(tasks=12))
 EPISODES = [episode for episode in expert_episodes(WORLD) if episode.success]
 EPISODE = max(EPISODES, key=lambda episode: len(episode.steps))
 STATE = "Task: open the door\nEssential objects: key\nCritical locations: door\nOptimal actions: take key; open door"

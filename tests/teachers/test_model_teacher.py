@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import Scripted, a_world, expert_episodes
 
 from leap.core import Correction, Decision, Episode, Rejection
 from leap.errors import ContextTooLong, LeapError, ModelError, RecipeError
@@ -19,8 +18,11 @@ from leap.teachers.asking import FRUITLESS
 from leap.teachers.base import Verdict, states_along
 from leap.teachers.model import ModelTeacher
 from leap.teachers.prompts import LEVELS, TeacherPrompts
+from leap.testing.models import Scripted
+from leap.testing.play import expert_episodes
+from tiny_world import TinyWorld, TinyWorldConfig
 
-WORLD = a_world()
+WORLD = TinyWorld(TinyWorldConfig(tasks=12))
 EPISODES = [episode for episode in expert_episodes(WORLD) if len(episode.steps) >= 5]
 EPISODE = EPISODES[0]
 PROMPTS = Path(__file__).parents[2] / "src/leap_worlds/alfworld/prompts"

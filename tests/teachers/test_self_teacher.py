@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import Scripted, a_world, expert_episodes
 
 from leap.core import Correction, Episode, PrivilegedState, Rejection
 from leap.errors import ModelError
@@ -16,10 +13,11 @@ from leap.models.base import Completion, Sampling
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.teachers.self import SelfTeacher
+from leap.testing.models import Scripted
+from leap.testing.play import expert_episodes
+from tiny_world import TinyWorld, TinyWorldConfig
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-
-WORLD = a_world()
+WORLD = TinyWorld(TinyWorldConfig(tasks=12))
 EPISODES = expert_episodes(WORLD)
 EPISODE = max(EPISODES, key=lambda episode: len(episode.steps))
 DIALOGUE = PromptConfig(renderer="dialogue")
@@ -84,9 +82,8 @@ class TestWithAModelInThisProcess:
     @pytest.fixture(scope="class")
     def model(self, tmp_path_factory: pytest.TempPathFactory) -> Any:
         pytest.importorskip("torch")
-        from tiny import tiny_checkpoint
-
         from leap.models.hf import HFModel
+        from leap.testing.checkpoints import tiny_checkpoint
 
         path = tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "chatml")
         return HFModel(str(path), Sampling(temperature=0.5, max_tokens=8, max_reason_tokens=2), batch=4, dtype="float32")

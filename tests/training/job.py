@@ -10,11 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "models")]
+from pairs import ADAPTER, BOTH, DPO, KTO, SFT, train
 
-from pairs import ADAPTER, BOTH, DPO, KTO, SFT, train  # noqa: E402
-
-from leap.training.trainer import Watch  # noqa: E402
+from leap.training.trainer import Watch
 
 KINDS = {
     "rows": SFT,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import CHOICES, a_history
 
 from leap.core import Decision
 from leap.datasets import PreferenceRow, Row
 from leap.policies.answer import format_answer
 from leap.policies.rendering import PromptConfig, Renderer
+from leap.testing.checkpoints import CHOICES, a_history
 from leap.training.config import DPOConfig, KTOConfig, LoraConfig, SFTConfig, SFTThenDPOConfig
 
 SMALL: dict[str, Any] = {"lr": 1e-2, "warmup_steps": 0, "schedule": "constant", "max_grad_norm": 1.0}

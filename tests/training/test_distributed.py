@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_checkpoint
+
+from leap.testing.checkpoints import tiny_checkpoint
 
 torch = pytest.importorskip("torch")
 
@@ -29,6 +30,7 @@ def in_processes(folder: Path, start: Path, processes: int) -> list[dict[str, An
         port = str(free.getsockname()[1])
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment["PYTHONPATH"] = str(Path(__file__).parent)
     command = [sys.executable, *launcher, job.__file__, str(folder), str(start), ",".join(KINDS)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -93,7 +93,8 @@ def test_the_settings_import_no_training_library() -> None:
 torch = pytest.importorskip("torch")
 
 from pairs import DPO, LORA, SFT, train, weights  # noqa: E402
-from tiny import tiny_checkpoint  # noqa: E402
+
+from leap.testing.checkpoints import tiny_checkpoint  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import ADAPTER, BOTH, DPO, KTO, LORA, some_pairs, train, watched, weights
-from tiny import tiny_checkpoint
+
+from leap.testing.checkpoints import tiny_checkpoint
 
 torch = pytest.importorskip("torch")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from pairs import answer, some_rows
-from tiny import STYLES, tiny_checkpoint
 
 from leap.models.base import Sampling
+from leap.testing.checkpoints import STYLES, tiny_checkpoint
 from leap.training.config import LoraConfig, SFTConfig
 
 torch = pytest.importorskip("torch")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from pairs import ADAPTER, DPO, KTO, SFT, answer, some_pairs, some_rows, train, watched
-from tiny import CHATML, tiny_checkpoint, tiny_tokenizer
+
+from leap.testing.checkpoints import CHATML, tiny_checkpoint, tiny_tokenizer
 
 torch = pytest.importorskip("torch")
 

@@ -2,7 +2,7 @@
 
 Names that a recipe can use: `mock/first` (takes the first action on offer), `mock/json` (the least that meets the schema),
 `mock/prose` (words without any answer), and any of them with faults, `mock/json?broken=0.2&server_error=0.1`. In Python a
-script is any function from a `Request` to a text. `leap.models.mock_server` serves the same over HTTP.
+script is any function from a `Request` to a text. `leap.testing.server` serves the same over HTTP.
 """
 
 from __future__ import annotations

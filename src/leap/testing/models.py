@@ -1,30 +1,30 @@
-"""Models that say what a test tells them to, and small episodes to correct."""
+"""A model that says what a test tells it to, and remembers what it was asked."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-from leap.core import Episode
 from leap.core.message import Message
-from leap.envs.base import Environment
 from leap.models.base import Completion, Model
-from leap.policies.base import ExpertPolicy
-from leap.rollout import rollout
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-from tiny_world import TinyWorld, TinyWorldConfig
 
 Answer = str | Exception | Completion
 
 
 class Scripted(Model):
-    """Answers each prompt by a function of its text and of how many calls there were before."""
+    """Answers each prompt by a function of its text and of how many calls there were before.
+
+    Args:
+        answer: Makes an answer (a text, a `Completion`, or an exception to raise) of a prompt's text and the call's number.
+        concurrency: As of any model: calls that may be under way at once.
+        pause: Seconds that each call takes.
+
+    Attributes:
+        prompts, seeds, schemas: What each call was given.
+        most_at_once: Most calls that were under way at once.
+    """
 
     def __init__(self, answer: Callable[[str, int], Answer], *, concurrency: int = 4, pause: float = 0.0) -> None:
         self.name = "scripted/one"
@@ -62,19 +62,3 @@ class Scripted(Model):
         if isinstance(answer, Exception):
             raise answer
         return answer if isinstance(answer, Completion) else Completion(answer, len(text), len(answer))
-
-
-def a_world(tasks: int = 12) -> Any:
-    """The dark house with the hidden key."""
-    return TinyWorld(TinyWorldConfig(tasks=tasks))
-
-
-def expert_episodes(environment: Environment, split: str = "train", *, horizon: int = 8) -> list[Episode]:
-    """The expert's episodes, in the tasks' order."""
-    tasks = environment.tasks(split)
-    episodes: list[Episode] = []
-    rollout(
-        environment, ExpertPolicy(environment), tasks, horizon=horizon, seed=0, stream="test", on_episode=episodes.append
-    )
-    order = {task.key: index for index, task in enumerate(tasks)}
-    return sorted(episodes, key=lambda episode: order[episode.task.key])
