@@ -162,6 +162,30 @@ def test_a_run_in_use_is_refused(
     assert "another process is working on" in capsys.readouterr().err
 
 
+def test_a_run_under_way_can_be_looked_at_and_is_not_touched(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert rollout(monkeypatch, recipe, run) == 0
+    with (run / "iter-0/episodes.jsonl").open("ab") as file:
+        file.write(b'{"task": {"env": "alfw')  # a line that is being written
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with RunDirectory(run).locked():
+        assert inside(monkeypatch, "report", run, "--out", tmp_path / "page") == 0
+        assert inside(monkeypatch, "export", run, "--out", tmp_path / "data", "--format", "trl") == 0
+    assert "report: " in capsys.readouterr().out and (tmp_path / "page" / "index.html").exists()
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_report_of_nothing_names_no_option_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inside(monkeypatch, "report", tmp_path / "nosuch") == 1
+    error = capsys.readouterr().err
+    assert "nosuch is not a run directory" in error and "--recipe" not in error
+    assert not (tmp_path / "nosuch").exists()
+
+
 def test_an_earlier_stage_is_asked_for(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

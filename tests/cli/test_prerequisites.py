@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from leap.cli import stages_of
 from leap.errors import LeapError, RecipeError
+from leap.files import write_json
 from leap.models.mock import least_json
 from leap.progress import Progress
 from leap.recipe import Recipe
+from leap.runs.open import check_run, open_run
 from leap.runs.preflight import check_prerequisites
-from leap.runs.store import RunDirectory, write_json
+from leap.runs.store import RunDirectory
 from leap.testing.server import MockServer
 
 pytest.importorskip("openai")
@@ -78,7 +79,7 @@ def test_an_answer_that_had_to_be_paid_to_find_out_is_booked(tmp_path: Path, mon
         teacher = {"model": "openai/alias", "endpoint": {"base_url": server.base_url}}
         made = recipe(teacher, baselines={"react": [react]})
         for starts in (1, 2):
-            with stages_of.opened(tmp_path / "run", made, stages_of.check(tmp_path / "run", made)) as stages:
+            with open_run(tmp_path / "run", made, check_run(tmp_path / "run", made)) as stages:
                 (booked,) = stages.cast.costs()
             assert (booked["stage"], booked["model"], booked["calls"]) == ("check", "openai/alias", starts)
             assert server.counts.answered == starts
@@ -117,8 +118,8 @@ def test_a_prompt_needs_room_and_a_cap_a_price() -> None:
 def test_nothing_is_written_and_a_finished_run_needs_nothing(tmp_path: Path) -> None:
     made = recipe({"model": "openai/gpt-4o"}, iterations=1)
     with pytest.raises(LeapError, match="needs a key"):
-        stages_of.check(tmp_path / "run", made)
+        check_run(tmp_path / "run", made)
     assert not (tmp_path / "run").exists()
     write_json(RunDirectory(tmp_path / "run").iteration(1) / "evaluation.json", [])
-    stages_of.check(tmp_path / "run", made)
+    check_run(tmp_path / "run", made)
     assert not RunDirectory(tmp_path / "run").recipe.exists()

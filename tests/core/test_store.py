@@ -17,7 +17,8 @@ from samples import an_episode
 
 from leap.core import Episode
 from leap.errors import LeapError, RunError
-from leap.runs.store import Journal, RunDirectory, atomic_directory, read_json, write_json, write_text
+from leap.files import Journal, atomic_directory, read_json, write_json, write_text
+from leap.runs.store import RunDirectory
 
 
 def journal(path: Path, count: int) -> Journal[Episode]:
@@ -105,7 +106,7 @@ def test_a_write_cut_short_leaves_no_torn_line(tmp_path: Path) -> None:
 
     code = (
         "import sys; from pathlib import Path\n"
-        "from samples import an_episode; from leap.core import Episode; from leap.runs.store import Journal\n"
+        "from samples import an_episode; from leap.core import Episode; from leap.files import Journal\n"
         "journal = Journal(Path(sys.argv[1]), Episode)\n"
         "try: journal.append(an_episode(2))\n"
         "except Exception as error: print(type(error).__name__, error)\n"

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 from leap.cli.export import push
 from leap.core import Correction
 from leap.errors import PrerequisiteError, RunError
+from leap.files import Journal, read_json
 from leap.runs.push import push_to_folder, push_to_hub
-from leap.runs.store import Journal, RunDirectory, read_json
+from leap.runs.store import RunDirectory
 from leap.testing.checkpoints import tiny_checkpoint
 from leap_lab.measures.figures import share
 

@@ -144,7 +144,7 @@ def test_demonstrations_with_the_state_are_rows_of_their_own(tmp_path: Path, wor
 
 def shown_episodes(made: Stages) -> list[Any]:
     from leap.core import Episode
-    from leap.runs.store import Journal
+    from leap.files import Journal
 
     return list(Journal(made.run.iteration(0) / "with-state.jsonl", Episode))
 

@@ -8,10 +8,11 @@ import pytest
 from world import OPTIONS
 
 from leap.errors import RecipeError
+from leap.files import write_json
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory, write_json
+from leap.runs.store import RunDirectory
 from leap.runs.transfer import evaluate_elsewhere
 
 pytest.importorskip("torch")

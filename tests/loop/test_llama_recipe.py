@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from leap.cli import stages_of
 from leap.loop import leap
 from leap.recipe import load_recipe
+from leap.runs.open import open_run
 
 RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 
@@ -38,7 +38,7 @@ def test_the_paper_s_recipe_runs_on_a_small_llama(tmp_path: Path, monkeypatch: p
             "demonstrations.successes_only=false",  # three actions solve nothing
         ],
     )
-    with stages_of.opened(tmp_path / "run", recipe) as stages:
+    with open_run(tmp_path / "run", recipe) as stages:
         result = leap(stages)
     assert len(result.students) == 2
     for i in (0, 1):

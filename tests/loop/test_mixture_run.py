@@ -14,11 +14,11 @@ import yaml
 from test_kill import RECIPE, journals, lines, outcome, start
 from world import write_shop
 
-from leap.cli import stages_of
 from leap.core import Episode
+from leap.files import Journal
 from leap.loop import leap
 from leap.recipe import load_recipe
-from leap.runs.store import Journal
+from leap.runs.open import open_run
 from leap_lab.studies.page import loop_page, markdown
 from leap_lab.studies.results import collect
 from leap_lab.studies.runner import arms_of, results_of, run_arms
@@ -111,7 +111,7 @@ def test_a_specialist_is_compared_on_its_part_of_the_same_tasks(
     }
     study = LoopStudy.model_validate(values)
     arms = arms_of(study, base_values(study, tmp_path / "study.yaml"), tmp_path / "runs")
-    run_arms(arms, tmp_path / "runs", stages_of.opened)
+    run_arms(arms, tmp_path / "runs")
     shares = {arm.name: kinds(arm.run / "iter-1/episodes.jsonl") for arm in arms}
     assert shares == {"together": {"alfworld": 3, "webshop": 3}, "webshop": {"webshop": 3}}
     played = {arm.name: kinds(arm.run / "iter-0/episodes.jsonl") for arm in arms}
@@ -145,7 +145,7 @@ def test_the_shipped_mixture_runs_with_all_three(tmp_path: Path, monkeypatch: py
         "training.steps=2",
         "student.scratch={layers: 1, width: 32, heads: 2, mlp: 32}",
     ]
-    with stages_of.opened(tmp_path / "run", load_recipe(RECIPES / "mixture-quickstart.yaml", smaller)) as stages:
+    with open_run(tmp_path / "run", load_recipe(RECIPES / "mixture-quickstart.yaml", smaller)) as stages:
         result = leap(stages)
     parts = {"alfworld": 2, "webshop": 2, "intercode-bash": 2}
     for evaluation in result.students[1]:

@@ -14,6 +14,7 @@ import yaml
 from world import OPTIONS
 
 from leap.core import Episode
+from leap.files import Journal
 from leap.loop import leap
 from leap.models import mock
 from leap.models.ledger import BudgetReached, Ledger
@@ -21,7 +22,7 @@ from leap.progress import Progress
 from leap.recipe import Recipe, load_recipe
 from leap.report import write_report
 from leap.runs.stages import Stages
-from leap.runs.store import Journal, RunDirectory
+from leap.runs.store import RunDirectory
 
 pytest.importorskip("torch")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from leap.cli import stages_of
 from leap.core import Correction, Episode
+from leap.files import Journal
 from leap.loop import leap
 from leap.recipe import load_recipe
-from leap.runs.store import Journal
+from leap.runs.open import open_run
 
 RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 SMALL = [
@@ -43,7 +43,7 @@ def test_the_quickstart_searches_in_words_of_its_own_and_its_searches_are_correc
             "student.scratch={layers: 1, width: 32, heads: 2, mlp: 32}",
         ],
     )
-    with stages_of.opened(tmp_path / "run", recipe) as stages:
+    with open_run(tmp_path / "run", recipe) as stages:
         result = leap(stages)
     assert len(result.students) == 2 and {e.split for e in result.students[1]} == {"eval", "test"}
     episodes = list(Journal(tmp_path / "run" / "iter-1" / "episodes.jsonl", Episode))
@@ -88,7 +88,7 @@ def test_the_paper_s_recipe_runs_on_a_small_llama_and_a_generated_catalogue(tmp_
             "demonstrations.episodes=2",
         ],
     )
-    with stages_of.opened(tmp_path / "run", recipe) as stages:
+    with open_run(tmp_path / "run", recipe) as stages:
         result = leap(stages)
     assert len(result.students) == 2
     for i in (0, 1):

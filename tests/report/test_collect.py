@@ -11,12 +11,13 @@ from tiny_run import FAIL, HOSTILE, Corridor, correct, costs, make_recipe, make_
 
 from leap.core import Actor
 from leap.errors import RunError
+from leap.files import read_json, write_json
 from leap.report.collect import choose, collect
 from leap.report.journals import briefs
 from leap.report.model import Report
 from leap.report.page import write_report
 from leap.report.trajectories import embed
-from leap.runs.store import RunDirectory, read_json, write_json
+from leap.runs.store import RunDirectory
 
 
 def test_numbers_of_a_whole_run(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_choice_is_mixed_and_always_the_same(tmp_path: Path) -> None:
 
 def test_trajectories_carry_the_replayed_privileged_state(tmp_path: Path) -> None:
     _, groups = collect(make_recipe(), make_run(tmp_path), per_group=3)
-    data, keys, notes = embed(groups, Corridor(None), budget=10**6)
+    data, keys, notes = embed(groups, lambda: Corridor(None), budget=10**6)
     assert notes == []
     assert [len(mine) for mine in keys] == [3, 3, 3, 1, 1]
     texts = data["texts"]
@@ -126,7 +127,7 @@ def test_another_world_is_said_not_hidden(tmp_path: Path) -> None:
             return session
 
     _, groups = collect(make_recipe(), make_run(tmp_path), per_group=40)
-    data, _, notes = embed(groups, Other(None), budget=10**6)
+    data, _, notes = embed(groups, lambda: Other(None), budget=10**6)
     assert len(notes) == 6 and "could not be replayed" in notes[0]
     assert not any("state" in step for e in data["episodes"] for step in e["steps"])
 

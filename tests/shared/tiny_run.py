@@ -23,9 +23,10 @@ from leap.core import (
 from leap.datasets import Row, correction_rows
 from leap.envs.base import Environment, EnvironmentConfig, Expert, Outcome, Session
 from leap.evaluation import Evaluation, evaluate_episodes
+from leap.files import Journal, read_json, write_json
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import Recipe, dump_recipe
-from leap.runs.store import Journal, RunDirectory, read_json, write_json
+from leap.runs.store import RunDirectory
 from leap_lab.measures import AnswerLoss, Corrected, IterationMeasures, Losses, measure_iteration, write_measures
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><!-- \u2028 & ' \u202e"

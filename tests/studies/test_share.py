@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 from leap.cli.app import app
-from leap.progress import Progress
-from leap.recipe import Recipe, dump_recipe
-from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory, write_text
+from leap.recipe import Recipe
 from leap_lab.studies.outcomes import RunResults
 from leap_lab.studies.page import loop_page, markdown, render
 from leap_lab.studies.results import collect
@@ -65,16 +61,6 @@ STUDY = LoopStudy.model_validate(
 )
 
 
-@contextmanager
-def opened(root: Path, recipe: Recipe) -> Iterator[Stages]:
-    run = RunDirectory(root)
-    with run.locked():
-        write_text(run.recipe, dump_recipe(recipe))
-        stages = Stages(recipe, run, Progress())
-        yield stages
-        stages.close()
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[Arm], dict[str, list[str]]]]:
     root = tmp_path_factory.mktemp("studies")
@@ -86,7 +72,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[A
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEAP_CACHE", str(tmp_path_factory.mktemp("cache")))
         arms = arms_of(STUDY, BASE, root)
-        run_arms(arms, root, opened, tell=tell)
+        run_arms(arms, root, tell=tell)
         yield root, arms, told
 
 
@@ -105,7 +91,7 @@ def test_the_second_arm_is_given_what_it_has_in_common(ran: tuple[Path, list[Arm
 def test_given_parts_end_like_made_ones(ran: tuple[Path, list[Arm], dict[str, list[str]]], tmp_path: Path) -> None:
     _, arms, _ = ran
     alone = arms_of(STUDY, BASE, tmp_path, arms=["full"])
-    run_arms(alone, tmp_path, opened)
+    run_arms(alone, tmp_path)
     for part in ("iter-1/rows.jsonl", "iter-1/evaluation.json", "iter-1/checkpoint/leap.json", "iter-0/evaluation.json"):
         given, made = (arm.run / part for arm in (arms[1], alone[0]))
         if part.endswith("leap.json"):
@@ -123,13 +109,16 @@ def test_nothing_given_is_written_into_by_who_was_given_it(ran: tuple[Path, list
     assert journals and all((source / one).stat().st_ino != (target / one).stat().st_ino for one in journals)
 
 
-def test_a_finished_study_does_nothing_again(ran: tuple[Path, list[Arm], dict[str, list[str]]]) -> None:
+def test_a_finished_study_does_nothing_again(
+    ran: tuple[Path, list[Arm], dict[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, arms, _ = ran
 
     def refuse(run: Path, recipe: Recipe) -> Any:
         raise AssertionError(f"{run} was opened again")
 
-    run_arms(arms, root, refuse)
+    monkeypatch.setattr("leap_lab.studies.runner.open_run", refuse)
+    run_arms(arms, root)
     assert list(plan(arms, root, lambda recipe, part: 1.0)) == []
 
 

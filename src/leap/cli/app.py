@@ -57,9 +57,11 @@ def run(
     ] = False,
 ) -> None:
     """Run a recipe from nothing to a report. The same command goes on after any interruption."""
-    from leap.cli import stages_of
+    from leap.cli.show import print_result
     from leap.loop import leap
     from leap.recipe import load_recipe
+    from leap.report import write_report
+    from leap.runs.open import check_run, open_run
 
     resolved = load_recipe(recipe, overrides)
     if dry_run:
@@ -68,19 +70,23 @@ def run(
         print_estimate(resolved)
         return
     root = run_dir or Path("runs") / resolved.name
-    ready = stages_of.check(root, resolved)  # before anything is written
-    with stages_of.opened(root, resolved, ready) as stages:
-        result = leap(stages)
-        stages_of.print_result(stages, result)
-        stages_of.report(stages, result)
+    ready = check_run(root, resolved)  # before anything is written
+    with open_run(root, resolved, ready) as stages:
+        print_result(resolved, leap(stages))
+        typer.echo(f"report: {write_report(resolved, stages.run)}")
 
 
 @app.command()
 def rollout(run_dir: RunDir, iteration: Iteration, recipe: RecipeOption = None, overrides: Overrides = None) -> None:
     """Play episodes: the expert's demonstrations (i = 0), or pi_{i-1} on the training tasks."""
-    from leap.cli import stages_of
+    from leap.errors import RunError
+    from leap.recipe import load_recipe
+    from leap.runs.open import open_run, recipe_of
 
-    with stages_of.reopened(run_dir, recipe, overrides) as stages:
+    if recipe is None and not (run_dir / "recipe.yaml").exists():
+        raise RunError(f"{run_dir} is not a run directory; give --recipe to start one.")
+    resolved = load_recipe(recipe, overrides) if recipe else recipe_of(run_dir, overrides or ())
+    with open_run(run_dir, resolved) as stages:
         journal = stages.rollout(iteration)
         solved = sum(episode.success for episode in journal)
         typer.echo(f"{len(journal)} episodes on file, {solved} solved: {journal.path}")
@@ -89,9 +95,9 @@ def rollout(run_dir: RunDir, iteration: Iteration, recipe: RecipeOption = None, 
 @app.command()
 def correct(run_dir: RunDir, iteration: Iteration) -> None:
     """Have the teacher correct the episodes of iteration i (from 1), and make the training rows."""
-    from leap.cli import stages_of
+    from leap.runs.open import open_run
 
-    with stages_of.reopened(run_dir) as stages:
+    with open_run(run_dir) as stages:
         if iteration:
             journal = stages.correct(iteration)
             kept = sum(correction.kept for correction in journal)
@@ -102,9 +108,9 @@ def correct(run_dir: RunDir, iteration: Iteration) -> None:
 @app.command()
 def train(run_dir: RunDir, iteration: Iteration) -> None:
     """Train pi_i on the union of D_0..D_i."""
-    from leap.cli import stages_of
+    from leap.runs.open import open_run
 
-    with stages_of.reopened(run_dir) as stages:
+    with open_run(run_dir) as stages:
         typer.echo(f"checkpoint: {stages.train(iteration)}")
 
 
@@ -122,36 +128,48 @@ def evaluate(
     horizon: Annotated[int | None, typer.Option("--horizon", min=1, help="With --split: actions per episode.")] = None,
 ) -> None:
     """Score pi_i, without privilege, on the run's validation and test splits, or (--split) in another world."""
-    from leap.cli import stages_of
+    import copy
+
+    from leap.cli.show import print_evaluations
+    from leap.recipe import apply_setting
+    from leap.runs.open import open_run
+    from leap.runs.transfer import evaluate_elsewhere
 
     if not split and (option or horizon):
         raise typer.BadParameter("--set and --horizon go with --split; the run's own evaluation is its recipe's.")
-    with stages_of.reopened(run_dir) as stages:
+    with open_run(run_dir) as stages:
         if split:
-            stages_of.print_evaluations(stages_of.elsewhere(stages, iteration, split, option or [], horizon))
+            options = copy.deepcopy(stages.recipe.environment.options)
+            for setting in option or []:
+                apply_setting(options, setting)
+            print_evaluations(evaluate_elsewhere(stages, iteration, options, split, horizon=horizon))
         else:
-            stages_of.print_evaluations([*stages.idle_baselines(), *stages.evaluate(iteration)])
+            print_evaluations([*stages.idle_baselines(), *stages.evaluate(iteration)])
 
 
 @app.command()
 def measure(run_dir: RunDir, iteration: Iteration) -> None:
     """Measure leakage and realizability of iteration i, on held-out episodes (recipe: measures.held_out)."""
-    from leap.cli import stages_of
     from leap.errors import RecipeError
+    from leap.runs.open import open_run
 
-    with stages_of.reopened(run_dir) as stages:
+    with open_run(run_dir) as stages:
         if stages.measure(iteration) is None:
             raise RecipeError("the recipe has no measures.held_out, so nothing is measured; set it and run again.")
         typer.echo(f"measures: {stages.run.iteration(iteration) / 'measures.json'}")
 
 
 @app.command()
-def report(run_dir: RunDir) -> None:
-    """Write the HTML report and its JSON twin from what is on file."""
-    from leap.cli import stages_of
+def report(
+    run_dir: RunDir,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; RUN_DIR/report by default.")] = None,
+) -> None:
+    """Write the HTML report and its JSON twin from what is on file. The run may be under way, or its folder read-only."""
+    from leap.report import write_report
+    from leap.runs.open import recipe_of
+    from leap.runs.store import RunDirectory
 
-    with stages_of.reopened(run_dir) as stages:
-        stages_of.report(stages, None)
+    typer.echo(f"report: {write_report(recipe_of(run_dir), RunDirectory(run_dir), out=out)}")
 
 
 app.command()(export)

@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from leap.cli import stages_of
 from leap.errors import LeapError
+from leap.runs.open import open_run
 
 
 def train(
@@ -44,7 +44,7 @@ def _lead(run_dir: Path, iteration: int) -> int:
 
     status, training = 0, False
     try:
-        with stages_of.reopened(run_dir) as stages:
+        with open_run(run_dir) as stages:
             training = True
             typer.echo(f"checkpoint: {stages.train(iteration)}")
     except LeapError as error:

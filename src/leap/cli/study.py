@@ -64,9 +64,7 @@ def study(
     if dry_run:
         _print_plan(planned, runs, path.parent / found.recipe)
         return
-    from leap.cli import stages_of
-
-    run_arms(planned, runs, stages_of.opened, tell=_tell)
+    run_arms(planned, runs, tell=_tell)
     everything = arms_of(found, base_values(found, path), runs, seeds=numbers, overrides=values)
     _write(found, everything, out or runs / found.name / "report")
 
@@ -161,7 +159,7 @@ def _theory(found: Any, seeds: list[int] | None, folder: Path, *, dry_run: bool)
 
 
 def _made_by() -> dict[str, object]:
-    from leap.cli.stages_of import provenance
+    from leap.runs.provenance import provenance
 
     known = provenance()
     packages = known["packages"]

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -268,21 +268,45 @@ class Ledger:
 
     def totals(self) -> list[Totals]:
         """Sums by stage and model, in the order of their first calls."""
-        return self._sums("stage, provider || '/' || model", "GROUP BY stage, provider, model ORDER BY MIN(id)")
+        with self._lock, _explained(self.path):
+            return _sums(self._db, *_BY_STAGE)
 
     def total(self) -> Totals:
         """The sum of everything."""
-        return self._sums("'', ''", "")[0]
-
-    def _sums(self, labels: str, grouping: str) -> list[Totals]:
         with self._lock, _explained(self.path):
-            rows = self._db.execute(
-                f"SELECT {labels}, COALESCE(SUM(error = ''), 0), COALESCE(SUM(error != ''), 0), "
-                "COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_cached), 0), COALESCE(SUM(tokens_out), 0), "
-                "COALESCE(SUM(cost), 0.0), COALESCE(AVG(CASE WHEN error = '' THEN latency END), 0.0) "
-                f"FROM calls {grouping}"
-            ).fetchall()
-        return [Totals(*row) for row in rows]
+            return _sums(self._db, "'', ''", "")[0]
+
+
+def read_totals(path: Path) -> list[Totals]:
+    """Sums by stage and model of a ledger that is only looked at: its run may be under way, its folder read-only.
+
+    Raises:
+        RunError: The file is no ledger.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return []
+    with _explained(path):
+        for how in ("mode=ro", "immutable=1"):  # a write-ahead log needs files beside it, which a read-only folder refuses
+            try:
+                with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=30)) as db:
+                    return _sums(db, *_BY_STAGE)
+            except sqlite3.OperationalError:
+                if how == "immutable=1":
+                    raise
+    return []
+
+
+_BY_STAGE = ("stage, provider || '/' || model", "GROUP BY stage, provider, model ORDER BY MIN(id)")
+
+
+def _sums(db: sqlite3.Connection, labels: str, grouping: str) -> list[Totals]:
+    rows = db.execute(
+        f"SELECT {labels}, COALESCE(SUM(error = ''), 0), COALESCE(SUM(error != ''), 0), "
+        "COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_cached), 0), COALESCE(SUM(tokens_out), 0), "
+        "COALESCE(SUM(cost), 0.0), COALESCE(AVG(CASE WHEN error = '' THEN latency END), 0.0) "
+        f"FROM calls {grouping}"
+    ).fetchall()
+    return [Totals(*row) for row in rows]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from leap.core import Correction, Episode
 from leap.errors import RunError
 from leap.evaluation import Evaluation, wilson
 from leap.loop import best_on_validation
+from leap.models.ledger import read_totals
 from leap.recipe import Recipe, dump_recipe
 from leap.report import journals, words
 from leap.report.journals import Brief
@@ -35,7 +36,6 @@ from leap.runs.store import RunDirectory
 from leap_lab.measures import IterationMeasures, read_measures
 
 _log = logging.getLogger(__name__)
-LEDGER = "calls.sqlite"
 Costs = Callable[[], Iterable[Mapping[str, Any]]]
 """Sums of a run's ledger: mappings of stage, model, calls, tokens_in, tokens_out, tokens_cached and usd (or cost)."""
 
@@ -64,7 +64,7 @@ def collect(
         recipe: The run's recipe.
         run: The run directory.
         per_group: Largest number of training episodes of an iteration, and of test episodes in all, to be shown.
-        costs: The ledger's summary; asked only if the run has a ledger.
+        costs: Sums of the ledger, asked only if the run has one; by default read from it.
     """
     notes: list[str] = []
     policies, best = _policies(recipe, run, notes)
@@ -84,7 +84,7 @@ def collect(
         comparisons=comparisons,
         corrections=corrections,
         measures=_measures(recipe, run, notes),
-        costs=_costs(costs() if costs is not None and run.root.joinpath(LEDGER).exists() else ()),
+        costs=_costs(run, costs),
         training=_training(recipe, run),
         stages=[_stage(entry) for entry in _json(run.stages, list, notes)],
         provenance=_provenance(run.provenance, notes),
@@ -374,8 +374,11 @@ def _measures(recipe: Recipe, run: RunDirectory, notes: list[str]) -> list[Itera
     return found
 
 
-def _costs(entries: Iterable[Mapping[str, Any]]) -> list[Cost]:
+def _costs(run: RunDirectory, costs: Costs | None) -> list[Cost]:
     """Sums in the ledger's order. Its own name for the price is `cost`; what else it tells is passed by."""
+    if not run.calls.exists():
+        return []
+    entries = costs() if costs is not None else [total.as_dict() for total in read_totals(run.calls)]
     named = [{"usd": entry.get("cost", 0.0), **entry} for entry in entries]
     return [Cost.model_validate({key: entry[key] for key in Cost.model_fields if key in entry}) for entry in named]
 

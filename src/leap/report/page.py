@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from leap.core import Rejection
-from leap.envs.base import Environment
+from leap.envs.base import Environment, load_environment
 from leap.evaluation import Score, wilson
+from leap.files import write_text
 from leap.recipe import Recipe
 from leap.report import charts, gap_charts, words
 from leap.report.collect import Costs, collect
 from leap.report.model import Report, StageTime
 from leap.report.trajectories import embed
-from leap.runs.store import RunDirectory, write_text
+from leap.runs.store import RunDirectory
 
 PER_GROUP = 40
 BUDGET = 5_000_000
@@ -43,6 +45,7 @@ def write_report(
     run: RunDirectory,
     environment: Environment | None = None,
     *,
+    out: Path | None = None,
     per_group: int = PER_GROUP,
     budget: int = BUDGET,
     costs: Costs | None = None,
@@ -52,10 +55,12 @@ def write_report(
     Args:
         recipe: The run's recipe.
         run: The run directory.
-        environment: Where shown training episodes are replayed to tell their privileged states; None leaves these out.
+        environment: Where shown training episodes are replayed to tell their privileged states; the recipe's own, made
+            ready only if there are such episodes, if None.
+        out: Folder of the page; the run's own by default.
         per_group: Trajectories shown of each iteration, and of the test episodes in all.
         budget: Bytes of trajectories, roughly; the page is a little larger.
-        costs: Sums of the run's ledger, such as `Ledger.summary`; asked only if there is a `calls.sqlite`.
+        costs: Sums of the ledger, asked only if the run has one; by default read from it.
 
     Returns:
         The page.
@@ -64,13 +69,23 @@ def write_report(
         RunError: A file of the run is damaged, or cannot be written.
     """
     report, groups = collect(recipe, run, per_group=per_group, costs=costs)
-    data, keys, notes = embed(groups, environment, budget=budget)
+    with ExitStack() as stack:
+        data, keys, notes = embed(groups, lambda: environment or _prepared(recipe, stack), budget=budget)
     shown = [one.model_copy(update={"keys": mine}) for one, mine in zip(report.shown, keys, strict=True)]
     report = report.model_copy(update={"shown": shown, "notes": [*report.notes, *notes]})
-    page = run.report / "index.html"
-    write_text(run.report / "report.json", report.model_dump_json(indent=2) + "\n")
+    folder = out or run.report
+    page = folder / "index.html"
+    write_text(folder / "report.json", report.model_dump_json(indent=2) + "\n")
     write_text(page, render(report, data))
     return page
+
+
+def _prepared(recipe: Recipe, stack: ExitStack) -> Environment:
+    """The recipe's environment with its data made ready, closed with the stack."""
+    environment = load_environment(recipe.environment.name, recipe.environment.options)
+    stack.callback(environment.close)
+    environment.prepare()
+    return environment
 
 
 def render(report: Report, data: dict[str, Any]) -> str:

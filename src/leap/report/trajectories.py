@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from leap.core import Correction, Episode, Step
 from leap.envs.base import Environment, opened, replay
+from leap.errors import LeapError
 from leap.report.collect import Group
 
 MAX_TEXT = 20_000
@@ -36,13 +37,14 @@ class _Texts:
 
 
 def embed(
-    groups: list[Group], environment: Environment | None, *, budget: int
+    groups: list[Group], environment: Callable[[], Environment], *, budget: int
 ) -> tuple[dict[str, Any], list[list[str]], list[str]]:
     """Packs episodes for the page, in turn from every group, until they fill the budget.
 
     Args:
         groups: Episodes in order of preference.
-        environment: Where training episodes are replayed for their privileged states; None to leave these out.
+        environment: Makes the environment in which training episodes are replayed for their privileged states; called
+            once, and only if there are any. Where it cannot be made ready the states are left out, with a note.
         budget: Bytes, roughly.
 
     Returns:
@@ -51,11 +53,17 @@ def embed(
     texts, notes = _Texts(), []
     packed: list[list[dict[str, Any]]] = [[] for _ in groups]
     size, full = 0, False
+    world: Environment | None = None
+    if any(group.episodes and group.shown.role != "test" for group in groups):
+        try:
+            world = environment()
+        except LeapError as error:
+            notes.append(f"Privileged states are not shown: {error}")
     for index, group, episode in _in_turn(groups):
         states: list[str] = []
-        if environment is not None and group.shown.role != "test":
+        if world is not None and group.shown.role != "test":
             try:
-                states = _privileged(environment, episode)
+                states = _privileged(world, episode)
             except Exception as error:  # whatever an environment raises, the page is worth having without the states
                 _log.warning("no privileged states of task %s: %s", episode.task.id, error)
                 notes.append(f"The privileged states of {episode.task.id} could not be replayed: {error}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from leap.core import Actor, Episode
 from leap.envs.base import Environment
 from leap.errors import RunError
+from leap.files import read_json
 from leap.models.base import Completion, Model
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
@@ -20,7 +21,7 @@ from leap.policies.react import PrivilegedModelPolicy, ReActPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.policies.student import ModelPolicy
 from leap.recipe import ReActSection, Recipe
-from leap.runs.store import RunDirectory, read_json
+from leap.runs.store import RunDirectory
 from leap.teachers.base import Teacher
 from leap.teachers.expert import ExpertTeacher
 from leap.teachers.model import ModelTeacher

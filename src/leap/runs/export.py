@@ -17,7 +17,8 @@ from leap.core import Correction, Episode
 from leap.core.record import Record
 from leap.datasets import PreferenceRow, Row, preference_rows, unpaired_rows
 from leap.errors import PrerequisiteError, RunError
-from leap.runs.store import Journal, RunDirectory, atomic_directory, write_text
+from leap.files import Journal, atomic_directory, write_text
+from leap.runs.store import RunDirectory
 
 _BATCH = 256
 """Rows turned into Parquet at once."""

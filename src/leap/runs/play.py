@@ -9,10 +9,10 @@ from typing import Any
 from leap.core import Actor, Episode, Task
 from leap.core.episode import episode_key
 from leap.envs.base import Environment
+from leap.files import Journal
 from leap.policies.base import Policy
 from leap.progress import Bar
 from leap.rollout import episode_seed, rollout
-from leap.runs.store import Journal
 
 UnderWay = Callable[[], AbstractContextManager[tuple[Bar, Callable[..., Any]]]]
 """Shows work under way: gives a bar, and a function that notes figures."""

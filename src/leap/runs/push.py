@@ -15,8 +15,9 @@ from leap import __version__
 from leap.core import Correction
 from leap.errors import PrerequisiteError, RunError, describe_validation_error
 from leap.evaluation import Evaluation
+from leap.files import Journal, read_json, write_text
 from leap.recipe import Recipe
-from leap.runs.store import Journal, RunDirectory, read_json, write_text
+from leap.runs.store import RunDirectory
 from leap_lab.measures.figures import share
 
 _PUBLIC = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")

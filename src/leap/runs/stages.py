@@ -29,6 +29,7 @@ from leap.datasets import (
 from leap.envs.base import Environment
 from leap.errors import RecipeError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes
+from leap.files import Journal, atomic_directory, read_json, write_json, write_text
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.policies.rendering import Renderer
 from leap.progress import Progress
@@ -36,7 +37,7 @@ from leap.recipe import Recipe
 from leap.runs.actors import Cast
 from leap.runs.play import play_tasks
 from leap.runs.preflight import prepared_environment
-from leap.runs.store import Journal, RunDirectory, atomic_directory, read_json, write_json, write_text
+from leap.runs.store import RunDirectory
 from leap.teachers.annotate import ReasonAnnotator
 from leap.teachers.base import Teacher, states_along
 from leap.teachers.privileged import StateExtractor

@@ -15,11 +15,11 @@ from leap.core import Actor, Episode, content_key
 from leap.envs.base import load_environment
 from leap.errors import RecipeError
 from leap.evaluation import Evaluation, evaluate_episodes
+from leap.files import Journal, write_json
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.progress import Bar
 from leap.runs.play import play_tasks
 from leap.runs.stages import Stages
-from leap.runs.store import Journal, write_json
 
 
 def evaluate_elsewhere(

@@ -17,10 +17,10 @@ from leap.core import Episode, Step, content_key
 from leap.core.message import Message
 from leap.core.record import Record
 from leap.envs.base import Environment
+from leap.files import Journal
 from leap.models.base import Completion, Conversation, Model
 from leap.policies.shorten import drop_more
 from leap.policies.templating import call_macro, load_template
-from leap.runs.store import Journal
 from leap.teachers.answers import REASONS_SCHEMA, parse_reasons
 from leap.teachers.asking import Patience, ask
 from leap.teachers.base import side_by_side

@@ -13,9 +13,9 @@ from leap.core import Episode, content_key
 from leap.core.message import Message
 from leap.core.record import Record
 from leap.envs.base import Environment
+from leap.files import Journal
 from leap.models.base import Completion, Model
 from leap.policies.templating import call_macro, load_template
-from leap.runs.store import Journal
 from leap.teachers.asking import Patience, ask
 from leap.teachers.base import side_by_side
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from leap.datasets import PreferenceRow, Row
 from leap.errors import RunError
-from leap.runs.store import atomic_directory, read_json, write_json
+from leap.files import atomic_directory, read_json, write_json
 from leap.training.config import PreferenceConfig, SFTConfig, TrainingSettings
 from leap.training.distributed import barrier, follow, lead, rank
 from leap.training.sft import train_sft

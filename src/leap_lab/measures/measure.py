@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from leap.datasets import Row
 from leap.errors import RunError
 from leap.evaluation import Evaluation
-from leap.runs.store import write_text
+from leap.files import write_text
 from leap_lab.measures.bound import bound
 from leap_lab.measures.corrected import Corrected, measure_corrections
 from leap_lab.measures.figures import Figure

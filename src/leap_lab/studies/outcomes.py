@@ -8,10 +8,11 @@ from pathlib import Path
 from leap.core import Episode
 from leap.errors import RunError
 from leap.evaluation import Evaluation
+from leap.files import Journal, read_json
 from leap.loop import best_on_validation
 from leap.recipe import Recipe
 from leap.runs.actors import folder_name
-from leap.runs.store import Journal, RunDirectory, read_json
+from leap.runs.store import RunDirectory
 from leap_lab.measures import IterationMeasures, read_measures
 from leap_lab.studies.share import missing
 

@@ -13,7 +13,7 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from leap.core.record import Record
-from leap.runs.store import write_text
+from leap.files import write_text
 from leap_lab.studies.plots import Figure, draw, policy_words
 from leap_lab.studies.results import Difference, Row, StudyResults
 from leap_lab.studies.schema import LoopStudy

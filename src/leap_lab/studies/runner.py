@@ -4,21 +4,17 @@ made twice."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from leap.errors import RecipeError
 from leap.loop import leap
 from leap.recipe import Recipe
-from leap.runs.stages import Stages
+from leap.runs.open import open_run
 from leap_lab.studies.outcomes import RunResults
 from leap_lab.studies.results import Runs
 from leap_lab.studies.schema import Changes, LoopStudy, arm_recipe, run_name
 from leap_lab.studies.share import Pool, Taken, missing
-
-Opened = Callable[[Path, Recipe], AbstractContextManager[Stages]]
-"""Opens the stages of a recipe in its run directory, locked, with provenance noted."""
 
 
 class Arm(NamedTuple):
@@ -67,7 +63,6 @@ def arms_of(
 def run_arms(
     arms: Sequence[Arm],
     root: Path,
-    opened: Opened,
     *,
     tell: Callable[[Arm, list[Taken]], None] = lambda arm, taken: None,
 ) -> None:
@@ -76,13 +71,12 @@ def run_arms(
     Args:
         arms: What to run, in order.
         root: Folder of all studies' runs: whatever one of them has finished is taken from there.
-        opened: Opens a run.
         tell: Told of each arm that begins or goes on, and of what it was given.
     """
     for arm in arms:
         if not missing(arm.recipe, arm.run) and (arm.run / "recipe.yaml").exists():
             continue
-        with opened(arm.run, arm.recipe) as stages:
+        with open_run(arm.run, arm.recipe) as stages:
             tell(arm, Pool(root).take(arm.recipe, stages.run))
             leap(stages)
 

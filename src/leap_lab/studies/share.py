@@ -12,8 +12,9 @@ from typing import NamedTuple
 import yaml
 from pydantic import ValidationError
 
+from leap.files import atomic_directory
 from leap.recipe import Recipe
-from leap.runs.store import RunDirectory, atomic_directory
+from leap.runs.store import RunDirectory
 from leap_lab.studies.parts import Part, parts_of
 
 

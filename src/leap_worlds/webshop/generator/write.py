@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leap.core import content_key
-from leap.runs.store import atomic_directory
+from leap.files import atomic_directory
 from leap_worlds.webshop.generator.config import CatalogueConfig
 from leap_worlds.webshop.generator.products import Drawn, draw, entry, instruction, stream, the_kinds
 from leap_worlds.webshop.generator.tables import tables

@@ -1,0 +1,113 @@
+"""Opening a run directory: for work, under a lock and for one recipe; or to be read, which needs neither."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from leap.errors import RunError, describe_validation_error
+from leap.files import write_text
+from leap.progress import Progress
+from leap.recipe import Recipe, dump_recipe, load_recipe
+from leap.runs.preflight import Ready, check_prerequisites, is_finished
+from leap.runs.provenance import provenance
+from leap.runs.stages import Stages
+from leap.runs.store import RunDirectory
+
+_FREE = re.compile(r"(budget|prices|teacher\.endpoint|baselines\.react\.\d+\.endpoint|training\.(sft\.)?logging)(\.|$)")
+"""What may change while a run goes on: what may be spent, where a model is reached, who logs. It changes no result."""
+
+
+def check_run(root: Path, recipe: Recipe) -> Ready:
+    """Looks for all that a recipe needs, unless its run is finished.
+
+    Raises:
+        LeapError: Something is missing.
+    """
+    return Ready() if is_finished(recipe, RunDirectory(root)) else check_prerequisites(recipe, Progress())
+
+
+@contextmanager
+def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = None) -> Iterator[Stages]:
+    """The stages of a recipe in its run directory, locked; the directory is made if it is not there.
+
+    Args:
+        root: The run directory.
+        recipe: The recipe; the one that the directory holds if None.
+        ready: What `check_run` found.
+
+    Raises:
+        RunError: The directory belongs to another recipe, is not a run directory, or is in use.
+    """
+    recipe = recipe or recipe_of(root)
+    run = RunDirectory(root)
+    if root.exists() and not root.is_dir():
+        raise RunError(f"{root} is a file; choose another --run-dir.")
+    if root.exists() and any(root.iterdir()) and not run.recipe.exists() and not (root / ".lock").exists():
+        raise RunError(f"{root} is not empty and is not a run directory; choose another --run-dir.")
+    with run.locked():
+        text = dump_recipe(recipe)
+        if run.recipe.exists():
+            _check_same(run, recipe)
+        write_text(run.recipe, text)
+        with run.provenance.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(provenance()) + "\n")
+        stages = Stages(recipe, run, Progress(), ready.environment if ready else None)
+        try:
+            if ready and ready.paid:
+                stages.cast.book_checks(ready.paid)
+            yield stages
+        finally:
+            stages.close()
+
+
+def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that a run directory holds. Takes no lock and writes nothing: the run may be under way or read-only.
+
+    Args:
+        root: The run directory.
+        overrides: `dotted.key=value` settings that replace the file's.
+
+    Raises:
+        RunError: There is no run directory.
+        RecipeError: Its recipe is not one that this version of leap can read, or an override is wrong.
+    """
+    run = RunDirectory(root)
+    if not run.recipe.exists():
+        raise RunError(f"{root} is not a run directory.")
+    return load_recipe(run.recipe, list(overrides))
+
+
+def _check_same(run: RunDirectory, recipe: Recipe) -> None:
+    try:
+        kept = Recipe.model_validate(yaml.safe_load(run.recipe.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError) as error:
+        detail = describe_validation_error(error, str(run.recipe)) if isinstance(error, ValidationError) else str(error)
+        raise RunError(f"{run.root} holds a recipe that this version of leap cannot read. {detail}") from error
+    old, new = _flat(kept.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+    differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _FREE.match(key))
+    if not differing or (differing == ["iterations"] and recipe.iterations >= kept.iterations):
+        return  # more of the same, or the same with more to spend
+    if differing:
+        shown = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in differing[:4])
+        raise RunError(
+            f"{run.root} belongs to another recipe ({shown}{'; ...' if len(differing) > 4 else ''}). "
+            "Choose another --run-dir or name, or remove that directory."
+        )
+
+
+def _flat(values: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(values, list) and any(isinstance(value, dict) for value in values):
+        values = dict(enumerate(values))
+    if not isinstance(values, dict):
+        return {prefix: values}
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
