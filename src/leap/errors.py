@@ -42,12 +42,14 @@ class ContextTooLong(ModelError):
 
 def describe_validation_error(error: ValidationError, where: str) -> str:
     """Pydantic's findings as lines for people: the key, what is wrong, what was given."""
+    from pydantic import BaseModel
+
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(whole)"
         message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
         # A whole section is no news to who wrote it; a single value is.
-        shown = item["type"] not in {"extra_forbidden", "missing"} and not (isinstance(item["input"], dict) or hasattr(item["input"], "model_fields"))
+        shown = item["type"] not in {"extra_forbidden", "missing"} and not isinstance(item["input"], dict | BaseModel)
         given = f" (given: {item['input']!r})" if shown else ""
         lines.append(f"  {key}: {message}{given}")
     return f"{where} is not valid:\n" + "\n".join(lines)
