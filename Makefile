@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 .PHONY: demo test lint types studies setup setup-alfworld clean
 
 demo: $(VENV)/.ready
-	$(BIN)/leap run src/leap/recipes/quickstart.yaml
+	$(BIN)/leap run quickstart
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest
@@ -29,12 +29,16 @@ setup: $(VENV)/.ready-dev
 setup-alfworld: $(VENV)/.ready-dev
 	$(BIN)/pip install -q -e '.[alfworld]'
 
-# PyTorch first and pinned: on Linux, a bare requirement would bring gigabytes of CUDA packages to a laptop without a GPU.
-# Where the CPU build is not what pip finds, it is taken from PyTorch's own index by setting PIP_EXTRA_INDEX_URL.
+# PyTorch first and pinned. On Linux without an NVIDIA GPU its CPU build comes from PyTorch's own index: the one that pip finds
+# otherwise brings gigabytes of CUDA packages. Where that index cannot be reached within five seconds, pip's own is used.
+TORCH_CPU := https://download.pytorch.org/whl/cpu
 $(VENV)/.torch:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "leap needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check $(TORCH)
+	if [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1 && $(BIN)/python -c \
+	  'import urllib.request as r; r.urlopen("$(TORCH_CPU)/torch/", timeout=5)' 2>/dev/null; \
+	then $(BIN)/pip install -q --disable-pip-version-check --extra-index-url $(TORCH_CPU) $(TORCH); \
+	else $(BIN)/pip install -q --disable-pip-version-check $(TORCH); fi
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.torch pyproject.toml

@@ -1,4 +1,4 @@
-"""Where leap keeps what can be made again."""
+"""Where leap keeps what can be made again, and where its documents are."""
 
 from __future__ import annotations
 
@@ -12,3 +12,9 @@ def cache_dir() -> Path:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "leap"
+
+
+def documents() -> Path:
+    """The folder of leap's documents: `docs` within an installed package, or in the checkout that leap runs from."""
+    packaged = Path(__file__).parent / "docs"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "docs"

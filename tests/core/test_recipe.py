@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from leap.envs.base import load_environment
 from leap.errors import RecipeError
 from leap.recipe import Recipe, dump_recipe, load_recipe
+from leap.recipes import shipped_recipes
 
-SHIPPED = sorted((Path(__file__).parents[2] / "src" / "leap" / "recipes").glob("*.yaml"))
+SHIPPED = list(shipped_recipes().values())
 
 
 def write(folder: Path, values: dict[str, Any]) -> Path:

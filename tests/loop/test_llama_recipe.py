@@ -9,9 +9,8 @@ import pytest
 
 from leap.loop import leap
 from leap.recipe import load_recipe
+from leap.recipes import FOLDER as RECIPES
 from leap.runs.open import open_run
-
-RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 
 
 def test_the_paper_s_recipe_runs_on_a_small_llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

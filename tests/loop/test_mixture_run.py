@@ -26,7 +26,7 @@ from leap_lab.studies.schema import LoopStudy, base_values
 
 pytest.importorskip("torch")
 
-RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
+from leap.recipes import FOLDER as RECIPES
 
 
 def recipe(folder: Path) -> Path:

@@ -11,9 +11,9 @@ from leap.core import Correction, Episode
 from leap.files import Journal
 from leap.loop import leap
 from leap.recipe import load_recipe
+from leap.recipes import FOLDER as RECIPES
 from leap.runs.open import open_run
 
-RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 SMALL = [
     "iterations=1",
     "environment.train_tasks=6",

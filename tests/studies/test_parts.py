@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from leap.recipe import Recipe, load_recipe
+from leap.recipes import FOLDER as RECIPES
 from leap_lab.studies.parts import parts_of
 
-RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 BASE = load_recipe(RECIPES / "quickstart.yaml", ["measures.held_out=20"]).model_dump(mode="json")
 MIXED = load_recipe(RECIPES / "quickstart.yaml", ["rollouts.beta=0.5"]).model_dump(mode="json")
 LARGE = load_recipe(RECIPES / "alfworld-llama3-8b.yaml", ["teacher.kind=model", "teacher.model=mock/y"]).model_dump(mode="json")

@@ -10,10 +10,12 @@ import yaml
 
 from leap.errors import RecipeError
 from leap.recipe import Recipe, load_recipe
+from leap.recipes import FOLDER as RECIPES
 from leap.training.config import PreferenceConfig
 from leap_lab.studies.estimate import Pace, load_pace, pace_of
 from leap_lab.studies.parts import parts_of
 from leap_lab.studies.runner import arms_of
+from leap_lab.studies.schema import FOLDER as STUDIES
 from leap_lab.studies.schema import (
     LoopStudy,
     TheoryStudy,
@@ -24,8 +26,7 @@ from leap_lab.studies.schema import (
     run_name,
 )
 
-RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
-SHIPPED = sorted((RECIPES / "studies").glob("*.yaml"))
+SHIPPED = sorted(STUDIES.glob("*.yaml"))
 CLAIMS = {
     "bc-react", "better-than-teacher", "self-improvement", "privilege", "on-policy", "methods", "one-model", "theory"
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from leap.recipes import FOLDER as RECIPES
 from leap.testing.checkpoints import tiny_checkpoint
 
 torch = pytest.importorskip("torch")
@@ -20,7 +21,6 @@ import job  # noqa: E402
 
 KINDS = ("rows", "branches", "short branches", "dpo", "kto", "adapter", "both")
 
-RECIPES = Path(__file__).parents[2] / "src" / "leap" / "recipes"
 
 
 def in_processes(folder: Path, start: Path, processes: int) -> list[dict[str, Any]]:

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from leap.cli.export import export, push
+from leap.cli.recipes import recipes
 from leap.cli.study import study
+from leap.paths import documents
 
 app = typer.Typer(
     name="leap",
@@ -17,12 +19,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="rich",
+    epilog=f"Documents: {documents()}",
 )
+app.add_typer(recipes, name="recipes")
 games = typer.Typer(help="ALFWorld games: generate, list, show, play.", no_args_is_help=True)
 app.add_typer(games, name="games")
 
 RunDir = Annotated[Path, typer.Argument(help="Run directory.")]
-RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Recipe of a run directory that is not there yet.")]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="Recipe (name or file) of a run directory that is not there yet.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value (dotted key).")
 ]
@@ -49,7 +55,7 @@ def _root(
 
 @app.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).")],
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (`leap recipes` lists them) or its YAML file.")],
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Default: runs/<the recipe's name>.")] = None,
     overrides: Overrides = None,
     dry_run: Annotated[
@@ -60,10 +66,11 @@ def run(
     from leap.cli.show import print_result
     from leap.loop import leap
     from leap.recipe import load_recipe
+    from leap.recipes import find_recipe
     from leap.report import write_report
     from leap.runs.open import check_run, open_run
 
-    resolved = load_recipe(recipe, overrides)
+    resolved = load_recipe(find_recipe(recipe), overrides)
     if dry_run:
         from leap.cli.dry_run import print_estimate
 
@@ -81,11 +88,12 @@ def rollout(run_dir: RunDir, iteration: Iteration, recipe: RecipeOption = None, 
     """Play episodes: the expert's demonstrations (i = 0), or pi_{i-1} on the training tasks."""
     from leap.errors import RunError
     from leap.recipe import load_recipe
+    from leap.recipes import find_recipe
     from leap.runs.open import open_run, recipe_of
 
     if recipe is None and not (run_dir / "recipe.yaml").exists():
         raise RunError(f"{run_dir} is not a run directory; give --recipe to start one.")
-    resolved = load_recipe(recipe, overrides) if recipe else recipe_of(run_dir, overrides or ())
+    resolved = load_recipe(find_recipe(recipe), overrides) if recipe else recipe_of(run_dir, overrides or ())
     with open_run(run_dir, resolved) as stages:
         journal = stages.rollout(iteration)
         solved = sum(episode.success for episode in journal)

@@ -28,7 +28,7 @@ def study(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value in every arm.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="The same experiment on another base recipe, for example an 8B model's.")
+        str | None, typer.Option("--recipe", help="The same experiment on another base recipe, for example alfworld-llama3-8b.")
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="With --recipe: the test split of every number.")] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all studies' runs.")] = Path("runs/studies"),
@@ -36,6 +36,7 @@ def study(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, stages and estimated time, then stop.")] = False,
 ) -> None:
     """Run one of the paper's claims as an experiment, and write its page. The same command goes on after any interruption."""
+    from leap.recipes import find_recipe
     from leap_lab.studies.schema import LoopStudy, find_study, load_study
 
     if name == "list":
@@ -52,17 +53,17 @@ def study(
         _theory(found, numbers, out or runs / found.name / "report", dry_run=dry_run)
         return
     from leap_lab.studies.runner import arms_of, run_arms
-    from leap_lab.studies.schema import base_values
+    from leap_lab.studies.schema import base_recipe, base_values
 
     if recipe is not None:
-        found = found.on(recipe, split)
+        found = found.on(find_recipe(recipe), split)
     values: dict[str, Any] = {}
     for override in overrides or []:
         values |= _setting(override)
     some = [arm.strip() for arm in arms.split(",")] if arms else None
     planned = arms_of(found, base_values(found, path), runs, arms=some, seeds=numbers, overrides=values)
     if dry_run:
-        _print_plan(planned, runs, path.parent / found.recipe)
+        _print_plan(planned, runs, base_recipe(found, path))
         return
     run_arms(planned, runs, tell=_tell)
     everything = arms_of(found, base_values(found, path), runs, seeds=numbers, overrides=values)

@@ -1,1 +1,1 @@
-"""The paper's claims as experiments: a study is data (recipes/studies/NAME.yaml), `leap study NAME` runs and reports it."""
+"""The paper's claims as experiments: a study is data (leap_lab/recipes/NAME.yaml), `leap study NAME` runs and reports it."""

@@ -1,6 +1,6 @@
 """How long a part of a run may take, from the pace that was measured for its base recipe.
 
-The pace of `recipes/NAME.yaml` is stated in `recipes/pace/NAME.yaml`, where there is one.
+The pace of the recipe NAME is stated in `leap_lab/recipes/pace/NAME.yaml`, where there is one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from leap.errors import PrerequisiteError, RecipeError, describe_validation_erro
 from leap.recipe import Recipe, Section, read_mapping
 from leap.training.config import PreferenceConfig
 from leap_lab.studies.parts import Part
+from leap_lab.studies.schema import FOLDER
 
 Seconds = Callable[[Recipe, Part], float | None]
 
@@ -39,7 +40,7 @@ def load_pace(recipe: Path) -> Pace | None:
     Raises:
         RecipeError: Its file cannot be read or does not state a pace.
     """
-    path = recipe.parent / "pace" / recipe.name
+    path = FOLDER / "pace" / recipe.name
     if not path.is_file():
         return None
     try:

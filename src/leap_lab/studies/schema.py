@@ -21,9 +21,11 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_valid
 
 from leap.errors import RecipeError, describe_validation_error
 from leap.recipe import Recipe, Section, load_recipe, read_mapping
+from leap.recipes import find_recipe
 from leap.training.config import SHARED
 
-FOLDER = Path("recipes") / "studies"
+FOLDER = Path(__file__).parents[1] / "recipes"
+"""Holds the studies that come with leap."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$"
 _POLICY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(@.+)?")
 
@@ -101,7 +103,7 @@ class LoopStudy(_Study):
     """An experiment with the loop."""
 
     kind: Literal["loop"] = Field(default="loop", description="loop.")
-    recipe: str = Field(description="The base recipe; relative to this file.")
+    recipe: str = Field(description="The base recipe: the name of one that comes with leap, or a path relative to this file.")
     settings: Changes = Field(default_factory=dict, description="What every arm changes of it, by dotted key.")
     arms: dict[Annotated[str, Field(pattern=_NAME)], Changes] = Field(
         default_factory=dict, description="What each arm changes beyond that."
@@ -235,14 +237,9 @@ Study = LoopStudy | TheoryStudy
 _STUDY: TypeAdapter[Study] = TypeAdapter(Study)
 
 
-def folders() -> list[Path]:
-    """Where studies are looked for: below the present folder, then in leap's own checkout."""
-    return [FOLDER, Path(__file__).parents[2] / "leap" / FOLDER]
-
-
 def available_studies() -> dict[str, Path]:
-    """The studies at hand, by name."""
-    return {path.stem: path for folder in reversed(folders()) for path in sorted(folder.glob("*.yaml"))}
+    """The files of the studies that come with leap, by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def find_study(name: str) -> Path:
@@ -255,8 +252,7 @@ def find_study(name: str) -> Path:
         return Path(name)
     found = available_studies()
     if name not in found:
-        known = ", ".join(sorted(found)) or f"none; is there a folder {FOLDER}?"
-        raise RecipeError(f"there is no study {name!r}. There are: {known}.")
+        raise RecipeError(f"there is no study {name!r}. There are: {', '.join(sorted(found))}.")
     return found[name]
 
 
@@ -274,13 +270,26 @@ def load_study(path: Path) -> Study:
         raise RecipeError(describe_validation_error(error, f"study {path}")) from error
 
 
+def base_recipe(study: LoopStudy, path: Path) -> Path:
+    """The file of a study's base recipe.
+
+    Args:
+        study: The study.
+        path: The study's file, beside which a relative path is looked for.
+
+    Raises:
+        RecipeError: There is no such file and no recipe of that name.
+    """
+    return find_recipe(study.recipe, beside=path.parent)
+
+
 def base_values(study: LoopStudy, path: Path) -> dict[str, Any]:
     """The base recipe's values, as written in its file.
 
     Raises:
         RecipeError: It cannot be read.
     """
-    return load_recipe(path.parent / study.recipe).model_dump(mode="json")
+    return load_recipe(base_recipe(study, path)).model_dump(mode="json")
 
 
 def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, overrides: Changes | None = None) -> Recipe:
