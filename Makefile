@@ -19,6 +19,7 @@ studies: $(VENV)/.ready-dev
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(VENV)/.ready-dev
 	$(BIN)/pyright
