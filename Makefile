@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint types studies setup setup-alfworld clean
+.PHONY: demo test test-all lint types studies setup setup-alfworld clean
 
 demo: $(VENV)/.ready
 	$(BIN)/leap run quickstart
 
+# What takes ten seconds or more is left out; `make test-all` runs that, too. Two workers: a third finds no core on a small machine.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow'
+
+test-all: $(VENV)/.ready-dev
+	$(PYTEST) -rs --durations=25
 
 # The paper's claims as experiments, two at a time; the same command goes on after any interruption (docs/studies.md).
 STUDIES := theory on-policy better-than-teacher bc-react self-improvement methods privilege one-model

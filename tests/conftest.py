@@ -20,6 +20,24 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
+ENGINES = {"namespace", "engine", "provider", "neighbour", "boxes"}
+"""Fixtures that need a sandbox or a container engine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what asks for a sandbox as `engine`."""
+    for item in items:
+        if ENGINES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.engine)
+
+
+@pytest.fixture(scope="session")
+def boxes() -> None:
+    """Real boxes for InterCode. Making their images takes minutes, once, so they are asked for."""
+    if "LEAP_TEST_SANDBOX" not in os.environ:
+        pytest.skip("set LEAP_TEST_SANDBOX=1 to make InterCode's images (minutes, once) and run on them")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of test data: LEAP_SHARED_DATA, else ../shared/data beside the repository."""

@@ -316,6 +316,7 @@ def walk(first: Engine, second: Engine, seed: int, walkthrough: tuple[str, ...],
     assert not walkthrough or b.won
 
 
+@pytest.mark.engine
 @needs_textworld
 @pytest.mark.parametrize("dialect", ["put", "move"])
 @pytest.mark.parametrize("index", range(6))
@@ -331,6 +332,7 @@ def test_same_on_the_real_engine(tmp_path: Path, dialect: Any, index: int) -> No
             real.close()
 
 
+@pytest.mark.engine
 @needs_textworld
 @pytest.mark.parametrize("index", [6, 9])
 def test_our_grammar_says_what_the_official_one_says(tmp_path: Path, index: int) -> None:

@@ -13,7 +13,7 @@ from leap_worlds.alfworld.native import NativeEngine
 from leap_worlds.alfworld.planner import plan
 from leap_worlds.alfworld.textworld import TextWorldEngine
 
-pytestmark = needs_textworld
+pytestmark = [pytest.mark.engine, needs_textworld]
 # One small room per kind of task, by scene: bedrooms and bathrooms start in half a second, a kitchen takes three.
 SAMPLE = ("look_at_obj_in_light", "pick_and_place_simple", "pick_two_obj_and_place", "pick_clean_then_place_in_recep")
 

@@ -126,6 +126,7 @@ def test_official_games_can_all_be_won(official_games: Path, monkeypatch: pytest
                 assert_wins_at_its_end(engine, commands)
 
 
+@pytest.mark.engine
 @needs_textworld
 @pytest.mark.parametrize("kind", KINDS)
 def test_fast_downward_finds_nothing_shorter(kind: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from leap_worlds.alfworld.native import NativeEngine
 from leap_worlds.alfworld.textworld import TextWorldEngine
 
 
+@pytest.mark.engine
 @needs_textworld
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_it_still_says_what_was_recorded(dialect: str, tmp_path: Path) -> None:
@@ -35,6 +36,7 @@ def test_it_still_says_what_was_recorded(dialect: str, tmp_path: Path) -> None:
     engine.close()
 
 
+@pytest.mark.engine
 @needs_textworld
 def test_the_process_is_left_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, stdout = sys.argv, sys.stdout
@@ -45,6 +47,7 @@ def test_the_process_is_left_as_it_was(tmp_path: Path, capsys: pytest.CaptureFix
     engine.close()
 
 
+@pytest.mark.engine
 @needs_textworld
 def test_names_are_those_of_the_demangler(tmp_path: Path) -> None:
     from alfworld.agents.utils.misc import Demangler
@@ -57,6 +60,7 @@ def test_names_are_those_of_the_demangler(tmp_path: Path) -> None:
     engine.close()
 
 
+@pytest.mark.engine
 @needs_textworld
 def test_a_game_that_cannot_be_played_is_an_error_for_people(tmp_path: Path) -> None:
     data = tiny_data("put", "look")

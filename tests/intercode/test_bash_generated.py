@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -98,9 +97,7 @@ def test_names_are_single_tokens_and_the_same_in_a_path_and_in_a_list(tmp_path: 
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[BashEnvironment]:
-    if "LEAP_TEST_SANDBOX" not in os.environ:
-        pytest.skip("set LEAP_TEST_SANDBOX=1 to run on real boxes")
+def world(boxes: None) -> Iterator[BashEnvironment]:
     world = BashEnvironment(BashConfig(source="generated", image="machine", generator=SMALL, time_limit=3))
     try:
         world.prepare()

@@ -96,7 +96,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("mariadb", marks=pytest.mark.engine)])
 def world(request: pytest.FixtureRequest, data: Path) -> Iterator[SqlEnvironment]:
     if request.param == "mariadb" and find_server() is None:
         pytest.skip("there is no MariaDB server on this machine")

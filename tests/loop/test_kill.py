@@ -21,6 +21,8 @@ import yaml
 
 pytest.importorskip("torch")
 
+pytestmark = pytest.mark.slow
+
 RECIPE = {
     "name": "tiny",
     "seed": 3,

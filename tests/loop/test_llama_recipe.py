@@ -13,6 +13,7 @@ from leap.recipes import FOLDER as RECIPES
 from leap.runs.open import open_run
 
 
+@pytest.mark.slow
 def test_the_paper_s_recipe_runs_on_a_small_llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from leap.testing.checkpoints import tiny_checkpoint
 

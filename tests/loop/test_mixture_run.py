@@ -28,6 +28,8 @@ pytest.importorskip("torch")
 
 from leap.recipes import FOLDER as RECIPES
 
+pytestmark = pytest.mark.slow
+
 
 def recipe(folder: Path) -> Path:
     """Games and a shop in one, for a student that learns nothing."""
@@ -131,8 +133,7 @@ def test_a_specialist_is_compared_on_its_part_of_the_same_tasks(
     assert "together/last@webshop against webshop/last" in markdown(loop_page(study, results))
 
 
-@pytest.mark.skipif(not os.environ.get("LEAP_TEST_SANDBOX"), reason="set LEAP_TEST_SANDBOX=1 to run on real boxes")
-def test_the_shipped_mixture_runs_with_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_mixture_runs_with_all_three(boxes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
     smaller = [
         "environment.options.parts.alfworld.options.generator.games={train: 6, valid: 3, unseen: 3}",

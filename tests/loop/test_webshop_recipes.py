@@ -59,6 +59,7 @@ def test_the_quickstart_searches_in_words_of_its_own_and_its_searches_are_correc
     assert any(one.kept and one.action.startswith("search[") for one in corrections)
 
 
+@pytest.mark.slow
 def test_the_paper_s_recipe_runs_on_a_small_llama_and_a_generated_catalogue(tmp_path: Path) -> None:
     from leap.testing.checkpoints import tiny_checkpoint
 

@@ -356,6 +356,7 @@ assert answers == [f"call {n}" for n in range(120)]
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_booked_is_paid_again(tmp_path: Path) -> None:
     pytest.importorskip("openai")
     path = tmp_path / "calls.sqlite"

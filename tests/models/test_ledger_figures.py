@@ -90,6 +90,7 @@ def corrected(
     return done
 
 
+@pytest.mark.slow
 def test_200_trajectories_in_the_time_that_the_concurrency_allows(
     world: TinyWorld, episodes: list[Episode], tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_200_trajectories_in_the_time_that_the_concurrency_allows(
     assert len(done) == sum(len(episode.steps) for episode in episodes)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_calls(world: TinyWorld, episodes: list[Episode], tmp_path: Path) -> None:
     def says(request: Request) -> str:  # 20 kB a call, which would add up
         return teacher_says(request)[:-1] + f', "more": "{"x" * 20_000}"}}'
@@ -120,6 +122,7 @@ def test_memory_does_not_grow_with_the_calls(world: TinyWorld, episodes: list[Ep
     assert sizes[1] - sizes[0] < 500_000, sizes  # more than 1.5 megabytes of answers came meanwhile
 
 
+@pytest.mark.slow
 def test_with_failures_in_30_percent_of_the_calls_all_is_there_and_paid_once(
     world: TinyWorld, episodes: list[Episode], tmp_path: Path
 ) -> None:

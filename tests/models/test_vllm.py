@@ -172,6 +172,7 @@ def test_what_fails_after_the_start_stops_the_server(
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
+@pytest.mark.slow
 def test_the_server_ends_with_its_starter_however_that_ends(notes: Callable[[str], list[Any]], how: int | None) -> None:
     code = (
         "import sys; from leap.models.base import Sampling; from leap.models.vllm import VLLMModel\n"

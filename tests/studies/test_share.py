@@ -21,6 +21,8 @@ from leap_lab.studies.runner import Arm, arms_of, plan, results_of, run_arms
 from leap_lab.studies.schema import LoopStudy
 from leap_lab.studies.share import Taken, missing
 
+pytestmark = pytest.mark.slow
+
 BASE: dict[str, Any] = {
     "name": "tiny",
     "iterations": 1,

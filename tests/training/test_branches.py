@@ -31,6 +31,7 @@ def episodes(draw: st.DrawFn) -> list[TokenRow]:
 
 @settings(max_examples=300, deadline=None)
 @given(episodes())
+@pytest.mark.slow
 def test_every_row_can_be_read_back_from_the_packed_episode(rows: list[TokenRow]) -> None:
     packed = pack(rows)
     mask = packed.mask()
