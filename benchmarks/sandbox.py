@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from leap_worlds.intercode.bash.images import TOOLS
 from leap_worlds.sandbox import Image, Recipe, Sandbox
 from leap_worlds.sandbox.namespace.provider import NamespaceProvider
 
@@ -163,7 +164,7 @@ def main() -> None:
         f"# Linux {os.uname().release}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (other work on the machine)"
     )
     print(f"# {provider.probe().detail}")
-    image = provider.build(Recipe())
+    image = provider.build(Recipe(packages=TOOLS))
     if not options.only_soak:
         box: Sandbox = provider.create(image)
         host = ["/bin/bash", "-c", "true"]

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
+from leap_worlds.intercode.bash.images import TOOLS
 from leap_worlds.sandbox import Recipe, SandboxProvider
 from leap_worlds.sandbox.docker import DockerProvider
 from leap_worlds.sandbox.namespace.provider import NamespaceProvider
@@ -20,7 +21,7 @@ TRUE = ["/bin/bash", "-c", "true"]
 
 
 def acts(provider: SandboxProvider) -> dict[str, Callable[[], object]]:
-    image = provider.build(Recipe())
+    image = provider.build(Recipe(packages=TOOLS))
     box = provider.create(image)
 
     def stop() -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from leap.errors import PrerequisiteError
-from leap_worlds.sandbox import Image, Limits, Recipe, SandboxError, Step, intercode_recipe
+from leap_worlds.intercode.bash.images import intercode_recipe
+from leap_worlds.sandbox import Image, Limits, Recipe, SandboxError, Step
 from leap_worlds.sandbox.docker import DockerProvider
 from leap_worlds.sandbox.docker.command import container_name, exec_words, explain, is_orphan, result_of
 from leap_worlds.sandbox.docker.image import base_dockerfile, steps_dockerfile

@@ -3,7 +3,6 @@
 from leap_worlds.sandbox.base import (
     Channel,
     ExecResult,
-    Image,
     Limits,
     Probe,
     Sandbox,
@@ -13,7 +12,7 @@ from leap_worlds.sandbox.base import (
     open_provider,
     sandbox_provider,
 )
-from leap_worlds.sandbox.recipe import Recipe, Step, file_system_image, intercode_recipe
+from leap_worlds.sandbox.image import Image, Recipe, Step
 
 __all__ = [
     "Channel",
@@ -27,8 +26,6 @@ __all__ = [
     "SandboxProvider",
     "Step",
     "available_sandboxes",
-    "file_system_image",
-    "intercode_recipe",
     "open_provider",
     "sandbox_provider",
 ]

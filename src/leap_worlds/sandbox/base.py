@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Literal, Self
 
 from leap.errors import LeapError, PrerequisiteError
-from leap_worlds.sandbox.recipe import Recipe, Report
+from leap_worlds.sandbox.image import Image, Recipe, Report
 
 ENTRY_POINT_GROUP = "leap.sandboxes"
 
@@ -62,23 +62,6 @@ class Limits:
     inodes: int = 20_000
     open_files: int = 1024
     cpus: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Image:
-    """The files a sandbox starts from. Read-only: an episode never changes them.
-
-    Attributes:
-        key: Content key of everything it was made from.
-        layers: Names of folders in the layer store, topmost first (the `namespace` provider's form).
-        reference: Name of a Docker image with the same files, for the `docker` provider.
-        env: Environment of every command, beside `DEFAULT_ENV`.
-    """
-
-    key: str
-    layers: tuple[str, ...] = ()
-    reference: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from leap.errors import PrerequisiteError
 from leap_worlds.sandbox import base
-from leap_worlds.sandbox.output import read_output
-from leap_worlds.sandbox.recipe import Recipe, Report
+from leap_worlds.sandbox.image import Image, Recipe, Report
+from leap_worlds.sandbox.pipes import read_output
 
 FLAG = "LEAP_UNSAFE_LOCAL"
 WORD = "the-model-may-do-anything-to-this-machine"
@@ -39,7 +39,7 @@ class UnsafeLocalProvider(base.SandboxProvider):
         )
 
     def create(
-        self, image: base.Image, limits: base.Limits | None = None, *, hostname: str = base.DEFAULT_HOSTNAME
+        self, image: Image, limits: base.Limits | None = None, *, hostname: str = base.DEFAULT_HOSTNAME
     ) -> base.Sandbox:
         if problem := _refusal():
             raise PrerequisiteError(problem)
@@ -47,12 +47,12 @@ class UnsafeLocalProvider(base.SandboxProvider):
             raise base.SandboxError("unsafe-local has no images: only tasks that need none can run in it")
         return _LocalSandbox(dict(image.env))
 
-    def build(self, recipe: Recipe, *, report: Report | None = None) -> base.Image:
+    def build(self, recipe: Recipe, *, report: Report | None = None) -> Image:
         if recipe.steps:
             raise base.SandboxError(
                 "unsafe-local runs no set-up scripts: they begin with `rm -rf` of this machine's folders"
             )
-        return base.Image(key="local")
+        return Image(key="local")
 
 
 def _refusal() -> str | None:

@@ -19,6 +19,7 @@ from leap_worlds.intercode.bash.generated.requests import Request
 from leap_worlds.intercode.bash.generated.tasks import Family, GeneratedTask
 from leap_worlds.intercode.bash.generated.teacher import GeneratedCoach
 from leap_worlds.intercode.bash.generated.vocabulary import names, vocabulary
+from leap_worlds.intercode.bash.images import ImageKind
 from leap_worlds.intercode.bash.quoting import Malformed, is_submit, read_action
 from leap_worlds.intercode.bash.reward import Parts
 from leap_worlds.intercode.bash.similarity import similarity
@@ -28,7 +29,6 @@ from leap_worlds.intercode.bash.world import Compat, Limits, Shown, World, judge
 from leap_worlds.intercode.data import IntercodeData
 from leap_worlds.intercode.fetch import fetch_all
 from leap_worlds.intercode.text import paths_in, shorten_output
-from leap_worlds.sandbox.recipe import ImageKind
 
 if TYPE_CHECKING:
     from leap_worlds.sandbox.base import Sandbox

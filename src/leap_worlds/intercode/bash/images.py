@@ -1,14 +1,110 @@
-"""From the data's set-up scripts to boxes: which sandbox makes them, and the images of the four file systems."""
+"""InterCode's images: what is in them, how the four file systems are put on them, and boxes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
-from leap.errors import PrerequisiteError
 from leap_worlds.intercode.bash.boxes import Boxes
 from leap_worlds.intercode.data import FILE_SYSTEMS, IntercodeData
-from leap_worlds.sandbox.recipe import ImageKind
+from leap_worlds.sandbox.base import SandboxProvider, open_provider
+from leap_worlds.sandbox.image import Image, Recipe, Report, Step
+
+# What InterCode's Dockerfile installs, and procps, which Ubuntu's base has and Debian's lacks.
+TOOLS = (
+    *("bash", "python3", "psmisc", "bsdmainutils", "cron", "imagemagick", "dnsutils", "git", "tree", "net-tools"),
+    *("iputils-ping", "coreutils", "curl", "cpio", "jq", "procps"),
+)
+LARGE = ("imagemagick",)
+"""Two fifths of the size, and no task's gold uses it."""
+
+PROGRAMS = (
+    *("bash", "sh", "ls", "cat", "echo", "rm", "mkdir", "rmdir", "mv", "cp", "ln", "chmod", "touch", "head", "tail", "true"),
+    *("false", "id", "env", "sort", "uniq", "wc", "cut", "tr", "tac", "rev", "nl", "tee", "paste", "comm", "join", "seq", "du"),
+    *("stat", "readlink", "dirname", "basename", "md5sum", "sha256sum", "find", "xargs", "grep", "sed", "diff", "tar", "git"),
+    *("sleep", "kill", "awk", "tree"),
+)
+"""Of a machine's own, for an image without a download. `git` is what the reward is told by."""
+OPTIONAL_PROGRAMS = frozenset({"rev", "awk", "tree"})
+"""Left out where the machine has none."""
+
+# Upstream's `docker.gitignore`: no leading slash, so these names are ignored at any depth.
+IGNORED = "bin boot dev etc home lib media opt proc root run sbin srv sys usr var".split()  # noqa: SIM905
+
+
+ImageKind = Literal["full", "small", "machine"]
+"""full: Debian with upstream's packages; small: without the largest of them; machine: this machine's own programs."""
+
+
+def intercode_recipe(
+    setup: bytes | str, number: int | str, *, kind: ImageKind = "full", rootfs: Path | None = None
+) -> Recipe:
+    """InterCode's Bash image (upstream's `nl2bash.Dockerfile`): set-up and first commit, then the state that upstream's
+    first `git clean` leaves: empty untracked folders, /tmp and /mnt among them, are gone.
+
+    Args:
+        setup: Content of `setup_nl2b_fs_N.sh`. Its exit status does not count: upstream's scripts have bad lines.
+        number: N, 1 to 4, or the name of a file system of one's own.
+        kind: What the file system is put on.
+        rootfs: See `Recipe`.
+    """
+    script = f"setup_nl2b_fs_{number}.sh"
+    commit = (
+        f"cd / && bash /{script}; git config --global user.email intercode@example.com && "
+        "git config --global user.name intercode && git init -q && git add -A && git commit -qm initial"
+    )
+    files = {
+        f"/{script}": setup.encode() if isinstance(setup, str) else setup,
+        "/.gitignore": ("\n".join(IGNORED) + "\n").encode(),
+    }
+    env = {"file_system_version": str(number), "script": script}
+    return Recipe(
+        packages=tuple(tool for tool in TOOLS if kind == "full" or tool not in LARGE),
+        rootfs=rootfs,
+        programs=PROGRAMS if kind == "machine" else (),
+        optional=OPTIONAL_PROGRAMS,
+        steps=(
+            Step(argv=("/bin/bash", "-c", commit), files=files, env=env),
+            # Refreshed first: an engine's layers have new inodes, for which git would write every file anew, and with it
+            # its time
+            Step(
+                argv=("/bin/bash", "-c", "cd / && git update-index -q --refresh; git reset -q --hard && git clean -fdq"),
+                env=env,
+            ),
+        ),
+    )
+
+
+def generated_recipe(setup: str, *, kind: ImageKind) -> Recipe:
+    """The image of a generated file system: as `intercode_recipe`, in one layer.
+
+    Args:
+        setup: The script.
+        kind: What the file system is put on.
+    """
+    recipe = intercode_recipe(setup, "generated", kind=kind)
+    first, second = recipe.steps
+    both = f"{first.argv[-1]} && {second.argv[-1]}"
+    return replace(recipe, steps=(replace(first, argv=(*first.argv[:-1], both)),))
+
+
+def file_system_image(
+    provider: SandboxProvider,
+    setup: bytes | str | Path,
+    number: int | str,
+    *,
+    kind: ImageKind = "full",
+    report: Report | None = None,
+) -> Image:
+    """The image of one of InterCode's file systems, made by the provider unless it is in its cache.
+
+    Raises:
+        SandboxError, PrerequisiteError: It cannot be made; the message says why and what to do.
+    """
+    content = setup.read_bytes() if isinstance(setup, Path) else setup
+    return provider.build(intercode_recipe(content, number, kind=kind), report=report)
 
 
 def open_boxes(
@@ -31,10 +127,6 @@ def open_boxes(
     Raises:
         PrerequisiteError: No sandbox works here, or an image cannot be made; the message says what to do.
     """
-    try:
-        from leap_worlds.sandbox import file_system_image, open_provider
-    except ImportError as error:
-        raise PrerequisiteError(f"this build of leap has no sandbox to run commands in ({error}).") from error
     provider = open_provider(sandbox)
     images = {}
     for done, number in enumerate(file_systems):

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from leap.core import Decision, Episode, History, Observation
 from leap_worlds.intercode.bash import reasons
@@ -43,11 +43,40 @@ from leap_worlds.intercode.bash.world import MALFORMED
 from leap_worlds.intercode.text import SUBMIT
 
 if TYPE_CHECKING:
-    from leap_worlds.intercode.bash.env import BashEnvironment
+    from leap.core import Task
     from leap_worlds.intercode.bash.tasks import BashTask
-    from leap_worlds.intercode.bash.world import World
+    from leap_worlds.intercode.bash.world import Shown, World
 
 _REMEMBERED = 4096
+
+
+class Worlds(Protocol):
+    """What the coach needs of its environment: the tasks, and fresh worlds to try things in. Each kind of world is one at a
+    time: the world that was asked for before is gone then."""
+
+    def record(self, task: Task) -> BashTask:
+        """The task with its gold command."""
+        ...
+
+    def gold_world(self, record: BashTask) -> World:
+        """A fresh world to run a gold command in."""
+        ...
+
+    def walk_world(self, record: BashTask) -> World:
+        """A fresh world to go along an episode in."""
+        ...
+
+    def roll_in_world(self, record: BashTask) -> World:
+        """A fresh world to try a proposal in."""
+        ...
+
+    def gold_run(self, record: BashTask) -> tuple[World, Shown]:
+        """The world in which the gold command was run, and what it printed."""
+        ...
+
+    def judge(self, world: World, record: BashTask) -> Parts:
+        """The reward of a world as it is now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +135,7 @@ class Advice:
 
 
 class Coach:
-    """Advises on states of one environment's tasks. Results are remembered by task and actions: a state that is asked for
+    """Advises on states of an environment's tasks. Results are remembered by task and actions: a state that is asked for
     again costs nothing.
 
     What depends on the kind of tasks is in methods of their own, for a subclass to say otherwise: the stages, how far the
@@ -118,8 +147,8 @@ class Coach:
 
     timeless: ClassVar[bool] = False
 
-    def __init__(self, environment: BashEnvironment) -> None:
-        self._environment = environment
+    def __init__(self, worlds: Worlds) -> None:
+        self._worlds = worlds
         self._stages: dict[str, list[Stage]] = {}
         self._changing: dict[str, bool] = {}
         self._values: OrderedDict[tuple[str, ...], float] = OrderedDict()
@@ -169,7 +198,7 @@ class Coach:
 
         Args:
             history: The student's own.
-            action: Anybody's.
+            action: The action, whoever proposes it.
             left: Actions left, that one included.
         """
         if action == "skip":
@@ -220,7 +249,7 @@ class Coach:
         if moment.parts.solved:
             yield Advice("submit", reasons.SUBMIT, SUBMIT)
             return
-        stages = self.stages(self._environment.record(moment.history.task))
+        stages = self.stages(self._worlds.record(moment.history.task))
         again = self._next(stages, moment, privilege, left)
         if moment.lost_folder:
             yield Advice("cd", reasons.LEAVE_LOST_FOLDER, "cd /", tuple(again))
@@ -294,12 +323,12 @@ class Coach:
     def _only_output_differs(self, moment: Moment) -> bool:
         """Whether files had to change, and have. (Where none had to, saying nothing would be no answer.)"""
         parts = moment.parts
-        return parts.diff == parts.content == PART and self._changes(self._environment.record(moment.history.task))
+        return parts.diff == parts.content == PART and self._changes(self._worlds.record(moment.history.task))
 
     def _changes(self, record: BashTask) -> bool:
         """Whether the gold command changes any file."""
         if record.id not in self._changing:
-            world, _ = self._environment.gold_run(record)
+            world, _ = self._worlds.gold_run(record)
             self._changing[record.id] = bool(world.short_status().strip())
         return self._changing[record.id]
 
@@ -315,7 +344,7 @@ class Coach:
         commands, known = prefixes(record.gold), []
         for number, command in enumerate(commands):
             whole = number == len(commands) - 1
-            shown = self._environment.gold_world(record).run_gold(command, as_student=not whole)
+            shown = self._worlds.gold_world(record).run_gold(command, as_student=not whole)
             if whole or (shown.readable and shown.text.strip()):  # what shows nothing could never be seen to be done
                 known.append(Stage(command, shown.text if shown.readable else ""))
         return known
@@ -328,7 +357,7 @@ class Coach:
 
     def _walk(self, history: History, more: Iterable[str] = (), *, every: bool = True) -> list[Moment]:
         """The states along a history's actions, from the first (or, if not `every`, only the last) to that behind the last."""
-        environment, record = self._environment, self._environment.record(history.task)
+        worlds, record = self._worlds, self._worlds.record(history.task)
         self.stages(record)  # which may need the world that is walked in
         actions = (*history.actions, *more)
         world, outputs, start = self._stand(record, actions, every=every)
@@ -346,7 +375,7 @@ class Coach:
                 Moment(
                     history=here,
                     outputs=tuple(outputs),
-                    parts=environment.judge(world, record),
+                    parts=worlds.judge(world, record),
                     stage=self._reached(record, actions, outputs),
                     lost_folder=world.in_lost_folder(),
                     cwd=world.cwd,
@@ -364,7 +393,7 @@ class Coach:
             if task == record.id and actions[: len(taken)] == taken and record.id not in NOT_REPEATABLE:
                 return world, outputs, len(taken)
         self._standing = None
-        return self._environment.walk_world(record), [], 0
+        return self._worlds.walk_world(record), [], 0
 
     def _value(self, moment: Moment, proposal: Advice) -> float:
         """The reward of the student's actions, the proposal and what should follow it, submitted."""
@@ -374,12 +403,12 @@ class Coach:
         folder, actions = self._trial(moment, (proposal.action, *proposal.rest))
         key = (task.key, folder, *actions)
         if key not in self._values:
-            record = self._environment.record(task)
-            world = self._environment.roll_in_world(record)
+            record = self._worlds.record(task)
+            world = self._worlds.roll_in_world(record)
             world.cwd = folder
             for action in actions:
                 world.act(action)
-            self._remember(self._values, key, self._environment.judge(world, record).total)
+            self._remember(self._values, key, self._worlds.judge(world, record).total)
         return self._values[key]
 
     def _trial(self, moment: Moment, actions: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

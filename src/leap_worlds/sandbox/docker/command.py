@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from leap_worlds.sandbox import base
+from leap_worlds.sandbox.image import Image
 
 LABEL = "leap.sandbox"
 SHM = 8 * 2**20
@@ -29,7 +30,7 @@ _ENGINE = (b"Error response from daemon", b"Error: ", b"Cannot connect", b"error
 _NAME = re.compile(r"leap-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{12}")
 
 
-def run_options(image: base.Image, limits: base.Limits, hostname: str) -> list[str]:
+def run_options(image: Image, limits: base.Limits, hostname: str) -> list[str]:
     """The options of `docker run` for one sandbox."""
     valued = {
         "--network": "none",

@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from leap_worlds.sandbox.recipe import Step, content_key
+from leap.core import content_key
+from leap_worlds.sandbox.image import Step
 
 MARKER = "/usr/share/leap-image"  # in an ignored folder: upstream's git does not see it
 FROM = "docker.io/library/debian:bookworm-slim"  # in full: Podman asks which registry otherwise
@@ -16,7 +17,7 @@ FROM = "docker.io/library/debian:bookworm-slim"  # in full: Podman asks which re
 def rootfs_name(rootfs: Path) -> str:
     """The name a tar is imported by: by path, size and time."""
     seen = rootfs.stat()
-    return f"leap-rootfs:{content_key(rootfs.resolve(), seen.st_size, seen.st_mtime_ns)}"
+    return f"leap-rootfs:{content_key(ascii(str(rootfs.resolve())), seen.st_size, seen.st_mtime_ns)}"
 
 
 def base_dockerfile(packages: tuple[str, ...]) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from leap.core import content_key
 from leap.errors import PrerequisiteError
 from leap_worlds.sandbox import base
 from leap_worlds.sandbox.docker.command import (
@@ -42,9 +43,8 @@ from leap_worlds.sandbox.docker.image import (
     rootfs_name,
     steps_dockerfile,
 )
-from leap_worlds.sandbox.namespace.provider import PipeChannel
-from leap_worlds.sandbox.output import read_output
-from leap_worlds.sandbox.recipe import Recipe, Report, content_key
+from leap_worlds.sandbox.image import Image, Recipe, Report
+from leap_worlds.sandbox.pipes import PipeChannel, read_output
 
 START_TIMEOUT = 60.0
 BUILD_TIMEOUT = 1800.0
@@ -128,7 +128,7 @@ class DockerProvider(base.SandboxProvider):
         except OSError as error:
             raise base.SandboxError(f"`{self.command}` cannot be run: {error.strerror}") from error
 
-    def build(self, recipe: Recipe, *, report: Report | None = None) -> base.Image:
+    def build(self, recipe: Recipe, *, report: Report | None = None) -> Image:
         if self._rootfs and recipe.rootfs is None:
             recipe = replace(recipe, rootfs=self._rootfs)
         bottom = self._import(recipe.rootfs, report) if recipe.rootfs else self._debian(recipe.packages, report)
@@ -137,7 +137,7 @@ class DockerProvider(base.SandboxProvider):
         reference = f"leap-sandbox:{key}"
         if not self._has(reference):
             self._build(reference, text, files | {"key": f"{key}\n".encode()}, report, "--network", "none")
-        return base.Image(key=key, reference=reference, env=env)
+        return Image(key=key, reference=reference, env=env)
 
     def _has(self, reference: str) -> bool:
         return self.call("image", "inspect", reference, timeout=START_TIMEOUT).returncode == 0
@@ -177,7 +177,7 @@ class DockerProvider(base.SandboxProvider):
             raise base.SandboxError(f"the image could not be built: {' / '.join([*lines, explain(said)])[-600:]}")
 
     def create(
-        self, image: base.Image, limits: base.Limits | None = None, *, hostname: str = base.DEFAULT_HOSTNAME
+        self, image: Image, limits: base.Limits | None = None, *, hostname: str = base.DEFAULT_HOSTNAME
     ) -> DockerSandbox:
         if image.reference is None:
             raise base.SandboxError(f"image {image.key} was not built for docker")
@@ -194,7 +194,7 @@ class DockerProvider(base.SandboxProvider):
         names = listed.stdout.decode(errors="replace").split()
         self.remove([name for name in names if is_orphan(name)])
 
-    def run(self, image: base.Image, limits: base.Limits, hostname: str) -> str:
+    def run(self, image: Image, limits: base.Limits, hostname: str) -> str:
         """Starts a container and returns its name.
 
         Raises:
@@ -238,7 +238,7 @@ def _close_at_exit(provider: weakref.ref[DockerProvider], owner: int) -> None:
 class DockerSandbox(base.Sandbox):
     """One container. A reset is another container."""
 
-    def __init__(self, provider: DockerProvider, image: base.Image, limits: base.Limits, hostname: str) -> None:
+    def __init__(self, provider: DockerProvider, image: Image, limits: base.Limits, hostname: str) -> None:
         self._provider, self._image, self._limits, self._hostname = provider, image, limits, hostname
         self._name: str | None = None
         self._env = dict(base.DEFAULT_ENV) | {"HOSTNAME": hostname} | dict(image.env)

@@ -8,17 +8,18 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
+from leap.core import content_key
 from leap.errors import PrerequisiteError
-from leap_worlds.sandbox.base import DEFAULT_ENV, Image, Limits, SandboxError
+from leap_worlds.sandbox.base import DEFAULT_ENV, ExecResult, Limits, SandboxError
+from leap_worlds.sandbox.image import Image, Recipe, Report, Step
 from leap_worlds.sandbox.namespace.machine import machine_base
-from leap_worlds.sandbox.namespace.provider import NamespaceProvider
 from leap_worlds.sandbox.namespace.zygote import remove_tree
-from leap_worlds.sandbox.recipe import Recipe, Report, Step, content_key
 from leap_worlds.sandbox.store import LayerStore
 
 DEBIAN = "bookworm"
@@ -28,22 +29,45 @@ BUILD_LIMITS = Limits(memory=2 * 2**30, processes=512, disk=2**30, inodes=1_000_
 _PACKED = {b"\x1f\x8b": "--gzip", b"BZh": "--bzip2", b"\xfd7zXZ": "--xz", b"\x28\xb5\x2f\xfd": "--zstd"}
 
 
-def build(provider: NamespaceProvider, recipe: Recipe, report: Report | None = None) -> Image:
+class StepBox(Protocol):
+    """A box whose changes can become a layer of the store."""
+
+    def exec(
+        self, argv: Sequence[str], *, env: dict[str, str] | None = None, timeout: float = ..., input: bytes = b""
+    ) -> ExecResult:
+        """Runs a program and waits for it."""
+        ...
+
+    def commit(self, layer: str) -> None:
+        """Ends the box and keeps what it changed under this name."""
+        ...
+
+
+OpenBox = Callable[[Image, Limits], AbstractContextManager[StepBox]]
+"""Makes a box of an image, for a step that changes it."""
+
+
+def build(open_box: OpenBox, store: LayerStore, recipe: Recipe, report: Report | None = None) -> Image:
     """Makes the image unless all of it is in the store.
+
+    Args:
+        open_box: Makes the boxes that steps run in.
+        store: Where layers are kept.
+        recipe: What the image is made of.
+        report: Is called with a line before what takes long.
 
     Raises:
         PrerequisiteError: The base cannot be made: a tool, a mirror or a file is missing.
         SandboxError: A step failed or ran out of its time; its last lines of output are in the message.
     """
-    store = provider.store
     if recipe.rootfs:
         image = tar_base(recipe.rootfs, store)
     elif recipe.programs:
-        image = machine_base(recipe.programs, store, _unpack, report)
+        image = machine_base(recipe.programs, recipe.optional, store, _unpack, report)
     else:
         image = debian_base(recipe.packages, store, report)
     for step in recipe.steps:
-        image = _step(provider, image, step, report)
+        image = _step(open_box, store, image, step, report)
     return image
 
 
@@ -92,7 +116,7 @@ def tar_base(path: Path, store: LayerStore) -> Image:
 def _tar_name(path: Path, file: BufferedReader, store: LayerStore) -> str:
     """The layer's name by content; remembered by size and time, for reading 500 MB at each start takes seconds."""
     seen = os.fstat(file.fileno())
-    note = store.root / f"tar-{content_key(path.resolve(), seen.st_size, seen.st_mtime_ns, seen.st_ino)}"
+    note = store.root / f"tar-{content_key(ascii(str(path.resolve())), seen.st_size, seen.st_mtime_ns, seen.st_ino)}"
     if note.exists() and store.layer(note.read_text()).is_dir():
         return note.read_text()
     name = f"tar-{hashlib.file_digest(file, 'sha256').hexdigest()[:24]}"
@@ -101,16 +125,16 @@ def _tar_name(path: Path, file: BufferedReader, store: LayerStore) -> str:
     return name
 
 
-def _step(provider: NamespaceProvider, image: Image, step: Step, report: Report | None) -> Image:
+def _step(open_box: OpenBox, store: LayerStore, image: Image, step: Step, report: Report | None) -> Image:
     files = {path: hashlib.sha256(content).hexdigest() for path, content in step.files.items()}
-    name = f"step-{content_key(image.key, step.argv, files, step.env)}"
+    name = f"step-{content_key(image.key, step.argv, files, dict(step.env))}"
     made = Image(key=name, layers=(name, *image.layers), env={**image.env, **step.env})
-    if provider.store.layer(name).is_dir():
+    if store.layer(name).is_dir():
         return made
     title = " ".join(step.argv)[:80]
     if report:
         report(f"image step: {title}")
-    with provider.open(image, BUILD_LIMITS, on_disk=True) as box:
+    with open_box(image, BUILD_LIMITS) as box:
         for path, content in step.files.items():
             script = 'mkdir -p "${1%/*}/" && cat > "$1" && chmod 755 "$1"'
             result = box.exec(["/bin/sh", "-c", script, "sh", path], input=content)
@@ -122,21 +146,6 @@ def _step(provider: NamespaceProvider, image: Image, step: Step, report: Report 
             raise SandboxError(f"the image step `{title}` {why}: {_tail(result.output)}")
         box.commit(name)
     return made
-
-
-def export_tar(provider: NamespaceProvider, image: Image, target: Path) -> None:
-    """Writes an image as one tar for `docker import TAR NAME`: what a box sees is what a container sees.
-
-    Raises:
-        SandboxError: A layer is missing, or the target cannot be written.
-    """
-    try:
-        with provider.create(image, BUILD_LIMITS) as box, target.open("wb") as file:
-            channel = box.start(["/bin/tar", "-C", "/", "-c", "--one-file-system", "-f", "-", "."])
-            while part := channel.read(2**20, timeout=60):
-                file.write(part)
-    except OSError as error:
-        raise SandboxError(f"{target} could not be written: {error.strerror}") from error
 
 
 def _unpack(store: LayerStore, name: str, source: IO[bytes], options: list[str], finish: Callable[[], object]) -> None:

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from leap.core import content_key
 from leap.errors import PrerequisiteError
-from leap_worlds.sandbox.base import Image
-from leap_worlds.sandbox.recipe import OPTIONAL_PROGRAMS, Report, content_key
+from leap_worlds.sandbox.image import Image, Report
 from leap_worlds.sandbox.store import LayerStore
 
 FOLDERS = ("tmp", "root", "proc", "sys", "dev", "etc", "usr/bin", "usr/lib", "usr/lib64", "var")
@@ -23,11 +23,14 @@ _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 Unpack = Callable[[LayerStore, str, IO[bytes], list[str], Callable[[], object]], None]
 
 
-def machine_base(programs: tuple[str, ...], store: LayerStore, unpack: Unpack, report: Report | None = None) -> Image:
+def machine_base(
+    programs: tuple[str, ...], optional: frozenset[str], store: LayerStore, unpack: Unpack, report: Report | None = None
+) -> Image:
     """The base layer of these programs with the libraries that they load. Another version of any of them is another layer.
 
     Args:
-        programs: Names; those that the machine lacks are an error, but for the `OPTIONAL_PROGRAMS`.
+        programs: Names; those that the machine lacks are an error.
+        optional: Those that are left out where the machine lacks them.
         store: Where layers are kept.
         unpack: Puts a tar into a layer.
         report: Called before the layer is made.
@@ -35,7 +38,7 @@ def machine_base(programs: tuple[str, ...], store: LayerStore, unpack: Unpack, r
     Raises:
         PrerequisiteError: A program is missing, or none can be told the libraries of.
     """
-    name, files = _collect(programs)
+    name, files = _collect(programs, optional)
     if not store.layer(name).is_dir():
         if report:
             report("making an image of this machine's own programs")
@@ -48,10 +51,10 @@ def machine_base(programs: tuple[str, ...], store: LayerStore, unpack: Unpack, r
 
 
 @cache
-def _collect(programs: tuple[str, ...]) -> tuple[str, dict[str, Path]]:
+def _collect(programs: tuple[str, ...], optional: frozenset[str]) -> tuple[str, dict[str, Path]]:
     """The layer's name, and what is in it by its place; looked up once a process, for `ldd` takes a second."""
     found = {name: Path(place).resolve() for name in programs if (place := shutil.which(name, path=_PATH))}
-    missing = sorted(set(programs) - found.keys() - OPTIONAL_PROGRAMS)
+    missing = sorted(set(programs) - found.keys() - optional)
     if missing:
         raise PrerequisiteError(
             f"an image of this machine's own programs needs {', '.join(missing)}; install it, or set the environment's option "

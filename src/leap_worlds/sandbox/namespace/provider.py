@@ -5,12 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import select
 import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -18,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from leap_worlds.sandbox import base
-from leap_worlds.sandbox.namespace import remedies, wire
-from leap_worlds.sandbox.recipe import Recipe, Report
+from leap_worlds.sandbox.image import Image, Recipe, Report
+from leap_worlds.sandbox.namespace import images, remedies, wire
+from leap_worlds.sandbox.pipes import PipeChannel
 from leap_worlds.sandbox.store import LayerStore
 
 START_TIMEOUT = 30.0
-GRACE = 15.0  # seconds a monitor may answer late before it is taken for dead
+GRACE = 15.0
+"""Seconds that a monitor may answer late before it is taken for dead."""
 
 
 class NamespaceProvider(base.SandboxProvider):
@@ -72,13 +72,13 @@ class NamespaceProvider(base.SandboxProvider):
         return base.Probe(ok=True, detail=f"user namespaces work; control groups: {groups}", warnings=tuple(warnings))
 
     def create(
-        self, image: base.Image, limits: base.Limits | None = None, *, hostname: str = base.DEFAULT_HOSTNAME
+        self, image: Image, limits: base.Limits | None = None, *, hostname: str = base.DEFAULT_HOSTNAME
     ) -> NamespaceSandbox:
         return self.open(image, limits, hostname=hostname)
 
     def open(
         self,
-        image: base.Image,
+        image: Image,
         limits: base.Limits | None = None,
         *,
         hostname: str = base.DEFAULT_HOSTNAME,
@@ -87,7 +87,7 @@ class NamespaceProvider(base.SandboxProvider):
         """As `create`; with `on_disk`, changes go to a folder and can become a layer (`NamespaceSandbox.commit`)."""
         if not image.layers:
             raise base.SandboxError(
-                f"image {image.key} has no layers: build it with `leap_worlds.sandbox.images`"
+                f"image {image.key} has no layers: build it with this provider's `build`"
             )
         for layer in image.layers:
             self.store.require(layer)
@@ -100,12 +100,10 @@ class NamespaceProvider(base.SandboxProvider):
                 self._zygote = _Zygote(self.store, cgroups=self._cgroups)
             return self._zygote
 
-    def build(self, recipe: Recipe, *, report: Report | None = None) -> base.Image:
-        from leap_worlds.sandbox.namespace.images import build
-
+    def build(self, recipe: Recipe, *, report: Report | None = None) -> Image:
         if self._rootfs and recipe.rootfs is None:
             recipe = replace(recipe, rootfs=self._rootfs)
-        return build(self, recipe, report)
+        return images.build(lambda image, limits: self.open(image, limits, on_disk=True), self.store, recipe, report)
 
     def settle(self) -> None:
         """Waits until nothing is left of the boxes that were closed. For tests and benchmarks."""
@@ -194,7 +192,7 @@ class NamespaceSandbox(base.Sandbox):
     """
 
     def __init__(
-        self, provider: NamespaceProvider, image: base.Image, limits: base.Limits, hostname: str, on_disk: bool
+        self, provider: NamespaceProvider, image: Image, limits: base.Limits, hostname: str, on_disk: bool
     ) -> None:
         self._provider, self._image, self._limits, self._hostname = provider, image, limits, hostname
         self._on_disk = on_disk
@@ -304,64 +302,3 @@ class NamespaceSandbox(base.Sandbox):
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, OSError):
             self._drop()  # the monitor sees the socket close and ends the box
-
-
-class PipeChannel(base.Channel):
-    """A program's standard input and output as two pipe ends."""
-
-    def __init__(self, stdin: int, stdout: int, *, kill: Any) -> None:
-        self._stdin, self._stdout, self._kill = stdin, stdout, kill
-        self._pending = b""
-        os.set_blocking(stdin, False)
-
-    def write(self, data: bytes) -> None:
-        deadline = time.monotonic() + GRACE
-        while data:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([], [self._stdin], [], left)[1]:
-                raise base.SandboxError("the program in the sandbox does not read its input")
-            try:
-                data = data[os.write(self._stdin, data) :]
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise base.SandboxError("the program in the sandbox is gone") from error
-
-    def read(self, max_bytes: int, *, timeout: float) -> bytes:
-        if self._pending:
-            part, self._pending = self._pending[:max_bytes], self._pending[max_bytes:]
-            return part
-        return os.read(self._stdout, max_bytes) if self._stdout >= 0 and _readable(self._stdout, timeout) else b""
-
-    def read_line(self, *, timeout: float, max_bytes: int = base.DEFAULT_MAX_OUTPUT) -> bytes | None:
-        deadline = time.monotonic() + timeout
-        while b"\n" not in self._pending:
-            left = deadline - time.monotonic()
-            if left <= 0 or self._stdout < 0 or len(self._pending) > max_bytes:
-                return None
-            if not _readable(self._stdout, left):
-                return None
-            part = os.read(self._stdout, 65536)
-            if not part:
-                return None
-            self._pending += part
-        line, self._pending = self._pending.split(b"\n", 1)
-        return line
-
-    def kill(self) -> None:
-        if self._stdin >= 0:
-            self._kill()
-            os.close(self._stdin)
-            os.close(self._stdout)
-            self._stdin = self._stdout = -1
-
-    def __del__(self) -> None:
-        if self._stdin >= 0:
-            os.close(self._stdin)
-            os.close(self._stdout)
-
-
-def _readable(fd: int, timeout: float) -> bool:
-    poll = select.poll()  # not select(): a training process may have more than 1,024 files open
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))

@@ -6,8 +6,8 @@ from typing import Any
 
 from leap_worlds.intercode.bash.boxes import Boxes
 from leap_worlds.intercode.bash.generated.tasks import Family
+from leap_worlds.intercode.bash.images import ImageKind, generated_recipe
 from leap_worlds.sandbox import Image, open_provider
-from leap_worlds.sandbox.recipe import ImageKind, generated_recipe
 
 
 def open_generated_boxes(sandbox: str, family: Family, kind: ImageKind, progress: Any = None) -> Boxes:

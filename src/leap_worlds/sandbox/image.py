@@ -1,0 +1,64 @@
+"""Images: the files that a sandbox starts from, and what one is made of, whichever provider makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Report = Callable[[str], None]
+"""Is called with one line of text before something that takes long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """The files a sandbox starts from. Read-only: an episode never changes them.
+
+    Attributes:
+        key: Content key of everything it was made from.
+        layers: Names of folders in the layer store, topmost first (the `namespace` provider's form).
+        reference: Name of a Docker image with the same files, for the `docker` provider.
+        env: Environment of every command, beside the default one.
+    """
+
+    key: str
+    layers: tuple[str, ...] = ()
+    reference: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One layer: files put in place, then a command run as the sandbox's root.
+
+    Attributes:
+        argv: The command.
+        files: Absolute path to content; made before the command, mode 755.
+        env: Environment from here on, beside the default.
+        timeout: Seconds.
+    """
+
+    argv: tuple[str, ...]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A Debian with packages, or a root file system of the user's, and steps upon it.
+
+    Attributes:
+        packages: Debian packages beside the minimal base. Ignored with `rootfs`.
+        rootfs: A tar (`docker export`, mmdebstrap; compressed or not) to start from instead.
+        programs: Programs of this machine to start from instead, with what they need to run: seconds in place of
+            minutes, and nothing to download. Where a provider cannot, the packages.
+        optional: Those of `programs` that are left out where this machine has none.
+        steps: In order, each a layer.
+    """
+
+    packages: tuple[str, ...] = ()
+    rootfs: Path | None = None
+    programs: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
+    steps: tuple[Step, ...] = ()

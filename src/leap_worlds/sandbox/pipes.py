@@ -1,0 +1,102 @@
+"""A program's standard input and output as pipes: read and written within limits of time and size."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import IO
+
+from leap_worlds.sandbox import base
+
+WRITE_TIMEOUT = 15.0
+"""Seconds until a program that does not read its input is given up."""
+
+
+def read_output(pipe: IO[bytes], deadline: float, max_output: int) -> tuple[bytes, bool]:
+    """Reads until the end, the deadline, or more bytes than a command may print.
+
+    Args:
+        pipe: The program's output; closed by whoever opened it.
+        deadline: As `time.monotonic()` tells it, in seconds.
+        max_output: Bytes after which no more is read; what comes back may be longer by a part.
+
+    Returns:
+        What was read, and whether the deadline came before the end.
+    """
+    output = bytearray()
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    while len(output) <= max_output:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            return bytes(output), True
+        part = os.read(pipe.fileno(), 65536)
+        if not part:
+            break
+        output += part
+    return bytes(output), False
+
+
+class PipeChannel(base.Channel):
+    """A program's standard input and output as two pipe ends."""
+
+    def __init__(self, stdin: int, stdout: int, *, kill: Callable[[], None]) -> None:
+        self._stdin, self._stdout, self._kill = stdin, stdout, kill
+        self._pending = b""
+        os.set_blocking(stdin, False)
+
+    def write(self, data: bytes) -> None:
+        deadline = time.monotonic() + WRITE_TIMEOUT
+        while data:
+            left = deadline - time.monotonic()
+            if left <= 0 or not _ready(self._stdin, select.POLLOUT, left):
+                raise base.SandboxError("the program in the sandbox does not read its input")
+            try:
+                data = data[os.write(self._stdin, data) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise base.SandboxError("the program in the sandbox is gone") from error
+
+    def read(self, max_bytes: int, *, timeout: float) -> bytes:
+        if self._pending:
+            part, self._pending = self._pending[:max_bytes], self._pending[max_bytes:]
+            return part
+        return os.read(self._stdout, max_bytes) if self._stdout >= 0 and _ready(self._stdout, select.POLLIN, timeout) else b""
+
+    def read_line(self, *, timeout: float, max_bytes: int = base.DEFAULT_MAX_OUTPUT) -> bytes | None:
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._pending:
+            left = deadline - time.monotonic()
+            if left <= 0 or self._stdout < 0 or len(self._pending) > max_bytes:
+                return None
+            if not _ready(self._stdout, select.POLLIN, left):
+                return None
+            part = os.read(self._stdout, 65536)
+            if not part:
+                return None
+            self._pending += part
+        line, self._pending = self._pending.split(b"\n", 1)
+        return line
+
+    def kill(self) -> None:
+        if self._stdin >= 0:
+            self._kill()
+            os.close(self._stdin)
+            os.close(self._stdout)
+            self._stdin = self._stdout = -1
+
+    def __del__(self) -> None:
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            os.close(self._stdout)
+
+
+def _ready(fd: int, event: int, timeout: float) -> bool:
+    """Whether a pipe end can be read or written within some seconds. By `poll`: a process with more than 1,023 open files
+    cannot use `select`."""
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(timeout * 1000))
