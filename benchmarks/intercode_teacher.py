@@ -62,7 +62,7 @@ def main(environment: BashEnvironment, every: int, privilege: int) -> None:
     """Prints the table."""
     tasks = environment.tasks("all")[::every]
     began = process_time()
-    for name, actions in environment.idle_baselines.items():
+    for name, actions in environment.tutor.idle.items():
         tell(name, [scripted(environment, task, actions) for task in tasks])
     found = [(task, gold(environment, task)) for task in tasks]
     tell("gold against gold", [value for _, value in found])

@@ -48,7 +48,7 @@ def play(environment, task, level: int) -> tuple[float, float, int, int]:
             history = history.extend(action, session.act(action).observation)
         score = 0.0
         while len(history.actions) < HORIZON:
-            decision = environment.correct(history, session.privileged(), level)
+            decision = environment.tutor.correct(history, session.privileged(), level)
             if decision is None:
                 break
             outcome = session.act(decision.action)

@@ -245,7 +245,7 @@ def _worker(folder: Path, number: int, count: int, tasks: int, barrier: Any, res
                 step = len(history.actions)
                 action = {0: f"search[{task.instruction}]", 1: "click[next >]", 2: "click[back to search]"}.get(step)
                 if action is None:
-                    decision = environment.correct(history, state, 100)
+                    decision = environment.tutor.correct(history, state, 100)
                     assert decision is not None
                     action = decision.action
                 began = time.process_time()

@@ -18,9 +18,11 @@ from typing import ClassVar
 from pydantic import Field
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session
+from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session, sampled, unknown_split
+from leap.envs.tutor import Tutor
 
 PLACES = ("box", "jar", "shoe", "hat", "bag", "tin")
+SPLITS = ("train", "valid", "test")
 HABIT = (1, 2, 1, 12, 2, 1)  # how often the key is in each: nearly always in the hat
 
 
@@ -30,24 +32,38 @@ class TinyWorldConfig(EnvironmentConfig):
     tasks: int = Field(default=100, ge=1, description="Tasks per split.")
 
 
-class TinyWorld(Environment):
+class TinyWorld(Environment[TinyWorldConfig]):
     """Find the key and open the door."""
 
     name: ClassVar[str] = "tiny-world"
     Config: ClassVar[type[EnvironmentConfig]] = TinyWorldConfig
+    blocking: ClassVar[bool] = False
     test_splits: ClassVar[frozenset[str]] = frozenset({"test"})
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        count = min(limit or self.config.tasks, self.config.tasks)
-        return [
+        if split not in SPLITS:
+            raise unknown_split(self.name, split, SPLITS)
+        tasks = [
             Task(env=self.name, split=split, id=f"{split}/{i}", instruction="open the door", kind="key")
-            for i in range(count)
+            for i in range(self.config.tasks)
         ]
+        return sampled(tasks, split, limit, seed)
 
     def start(self, task: Task) -> Session:
         return House(random.Random(task.id))
 
-    def expert(self) -> LeftToRight:
+    @property
+    def tutor(self) -> TinyTutor:
+        return TinyTutor(self)
+
+    def entities(self, text: str) -> set[str]:
+        return {word for word in text.replace(".", " ").split() if word in PLACES}
+
+
+class TinyTutor(Tutor[TinyWorld]):
+    """Optional: what can be scripted about the world. Without it a model teaches."""
+
+    def expert(self, task: Task) -> LeftToRight:
         return LeftToRight()
 
     def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
@@ -58,12 +74,11 @@ class TinyWorld(Environment):
             return Decision(reason=f"A key is often in a {place}.", action=f"look in {place}")
         return decision
 
-    def entities(self, text: str) -> set[str]:
-        return {word for word in text.replace(".", " ").split() if word in PLACES}
-
 
 class House(Session):
     """One playthrough."""
+
+    blocking: ClassVar[bool] = False  # it answers at once, so that no thread is needed
 
     def __init__(self, rng: random.Random) -> None:
         self._order = rng.sample(PLACES, len(PLACES))

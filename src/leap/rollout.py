@@ -1,26 +1,25 @@
 """Rollouts: many episodes at once, each finished one handed on at once, so that a kill loses none of them.
 
-Episodes are played in waves of the policy's concurrency, in the tasks' order. A wave that was interrupted is played
-again whole and only what is not yet on file is kept: the batch a model sees is then the same as if nothing had
-happened, and with it every number that depends on how a batch is computed.
+A policy whose answers depend, in the last bits, on what else is in its batch plays in waves of its concurrency, in the
+tasks' order. A wave that was interrupted is played again whole and only what is not yet on file is kept: the batch that a
+model sees is then the same as if nothing had happened, and with it every number. For any other policy an episode that ends
+makes room for the next at once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Container, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Sequence
 
 from leap import __version__
 from leap.core import Episode, History, Step, StopReason, Task, content_key
 from leap.core.episode import episode_key
-from leap.envs.base import Environment, opened
+from leap.envs.base import Environment
+from leap.envs.live import Live
 from leap.errors import ModelError
 from leap.policies.base import Act, Player, Policy
+from leap.sync import run_sync, side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -57,55 +56,42 @@ def rollout(
         on_episode: Called with each finished episode, as it finishes.
     """
 
-    async def play_all() -> None:
-        for start in range(0, len(tasks), policy.concurrency):
-            wave = [(task, episode_seed(seed, stream, task)) for task in tasks[start : start + policy.concurrency]]
-            missing = {
-                key
-                for task, own in wave
-                if (key := episode_key(task, policy.actor, seed=own, horizon=horizon)) not in done
-            }
-
-            async def play_one(task: Task, own: int, missing: set[str] = missing) -> None:
-                episode = await play(environment, policy, task, horizon=horizon, seed=own)
-                if episode.key in missing:
-                    on_episode(episode)
-
-            if missing:
-                await asyncio.gather(*(play_one(task, own) for task, own in wave))
-
-    _run(play_all())
+    run_sync(
+        play_all(
+            environment, policy, tasks, horizon=horizon, seed=seed, stream=stream, done=done, on_episode=on_episode
+        )
+    )
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    """`asyncio.run`, ended by Ctrl-C at any moment: asyncio alone forgets one that arrives as the last task is ending."""
-    interrupted = False
+async def play_all(
+    environment: Environment,
+    policy: Policy,
+    tasks: Sequence[Task],
+    *,
+    horizon: int,
+    seed: int,
+    stream: str,
+    done: Container[str] = frozenset(),
+    on_episode: Callable[[Episode], None] = lambda episode: None,
+) -> None:
+    """`rollout` for callers that are coroutines themselves."""
+    seeded = [(task, episode_seed(seed, stream, task)) for task in tasks]
+    missing = [(task, own) for task, own in seeded if episode_key(task, policy.actor, seed=own, horizon=horizon) not in done]
+    wanted = {task.key for task, _ in missing}
 
-    async def listening() -> None:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
+    async def play_one(item: tuple[Task, int]) -> None:
+        task, own = item
+        episode = await play(environment, policy, task, horizon=horizon, seed=own)
+        if task.key in wanted:
+            on_episode(episode)
 
-        def stop(*_: object) -> None:
-            nonlocal interrupted
-            interrupted = True
-            loop.call_soon_threadsafe(task.cancel)
-
-        if threading.current_thread() is not threading.main_thread():  # only the main thread hears signals
-            await main
-            return
-        before = signal.signal(signal.SIGINT, stop)
-        try:
-            await main
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    try:
-        asyncio.run(listening())
-    except asyncio.CancelledError:
-        if not interrupted:
-            raise
-    if interrupted:
-        raise KeyboardInterrupt
+    if not policy.waves:
+        await side_by_side(missing, play_one, policy.concurrency)
+        return
+    for start in range(0, len(seeded), policy.concurrency):
+        wave = seeded[start : start + policy.concurrency]
+        if any(task.key in wanted for task, _ in wave):
+            await side_by_side(wave, play_one, len(wave))
 
 
 async def play(environment: Environment, policy: Policy, task: Task, *, horizon: int, seed: int) -> Episode:
@@ -113,36 +99,37 @@ async def play(environment: Environment, policy: Policy, task: Task, *, horizon:
     began = time.monotonic()
     steps: list[Step] = []
     stop, success, score, parts, error = StopReason.HORIZON, False, 0.0, {}, ""
-    with opened(environment, task) as session:
-        history = History(task=task, observations=(session.observe(),))
-        peek = session.privileged if policy.privileged else None
-        async with policy.playing(seed, peek) as player:
-            while len(steps) < horizon:
-                try:
-                    act = await _decide(player, history)
-                except ModelError as failure:
-                    stop, error = StopReason.MODEL_ERROR, str(failure)
-                    log.warning("task %s: %s", task.id, failure)
-                    break
-                outcome = session.act(act.decision.action)
-                steps.append(
-                    Step(
-                        observation=history.now,
-                        reason=act.decision.reason,
-                        action=act.decision.action,
-                        completion=act.completion,
-                        parsed=act.parsed,
-                        reward=outcome.reward,
-                        prompt_tokens=act.prompt_tokens,
-                        completion_tokens=act.completion_tokens,
-                        dropped=act.dropped,
-                    )
+    session = Live(environment, task)
+    peek = session.privileged if policy.privileged else None
+    # The policy's conversation opens first: those of a wave are then in the tasks' order, however long sessions take to start.
+    async with policy.playing(seed, peek) as player, session:
+        history = History(task=task, observations=(await session.observe(),))
+        while len(steps) < horizon:
+            try:
+                act = await _decide(player, history)
+            except ModelError as failure:
+                stop, error = StopReason.MODEL_ERROR, str(failure)
+                log.warning("task %s: %s", task.id, failure)
+                break
+            outcome = await session.act(act.decision.action)
+            steps.append(
+                Step(
+                    observation=history.now,
+                    reason=act.decision.reason,
+                    action=act.decision.action,
+                    completion=act.completion,
+                    parsed=act.parsed,
+                    reward=outcome.reward,
+                    prompt_tokens=act.prompt_tokens,
+                    completion_tokens=act.completion_tokens,
+                    dropped=act.dropped,
                 )
-                history = history.extend(act.decision.action, outcome.observation)
-                success, score, parts = outcome.success, outcome.score, dict(outcome.parts)
-                if outcome.done:
-                    stop = StopReason.SUCCESS if success else StopReason.ENDED
-                    break
+            )
+            history = history.extend(act.decision.action, outcome.observation)
+            success, score, parts = outcome.success, outcome.score, dict(outcome.parts)
+            if outcome.done:
+                stop = StopReason.SUCCESS if success else StopReason.ENDED
+                break
     return Episode(
         task=task,
         actor=policy.actor,

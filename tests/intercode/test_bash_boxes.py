@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,8 +69,8 @@ def test_a_stage_that_shows_nothing_is_none_for_nobody_could_see_it_done(world: 
 
 def test_doing_nothing_scores(world: BashEnvironment) -> None:
     """fs_1/58 finds nothing: a silent command solves it, while to submit at once compares the request with no output."""
-    assert play(world, "fs_1/58", list(world.idle_baselines["submit-at-once"])).score == pytest.approx(0.67)
-    assert play(world, "fs_1/58", list(world.idle_baselines["true-then-submit"])).success
+    assert play(world, "fs_1/58", list(world.tutor.idle["submit-at-once"])).score == pytest.approx(0.67)
+    assert play(world, "fs_1/58", list(world.tutor.idle["true-then-submit"])).success
 
 
 def test_episodes_are_fresh(world: BashEnvironment) -> None:
@@ -81,17 +82,17 @@ def test_episodes_are_fresh(world: BashEnvironment) -> None:
 def test_teacher_corrects_the_step_that_lost_the_task(world: BashEnvironment) -> None:
     """fs_2/14 removes *.doc files of one folder; the second action destroys more than can be brought back."""
     episode = play(world, "fs_2/14", ["ls /system/folder1", "rm -rf /system /.git", "ls /", "submit"])
-    decisions = [decision for _, _, decision in world.correct_along(episode, 50)]
+    decisions = [decision for _, _, decision in asyncio.run(world.tutor.correct_along(episode, 50))]
     assert decisions[0] is not None and decisions[0].action == "ls /system/folder1"
     assert decisions[1] is not None and "-name" in decisions[1].action
-    plans = [state.plan for _, state, _ in world.correct_along(episode, 50)]
+    plans = [state.plan for _, state, _ in asyncio.run(world.tutor.correct_along(episode, 50))]
     assert plans[1] is not None and plans[2] is None
 
 
 def test_teacher_undoes_the_cd_trap_and_submits_when_done(world: BashEnvironment) -> None:
     gold = world.record(task(world, "fs_3/17")).gold
     episode = play(world, "fs_3/17", ["cd /workspace && ls", "ls", "cd /", gold, "ls /workspace", "submit"])
-    decisions = [decision.action if decision else None for _, _, decision in world.correct_along(episode, 50)]
+    decisions = [decision.action if decision else None for _, _, decision in asyncio.run(world.tutor.correct_along(episode, 50))]
     assert decisions[1] == "cd /" and decisions[2] == "cd /"
     assert decisions[4] == "submit"
 

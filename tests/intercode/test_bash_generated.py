@@ -113,9 +113,9 @@ def test_the_teacher_solves_what_the_expert_does_not_always(world: BashEnvironme
     for task in tasks:
         for who in solved:
             with opened(world, task) as session:
-                history, expert = History(task=task, observations=(session.observe(),)), world.expert()
+                history, expert = History(task=task, observations=(session.observe(),)), world.tutor.expert(task)
                 for _ in range(8):
-                    told = expert.decide(history) if who == "expert" else world.correct(history, session.privileged(), 50)
+                    told = expert.decide(history) if who == "expert" else world.tutor.correct(history, session.privileged(), 50)
                     assert told is not None
                     outcome = session.act(told.action)
                     history = history.extend(told.action, outcome.observation)

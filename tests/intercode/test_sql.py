@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Iterator
@@ -174,7 +175,7 @@ def test_teacher_looks_up_before_it_names(world: SqlEnvironment) -> None:
         history = History(task=task, observations=(session.observe(),))
         outcome = None
         for _ in range(6):
-            decision = world.correct(history, session.privileged(), 50)
+            decision = world.tutor.correct(history, session.privileged(), 50)
             assert decision is not None and decision.reason
             actions.append(decision.action)
             outcome = session.act(decision.action)
@@ -187,10 +188,10 @@ def test_teacher_looks_up_before_it_names(world: SqlEnvironment) -> None:
 
 def test_teacher_leaves_good_steps_and_mends_the_others(world: SqlEnvironment) -> None:
     episode = play(world, 1, ["SHOW TABLES", "SELECT nme FROM animal", "submit"])
-    decisions = [decision for _, _, decision in world.correct_along(episode, 50)]
+    decisions = [decision for _, _, decision in asyncio.run(world.tutor.correct_along(episode, 50))]
     assert [d.action if d else None for d in decisions] == ["SHOW TABLES", "DESC animal", "DESC animal"]
     hopeless = play(world, 2, ["SHOW TABLES", "submit"])
-    assert [d for _, _, d in world.correct_along(hopeless, 50)][-1] is None
+    assert [d for _, _, d in asyncio.run(world.tutor.correct_along(hopeless, 50))][-1] is None
 
 
 def test_at_privilege_0_the_hidden_state_does_not_matter(world: SqlEnvironment) -> None:
@@ -198,7 +199,8 @@ def test_at_privilege_0_the_hidden_state_does_not_matter(world: SqlEnvironment) 
     with opened(world, task) as session:
         history, state = History(task=task, observations=(session.observe(),)), session.privileged()
     other = state.model_copy(update={"facts": {}, "text": "", "plan": None})
-    assert world.correct(history, state, 0) == world.correct(history, other, 0) == world.expert().decide(history)
+    tutor = world.tutor
+    assert tutor.correct(history, state, 0) == tutor.correct(history, other, 0) == tutor.expert(task).decide(history)
 
 
 def test_what_is_missing_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ class Waiting:
     """A student that waits in place; it notes what it is handed."""
 
     privileged = False
+    waves = False
     concurrency = 4
     actor = Actor(name="student")
 

@@ -35,7 +35,7 @@ def one_each(mixture: MixtureEnvironment, split: str = "train") -> list[tuple[Ta
     """A task of each part: as the mixture has it, its part, and as the part has it."""
     tasks = mixture.tasks(split, limit=3)
     assert tuple(task.kind for task in tasks) == PARTS
-    return [(task, *mixture._inner(task)) for task in tasks]
+    return [(task, *mixture.inner(task)) for task in tasks]
 
 
 def test_tasks_are_those_of_the_parts_by_name(mixture: MixtureEnvironment) -> None:
@@ -45,7 +45,7 @@ def test_tasks_are_those_of_the_parts_by_name(mixture: MixtureEnvironment) -> No
     for name, part in mixture.parts.items():
         own = part.tasks("train")
         assert [task.id for task in by_part[name]] == [f"{name}/{task.id}" for task in own]
-        assert [mixture._inner(task)[1] for task in by_part[name]] == own
+        assert [mixture.inner(task)[1] for task in by_part[name]] == own
 
 
 def test_a_sample_has_as_many_tasks_of_each_part_drawn_as_from_the_part_alone(mixture: MixtureEnvironment) -> None:
@@ -55,7 +55,7 @@ def test_a_sample_has_as_many_tasks_of_each_part_drawn_as_from_the_part_alone(mi
         assert tuple(counts[name] for name in PARTS) == shares
         for (name, part), share in zip(mixture.parts.items(), shares, strict=True):
             own = part.tasks("train", limit=share, seed=5)
-            assert [mixture._inner(task)[1] for task in tasks if task.kind == name] == own
+            assert [mixture.inner(task)[1] for task in tasks if task.kind == name] == own
 
 
 def test_a_specialist_has_the_very_tasks_of_its_part(mixture: MixtureEnvironment) -> None:
@@ -107,7 +107,7 @@ def test_every_prompt_is_the_one_that_the_part_itself_makes(mixture: MixtureEnvi
 
 
 class _NoModel:
-    name, concurrency, constrains = "none", 1, False
+    name, concurrency, constrains, in_process = "none", 1, False, False
 
 
 def same(one: Episode, other: Episode) -> bool:
@@ -153,7 +153,7 @@ def test_success_is_told_overall_and_by_part(mixture: MixtureEnvironment) -> Non
     assert {kind: score.n for kind, score in evaluation.kinds.items()} == {"alfworld": 3, "webshop": 3}
     assert evaluation.overall.n == 6 and evaluation.kinds["alfworld"].success == 1.0
     assert {name.partition(":")[0] for name in evaluation.versions} == {*PARTS, "leap"}
-    assert mixture.idle_baselines.keys() == {"bash-submit-at-once", "bash-true-then-submit"}
+    assert mixture.tutor.idle.keys() == {"bash-submit-at-once", "bash-true-then-submit"}
     assert set(mixture.vocabulary()) >= set(mixture.parts["webshop"].vocabulary())
 
 
@@ -161,11 +161,11 @@ def test_an_expert_goes_on_with_its_own_part(mixture: MixtureEnvironment) -> Non
     """One that keeps what it saw is asked again, not made anew for each step."""
     (task, part, _), *_ = one_each(mixture)
     made = []
-    expert = mixture.expert()
     (episode,) = played(mixture, ExpertPolicy(mixture), [task], horizon=4)
     with pytest.MonkeyPatch.context() as patch:
-        original = part.expert
-        patch.setattr(part, "expert", lambda: made.append(1) or original())
+        original = type(part.tutor).expert
+        patch.setattr(type(part.tutor), "expert", lambda self, task: made.append(1) or original(self, task))
+        expert = mixture.tutor.expert(task)
         decisions = [expert.decide(episode.history(t)) for t in range(len(episode.steps))]
     assert made == [1]
     assert decisions == [Decision(reason=step.reason, action=step.action) for step in episode.steps]

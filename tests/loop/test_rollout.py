@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from world import corrected
 
 from leap.core import Actor, Correction, Episode, History, PrivilegedState, Rejection, StopReason
 from leap.datasets import correction_rows, demonstration_rows
-from leap.envs.base import Environment, available_environments, opened, replay
+from leap.envs.base import Environment, available_environments, opened
+from leap.envs.live import states_along
 from leap.errors import LeapError, ModelError
 from leap.models.base import Sampling
 from leap.policies.base import ExpertPolicy, TeacherPolicy
@@ -262,7 +264,7 @@ def test_each_rejection_has_its_reason(
     from leap.core import Decision
 
     decision = Decision(reason=answer[0], action=answer[1]) if answer else None
-    monkeypatch.setattr(world, "correct", lambda *_: decision)
+    monkeypatch.setattr(type(world.tutor), "correct", lambda *_: decision)
     first: Correction = next(ExpertTeacher(world, 50, drop_leaks=True).corrections(mistakes[0]))
     assert first.rejected == reason
     if reason == Rejection.LEAK:
@@ -280,29 +282,28 @@ def test_what_was_seen_is_no_leak(world: Environment, mistakes: list[Episode]) -
 
 def states(world: Environment, episodes: list[Episode]) -> Iterator[tuple[History, PrivilegedState]]:
     for episode in episodes:
-        with opened(world, episode.task) as session:
-            for _, history, privileged in replay(session, episode):
-                yield history, privileged
+        for t, privileged in enumerate(asyncio.run(states_along(world, episode))):
+            yield episode.history(t), privileged
 
 
 def test_without_privilege_the_hidden_state_does_not_matter(world: Environment, mistakes: list[Episode]) -> None:
     compared = 0
     for history, privileged in states(world, mistakes):
-        if privileged.plan is None:
+        if privileged.hopeless:
             continue
         contents = privileged.facts["contents"]
         places = sorted(contents)
         turned = dict(zip(places, [contents[place] for place in [*places[1:], places[0]]], strict=True))
         for facts in (privileged.facts | {"contents": turned}, privileged.facts | {"contents": {}}):
             lied = privileged.model_copy(update={"facts": facts, "plan": ("look",), "text": "x"})
-            assert world.correct(history, lied, 0) == world.correct(history, privileged, 0)
+            assert world.tutor.correct(history, lied, 0) == world.tutor.correct(history, privileged, 0)
             compared += 1
     assert compared > 10
 
 
 def test_with_all_privilege_the_teacher_follows_the_plan(world: Environment, mistakes: list[Episode]) -> None:
     for history, privileged in states(world, mistakes):
-        decision = world.correct(history, privileged, 100)
+        decision = world.tutor.correct(history, privileged, 100)
         assert (decision.action if decision else None) == (privileged.plan[0] if privileged.plan else None)
     solved = played(world, TeacherPolicy(world, 100), world.tasks("train"), horizon=50)
     assert all(episode.success for episode in solved)

@@ -9,9 +9,7 @@ from typing import ClassVar
 from leap.core import (
     Actor,
     Correction,
-    Decision,
     Episode,
-    History,
     Observation,
     PrivilegedState,
     Rejection,
@@ -19,7 +17,7 @@ from leap.core import (
     StopReason,
     Task,
 )
-from leap.envs.base import Environment, EnvironmentConfig, Expert, Outcome, Session
+from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session
 
 EAST, WEST, STAY = "go east", "go west", "stay here"
 GOAL, CLIFF = 3, -2
@@ -37,17 +35,13 @@ class Line(Environment):
     def start(self, task: Task) -> Session:
         return LineSession()
 
-    def expert(self) -> Expert:
-        raise NotImplementedError
-
-    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-        return Decision(reason="that way", action=EAST) if privileged.plan is not None else None
-
     def entities(self, text: str) -> set[str]:
         return set(re.findall(r"[a-z]+ \d+", text))
 
 
 class LineSession(Session):
+    blocking: ClassVar[bool] = False
+
     def __init__(self) -> None:
         self.place = 0
 
@@ -62,7 +56,7 @@ class LineSession(Session):
 
     def privileged(self) -> PrivilegedState:
         plan = None if self.place == CLIFF else (EAST,) * (GOAL - self.place)
-        return PrivilegedState(text="The lamp 7 is at the goal.", plan=plan)
+        return PrivilegedState(text="The lamp 7 is at the goal.", plan=plan, hopeless=plan is None)
 
 
 def a_task(split: str = "valid", number: int = 0) -> Task:

@@ -10,9 +10,7 @@ from typing import ClassVar
 from leap.core import (
     Actor,
     Correction,
-    Decision,
     Episode,
-    History,
     Observation,
     PrivilegedState,
     Rejection,
@@ -21,7 +19,7 @@ from leap.core import (
     Task,
 )
 from leap.datasets import Row, correction_rows
-from leap.envs.base import Environment, EnvironmentConfig, Expert, Outcome, Session
+from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, read_json, write_json
 from leap.policies.rendering import PromptConfig, Renderer
@@ -47,17 +45,10 @@ class Corridor(Environment):
     def start(self, task: Task) -> Session:
         return CorridorSession()
 
-    def expert(self) -> Expert:
-        raise NotImplementedError
-
-    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-        raise NotImplementedError
-
-    def entities(self, text: str) -> set[str]:
-        return set()
-
 
 class CorridorSession(Session):
+    blocking: ClassVar[bool] = False
+
     def __init__(self) -> None:
         self.place = 0
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from leap.core import Correction, Decision, Episode, Rejection
+from leap.envs.live import states_along
 from leap.errors import ContextTooLong, LeapError, ModelError, RecipeError
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA
 from leap.teachers.asking import FRUITLESS
-from leap.teachers.base import Verdict, states_along
+from leap.teachers.base import Verdict
 from leap.teachers.model import ModelTeacher
 from leap.teachers.prompts import LEVELS, TeacherPrompts
 from leap.testing.models import Scripted
@@ -235,7 +236,7 @@ def test_a_trajectory_too_long_is_asked_for_in_parts_that_fit() -> None:
 
 @pytest.mark.parametrize("mode", ["trajectory", "step"])
 def test_an_endpoint_that_finds_a_prompt_too_long_is_asked_for_less_at_once(mode: Any) -> None:
-    states = [state.text for state in states_along(WORLD, EPISODE)]
+    states = [state.text for state in asyncio.run(states_along(WORLD, EPISODE))]
     prompts = TeacherPrompts(50)
     whole = prompts.trajectory(EPISODE, states[0]) if mode == "trajectory" else prompts.step(EPISODE, len(states) - 1, states[-1])
     most = len(whole[0]["content"]) - 60
@@ -374,8 +375,11 @@ def test_a_verified_correction_leaves_no_less_in_reach_than_the_students_action(
 
 
 def test_a_roll_in_tells_the_score_in_reach() -> None:
+    def rolled_in(*arguments: Any) -> float:
+        return asyncio.run(WORLD.tutor.roll_in(*arguments))
+
     history, place = EPISODE.history(0), EPISODE.steps[-3].action
-    assert WORLD.roll_in(history, place, 3) == 1.0
-    assert WORLD.roll_in(history, place, 2) == 0.0
-    assert WORLD.roll_in(history, EPISODE.steps[0].action, 4) == 1.0
-    assert WORLD.roll_in(history, EPISODE.steps[0].action, 3) == 0.0
+    assert rolled_in(history, place, 3) == 1.0
+    assert rolled_in(history, place, 2) == 0.0
+    assert rolled_in(history, EPISODE.steps[0].action, 4) == 1.0
+    assert rolled_in(history, EPISODE.steps[0].action, 3) == 0.0

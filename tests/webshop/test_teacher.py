@@ -85,7 +85,7 @@ def test_from_any_state_the_teacher_buys_in_time(folder_of_shop: Path, steps: in
             history = wander(session, task, steps, random.Random(seed))
             outcome = None
             while len(history.actions) < 16 and (outcome is None or not outcome.done):
-                decision = environment.correct(history, session.privileged(), level)
+                decision = environment.tutor.correct(history, session.privileged(), level)
                 assert decision is not None and decision.reason
                 assert environment.valid(decision.action, history.now), (decision.action, history.now.admissible)
                 outcome = session.act(decision.action)
@@ -109,7 +109,7 @@ def test_at_privilege_0_the_hidden_state_does_not_matter(folder: Path) -> None:
             history = wander(session, task, 4, random.Random(task.id))
             state = session.privileged()
             other = PrivilegedState(text="another", facts={}, plan=("click[nothing]",))
-            assert environment.correct(history, state, 0) == environment.correct(history, other, 0)
+            assert environment.tutor.correct(history, state, 0) == environment.tutor.correct(history, other, 0)
 
 
 def test_a_partial_match_is_bought_when_time_is_up_and_none_where_all_is_bought(folder: Path) -> None:
@@ -120,16 +120,16 @@ def test_a_partial_match_is_bought_when_time_is_up_and_none_where_all_is_bought(
         history = history.extend("dance", session.act("dance").observation)
         while len(history.actions) < 9:  # opens a product and goes back, over and over
             at_product = place_of(history.now) is Place.PRODUCT
-            decision = environment.correct(history, session.privileged(), 0)
+            decision = environment.tutor.correct(history, session.privileged(), 0)
             assert decision is not None
             action = "click[< prev]" if at_product else decision.action
             history = history.extend(action, session.act(action).observation)
         assert place_of(history.now) is Place.PRODUCT
         for level in (0, 50, 100):
-            decision = environment.correct(history, session.privileged(), level)
+            decision = environment.tutor.correct(history, session.privileged(), level)
             assert decision is not None and decision.action == BUY
         end = session.act(BUY).observation
-        assert environment.correct(history.extend(BUY, end), session.privileged(), 50) is None
+        assert environment.tutor.correct(history.extend(BUY, end), session.privileged(), 50) is None
 
 
 def test_a_search_has_as_many_of_the_shops_names_as_the_level_allows() -> None:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from leap.core import Decision, Episode
 from leap.envs.base import Environment, load_environment
+from leap.envs.live import states_along
 from leap.models.estimate import Lengths, StageEstimate, estimate, rough_tokens, total_estimate
 from leap.models.ledger import check_price
 from leap.models.prices import Prices
@@ -18,7 +19,7 @@ from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import Recipe
 from leap.rollout import rollout
-from leap.teachers.base import states_along
+from leap.sync import run_sync
 from leap.teachers.prompts import TeacherPrompts
 
 SAMPLE = 8
@@ -122,7 +123,7 @@ def _correction(environment: Environment, recipe: Recipe, episodes: list[Episode
     prompts = TeacherPrompts(recipe.teacher.privilege, None, environment.prompts_of)
     asked, answered = [], []
     for episode in episodes:
-        state = next(states_along(environment, episode)).text
+        state = run_sync(states_along(environment, episode))[0].text
         scale = recipe.horizon / len(episode.steps)
         if recipe.teacher.by == "trajectory":
             asked.append(rough_tokens(prompts.trajectory(episode, state)) * scale)

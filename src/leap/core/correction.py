@@ -38,7 +38,8 @@ class Correction(Record):
         privilege: Privilege level, 0..100.
         rejected: None when kept; otherwise why it does not train.
         leaked: Entities that the reason names and the student's history does not.
-        plan_length: Actions left on an optimal plan from this state; None where nothing can succeed any more.
+        plan_length: Actions left on an optimal plan from this state; None where none is known, or nothing can succeed any
+            more (which `rejected` or a replay tells).
     """
 
     episode: str

@@ -42,9 +42,11 @@ class PrivilegedState(Record):
     Attributes:
         text: For a model teacher: the paper's free text (task, essential objects, critical locations, optimal actions).
         facts: For a programmatic teacher and for measurements: JSON-able, the environment defines its keys.
-        plan: Optimal remaining actions from this state; None where no sequence of actions can succeed any more.
+        plan: Optimal remaining actions from this state; None where none is known.
+        hopeless: Whether it is known that no sequence of actions can succeed any more.
     """
 
     text: str
     facts: dict[str, Any] = Field(default_factory=dict)
     plan: tuple[str, ...] | None = None
+    hopeless: bool = False

@@ -11,21 +11,27 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.errors import LeapError, PrerequisiteError, RecipeError, describe_validation_error
+from leap.core import Observation, PrivilegedState, Task
+from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
+
+if TYPE_CHECKING:
+    from leap.envs.tutor import Tutor
 
 ENTRY_POINT_GROUP = "leap.environments"
 
 T = TypeVar("T")
+
+Progress = Callable[[int, int, str], None]
+"""Called with what is done, the total, and what it is."""
 
 
 class Outcome(NamedTuple):
@@ -61,36 +67,33 @@ class Finding(NamedTuple):
 
 
 class Session(ABC):
-    """One playthrough of one task. Made by `Environment.start`, used once, then closed.
+    """One playthrough of one task. Made by `Environment.start`, used once, then closed. Any of its methods may be `async def`.
 
     Class attributes:
         repeats: Whether the same actions always show the same, byte for byte. A replay insists on it where they do.
+        blocking: Whether plain methods take their time (a server, a box, a sleep). They then run in a thread, one call of a
+            session at a time. A session that answers at once, from memory, says False and is called directly, which is
+            faster by the time of a change of threads.
     """
 
     repeats: ClassVar[bool] = True
+    blocking: ClassVar[bool] = True
 
     @abstractmethod
-    def observe(self) -> Observation:
+    def observe(self) -> Observation | Awaitable[Observation]:
         """The first observation, o_0."""
 
     @abstractmethod
-    def act(self, action: str) -> Outcome:
+    def act(self, action: str) -> Outcome | Awaitable[Outcome]:
         """Takes an action. Any string is allowed; one that makes no sense costs a step and changes nothing."""
 
     @abstractmethod
-    def privileged(self) -> PrivilegedState:
-        """The privileged state at this very moment. Teachers call it; nothing that renders a prompt for students can."""
+    def privileged(self) -> PrivilegedState | Awaitable[PrivilegedState | None] | None:
+        """The privileged state at this very moment, or None where nothing is hidden. Teachers call it; nothing that renders
+        a prompt for students can."""
 
-    def close(self) -> None:  # noqa: B027 - most sessions hold nothing
+    def close(self) -> Awaitable[None] | None:  # noqa: B027 - most sessions hold nothing
         """Frees what the session holds. Called once, also after an error."""
-
-
-class Expert(Protocol):
-    """A programmatic policy that plays from what it has seen (an unprivileged expert). Made anew for each episode."""
-
-    def decide(self, history: History) -> Decision:
-        """The next reason and action. Histories come in order, each extending the last, but may be of any policy."""
-        ...
 
 
 class EnvironmentConfig(BaseModel):
@@ -99,42 +102,63 @@ class EnvironmentConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Environment(ABC):
-    """A family of tasks. One object serves many sessions at once.
+C = TypeVar("C", bound=EnvironmentConfig)
+
+
+class Environment(ABC, Generic[C]):
+    """A family of tasks. One object serves many sessions at once. Required are `tasks` and `start`.
 
     Class attributes:
         name: Registered name.
         Config: The options a recipe may give under `environment:`.
+        blocking: Whether `start` may take its time; it then runs in a thread, several at once. An environment whose `start`
+            answers at once says False. (Whether a session takes its time, the session says.)
         test_splits: Splits that no stage may train on or choose models by.
         gold_splits: Splits that together hold every task, for `leap validate`.
-        idle_baselines: By name, actions that do nothing for the task and score all the same; where there are any, they are
-            evaluated too, and told beside every mean score.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[EnvironmentConfig]] = EnvironmentConfig
+    blocking: ClassVar[bool] = True
     test_splits: ClassVar[frozenset[str]] = frozenset()
     gold_splits: ClassVar[tuple[str, ...]] = ("train",)
-    idle_baselines: ClassVar[Mapping[str, Sequence[str]]] = {}
 
-    def __init__(self, config: Any) -> None:
-        self.config = config
+    def __init__(self, config: C | None = None) -> None:
+        self.config: C = self.Config() if config is None else config  # pyright: ignore[reportAttributeAccessIssue]
 
-    def prepare(self, progress: Any = None) -> None:  # noqa: B027 - most environments have nothing to prepare
+    @abstractmethod
+    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
+        """The split's tasks in a fixed order; with a limit, a seeded sample without replacement, also in that order
+        (`sampled` draws it).
+
+        Raises:
+            PrerequisiteError: The split does not exist (`unknown_split` says so) or is empty.
+        """
+
+    @abstractmethod
+    def start(self, task: Task) -> Session | Awaitable[Session]:
+        """Opens a fresh session of the task. May be `async def`."""
+
+    @property
+    def tutor(self) -> Tutor[Any] | None:
+        """Scripted knowledge of this environment, where there is any: an expert, a corrector."""
+        return None
+
+    def prepare(self, progress: Progress | None = None) -> None:
         """Makes or checks the data, once per run and idempotently.
 
         Args:
-            progress: Optional callable `(done, total, what)`.
+            progress: Told how far it is.
 
         Raises:
             PrerequisiteError: Data is missing; the message says what to put where.
         """
 
-    def fetch_data(self, progress: Any = None, *, source: str | None = None) -> list[Finding]:
+    def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
         """Fetches the environment's official data where that is possible and it is missing, and checks what is there.
 
         Args:
-            progress: Optional callable `(done, total, what)`.
+            progress: Told how far it is.
             source: Folder or address to take the files from, if not from where their authors keep them.
 
         Raises:
@@ -142,87 +166,24 @@ class Environment(ABC):
         """
         raise PrerequisiteError(f"{self.name} has no data that leap can fetch.")
 
-    @abstractmethod
-    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        """The split's tasks in a fixed order; with a limit, a seeded sample without replacement, also in that order.
-
-        Raises:
-            PrerequisiteError: The split does not exist or is empty.
-        """
-
-    @abstractmethod
-    def start(self, task: Task) -> Session:
-        """Opens a fresh session of the task."""
-
-    @abstractmethod
-    def expert(self) -> Expert:
-        """A fresh unprivileged expert: the source of demonstrations and a baseline."""
-
     def of(self, task: Task) -> Environment:
         """The environment whose grammar, names and prompts are the task's: this one, but in a mixture of several."""
         return self
-
-    @abstractmethod
-    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-        """The programmatic teacher: what to think and do at the student's state (paper: r~_t, a~_t ~ pi^E(. | h_t, s_t)).
-
-        Args:
-            history: The student's own history.
-            privileged: The privileged state at that moment.
-            privilege: 0..100, how far the privileged state may be used. At 0 it must not matter.
-
-        Returns:
-            A decision, or None where nothing can succeed any more.
-        """
-
-    def correct_along(
-        self, episode: Episode, privilege: int
-    ) -> Iterator[tuple[History, PrivilegedState, Decision | None]]:
-        """The programmatic teacher on every step of an episode: h_t, s_t, and what `correct` says there.
-
-        An environment whose teacher also looks at what came of the student's own action overrides it.
-
-        Raises:
-            LeapError: The episode cannot be replayed.
-        """
-        with opened(self, episode.task) as session:
-            for _, history, privileged in replay(session, episode):
-                yield history, privileged, self.correct(history, privileged, privilege)
 
     def valid(self, action: str, observation: Observation) -> bool:
         """Whether a corrected action may train. The default asks for an admissible one; free-text grammars override."""
         return observation.admissible is None or action in observation.admissible
 
-    @abstractmethod
     def entities(self, text: str) -> set[str]:
-        """Names in the text that identify particular things of the world; the leak check compares them."""
+        """Names in the text that identify particular things of the world; the leak check compares them. None by default."""
+        return set()
 
     def why_unsolvable(self, task: Task) -> str:
         """Why the gold answer need not succeed on a task, where that is known; empty where it must."""
         return ""
 
-    def close(self) -> None:  # noqa: B027 - most environments hold nothing
+    def close(self) -> None:
         """Frees what the environment holds: servers, boxes. It may be used again all the same."""
-
-    def roll_in(self, history: History, action: str, left: int) -> float:
-        """The score that is still in reach once an action is taken at a history's end, as playing it to the end shows.
-
-        Here the privileged plan follows it, in a fresh session; an environment that knows better says so.
-
-        Args:
-            history: The student's own.
-            action: What to try.
-            left: Actions left, that one included.
-        """
-        with opened(self, history.task) as session:
-            for taken in history.actions:
-                session.act(taken)
-            outcome = session.act(action)
-            plan = () if outcome.done else session.privileged().plan or ()
-            for following in plan if len(plan) < left else ():
-                if not outcome.done:
-                    outcome = session.act(following)
-        return 1.0 if outcome.success else outcome.score
 
     def prompt_directory(self) -> Path | None:
         """Folder of the environment's Jinja templates; None for the shipped general ones."""
@@ -245,35 +206,14 @@ class Environment(ABC):
         return {}
 
 
-def replay(session: Session, episode: Episode) -> Iterator[tuple[int, History, PrivilegedState]]:
-    """Walks a fresh session along an episode's original actions.
-
-    Yields:
-        For each step t: t, h_t as logged, and the privileged state there, before a_t is taken.
-
-    Raises:
-        LeapError: A session that repeats shows something else than was logged, so it is not the world the episode was
-            played in.
-    """
-    shown = session.observe()
-    for t, step in enumerate(episode.steps):
-        if session.repeats and shown.text != step.observation.text:
-            raise LeapError(
-                f"replaying task {episode.task.id}: step {t} shows {shown.text[:80]!r}, but the episode logged "
-                f"{step.observation.text[:80]!r}. The games or the engine changed since the rollout."
-            )
-        yield t, episode.history(t), session.privileged()
-        shown = session.act(step.action).observation
-
-
 @contextmanager
-def opened(environment: Environment, task: Task) -> Iterator[Session]:
-    """A session that is closed at the end of the `with` block."""
+def opened(environment: Environment, task: Task) -> Iterator[Any]:
+    """A session whose methods are plain ones, closed at the end of the `with` block. `leap.envs.live` opens any."""
     session = environment.start(task)
     try:
         yield session
     finally:
-        session.close()
+        session.close()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def sampled(tasks: Sequence[T], split: str, limit: int | None, seed: int) -> list[T]:
@@ -282,6 +222,11 @@ def sampled(tasks: Sequence[T], split: str, limit: int | None, seed: int) -> lis
         return list(tasks)
     chosen = set(random.Random(f"{seed}/{split}").sample(range(len(tasks)), limit))
     return [task for number, task in enumerate(tasks) if number in chosen]
+
+
+def unknown_split(environment: str, split: str, known: Iterable[str]) -> PrerequisiteError:
+    """The error for a split that an environment does not have."""
+    return PrerequisiteError(f"{environment} has no split {split!r}; it has {', '.join(known)}.")
 
 
 def available_environments() -> dict[str, str]:

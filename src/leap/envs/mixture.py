@@ -15,13 +15,14 @@ is the one that the part itself would make.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Expert, Session, load_environment, sampled
+from leap.envs.base import Environment, EnvironmentConfig, Progress, Session, load_environment, sampled
+from leap.envs.tutor import Expert, Taught, Tutor, roll_in
 from leap.errors import PrerequisiteError
 
 PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -61,13 +62,11 @@ class MixtureConfig(EnvironmentConfig):
         return self
 
 
-class MixtureEnvironment(Environment):
+class MixtureEnvironment(Environment[MixtureConfig]):
     """Several environments as one. Tasks, sessions, experts, teachers and prompts are those of the parts."""
 
     name: ClassVar[str] = "mixture"
     Config: ClassVar[type[EnvironmentConfig]] = MixtureConfig
-
-    config: MixtureConfig
 
     def __init__(self, config: MixtureConfig) -> None:
         super().__init__(config)
@@ -88,16 +87,7 @@ class MixtureEnvironment(Environment):
             if any(self._split(part, name) in own.test_splits for part, own in self.parts.items())
         )
 
-    @property
-    def idle_baselines(self) -> Mapping[str, Sequence[str]]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Those of the parts; each is tried on every task."""
-        return {
-            f"{name}-{idle}": actions
-            for name, part in self.parts.items()
-            for idle, actions in part.idle_baselines.items()
-        }
-
-    def prepare(self, progress: Any = None) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         for part in self.parts.values():
             part.prepare(progress)
 
@@ -114,30 +104,16 @@ class MixtureEnvironment(Environment):
         return found
 
     def of(self, task: Task) -> Environment:
-        return self._inner(task)[0]
+        return self.inner(task)[0]
 
-    def start(self, task: Task) -> Session:
-        part, own = self._inner(task)
+    def start(self, task: Task) -> Session | Awaitable[Session]:
+        part, own = self.inner(task)
         return part.start(own)
 
-    def expert(self) -> Expert:
-        return _Expert(self)
-
-    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-        part, own = self.seen_by_part(history)
-        return part.correct(own, privileged, privilege)
-
-    def correct_along(
-        self, episode: Episode, privilege: int
-    ) -> Iterator[tuple[History, PrivilegedState, Decision | None]]:
-        part, own = self._inner(episode.task)
-        along = part.correct_along(episode.model_copy(update={"task": own}), privilege)
-        for t, (_, state, decision) in enumerate(along):
-            yield episode.history(t), state, decision
-
-    def roll_in(self, history: History, action: str, left: int) -> float:
-        part, own = self.seen_by_part(history)
-        return part.roll_in(own, action, left)
+    @property
+    def tutor(self) -> MixtureTutor | None:
+        """The parts' own, where any has one."""
+        return MixtureTutor(self) if any(part.tutor is not None for part in self.parts.values()) else None
 
     def valid(self, action: str, observation: Observation) -> bool:
         """Whether it is valid in some part; a task's own grammar is that of `of(task)`."""
@@ -148,7 +124,7 @@ class MixtureEnvironment(Environment):
         return set().union(*(part.entities(text) for part in self.parts.values()))
 
     def why_unsolvable(self, task: Task) -> str:
-        part, own = self._inner(task)
+        part, own = self.inner(task)
         return part.why_unsolvable(own)
 
     def vocabulary(self) -> list[str]:
@@ -166,7 +142,7 @@ class MixtureEnvironment(Environment):
 
     def seen_by_part(self, history: History) -> tuple[Environment, History]:
         """A task's part, and the history as the part itself would have it."""
-        part, own = self._inner(history.task)
+        part, own = self.inner(history.task)
         return part, history.model_copy(update={"task": own})
 
     def _split(self, part: str, split: str) -> str:
@@ -184,7 +160,7 @@ class MixtureEnvironment(Environment):
             seed=task.seed,
         )
 
-    def _inner(self, task: Task) -> tuple[Environment, Task]:
+    def inner(self, task: Task) -> tuple[Environment, Task]:
         """A task's part, and the part's own task.
 
         Raises:
@@ -204,14 +180,63 @@ class MixtureEnvironment(Environment):
         return self.parts[name], own
 
 
-class _Expert:
-    """The expert of a task's part; which part that is, the first history tells."""
+class MixtureTutor(Tutor[MixtureEnvironment]):
+    """The tutors of the parts."""
 
-    def __init__(self, mixture: MixtureEnvironment) -> None:
-        self._mixture = mixture
-        self._expert: Expert | None = None
+    @property
+    def plays(self) -> bool:
+        """Whether every part has an expert."""
+        return all(part.tutor is not None and part.tutor.plays for part in self.environment.parts.values())
+
+    @property
+    def corrects(self) -> bool:
+        """Whether every part has a scripted teacher."""
+        return all(part.tutor is not None and part.tutor.corrects for part in self.environment.parts.values())
+
+    @property
+    def blocking(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether any part's takes its time."""
+        return any(part.tutor is not None and part.tutor.blocking for part in self.environment.parts.values())
+
+    @property
+    def idle(self) -> Mapping[str, Sequence[str]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the parts; each is tried on every task."""
+        return {
+            f"{name}-{idle}": actions
+            for name, part in self.environment.parts.items()
+            if part.tutor is not None
+            for idle, actions in part.tutor.idle.items()
+        }
+
+    def expert(self, task: Task) -> Expert:
+        part, own = self.environment.inner(task)
+        return _Expert(own, _tutor_of(part).expert(own))
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        part, own = self.environment.seen_by_part(history)
+        return _tutor_of(part).correct(own, privileged, privilege)
+
+    async def correct_along(self, episode: Episode, privilege: int) -> list[Taught]:
+        part, own = self.environment.inner(episode.task)
+        taught = await _tutor_of(part).correct_along(episode.model_copy(update={"task": own}), privilege)
+        return [one._replace(history=episode.history(t)) for t, one in enumerate(taught)]
+
+    async def roll_in(self, history: History, action: str, left: int) -> float:
+        part, own = self.environment.seen_by_part(history)
+        return await roll_in(part, own, action, left)
+
+
+def _tutor_of(part: Environment) -> Tutor[Any]:
+    if part.tutor is None:
+        raise PrerequisiteError(f"{part.name}, a part of the mixture, has no scripted expert and no scripted teacher.")
+    return part.tutor
+
+
+class _Expert:
+    """The expert of a task's part, which knows the task as the part does."""
+
+    def __init__(self, task: Task, expert: Expert) -> None:
+        self._task, self._expert = task, expert
 
     def decide(self, history: History) -> Decision:
-        part, own = self._mixture.seen_by_part(history)
-        self._expert = self._expert or part.expert()
-        return self._expert.decide(own)
+        return self._expert.decide(history.model_copy(update={"task": self._task}))

@@ -91,6 +91,7 @@ class Model(ABC):
         concurrency: How many conversations to hold at once.
         calls_at_once: How many calls may be under way; as many as there are conversations if None.
         constrains: Whether `choices` are honoured.
+        in_process: Whether it runs in this process and answers open conversations together, in one batch.
         room: Longest prompt that leaves room for an answer, in tokens; None where it is not known.
         identity: Tells apart models that answer differently under the same name (another endpoint, other weights).
     """
@@ -99,6 +100,7 @@ class Model(ABC):
     concurrency: int
     calls_at_once: int | None = None
     constrains: bool = False
+    in_process: bool = False
     room: int | None = None
 
     @property

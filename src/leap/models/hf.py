@@ -165,6 +165,7 @@ class HFModel(Model):
     """
 
     constrains = True
+    in_process = True
 
     def __init__(
         self, path: str, sampling: Sampling, *, batch: int = 64, dtype: str = "auto", device: str | None = None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from leap.core import Actor, Decision, History, Observation, PrivilegedState
 from leap.envs.base import Environment
-from leap.errors import LeapError
+from leap.envs.live import called
+from leap.envs.tutor import Expert, Tutor
+from leap.errors import LeapError, PrerequisiteError
 
 UNPARSED = "(no action)"
 """Sent to the environment when no action could be read; every environment answers that nothing happens."""
@@ -39,7 +41,7 @@ class Player(Protocol):
         ...
 
 
-Peek = Callable[[], PrivilegedState]
+Peek = Callable[[], Awaitable[PrivilegedState]]
 """Reads the privileged state of the present moment. Rollouts hand it to policies that declare `privileged` alone."""
 
 
@@ -50,15 +52,29 @@ class Policy(Protocol):
         actor: Who it is, for the record.
         concurrency: How many episodes to play at once.
         privileged: Whether it may read the privileged state. False for everything that is ever called a student.
+        waves: Whether its answers depend, in the last bits, on what else is in its batch, so that episodes are played in waves
+            of fixed composition. Otherwise an episode that ends makes room for the next at once.
     """
 
     actor: Actor
     concurrency: int
     privileged: bool
+    waves: bool
 
     def playing(self, seed: int, peek: Peek | None) -> AbstractAsyncContextManager[Player]:
         """Opens an episode."""
         ...
+
+
+def scripts(environment: Environment) -> Tutor[Any]:
+    """The tutor of an environment.
+
+    Raises:
+        PrerequisiteError: It has none.
+    """
+    if environment.tutor is None:
+        raise PrerequisiteError(f"{environment.name} has no tutor: no scripted expert and no scripted teacher.")
+    return environment.tutor
 
 
 class ExpertPolicy:
@@ -66,22 +82,25 @@ class ExpertPolicy:
 
     privileged = False
     concurrency = 64
+    waves = False
 
     def __init__(self, environment: Environment) -> None:
         self.actor = Actor(name="expert")
-        self._environment = environment
+        self._tutor = scripts(environment)
 
     @asynccontextmanager
     async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
-        yield _Expert(self._environment)
+        yield _Expert(self._tutor)
 
 
 class _Expert:
-    def __init__(self, environment: Environment) -> None:
-        self._expert = environment.expert()
+    def __init__(self, tutor: Tutor[Any]) -> None:
+        self._tutor = tutor
+        self._expert: Expert | None = None
 
     async def decide(self, history: History) -> Act:
-        return Act(self._expert.decide(history))
+        self._expert = self._expert or self._tutor.expert(history.task)
+        return Act(await called(self._expert.decide, history, blocking=self._tutor.blocking))
 
 
 class ScriptedPolicy:
@@ -94,6 +113,7 @@ class ScriptedPolicy:
 
     privileged = False
     concurrency = 64
+    waves = False
 
     def __init__(self, name: str, actions: Sequence[str]) -> None:
         self.actor = Actor(name=name)
@@ -119,25 +139,28 @@ class TeacherPolicy:
 
     privileged = True
     concurrency = 64
+    waves = False
 
     def __init__(self, environment: Environment, privilege: int) -> None:
         self.actor = Actor(name=f"teacher-{privilege}")
-        self._environment = environment
+        self._tutor = scripts(environment)
         self._privilege = privilege
 
     @asynccontextmanager
     async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
         if peek is None:
             raise LeapError("a teacher cannot play without the privileged state")
-        yield _Teacher(self._environment, self._privilege, peek)
+        yield _Teacher(self._tutor, self._privilege, peek)
 
 
 class _Teacher:
-    def __init__(self, environment: Environment, privilege: int, peek: Peek) -> None:
-        self._environment, self._privilege, self._peek = environment, privilege, peek
+    def __init__(self, tutor: Tutor[Any], privilege: int, peek: Peek) -> None:
+        self._tutor, self._privilege, self._peek = tutor, privilege, peek
 
     async def decide(self, history: History) -> Act:
-        decision = self._environment.correct(history, self._peek(), self._privilege)
+        state = await self._peek()
+        correct, blocking = self._tutor.correct, self._tutor.blocking
+        decision = await called(correct, history, state, self._privilege, blocking=blocking)
         return Act(decision or _give_up(history.now))
 
 

@@ -30,6 +30,7 @@ class MixedPolicy:
             raise ValueError("a student may not see the privileged state")
         self.actor = actor
         self.concurrency = student.concurrency
+        self.waves = student.waves
         self._student, self._teacher, self._beta = student, teacher, beta
 
     @asynccontextmanager

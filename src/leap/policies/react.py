@@ -52,6 +52,7 @@ class _ModelPlays:
     def __init__(self, model: Model, actor: Actor, *, constrained: bool, limit: int | None, length: Length) -> None:
         self.actor = actor
         self.concurrency = model.concurrency
+        self.waves = model.in_process
         self._model = model
         self._constrained = constrained and model.constrains
         self._limit = limit
@@ -263,7 +264,7 @@ class _PrivilegedPlayer:
         self._seed, self._peek = seed, peek
 
     async def decide(self, history: History) -> Act:
-        state = self._peek() if self._peek is not None else None
+        state = await self._peek() if self._peek is not None else None
         return await self._policy.answer(
             self._conversation, history, self._seed, lambda shown: self._renderer.render(shown, state)
         )

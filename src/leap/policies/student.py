@@ -29,6 +29,7 @@ class ModelPolicy:
     def __init__(self, model: Model, renderer: Renderer, actor: Actor, *, constrained: bool = False) -> None:
         self.actor = actor
         self.concurrency = model.concurrency
+        self.waves = model.in_process
         self._model = model
         self._renderer = renderer
         self._constrained = constrained and model.constrains

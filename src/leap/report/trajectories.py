@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from leap.core import Correction, Episode, Step
-from leap.envs.base import Environment, opened, replay
+from leap.envs.base import Environment
+from leap.envs.live import states_along
 from leap.errors import LeapError
 from leap.report.collect import Group
+from leap.sync import run_sync
 
 MAX_TEXT = 20_000
 """Characters of one text; what is longer is cut, and says so."""
@@ -96,8 +98,7 @@ def _in_turn(groups: list[Group]) -> Iterator[tuple[int, Group, Episode]]:
 
 
 def _privileged(environment: Environment, episode: Episode) -> list[str]:
-    with opened(environment, episode.task) as session:
-        return [state.text for _, _, state in replay(session, episode)]
+    return [state.text for state in run_sync(states_along(environment, episode))]
 
 
 def _pack(episode: Episode, corrections: dict[int, Correction], states: list[str], texts: _Texts) -> dict[str, Any]:

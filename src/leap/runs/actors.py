@@ -210,9 +210,12 @@ class Cast:
             record = Actor(name=actor)
             found[name] = (record, lambda: make(record))
 
-        add("expert", "expert", lambda actor: ExpertPolicy(self.environment))
+        tutor = self.environment.tutor
+        if tutor is not None and tutor.plays:
+            add("expert", "expert", lambda actor: ExpertPolicy(self.environment))
         found |= self.idle_baselines()
-        for level in dict.fromkeys((0, self.recipe.teacher.privilege, 100)):
+        levels = (0, self.recipe.teacher.privilege, 100) if tutor is not None and tutor.corrects else ()
+        for level in dict.fromkeys(levels):
             add(f"teacher-{level}", f"teacher-{level}", lambda actor, level=level: TeacherPolicy(self.environment, level))
         if section.teacher_model:
             for level in dict.fromkeys((0, self.recipe.teacher.privilege)):
@@ -233,9 +236,10 @@ class Cast:
 
     def idle_baselines(self) -> dict[str, tuple[Actor, Callable[[], Policy]]]:
         """By name, those who do nothing for their tasks, where the environment has such."""
+        tutor = self.environment.tutor
         return {
             name: (Actor(name=name), lambda name=name, actions=actions: ScriptedPolicy(name, actions))
-            for name, actions in self.environment.idle_baselines.items()
+            for name, actions in (tutor.idle.items() if tutor is not None else ())
         }
 
     def _acting_teacher(self, privilege: int, actor: Actor) -> Policy:

@@ -21,6 +21,7 @@ from leap.models.providers import check_model, in_process
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.store import RunDirectory
+from leap.sync import run_sync
 
 Check = Callable[[], Any]
 
@@ -71,7 +72,7 @@ def check_prerequisites(recipe: Recipe, progress: Progress) -> Ready:
     for name, check in _models(recipe):
         if (ask := found(check)) is not None:
             asked.append((name, ask()))
-    paid, refusals = asyncio.run(_answers(asked))
+    paid, refusals = run_sync(_answers(asked))
     problems += refusals
     if len(problems) == 1:
         raise problems[0]

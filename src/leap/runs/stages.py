@@ -5,7 +5,6 @@ tasks --rollout--> episodes --correct--> corrections --dataset--> rows --train--
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import shutil
 import time
@@ -27,6 +26,7 @@ from leap.datasets import (
     read_rows,
 )
 from leap.envs.base import Environment
+from leap.envs.live import states_along
 from leap.errors import RecipeError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, atomic_directory, read_json, write_json, write_text
@@ -38,8 +38,9 @@ from leap.runs.actors import Cast
 from leap.runs.play import play_tasks
 from leap.runs.preflight import prepared_environment
 from leap.runs.store import RunDirectory
+from leap.sync import run_sync
 from leap.teachers.annotate import ReasonAnnotator
-from leap.teachers.base import Teacher, states_along
+from leap.teachers.base import Teacher
 from leap.teachers.privileged import StateExtractor
 from leap.teachers.prompts import PrivilegedRenderer
 from leap_lab.measures import Corrected, IterationMeasures, held_out, measure_iteration, read_measures, write_measures
@@ -205,7 +206,7 @@ class Stages:
                 finished += 1
                 bar.update(finished, len(episodes), self._spent())
 
-            asyncio.run(teacher.correct_all(episodes, keep, done=done))
+            run_sync(teacher.correct_all(episodes, keep, done=done))
             note(corrections=len(journal))
             if teacher.dropped:
                 note(steps_left_out=teacher.dropped)
@@ -227,7 +228,7 @@ class Stages:
             seed=self.recipe.seed,
         )
         with self._timed("correct", iteration, "privileged states"), self._booked(f"extract {iteration}"):
-            return asyncio.run(extractor.extract_all(played))
+            return run_sync(extractor.extract_all(played))
 
     def corrections(self, i: int) -> Journal[Correction]:
         """Corrections of iteration i that are on file."""
@@ -288,7 +289,7 @@ class Stages:
                 annotated.append(episode)
                 bar.update(len(annotated), len(demonstrations), self._spent())
 
-            asyncio.run(annotator.annotate_all(demonstrations, keep))
+            run_sync(annotator.annotate_all(demonstrations, keep))
         return _in_order(annotated)
 
     def _rows_with_state(self) -> Iterator[Row]:
@@ -308,7 +309,7 @@ class Stages:
         renderer = PrivilegedRenderer(recipe.student.prompt, privilege, self.environment.prompts_of)
         for episode in _in_order(played):
             if episode.success or not recipe.demonstrations.successes_only:
-                states = states_along(self.environment, episode)
+                states = run_sync(states_along(self.environment, episode))
                 yield from privileged_rows(episode, states, renderer.render)
 
     def rows(self, up_to: int) -> list[Row]:

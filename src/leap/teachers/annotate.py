@@ -21,9 +21,9 @@ from leap.files import Journal
 from leap.models.base import Completion, Conversation, Model
 from leap.policies.shorten import drop_more
 from leap.policies.templating import call_macro, load_template
+from leap.sync import side_by_side
 from leap.teachers.answers import REASONS_SCHEMA, parse_reasons
 from leap.teachers.asking import Patience, ask
-from leap.teachers.base import side_by_side
 from leap.teachers.leakage import leaked_entities
 
 log = logging.getLogger(__name__)

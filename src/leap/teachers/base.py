@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Container, Generator, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Rejection
-from leap.envs.base import Environment, opened, replay
-from leap.errors import LeapError
+from leap.envs.base import Environment
+from leap.envs.tutor import roll_in
 from leap.models.base import Model
 from leap.models.providers import in_process
 from leap.policies.answer import format_answer, parse_answer
+from leap.sync import run_sync, side_by_side
 from leap.teachers.asking import Patience
 from leap.teachers.leakage import leaked_entities
-
-T = TypeVar("T")
 
 OnEpisode = Callable[[Episode, list[Correction]], None]
 """Called with each corrected episode, as soon as it is done."""
@@ -132,8 +130,8 @@ class Verdict:
         own, history, left = episode.steps[t].action, episode.history(t), episode.horizon - t
         if action == own:
             return False
-        value = self._environment.roll_in(history, action, left)
-        return value < 1.0 and value < self._environment.roll_in(history, own, left)
+        value = run_sync(roll_in(self._environment, history, action, left))
+        return value < 1.0 and value < run_sync(roll_in(self._environment, history, own, left))
 
     def _rejection(self, decision: Decision, history: History, leaked: tuple[str, ...]) -> Rejection | None:
         if not decision.action or not decision.reason:
@@ -162,19 +160,8 @@ def _folded(action: str) -> str:
     return " ".join(action.lower().rstrip(" .").split())
 
 
-def states_along(environment: Environment, episode: Episode) -> Generator[PrivilegedState]:
-    """The privileged state before each step, from a replay of the episode in a fresh session.
-
-    Raises:
-        LeapError: The world is no longer the one that the episode was played in.
-    """
-    with opened(environment, episode.task) as session:
-        for _, _, privileged in replay(session, episode):
-            yield privileged
-
-
 def plan_length(state: PrivilegedState) -> int | None:
-    """Actions left on an optimal plan; None where nothing can succeed any more."""
+    """Actions left on an optimal plan; None where none is known."""
     return len(state.plan) if state.plan is not None else None
 
 
@@ -204,29 +191,6 @@ async def correct_all(
     else:
         await side_by_side((e for e in episodes if e.key not in done), correct, model.concurrency)
     keeper.close()
-
-
-async def side_by_side(items: Iterable[T], work: Callable[[T], Awaitable[None]], workers: int) -> None:
-    """Works on many items, so many at once; an item is taken only when a worker is free for it.
-
-    Raises:
-        LeapError: The first one raised. Calls under way are paid for, so they end, but no further item is taken.
-    """
-    source = iter(items)
-    failures: list[LeapError] = []
-
-    async def worker() -> None:
-        for item in source:
-            try:
-                await work(item)
-            except LeapError as error:
-                failures.append(error)
-            if failures:
-                return
-
-    await asyncio.gather(*(worker() for _ in range(workers)))
-    if failures:
-        raise failures[0]
 
 
 class _Keeper:

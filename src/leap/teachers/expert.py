@@ -6,6 +6,8 @@ from collections.abc import Container, Iterable, Iterator
 
 from leap.core import Correction, Episode
 from leap.envs.base import Environment
+from leap.policies.base import scripts
+from leap.sync import run_sync
 from leap.teachers.base import OnEpisode, Verdict, plan_length
 
 
@@ -29,7 +31,15 @@ class ExpertTeacher:
 
     async def correct(self, episode: Episode) -> list[Correction]:
         """A correction for every step of the episode, kept or rejected, each rejection with its reason."""
-        return list(self.corrections(episode))
+        corrections = []
+        taught = await scripts(self._environment).correct_along(episode, self.privilege)
+        for t, (history, privileged, decision) in enumerate(taught):
+            left = plan_length(privileged)
+            if decision is None:
+                corrections.append(self._verdict.hopeless(episode, t, left))
+            else:
+                corrections.append(self._verdict.correction(episode, t, decision, left, history=history))
+        return corrections
 
     async def correct_all(
         self, episodes: Iterable[Episode], on_episode: OnEpisode, *, done: Container[str] = frozenset()
@@ -37,14 +47,8 @@ class ExpertTeacher:
         """Corrects episode after episode: there is nothing to wait for."""
         for episode in episodes:
             if episode.key not in done:
-                on_episode(episode, list(self.corrections(episode)))
+                on_episode(episode, await self.correct(episode))
 
     def corrections(self, episode: Episode) -> Iterator[Correction]:
-        """Yields the corrections, step by step."""
-        along = self._environment.correct_along(episode, self.privilege)
-        for t, (history, privileged, decision) in enumerate(along):
-            left = plan_length(privileged)
-            if decision is None:
-                yield self._verdict.hopeless(episode, t, left)
-            else:
-                yield self._verdict.correction(episode, t, decision, left, history=history)
+        """Yields the same corrections, step by step, for code that is not asynchronous."""
+        yield from run_sync(self.correct(episode))

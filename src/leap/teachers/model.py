@@ -14,12 +14,13 @@ from typing import Literal
 from leap.core import Correction, Decision, Episode, PrivilegedState
 from leap.core.message import Length, Message, characters
 from leap.envs.base import Environment
+from leap.envs.live import states_along
 from leap.errors import ContextTooLong, ModelError
 from leap.models.base import Completion, Conversation, Model
 from leap.policies.shorten import drop_more
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA, StepAnswer, parse_step, parse_trajectory
 from leap.teachers.asking import ask, request_seed
-from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length, states_along
+from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length
 from leap.teachers.prompts import TeacherPrompts
 
 log = logging.getLogger(__name__)
@@ -93,11 +94,11 @@ class ModelTeacher:
         """
         if not episode.steps:
             return []
-        states = self._privileged(episode)
-        if states is None:
-            log.warning("task %s: no privileged state was extracted, so its episode is not corrected", episode.task.id)
-            return [self._verdict.unanswered(episode, t) for t in range(len(episode.steps))]
         async with self._model.conversation() as conversation:
+            states = await self._privileged(episode)
+            if states is None:
+                log.warning("task %s: no privileged state was extracted, so its episode is not corrected", episode.task.id)
+                return [self._verdict.unanswered(episode, t) for t in range(len(episode.steps))]
             ask = self._by_trajectory if self._mode == "trajectory" else self._by_step
             answers = await ask(conversation, episode, [state.text for state in states])
         corrections = []
@@ -115,9 +116,9 @@ class ModelTeacher:
         """Corrects many episodes at once, bounded by the model's concurrency; see `leap.teachers.base.correct_all`."""
         await correct_all(self, self._model, episodes, on_episode, done=done)
 
-    def _privileged(self, episode: Episode) -> list[PrivilegedState] | None:
+    async def _privileged(self, episode: Episode) -> list[PrivilegedState] | None:
         if self._states is None or self.privilege == 0:
-            return list(states_along(self._environment, episode))
+            return await states_along(self._environment, episode)
         text = self._states.get(episode.task.key)
         return None if text is None else [PrivilegedState(text=text)] * len(episode.steps)
 

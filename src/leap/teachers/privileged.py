@@ -16,8 +16,8 @@ from leap.envs.base import Environment
 from leap.files import Journal
 from leap.models.base import Completion, Model
 from leap.policies.templating import call_macro, load_template
+from leap.sync import side_by_side
 from leap.teachers.asking import Patience, ask
-from leap.teachers.base import side_by_side
 
 log = logging.getLogger(__name__)
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Iterable
-from contextlib import closing
 from functools import partial
 
 from leap.core import Correction, Decision, Episode, History, PrivilegedState
 from leap.core.message import Length, Message, characters
 from leap.envs.base import Environment
+from leap.envs.live import states_along
 from leap.errors import ModelError
 from leap.models.base import Completion, Conversation, Model
 from leap.policies.answer import parse_answer
 from leap.policies.shorten import ask_fitting, whole_lines
 from leap.teachers.asking import request_seed
-from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length, states_along
+from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length
 from leap.teachers.prompts import PrivilegedRenderer
 
 log = logging.getLogger(__name__)
@@ -79,14 +79,13 @@ class SelfTeacher:
             LeapError: The episode cannot be replayed.
         """
         corrections = []
-        with closing(states_along(self._environment, episode)) as states:
-            async with self._model.conversation() as conversation:
-                for t, state in enumerate(states):
-                    decision, left = await self._decide(conversation, episode.history(t), state), plan_length(state)
-                    if decision is None:
-                        corrections.append(self._verdict.unanswered(episode, t, left))
-                    else:
-                        corrections.append(self._verdict.correction(episode, t, decision, left))
+        async with self._model.conversation() as conversation:
+            for t, state in enumerate(await states_along(self._environment, episode)):
+                decision, left = await self._decide(conversation, episode.history(t), state), plan_length(state)
+                if decision is None:
+                    corrections.append(self._verdict.unanswered(episode, t, left))
+                else:
+                    corrections.append(self._verdict.correction(episode, t, decision, left))
         return corrections
 
     async def correct_all(

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from leap.core import Correction, Episode, PrivilegedState, Rejection, StopReason, content_key
-from leap.envs.base import Environment, opened
-from leap.errors import LeapError
+from leap.envs.base import Environment
+from leap.envs.live import states_along
+from leap.sync import run_sync
 from leap_lab.measures.figures import Figure, mean, share
 from leap_lab.measures.leaks import hidden_entities, quoted_commands
 from leap_lab.measures.records import CorrectionMeasures, Leakage
@@ -74,20 +75,8 @@ def privileged_states(environment: Environment, episode: Episode) -> list[Privil
     Raises:
         LeapError: The session shows something else than was logged.
     """
-    states = []
-    with opened(environment, episode.task) as session:
-        shown = session.observe()
-        for t, step in enumerate(episode.steps):
-            if shown.text != step.observation.text:
-                raise LeapError(
-                    f"replaying task {episode.task.id}: step {t} shows {shown.text[:80]!r}, but the episode logged "
-                    f"{step.observation.text[:80]!r}. The games or the engine changed since the rollout."
-                )
-            states.append(session.privileged())
-            shown = session.act(step.action).observation
-        if episode.stop in (StopReason.HORIZON, StopReason.MODEL_ERROR):
-            states.append(session.privileged())
-    return states
+    unended = episode.stop in (StopReason.HORIZON, StopReason.MODEL_ERROR)
+    return run_sync(states_along(environment, episode, after_last=unended))
 
 
 class _Counts:
@@ -138,10 +127,11 @@ class _Counts:
     ) -> None:
         if states is None or environment is None:
             return
+        entities = environment.of(episode.task).entities
         hidden = invented = quoted = 0
         for t, correction in corrections.items():
             if correction.leaked:
-                there = set.union(*(hidden_entities(state, environment.entities) for state in (states[0], states[t])))
+                there = set.union(*(hidden_entities(state, entities) for state in (states[0], states[t])))
                 hidden += any(name in there for name in correction.leaked)
                 invented += any(name not in there for name in correction.leaked)
             # A teacher that sees a whole trajectory is given the plan of its beginning.

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from leap.core import Correction, Episode, PrivilegedState, StopReason
+from leap.core import Correction, Episode, PrivilegedState, Rejection, StopReason
 from leap_lab.measures.figures import mean, share
 from leap_lab.measures.records import Recoverability
 
@@ -20,7 +20,7 @@ Lengths = list[float | None]
 
 def lengths_from_states(episode: Episode, states: Sequence[PrivilegedState]) -> Lengths:
     """Plan lengths from replayed privileged states, the last of which may be missing."""
-    found: Lengths = [len(state.plan) if state.plan is not None else math.inf for state in states]
+    found: Lengths = [math.inf if one.hopeless else None if one.plan is None else len(one.plan) for one in states]
     return _ended(episode, [*found, *[None] * (len(episode.steps) + 1 - len(found))])
 
 
@@ -29,7 +29,8 @@ def lengths_from_corrections(episode: Episode, corrections: dict[int, Correction
     found: Lengths = []
     for t in range(len(episode.steps)):
         one = corrections.get(t)
-        found.append(None if one is None else math.inf if one.plan_length is None else one.plan_length)
+        hopeless = one is not None and one.rejected is Rejection.HOPELESS
+        found.append(math.inf if hopeless else None if one is None else one.plan_length)
     return _ended(episode, [*found, None])
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session, sampled
+from leap.envs.base import Environment, EnvironmentConfig, Outcome, Progress, Session, sampled
+from leap.envs.tutor import Tutor
 from leap.errors import PrerequisiteError
 from leap.paths import cache_dir
 from leap_worlds.alfworld.data import GameEntry, OfficialData
@@ -32,21 +33,20 @@ class AlfworldConfig(EnvironmentConfig):
     generator: GeneratorConfig = Field(default_factory=GeneratorConfig, description="What to generate.")
 
 
-class AlfworldEnvironment(Environment):
+class AlfworldEnvironment(Environment[AlfworldConfig]):
     """Household tasks in text (Shridhar et al. 2021), in the official games or in generated ones of their proportions."""
 
     name: ClassVar[str] = "alfworld"
     Config: ClassVar[type[EnvironmentConfig]] = AlfworldConfig
+    blocking: ClassVar[bool] = False
     test_splits: ClassVar[frozenset[str]] = frozenset({"seen", "unseen", "valid_seen", "valid_unseen"})
 
-    config: AlfworldConfig
-
-    def __init__(self, config: AlfworldConfig) -> None:
+    def __init__(self, config: AlfworldConfig | None = None) -> None:
         super().__init__(config)
         self._data: OfficialData | None = None
         self._paths: dict[str, Path] = {}
 
-    def prepare(self, progress: Any = None) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         """Generates the games, or finds the official ones. Generated games are kept in the cache by their settings."""
         if self.config.source == "official":
             self._data = OfficialData(self.config.path)
@@ -104,11 +104,9 @@ class AlfworldEnvironment(Environment):
             return AlfworldSession(TextWorldEngine(path))
         return AlfworldSession(NativeEngine(load_game(path)))
 
-    def expert(self) -> AlfworldExpert:
-        return AlfworldExpert()
-
-    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-        return teach(history, privileged, privilege)
+    @property
+    def tutor(self) -> AlfworldTutor:
+        return AlfworldTutor(self)
 
     def entities(self, text: str) -> set[str]:
         return {" ".join(pair) for pair in ENTITY.findall(text)}
@@ -137,7 +135,7 @@ class AlfworldEnvironment(Environment):
             session = AlfworldSession(NativeEngine(load_game(entry.path)))
             history = History(task=self._task(entry, "train"), observations=(session.observe(),))
             for _ in range(steps):
-                decision = self.correct(history, session.privileged(), 50)
+                decision = teach(history, session.privileged(), 50)
                 texts |= {history.now.text, f" {decision.reason}" if decision else ""}
                 action = decision.action if decision and walk.random() < 0.5 else walk.choice(history.now.admissible or ("",))
                 outcome = session.act(action)
@@ -150,8 +148,20 @@ class AlfworldEnvironment(Environment):
         return {"alfworld": f"{self.config.engine} engine, {self.config.source} games"}
 
 
+class AlfworldTutor(Tutor[AlfworldEnvironment]):
+    """The common-sense expert, and the same expert with as much of the hidden state as the privilege level allows."""
+
+    def expert(self, task: Task) -> AlfworldExpert:
+        return AlfworldExpert()
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        return teach(history, privileged, privilege)
+
+
 class AlfworldSession(Session):
     """One game being played."""
+
+    blocking: ClassVar[bool] = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -193,7 +203,7 @@ def describe(engine: Engine) -> PrivilegedState:
         "Critical locations: " + (", ".join(places) or "none"),
         "Optimal actions: " + ("; ".join(actions) if actions else "none: the task can no longer be done"),
     ]
-    return PrivilegedState(text="\n".join(lines), facts=facts, plan=actions)
+    return PrivilegedState(text="\n".join(lines), facts=facts, plan=actions, hopeless=actions is None)
 
 
 def _whereabouts(thing: str, contents: dict[str, list[str]], holding: str | None) -> str:

@@ -91,7 +91,7 @@ def teach(history: History, privileged: PrivilegedState, privilege: int) -> Deci
     Returns:
         None where the task can no longer be done.
     """
-    if privileged.plan is None:
+    if privileged.hopeless:
         return None
     memory = Memory.of(history)
     goal = parse_goal(history.task.instruction)

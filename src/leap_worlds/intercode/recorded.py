@@ -7,12 +7,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import Field
 
 from leap.core import Observation, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, sampled
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled
 from leap.errors import PrerequisiteError
 from leap_worlds.intercode.fetch import fetch_all
 from leap_worlds.intercode.splits import TEST_SPLITS, leading_split
@@ -26,9 +26,6 @@ class Recorded(Protocol):
     gold: str
 
 
-R = TypeVar("R", bound=Recorded)
-
-
 class RecordedConfig(EnvironmentConfig):
     """Options that both have."""
 
@@ -36,15 +33,18 @@ class RecordedConfig(EnvironmentConfig):
     observation_limit: int = Field(default=10_000, ge=200, description="Longest observation shown, in characters.")
 
 
-class RecordedEnvironment(Environment, Generic[R]):
+C = TypeVar("C", bound=RecordedConfig)
+R = TypeVar("R", bound=Recorded)
+
+
+class RecordedEnvironment(Environment[C], Generic[C, R]):
     """Tasks that are one list."""
 
     test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
     gold_splits: ClassVar[tuple[str, ...]] = ("all",)
 
-    def __init__(self, config: RecordedConfig) -> None:
+    def __init__(self, config: C | None = None) -> None:
         super().__init__(config)
-        self._path = config.path
         self._records: Mapping[str, R] | None = None
 
     @abstractmethod
@@ -88,8 +88,8 @@ class RecordedEnvironment(Environment, Generic[R]):
             for name, record in chosen
         ]
 
-    def fetch_data(self, progress: Any = None, *, source: str | None = None) -> list[Finding]:
-        return fetch_all(self._path, source, progress)
+    def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
+        return fetch_all(self.config.path, source, progress)
 
 
 class RecordedSession(Session):

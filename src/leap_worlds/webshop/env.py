@@ -14,7 +14,18 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, opened
+from leap.envs.base import (
+    Environment,
+    EnvironmentConfig,
+    Finding,
+    Outcome,
+    Progress,
+    Session,
+    opened,
+    sampled,
+    unknown_split,
+)
+from leap.envs.tutor import Tutor
 from leap.errors import PrerequisiteError
 from leap.paths import cache_dir
 from leap_worlds.webshop.brief import brief
@@ -81,7 +92,7 @@ class WebshopConfig(EnvironmentConfig):
         return values
 
 
-class WebshopEnvironment(Environment):
+class WebshopEnvironment(Environment[WebshopConfig]):
     """Shopping on the web (Yao et al. 2022): buy the product that an instruction describes.
 
     The splits, and which protocol each belongs to, are in `leap_worlds.webshop.splits`.
@@ -89,14 +100,13 @@ class WebshopEnvironment(Environment):
 
     name: ClassVar[str] = "webshop"
     Config: ClassVar[type[EnvironmentConfig]] = WebshopConfig
+    blocking: ClassVar[bool] = False
     test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
     gold_splits: ClassVar[tuple[str, ...]] = ("all",)
 
-    config: WebshopConfig
-
-    def __init__(self, config: WebshopConfig) -> None:
+    def __init__(self, config: WebshopConfig | None = None) -> None:
         super().__init__(config)
-        check_tagger(config.tagger)
+        check_tagger(self.config.tagger)
         self._worlds: dict[World, ShopWorld] = {}
         self._oracles: dict[int, Oracle] = {}
 
@@ -105,11 +115,11 @@ class WebshopEnvironment(Environment):
         """Loaded when a world is opened: a recipe can be read where its tagger is not installed."""
         return load_tagger(self.config.tagger)
 
-    def prepare(self, progress: Any = None) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         """Makes the catalogue's store and search index, or finds them in leap's cache."""
         self.world(World.HUMAN, progress)
 
-    def fetch_data(self, progress: Any = None, *, source: str | None = None) -> list[Finding]:
+    def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
         """Fetches the official files that are missing, makes store and index, and checks products, search and goals."""
         if self.config.source != "official":
             official = WebshopEnvironment(self.config.model_copy(update={"source": "official"}))
@@ -120,7 +130,7 @@ class WebshopEnvironment(Environment):
         findings = [Finding(True, f"{folder}: {', '.join(came)} fetched" if came else f"{folder}: every file is there")]
         return findings + check(self.world(World.HUMAN, progress), products=products)
 
-    def world(self, which: World, progress: Any = None) -> ShopWorld:
+    def world(self, which: World, progress: Progress | None = None) -> ShopWorld:
         """The catalogue with its goals and prices; opened once.
 
         Raises:
@@ -137,7 +147,7 @@ class WebshopEnvironment(Environment):
             )
         return self._worlds[which]
 
-    def files(self, which: World, progress: Any = None) -> CatalogueFiles:
+    def files(self, which: World, progress: Progress | None = None) -> CatalogueFiles:
         """The files that a world is made from; generated ones are kept in leap's cache by their settings.
 
         Raises:
@@ -157,7 +167,7 @@ class WebshopEnvironment(Environment):
         """
         split = SPLITS.get(name)
         if split is None:
-            raise PrerequisiteError(f"webshop has no split {name!r}; it has {', '.join(SPLITS)}.")
+            raise unknown_split(self.name, name, SPLITS)
         goals = len(self.world(split.world).goals)
         if split.goals is not None and goals != split.goals:
             raise PrerequisiteError(
@@ -174,9 +184,7 @@ class WebshopEnvironment(Environment):
             raise PrerequisiteError(
                 f"split {split!r} begins at goal {chosen.start} and this catalogue has {len(world.goals)} goals of its kind"
             )
-        if limit is not None and limit < len(indices):
-            indices = sorted(random.Random(f"{seed}/{split}").sample(indices, limit))
-        return [self._task(chosen, world.goals[index]) for index in indices]
+        return [self._task(chosen, world.goals[index]) for index in sampled(indices, split, limit, seed)]
 
     def _task(self, split: Split, goal: Goal) -> Task:
         return Task(
@@ -217,11 +225,9 @@ class WebshopEnvironment(Environment):
         oracle = self._oracles.setdefault(id(world), Oracle(world))
         return WebshopSession(world, goal, task, self.config, oracle)
 
-    def expert(self) -> Shopper:
-        return Shopper(self.config.patience)
-
-    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-        return teach(history, privileged, privilege, patience=self.config.patience)
+    @property
+    def tutor(self) -> WebshopTutor:
+        return WebshopTutor(self)
 
     def valid(self, action: str, observation: Observation) -> bool:
         """Beside what is listed, any search where there is a search bar (but not the placeholder that stands for them)."""
@@ -281,8 +287,20 @@ class WebshopEnvironment(Environment):
         }
 
 
+class WebshopTutor(Tutor[WebshopEnvironment]):
+    """The unprivileged shopper, and the same shopper with as much of the goal as the privilege level allows."""
+
+    def expert(self, task: Task) -> Shopper:
+        return Shopper(self.environment.config.patience)
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        return teach(history, privileged, privilege, patience=self.environment.config.patience)
+
+
 class WebshopSession(Session):
     """One visit to the shop. It ends with a purchase; what is left without one scores 0."""
+
+    blocking: ClassVar[bool] = False
 
     def __init__(
         self, world: ShopWorld, goal: Goal, task: Task, config: WebshopConfig, oracle: Oracle | None = None

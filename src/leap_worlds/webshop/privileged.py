@@ -82,7 +82,7 @@ def describe(
         "values": values,
         "missing": "" if most.reward == 1.0 else _missing(world, visit, product.asin, most.values),
     }
-    return PrivilegedState(text="\n".join(lines), facts=facts, plan=plan)
+    return PrivilegedState(text="\n".join(lines), facts=facts, plan=plan, hopeless=plan is None)
 
 
 def _missing(world: ShopWorld, visit: Visit, asin: str, values: dict[str, str]) -> str:

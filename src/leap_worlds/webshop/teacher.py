@@ -60,7 +60,7 @@ def teach(
         None after the purchase.
     """
     memory = Memory.of(history)
-    if memory.place is Place.END or privileged.plan is None:
+    if memory.place is Place.END or privileged.hopeless:
         return None
     left = actions_left(history, patience)
     if privilege == 0:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Session, sampled
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled, unknown_split
+from leap.envs.live import called
+from leap.envs.tutor import Taught, Tutor
 from leap.errors import PrerequisiteError
 from leap_worlds.intercode.bash.boxes import Boxes
 from leap_worlds.intercode.bash.expert import BashExpert
@@ -68,29 +71,24 @@ class BashConfig(EnvironmentConfig):
         return self
 
 
-class BashEnvironment(Environment):
+class BashEnvironment(Environment[BashConfig]):
     """NL2Bash (Lin et al. 2018) as InterCode has it (Yang et al. 2023): 200 requests to be fulfilled in a shell."""
 
     name: ClassVar[str] = "intercode-bash"
     Config: ClassVar[type[EnvironmentConfig]] = BashConfig
     test_splits: ClassVar[frozenset[str]] = TEST_SPLITS | {"unseen"}
     gold_splits: ClassVar[tuple[str, ...]] = ("all",)
-    idle_baselines: ClassVar[Mapping[str, Sequence[str]]] = {
-        "submit-at-once": (SUBMIT,),
-        "true-then-submit": ("true", SUBMIT),
-    }
 
-    config: BashConfig
-
-    def __init__(self, config: BashConfig) -> None:
+    def __init__(self, config: BashConfig | None = None) -> None:
         super().__init__(config)
-        self._family = Family(config.generator) if config.source == "generated" else None
+        self.alone = threading.RLock()  # held by who uses the coach, or the boxes that it and the gold runs share
+        self._family = Family(self.config.generator) if self.config.source == "generated" else None
         self._coach: Coach | None = None
         self._gold_run: tuple[str, World, Shown] | None = None
         self._tasks: dict[str, BashTask] | None = None
         self._boxes: Boxes | None = None
 
-    def prepare(self, progress: Any = None) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         """Reads the tasks, finds a sandbox that works and makes the four file systems' images, if they are not there yet."""
         similarity("", "")  # says at once if scikit-learn is missing
         self._load()
@@ -118,7 +116,7 @@ class BashEnvironment(Environment):
         assert self._boxes is not None
         return self._boxes
 
-    def fetch_data(self, progress: Any = None, *, source: str | None = None) -> list[Finding]:
+    def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
         return fetch_all(self.config.path, source, progress)
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
@@ -132,8 +130,7 @@ class BashEnvironment(Environment):
         if self._family is None:
             return split_tasks(list(self._load().values()), split)
         if split not in self.config.generator.file_systems:
-            known = ", ".join(self.config.generator.file_systems)
-            raise PrerequisiteError(f"the generated family has no split {split!r}; it has {known}.")
+            raise unknown_split("the generated family", split, self.config.generator.file_systems)
         return self._family.split(split)
 
     @property
@@ -194,7 +191,8 @@ class BashEnvironment(Environment):
 
     def judge(self, world: World, record: BashTask) -> Parts:
         """The reward of a world as it is now. The gold runs in a fresh box."""
-        return judge(world, *self.gold_run(record), self.config.compat)
+        with self.alone:
+            return judge(world, *self.gold_run(record), self.config.compat)
 
     @property
     def coach(self) -> Coach:
@@ -204,34 +202,17 @@ class BashEnvironment(Environment):
         return self._coach
 
     def expert(self) -> BashExpert | GeneratedExpert:
+        """A fresh unprivileged expert of this kind of tasks."""
         return BashExpert() if self._family is None else GeneratedExpert(self.request)
 
-    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-        if privilege == 0:
-            return self.expert().decide(history)
-        advice = self.coach.advise(history, privilege)
-        if advice is None or advice.value < 1.0:
-            return None
-        return Decision(reason=advice.reason, action=advice.action)
-
-    def correct_along(
-        self, episode: Episode, privilege: int
-    ) -> Iterator[tuple[History, PrivilegedState, Decision | None]]:
-        """The teacher with its roll-ins, which also look at what came of the student's own action."""
-        state = self.privileged(self.record(episode.task))
-        if privilege == 0:
-            for t in range(len(episode.steps)):
-                yield episode.history(t), state, self.expert().decide(episode.history(t))
-            return
-        for history, decision, plan in self.coach.along(episode, privilege):
-            yield history, state.model_copy(update={"plan": plan}), decision
-
-    def roll_in(self, history: History, action: str, left: int) -> float:
-        return self.coach.worth(history, action, left)
+    @property
+    def tutor(self) -> BashTutor:
+        return BashTutor(self)
 
     def privileged(self, record: BashTask) -> PrivilegedState:
         """The gold command and its output, as in the paper; the plan is that of the beginning."""
-        output = self.coach.stages(record)[-1].output
+        with self.alone:
+            output = self.coach.stages(record)[-1].output
         shown = shorten_output(output, self.config.observation_limit)
         return PrivilegedState(
             text=f"Task: {record.query}\nGold command: {record.gold}\nIts output:\n{shown or '(none)'}",
@@ -273,6 +254,51 @@ class BashEnvironment(Environment):
         if self._boxes is not None:
             self._boxes.close()
             self._boxes = self._gold_run = None
+
+
+class BashTutor(Tutor[BashEnvironment]):
+    """The unprivileged expert, and the coach that tries its proposals in boxes."""
+
+    blocking: ClassVar[bool] = True
+    idle: ClassVar[Mapping[str, Sequence[str]]] = {
+        "submit-at-once": (SUBMIT,),
+        "true-then-submit": ("true", SUBMIT),
+    }
+
+    def expert(self, task: Task) -> BashExpert | GeneratedExpert:
+        return self.environment.expert()
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        if privilege == 0:
+            return self.environment.expert().decide(history)
+        with self.environment.alone:
+            advice = self.environment.coach.advise(history, privilege)
+        if advice is None or advice.value < 1.0:
+            return None
+        return Decision(reason=advice.reason, action=advice.action)
+
+    async def correct_along(self, episode: Episode, privilege: int) -> list[Taught]:
+        """The teacher with its roll-ins, which also look at what came of the student's own action."""
+        return await called(self._along, episode, privilege, blocking=True)
+
+    def _along(self, episode: Episode, privilege: int) -> list[Taught]:
+        environment = self.environment
+        with environment.alone:
+            state = environment.privileged(environment.record(episode.task))
+            if privilege == 0:
+                histories = [episode.history(t) for t in range(len(episode.steps))]
+                return [Taught(history, state, environment.expert().decide(history)) for history in histories]
+            return [
+                Taught(history, state.model_copy(update={"plan": plan, "hopeless": plan is None}), decision)
+                for history, decision, plan in environment.coach.along(episode, privilege)
+            ]
+
+    async def roll_in(self, history: History, action: str, left: int) -> float:
+        return await called(self._worth, history, action, left, blocking=True)
+
+    def _worth(self, history: History, action: str, left: int) -> float:
+        with self.environment.alone:
+            return self.environment.coach.worth(history, action, left)
 
 
 def kind_of(task: BashTask) -> str:
@@ -328,9 +354,10 @@ class BashSession(Session):
         state = self._environment.privileged(self._record)
         if not self._history.actions:
             return state
-        advice = self._environment.coach.advise(self._history, 100, grounded=False)
+        with self._environment.alone:
+            advice = self._environment.coach.advise(self._history, 100, grounded=False)
         plan = advice.plan if advice is not None and advice.value == 1.0 else None
-        return state.model_copy(update={"plan": plan})
+        return state.model_copy(update={"plan": plan, "hopeless": plan is None})
 
     def close(self) -> None:
         self._box.close()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
-from leap.envs.base import EnvironmentConfig
+from leap.envs.base import EnvironmentConfig, Progress
+from leap.envs.tutor import Tutor
 from leap_worlds.intercode.bash.boxes import Boxes
 from leap_worlds.intercode.data import IntercodeData, PythonRecord
 from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
@@ -36,22 +38,18 @@ class PythonConfig(RecordedConfig):
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a piece of code, and for a test.")
 
 
-class PythonEnvironment(RecordedEnvironment[PythonRecord]):
+class PythonEnvironment(RecordedEnvironment[PythonConfig, PythonRecord]):
     """MBPP (Austin et al. 2021) as InterCode has it (Yang et al. 2023): 974 functions to write."""
 
     name: ClassVar[str] = "intercode-python"
     Config: ClassVar[type[EnvironmentConfig]] = PythonConfig
-    idle_baselines: ClassVar[Mapping[str, Sequence[str]]] = {
-        "empty-function": ("def solve(*arguments):\n    return None", "submit solve")
-    }
 
-    config: PythonConfig
-
-    def __init__(self, config: PythonConfig) -> None:
+    def __init__(self, config: PythonConfig | None = None) -> None:
         super().__init__(config)
         self._boxes: Boxes | None = None
+        self._gold_box = threading.Lock()
 
-    def prepare(self, progress: Any = None) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         """Reads the tasks, and finds a sandbox that works."""
         self.records()
         if self._boxes is None:
@@ -79,27 +77,18 @@ class PythonEnvironment(RecordedEnvironment[PythonRecord]):
 
     def gold_replies(self, record: PythonRecord) -> dict[str, Reply]:
         """What the tests give with the gold, in a fresh interpreter."""
-        interpreter = Interpreter(self.boxes.spare(_BOX, "gold"), self.config.time_limit)
-        replies = interpreter.run_all([record.test_setup_code, record.gold, *record.tests])
+        with self._gold_box:
+            interpreter = Interpreter(self.boxes.spare(_BOX, "gold"), self.config.time_limit)
+            replies = interpreter.run_all([record.test_setup_code, record.gold, *record.tests])
         return dict(zip(record.tests, replies[2:], strict=True))
 
     def why_unsolvable(self, task: Task) -> str:
         """Why the gold does not score 1.0 against itself; empty where it does."""
         return BROKEN_TESTS.get(task.id, "")
 
-    def expert(self) -> PythonExpert:
-        return PythonExpert()
-
-    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-        """Defines the gold and submits it; there is nothing to look at beforehand. At privilege 0, the expert."""
-        if privilege == 0 or privileged.plan is None:
-            return PythonExpert().decide(history)
-        action = privileged.plan[0]
-        defines = action != privileged.plan[-1]
-        reason = (
-            "I write the function that the task asks for." if defines else "The function is defined, so I submit it."
-        )
-        return Decision(reason=reason, action=action)
+    @property
+    def tutor(self) -> PythonTutor:
+        return PythonTutor(self)
 
     def valid(self, action: str, observation: Observation) -> bool:
         """Any Python."""
@@ -124,12 +113,34 @@ class PythonEnvironment(RecordedEnvironment[PythonRecord]):
             self._boxes = None
 
 
+class PythonTutor(Tutor[PythonEnvironment]):
+    """An expert that can write no program, and a teacher that knows the gold one."""
+
+    idle: ClassVar[Mapping[str, Sequence[str]]] = {
+        "empty-function": ("def solve(*arguments):\n    return None", "submit solve")
+    }
+
+    def expert(self, task: Task) -> PythonExpert:
+        return PythonExpert()
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        """Defines the gold and submits it; there is nothing to look at beforehand. At privilege 0, the expert."""
+        if privilege == 0 or privileged.plan is None:
+            return PythonExpert().decide(history)
+        action = privileged.plan[0]
+        defines = action != privileged.plan[-1]
+        reason = (
+            "I write the function that the task asks for." if defines else "The function is defined, so I submit it."
+        )
+        return Decision(reason=reason, action=action)
+
+
 class PythonExpert:
     """The unprivileged baseline: it can write no program, so it submits a function that returns nothing."""
 
     def decide(self, history: History) -> Decision:
         """The next reason and action."""
-        script = PythonEnvironment.idle_baselines["empty-function"]
+        script = PythonTutor.idle["empty-function"]
         return Decision(reason="I know no better function.", action=script[min(len(history.actions), 1)])
 
 
@@ -189,6 +200,7 @@ class PythonSession(RecordedSession):
             text=f"Task: {self._record.query}\nGold program:\n{gold}\nTests:\n" + "\n".join(self._record.tests),
             facts={"gold": gold, "tests": list(self._record.tests)},
             plan=None if name is None else (submit,) if defined else (defining(gold), submit),
+            hopeless=name is None,
         )
 
     def close(self) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.envs.base import EnvironmentConfig, opened
+from leap.envs.base import EnvironmentConfig, Progress
+from leap.envs.live import states_along
+from leap.envs.tutor import Taught, Tutor
 from leap.errors import RecipeError
 from leap_worlds.intercode.data import IntercodeData, SqlRecord
 from leap_worlds.intercode.recorded import RecordedConfig, RecordedEnvironment, RecordedSession
@@ -39,23 +41,20 @@ class SqlConfig(RecordedConfig):
     )
 
 
-class SqlEnvironment(RecordedEnvironment[SqlRecord]):
+class SqlEnvironment(RecordedEnvironment[SqlConfig, SqlRecord]):
     """Spider's dev set (Yu et al. 2018) as InterCode has it (Yang et al. 2023): 1,034 questions."""
 
     name: ClassVar[str] = "intercode-sql"
     Config: ClassVar[type[EnvironmentConfig]] = SqlConfig
-    idle_baselines: ClassVar[Mapping[str, Sequence[str]]] = {"submit-at-once": (SUBMIT,)}
 
-    config: SqlConfig
-
-    def __init__(self, config: SqlConfig) -> None:
+    def __init__(self, config: SqlConfig | None = None) -> None:
         super().__init__(config)
-        known = config.database in ("mariadb", "sqlite") or config.database.startswith("mysql://")
-        if not known:
-            raise RecipeError(f"database: {config.database!r} is neither mariadb, sqlite nor an address mysql://...")
+        database = self.config.database
+        if database not in ("mariadb", "sqlite") and not database.startswith("mysql://"):
+            raise RecipeError(f"database: {database!r} is neither mariadb, sqlite nor an address mysql://...")
         self._backend: Backend | None = None
 
-    def prepare(self, progress: Any = None) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         """Reads the questions, and loads the databases where leap has them itself."""
         reward([(1,), (2,)], [(1,), (2,)])  # says at once if SciPy is missing
         backend = self.backend
@@ -93,36 +92,9 @@ class SqlEnvironment(RecordedEnvironment[SqlRecord]):
     def start(self, task: Task) -> SqlSession:
         return SqlSession(self, self.record(task))
 
-    def expert(self) -> SqlExpert:
-        return SqlExpert()
-
-    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-        return teach(history, privileged, privilege)
-
-    def correct_along(
-        self, episode: Episode, privilege: int
-    ) -> Iterator[tuple[History, PrivilegedState, Decision | None]]:
-        """As `correct` says, but a step of the student's that brings the task on is left as it is."""
-        with opened(self, episode.task) as session:
-            session.observe()
-            states = [session.privileged()]
-            for step in episode.steps:
-                session.act(step.action)
-                states.append(session.privileged())
-        for t, step in enumerate(episode.steps):
-            history, state, after = episode.history(t), states[t], states[t + 1]
-            solves = (
-                state.facts["solved"]
-                if step.action.startswith(SUBMIT)
-                else after.facts["solved"] > state.facts["solved"]
-            )
-            decision = self.correct(history, state, privilege)
-            if privilege and (solves or looks_up(step.action, history, state)):
-                decision = Decision(reason=step.reason or BRINGS_ON, action=step.action)
-            elif privilege and t == episode.horizon - 1:  # time is left for nothing but to submit
-                better = state.facts["solved"] or state.facts["reward"] > episode.score
-                decision = Decision(reason=AT_LAST, action=SUBMIT) if better else None
-            yield history, state, decision
+    @property
+    def tutor(self) -> SqlTutor:
+        return SqlTutor(self)
 
     def valid(self, action: str, observation: Observation) -> bool:
         """Any statement; the server judges it."""
@@ -147,6 +119,37 @@ class SqlEnvironment(RecordedEnvironment[SqlRecord]):
     def close(self) -> None:
         if self._backend is not None:
             self._backend.close()
+
+
+class SqlTutor(Tutor[SqlEnvironment]):
+    """The expert that looks around and asks for whole tables, and the teacher that knows the gold statement."""
+
+    idle: ClassVar[Mapping[str, Sequence[str]]] = {"submit-at-once": (SUBMIT,)}
+
+    def expert(self, task: Task) -> SqlExpert:
+        return SqlExpert()
+
+    def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        return teach(history, privileged, privilege)
+
+    async def correct_along(self, episode: Episode, privilege: int) -> list[Taught]:
+        """As `correct` says, but a step of the student's that brings the task on is left as it is."""
+        states, taught = await states_along(self.environment, episode, after_last=True), []
+        for t, step in enumerate(episode.steps):
+            history, state, after = episode.history(t), states[t], states[t + 1]
+            solves = (
+                state.facts["solved"]
+                if step.action.startswith(SUBMIT)
+                else after.facts["solved"] > state.facts["solved"]
+            )
+            decision = self.correct(history, state, privilege)
+            if privilege and (solves or looks_up(step.action, history, state)):
+                decision = Decision(reason=step.reason or BRINGS_ON, action=step.action)
+            elif privilege and t == episode.horizon - 1:  # time is left for nothing but to submit
+                better = state.facts["solved"] or state.facts["reward"] > episode.score
+                decision = Decision(reason=AT_LAST, action=SUBMIT) if better else None
+            taught.append(Taught(history, state, decision))
+        return taught
 
 
 class SqlSession(RecordedSession):
@@ -206,6 +209,7 @@ class SqlSession(RecordedSession):
             text=f"Task: {self._record.query}\nGold statement: {self._record.gold}\nIts result: {result}",
             facts=facts,
             plan=(SUBMIT,) if solved else (self._record.gold, SUBMIT) if possible else None,
+            hopeless=not solved and not possible,
         )
 
     def close(self) -> None:

@@ -1,0 +1,111 @@
+"""From ordinary code into coroutines, with or without a running event loop, and many pieces of work side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from leap.errors import LeapError
+
+T = TypeVar("T")
+
+
+def run_sync(main: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end and returns its result.
+
+    Where an event loop runs already, as in a notebook, the coroutine runs on a loop of its own in another thread.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed, at whatever moment. The coroutine is cancelled and has ended by then.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _run_here(main)
+    return _run_in_thread(main)
+
+
+def _run_here(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, ended by Ctrl-C at any moment: asyncio alone forgets one that arrives as the last task is ending."""
+    interrupted = False
+
+    async def listening() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def stop(*_: object) -> None:
+            nonlocal interrupted
+            interrupted = True
+            loop.call_soon_threadsafe(task.cancel)
+
+        if threading.current_thread() is not threading.main_thread():  # only the main thread hears signals
+            return await main
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            return await main
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    try:
+        result = asyncio.run(listening())
+    except asyncio.CancelledError:
+        if not interrupted:
+            raise
+    if interrupted:
+        raise KeyboardInterrupt
+    return result  # pyright: ignore[reportPossiblyUnboundVariable] - a cancelled one has been interrupted
+
+
+def _run_in_thread(main: Coroutine[Any, Any, T]) -> T:
+    answer: Future[T] = Future()
+    started: Future[Callable[[], object]] = Future()
+
+    async def listening() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        started.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await main
+
+    def run() -> None:
+        try:
+            answer.set_result(asyncio.run(listening()))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="leap-loop", daemon=True)
+    thread.start()
+    try:
+        return answer.result()
+    except BaseException:
+        if not answer.done():  # Ctrl-C reached the waiting thread
+            started.result()()
+        thread.join()
+        raise
+
+
+async def side_by_side(items: Iterable[T], work: Callable[[T], Awaitable[None]], workers: int) -> None:
+    """Works on many items, so many at once; an item is taken only when a worker is free for it.
+
+    Raises:
+        LeapError: The first one raised. Calls under way are paid for, so they end, but no further item is taken.
+    """
+    source = iter(items)
+    failures: list[LeapError] = []
+
+    async def worker() -> None:
+        for item in source:
+            try:
+                await work(item)
+            except LeapError as error:
+                failures.append(error)
+            if failures:
+                return
+
+    await asyncio.gather(*(worker() for _ in range(workers)))
+    if failures:
+        raise failures[0]
