@@ -57,8 +57,9 @@ def _make_bwrap(config):
     told, info = os.pipe()
     ready, out = os.pipe()
     idle, keep = (end.detach() for end in socket.socketpair())
-    names = "chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot mknod audit_write setfcap"
-    caps = [word for name in names.split() for word in ("--cap-add", f"CAP_{name.upper()}")]
+    names = ("chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot mknod "
+             "audit_write setfcap").split()
+    caps = [word for name in names for word in ("--cap-add", f"CAP_{name.upper()}")]
     hidden = [w for n in ("kcore", "keys", "timer_list", "kmsg", "sysrq-trigger", "latency_stats", "sched_debug")
               if Path("/proc", n).exists() for w in ("--dev-bind", "/dev/null", f"/proc/{n}")]
     argv = ["bwrap", "--bind", "/tmp/r", "/", "--dev", "/dev", "--size", "8388608", "--tmpfs", "/dev/shm", "--mqueue",
@@ -91,8 +92,8 @@ def _make_bwrap(config):
     child = json.loads(text)["child-pid"]
     import ctypes
     libc = ctypes.CDLL(None, use_errno=True)
-    doors = [os.open(f"/proc/{child}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("pid", "net", "ipc", "uts", "cgroup", "mnt")]
-    for door in doors:
+    spaces = ("pid", "net", "ipc", "uts", "cgroup", "mnt")
+    for door in [os.open(f"/proc/{child}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in spaces]:
         if libc.setns(door, 0) < 0:
             raise OSError(ctypes.get_errno(), "setns")
         os.close(door)
@@ -129,7 +130,8 @@ def times(what: str, act: Callable[[], object], n: int = 100) -> None:
         act()
         taken.append((time.perf_counter() - start) * 1e3)
     deciles = statistics.quantiles(taken, n=10)
-    print(f"{what:58} median {statistics.median(taken):6.1f} ms, p10 {deciles[0]:6.1f}, p90 {deciles[8]:6.1f}  (n {n})", flush=True)
+    middle = statistics.median(taken)
+    print(f"{what:58} median {middle:6.1f} ms, p10 {deciles[0]:6.1f}, p90 {deciles[8]:6.1f}  (n {n})", flush=True)
 
 
 def measure(who: str) -> None:
@@ -153,9 +155,10 @@ def measure(who: str) -> None:
 
 def main() -> None:
     version = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    print(f"# Linux {os.uname().release}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (other work on the machine), {version}")
+    load = f"{os.getloadavg()[0]:.1f} (other work on the machine)"
+    print(f"# Linux {os.uname().release}, {os.cpu_count()} cores, load {load}, {version}")
     true = ["/bin/bash", "-c", "true"]
-    bwrap = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all", "--die-with-parent", *true]
+    bwrap = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all", *true]
     for _ in range(2):  # by turns, for the machine has other work
         times("no sandbox: bash -c true", lambda: subprocess.run(true, check=True))
         times("one bwrap for each command: bash -c true", lambda: subprocess.run(bwrap, check=True))
@@ -163,12 +166,11 @@ def main() -> None:
         done = subprocess.run([sys.executable, __file__, "--copy"], capture_output=True, text=True, check=False)
         print(done.stdout + done.stderr[-400:], end="", flush=True)
     print("# the suite of hostile commands, on the copy:", flush=True)
-    suite = [sys.executable, "-m", "pytest", "-q", "-p", "sandbox_bwrap", "-p", "no:cacheprovider", "--timeout=120", "--tb=line", "-rf"]
     here = Path(__file__).resolve().parent
-    done = subprocess.run(
-        [*suite, "-k", "namespace", "tests/sandbox/test_hostile.py"], cwd=here.parent, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(here), "LEAP_BWRAP_COPY": "1"},
-    )  # fmt: skip
+    options = "-q -p sandbox_bwrap -p no:cacheprovider --timeout=120 --tb=line -rf -k namespace tests/sandbox/test_hostile.py"
+    suite = [sys.executable, "-m", "pytest", *options.split()]
+    copy = {**os.environ, "PYTHONPATH": str(here), "LEAP_BWRAP_COPY": "1"}
+    done = subprocess.run(suite, cwd=here.parent, capture_output=True, text=True, check=False, env=copy)
     print("\n".join(line[:240] for line in done.stdout.splitlines()[-30:]), flush=True)
 
 
