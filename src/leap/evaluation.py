@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from pydantic import Field
 
 from leap.core import Episode
 from leap.core.record import Record
-
-Z95 = 1.959963984540054
+from leap.stats import mean_ci, wilson
 
 
 class Score(Record):
@@ -66,26 +63,6 @@ class Evaluation(Record):
     overall: Score
     kinds: dict[str, Score]
     versions: dict[str, str] = Field(default_factory=dict)
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a proportion (Wilson 1927); (0, 1) for n = 0."""
-    if n == 0:
-        return 0.0, 1.0
-    share = successes / n
-    scale = 1 + Z95**2 / n
-    centre = (share + Z95**2 / (2 * n)) / scale
-    half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / scale
-    # At the ends the bounds are exact; rounding would leave 5e-17.
-    return max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < n else 1.0
-
-
-def mean_ci(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half-width of its 95 % interval (normal approximation, sample variance); zeros for no values."""
-    n = len(values)
-    mean = sum(values) / n if n else 0.0
-    variance = sum((value - mean) ** 2 for value in values) / (n - 1) if n > 1 else 0.0
-    return mean, Z95 * math.sqrt(variance / n) if n else 0.0
 
 
 def score_episodes(episodes: Iterable[Episode]) -> Score:
@@ -144,8 +121,3 @@ def evaluate_episodes(episodes: Iterable[Episode], *, policy: str) -> Evaluation
         kinds={kind: score_episodes(group) for kind, group in sorted(by_kind.items())},
         versions=dict(sorted(set.intersection(*(set(episode.versions.items()) for episode in episodes)))),
     )
-
-
-def summary(evaluation: Evaluation) -> dict[str, Any]:
-    """The evaluation as JSON."""
-    return evaluation.model_dump(mode="json")

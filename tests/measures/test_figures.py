@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap.evaluation import wilson
-from leap_lab.measures.figures import _student, mean, share
+from leap.stats import wilson
+from leap_lab.measures.figures import mean, share
 
 
 def test_independent_steps_give_wilsons_interval() -> None:
@@ -41,11 +41,6 @@ def test_a_share_lies_in_its_interval(groups: list[tuple[int, int]]) -> None:
     if figure is not None:
         assert figure.low is not None and figure.high is not None
         assert 0 <= figure.low <= figure.value + 1e-12 and figure.value <= figure.high + 1e-12 <= 1 + 2e-12
-
-
-def test_students_quantile() -> None:
-    for freedom, table in ((4, 2.776), (5, 2.571), (9, 2.262), (29, 2.045), (1000, 1.962)):
-        assert _student(freedom) == pytest.approx(table, rel=0.012)
 
 
 @pytest.mark.parametrize("what", ["mean", "share"])

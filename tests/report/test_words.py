@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from leap.evaluation import Score, wilson
+from leap.evaluation import Score
 from leap.report import words
+from leap.stats import wilson
 
 
 def score(solved: int, n: int) -> Score:
@@ -25,13 +26,6 @@ def score(solved: int, n: int) -> Score:
 )
 def test_clearly_means_that_the_intervals_are_apart(first: tuple[int, int], second: tuple[int, int], how: str) -> None:
     assert words.relation(score(*first), score(*second)) == how
-
-
-def test_sign_test_is_the_exact_binomial() -> None:
-    assert words.sign_test(0, 0) == 1.0
-    assert words.sign_test(5, 5) == 1.0
-    assert words.sign_test(15, 2) == pytest.approx(0.00235, abs=1e-5)
-    assert words.sign_test(2, 15) == words.sign_test(15, 2)
 
 
 def test_no_more_digits_than_the_episodes_carry() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leap.evaluation import wilson
+from leap.stats import wilson
 from leap_lab.studies.statistics import estimate, estimate_share, paired
 
 outcomes = st.lists(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from leap.core import Correction, Episode
 from leap.errors import RunError
-from leap.evaluation import Evaluation, wilson
+from leap.evaluation import Evaluation
 from leap.loop import best_on_validation
 from leap.models.ledger import read_totals
 from leap.recipe import Recipe, dump_recipe
@@ -33,6 +33,7 @@ from leap.report.model import (
     StageTime,
 )
 from leap.runs.store import RunDirectory
+from leap.stats import wilson
 from leap_lab.measures import IterationMeasures, read_measures
 
 _log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from leap.core import Rejection
 from leap.envs.base import Environment, load_environment
-from leap.evaluation import Score, wilson
+from leap.evaluation import Score
 from leap.files import write_text
 from leap.recipe import Recipe
 from leap.report import charts, gap_charts, words
@@ -25,6 +25,7 @@ from leap.report.collect import Costs, collect
 from leap.report.model import Report, StageTime
 from leap.report.trajectories import embed
 from leap.runs.store import RunDirectory
+from leap.stats import wilson
 
 PER_GROUP = 40
 BUDGET = 5_000_000

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from math import comb
-
 from leap.evaluation import Score
 from leap.report.model import Comparison, PolicyScores, Relation
+from leap.stats import sign_test
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 THIN = "\u202f"  # narrow no-break space: a number and its unit stay together
@@ -75,12 +74,6 @@ def policy(name: str) -> str:
 def kind_label(kind: str) -> str:
     """A task type as words."""
     return kind.replace("_", " ") or "(no type)"
-
-
-def sign_test(first: int, second: int) -> float:
-    """Two-sided exact sign test: how likely it is by chance that tasks solved by one alone are so unevenly split."""
-    n, least = first + second, min(first, second)
-    return min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n) if n else 1.0
 
 
 def relation(first: Score, second: Score) -> Relation:

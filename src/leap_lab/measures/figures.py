@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from leap.core.record import Record
-from leap.evaluation import Z95
+from leap.stats import ratio_variance, student_quantile, wilson
 
 
 class Figure(Record):
@@ -47,10 +47,10 @@ def share(groups: Iterable[tuple[int, int]]) -> Figure | None:
     value = hits / n
     effective = float(episodes)
     if 0 < hits < n and episodes > 1:
-        variance = _variance(counted, value)
+        variance = ratio_variance(counted)
         effective = min(float(n), value * (1 - value) / variance) if variance > 0 else float(n)
-    low, high = _wilson(value, effective)
-    return Figure(value=value, low=low if hits else 0.0, high=high if hits < n else 1.0, n=n, episodes=episodes)
+    low, high = wilson(value * effective, effective)
+    return Figure(value=value, low=low, high=high, n=n, episodes=episodes)
 
 
 def mean(groups: Iterable[tuple[float, int]], *, least: float = -math.inf, most: float = math.inf) -> Figure | None:
@@ -70,28 +70,5 @@ def mean(groups: Iterable[tuple[float, int]], *, least: float = -math.inf, most:
     value = math.fsum(total for total, _ in counted) / n
     if episodes < 2:
         return Figure(value=value, n=n, episodes=episodes)
-    half = _student(episodes - 1) * math.sqrt(_variance(counted, value))
+    half = student_quantile(episodes - 1) * math.sqrt(ratio_variance(counted))
     return Figure(value=value, low=max(least, value - half), high=min(most, value + half), n=n, episodes=episodes)
-
-
-def _variance(groups: Iterable[tuple[float, int]], value: float) -> float:
-    """Variance of a ratio of sums whose terms come in independent groups (Taylor linearisation)."""
-    groups = list(groups)
-    g, n = len(groups), sum(number for _, number in groups)
-    return g / (g - 1) * math.fsum((total - value * number) ** 2 for total, number in groups) / n**2
-
-
-def _wilson(value: float, n: float) -> tuple[float, float]:
-    scale = 1 + Z95**2 / n
-    centre = (value + Z95**2 / (2 * n)) / scale
-    half = Z95 * math.sqrt(value * (1 - value) / n + Z95**2 / (4 * n**2)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _student(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t (Cornish-Fisher; to 1 % from 4 degrees of freedom on)."""
-    z = Z95
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from leap.core.record import Record
-from leap.evaluation import wilson
+from leap.stats import wilson
 from leap_lab.studies.outcomes import Outcome, RunResults
 from leap_lab.studies.schema import AxisPlot, IterationsPlot, LoopStudy, Ref
 from leap_lab.studies.statistics import Estimate, estimate, estimate_share, paired

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from leap.core.record import Record
-from leap.evaluation import wilson
+from leap.stats import wilson
 
 REPLICATES = 10_000
 _CHUNK = 500

@@ -1,0 +1,76 @@
+"""Intervals and tests that every table and report uses; no package beyond the standard library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Z95 = 1.959963984540054
+"""The 97.5 % quantile of the normal distribution."""
+
+
+def wilson(successes: float, n: float) -> tuple[float, float]:
+    """Returns the 95 % Wilson score interval of a proportion (Wilson 1927); (0, 1) for n = 0.
+
+    Args:
+        successes: How many of the n; not a whole number where n is an effective size.
+        n: Observations.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    share = successes / n
+    scale = 1 + Z95**2 / n
+    centre = (share + Z95**2 / (2 * n)) / scale
+    half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / scale
+    # At the ends the bounds are exact; rounding would leave 5e-17.
+    return max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < n else 1.0
+
+
+def mean_ci(values: Sequence[float]) -> tuple[float, float]:
+    """Returns a mean and the half-width of its 95 % interval (normal approximation); zeros for no values."""
+    n = len(values)
+    mean = sum(values) / n if n else 0.0
+    variance = sum((value - mean) ** 2 for value in values) / (n - 1) if n > 1 else 0.0
+    return mean, Z95 * math.sqrt(variance / n) if n else 0.0
+
+
+def ratio_variance(groups: Sequence[tuple[float, int]]) -> float:
+    """Returns the variance of a ratio of sums whose terms come in independent groups (Taylor linearisation).
+
+    Args:
+        groups: For each group, at least two, the sum over its members and how many there are.
+    """
+    count, n = len(groups), sum(number for _, number in groups)
+    value = math.fsum(total for total, _ in groups) / n
+    return count / (count - 1) * math.fsum((total - value * number) ** 2 for total, number in groups) / n**2
+
+
+def student_quantile(freedom: int) -> float:
+    """Returns the 97.5 % quantile of Student's t, by bisection of its closed form (Abramowitz & Stegun 26.7.3-4)."""
+    low, high = 0.0, math.pi / 2
+    while (angle := (low + high) / 2) not in (low, high):
+        low, high = (angle, high) if _student_inside(angle, freedom) < 0.95 else (low, angle)
+    return math.sqrt(freedom) * math.tan(angle)
+
+
+def _student_inside(angle: float, freedom: int) -> float:
+    """Returns the probability that |t| is below sqrt(freedom) * tan(angle)."""
+    odd = freedom % 2
+    term, total = (math.cos(angle), 0.0) if odd else (1.0, 0.0)
+    for k in range(1 + odd, freedom, 2):
+        if total + term == total:
+            break
+        total += term
+        term *= k / (k + 1) * math.cos(angle) ** 2
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+
+
+def sign_test(first: int, second: int) -> float:
+    """Returns the p-value of the two-sided exact sign test.
+
+    Args:
+        first: Tasks that only the first of two policies solved.
+        second: Tasks that only the second solved.
+    """
+    n, least = first + second, min(first, second)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n) if n else 1.0
