@@ -24,10 +24,10 @@ from typing import Any
 
 from leap.core import Decision, History, Observation, Task
 from leap.datasets import Row
+from leap.envs.answer import format_answer
 from leap.models.base import Sampling
 from leap.models.hf import HFModel
 from leap.models.scratch import ScratchConfig, build_scratch
-from leap.policies.answer import format_answer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.training.config import LoraConfig, SFTConfig
 from leap.training.train import train

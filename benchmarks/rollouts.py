@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from leap.core import Actor, Episode, History, Observation
+from leap.envs.answer import parse_answer
 from leap.envs.base import load_environment
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
 from leap.models.hf import HFModel, load_causal_lm
-from leap.policies.answer import parse_answer
 from leap.policies.base import UNPARSED
 from leap.policies.rendering import Renderer
 from leap.policies.student import ModelPolicy

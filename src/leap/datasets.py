@@ -9,8 +9,8 @@ from functools import cached_property
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Step, content_key
 from leap.core.message import Message
 from leap.core.record import Record
+from leap.envs.grammar import Grammar, GrammarOf, free_text
 from leap.errors import ContextTooLong
-from leap.policies.answer import format_answer
 from leap.policies.rendering import Renderer
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ def demonstration_rows(episodes: Iterable[Episode], renderer: Renderer) -> Itera
     """D_0: every step of the expert's episodes that the student could be asked about."""
     too_long = 0
     for episode in episodes:
+        grammar = renderer.grammar_of(episode.task)
         for t, step in enumerate(episode.steps):
             decision = Decision(reason=step.reason, action=step.action)
             try:
@@ -107,7 +108,8 @@ def demonstration_rows(episodes: Iterable[Episode], renderer: Renderer) -> Itera
             except ContextTooLong:
                 too_long += 1
                 continue
-            yield _row(episode, t, decision, prompt, source="demonstration", iteration=0)
+            answer = grammar.write(decision)
+            yield _row(episode, t, answer, prompt, source="demonstration", iteration=0)
     if too_long:
         log.warning("%d steps of demonstrations are left out: even alone they do not fit into the student's context", too_long)
 
@@ -128,13 +130,15 @@ def correction_rows(
             decision = Decision(reason=correction.reason, action=correction.action)
             episode = episodes[correction.episode]
             prompt = renderer.render(episode.history(correction.t))
-            yield _row(episode, correction.t, decision, prompt, source="correction", iteration=iteration)
+            answer = renderer.grammar_of(episode.task).write(decision)
+            yield _row(episode, correction.t, answer, prompt, source="correction", iteration=iteration)
 
 
 def privileged_rows(
     episode: Episode,
     states: Iterable[PrivilegedState],
     render: Callable[[History, PrivilegedState], list[Message]],
+    grammar: Grammar,
 ) -> Iterator[Row]:
     """The steps of a privileged teacher's episode, with what it knew in the prompt. For a student that is to be its own
     teacher; at rollout and evaluation no prompt has a privileged state.
@@ -143,18 +147,20 @@ def privileged_rows(
         episode: The teacher's episode.
         states: The privileged state before each step.
         render: Makes the prompt.
+        grammar: Of the episode's task.
     """
     for (t, step), state in zip(enumerate(episode.steps), states, strict=True):
         decision = Decision(reason=step.reason, action=step.action)
-        yield _row(episode, t, decision, render(episode.history(t), state), source="demonstration", iteration=0)
+        prompt, answer = render(episode.history(t), state), grammar.write(decision)
+        yield _row(episode, t, answer, prompt, source="demonstration", iteration=0)
 
 
 def _row(
-    episode: Episode, t: int, decision: Decision, prompt: list[Message], *, source: str, iteration: int
+    episode: Episode, t: int, answer: Message, prompt: list[Message], *, source: str, iteration: int
 ) -> Row:
     return Row.model_construct(
         prompt=prompt,
-        completion=[{"role": "assistant", "content": format_answer(decision)}],
+        completion=[answer],
         episode=episode.key,
         t=t,
         source=source,
@@ -162,23 +168,27 @@ def _row(
     )
 
 
-def preference_rows(rows: Iterable[Row], episodes: Mapping[str, Episode]) -> Iterator[PreferenceRow]:
+def preference_rows(
+    rows: Iterable[Row], episodes: Mapping[str, Episode], grammar_of: GrammarOf = free_text
+) -> Iterator[PreferenceRow]:
     """The pairs of D_i: each correction over the student's own answer at that step. Where both say the same there is
     nothing to prefer, and no pair.
 
     Args:
         rows: Rows of corrections; those of demonstrations give no pair.
         episodes: The student's episodes by key.
+        grammar_of: Tells the grammar of a task's actions.
     """
     for row in rows:
         if row.source != "correction":
             continue
-        rejected = _answered(episodes[row.episode].steps[row.t])
-        if rejected != row.completion[0]["content"]:
+        episode = episodes[row.episode]
+        rejected = _answered(episode.steps[row.t], grammar_of(episode.task))
+        if rejected != row.completion[0]:
             yield PreferenceRow.model_construct(
                 prompt=row.prompt,
                 chosen=row.completion,
-                rejected=[{"role": "assistant", "content": rejected}],
+                rejected=[rejected],
                 episode=row.episode,
                 t=row.t,
                 iteration=row.iteration,
@@ -199,8 +209,8 @@ def unpaired_rows(pairs: Iterable[PreferenceRow]) -> Iterator[UnpairedRow]:
             )
 
 
-def _answered(step: Step) -> str:
+def _answered(step: Step, grammar: Grammar) -> Message:
     """What the student answered; word for word where no reason and action could be read from it."""
     if not step.parsed:
-        return step.completion
-    return format_answer(Decision(reason=step.reason, action=step.action))
+        return {"role": "assistant", "content": step.completion}
+    return grammar.write(Decision(reason=step.reason, action=step.action))

@@ -11,9 +11,9 @@ from tiny_run import HOSTILE, make_run
 
 from leap.core import Correction, Episode
 from leap.datasets import PreferenceRow, Row, correction_rows, demonstration_rows, preference_rows, unpaired_rows
+from leap.envs.answer import format_answer
 from leap.errors import RunError
 from leap.files import Journal, write_text
-from leap.policies.answer import format_answer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.runs.export import export_parquet, export_trl
 from leap.runs.store import RunDirectory

@@ -173,7 +173,7 @@ def test_an_expert_goes_on_with_its_own_part(mixture: MixtureEnvironment) -> Non
 
 def test_whatever_an_environment_can_be_asked_its_part_is_asked() -> None:
     """A method that environments get in future is caught here if a mixture forgets it."""
-    general = {"prompt_directory", "prompts_of", "fetch_data"}
+    general = {"prompt_directory", "prompts_of", "grammar_of", "fetch_data"}
     asked = {name for name, member in vars(Environment).items() if callable(member) and not name.startswith("_")}
     assert asked - {"Config"} - general <= vars(MixtureEnvironment).keys()
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leap.envs.answer import parse_answer
 from leap.errors import PrerequisiteError
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
 from leap.models.constraint import ActionConstraint, ActionGrammar
-from leap.policies.answer import parse_answer
 from leap.testing.checkpoints import CHOICES, STYLES, tiny_checkpoint, tiny_tokenizer
 
 pytest.importorskip("transformers")

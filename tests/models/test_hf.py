@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from leap.core.message import Message
+from leap.envs.answer import parse_answer
 from leap.errors import ModelError, PrerequisiteError
 from leap.models.base import Completion, Sampling
-from leap.policies.answer import parse_answer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.testing.checkpoints import CHOICES, STYLES, a_history, tiny_checkpoint
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leap.envs.answer import parse_answer
 from leap.errors import ModelError, RecipeError
 from leap.models.base import Completion, Sampling
 from leap.models.mock import FAULTS, Faults, MockModel, Request, least_json, mock_model, spoiled
-from leap.policies.answer import parse_answer
 
 SCHEMA = {
     "type": "object",

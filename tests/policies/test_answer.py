@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leap.core import Decision
-from leap.policies.answer import ACTION_MARKER, ends_in_marker, format_answer, parse_answer
+from leap.envs.answer import ACTION_MARKER, ends_in_marker, format_answer, parse_answer
 
 ADMISSIBLE = ("go to cabinet 1", "go to cabinet 12", "take mug 1 from desk 1", "look")
 words = st.text(alphabet=st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=1)

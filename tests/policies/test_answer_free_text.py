@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leap.core import Decision
-from leap.policies.answer import format_answer, parse_answer
+from leap.envs.answer import format_answer, parse_answer
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from leap.core import Correction, Decision, Episode, Rejection
+from leap.envs.grammar import Line
 from leap.envs.live import states_along
 from leap.errors import ContextTooLong, LeapError, ModelError, RecipeError
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA
@@ -341,11 +342,13 @@ def _always_right(model: Scripted) -> Scripted:
     return model
 
 
-def test_a_correction_that_could_not_be_read_back_is_not_kept() -> None:
+def test_a_correction_that_could_not_be_read_back_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     first = EPISODE.steps[0]
     unlisted = first.model_copy(update={"observation": first.observation.model_copy(update={"admissible": None})})
     episode = EPISODE.model_copy(update={"steps": (unlisted, *EPISODE.steps[1:])})
     verdict = Verdict(WORLD, "x", 50, drop_leaks=False)
+    assert verdict.correction(episode, 0, Decision(reason="r", action="`ls -l`")).kept  # free text can say it
+    monkeypatch.setattr(type(WORLD), "grammar", Line())
     assert verdict.correction(episode, 0, Decision(reason="r", action="ls -l")).kept
     assert verdict.correction(episode, 0, Decision(reason="r", action="`ls -l`")).rejected is Rejection.NOT_ADMISSIBLE
     assert verdict.correction(episode, 0, Decision(reason="r", action="ls\nrm x")).kept  # in a code block

@@ -12,7 +12,7 @@ import pytest
 
 from leap.core import Decision
 from leap.datasets import PreferenceRow, Row
-from leap.policies.answer import format_answer
+from leap.envs.answer import format_answer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.testing.checkpoints import CHOICES, a_history
 from leap.training.config import DPOConfig, KTOConfig, LoraConfig, SFTConfig, SFTThenDPOConfig

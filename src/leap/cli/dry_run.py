@@ -14,7 +14,6 @@ from leap.models.estimate import Lengths, StageEstimate, estimate, rough_tokens,
 from leap.models.ledger import check_price
 from leap.models.prices import Prices
 from leap.models.providers import in_process
-from leap.policies.answer import format_answer
 from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import Recipe
@@ -136,12 +135,12 @@ def _correction(environment: Environment, recipe: Recipe, episodes: list[Episode
 
 def _turn(environment: Environment, recipe: Recipe, episodes: list[Episode]) -> Lengths:
     """A turn in the middle of an episode that lasts to the horizon."""
-    renderer = Renderer(PromptConfig(), environment.prompts_of)
+    renderer = Renderer(PromptConfig(), environment.prompts_of, grammar_of=environment.grammar_of)
     prompts = [
         rough_tokens(renderer.render(e.history(len(e.steps) // 2))) * recipe.test_horizon / len(e.steps) for e in episodes
     ]
     answers = [
-        rough_tokens(format_answer(Decision(reason=step.reason, action=step.action)))
+        rough_tokens([environment.grammar_of(episode.task).write(Decision(reason=step.reason, action=step.action))])
         for episode in episodes
         for step in episode.steps
     ]

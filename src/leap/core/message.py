@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, NotRequired, Protocol
 
 from typing_extensions import TypedDict
 
 
+class CalledFunction(TypedDict):
+    """Which tool is called, and with what: arguments are JSON values by the names of the tool's parameters."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class ToolCall(TypedDict):
+    """One call of a tool in an assistant message."""
+
+    id: NotRequired[str]
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class Message(TypedDict):
-    """One message of a chat, in the form that chat templates and endpoints take."""
+    """One message of a chat, in the form that chat templates, TRL and endpoints take (an endpoint's arguments are a string).
 
-    role: Literal["system", "user", "assistant"]
+    An assistant message that calls a tool holds the call in `tool_calls`, its words in `content`. A message of role `tool`
+    holds what the call gave, and names the call in `tool_call_id`.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: NotRequired[list[ToolCall]]
+    tool_call_id: NotRequired[str]
 
 
-Length = Callable[[Sequence[Message]], int]
-"""How long a prompt is, in the unit of its limit: characters, or a tokenizer's tokens."""
+ToolSpec = dict[str, Any]
+"""A tool as chat templates and endpoints take it: `{"type": "function", "function": {name, description, parameters}}`."""
 
 
-def characters(messages: Sequence[Message]) -> int:
+class Length(Protocol):
+    """How long a prompt is, in the unit of its limit: characters, or a tokenizer's tokens."""
+
+    def __call__(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+        """The length of a prompt with the tools it offers."""
+        ...
+
+
+def characters(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
     """Length of a prompt in characters; a token is about four of them in English."""
-    return sum(len(message["content"]) for message in messages)
+    called = sum(len(json.dumps(message["tool_calls"])) for message in messages if "tool_calls" in message)
+    offered = len(json.dumps(list(tools))) if tools else 0
+    return sum(len(message["content"]) for message in messages) + called + offered

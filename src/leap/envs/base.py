@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leap.core import Observation, PrivilegedState, Task
+from leap.envs.grammar import FreeText, Grammar
 from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class Environment(ABC, Generic[C]):
             answers at once says False. (Whether a session takes its time, the session says.)
         test_splits: Splits that no stage may train on or choose models by.
         gold_splits: Splits that together hold every task, for `leap validate`.
+        grammar: How actions are written and read: free text of any length, or from the list where observations have one.
     """
 
     name: ClassVar[str]
@@ -122,6 +124,7 @@ class Environment(ABC, Generic[C]):
     blocking: ClassVar[bool] = True
     test_splits: ClassVar[frozenset[str]] = frozenset()
     gold_splits: ClassVar[tuple[str, ...]] = ("train",)
+    grammar: Grammar = FreeText()
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = self.Config() if config is None else config  # pyright: ignore[reportAttributeAccessIssue]
@@ -171,8 +174,8 @@ class Environment(ABC, Generic[C]):
         return self
 
     def valid(self, action: str, observation: Observation) -> bool:
-        """Whether a corrected action may train. The default asks for an admissible one; free-text grammars override."""
-        return observation.admissible is None or action in observation.admissible
+        """Whether a corrected action may train: as the grammar says, unless the environment knows better."""
+        return self.grammar.valid(action, observation)
 
     def entities(self, text: str) -> set[str]:
         """Names in the text that identify particular things of the world; the leak check compares them. None by default."""
@@ -192,6 +195,10 @@ class Environment(ABC, Generic[C]):
     def prompts_of(self, task: Task) -> Path | None:
         """Folder of the Jinja templates of a task's prompts."""
         return self.of(task).prompt_directory()
+
+    def grammar_of(self, task: Task) -> Grammar:
+        """The grammar of a task's actions."""
+        return self.of(task).grammar
 
     def vocabulary(self) -> Sequence[str]:
         """Texts that hold every word a scratch student should know beyond those of the demonstrations."""

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from leap.core import open_action
+from leap.envs.answer import ACTION_MARKER, ends_in_marker
 from leap.errors import PrerequisiteError
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
-from leap.policies.answer import ACTION_MARKER, ends_in_marker
 
 _END = -1  # trie key of "the answer may end here"
 _TEXT = -2  # trie key of "a free text begins here"

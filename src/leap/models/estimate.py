@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from leap.core.message import Message
+from leap.core.message import Message, characters
 from leap.models.base import Completion
 from leap.models.prices import Prices
 
@@ -155,5 +155,4 @@ def trajectory_lengths(fixed: float, per_step: float, answer_per_step: float, ho
 
 def rough_tokens(text: str | Sequence[Message]) -> int:
     """A guess at the tokens of a text or of a prompt, at four characters each; English runs a little longer."""
-    whole = text if isinstance(text, str) else "".join(message["content"] for message in text)
-    return -(-len(whole) // 4)
+    return -(-(len(text) if isinstance(text, str) else characters(text)) // 4)

@@ -20,9 +20,9 @@ from urllib.parse import parse_qsl
 
 from leap.core import content_key
 from leap.core.message import Message
+from leap.envs.answer import ACTION_MARKER
 from leap.errors import ModelError, RecipeError
 from leap.models.base import Completion, Conversation, Model, Sampling
-from leap.policies.answer import ACTION_MARKER
 
 FAULTS = ("broken", "empty", "truncated", "rate_limit", "server_error", "timeout")
 """Faults on demand. The first three spoil an answer that is paid all the same; the others give none."""

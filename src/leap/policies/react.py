@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 from leap.core import Actor, Decision, Episode, History, PrivilegedState, content_key
 from leap.core.message import Length, Message, characters
+from leap.envs.grammar import GrammarOf, free_text
 from leap.errors import LeapError
 from leap.models.base import Completion, Conversation, Model
-from leap.policies.answer import parse_answer
 from leap.policies.base import UNPARSED, Act, Peek, Player
-from leap.policies.shorten import ask_fitting, whole_lines
+from leap.policies.shorten import ask_fitting
 from leap.policies.templating import PromptFolder, call_macro, load_template, shipped_alone
 
 _SHIPPED = Path(__file__).parent / "templates"
@@ -49,11 +49,21 @@ class _ModelPlays:
 
     privileged = False
 
-    def __init__(self, model: Model, actor: Actor, *, constrained: bool, limit: int | None, length: Length) -> None:
+    def __init__(
+        self,
+        model: Model,
+        actor: Actor,
+        *,
+        grammar_of: GrammarOf,
+        constrained: bool,
+        limit: int | None,
+        length: Length,
+    ) -> None:
         self.actor = actor
         self.concurrency = model.concurrency
         self.waves = model.in_process
         self._model = model
+        self._grammar_of = grammar_of
         self._constrained = constrained and model.constrains
         self._limit = limit
         self._length = length
@@ -72,7 +82,8 @@ class _ModelPlays:
             )
 
         completion, dropped = await ask_fitting(ask, render, history, self._limit, self._length)
-        decision = parse_answer(whole_lines(completion), admissible)
+        grammar = self._grammar_of(history.task)
+        decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
         return Act(
             decision=decision or Decision(reason="", action=UNPARSED),
             completion=completion.text,
@@ -90,6 +101,7 @@ class ReActPolicy(_ModelPlays):
         model: Answers.
         demonstrations: Expert's episodes on training tasks; those with reasons show how to reason.
         prompts: Tells the folder of a task's templates (`react.j2` there comes before the general one).
+        grammar_of: Tells the grammar of a task's actions.
         examples: How many examples to show.
         seed: Of the examples' choice.
         candidates: List the admissible actions, where there are any.
@@ -105,6 +117,7 @@ class ReActPolicy(_ModelPlays):
         demonstrations: Sequence[Episode],
         *,
         prompts: PromptFolder = shipped_alone,
+        grammar_of: GrammarOf = free_text,
         examples: int = 2,
         seed: int = 0,
         candidates: bool = True,
@@ -116,6 +129,7 @@ class ReActPolicy(_ModelPlays):
         super().__init__(
             model,
             actor or Actor(name=f"react {model.name}"),
+            grammar_of=grammar_of,
             constrained=constrained,
             limit=limit,
             length=length,
@@ -201,9 +215,11 @@ class PrivilegedPrompt(Protocol):
 
     Attributes:
         privilege: 0..100.
+        grammar_of: Tells the grammar of a task's actions.
     """
 
     privilege: int
+    grammar_of: GrammarOf
 
     def render(self, history: History, privileged: PrivilegedState | None) -> list[Message]:
         """The prompt at the history's present step."""
@@ -236,6 +252,7 @@ class PrivilegedModelPolicy(_ModelPlays):
         super().__init__(
             model,
             actor or Actor(name=f"{model.name} at privilege {renderer.privilege}"),
+            grammar_of=renderer.grammar_of,
             constrained=constrained,
             limit=limit,
             length=length,

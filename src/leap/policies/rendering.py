@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from leap.core import History
 from leap.core.message import Length, Message, characters
-from leap.policies.answer import ACTION_MARKER
+from leap.envs.grammar import GrammarOf, free_text
 from leap.policies.shorten import Shortened, shorten
 from leap.policies.templating import PromptFolder, load_template, shipped_alone
 
@@ -48,6 +48,7 @@ class Renderer:
     Args:
         config: How prompts are made.
         prompts: Tells the folder of a task's templates.
+        grammar_of: Tells the grammar of a task's actions.
         limit: Longest prompt, in the unit of `length`. It is part of the renderer, so that a prompt of a rollout and its
             training row leave out the same steps.
         length: Measures a prompt.
@@ -58,10 +59,12 @@ class Renderer:
         config: PromptConfig,
         prompts: PromptFolder = shipped_alone,
         *,
+        grammar_of: GrammarOf = free_text,
         limit: int | None = None,
         length: Length = characters,
     ) -> None:
         self.config = config
+        self.grammar_of = grammar_of
         self.limit = limit
         self._length = length
         self._prompts = prompts
@@ -94,10 +97,10 @@ class Renderer:
         return [{"role": "user", "content": text}]
 
     def _dialogue(self, history: History) -> list[Message]:
+        grammar = self.grammar_of(history.task)
         messages: list[Message] = [{"role": "user", "content": self._call("opening", history)}]
-        for action, observation in zip(history.actions, history.observations[1:], strict=True):
-            messages.append({"role": "assistant", "content": f"{ACTION_MARKER} {action}"})
-            messages.append({"role": "user", "content": self._call("turn", history, observation=observation.text)})
+        for number, (action, observation) in enumerate(zip(history.actions, history.observations[1:], strict=True)):
+            messages += grammar.turn(action, self._call("turn", history, observation=observation.text), number)
         messages[-1]["content"] += self._call("ask", history)
         return messages
 

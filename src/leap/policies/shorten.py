@@ -119,8 +119,3 @@ async def ask_fitting(
             if more is None:
                 raise
             messages, dropped = render(without_oldest(history, more)), more
-
-
-def whole_lines(completion: Completion) -> str:
-    """An answer without the last line if it ended for want of tokens: half an action may read like another action."""
-    return completion.text.rpartition("\n")[0] if completion.truncated else completion.text

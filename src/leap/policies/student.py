@@ -8,10 +8,8 @@ from contextlib import asynccontextmanager
 from leap.core import Actor, Decision, History
 from leap.core.keys import content_key
 from leap.models.base import Conversation, Model
-from leap.policies.answer import parse_answer
 from leap.policies.base import UNPARSED, Act, Peek, Player
 from leap.policies.rendering import Renderer
-from leap.policies.shorten import whole_lines
 
 
 class ModelPolicy:
@@ -52,7 +50,8 @@ class _Student:
             seed=int(content_key(self._seed, len(history.actions)), 16),
             choices=admissible if self._constrained else None,
         )
-        decision = parse_answer(whole_lines(completion), admissible)
+        grammar = self._renderer.grammar_of(history.task)
+        decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
         return Act(
             decision=decision or Decision(reason="", action=UNPARSED),
             completion=completion.text,

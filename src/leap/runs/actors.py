@@ -76,7 +76,13 @@ class Cast:
         student = self.recipe.student
         chat, context = load_chat(self._tokens())
         room = student.longest_prompt(context)
-        return Renderer(student.prompt, self.environment.prompts_of, limit=room, length=chat.length)
+        return Renderer(
+            student.prompt,
+            self.environment.prompts_of,
+            grammar_of=self.environment.grammar_of,
+            limit=room,
+            length=chat.length,
+        )
 
     def _tokens(self) -> str:
         """A checkpoint with the student's tokens: the base, or any later one where the base is not there any more."""
@@ -87,7 +93,9 @@ class Cast:
     @cached_property
     def whole_renderer(self) -> Renderer:
         """The same without a limit."""
-        return Renderer(self.recipe.student.prompt, self.environment.prompts_of)
+        return Renderer(
+            self.recipe.student.prompt, self.environment.prompts_of, grammar_of=self.environment.grammar_of
+        )
 
     # ---- students ------------------------------------------------------------------------------------------------
 
@@ -180,7 +188,7 @@ class Cast:
         return SelfTeacher(
             self.environment,
             student,
-            PrivilegedRenderer(recipe.student.prompt, section.privilege, self.environment.prompts_of),
+            self._privileged(recipe.student.prompt, section.privilege),
             drop_leaks=section.drop_leaks,
             verify=section.verify,
             attempts=section.attempts,
@@ -242,9 +250,14 @@ class Cast:
             for name, actions in (tutor.idle.items() if tutor is not None else ())
         }
 
+    def _privileged(self, prompt: PromptConfig, privilege: int) -> PrivilegedRenderer:
+        return PrivilegedRenderer(
+            prompt, privilege, self.environment.prompts_of, grammar_of=self.environment.grammar_of
+        )
+
     def _acting_teacher(self, privilege: int, actor: Actor) -> Policy:
         prompt = PromptConfig(renderer="paper")  # a model of the field needs the rules and the candidates
-        renderer = PrivilegedRenderer(prompt, privilege, self.environment.prompts_of)
+        renderer = self._privileged(prompt, privilege)
         model = self.teacher_model
         limit = _least(self.recipe.teacher.limit, model.room)
         return PrivilegedModelPolicy(model, renderer, actor=actor, limit=limit, length=model.length)
@@ -255,6 +268,7 @@ class Cast:
             model,
             demonstrations,
             prompts=self.environment.prompts_of,
+            grammar_of=self.environment.grammar_of,
             examples=react.examples,
             seed=self.recipe.seed,
             actor=actor,

@@ -306,11 +306,14 @@ class Stages:
         played = self._play(
             teacher.actor, lambda: teacher, tasks, journal, recipe.horizon, "rollout-with-state", what, 0
         )
-        renderer = PrivilegedRenderer(recipe.student.prompt, privilege, self.environment.prompts_of)
+        grammar_of = self.environment.grammar_of
+        renderer = PrivilegedRenderer(
+            recipe.student.prompt, privilege, self.environment.prompts_of, grammar_of=grammar_of
+        )
         for episode in _in_order(played):
             if episode.success or not recipe.demonstrations.successes_only:
                 states = run_sync(states_along(self.environment, episode))
-                yield from privileged_rows(episode, states, renderer.render)
+                yield from privileged_rows(episode, states, renderer.render, grammar_of(episode.task))
 
     def rows(self, up_to: int) -> list[Row]:
         """The union of D_0..D_i."""
@@ -323,7 +326,8 @@ class Stages:
 
     def preferences(self, i: int) -> list[PreferenceRow]:
         """The pairs of D_i."""
-        return list(preference_rows(self.rows_of(i), {episode.key: episode for episode in self.episodes(i)}))
+        by_key = {episode.key: episode for episode in self.episodes(i)}
+        return list(preference_rows(self.rows_of(i), by_key, self.environment.grammar_of))
 
     # ---- train ---------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Rejection
 from leap.envs.base import Environment
+from leap.envs.grammar import Grammar
 from leap.envs.tutor import roll_in
 from leap.models.base import Model
 from leap.models.providers import in_process
-from leap.policies.answer import format_answer, parse_answer
 from leap.sync import run_sync, side_by_side
 from leap.teachers.asking import Patience
 from leap.teachers.leakage import leaked_entities
@@ -89,7 +89,7 @@ class Verdict:
             history: h_t of the episode, where the caller has it already.
         """
         history = history or episode.history(t)
-        decision = _tidy(decision, history)
+        decision = _tidy(decision, history, self._environment.grammar_of(episode.task))
         leaked = leaked_entities(self._environment, decision.reason, history)
         rejected = self._rejection(decision, history, leaked)
         if rejected is None and self._verify and self._worse(episode, t, decision.action):
@@ -136,19 +136,20 @@ class Verdict:
     def _rejection(self, decision: Decision, history: History, leaked: tuple[str, ...]) -> Rejection | None:
         if not decision.action or not decision.reason:
             return Rejection.EMPTY
-        if not self._environment.of(history.task).valid(decision.action, history.now):
+        environment = self._environment.of(history.task)
+        if not environment.valid(decision.action, history.now):
             return Rejection.NOT_ADMISSIBLE
-        read_back = parse_answer(format_answer(decision), history.now.admissible)
-        if read_back is None or read_back.action != decision.action:
+        if not environment.grammar.reads_back(decision, history.now):
             return Rejection.NOT_ADMISSIBLE  # a student that gave this answer would be understood to do something else
         if leaked and self._drop_leaks:
             return Rejection.LEAK
         return None
 
 
-def _tidy(decision: Decision, history: History) -> Decision:
-    """On one line, for a reason's line breaks would end it; the action as the admissible one it means, if it means one."""
-    reason, action = " ".join(decision.reason.split()), decision.action.strip()
+def _tidy(decision: Decision, history: History, grammar: Grammar) -> Decision:
+    """The reason on one line, for a line break would end it; the action in its one spelling, and as the admissible one that it
+    means, if it means one."""
+    reason, action = " ".join(decision.reason.split()), grammar.canonical(decision.action)
     admissible = history.now.admissible
     if admissible is not None and action not in admissible:
         meant = [choice for choice in admissible if _folded(choice) == _folded(action)]

@@ -11,6 +11,7 @@ from jinja2 import Template
 import leap.policies
 from leap.core import Episode, History, PrivilegedState, Task
 from leap.core.message import Message
+from leap.envs.grammar import GrammarOf, free_text
 from leap.errors import RecipeError
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.policies.templating import PromptFolder, call_macro, load_template, shipped_alone
@@ -125,13 +126,21 @@ class PrivilegedRenderer:
         privilege: One of `LEVELS`.
         prompts: Tells the folder of a task's templates.
         templates: Folder of the user's own, looked into first.
+        grammar_of: Tells the grammar of a task's actions.
     """
 
     def __init__(
-        self, config: PromptConfig, privilege: int, prompts: PromptFolder = shipped_alone, templates: Path | None = None
+        self,
+        config: PromptConfig,
+        privilege: int,
+        prompts: PromptFolder = shipped_alone,
+        templates: Path | None = None,
+        *,
+        grammar_of: GrammarOf = free_text,
     ) -> None:
         self.privilege = privilege
-        self._renderer = Renderer(config, prompts)
+        self.grammar_of = grammar_of
+        self._renderer = Renderer(config, prompts, grammar_of=grammar_of)
         self._prompts = TeacherPrompts(privilege, templates, prompts)
 
     def render(self, history: History, privileged: PrivilegedState | None) -> list[Message]:
@@ -143,4 +152,4 @@ class PrivilegedRenderer:
             raise ValueError("no privileged state was given")
         last = messages[-1]
         text = f"{last['content']}\n\n{self._prompts.acting(history.task, privileged.text)}"
-        return [*messages[:-1], {"role": last["role"], "content": text}]
+        return [*messages[:-1], {**last, "content": text}]

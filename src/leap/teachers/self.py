@@ -16,8 +16,7 @@ from leap.envs.base import Environment
 from leap.envs.live import states_along
 from leap.errors import ModelError
 from leap.models.base import Completion, Conversation, Model
-from leap.policies.answer import parse_answer
-from leap.policies.shorten import ask_fitting, whole_lines
+from leap.policies.shorten import ask_fitting
 from leap.teachers.asking import request_seed
 from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length
 from leap.teachers.prompts import PrivilegedRenderer
@@ -117,7 +116,8 @@ class SelfTeacher:
             except ModelError as error:
                 problem = str(error)
                 continue
-            decision = parse_answer(whole_lines(completion), history.now.admissible)
+            grammar = self._environment.grammar_of(history.task)
+            decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
             if decision is not None:
                 return decision
             problem = "no action can be read from the answer"

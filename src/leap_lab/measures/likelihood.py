@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from leap.core.record import Record
 from leap.datasets import Row
-from leap.policies.answer import ACTION_MARKER
+from leap.envs.answer import ACTION_MARKER
 from leap_lab.measures.figures import Figure, mean
 from leap_lab.measures.records import Likelihood, LossSummary
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
 from leap.envs.base import Environment, EnvironmentConfig, Outcome, Progress, Session, sampled
+from leap.envs.grammar import Line
 from leap.envs.tutor import Tutor
 from leap.errors import PrerequisiteError
 from leap.paths import cache_dir
@@ -40,6 +41,7 @@ class AlfworldEnvironment(Environment[AlfworldConfig]):
     Config: ClassVar[type[EnvironmentConfig]] = AlfworldConfig
     blocking: ClassVar[bool] = False
     test_splits: ClassVar[frozenset[str]] = frozenset({"seen", "unseen", "valid_seen", "valid_unseen"})
+    grammar = Line()
 
     def __init__(self, config: AlfworldConfig | None = None) -> None:
         super().__init__(config)

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from leap.core import Observation, Task
 from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled
+from leap.envs.grammar import Line
 from leap.errors import PrerequisiteError
 from leap_worlds.intercode.fetch import fetch_all
 from leap_worlds.intercode.splits import TEST_SPLITS, leading_split
@@ -41,6 +42,7 @@ class RecordedEnvironment(Environment[C], Generic[C, R]):
     """Tasks that are one list."""
 
     test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
+    grammar = Line()
     gold_splits: ClassVar[tuple[str, ...]] = ("all",)
 
     def __init__(self, config: C | None = None) -> None:

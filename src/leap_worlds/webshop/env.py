@@ -25,6 +25,7 @@ from leap.envs.base import (
     sampled,
     unknown_split,
 )
+from leap.envs.grammar import Line
 from leap.envs.tutor import Tutor
 from leap.errors import PrerequisiteError
 from leap.paths import cache_dir
@@ -102,6 +103,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
     Config: ClassVar[type[EnvironmentConfig]] = WebshopConfig
     blocking: ClassVar[bool] = False
     test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
+    grammar = Line()
     gold_splits: ClassVar[tuple[str, ...]] = ("all",)
 
     def __init__(self, config: WebshopConfig | None = None) -> None:

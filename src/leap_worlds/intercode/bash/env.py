@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
 from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled, unknown_split
+from leap.envs.grammar import Line
 from leap.envs.live import called
 from leap.envs.tutor import Taught, Tutor
 from leap.errors import PrerequisiteError
@@ -77,6 +78,7 @@ class BashEnvironment(Environment[BashConfig]):
     name: ClassVar[str] = "intercode-bash"
     Config: ClassVar[type[EnvironmentConfig]] = BashConfig
     test_splits: ClassVar[frozenset[str]] = TEST_SPLITS | {"unseen"}
+    grammar = Line()
     gold_splits: ClassVar[tuple[str, ...]] = ("all",)
 
     def __init__(self, config: BashConfig | None = None) -> None:

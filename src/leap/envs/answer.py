@@ -1,4 +1,4 @@
-"""The form of an answer, `REASON: ...` then `ACTION: ...`: written here, read here, nowhere else."""
+"""The form of a one-line answer, `REASON: ...` then `ACTION: ...`, and the marks by which answers in words are read."""
 
 from __future__ import annotations
 
@@ -17,10 +17,24 @@ _BLOCK = re.compile(r"\s*(?:\*\*)?\s*```[a-zA-Z]*[ \t]*\n(.*?)\n[ \t]*```", re.D
 _THINK_BLOCK = re.compile(r"(?is)<think>.*?</think>")
 
 
+_NEXT_TURN = re.compile(rf"(?im)\n{_BEFORE[1:]}(?:reason|thought|think|observation|action){_WITHIN}")
+
+
+def marker_in(text: str) -> re.Match[str] | None:
+    """Where an answer's action is announced: the first line that begins with the marker, else the marker within a line."""
+    return _ACTION.search(text) or _ACTION_IN_LINE.search(text)
+
+
+def next_turn(text: str) -> int | None:
+    """Where a model goes on to imagine the next turn behind an action; None where it does not."""
+    found = _NEXT_TURN.search(text)
+    return found.start() if found else None
+
+
 def ends_in_marker(text: str) -> bool:
     """Whether an answer that begins with this text has its action right behind it, as `parse_answer` will read it."""
     text = _without_thinking(text)
-    found = _ACTION.search(text) or _ACTION_IN_LINE.search(text)
+    found = marker_in(text)
     return found is not None and not text[found.start(1) :].strip()
 
 
@@ -48,7 +62,7 @@ def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> 
         The decision, or None where no action can be read.
     """
     text = _without_thinking(completion)
-    found = _ACTION.search(text) or _ACTION_IN_LINE.search(text)
+    found = marker_in(text)
     if found is None:
         return None
     if admissible is None:
@@ -56,16 +70,16 @@ def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> 
     action = _strip(found.group(1))
     if not action:  # the action on the line below its marker
         rest = text[found.end() :].strip().splitlines()
-        action = _strip(_unmarked(rest[0])) if rest else ""
+        action = _strip(unmarked(rest[0])) if rest else ""
     if not action:
         return None
     if action not in admissible:
         action = {_fold(choice): choice for choice in admissible}.get(_fold(action), action)
-    return Decision(reason=_reason(text[: found.start()]), action=action)
+    return Decision(reason=reason_in(text[: found.start()]), action=action)
 
 
-def _reason(before: str) -> str:
-    """What stands before the action."""
+def reason_in(before: str) -> str:
+    """The reason in what stands before the action, on one line."""
     reason = _REASON.search(before + "\n")
     return " ".join((reason.group(1) if reason else before).split())
 
@@ -74,20 +88,20 @@ def _free(text: str, found: re.Match[str]) -> Decision | None:
     """A decision whose action is free text."""
     behind = text[text.index(":", found.start()) + 1 :]
     block = _BLOCK.match(behind)
-    lines = (_unwrapped(_unmarked(line)) for line in [line for line in behind.splitlines() if line.strip()][:2])
+    lines = (unwrapped(unmarked(line)) for line in [line for line in behind.splitlines() if line.strip()][:2])
     action = block.group(1) if block else next((line for line in lines if line), "")
     if not action.strip():
         return None
-    return Decision(reason=_reason(text[: found.start()]), action=action)
+    return Decision(reason=reason_in(text[: found.start()]), action=action)
 
 
-def _unmarked(line: str) -> str:
+def unmarked(line: str) -> str:
     """A line behind a marker that said nothing, without the marker where it says it again."""
     again = _ACTION.match(line)
     return again.group(1) if again else line
 
 
-def _unwrapped(action: str) -> str:
+def unwrapped(action: str) -> str:
     """An action without the marks that stand around the whole of it."""
     action = action.strip()
     if action.startswith(("**", "__")):  # those that close a bold marker

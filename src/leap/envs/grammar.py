@@ -1,0 +1,286 @@
+"""How an environment's actions are written and read: one line, free text of any length, or calls of tools.
+
+A grammar belongs to an environment (`Environment.grammar`). What it writes, it reads back exactly; what else models emit
+it reads as well as can be done without guessing. Prompts, training rows, rollouts and teachers all go through it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+from leap.core import Decision, Observation, Task
+from leap.core.message import Message, ToolSpec
+from leap.envs.answer import (
+    ACTION_MARKER,
+    format_answer,
+    marker_in,
+    next_turn,
+    parse_answer,
+    reason_in,
+    unmarked,
+    unwrapped,
+)
+from leap.envs.tools import Tool, before_call, call_in, call_of, calls_as_text, canonical_call
+from leap.errors import LeapError
+
+
+class Grammar(ABC):
+    """How actions are written and read.
+
+    Attributes:
+        form: Which variant of the instructions in a prompt applies.
+        tools: The tools on offer, in the form that chat templates and endpoints take.
+    """
+
+    form: ClassVar[Literal["line", "text", "tools"]]
+    tools: tuple[ToolSpec, ...] = ()
+
+    @abstractmethod
+    def write(self, decision: Decision) -> Message:
+        """The assistant message that a student is trained to give."""
+
+    @abstractmethod
+    def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
+        """Reads a model's answer.
+
+        Args:
+            completion: The text as generated. A call of a tool stands in it in any of the forms that models emit.
+            observation: What is shown at that step; its admissible actions, where it lists any, settle what is meant.
+            truncated: Whether the answer ended for want of tokens: then no action is read that may be half of another.
+
+        Returns:
+            The decision, or None where no action can be read.
+        """
+
+    def canonical(self, action: str) -> str:
+        """The one spelling of an action; one that cannot be read as an action is left as it is."""
+        return action.strip()
+
+    def valid(self, action: str, observation: Observation) -> bool:
+        """Whether the action can be taken: an admissible one where the observation lists any, else any that is not blank."""
+        return bool(action.strip()) if observation.admissible is None else action in observation.admissible
+
+    def reads_back(self, decision: Decision, observation: Observation) -> bool:
+        """Whether a student that gave this decision's answer would be understood to take its action."""
+        message = self.write(decision)
+        calls = [(call["function"]["name"], json.dumps(call["function"]["arguments"])) for call in message.get("tool_calls", ())]
+        read = self.read(calls_as_text(message["content"], calls), observation)
+        return read is not None and read.action == decision.action
+
+    def turn(self, action: str, shown: str, number: int) -> list[Message]:
+        """An earlier step in a dialogue: the action as it was taken, and what was shown then.
+
+        Args:
+            action: The action.
+            shown: The text that came of it.
+            number: How many steps of the dialogue come before it.
+        """
+        return [{"role": "assistant", "content": self._taken(action)}, {"role": "user", "content": shown}]
+
+    def _taken(self, action: str) -> str:
+        return f"{ACTION_MARKER} {action}"
+
+
+class Line(Grammar):
+    """Actions of one line, from a list or free: `REASON: ...` and then `ACTION: ...`. Only the first line behind the marker
+    counts, unless it opens a code block."""
+
+    form = "line"
+
+    def write(self, decision: Decision) -> Message:
+        return {"role": "assistant", "content": format_answer(decision)}
+
+    def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
+        # Half an action may read like another action, so a last line that was cut off does not count.
+        return parse_answer(completion.rpartition("\n")[0] if truncated else completion, observation.admissible)
+
+
+class FreeText(Grammar):
+    """Actions of any length: a sentence, a program, JSON, Markdown with code blocks of its own.
+
+    An action that a reader could mistake on the marker's line stands in a code block whose fence is longer than any run of
+    backquotes in it, so that every action that is not blank is read back exactly. An action without a block is read to the
+    end of the answer, or to the next turn where the model goes on to imagine one. Admissible actions are read as `Line`
+    reads them.
+    """
+
+    form = "text"
+
+    def write(self, decision: Decision) -> Message:
+        reason = " ".join(decision.reason.split())  # on one line: a line break in it could begin an action
+        return {"role": "assistant", "content": f"REASON: {reason}\n{self._taken(decision.action)}"}
+
+    def _taken(self, action: str) -> str:
+        inline = f"{ACTION_MARKER} {action}"
+        if len(action.splitlines()) == 1:
+            read = _free_text(inline, truncated=False)
+            if read is not None and read.action == action:
+                return inline
+        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", action)), default=0))
+        return f"{ACTION_MARKER}\n{fence}\n{action}\n{fence}"
+
+    def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
+        free, admissible = _free_text(completion, truncated=truncated), observation.admissible
+        if admissible is None or (free is not None and free.action in admissible):
+            return free
+        return Line().read(completion, observation, truncated=truncated)
+
+    def canonical(self, action: str) -> str:
+        return action
+
+
+_LEADING_THOUGHT = re.compile(r"(?is)\A\s*<think>.*?</think>")
+_OPENING = re.compile(r"[\s*_]*(`{3,})[^\n`]*\n")
+_FENCE_LINE = re.compile(r"(?m)^[ \t>]*`{3,}")
+
+
+def _free_text(completion: str, *, truncated: bool) -> Decision | None:
+    """A decision whose action is a free text of any length."""
+    text = _LEADING_THOUGHT.sub("", completion)
+    found = marker_in(text)
+    if found is None:
+        return None
+    before, behind = text[: found.start()], text[text.index(":", found.start()) + 1 :]
+    opening = _OPENING.match(behind)
+    if opening:
+        closing = re.compile(rf"(?m)^[ \t]*`{{{len(opening[1])},}}[ \t]*\r?$").search(behind, opening.end())
+        if closing:
+            action = behind[opening.end() : max(closing.start() - 1, opening.end())]
+        elif truncated:
+            return None
+        else:
+            action = _until_next_turn(behind[opening.end() :])[0].rstrip()
+    else:
+        action, ended = _until_next_turn(_past_repeated_marker(behind))
+        if len(_FENCE_LINE.findall(before)) % 2:  # the whole answer stands in a code block
+            closing = _FENCE_LINE.search(action)
+            action, ended = (action[: closing.start()], True) if closing else (action, ended)
+        if truncated and not ended:
+            return None
+        action = _trimmed(action)
+    return Decision(reason=reason_in(before), action=action) if action.strip() else None
+
+
+def _past_repeated_marker(behind: str) -> str:
+    """What stands behind the last of several markers that follow each other with nothing between them."""
+    first, line, rest = behind.lstrip().partition("\n")
+    after = unmarked(first)
+    return behind if after == first else _past_repeated_marker(f"{after}{line}{rest}")
+
+
+def _until_next_turn(text: str) -> tuple[str, bool]:
+    """A text up to where the next turn is imagined, and whether it is."""
+    found = next_turn(text)
+    return (text, False) if found is None else (text[:found], True)
+
+
+def _trimmed(action: str) -> str:
+    """An action without the blank lines around it, and without marks that stand around the whole of a single line."""
+    lines = [line for line in action.splitlines() if line.strip(" \t*_")]
+    if len(lines) <= 1:
+        return unwrapped(lines[0]) if lines else ""
+    first, line, rest = action.partition("\n")
+    first = first.strip().removeprefix("**").removeprefix("__").strip()  # those that close a bold marker
+    return (f"{first}{line}{rest}" if first else re.sub(r"\A(?:[^\S\n]*\n)+", "", rest)).rstrip()
+
+
+class ToolCalls(Grammar):
+    """Actions are calls of tools: `{"name": ..., "arguments": {...}}`, one JSON object in one spelling.
+
+    The student is shown the tools by its own chat template, a model at an endpoint by the API's `tools`; where neither
+    knows tools they are described in the prompt. What the model says before the call is its reason.
+
+    An action is one call. Where a model makes several calls in one turn the first counts, for what the others rest on has
+    not been seen yet; the answer stays on file as it was given.
+
+    Args:
+        tools: What can be called.
+    """
+
+    form = "tools"
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        if len({tool.name for tool in tools}) != len(tools) or not tools:
+            raise ValueError("a grammar of tool calls needs tools, each with a name of its own")
+        self._tools = {tool.name: tool for tool in tools}
+        self.tools = tuple(tool.spec for tool in tools)
+        self._schemas: dict[str, Any] = {}
+
+    def write(self, decision: Decision) -> Message:
+        call = call_of(decision.action)
+        if call is None:
+            return {"role": "assistant", "content": f"{decision.reason}\n{decision.action}".strip()}
+        return {
+            "role": "assistant",
+            "content": decision.reason,
+            "tool_calls": [{"type": "function", "function": call}],
+        }
+
+    def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
+        text = _LEADING_THOUGHT.sub("", completion)
+        found = call_in(text, self._tools)
+        if found is None:
+            return None
+        call, start = found
+        action = canonical_call(call, self._tools.get(call["name"]))
+        return None if action is None else Decision(reason=reason_in(before_call(text[:start])), action=action)
+
+    def canonical(self, action: str) -> str:
+        found = call_in(action, self._tools)
+        if found is None:
+            return action
+        return canonical_call(found[0], self._tools.get(found[0]["name"])) or action
+
+    def valid(self, action: str, observation: Observation) -> bool:
+        """Whether it is a call of one of the tools in its canonical spelling, with arguments that its schema allows."""
+        if observation.admissible is not None and action not in observation.admissible:
+            return False
+        call = call_of(action)
+        if call is None or call["name"] not in self._tools or action != self.canonical(action):
+            return False
+        return self._schema_of(call["name"]).is_valid(call["arguments"])
+
+    def _schema_of(self, name: str) -> Any:
+        """The validator of a tool's arguments.
+
+        Raises:
+            LeapError: The tool's schema is none.
+        """
+        if name not in self._schemas:
+            from jsonschema import SchemaError
+            from jsonschema.validators import validator_for
+
+            schema = self._tools[name].parameters
+            try:
+                kind = validator_for(schema)
+                kind.check_schema(schema)
+            except SchemaError as error:
+                raise LeapError(f"tool {name!r}: its parameters are no JSON schema: {error.message}") from error
+            self._schemas[name] = kind(schema)
+        return self._schemas[name]
+
+    def turn(self, action: str, shown: str, number: int) -> list[Message]:
+        call = call_of(action)
+        if call is None:  # what was no call was answered in words
+            return super().turn(action, shown, number)
+        name = f"call{number:05d}"  # nine letters and digits: the form that the strictest templates insist on
+        return [
+            {"role": "assistant", "content": "", "tool_calls": [{"id": name, "type": "function", "function": call}]},
+            {"role": "tool", "content": shown, "tool_call_id": name},
+        ]
+
+    def _taken(self, action: str) -> str:
+        return action
+
+
+GrammarOf = Callable[[Task], Grammar]
+"""The grammar of a task's environment (`Environment.grammar_of`)."""
+
+
+def free_text(task: Task) -> Grammar:
+    """The grammar of an environment that names none."""
+    return FreeText()

@@ -1,0 +1,228 @@
+"""Tools and the calls of them: one spelling to write, every spelling that models emit to read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from leap.core.message import CalledFunction, Message, ToolSpec
+from leap.core.record import Record
+from leap.envs.answer import ACTION_MARKER, marker_in
+
+
+class Tool(Record):
+    """Something that can be called.
+
+    Attributes:
+        name: Its name, without blanks.
+        description: What it does, for the model.
+        parameters: JSON schema of its arguments, of type `object`.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as chat templates and endpoints take it."""
+        return {"type": "function", "function": self.model_dump()}
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def canonical_call(call: CalledFunction, tool: Tool | None = None) -> str | None:
+    """The one spelling of a call: a JSON object on one line, arguments in the order of the tool's schema.
+
+    Args:
+        call: Name and arguments.
+        tool: The tool that is called, where it is known. Arguments that its schema does not name come last, by name.
+
+    Returns:
+        The action's text, or None where JSON cannot hold the arguments (an infinite number, half a character).
+    """
+    arguments = _ordered(call["arguments"], tool.parameters if tool else {})
+    try:
+        text = json.dumps({"name": call["name"], "arguments": arguments}, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (ValueError, RecursionError):
+        return None
+    return text
+
+
+def _ordered(value: Any, schema: Any) -> Any:
+    known = schema if isinstance(schema, Mapping) else {}
+    if isinstance(value, list):
+        return [_ordered(item, known.get("items")) for item in value]
+    if not isinstance(value, dict):
+        return value
+    properties = known.get("properties")
+    properties = properties if isinstance(properties, Mapping) else {}
+    names = [name for name in properties if name in value] + sorted(value.keys() - properties.keys())
+    return {name: _ordered(value[name], properties.get(name)) for name in names}
+
+
+def calls_as_text(content: str, calls: Iterable[tuple[str, str]]) -> str:
+    """An answer of an endpoint as one text that holds all of it, in the form of Hermes and Qwen.
+
+    Args:
+        content: The answer's words.
+        calls: Name and arguments of each call. Arguments that are no JSON object stand there as a string, so that nothing is
+            lost and no call is read from them.
+    """
+    parts = [content] if content else []
+    for name, arguments in calls:
+        told = arguments if isinstance(_json(arguments), dict) else json.dumps(arguments, ensure_ascii=False)
+        named = json.dumps(name, ensure_ascii=False)
+        parts.append(f'<tool_call>\n{{"name": {named}, "arguments": {told}}}\n</tool_call>')
+    return "\n".join(parts)
+
+
+def in_words(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Message]:
+    """A conversation with tools as one without, for a model that knows none: tools are described at its beginning, calls are
+    written as `ACTION: {...}`, and what they gave is said by the user."""
+    said: list[Message] = []
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            action = f"{ACTION_MARKER} {canonical_call(calls[0]['function'])}"
+            words = f"REASON: {message['content']}\n{action}" if message["content"] else action
+            said.append({"role": "assistant", "content": words})
+        else:
+            role = "user" if message["role"] == "tool" else message["role"]
+            said.append({"role": role, "content": message["content"]})
+    if tools and said:
+        said[0] = {"role": said[0]["role"], "content": f"{described(tools)}\n\n{said[0]['content']}"}
+    return said
+
+
+def described(tools: Sequence[ToolSpec]) -> str:
+    """Tools and the form of a call, in words."""
+    listed = [tool["function"] for tool in tools]
+    lines = [
+        f"- {tool['name']}: {tool['description']}\n  Arguments, as a JSON schema: {json.dumps(tool['parameters'])}"
+        for tool in listed
+    ]
+    form = f'REASON: <one or two short sentences>\n{ACTION_MARKER} {{"name": "<tool>", "arguments": {{<its arguments>}}}}'
+    return "\n".join(["Tools:", *lines, "A tool is called in exactly this form, one at a time:", form])
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+_MARKER = re.compile(r"<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<function=")
+_NAME = re.compile(r"\s*(?:<function=|)([A-Za-z0-9_.-]+)(?:\[CALL_ID\]\w*)?(?:\[ARGS\]|>)?\s*(?=[{<])")
+_PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_BETWEEN = re.compile(r"(?:[\s*_]|```\w*\n|`)*")
+_OBJECT = re.compile(r"[{\[]\s*[\"{]")
+
+
+def call_of(action: str) -> CalledFunction | None:
+    """The call that a canonical action is; None where it is none."""
+    value = _json(action)
+    named = isinstance(value, dict) and value.keys() == {"name", "arguments"}
+    return _as_call(value) if named and isinstance(value["arguments"], dict) else None
+
+
+def call_in(text: str, tools: Mapping[str, Tool] | None = None) -> tuple[CalledFunction, int] | None:
+    """The first call in a model's answer, and where it begins.
+
+    Read are `<tool_call>{...}</tool_call>` (Hermes, Qwen, SmolLM; a list in it too), `[TOOL_CALLS][{...}]` and
+    `[TOOL_CALLS]name[ARGS]{...}` (Mistral), `<function=name>` with a JSON object or with `<parameter=...>` (Llama, Qwen),
+    `{"name": ..., "parameters": {...}}` (Llama 3.1), `ACTION: {...}`, and a bare JSON object, in a code block or not.
+
+    Args:
+        text: The answer.
+        tools: The tools by name: they tell the types of arguments that are not written as JSON.
+
+    Returns:
+        None where there is no call, or where what stands behind the first marker cannot be read.
+    """
+    found, worded = _MARKER.search(text), marker_in(text)
+    marked = min(each.start() for each in (found, worded) if each) if found or worded else len(text)
+    position = 0
+    while (opening := _OBJECT.search(text, position)) and opening.start() < marked:  # what is in a string is no marker
+        value, end = _decoded(text, opening.start())
+        if call := _first(value, bare=True):
+            return call, opening.start()
+        position = max(end, opening.start() + 1)
+    if worded is not None and worded.start() == marked:
+        behind = text.index(":", worded.start()) + 1
+        behind = _BETWEEN.match(text, behind).end()  # type: ignore[union-attr]
+        inner = _MARKER.match(text, behind)
+        call = _marked(text, inner, tools) if inner else _first(_decoded(text, behind)[0])
+        return (call, worded.start()) if call else None
+    call = _marked(text, found, tools) if found else None
+    return (call, marked) if call else None
+
+
+def before_call(text: str) -> str:
+    """The words before a call, without what opens a code block around it."""
+    return re.sub(r"(?:```\w*\s*|`)?\Z", "", text.rstrip())
+
+
+def _marked(text: str, marker: re.Match[str], tools: Mapping[str, Tool] | None) -> CalledFunction | None:
+    """The call behind a marker."""
+    start = marker.start() if marker.group() == "<function=" else marker.end()
+    if named := _NAME.match(text, start):
+        if text.startswith("{", named.end()):
+            return _as_call({"name": named[1], "arguments": _decoded(text, named.end())[0]})
+        tool = (tools or {}).get(named[1])
+        return _with_parameters(named[1], text[named.end() :], tool)
+    return _first(_decoded(text, _BETWEEN.match(text, start).end())[0])  # type: ignore[union-attr]
+
+
+def _with_parameters(name: str, text: str, tool: Tool | None) -> CalledFunction | None:
+    """A call whose arguments are written one by one, as bare text; the tool's schema tells what is no string."""
+    known = tool.parameters.get("properties", {}) if tool else {}
+    arguments: dict[str, Any] = {}
+    position = 0
+    while found := _PARAMETER.match(text, position):
+        schema = known.get(found[1], {})
+        value = None if isinstance(schema, Mapping) and schema.get("type") == "string" else _json(found[2])
+        arguments[found[1]] = found[2] if value is None else value
+        position = found.end()
+    return {"name": name, "arguments": arguments} if text[position:].lstrip().startswith("</function>") else None
+
+
+def _first(value: Any, *, bare: bool = False) -> CalledFunction | None:
+    """The call that a JSON value is, or the first of a list of them; a bare one must name its arguments."""
+    value = value[0] if isinstance(value, list) and value else value
+    if bare and not (isinstance(value, dict) and value.keys() & {"arguments", "parameters", "function"}):
+        return None
+    return _as_call(value)
+
+
+def _as_call(value: Any) -> CalledFunction | None:
+    if isinstance(value, dict) and isinstance(value.get("function"), dict):
+        value = value["function"]
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
+        return None
+    arguments = value.get("arguments", value.get("parameters", {}))
+    if isinstance(arguments, str):  # as endpoints send them
+        arguments = _json(arguments)
+    return {"name": value["name"], "arguments": arguments} if isinstance(arguments, dict) else None
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_constant=_no_number)  # not strict: line breaks in strings are understood
+
+
+def _decoded(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins at a place, and where it ends; None where none does."""
+    try:
+        return _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None, start
+
+
+def _json(text: str) -> Any:
+    """A whole text as a JSON value; None where it is none."""
+    value, end = _decoded(text.strip(), 0)
+    return value if end == len(text.strip()) else None
