@@ -111,7 +111,7 @@ class FreeText(Grammar):
     form = "text"
 
     def write(self, decision: Decision) -> Message:
-        reason = " ".join(decision.reason.split())  # on one line: a line break in it could begin an action
+        reason = decision.reason.replace("\n", " ")  # a line of its own could begin an action
         return {"role": "assistant", "content": f"REASON: {reason}\n{self._taken(decision.action)}"}
 
     def _taken(self, action: str) -> str:
