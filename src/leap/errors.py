@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # it takes a fifth of a second, and `leap --help` needs none of it
@@ -38,6 +39,15 @@ class ModelError(LeapError):
 
 class ContextTooLong(ModelError):
     """The prompt does not fit into the model's context. Whoever made it can leave out its oldest steps and try again."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Returns ` Did you mean 'x'?` for the known name nearest to one that is not known; empty where none is near."""
+    from difflib import get_close_matches
+
+    by_lower = {one.lower(): one for one in known}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def describe_validation_error(error: ValidationError, where: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from world import corrected
 
+from leap import registry
 from leap.core import Actor, Correction, Episode, History, PrivilegedState, Rejection, StopReason
 from leap.datasets import correction_rows, demonstration_rows
-from leap.envs.base import Environment, available_environments, opened
+from leap.envs.base import Environment, opened
 from leap.envs.live import states_along
 from leap.errors import LeapError, ModelError
 from leap.models.base import Sampling
@@ -173,7 +174,7 @@ def test_prompts_too_long_lose_the_same_steps_in_rollouts_and_in_training(
             assert packed.ids[seen].tolist() == row.prompt + row.answer
 
 
-@pytest.mark.parametrize("name", sorted(available_environments()))
+@pytest.mark.parametrize("name", registry.environment.names())
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_the_privileged_state_changes_no_byte_of_a_prompt(
     name: str, renderer: str, request: pytest.FixtureRequest, checkpoints: Path, monkeypatch: pytest.MonkeyPatch

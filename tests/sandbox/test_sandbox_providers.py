@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from leap.errors import PrerequisiteError
+from leap.errors import PrerequisiteError, RecipeError
 from leap_worlds.sandbox import (
     Image,
     Recipe,
@@ -30,7 +30,7 @@ from leap_worlds.sandbox.namespace.provider import GRACE, NamespaceProvider
 
 def test_registry_names_them_and_an_unknown_one() -> None:
     assert {"namespace", "docker", "unsafe-local"} <= set(available_sandboxes())
-    with pytest.raises(PrerequisiteError, match=r"No sandbox called 'x'.*namespace"):
+    with pytest.raises(RecipeError, match=r"no sandbox 'x'.*namespace"):
         sandbox_provider("x")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from leap import registry
 from leap.cli.validate import parse_options
-from leap.envs.base import available_environments, load_environment
+from leap.envs.base import load_environment
 from leap.progress import Progress
 
 
@@ -20,7 +21,7 @@ def fetch_data(name: str, source: str | None, options: list[str]) -> int:
     Returns:
         Exit status: 0 if everything is as it should be, 1 otherwise.
     """
-    kin = [known for known in sorted(available_environments()) if known.startswith(f"{name}-")]
+    kin = [known for known in registry.environment.names() if known.startswith(f"{name}-")]
     environment = load_environment(kin[0] if kin else name, parse_options(options))
     progress = Progress()
     said = ""

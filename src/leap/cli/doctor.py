@@ -12,8 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from leap import __version__
-from leap.envs.base import available_environments
+from leap import __version__, registry
 from leap.errors import LeapError
 from leap.paths import cache_dir
 
@@ -41,7 +40,7 @@ def print_doctor() -> None:
             found = _version(package)
             table.add_row(extra, package, found or "missing", "" if found else f"pip install 'leap-agents[{extra}]'")
     console.print(table)
-    console.print("environments: " + (", ".join(sorted(available_environments())) or "none registered"))
+    console.print("environments: " + (", ".join(registry.environment.names()) or "none registered"))
     console.print(f"ALFWorld data: {_alfworld_data()}")
     console.print(f"WebShop data: {_webshop_data()}")
     for line in _sandboxes():

@@ -1,8 +1,8 @@
-"""The contract of an environment, and the registry. To add an environment, implement `Environment` and `Session` in
-your own package and name the class in its entry points:
+"""The contract of an environment. To add one, implement `Environment` and `Session` and register the class by
+`@leap.registry.environment("my-world")`, or in your own package's entry points:
 
     [project.entry-points."leap.environments"]
-    my_world = "my_package.my_world:MyWorld"
+    my-world = "my_package.my_world:MyWorld"
 
 `examples/tiny_world.py` is a complete one in a single file.
 """
@@ -13,21 +13,19 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from leap import registry
 from leap.core import Observation, PrivilegedState, Task
 from leap.envs.grammar import FreeText, Grammar
 from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
 
 if TYPE_CHECKING:
     from leap.envs.tutor import Tutor
-
-ENTRY_POINT_GROUP = "leap.environments"
 
 T = TypeVar("T")
 
@@ -236,11 +234,6 @@ def unknown_split(environment: str, split: str, known: Iterable[str]) -> Prerequ
     return PrerequisiteError(f"{environment} has no split {split!r}; it has {', '.join(known)}.")
 
 
-def available_environments() -> dict[str, str]:
-    """Names of all registered environments, with the class each entry point loads."""
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
-
-
 def load_environment(name: str, options: dict[str, Any] | None = None) -> Environment:
     """Makes an environment by its registered name.
 
@@ -248,14 +241,7 @@ def load_environment(name: str, options: dict[str, Any] | None = None) -> Enviro
         RecipeError: No such environment, or it does not know one of the options.
         PrerequisiteError: Its package is not importable.
     """
-    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    if name not in points:
-        known = ", ".join(sorted(points)) or "none; is leap installed (pip install -e .)?"
-        raise RecipeError(f"there is no environment {name!r}. Registered: {known}.")
-    try:
-        cls = points[name].load()
-    except ImportError as error:
-        raise PrerequisiteError(f"environment {name!r} cannot be imported: {error}") from error
+    cls = registry.environment.get(name)
     try:
         config = cls.Config.model_validate(options or {})
     except ValidationError as error:

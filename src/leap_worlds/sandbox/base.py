@@ -21,13 +21,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Literal, Self
 
+from leap import registry
 from leap.errors import LeapError, PrerequisiteError
 from leap_worlds.sandbox.image import Image, Recipe, Report
-
-ENTRY_POINT_GROUP = "leap.sandboxes"
 
 DEFAULT_ENV: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -211,7 +209,7 @@ class SandboxProvider(ABC):
 
 def available_sandboxes() -> tuple[str, ...]:
     """Names of all registered providers."""
-    return tuple(sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}))
+    return tuple(registry.sandbox.names())
 
 
 AUTO = ("namespace", "docker")
@@ -238,9 +236,7 @@ def sandbox_provider(name: str, **options: object) -> SandboxProvider:
     """The provider of that name, made with its options.
 
     Raises:
-        PrerequisiteError: No such provider, or it refuses (as `unsafe-local` does without its flag).
+        RecipeError: There is no such provider.
+        PrerequisiteError: It refuses (as `unsafe-local` does without its flag).
     """
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name == name:
-            return point.load()(**options)
-    raise PrerequisiteError(f"No sandbox called {name!r}. There are: {', '.join(available_sandboxes()) or 'none'}.")
+    return registry.sandbox.get(name)(**options)

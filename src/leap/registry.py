@@ -1,0 +1,123 @@
+"""Registries: each kind of thing that leap can be extended by, found by its name.
+
+There are two ways in. A script, a notebook or a test decorates a class:
+
+    @leap.registry.environment("support")
+    class Support(Environment): ...
+
+A package names its class in its entry points, so that nothing is imported before it is wanted:
+
+    [project.entry-points."leap.environments"]
+    support = "my_package.support:Support"
+
+leap's own kinds are registered through entry points as well.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from leap.errors import PrerequisiteError, RecipeError, suggest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+class Registry:
+    """The registered things of one kind, by name.
+
+    Args:
+        noun: What one of them is called in messages, for example `environment`.
+        group: Entry-point group by which packages register theirs.
+    """
+
+    def __init__(self, noun: str, group: str) -> None:
+        self.noun = noun
+        self.group = group
+        self._decorated: dict[str, Any] = {}
+
+    def __call__(self, name: str) -> Callable[[T], T]:
+        """Returns a decorator that registers a class (or a function, where the kind allows one) by a name.
+
+        A class that is defined again, as when a notebook's cell is run twice, takes its own place. A class without a `name` of
+        its own is given this one.
+
+        Raises:
+            RecipeError: The name is malformed, or something else is registered by it.
+        """
+        if not _NAME.fullmatch(name):
+            raise RecipeError(f"{name!r} cannot name a {self.noun}: use letters, digits and . _ + - alone.")
+
+        def register(thing: T) -> T:
+            there = self.where().get(name)
+            if there not in (None, _place(thing)):
+                raise RecipeError(f"there is already a {self.noun} {name!r}: {there}. Choose another name.")
+            if isinstance(thing, type) and "name" not in vars(thing):
+                thing.name = name  # type: ignore[attr-defined]
+            self._decorated[name] = thing
+            return thing
+
+        return register
+
+    def get(self, name: str) -> Any:
+        """Returns what is registered by a name, importing it if need be.
+
+        Raises:
+            RecipeError: Nothing is, or several packages register the same name.
+            PrerequisiteError: It cannot be imported.
+        """
+        if name in self._decorated:
+            return self._decorated[name]
+        points = {point.value: point for point in self._points() if point.name == name}
+        if len(points) > 1:
+            raise RecipeError(f"{self.noun} {name!r} is registered more than once: {', '.join(sorted(points))}.")
+        if not points:
+            known = ", ".join(self.names()) or "none; is leap installed (pip install -e .)?"
+            raise RecipeError(f"there is no {self.noun} {name!r}.{suggest(name, self.names())} Registered: {known}.")
+        try:
+            return next(iter(points.values())).load()
+        except (ImportError, AttributeError) as error:
+            raise PrerequisiteError(f"{self.noun} {name!r} cannot be imported: {error}") from error
+
+    def names(self) -> list[str]:
+        """Returns all registered names in order, importing nothing."""
+        return sorted(self.where())
+
+    def where(self) -> dict[str, str]:
+        """Returns where each registered thing is defined, as `module:qualified name`, importing nothing."""
+        found = {point.name: point.value for point in self._points()}
+        return found | {name: _place(thing) for name, thing in self._decorated.items()}
+
+    def _points(self) -> tuple[EntryPoint, ...]:
+        return _entry_points(self.group, tuple(sys.path))
+
+
+@lru_cache(maxsize=32)
+def _entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """A group's entry points. Reading them takes milliseconds, and a recipe asks for names dozens of times."""
+    from importlib.metadata import entry_points
+
+    return tuple(entry_points(group=group))
+
+
+def _place(thing: Any) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+environment = Registry("environment", "leap.environments")
+teacher = Registry("teacher", "leap.teachers")
+model = Registry("model provider", "leap.models")
+method = Registry("method", "leap.methods")
+policy = Registry("policy", "leap.policies")
+sandbox = Registry("sandbox", "leap.sandboxes")
+executor = Registry("executor", "leap.executors")
+command = Registry("command", "leap.commands")
+report_section = Registry("report section", "leap.report_sections")
