@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 
 from leap.cli.app import app
 from leap.core import Episode, Observation
-from leap.envs.base import load_environment, opened, replay
+from leap.envs.base import load_environment, opened
+from leap.envs.live import states_along
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.evaluation import score_episodes
 from leap.policies.base import ExpertPolicy
 from leap.rollout import rollout
+from leap.sync import run_sync
 from leap_worlds.webshop.env import WebshopEnvironment
 from leap_worlds.webshop.splits import World
 from leap_worlds.webshop.world import open_search
@@ -179,8 +181,7 @@ def test_parts_reach_the_scores_and_an_unfinished_episode_scores_nothing(folder:
     assert 0 < len(with_option) < 12 and score.parts["option"] == sum(with_option) / len(with_option)
     for episode in episodes:
         assert Episode.model_validate_json(episode.model_dump_json()) == episode
-        with opened(environment, episode.task) as session:
-            assert len(list(replay(session, episode))) == len(episode.steps)
+        assert len(run_sync(states_along(environment, episode))) == len(episode.steps)
     assert "not official" in episodes[0].versions["webshop reward"]
 
 
