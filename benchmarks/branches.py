@@ -24,7 +24,7 @@ from leap.models.hf import load_causal_lm
 from leap.models.scratch import ScratchConfig, build_scratch
 from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.rollout import rollout
+from leap.rollouts import rollout
 from leap.training.branches import ATTENTION, IGNORED, collate, pack
 from leap.training.rows import encode_rows
 from leap_worlds.alfworld.env import AlfworldConfig, AlfworldEnvironment

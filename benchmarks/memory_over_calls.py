@@ -31,7 +31,7 @@ from leap.models.base import Model, Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
-from leap.rollout import rollout
+from leap.rollouts import rollout
 from leap.teachers.model import ModelTeacher
 from leap.testing.server import MockServer
 from teacher_calls import RandomPolicy, teacher_says

@@ -27,7 +27,7 @@ from leap.policies.base import UNPARSED
 from leap.policies.rendering import Renderer
 from leap.policies.student import ModelPolicy
 from leap.recipe import load_recipe
-from leap.rollout import rollout
+from leap.rollouts import rollout
 from leap.runs.store import RunDirectory
 from leap_worlds.alfworld.env import AlfworldEnvironment
 from leap_worlds.alfworld.textworld import TextWorldEngine

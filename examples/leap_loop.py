@@ -19,7 +19,7 @@ from leap.models.scratch import ScratchConfig, build_scratch
 from leap.policies.base import ExpertPolicy, Policy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.policies.student import ModelPolicy
-from leap.rollout import rollout
+from leap.rollouts import rollout
 from leap.teachers.expert import ExpertTeacher
 from leap.training.config import SFTConfig
 from leap.training.sft import train_sft

@@ -22,7 +22,7 @@ from leap.errors import LeapError
 from leap.policies.base import ExpertPolicy, Peek, Player, ScriptedPolicy, TeacherPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.policies.student import ModelPolicy
-from leap.rollout import play_all, rollout
+from leap.rollouts import play_all, rollout
 from leap.sync import run_sync
 from leap.teachers.expert import ExpertTeacher
 from tiny_world import House, TinyWorld, TinyWorldConfig

@@ -24,7 +24,7 @@ from leap.models.mock import Faults, Request
 from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy
-from leap.rollout import rollout
+from leap.rollouts import rollout
 from leap.teachers.model import ModelTeacher
 from leap.testing.server import MockServer
 

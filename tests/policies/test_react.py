@@ -19,7 +19,7 @@ from leap.policies.react import PrivilegedModelPolicy, ReActPolicy, choose_examp
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.policies.shorten import shorten, without_oldest
 from leap.policies.student import ModelPolicy
-from leap.rollout import rollout
+from leap.rollouts import rollout
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.testing.models import Scripted
 from leap.testing.play import expert_episodes

@@ -17,7 +17,7 @@ from leap.envs.live import states_along
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.evaluation import score_episodes
 from leap.policies.base import ExpertPolicy
-from leap.rollout import rollout
+from leap.rollouts import rollout
 from leap.sync import run_sync
 from leap_worlds.webshop.env import WebshopEnvironment
 from leap_worlds.webshop.splits import World

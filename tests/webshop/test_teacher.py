@@ -16,7 +16,7 @@ from leap.envs.base import Session, opened
 from leap.evaluation import score_episodes
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.rollout import rollout
+from leap.rollouts import rollout
 from leap.teachers.expert import ExpertTeacher
 from leap.teachers.leakage import leaked_entities
 from leap_worlds.webshop.env import WebshopEnvironment

@@ -17,7 +17,7 @@ from leap.models.providers import in_process
 from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import Recipe
-from leap.rollout import rollout
+from leap.rollouts import rollout
 from leap.sync import run_sync
 from leap.teachers.prompts import TeacherPrompts
 

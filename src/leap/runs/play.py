@@ -12,7 +12,7 @@ from leap.envs.base import Environment
 from leap.files import Journal
 from leap.policies.base import Policy
 from leap.progress import Bar
-from leap.rollout import episode_seed, rollout
+from leap.rollouts import episode_seed, rollout
 
 UnderWay = Callable[[], AbstractContextManager[tuple[Bar, Callable[..., Any]]]]
 """Shows work under way: gives a bar, and a function that notes figures."""

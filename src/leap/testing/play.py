@@ -8,7 +8,7 @@ from typing import Any
 from leap.core import Episode, Task
 from leap.envs.base import Environment
 from leap.policies.base import ExpertPolicy, Policy
-from leap.rollout import rollout
+from leap.rollouts import rollout
 
 
 def played(environment: Environment, policy: Policy, tasks: Sequence[Task], **settings: Any) -> list[Episode]:
@@ -18,7 +18,7 @@ def played(environment: Environment, policy: Policy, tasks: Sequence[Task], **se
         environment: Where the tasks are from.
         policy: Who acts.
         tasks: Tasks to play.
-        **settings: Arguments of `leap.rollout.rollout` in place of a horizon of 6, seed 0 and the random stream "test".
+        **settings: Arguments of `leap.rollouts.rollout` in place of a horizon of 6, seed 0 and the random stream "test".
 
     Returns:
         The episodes, in the tasks' order.
