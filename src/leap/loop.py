@@ -45,7 +45,7 @@ def leap(stages: Stages) -> Result:
     stages.dataset(0)
     stages.train(0)  # pi_0 <- SFT(base, D_0)
     students = [stages.evaluate(0)]
-    stages.measure(0)
+    stages.extend(0)
 
     for i in range(1, stages.recipe.iterations + 1):
         stages.rollout(i)  # pi_{i-1} acts; the states are the student's own
@@ -53,7 +53,7 @@ def leap(stages: Stages) -> Result:
         stages.dataset(i)  # D_i
         stages.train(i)  # pi_i <- SFT(D_0 u .. u D_i), or DPO or KTO of D_i against pi_{i-1}
         students.append(stages.evaluate(i))
-        stages.measure(i)
+        stages.extend(i)
 
     return Result(best_on_validation(students, stages.recipe.environment.validation), students, baselines)
 

@@ -16,6 +16,7 @@ from leap.recipe import Recipe
 from leap.runs.open import check_run, open_run
 from leap.runs.preflight import check_prerequisites
 from leap.runs.store import RunDirectory
+from leap.runs.table import stage_table
 from leap.testing.server import MockServer
 
 pytest.importorskip("openai")
@@ -80,7 +81,7 @@ def test_an_answer_that_had_to_be_paid_to_find_out_is_booked(tmp_path: Path, mon
         made = recipe(teacher, baselines={"react": [react]})
         for starts in (1, 2):
             with open_run(tmp_path / "run", made, check_run(tmp_path / "run", made)) as stages:
-                (booked,) = stages.cast.costs()
+                (booked,) = stages.actors.costs()
             assert (booked["stage"], booked["model"], booked["calls"]) == ("check", "openai/alias", starts)
             assert server.counts.answered == starts
             assert (booked["tokens_in"], booked["tokens_out"]) == (server.counts.prompt_tokens, server.counts.completion_tokens)
@@ -120,6 +121,8 @@ def test_nothing_is_written_and_a_finished_run_needs_nothing(tmp_path: Path) -> 
     with pytest.raises(LeapError, match="needs a key"):
         check_run(tmp_path / "run", made)
     assert not (tmp_path / "run").exists()
-    write_json(RunDirectory(tmp_path / "run").iteration(1) / "evaluation.json", [])
+    run = RunDirectory(tmp_path / "run")
+    for stage in stage_table(made):
+        write_json(run.root / stage.marker, [])
     check_run(tmp_path / "run", made)
     assert not RunDirectory(tmp_path / "run").recipe.exists()

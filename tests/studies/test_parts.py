@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from leap.recipe import Recipe, load_recipe
 from leap.recipes import FOLDER as RECIPES
-from leap_lab.studies.parts import parts_of
+from leap.runs.table import stage_table
 
 BASE = load_recipe(RECIPES / "quickstart.yaml", ["measures.held_out=20"]).model_dump(mode="json")
 MIXED = load_recipe(RECIPES / "quickstart.yaml", ["rollouts.beta=0.5"]).model_dump(mode="json")
@@ -30,7 +30,7 @@ def changed(*changes: tuple[str, Any], base: dict[str, Any] = BASE) -> Recipe:
 
 
 def keys(recipe: Recipe) -> dict[str, str]:
-    return {f"{part.name} {part.iteration}": part.key for part in parts_of(recipe)}
+    return {f"{part.name} {part.iteration}": part.key for part in stage_table(recipe)}
 
 
 def differing(*changes: tuple[str, Any]) -> set[str]:

@@ -11,9 +11,9 @@ import yaml
 from leap.errors import RecipeError
 from leap.recipe import Recipe, load_recipe
 from leap.recipes import FOLDER as RECIPES
+from leap.runs.table import stage_table
 from leap.training.config import PreferenceConfig
 from leap_lab.studies.estimate import Pace, load_pace, pace_of
-from leap_lab.studies.parts import parts_of
 from leap_lab.studies.runner import arms_of
 from leap_lab.studies.schema import FOLDER as STUDIES
 from leap_lab.studies.schema import (
@@ -71,7 +71,7 @@ def test_a_shipped_study_is_whole(path: Path, tmp_path: Path) -> None:
         assert tasks[study.split] >= 100, "of each part, where there are several"
         assert arm.recipe.environment.test_tasks is None, "every test task, so the same for each seed"
     assert study.contrasts() and study.shown() and load_pace(path.parent / study.recipe) is not None
-    first = {seed: {part.key for arm in arms if arm.seed == seed for part in parts_of(arm.recipe)} for seed in study.seeds}
+    first = {seed: {part.key for arm in arms if arm.seed == seed for part in stage_table(arm.recipe)} for seed in study.seeds}
     assert not first[0] & first[1], "seeds share nothing"
 
 
@@ -80,7 +80,7 @@ def test_the_arms_of_methods_have_one_pi_0_and_sfts_settings(tmp_path: Path) -> 
     study = load_study(path)
     assert isinstance(study, LoopStudy)
     arms = arms_of(study, base_values(study, path), tmp_path, seeds=[0])
-    assert len({part.key for arm in arms for part in parts_of(arm.recipe) if part.name == "pi_0"}) == 1
+    assert len({part.key for arm in arms for part in stage_table(arm.recipe) if part.name == "pi_0"}) == 1
 
 
 def test_one_model_has_the_data_and_the_compute_of_its_specialists_together(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_model_as_teacher_is_estimated_by_its_own_pace(tmp_path: Path) -> None
     study = load_study(path)
     assert isinstance(study, LoopStudy)
     arm = arms_of(study, base_values(study, path), tmp_path, arms=["self-50"], seeds=[0])[0]
-    part = next(part for part in parts_of(arm.recipe) if part.stage == "correct")
+    part = next(part for part in stage_table(arm.recipe) if part.kind == "correct")
     pace = {"source": "a log", "train_step": 1, "rollout_episode": 2, "correct_episode": 3, "evaluate_episode": 4}
     assert pace_of(Pace.model_validate(pace))(arm.recipe, part) == 1000 * 2
     assert pace_of(Pace.model_validate(pace | {"ask_episode": 5}))(arm.recipe, part) == 1000 * 5

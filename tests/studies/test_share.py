@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 pytest.importorskip("torch")
 from leap.cli.app import app
 from leap.recipe import Recipe
+from leap.runs.store import RunDirectory
+from leap.runs.table import missing_stages
 from leap_lab.studies.outcomes import RunResults
 from leap_lab.studies.page import loop_page, markdown, render
 from leap_lab.studies.results import collect
 from leap_lab.studies.runner import Arm, arms_of, plan, results_of, run_arms
 from leap_lab.studies.schema import LoopStudy
-from leap_lab.studies.share import Taken, missing
+from leap_lab.studies.share import Taken
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +71,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[A
     told: dict[str, list[str]] = {}
 
     def tell(arm: Arm, taken: list[Taken]) -> None:
-        told[arm.name] = [one.part.name for one in taken]
+        told[arm.name] = [one.stage.name for one in taken]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEAP_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -85,7 +87,7 @@ def test_the_second_arm_is_given_what_it_has_in_common(ran: tuple[Path, list[Arm
     assert {"evaluation of expert", "evaluation of teacher-0"} <= set(told["full"])
     assert "corrections for pi_1" not in told["full"] and "pi_1" not in told["full"]
     assert "pi_0" in told["mixed"] and "rollouts of pi_0" not in told["mixed"]
-    assert all(missing(arm.recipe, arm.run) == [] for arm in arms)
+    assert all(missing_stages(arm.recipe, RunDirectory(arm.run)) == [] for arm in arms)
     shared = [json.loads(line) for line in (arms[1].run / "shared.jsonl").read_text().splitlines()]
     assert {line["from"] for line in shared} == {"half-0"}
 

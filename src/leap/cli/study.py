@@ -88,7 +88,7 @@ def _tell(arm: Arm, taken: Sequence[Any]) -> None:
     typer.echo(f"## {arm.recipe.name}: arm {arm.name}, seed {arm.seed}")
     by_source: dict[str, list[str]] = {}
     for one in taken:
-        by_source.setdefault(f"{one.source.parent.name}/{one.source.name}", []).append(one.part.name)
+        by_source.setdefault(f"{one.source.parent.name}/{one.source.name}", []).append(one.stage.name)
     for source, names in by_source.items():
         typer.echo(f"taken from {source}: {', '.join(names)}")
 

@@ -32,7 +32,7 @@ from leap.report.model import (
     Shown,
     StageTime,
 )
-from leap.runs.store import RunDirectory
+from leap.runs.store import RunDirectory, marker
 from leap.stats import wilson
 from leap_lab.measures import IterationMeasures, read_measures
 
@@ -127,7 +127,7 @@ def _setup(recipe: Recipe) -> Setup:
 def _policies(recipe: Recipe, run: RunDirectory, notes: list[str]) -> tuple[list[PolicyScores], int | None]:
     students = []
     for i in range(recipe.iterations + 1):
-        if evaluations := _evaluations(run.iteration(i) / "evaluation.json", notes):
+        if evaluations := _evaluations(run.evaluation(f"pi_{i}"), notes):
             name = words.pi(i)
             students.append(
                 PolicyScores(
@@ -138,9 +138,9 @@ def _policies(recipe: Recipe, run: RunDirectory, notes: list[str]) -> tuple[list
     if missing:
         notes.append("Not evaluated yet: " + ", ".join(words.pi(i) for i in missing) + ".")
     baselines = []
-    for folder in sorted(run.baselines.iterdir()) if run.baselines.is_dir() else []:
-        if evaluations := _evaluations(folder / "evaluation.json", notes):
-            baselines.append(_baseline(folder.name, recipe).model_copy(update={"evaluations": evaluations}))
+    for name in run.evaluated_baselines():
+        if evaluations := _evaluations(run.evaluation(name), notes):
+            baselines.append(_baseline(name, recipe).model_copy(update={"evaluations": evaluations}))
     baselines.sort(key=lambda policy: (policy.role != "expert", policy.privilege or 0, policy.name))
     if not baselines:
         notes.append("No baseline has been evaluated, so there is nothing to compare the students with.")
@@ -205,20 +205,15 @@ def _comparisons(
 
 def _checkpoint(run: RunDirectory, i: int) -> str | None:
     """Key of pi_i as it is now; an earlier checkpoint of the same iteration may have left episodes in the same files."""
-    marker = run.checkpoint(i) / "leap.json"
-    return json.loads(marker.read_text(encoding="utf-8")).get("key") if marker.exists() else None
+    file = marker(run.checkpoint(i))
+    return json.loads(file.read_text(encoding="utf-8")).get("key") if file.exists() else None
 
 
 def _solved(run: RunDirectory, policy: PolicyScores, split: str) -> dict[str, bool] | None:
     """Whether the policy solved each task; None where the episodes on file are not those that were scored."""
     horizon, score = policy.evaluations[split].horizon, policy.evaluations[split].overall
-    if policy.iteration is not None:
-        path, key = (
-            run.iteration(policy.iteration) / "evaluation" / f"{split}.jsonl",
-            _checkpoint(run, policy.iteration),
-        )
-    else:
-        path, key = run.baselines / policy.name / f"{split}.jsonl", None
+    path = run.played(policy.name, split)
+    key = _checkpoint(run, policy.iteration) if policy.iteration is not None else None
     solved = {
         episode.task.key: episode.success
         for _, episode in journals.records(path, Episode)
@@ -233,13 +228,13 @@ def _solved(run: RunDirectory, policy: PolicyScores, split: str) -> dict[str, bo
 def _iterations(recipe: Recipe, run: RunDirectory, per_group: int) -> tuple[list[CorrectionSummary], list[Group]]:
     summaries, groups = [], []
     for i in range(recipe.iterations + 1):
-        path = run.iteration(i) / "episodes.jsonl"
+        path = run.episodes(i)
         episodes = journals.briefs(path)
         if not episodes:
             continue
         chosen = choose(episodes, per_group)
         corrections: dict[str, dict[int, Correction]] = {brief.key: {} for brief in chosen}
-        summary = _summary(i, episodes, run.iteration(i) / "corrections.jsonl", corrections)
+        summary = _summary(i, episodes, run.corrections(i), corrections)
         if i:
             summaries.append(summary)
         shown = Shown(
@@ -311,14 +306,14 @@ def _tests(recipe: Recipe, run: RunDirectory, best: int, limit: int) -> list[Gro
     splits = recipe.environment.test
     key = _checkpoint(run, best)
     for split in splits:
-        path = run.iteration(best) / "evaluation" / f"{split}.jsonl"
+        path = run.played(f"pi_{best}", split)
         if episodes := journals.briefs(path, lambda episode: key is None or episode.actor.checkpoint == key):
             shown = Shown(
                 title=f"episodes of {words.pi(best)} (the chosen one) on {split}",
                 role="test",
                 iteration=best,
                 split=split,
-                file=f"iter-{best}/evaluation/{split}.jsonl",
+                file=str(path.relative_to(run.root)),
                 total=len(episodes),
             )
             chosen = choose(episodes, max(1, limit // len(splits)))
@@ -355,7 +350,7 @@ def _in_turn(episodes: list[Brief], group: Callable[[Brief], str]) -> Iterator[B
 def _training(recipe: Recipe, run: RunDirectory) -> list[dict[str, Any]]:
     found = []
     for i in range(recipe.iterations + 1):
-        content = _json(run.checkpoint(i) / "leap.json", dict, [])
+        content = _json(marker(run.checkpoint(i)), dict, [])
         if content:
             result = content.get("result")
             found.append({"iteration": i, **(result if isinstance(result, dict) else {})})

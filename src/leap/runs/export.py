@@ -49,15 +49,14 @@ def iterations(run: RunDirectory) -> Iterator[Iteration]:
     Raises:
         RunError: There is none, or a file is damaged.
     """
-    found = sorted(int(path.parent.name.removeprefix("iter-")) for path in run.root.glob("iter-*/episodes.jsonl"))
+    found = run.iterations()
     if not found:
         raise RunError(f"{run.root} holds no episodes; `leap run` or `leap rollout` makes them.")
     for i in found:
-        folder = run.iteration(i)
-        episodes = Journal(folder / "episodes.jsonl", Episode)
-        rows = list(_records(folder / "rows.jsonl", Row))
+        episodes = Journal(run.episodes(i), Episode)
+        rows = list(_records(run.rows(i), Row))
         pairs = list(preference_rows(rows, {episode.key: episode for episode in episodes}))
-        yield Iteration(i, episodes, Journal(folder / "corrections.jsonl", Correction), rows, pairs)
+        yield Iteration(i, episodes, Journal(run.corrections(i), Correction), rows, pairs)
 
 
 def _records(path: Path, record: type[Row]) -> Iterator[Row]:

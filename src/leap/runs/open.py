@@ -15,10 +15,11 @@ from leap.errors import RunError, describe_validation_error
 from leap.files import write_text
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe, load_recipe
-from leap.runs.preflight import Ready, check_prerequisites, is_finished
+from leap.runs.preflight import Ready, check_prerequisites
 from leap.runs.provenance import provenance
 from leap.runs.stages import Stages
 from leap.runs.store import RunDirectory
+from leap.runs.table import missing_stages
 
 _FREE = re.compile(r"(budget|prices|teacher\.endpoint|baselines\.react\.\d+\.endpoint|training\.(sft\.)?logging)(\.|$)")
 """What may change while a run goes on: what may be spent, where a model is reached, who logs. It changes no result."""
@@ -30,7 +31,7 @@ def check_run(root: Path, recipe: Recipe) -> Ready:
     Raises:
         LeapError: Something is missing.
     """
-    return Ready() if is_finished(recipe, RunDirectory(root)) else check_prerequisites(recipe, Progress())
+    return check_prerequisites(recipe, Progress()) if missing_stages(recipe, RunDirectory(root)) else Ready()
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
         stages = Stages(recipe, run, Progress(), ready.environment if ready else None)
         try:
             if ready and ready.paid:
-                stages.cast.book_checks(ready.paid)
+                stages.actors.book_checks(ready.paid)
             yield stages
         finally:
             stages.close()

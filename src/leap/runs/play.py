@@ -4,54 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
-from leap.core import Actor, Episode, Task
+from leap.core import Episode, Task
 from leap.core.episode import episode_key
-from leap.envs.base import Environment
 from leap.files import Journal
-from leap.policies.base import Policy
 from leap.progress import Bar
 from leap.rollouts import episode_seed, rollout
+from leap.runs.actors import Actors, Role
 
 UnderWay = Callable[[], AbstractContextManager[tuple[Bar, Callable[..., Any]]]]
 """Shows work under way: gives a bar, and a function that notes figures."""
 
 
-def play_tasks(
-    environment: Environment,
-    actor: Actor,
-    policy: Callable[[], Policy],
-    tasks: Sequence[Task],
-    journal: Journal[Episode],
-    *,
-    horizon: int,
-    seed: int,
-    stream: str,
-    under_way: UnderWay,
-) -> list[Episode]:
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What is to be played.
+
+    Attributes:
+        role: Who plays.
+        tasks: The tasks, in order.
+        horizon: Largest number of actions.
+        stream: Name of the random stream.
+    """
+
+    role: Role
+    tasks: Sequence[Task]
+    horizon: int
+    stream: str
+
+
+def play_tasks(play: Play, actors: Actors, journal: Journal[Episode], under_way: UnderWay) -> list[Episode]:
     """Plays what is not on file.
 
     Args:
-        environment: Where to play.
-        actor: Who plays, for the record.
-        policy: Makes the player; called only if something is to be played.
-        tasks: What to play.
+        play: What to play.
+        actors: The run's.
         journal: Where each episode is kept as it ends.
-        horizon: Largest number of actions per episode.
-        seed: The recipe's.
-        stream: Name of the random stream.
         under_way: Opened only if something is to be played.
 
     Returns:
         The tasks' episodes, in the order of splits and ids.
     """
+    seed, tasks = actors.recipe.seed, play.tasks
+    acting = actors.acting(play.role)
     keys = [
-        episode_key(task, actor, seed=episode_seed(seed, stream, task), horizon=horizon)
+        episode_key(task, acting.actor, seed=episode_seed(seed, play.stream, task), horizon=play.horizon)
         for task in sorted(tasks, key=lambda task: (task.split, task.id))
     ]
     if any(key not in journal for key in keys):
-        player = policy()
+        player = acting.policy()
         on_file = [episode for key in keys if (episode := journal.get(key)) is not None]
         done, solved, tokens, shortened = len(on_file), sum(episode.success for episode in on_file), 0, 0
         with under_way() as (bar, note):
@@ -67,12 +70,12 @@ def play_tasks(
                 bar.update(done, len(tasks), f"{solved / done:.0%} solved")
 
             rollout(
-                environment,
+                actors.environment,
                 player,
                 tasks,
-                horizon=horizon,
+                horizon=play.horizon,
                 seed=seed,
-                stream=stream,
+                stream=play.stream,
                 done=journal,
                 on_episode=keep,
             )

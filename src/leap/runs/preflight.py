@@ -20,7 +20,6 @@ from leap.models.prices import Prices
 from leap.models.providers import check_model, in_process
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.runs.store import RunDirectory
 from leap.sync import run_sync
 
 Check = Callable[[], Any]
@@ -104,13 +103,6 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
                 f"{min(both)}); nothing may be measured on tasks that were trained on."
             )
     return environment
-
-
-def is_finished(recipe: Recipe, run: RunDirectory) -> bool:
-    """Whether all stages of a run are on file, so that the same command needs nothing any more."""
-    last = run.iteration(recipe.iterations)
-    measured = recipe.measures.held_out is None or (last / "measures.json").exists()
-    return (last / "evaluation.json").exists() and measured
 
 
 def _packages(recipe: Recipe) -> Iterator[str]:

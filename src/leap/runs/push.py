@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from leap import __version__
 from leap.core import Correction
-from leap.errors import PrerequisiteError, RunError, describe_validation_error
+from leap.errors import PrerequisiteError, RunError
 from leap.evaluation import Evaluation
 from leap.files import Journal, read_json, write_text
 from leap.recipe import Recipe
-from leap.runs.store import RunDirectory
+from leap.runs.open import recipe_of
+from leap.runs.store import RunDirectory, marker
 from leap_lab.measures.figures import share
 
 _PUBLIC = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
@@ -41,9 +41,9 @@ def push_to_folder(run: RunDirectory, i: int, folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is there already; choose another folder.")
     checkpoint = run.checkpoint(i)
-    if not (checkpoint / "leap.json").exists():
+    if not marker(checkpoint).exists():
         raise RunError(f"{checkpoint} is missing; train iteration {i} first.")
-    recipe = _recipe(run)
+    recipe = recipe_of(run.root)
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in _PUBLIC:
         for path in checkpoint.glob(pattern):
@@ -122,7 +122,7 @@ def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
         ("teacher", teacher.kind),
         ("privilege level", f"{teacher.privilege} of 100"),
         ("seed", str(recipe.seed)),
-        ("key", str(read_json(run.checkpoint(i) / "leap.json").get("key", ""))),
+        ("key", str(read_json(marker(run.checkpoint(i))).get("key", ""))),
         ("made with", f"leap {__version__}"),
     ]
     lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {recipe.name}, pi_{i}", ""]
@@ -146,7 +146,7 @@ def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
 
 
 def _scores(recipe: Recipe, run: RunDirectory, i: int) -> list[str]:
-    path = run.iteration(i) / "evaluation.json"
+    path = run.evaluation(f"pi_{i}")
     if not path.exists():
         return ["Not evaluated."]
     use = dict.fromkeys(recipe.environment.test, "test") | {recipe.environment.validation: "validation"}
@@ -167,7 +167,7 @@ def _leaks(run: RunDirectory, i: int) -> list[str]:
     for j in range(1, i + 1):
         corrections = 0
         by_episode: dict[str, list[int]] = {}  # kept with a leak, and kept; the steps of an episode hang together
-        for correction in Journal(run.iteration(j) / "corrections.jsonl", Correction):
+        for correction in Journal(run.corrections(j), Correction):
             corrections += 1
             counts = by_episode.setdefault(correction.episode, [0, 0])
             counts[0] += correction.kept and bool(correction.leaked)
@@ -214,14 +214,3 @@ def _make_base_public(folder: Path, recipe: Recipe) -> None:
         base = _base(recipe)
         values["base_model_name_or_path"] = Path(named).name if base is None or Path(base).exists() else base
         write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def _recipe(run: RunDirectory) -> Recipe:
-    if not run.recipe.exists():
-        raise RunError(f"{run.root} is not a run directory.")
-    try:
-        return Recipe.model_validate(yaml.safe_load(run.recipe.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise RunError(describe_validation_error(error, str(run.recipe))) from error
-    except yaml.YAMLError as error:
-        raise RunError(f"{run.recipe} is not valid YAML: {' '.join(str(error).split())}") from error

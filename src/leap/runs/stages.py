@@ -1,4 +1,4 @@
-"""The arrows of the loop, each a function from files to a file. What is on file is not made again.
+"""The stages of the loop, each a function from files to a file. What is on file is not made again.
 
 tasks --rollout--> episodes --correct--> corrections --dataset--> rows --train--> checkpoint --evaluate--> evaluation
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from leap.core import Actor, Correction, Episode, Task, content_key
+from leap.core import Correction, Episode, Task, content_key
 from leap.datasets import (
     PreferenceRow,
     Row,
@@ -30,20 +30,19 @@ from leap.envs.live import states_along
 from leap.errors import RecipeError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, atomic_directory, read_json, write_json, write_text
-from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.policies.rendering import Renderer
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.runs.actors import Cast
-from leap.runs.play import play_tasks
+from leap.runs.actors import Actors, Role
+from leap.runs.baselines import idle_baselines
+from leap.runs.play import Play, play_tasks
 from leap.runs.preflight import prepared_environment
-from leap.runs.store import RunDirectory
+from leap.runs.store import RunDirectory, marker
+from leap.runs.table import stage_table
 from leap.sync import run_sync
 from leap.teachers.annotate import ReasonAnnotator
 from leap.teachers.base import Teacher
 from leap.teachers.privileged import StateExtractor
-from leap.teachers.prompts import PrivilegedRenderer
-from leap_lab.measures import Corrected, IterationMeasures, held_out, measure_iteration, read_measures, write_measures
 
 
 class Stages:
@@ -64,6 +63,7 @@ class Stages:
         self.progress = progress
         self._prepared = environment
         self._task_lists: dict[tuple[str, int | None, str], list[Task]] = {}
+        self._opened = ExitStack()
 
     @cached_property
     def environment(self) -> Environment:
@@ -72,43 +72,42 @@ class Stages:
         Raises:
             RecipeError: A split that may only be tested on is used for training or for choosing models.
         """
-        return self._prepared or prepared_environment(self.recipe, self.progress)
+        environment = self._prepared or prepared_environment(self.recipe, self.progress)
+        self._opened.callback(environment.close)
+        return environment
 
     @cached_property
-    def cast(self) -> Cast:
+    def actors(self) -> Actors:
         """Who acts: students, teacher, baselines."""
-        return Cast(self.recipe, self.run, self.environment)
+        actors = Actors(self.recipe, self.run, self.environment)
+        self._opened.callback(actors.close)
+        return actors
 
     @property
     def renderer(self) -> Renderer:
         """What makes every prompt of the student, at rollout and in training."""
-        self._base_model()  # a scratch student's tokens, in which prompts are measured, come from the demonstrations
-        return self.cast.renderer
+        self.base()  # a scratch student's tokens, in which prompts are measured, come from the demonstrations
+        return self.actors.renderer
 
     # ---- rollout -------------------------------------------------------------------------------------------------
 
     def rollout(self, i: int) -> Journal[Episode]:
         """Episodes of iteration i: the expert's demonstrations (i = 0), or pi_{i-1} on the training tasks, alone or mixed
         with the environment's teacher."""
-        recipe, section = self.recipe, self.recipe.environment
-        journal = Journal(self._episodes_file(i), Episode)
-        stream = f"rollout-{i}"
+        section, stream = self.recipe.environment, f"rollout-{i}"
         if i == 0:
-            tasks = self._training_tasks(recipe.demonstrations.episodes, "demonstrations")
-            expert = self.cast.demonstrator()
-            self._play(expert.actor, lambda: expert, tasks, journal, recipe.horizon, stream, "expert demonstrations", i)
+            tasks, role = self._training_tasks(self.recipe.demonstrations.episodes, "demonstrations"), Role("demonstrator")
+            what = "expert demonstrations"
         else:
-            tasks = self._training_tasks(section.train_tasks, stream)
-            actor, policy, who = self.cast.rollout_policy(i)
-            self._play(actor, policy, tasks, journal, recipe.horizon, stream, f"rollouts of {who}", i)
+            tasks, role = self._training_tasks(section.train_tasks, stream), Role("rollout", i)
+            what = f"rollouts of {self.actors.acting(role).label}"
+        journal = self.episodes(i)
+        self._play("rollout", i, Play(role, tasks, self.recipe.horizon, stream), journal, what)
         return journal
 
     def episodes(self, i: int) -> Journal[Episode]:
         """Episodes of iteration i that are on file."""
-        return Journal(self._episodes_file(i), Episode)
-
-    def _episodes_file(self, i: int) -> Path:
-        return self.run.iteration(i) / "episodes.jsonl"
+        return Journal(self.run.episodes(i), Episode)
 
     def _tasks(self, split: str, limit: int | None, *, stream: str) -> list[Task]:
         """Tasks of a split; with a limit, a sample of its own for each stream of the recipe's seed."""
@@ -132,46 +131,25 @@ class Stages:
         chosen = {task.key for task in drawn}
         return [task for task in wanted if task.key in chosen]
 
-    def _play(
-        self,
-        actor: Actor,
-        policy: Callable[[], Policy],
-        tasks: Sequence[Task],
-        journal: Journal[Episode],
-        horizon: int,
-        stream: str,
-        what: str,
-        iteration: int,
-    ) -> list[Episode]:
-        """Plays what is not on file; returns the tasks' episodes. The policy is made only if something is to be played."""
-        stage = "rollout" if stream.startswith("rollout") else "evaluate"
-        return play_tasks(
-            self.environment,
-            actor,
-            policy,
-            tasks,
-            journal,
-            horizon=horizon,
-            seed=self.recipe.seed,
-            stream=stream,
-            under_way=lambda: self._timed(stage, iteration, what),
-        )
+    def _play(self, stage: str, iteration: int, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
+        """Plays what is not on file, as a part of a stage; returns the tasks' episodes."""
+        return play_tasks(play, self.actors, journal, lambda: self.timed(stage, iteration, what))
 
     # ---- correct -------------------------------------------------------------------------------------------------
 
     def correct(self, i: int) -> Journal[Correction]:
         """Corrections of every step of the episodes of iteration i that the recipe has corrected."""
         teacher_section = self.recipe.teacher
-        journal = Journal(self._corrections_file(i), Correction)
+        journal = self.corrections(i)
         episodes = _in_order(self.episodes(i))
         if not episodes:
-            raise RunError(f"{self._episodes_file(i)} holds no episodes; roll out iteration {i} first.")
+            raise RunError(f"{self.run.episodes(i)} holds no episodes; roll out iteration {i} first.")
         chosen = [
             episode
             for episode in episodes
             if teacher_section.episodes == "all" or episode.score <= teacher_section.failure_score
         ]
-        self._correct(i - 1, self._up_to(teacher_section.labels, chosen, f"labels-{i}"), journal, i)
+        self.correct_episodes(i - 1, self._up_to(teacher_section.labels, chosen, f"labels-{i}"), journal, i)
         return journal
 
     def _up_to(self, labels: int | None, episodes: list[Episode], stream: str) -> list[Episode]:
@@ -183,8 +161,17 @@ class Stages:
         chosen = {episode.key for episode, so_far in zip(drawn, steps, strict=True) if so_far <= labels}
         return [episode for episode in episodes if episode.key in chosen]
 
-    def _correct(self, student: int, episodes: Sequence[Episode], journal: Journal[Correction], iteration: int) -> None:
-        """Has episodes of pi_student corrected that are not on file with all their steps."""
+    def correct_episodes(
+        self, student: int, episodes: Sequence[Episode], journal: Journal[Correction], iteration: int
+    ) -> None:
+        """Has episodes corrected that are not on file with all their steps.
+
+        Args:
+            student: i of the pi_i that acted in them.
+            episodes: The episodes.
+            journal: Where each correction is kept.
+            iteration: Under which iteration times and costs are noted.
+        """
         corrected: dict[str, int] = {}
         for correction in journal:
             corrected[correction.episode] = corrected.get(correction.episode, 0) + 1
@@ -193,9 +180,9 @@ class Stages:
             return
         section = self.recipe.teacher
         states = self._extracted(episodes, iteration) if section.state == "extracted" else None
-        teacher: Teacher = self.cast.teacher(student, states)
+        teacher: Teacher = self.actors.teacher(student, states)
         what = f"corrections by {'the expert' if section.kind == 'expert' else teacher.name} at privilege {teacher.privilege}"
-        with self._timed("correct", iteration, what) as (bar, note), self._booked(f"correct {iteration}"):
+        with self.timed("correct", iteration, what) as (bar, note), self.booked(f"correct {iteration}"):
             bar.update(len(done), len(episodes), "")
             finished = len(done)
 
@@ -214,39 +201,34 @@ class Stages:
     def _extracted(self, episodes: Sequence[Episode], iteration: int) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
         tasks = list({episode.task.key: episode.task for episode in episodes}.values())
-        journal = Journal(self.run.iteration(iteration) / "expert.jsonl", Episode)
-        expert = ExpertPolicy(self.environment)
-        what = "expert's play of the tasks to correct"
-        played = self._play(
-            expert.actor, lambda: expert, tasks, journal, self.recipe.horizon, f"rollout-expert-{iteration}", what, iteration
-        )
+        stream = f"rollout-expert-{iteration}"
+        play = Play(Role("expert"), tasks, self.recipe.horizon, stream)
+        journal = Journal(self.run.expert_play(iteration), Episode)
+        played = self._play("rollout", iteration, play, journal, "expert's play of the tasks to correct")
         extractor = StateExtractor(
             self.environment,
-            self.cast.teacher_model,
-            self.run.iteration(iteration) / "states.jsonl",
+            self.actors.teacher_model,
+            self.run.states(iteration),
             attempts=self.recipe.teacher.attempts,
             seed=self.recipe.seed,
         )
-        with self._timed("correct", iteration, "privileged states"), self._booked(f"extract {iteration}"):
+        with self.timed("correct", iteration, "privileged states"), self.booked(f"extract {iteration}"):
             return run_sync(extractor.extract_all(played))
 
     def corrections(self, i: int) -> Journal[Correction]:
         """Corrections of iteration i that are on file."""
-        return Journal(self._corrections_file(i), Correction)
-
-    def _corrections_file(self, i: int) -> Path:
-        return self.run.iteration(i) / "corrections.jsonl"
+        return Journal(self.run.corrections(i), Correction)
 
     # ---- dataset -------------------------------------------------------------------------------------------------
 
     def dataset(self, i: int) -> Path:
         """D_i as rows on file: demonstrations (i = 0) or kept corrections."""
-        path = self.run.iteration(i) / "rows.jsonl"
+        path = self.run.rows(i)
         if path.exists():
             return path
         episodes = _in_order(self.episodes(i))
         if not episodes:
-            raise RunError(f"{self._episodes_file(i)} holds no episodes; roll out iteration {i} first.")
+            raise RunError(f"{self.run.episodes(i)} holds no episodes; roll out iteration {i} first.")
         if i == 0:
             rows = [*demonstration_rows(self._demonstrations(), self.renderer), *self._rows_with_state()]
         else:
@@ -278,12 +260,12 @@ class Stages:
         annotated: list[Episode] = []
         annotator = ReasonAnnotator(
             self.environment,
-            self.cast.teacher_model,
-            self.run.iteration(0) / "annotations.jsonl",
+            self.actors.teacher_model,
+            self.run.annotations(),
             attempts=self.recipe.teacher.attempts,
             seed=self.recipe.seed,
         )
-        with self._timed("correct", 0, "reasons for demonstrations") as (bar, _), self._booked("annotate"):
+        with self.timed("correct", 0, "reasons for demonstrations") as (bar, _), self.booked("annotate"):
 
             def keep(episode: Episode) -> None:
                 annotated.append(episode)
@@ -299,17 +281,11 @@ class Stages:
         privilege = recipe.demonstrations.with_state
         if not privilege:
             return
-        journal = Journal(self.run.iteration(0) / "with-state.jsonl", Episode)
         tasks = self._training_tasks(recipe.demonstrations.episodes, "demonstrations")
-        teacher = TeacherPolicy(self.environment, privilege)
-        what = f"teacher's play at privilege {privilege}"
-        played = self._play(
-            teacher.actor, lambda: teacher, tasks, journal, recipe.horizon, "rollout-with-state", what, 0
-        )
-        grammar_of = self.environment.grammar_of
-        renderer = PrivilegedRenderer(
-            recipe.student.prompt, privilege, self.environment.prompts_of, grammar_of=grammar_of
-        )
+        play = Play(Role("teacher", privilege=privilege), tasks, recipe.horizon, "rollout-with-state")
+        journal = Journal(self.run.with_state(), Episode)
+        played = self._play("rollout", 0, play, journal, f"teacher's play at privilege {privilege}")
+        renderer = self.actors.privileged_renderer(recipe.student.prompt, privilege)
         for episode in _in_order(played):
             if episode.success or not recipe.demonstrations.successes_only:
                 states = run_sync(states_along(self.environment, episode))
@@ -334,24 +310,24 @@ class Stages:
     def train(self, i: int) -> Path:
         """pi_i: the student trained on the union of D_0..D_i."""
         out = self.run.checkpoint(i)
-        if (out / "leap.json").exists():
+        if marker(out).exists():
             return out
         from leap.training.train import train
 
         recipe, config = self.recipe, self.recipe.training
         data = [hashlib.sha256(self.dataset(j).read_bytes()).hexdigest() for j in range(i + 1)]
         if i == 0 or config.start_from == "base":
-            start, lineage = self._base_model(), "base"
+            start, lineage = self.base(), "base"
         else:
-            start, lineage = str(self.run.checkpoint(i - 1)), self.cast.checkpoint_key(i - 1)
+            start, lineage = str(self.run.checkpoint(i - 1)), self.actors.checkpoint_key(i - 1)
         rows = self.rows(i)
         preferences = None if i == 0 or config.method == "sft" else self.preferences(i)
         if preferences is not None:
             data.append(content_key([(pair.key, pair.rejected) for pair in preferences]))
         settings = config.model_dump(mode="json", exclude={"logging": True, "sft": {"logging"}})  # changes no weights
         key = content_key("checkpoint", recipe.student.model, lineage, data, settings, recipe.seed)
-        work = self.run.iteration(i) / "training"
-        with self._timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
+        work = self.run.training(i)
+        with self.timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
             result = train(
                 config,
                 rows,
@@ -363,16 +339,16 @@ class Stages:
                 steps=config.first_steps if i == 0 else None,
                 on_step=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
             )
-            write_json(temporary / "leap.json", {"key": key, "iteration": i, "result": result.as_dict()})
+            write_json(marker(temporary), {"key": key, "iteration": i, "result": result.as_dict()})
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
         shutil.rmtree(work, ignore_errors=True)
         return out
 
-    def _base_model(self) -> str:
+    def base(self) -> str:
         """The model before any training: the recipe's, or a scratch student made from the demonstrations' words."""
-        base = self.cast.base
-        if self.recipe.student.model == "scratch" and not (Path(base) / "leap.json").exists():
-            self._make_base(Path(base))
+        base = self.actors.base
+        if self.recipe.student.model == "scratch" and not marker(self.run.base).exists():
+            self._make_base(self.run.base)
         return base
 
     def _make_base(self, base: Path) -> None:
@@ -380,41 +356,35 @@ class Stages:
         from leap.models.scratch import build_scratch
 
         self.rollout(0)
-        rows = [*demonstration_rows(self._demonstrations(), self.cast.whole_renderer), *self._rows_with_state()]
+        rows = [*demonstration_rows(self._demonstrations(), self.actors.whole_renderer), *self._rows_with_state()]
         texts = [message["content"] for row in rows for message in (*row.prompt, *row.completion)]
         texts += self.environment.vocabulary()
         with atomic_directory(base) as temporary:
             names = self.environment.names()
             build_scratch(self.recipe.student.scratch, texts, temporary, seed=self.recipe.seed, names=names)
-            write_json(temporary / "leap.json", {"key": "base", "iteration": -1})
+            write_json(marker(temporary), {"key": "base", "iteration": -1})
 
     # ---- evaluate ------------------------------------------------------------------------------------------------
 
     def evaluate(self, i: int) -> list[Evaluation]:
         """pi_i without privilege on the validation and test splits."""
-        folder = self.run.iteration(i) / "evaluation"
-        return self._evaluate(
-            lambda: self.cast.evaluated_student(i),
-            self.cast.student_actor(i),
-            folder,
-            name=f"pi_{i}",
-            iteration=i,
-        )
+        return self._evaluate(Role("student", i), f"pi_{i}", i)
 
     def baselines(self) -> list[Evaluation]:
-        """The unprivileged expert, the teacher without and with privilege, and the recipe's models, on the same tasks."""
-        return self._baselines(self.cast.baselines(lambda: list(self.rollout(0))))
+        """Whoever else the recipe compares with, on the same tasks."""
+        return [one for baseline in self.actors.baselines() for one in self.baseline(baseline.name)]
 
     def idle_baselines(self) -> list[Evaluation]:
         """Those who do nothing for their tasks, where the environment has such: what every mean score stands beside."""
-        return self._baselines(self.cast.idle_baselines())
+        return [one for baseline in idle_baselines(self.environment) for one in self.baseline(baseline.name)]
 
-    def _baselines(self, players: Mapping[str, tuple[Actor, Callable[[], Policy]]]) -> list[Evaluation]:
-        evaluations = []
-        for name, (actor, policy) in players.items():
-            with self._booked(f"baseline {actor.name}"):
-                evaluations += self._evaluate(policy, actor, self.run.baselines / name, name=name, iteration=-1)
-        return evaluations
+    def baseline(self, name: str) -> list[Evaluation]:
+        """One of the baselines on the validation and test splits."""
+        if any(baseline.name == name and baseline.react for baseline in self.actors.baselines()):
+            self.rollout(0)  # its worked examples are demonstrations
+        role = Role("baseline", name=name)
+        with self.booked(f"baseline {self.actors.acting(role).actor.name}"):
+            return self._evaluate(role, name, -1)
 
     def evaluation_tasks(self) -> dict[str, list[Task]]:
         """Tasks of the validation split and of each test split."""
@@ -422,94 +392,42 @@ class Stages:
         tasks = {section.validation: self._tasks(section.validation, section.validation_tasks, stream="evaluation")}
         return tasks | {split: self._tasks(split, section.test_tasks, stream="evaluation") for split in section.test}
 
-    def _evaluate(
-        self, policy: Callable[[], Policy], actor: Actor, folder: Path, *, name: str, iteration: int
-    ) -> list[Evaluation]:
+    def _evaluate(self, role: Role, name: str, iteration: int) -> list[Evaluation]:
         evaluations = []
         for split, tasks in self.evaluation_tasks().items():
-            journal = Journal(folder / f"{split}.jsonl", Episode)
-            played = self._play(
-                actor,
-                policy,
-                tasks,
-                journal,
-                self.recipe.test_horizon,
-                f"evaluate-{name}",
-                f"evaluate {name} on {split}",
-                iteration,
-            )
+            play = Play(role, tasks, self.recipe.test_horizon, f"evaluate-{name}")
+            journal = Journal(self.run.played(name, split), Episode)
+            played = self._play("evaluate", iteration, play, journal, f"evaluate {name} on {split}")
             evaluations.append(evaluate_episodes(played, policy=name))
-        file = folder.parent / "evaluation.json" if iteration >= 0 else folder / "evaluation.json"
-        write_json(file, [evaluation.model_dump(mode="json") for evaluation in evaluations])
+        write_json(self.run.evaluation(name), [evaluation.model_dump(mode="json") for evaluation in evaluations])
         return evaluations
 
-    # ---- measure -------------------------------------------------------------------------------------------------
+    # ---- what other packages add -----------------------------------------------------------------------------------
 
-    def measure(self, i: int) -> IterationMeasures | None:
-        """Leakage and realizability of iteration i, where the recipe asks for them (docs/measures.md)."""
-        recipe, folder = self.recipe, self.run.iteration(i)
-        limit = recipe.measures.held_out
-        path = folder / "measures.json"
-        if limit is None:
-            return None
-        if (known := read_measures(path)) is not None:
-            return known
-        split = recipe.environment.validation
-        own, corrections = self._held_out(i, limit)
-        with self._timed("measure", i, f"measures of iteration {i}"):
-            measures = measure_iteration(
-                i,
-                teacher=recipe.teacher.kind,
-                privilege=recipe.teacher.privilege,
-                training=Corrected(self.episodes(i), self.corrections(i), self.environment) if i else None,
-                held_out=Corrected(own, corrections, self.environment),
-                rounds=[self._held_out_rows(j - 1, limit) for j in range(1, i + 1)],
-                checkpoints=(self.run.checkpoint(i - 1), self.run.checkpoint(i)) if i else None,
-                success=_on_split(folder / "evaluation.json", split),
-                teacher_value=_on_split(self.run.baselines / self.cast.teacher_acting / "evaluation.json", split),
-                earlier=[one for j in range(i) if (one := read_measures(self.run.iteration(j) / "measures.json"))],
-            )
-            write_measures(path, measures)
-        return measures
-
-    def _held_out(self, i: int, limit: int) -> tuple[list[Episode], Journal[Correction]]:
-        """Evaluation episodes of pi_i on validation tasks, and the teacher's corrections of them. Nothing trains on these."""
-        folder = self.run.iteration(i)
-        played = Journal(folder / "evaluation" / f"{self.recipe.environment.validation}.jsonl", Episode)
-        episodes = held_out(played, limit)
-        if not episodes:
-            raise RunError(f"{played.path} holds no episodes; evaluate iteration {i} first.")
-        journal = Journal(folder / "held-out-corrections.jsonl", Correction)
-        self._correct(i, episodes, journal, i)
-        return episodes, journal
-
-    def _held_out_rows(self, i: int, limit: int) -> list[Row]:
-        episodes, corrections = self._held_out(i, limit)
-        by_key = {episode.key: episode for episode in episodes}
-        chosen = sorted((c for c in corrections if c.episode in by_key), key=lambda c: (c.episode, c.t))
-        return list(correction_rows(by_key, chosen, self.renderer, iteration=i + 1))
+    def extend(self, i: int) -> None:
+        """Makes the stages that other packages add to iteration i, such as the measures of leap_lab."""
+        for stage in stage_table(self.recipe, self.environment):
+            if stage.iteration == i and stage.added:
+                stage.make(self)
 
     # ---- what the stages share -----------------------------------------------------------------------------------
 
     @contextmanager
-    def _booked(self, stage: str) -> Iterator[None]:
+    def booked(self, stage: str) -> Iterator[None]:
         """Calls to endpoints made within are booked under this stage."""
-        with self.cast.ledger.stage(stage) if self.recipe.asks_models else nullcontext():
+        with self.actors.ledger.stage(stage) if self.recipe.asks_models else nullcontext():
             yield
 
     def _spent(self) -> str:
-        usd, tokens = self.cast.ledger.spent if self.recipe.asks_models else (0.0, 0)
+        usd, tokens = self.actors.ledger.spent if self.recipe.asks_models else (0.0, 0)
         return f"${usd:.2f}" if usd else f"{tokens:,} tokens paid" if tokens else ""
 
     def close(self) -> None:
         """Frees what the actors hold."""
-        if "cast" in self.__dict__:
-            self.cast.close()
-        if "environment" in self.__dict__:
-            self.environment.close()
+        self._opened.close()
 
     @contextmanager
-    def _timed(self, stage: str, iteration: int, what: str) -> Iterator[tuple[Any, Any]]:
+    def timed(self, stage: str, iteration: int, what: str) -> Iterator[tuple[Any, Any]]:
         """A stage under way: its bar, and a function that notes figures for the report when it ends well."""
         figures: dict[str, Any] = {}
         began = time.monotonic()
@@ -519,12 +437,6 @@ class Stages:
         records = read_json(self.run.stages) if self.run.stages.exists() else []
         records.append({"stage": stage, "iteration": iteration, "what": what, "seconds": seconds, **figures})
         write_json(self.run.stages, records)
-
-
-def _on_split(path: Path, split: str) -> Evaluation | None:
-    """An evaluation on file, of one split."""
-    found = read_json(path) if path.exists() else []
-    return next((Evaluation.model_validate(one) for one in found if one["split"] == split), None)
 
 
 def _in_order(episodes: Iterable[Episode]) -> list[Episode]:

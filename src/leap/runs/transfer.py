@@ -7,25 +7,25 @@ The official games after training on generated ones, say. Nothing of the run cha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
-from leap.core import Actor, Episode, content_key
+from leap.core import Episode, content_key
 from leap.envs.base import load_environment
 from leap.errors import RecipeError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, write_json
-from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.progress import Bar
-from leap.runs.play import play_tasks
+from leap.runs.actors import Actors, Role
+from leap.runs.play import Play, play_tasks
 from leap.runs.stages import Stages
 
 
 def evaluate_elsewhere(
     stages: Stages, i: int, options: dict[str, Any], splits: Sequence[str], *, horizon: int | None = None
 ) -> list[Evaluation]:
-    """pi_i, the unprivileged expert and the teacher without and with privilege on splits of another world.
+    """Evaluates pi_i, the unprivileged expert and the teacher without and with privilege on splits of another world.
 
     Args:
         stages: The run's.
@@ -42,14 +42,11 @@ def evaluate_elsewhere(
     environment = load_environment(recipe.environment.name, options)
     environment.prepare()
     trained_on = {task.id for task in stages.environment.tasks(recipe.environment.train)}
-    folder = stages.run.iteration(i) / "elsewhere" / content_key(options)
+    folder = stages.run.elsewhere(i, content_key(options))
     write_json(folder / "environment.json", {"name": recipe.environment.name, "options": options})
-    policies: list[Policy] = [ExpertPolicy(environment)]
-    policies += [TeacherPolicy(environment, level) for level in dict.fromkeys((0, recipe.teacher.privilege))]
-    players: dict[str, tuple[Actor, Callable[[], Policy]]] = {
-        policy.actor.name: (policy.actor, lambda policy=policy: policy) for policy in policies
-    }
-    players[f"pi_{i}"] = stages.cast.student_actor(i), lambda: stages.cast.evaluated_student(i)
+    levels = dict.fromkeys((0, recipe.teacher.privilege))
+    roles = {"expert": Role("expert")} | {f"teacher-{level}": Role("teacher", privilege=level) for level in levels}
+    roles[f"pi_{i}"] = Role("student", i)
 
     @contextmanager
     def shown(what: str) -> Iterator[tuple[Bar, Callable[..., None]]]:
@@ -57,22 +54,17 @@ def evaluate_elsewhere(
             yield bar, lambda **figures: None  # the run's own figures stay as they are
 
     evaluations = []
-    for split in splits:
-        tasks = environment.tasks(split)
-        if both := sorted(trained_on & {task.id for task in tasks}):
-            raise RecipeError(f"{len(both)} tasks of split {split!r} were trained on, for example {both[0]}; choose another.")
-        for name, (actor, policy) in players.items():
-            played = play_tasks(
-                environment,
-                actor,
-                policy,
-                tasks,
-                Journal(folder / f"{split}-{name}.jsonl", Episode),
-                horizon=horizon,
-                seed=recipe.seed,
-                stream=f"elsewhere-{name}",
-                under_way=partial(shown, f"evaluate {name} on {split}"),
-            )
-            evaluations.append(evaluate_episodes(played, policy=name))
+    with closing(environment), closing(Actors(recipe, stages.run, environment)) as actors:
+        for split in splits:
+            tasks = environment.tasks(split)
+            if both := sorted(trained_on & {task.id for task in tasks}):
+                raise RecipeError(
+                    f"{len(both)} tasks of split {split!r} were trained on, for example {both[0]}; choose another."
+                )
+            for name, role in roles.items():
+                play = Play(role, tasks, horizon, f"elsewhere-{name}")
+                journal = Journal(folder / f"{split}-{name}.jsonl", Episode)
+                played = play_tasks(play, actors, journal, partial(shown, f"evaluate {name} on {split}"))
+                evaluations.append(evaluate_episodes(played, policy=name))
     write_json(folder / "evaluation.json", [evaluation.model_dump(mode="json") for evaluation in evaluations])
     return evaluations

@@ -1,4 +1,4 @@
-"""How long a part of a run may take, from the pace that was measured for its base recipe.
+"""How long a stage of a run may take, from the pace that was measured for its base recipe.
 
 The pace of the recipe NAME is stated in `leap_lab/recipes/pace/NAME.yaml`, where there is one.
 """
@@ -15,11 +15,11 @@ from leap.core import content_key
 from leap.envs.base import load_environment
 from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
 from leap.recipe import Recipe, Section, read_mapping
+from leap.runs.table import Stage
 from leap.training.config import PreferenceConfig
-from leap_lab.studies.parts import Part
 from leap_lab.studies.schema import FOLDER
 
-Seconds = Callable[[Recipe, Part], float | None]
+Seconds = Callable[[Recipe, Stage], float | None]
 
 
 class Pace(Section):
@@ -50,27 +50,27 @@ def load_pace(recipe: Path) -> Pace | None:
 
 
 def pace_of(pace: Pace | None) -> Seconds:
-    """A function that estimates the seconds of a part; None where it cannot."""
+    """A function that estimates the seconds of a stage; None where it cannot."""
     count = _counter()
 
-    def seconds(recipe: Recipe, part: Part) -> float | None:
+    def seconds(recipe: Recipe, stage: Stage) -> float | None:
         if pace is None:
             return None
-        if part.stage == "train":
-            return _training(recipe, part.iteration, pace)
-        if part.stage == "evaluate":
-            return _times(_evaluated(recipe, count), pace.correct_episode if part.iteration < 0 else pace.evaluate_episode)
+        if stage.kind == "train":
+            return _training(recipe, stage.iteration, pace)
+        if stage.kind == "evaluate":
+            return _times(_evaluated(recipe, count), pace.correct_episode if stage.iteration < 0 else pace.evaluate_episode)
         section = recipe.environment
-        if part.iteration == 0 and part.stage == "rollout":
+        if stage.iteration == 0 and stage.kind == "rollout":
             return _times(recipe.demonstrations.episodes or count(recipe, section.train), pace.correct_episode)
         by_model = pace.rollout_episode if pace.ask_episode is None else pace.ask_episode
         asked = pace.correct_episode if recipe.teacher.kind == "expert" else by_model
-        if part.stage in ("rollout", "correct"):
-            each = pace.rollout_episode if part.stage == "rollout" else asked
-            if part.stage == "rollout" and recipe.rollouts.beta_at(part.iteration) >= 1:
+        if stage.kind in ("rollout", "correct"):
+            each = pace.rollout_episode if stage.kind == "rollout" else asked
+            if stage.kind == "rollout" and recipe.rollouts.beta_at(stage.iteration) >= 1:
                 each = pace.correct_episode
             return _times(section.train_tasks or count(recipe, section.train), each)
-        if part.stage == "measure":  # its corrections, and their likelihood under two checkpoints
+        if stage.kind == "measure":  # its corrections, and their likelihood under two checkpoints
             return (recipe.measures.held_out or 0) * (asked + pace.evaluate_episode)
         return 0.0
 

@@ -11,10 +11,11 @@ from leap.evaluation import Evaluation
 from leap.files import Journal, read_json
 from leap.loop import best_on_validation
 from leap.recipe import Recipe
-from leap.runs.actors import folder_name
+from leap.runs.baselines import folder_name
 from leap.runs.store import RunDirectory
+from leap.runs.table import missing_stages
 from leap_lab.measures import IterationMeasures, read_measures
-from leap_lab.studies.share import missing
+from leap_lab.measures.stage import measures_file
 
 
 class Outcome(dict[str, Episode]):
@@ -54,8 +55,8 @@ class RunResults:
 
     @property
     def finished(self) -> bool:
-        """Whether every part is on file."""
-        return not missing(self.recipe, self.run.root)
+        """Whether every stage is on file."""
+        return not missing_stages(self.recipe, self.run)
 
     def outcome(self, policy: str) -> Outcome | None:
         """The episodes of a policy (with `@KIND`, of that kind) on the test split; None where there are none."""
@@ -82,14 +83,14 @@ class RunResults:
     def best(self) -> int:
         """i of the pi_i that did best on validation tasks."""
         students = [
-            [Evaluation.model_validate(one) for one in read_json(self.run.iteration(i) / "evaluation.json")]
+            [Evaluation.model_validate(one) for one in read_json(self.run.evaluation(f"pi_{i}"))]
             for i in range(self.recipe.iterations + 1)
         ]
         return best_on_validation(students, self.recipe.environment.validation)
 
     def measures(self, i: int) -> IterationMeasures | None:
         """Leakage and realizability of iteration i, if measured."""
-        return read_measures(self.run.iteration(i) / "measures.json")
+        return read_measures(measures_file(self.run, i))
 
     def makers(self) -> set[str]:
         """Versions and commits of leap that made this run."""
@@ -98,11 +99,7 @@ class RunResults:
         return {f"leap {one['leap']} {one['commit']}, torch {one['packages'].get('torch', '?')}" for one in starts}
 
     def _read(self, resolved: str) -> Outcome | None:
-        if resolved.startswith("pi_"):
-            folder = self.run.iteration(int(resolved.removeprefix("pi_"))) / "evaluation"
-        else:
-            folder = self.run.baselines / resolved
-        path = folder / f"{self.split}.jsonl"
+        path = self.run.played(resolved, self.split)
         if not path.exists():
             return None
         journal = Journal(path, Episode)

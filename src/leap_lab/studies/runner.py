@@ -11,10 +11,12 @@ from leap.errors import RecipeError
 from leap.loop import leap
 from leap.recipe import Recipe
 from leap.runs.open import open_run
+from leap.runs.store import RunDirectory
+from leap.runs.table import Stage, missing_stages
 from leap_lab.studies.outcomes import RunResults
 from leap_lab.studies.results import Runs
 from leap_lab.studies.schema import Changes, LoopStudy, arm_recipe, run_name
-from leap_lab.studies.share import Pool, Taken, missing
+from leap_lab.studies.share import Pool, Taken
 
 
 class Arm(NamedTuple):
@@ -74,7 +76,8 @@ def run_arms(
         tell: Told of each arm that begins or goes on, and of what it was given.
     """
     for arm in arms:
-        if not missing(arm.recipe, arm.run) and (arm.run / "recipe.yaml").exists():
+        run = RunDirectory(arm.run)
+        if run.recipe.exists() and not missing_stages(arm.recipe, run):
             continue
         with open_run(arm.run, arm.recipe) as stages:
             tell(arm, Pool(root).take(arm.recipe, stages.run))
@@ -90,11 +93,11 @@ def results_of(arms: Sequence[Arm], split: str) -> Runs:
 
 
 class Planned(NamedTuple):
-    """A part of an arm that is to be made.
+    """A stage of an arm that is to be made.
 
     Attributes:
         arm: Whose.
-        part: Its name.
+        part: The stage's name.
         seconds: Estimated; None where that is not known.
         source: The run that it is taken from; empty where it is made here.
     """
@@ -105,19 +108,19 @@ class Planned(NamedTuple):
     source: str
 
 
-def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Any], float | None]) -> Iterator[Planned]:
-    """What running these arms would do, part by part: what is finished is left out.
+def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Stage], float | None]) -> Iterator[Planned]:
+    """What running these arms would do, stage by stage: what is finished is left out.
 
     Args:
         arms: What to run, in order.
         root: Folder of all studies' runs.
-        seconds: Estimates a part of a recipe.
+        seconds: Estimates a stage of a recipe.
     """
     holders = {key: run.name for key, run in Pool(root).holders().items()}
     for arm in arms:
-        parts = missing(arm.recipe, arm.run)
-        for part in parts:
-            source = holders.get(part.key, "")
-            yield Planned(arm, part.name, 0.0 if source else seconds(arm.recipe, part), source)
-        for part in parts:
-            holders.setdefault(part.key, arm.run.name)
+        stages = missing_stages(arm.recipe, RunDirectory(arm.run))
+        for stage in stages:
+            source = holders.get(stage.key, "")
+            yield Planned(arm, stage.name, 0.0 if source else seconds(arm.recipe, stage), source)
+        for stage in stages:
+            holders.setdefault(stage.key, arm.run.name)

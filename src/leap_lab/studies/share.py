@@ -1,4 +1,4 @@
-"""Parts that another run has finished are taken from there instead of being made again."""
+"""Stages that another run has finished are taken from there instead of being made again."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from leap.files import atomic_directory
 from leap.recipe import Recipe
 from leap.runs.store import RunDirectory
-from leap_lab.studies.parts import Part, parts_of
+from leap.runs.table import Stage, stage_table
 
 
 class Taken(NamedTuple):
-    """A part and the run it came from."""
+    """A stage and the run it came from."""
 
-    part: Part
+    stage: Stage
     source: Path
 
 
@@ -36,23 +36,22 @@ class Pool:
         self.root = root
 
     def holders(self, *, but: Path | None = None) -> dict[str, Path]:
-        """By a part's key, a run that has finished it."""
+        """By a stage's key, a run that has finished it."""
         found: dict[str, Path] = {}
-        for file in sorted(self.root.glob("*/*/recipe.yaml")):
-            run = file.parent
+        for run in sorted(path for path in self.root.glob("*/*") if RunDirectory(path).recipe.exists()):
             if run == but:
                 continue
             try:
-                recipe = Recipe.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+                recipe = Recipe.model_validate(yaml.safe_load(RunDirectory(run).recipe.read_text(encoding="utf-8")))
             except (ValidationError, yaml.YAMLError, OSError, UnicodeDecodeError):
                 continue  # of another version of leap: nothing can be taken from it
-            for part in parts_of(recipe):
-                if (run / part.marker).exists():
-                    found.setdefault(part.key, run)
+            for stage in stage_table(recipe):
+                if stage.finished(RunDirectory(run)):
+                    found.setdefault(stage.key, run)
         return found
 
     def take(self, recipe: Recipe, run: RunDirectory) -> list[Taken]:
-        """Brings into a run all parts that it lacks and another has finished. What it has begun itself it goes on with.
+        """Brings into a run all stages that it lacks and another has finished. What it has begun itself it goes on with.
 
         Args:
             recipe: The run's recipe.
@@ -60,25 +59,19 @@ class Pool:
         """
         holders = self.holders(but=run.root)
         taken = []
-        for part in parts_of(recipe):
-            begun = any((run.root / file).exists() for file in (*part.files, part.marker))
-            source = holders.get(part.key)
-            if source is None or begun:
+        for stage in stage_table(recipe):
+            source = holders.get(stage.key)
+            if source is None or stage.begun(run):
                 continue
-            for file in sorted(part.files, key=lambda name: name == part.marker):  # the marker last
+            for file in sorted(stage.files, key=lambda name: name == stage.marker):  # the marker last
                 _bring(source / file, run.root / file)
-            taken.append(Taken(part, source))
+            taken.append(Taken(stage, source))
         if taken:
-            with (run.root / "shared.jsonl").open("a", encoding="utf-8") as file:
-                for part, source in taken:
-                    line = {"part": part.name, "iteration": part.iteration, "key": part.key, "from": source.name}
+            with run.shared.open("a", encoding="utf-8") as file:
+                for stage, source in taken:
+                    line = {"part": stage.name, "iteration": stage.iteration, "key": stage.key, "from": source.name}
                     file.write(json.dumps(line) + "\n")
         return taken
-
-
-def missing(recipe: Recipe, run: Path) -> list[Part]:
-    """Parts of a run that are not finished."""
-    return [part for part in parts_of(recipe) if not (run / part.marker).exists()]
 
 
 def _bring(source: Path, target: Path) -> None:

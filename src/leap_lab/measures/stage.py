@@ -1,0 +1,103 @@
+"""The stage that the measures add to each iteration of a run: `iter-<i>/measures.json` (docs/measures.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from leap.core import Correction, Episode
+from leap.datasets import Row, correction_rows
+from leap.errors import RunError
+from leap.evaluation import Evaluation
+from leap.files import Journal, read_json
+from leap.recipe import Recipe
+from leap.runs.baselines import teacher_acting
+from leap.runs.stages import Stages
+from leap.runs.store import RunDirectory
+from leap.runs.table import Stage, new_stage
+from leap_lab.measures.corrected import Corrected, held_out
+from leap_lab.measures.measure import measure_iteration, read_measures, write_measures
+from leap_lab.measures.records import IterationMeasures
+
+KIND = "measure"
+
+
+def measures_file(run: RunDirectory, i: int) -> Path:
+    """Where the measures of iteration i are kept."""
+    return run.iteration(i) / "measures.json"
+
+
+def held_out_file(run: RunDirectory, i: int) -> Path:
+    """Journal of the corrections of pi_i's evaluation episodes, on which nothing ever trains."""
+    return run.iteration(i) / "held-out-corrections.jsonl"
+
+
+def measure_stage(recipe: Recipe, i: int, stages: Sequence[Stage]) -> Stage | None:
+    """The stage that measures iteration i, where the recipe asks for it."""
+    if recipe.measures.held_out is None:
+        return None
+    at = RunDirectory(Path())
+    read = [stage for stage in stages if (stage.kind, stage.iteration) in ((KIND, i - 1), ("evaluate", i))]
+    read += [stage for stage in stages if stage.kind == "correct" or (stage.kind, stage.iteration) == ("rollout", 0)]
+    return new_stage(
+        f"measures of pi_{i}",
+        KIND,
+        i,
+        lambda made: measure(made, i),
+        [held_out_file(at, i), measures_file(at, i)],
+        measures_file(at, i),
+        inputs=read,
+        settings=[recipe.teacher.model_dump(mode="json"), recipe.measures.model_dump(mode="json")],
+    )
+
+
+def measure(stages: Stages, i: int) -> IterationMeasures | None:
+    """Measures leakage and realizability of iteration i, unless they are on file; None where the recipe asks for none."""
+    recipe, run, limit = stages.recipe, stages.run, stages.recipe.measures.held_out
+    path = measures_file(run, i)
+    if limit is None:
+        return None
+    if (known := read_measures(path)) is not None:
+        return known
+    split = recipe.environment.validation
+    own, corrections = _held_out(stages, i, limit)
+    with stages.timed(KIND, i, f"measures of iteration {i}"):
+        measures = measure_iteration(
+            i,
+            teacher=recipe.teacher.kind,
+            privilege=recipe.teacher.privilege,
+            training=Corrected(stages.episodes(i), stages.corrections(i), stages.environment) if i else None,
+            held_out=Corrected(own, corrections, stages.environment),
+            rounds=[_rows(stages, j - 1, limit) for j in range(1, i + 1)],
+            checkpoints=(run.checkpoint(i - 1), run.checkpoint(i)) if i else None,
+            success=_on_split(run.evaluation(f"pi_{i}"), split),
+            teacher_value=_on_split(run.evaluation(teacher_acting(recipe)), split),
+            earlier=[one for j in range(i) if (one := read_measures(measures_file(run, j)))],
+        )
+        write_measures(path, measures)
+    return measures
+
+
+def _held_out(stages: Stages, i: int, limit: int) -> tuple[list[Episode], Journal[Correction]]:
+    """Evaluation episodes of pi_i on validation tasks, and the teacher's corrections of them. Nothing trains on these."""
+    played = Journal(stages.run.played(f"pi_{i}", stages.recipe.environment.validation), Episode)
+    episodes = held_out(played, limit)
+    if not episodes:
+        raise RunError(f"{played.path} holds no episodes; evaluate iteration {i} first.")
+    journal = Journal(held_out_file(stages.run, i), Correction)
+    stages.correct_episodes(i, episodes, journal, i)
+    return episodes, journal
+
+
+def _rows(stages: Stages, i: int, limit: int) -> list[Row]:
+    """The rows of the held-out corrections of pi_i."""
+    episodes, corrections = _held_out(stages, i, limit)
+    by_key = {episode.key: episode for episode in episodes}
+    chosen = sorted((c for c in corrections if c.episode in by_key), key=lambda c: (c.episode, c.t))
+    return list(correction_rows(by_key, chosen, stages.renderer, iteration=i + 1))
+
+
+def _on_split(path: Path, split: str) -> Evaluation | None:
+    """An evaluation on file, of one split."""
+    found = read_json(path) if path.exists() else []
+    return next((Evaluation.model_validate(one) for one in found if one["split"] == split), None)
