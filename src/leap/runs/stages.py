@@ -289,7 +289,8 @@ class Stages:
         for episode in _in_order(played):
             if episode.success or not recipe.demonstrations.successes_only:
                 states = run_sync(states_along(self.environment, episode))
-                yield from privileged_rows(episode, states, renderer.render, grammar_of(episode.task))
+                grammar = self.environment.grammar_of(episode.task)
+                yield from privileged_rows(episode, states, renderer.render, grammar)
 
     def rows(self, up_to: int) -> list[Row]:
         """The union of D_0..D_i."""
