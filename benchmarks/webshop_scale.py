@@ -124,6 +124,8 @@ def _product(
 
 def build(arguments: argparse.Namespace) -> None:
     """Everything that is made once, as a first `leap run` or `leap data webshop` makes it."""
+    from leap_worlds.webshop.world import SEARCH
+
     environment = _environment(arguments.folder)
     peak_private, stop = [0], threading.Event()
 
@@ -146,11 +148,11 @@ def build(arguments: argparse.Namespace) -> None:
     took = time.process_time() - began
     stop.set()
     store = next((arguments.folder / "cache" / "webshop").glob("*/manifest.json")).parent
-    sizes = {path.name: _size(path) for path in (store, store / "search")}
+    sizes = {path.name: _size(path) for path in (store, store / SEARCH)}
     print(
         f"build: {took:.0f} s CPU on one core ({took / 60:.1f} min), {time.perf_counter() - wall:.0f} s wall; "
         + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in stages.items())
-        + f"\n  {sizes[store.name] / 1e6:.0f} MB on disk, of which the search index {sizes['search'] / 1e6:.0f} MB"
+        + f"\n  {sizes[store.name] / 1e6:.0f} MB on disk, of which the search index {sizes[SEARCH] / 1e6:.0f} MB"
         f"\n  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB with pages of files, "
         f"{peak_private[0]} MB of its own"
     )

@@ -72,26 +72,24 @@ def enlarge(arguments: argparse.Namespace) -> None:
     of its postings, drawn anew. Document frequencies grow alike, so lists are as long as in a catalogue of that size."""
     small = read_manifest(arguments.folder)
     arrays = {name: np.load(arguments.folder / f"{name}.npy") for name in ARRAYS}
-    starts, heads = arrays["starts"], arrays["heads"]
+    starts = arrays["starts"]
     random = np.random.default_rng(0)
     offsets = np.arange(arguments.times, dtype=np.uint32)[:, None] * np.uint32(small.documents)
-    parts = np.sort(np.concatenate((starts[:-1], heads)))  # where each term's first and second part begin
-    ends = np.append(parts[1:], starts[-1])
-    counts = np.zeros(len(parts), np.int64)
-    documents, codes = [], []
-    for low in range(0, len(parts), 20_000):
-        high = min(low + 20_000, len(parts))
-        span = slice(parts[low], ends[high - 1])
-        owner = np.repeat(np.arange(low, high), ends[low:high] - parts[low:high])
+    counts = np.zeros(small.terms, np.int64)
+    documents, saturations = [], []
+    for low in range(0, small.terms, 20_000):
+        high = min(low + 20_000, small.terms)
+        span = slice(starts[low], starts[high])
+        owner = np.repeat(np.arange(low, high), np.diff(starts[low : high + 1]))
         kept = random.random((arguments.times, len(owner))) < 0.9
+        kept[0] |= ~kept.any(axis=0)  # no term without a posting
         owners = np.broadcast_to(owner, kept.shape)[kept]
         order = np.argsort(owners, kind="stable")
         documents.append((arrays["documents"][span] + offsets)[kept][order])
-        codes.append(np.broadcast_to(arrays["codes"][span], kept.shape)[kept][order])
-        counts += np.bincount(owners, minlength=len(parts))
-    begins = np.concatenate(([0], np.cumsum(counts)))
-    large = {**arrays, "starts": begins[::2], "heads": begins[1::2]}
-    large |= {"documents": np.concatenate(documents), "codes": np.concatenate(codes)}
+        saturations.append(np.broadcast_to(arrays["saturations"][span], kept.shape)[kept][order])
+        counts += np.bincount(owners, minlength=small.terms)
+    large = {**arrays, "starts": np.concatenate(([0], np.cumsum(counts)))}
+    large |= {"documents": np.concatenate(documents), "saturations": np.concatenate(saturations)}
     arguments.into.mkdir()
     for name, array in large.items():
         np.save(arguments.into / f"{name}.npy", array)
@@ -129,9 +127,9 @@ def query(arguments: argparse.Namespace) -> None:
                 times.append((time.process_time() - began) * 1e3)
         for text in queries[: arguments.exhaustive]:
             began = time.process_time()
-            expected = exhaustive(index.postings(text), index.saturations, len(index), 50)
+            expected = exhaustive(index.postings(text), len(index), 50)
             plain.append((time.process_time() - began) * 1e3)
-            found = best(index.postings(text), index.saturations, len(index), 50)
+            found = best(index.postings(text), len(index), 50)
             wrong += found.tolist() != expected.tolist()
         print(
             f"  {name:5} n {len(queries)}, {terms:.1f} terms with {touched:,.0f} postings: {_times(warm)}"

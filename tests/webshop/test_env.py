@@ -21,7 +21,7 @@ from leap.rollouts import rollout
 from leap.sync import run_sync
 from leap_worlds.webshop.env import WebshopEnvironment
 from leap_worlds.webshop.splits import World
-from leap_worlds.webshop.world import open_search
+from leap_worlds.webshop.world import SEARCH, open_search
 
 TITLES = ["Red Steel Mug", "Blue Tea Cup", "Green Desk Lamp", "Garden Chair"]
 
@@ -187,7 +187,7 @@ def test_parts_reach_the_scores_and_an_unfinished_episode_scores_nothing(folder:
 
 def test_an_index_of_another_catalogue_is_refused(folder: Path) -> None:
     store = shop(folder).world(World.HUMAN).shop.store
-    owner = store.folder / "search" / "catalogue.txt"
+    owner = store.folder / SEARCH / "catalogue.txt"
     known = owner.read_text()
     owner.write_text("another")
     try:
@@ -205,9 +205,9 @@ def test_an_index_and_a_store_in_the_wrong_place_are_refused(
     write_files(tmp_path, [a_product(i) for i in range(3)], people={"B000000000": [said("i want a mug")]})
     other = shop(tmp_path)
     store = other.world(World.HUMAN).shop.store
-    for file in (mine / "search").glob("*"):
+    for file in (mine / SEARCH).glob("*"):
         if file.name != "catalogue.txt":  # a whole index, under the other's name
-            (store.folder / "search" / file.name).write_bytes(file.read_bytes())
+            (store.folder / SEARCH / file.name).write_bytes(file.read_bytes())
     with pytest.raises(PrerequisiteError, match="has 4 documents where the catalogue has 3 products"):
         open_search(store)
     shutil.rmtree(store.folder)

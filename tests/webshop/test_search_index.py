@@ -104,7 +104,7 @@ def test_no_index_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(path.removesuffix(".npy") for path in ("codes.npy", "asins_text.npy", "starts.npy"))
+    "name", sorted(path.removesuffix(".npy") for path in ("saturations.npy", "asins_text.npy", "starts.npy"))
 )
 def test_a_torn_index_is_named(index: Path, name: str) -> None:
     path = index / f"{name}.npy"

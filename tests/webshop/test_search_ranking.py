@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_corpora import catalogue_contents, rank_by_hand, recorded_rankings
 
-from leap_worlds.webshop.search import SearchIndex, build, build_index
-from leap_worlds.webshop.search.bm25 import decoded_lengths, encode_lengths, weight
+from leap_worlds.webshop.search import SearchIndex, build_index
+from leap_worlds.webshop.search.bm25 import contributions, decoded_lengths, encode_lengths, weight
 from leap_worlds.webshop.search.ranking import Postings, best, exhaustive
 
 WORDS = [
@@ -44,19 +44,18 @@ def test_a_thousand_rankings_are_lucenes(catalogue: SearchIndex, shared_data: Pa
 @settings(max_examples=60)
 @given(corpora, st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join), st.integers(0, 45))
 def test_rankings_are_the_formulas(documents: list[tuple[str, str]], query: str, k: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "SPLIT_FROM", 2)
+    with tempfile.TemporaryDirectory() as folder:
         build_index(documents, Path(folder) / "index")
         found = SearchIndex.open(Path(folder) / "index").search(query, k)
     assert found == rank_by_hand(documents, query, k)
 
 
 @st.composite
-def lists_of_postings(draw: st.DrawFn) -> tuple[list[Postings], np.ndarray, int]:
-    """A query's postings of any shape: few and many, split anywhere, with ties, and copies of a document."""
+def lists_of_postings(draw: st.DrawFn) -> tuple[list[Postings], int]:
+    """A query's postings of any shape: few and many, with ties, and copies of a document."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     documents = draw(st.sampled_from((60, 400, 5000)))
-    saturations = np.sort(random.uniform(0.05, 12, draw(st.integers(1, 40)))).astype(np.float32)
+    saturations = random.uniform(0.05, 12, draw(st.integers(1, 40))).astype(np.float32)
     copies = draw(st.sampled_from((1, 7)))
     postings = []
     for _ in range(draw(st.integers(1, 12))):
@@ -64,28 +63,18 @@ def lists_of_postings(draw: st.DrawFn) -> tuple[list[Postings], np.ndarray, int]
         some = (some[:, None] * copies + np.arange(copies)).ravel()
         some = some[some < documents].astype(np.uint32)
         if len(some):
-            codes = random.integers(0, len(saturations), len(some), dtype=np.uint16)
-            codes, some, head, top, rest = split(codes, some, draw(st.sampled_from((2, 8, 10**9))))
-            postings.append(
-                Postings(some, codes, head, weight(documents, len(some), int(random.integers(1, 4))), top, rest)
-            )
-    return postings, saturations, documents
-
-
-def split(codes: np.ndarray, documents: np.ndarray, share: int) -> tuple[np.ndarray, np.ndarray, int, int, int]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "SPLIT_FROM", 1)
-        patch.setattr(build, "HEAD_SHARE", share)
-        documents, codes, head, top, rest = build.split_postings(documents, codes)
-    return codes, documents, head, top, rest
+            own = random.choice(saturations, len(some))
+            weighted = weight(documents, len(some), int(random.integers(1, 4)))
+            postings.append(Postings(some, own, weighted, float(contributions(weighted, own.max()))))
+    return postings, documents
 
 
 @settings(max_examples=300)
 @given(lists_of_postings(), st.integers(1, 80))
-def test_pruning_changes_nothing(query: tuple[list[Postings], np.ndarray, int], k: int) -> None:
-    postings, saturations, documents = query
-    expected = exhaustive(postings, saturations, documents, k)
-    assert best(postings, saturations, documents, k).tolist() == expected.tolist()
+def test_pruning_changes_nothing(query: tuple[list[Postings], int], k: int) -> None:
+    postings, documents = query
+    expected = exhaustive(postings, documents, k)
+    assert best(postings, documents, k).tolist() == expected.tolist()
 
 
 @given(st.text(st.characters(codec=None)), st.integers(-1, 60))

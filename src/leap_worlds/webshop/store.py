@@ -8,7 +8,7 @@
     titles.npy                    hash of each title in lower case, sorted, and whose it is (the reference wrapper's names)
     nouns-<tagger>/               nouns of each title, made when a tagger is first used
     goals-human/, goals-synthetic/   where the instructions lie and the order of goals, made when goals of a kind are first used
-    search/                       the search index, made by `leap_worlds.webshop.search`
+    search-2/                     the search index, made by `leap_worlds.webshop.search`
     manifest.json                 what it was made from; written last
 
 Nothing in it is code: JSON, and arrays of numbers and bytes.

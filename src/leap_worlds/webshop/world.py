@@ -19,6 +19,8 @@ from leap_worlds.webshop.shop import Searcher, Shop
 from leap_worlds.webshop.store import Blob, BlobWriter, ProductStore, Progress, put_in_place
 from leap_worlds.webshop.tagger import Tagger
 
+SEARCH = "search-2"
+"""Folder of a store's index; the number is that of the index's format, so that an older one is left alone."""
 _OWNER = "catalogue.txt"
 """Names the catalogue that an index is of; written last."""
 _log = logging.getLogger(__name__)
@@ -143,7 +145,7 @@ def open_search(store: ProductStore, *, progress: Progress | None = None) -> Sea
     """
     from leap_worlds.webshop.search import SearchIndex, build_index
 
-    folder = store.folder / "search"
+    folder = store.folder / SEARCH
     if not (folder / _OWNER).is_file():
         _log.info("building the search index of %d products", len(store))
 

@@ -11,8 +11,8 @@ From terms to a score (`bm25`)
     byte, and the arithmetic is in single precision where Lucene's is. Equal scores: the smaller ASIN comes first.
 
 How it is kept and found (`build`, `storage`, `ranking`)
-    Postings in memory-mapped arrays, about 6 bytes each, that all worker processes share; a query adds up only those that can
-    still change the first 50, and the answer is the same as if it had added up all.
+    One sparse matrix in memory-mapped arrays, 8 bytes a posting, that all worker processes share; a query adds up only those
+    postings that can still change the first 50, and the answer is the same as if it had added up all.
 
 The ranking is part of the environment: which products a student sees decides what it can buy. So the tests compare it with
 recordings of Lucene, token by token and rank by rank. Where it differs: nowhere that is known, in 1,000 queries on 10,000

@@ -1,8 +1,8 @@
 """Builds an index from a stream of documents, in bounded memory.
 
-Documents are read in batches. Of each, the (term, document, tf) triples are sorted and put away as a run on disk. At the
-end the runs are merged, a range of terms at a time, into the index's arrays. In memory stay the vocabulary, the
-documents' ids and lengths, one batch, and one range.
+First pass: documents are read in batches; the (term, document) pairs of a batch are counted, sorted and put on disk as a
+run. Then the final numbers of terms and documents are known, and the second pass merges the runs, a range of terms at a
+time, into the index's arrays. In memory stay the vocabulary, the documents' ids and lengths, one batch, and one range.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -24,19 +23,14 @@ from leap_worlds.webshop.search.storage import MANIFEST, write_manifest, write_s
 from leap_worlds.webshop.search.tokenizer import tokenize
 
 BATCH_TOKENS = 4_000_000
-"""Tokens in memory before a run is put away (about 100 MB with what sorting them takes)."""
+"""Tokens in memory before a run is put on disk (about 100 MB with what sorting them takes)."""
 MERGE_POSTINGS = 6_000_000
 """Postings merged at once, unless one term has more."""
 
-SPLIT_FROM = 1024
-"""Postings from which on a term's best are kept apart."""
-HEAD_SHARE = 8
-"""At most one posting in so many is among the best."""
-
 _MEMO = 1_000_000
 _STOPPED = -1
-_MAX_TF = (1 << 24) - 1
-_MAX_CODES = 1 << 16
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
 
 
 def build_index(
@@ -57,9 +51,10 @@ def build_index(
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        made = work / "index"
+        made, runs = work / "index", work / "runs"
         made.mkdir()
-        scan = _Scan(work / "runs")
+        runs.mkdir()
+        scan = _Scan(runs)
         scan.read(documents, progress)
         _write(scan, made)
         if folder.exists():
@@ -85,196 +80,123 @@ class _TermNumbers(dict[str, int]):
         return number
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One batch on disk, sorted by term, then document.
-
-    Attributes:
-        path: Rows of (document, tf << 8 | length byte), uint32.
-        terms: The terms it has, ascending.
-        starts: Where each term's rows begin; one longer.
-    """
-
-    path: Path
-    terms: Array
-    starts: Array
-
-
 class _Scan:
-    """The first pass."""
+    """The first pass: vocabulary, ids, lengths, and one run of counted pairs for each batch."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
         self.folder = folder
         self.numbers = _TermNumbers()
         self.asins: list[bytes] = []
-        self.runs: list[_Run] = []
-        self.pairs = np.zeros(0, np.uint32)
-        self.tokens = self.with_terms = 0
+        self.lengths = array("q")
+        self.runs = 0
 
     def read(self, documents: Iterable[tuple[str, str]], progress: Callable[[int], None] | None) -> None:
+        """Reads all documents."""
         look_up = self.numbers.__getitem__
         stream = iter(documents)
         while True:
+            tokens, owners = array("q"), array("q")
             first = len(self.asins)
-            tokens, lengths = array("i"), array("q")
             while len(tokens) < BATCH_TOKENS and (some := list(islice(stream, 1000))):
                 for asin, contents in some:
                     before = len(tokens)
                     tokens.extend(map(look_up, tokenize(contents)))
-                    lengths.append(len(tokens) - before)
+                    owners.append(len(tokens) - before)
                     self.asins.append(asin.encode("utf-8", "surrogatepass"))
                 if progress is not None:
                     progress(len(self.asins))
-            if not lengths:
+            if not owners:
                 return
-            self._put_away(np.frombuffer(tokens, np.int32), np.frombuffer(lengths, np.int64), first)
+            self._put_away(np.frombuffer(tokens, np.int64), np.frombuffer(owners, np.int64), first)
 
-    def _put_away(self, tokens: Array, lengths: Array, first: int) -> None:
-        document = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
-        kept = tokens >= 0
-        keys = (tokens[kept].astype(np.uint64) << np.uint64(32)) | document[kept]
-        terms_of = np.bincount(document[kept].astype(np.int64), minlength=len(lengths))
-        self.tokens += len(keys)
-        self.with_terms += int(np.count_nonzero(terms_of))
-        if not len(keys):
-            return
-        keys.sort()
-        at = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-        tf = np.diff(np.append(at, len(keys)))
-        local = (keys[at] & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        pair = (np.minimum(tf, _MAX_TF).astype(np.uint32) << np.uint32(8)) | encode_lengths(terms_of)[local]
-        term = (keys[at] >> np.uint64(32)).astype(np.int64)
-        begins = np.flatnonzero(np.concatenate(([True], term[1:] != term[:-1])))
-        self.pairs = np.union1d(self.pairs, pair)
-        path = self.folder / f"{len(self.runs)}.npy"
-        np.save(path, np.stack(((local + first).astype(np.uint32), pair), axis=1))
-        self.runs.append(_Run(path, term[begins], np.append(begins, len(term))))
+    def _put_away(self, terms: Array, tokens_of: Array, first: int) -> None:
+        documents = np.repeat(np.arange(first, first + len(tokens_of)), tokens_of)
+        kept = terms >= 0
+        terms, documents = terms[kept], documents[kept]
+        self.lengths.extend(np.bincount(documents - first, minlength=len(tokens_of)))
+        pairs, frequencies = np.unique(_keys(terms, documents), return_counts=True)
+        np.save(self.folder / f"{self.runs}-keys.npy", pairs)
+        np.save(self.folder / f"{self.runs}-values.npy", frequencies.astype(np.float32))
+        self.runs += 1
+
+
+def _keys(terms: Array, documents: Array) -> Array:
+    return (terms.astype(np.uint64) << _HALF) | documents.astype(np.uint64)
 
 
 def _write(scan: _Scan, folder: Path) -> None:
+    """The second pass."""
     order = sorted(range(len(scan.asins)), key=scan.asins.__getitem__)
     asins = [scan.asins[at] for at in order]
     for before, after in pairwise(asins):
         if before == after:
             raise PrerequisiteError(f"two documents have the id {after.decode('utf-8', 'replace')!r}; keep one of them")
     write_strings(folder, "asins", asins)
-    number_of = np.empty(len(order), np.uint32)
-    number_of[order] = np.arange(len(order), dtype=np.uint32)
-
     names = [term.encode("utf-8") for term in scan.numbers.terms]
     by_name = sorted(range(len(names)), key=names.__getitem__)
     write_strings(folder, "terms", [names[at] for at in by_name])
 
-    pairs, codes, saturations = _codes(scan)
-    np.save(folder / "saturations.npy", saturations)
-    postings = _merge(scan, folder, by_name=np.array(by_name, np.int64), number_of=number_of, pairs=pairs, codes=codes)
-    write_manifest(
-        folder,
-        {
-            "documents": len(asins),
-            "with_terms": scan.with_terms,
-            "tokens": scan.tokens,
-            "terms": len(names),
-            "postings": postings,
-        },
-    )
-
-
-def _codes(scan: _Scan) -> tuple[Array, Array, Array]:
-    """The different (tf, length byte) pairs, the code of each, and the codes' saturations in ascending order."""
-    tf = (scan.pairs >> np.uint32(8)).astype(np.float32)
-    factor = length_factors(scan.with_terms, scan.tokens)[scan.pairs & np.uint32(0xFF)]
-    saturations, codes = np.unique(tf * factor, return_inverse=True)
-    if len(saturations) > _MAX_CODES:
-        raise PrerequisiteError(
-            f"the documents have {len(saturations)} different pairs of frequency and length, more than an index can hold;"
-            " they do not look like a catalogue"
-        )
-    return scan.pairs, codes.astype(np.uint16), saturations
-
-
-def _merge(scan: _Scan, folder: Path, *, by_name: Array, number_of: Array, pairs: Array, codes: Array) -> int:
-    """The second pass: all runs into the arrays. Returns the number of postings."""
-    terms = len(by_name)
-    place = np.empty(terms, np.int64)
-    place[by_name] = np.arange(terms)
-    counts = np.zeros(terms, np.int64)
-    for run in scan.runs:
-        counts[run.terms] += np.diff(run.starts)
-    starts = np.zeros(terms + 1, np.int64)
-    np.cumsum(counts[by_name], out=starts[1:])
-    total = int(starts[-1])
-    heads, head_codes, tail_codes = starts[:-1].copy(), np.zeros(terms, np.uint16), np.zeros(terms, np.uint16)
-
-    documents_out = np.lib.format.open_memmap(folder / "documents.npy", "w+", np.uint32, (total,))
-    codes_out = np.lib.format.open_memmap(folder / "codes.npy", "w+", np.uint16, (total,))
-    # Terms are merged in the order of their numbers, which is the order of the runs, and land where their names belong.
-    runs = [np.load(run.path, mmap_mode="r", allow_pickle=False) for run in scan.runs]
-    for low, high in _ranges(counts):
-        term_parts, document_parts, code_parts = [], [], []
-        for run, rows in zip(scan.runs, runs, strict=True):
-            first, last = np.searchsorted(run.terms, (low, high))
-            part = np.asarray(rows[run.starts[first] : run.starts[last]])
-            term_parts.append(np.repeat(run.terms[first:last] - low, np.diff(run.starts[first : last + 1])))
-            document_parts.append(number_of[part[:, 0]])
-            code_parts.append(codes[np.searchsorted(pairs, part[:, 1])])
-        term = np.concatenate(term_parts)
-        keys = (
-            (term.astype(np.uint64) << np.uint64(48))
-            | (np.concatenate(document_parts).astype(np.uint64) << np.uint64(16))
-            | np.concatenate(code_parts).astype(np.uint64)
-        )
-        keys.sort()
-        documents = ((keys >> np.uint64(16)) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-        coded = (keys & np.uint64(0xFFFF)).astype(np.uint16)
-        ends = np.cumsum(counts[low:high])
-        for number, end in zip(range(low, high), ends.tolist(), strict=True):
-            at = place[number]
-            begin = end - int(counts[number])
-            split = split_postings(documents[begin:end], coded[begin:end])
-            target = slice(starts[at], starts[at + 1])
-            documents_out[target], codes_out[target], head, head_codes[at], tail_codes[at] = split
-            heads[at] += head
-    documents_out.flush()
-    codes_out.flush()
+    lengths = np.frombuffer(scan.lengths, np.int64) if scan.lengths else np.zeros(0, np.int64)
+    with_terms, tokens = int(np.count_nonzero(lengths)), int(lengths.sum())
+    factors = length_factors(with_terms, tokens)[encode_lengths(lengths)]
+    runs = [_renumbered(scan.folder, run, _places(by_name), _places(order), factors) for run in range(scan.runs)]
+    starts = np.zeros(len(names) + 1, np.int64)
+    for keys, _ in runs:
+        starts[1:] += np.bincount((keys >> _HALF).astype(np.int64), minlength=len(names))
+    np.cumsum(starts, out=starts)
     np.save(folder / "starts.npy", starts)
-    np.save(folder / "heads.npy", heads)
-    np.save(folder / "head_codes.npy", head_codes)
-    np.save(folder / "tail_codes.npy", tail_codes)
-    return total
+    total = int(starts[-1])
+    documents_out = np.lib.format.open_memmap(folder / "documents.npy", "w+", np.uint32, (total,))
+    saturations_out = np.lib.format.open_memmap(folder / "saturations.npy", "w+", np.float32, (total,))
+    peaks = np.zeros(len(names), np.float32)
+    for low, high in _ranges(starts):
+        ends = np.array([low, high], np.uint64) << _HALF
+        parts = [(keys, values, slice(*np.searchsorted(keys, ends))) for keys, values in runs]
+        keys = np.concatenate([keys[part] for keys, _, part in parts])
+        values = np.concatenate([values[part] for _, values, part in parts])
+        by_key = np.argsort(keys)
+        target = slice(starts[low], starts[high])
+        documents_out[target] = keys[by_key] & _LOW
+        saturations_out[target] = values[by_key]
+        peaks[low:high] = np.maximum.reduceat(values[by_key], starts[low:high] - starts[low])
+    np.save(folder / "peaks.npy", peaks)
+    documents_out.flush()
+    saturations_out.flush()
+    counts = {"documents": len(asins), "with_terms": with_terms, "tokens": tokens, "terms": len(names), "postings": total}
+    write_manifest(folder, counts)
 
 
-def _ranges(counts: Array) -> Iterator[tuple[int, int]]:
-    """Ranges of term numbers with about `MERGE_POSTINGS` postings, at most 65,536 terms each."""
-    low = 0
-    cumulative = np.cumsum(counts)
-    while low < len(counts):
-        done = int(cumulative[low - 1]) if low else 0
-        high = int(np.searchsorted(cumulative, done + MERGE_POSTINGS, side="right"))
-        high = min(max(high, low + 1), low + (1 << 16), len(counts))
-        yield low, high
-        low = high
+def _places(order: list[int]) -> Array:
+    """Where each number stands in an order."""
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    return places
 
 
-def split_postings(documents: Array, codes: Array) -> tuple[Array, Array, int, int, int]:
-    """Cuts a term's postings in two parts, those of the highest codes and the rest (see `ranking`).
+def _renumbered(folder: Path, run: int, terms: Array, documents: Array, factors: Array) -> tuple[Array, Array]:
+    """A run sorted by the final numbers of terms and documents, and its saturations; memory-mapped.
 
     Args:
-        documents: (n,) ascending.
-        codes: (n,) uint16.
-
-    Returns:
-        Both arrays, the first part in front; its size, zero for a short list; its highest code; that of the rest.
+        folder: Where the run is.
+        run: Its number.
+        terms, documents: The final number of each.
+        factors: For each document, norm of BM25, float32.
     """
-    top = int(codes.max())
-    if len(codes) < SPLIT_FROM:
-        return documents, codes, 0, 0, top
-    at_least = np.cumsum(np.bincount(codes)[::-1])[::-1]  # how many have this code or a higher one
-    cut = int(np.count_nonzero(at_least * HEAD_SHARE > len(codes)))  # the lowest code of the head
-    head = codes >= cut
-    size = int(np.count_nonzero(head))
-    if not size:
-        return documents, codes, 0, 0, top
-    order = np.concatenate((np.flatnonzero(head), np.flatnonzero(~head)))
-    return documents[order], codes[order], size, top, int(codes[~head].max())
+    keys, values = folder / f"{run}-keys.npy", folder / f"{run}-values.npy"
+    old, frequencies = np.load(keys), np.load(values)
+    owners = (old & _LOW).astype(np.int64)
+    new = _keys(terms[(old >> _HALF).astype(np.int64)], documents[owners])
+    order = np.argsort(new)
+    np.save(keys, new[order])
+    np.save(values, (frequencies * factors[owners])[order])
+    return np.load(keys, mmap_mode="r"), np.load(values, mmap_mode="r")
+
+
+def _ranges(starts: Array) -> Iterator[tuple[int, int]]:
+    """Ranges of terms with about `MERGE_POSTINGS` postings each."""
+    low, terms = 0, len(starts) - 1
+    while low < terms:
+        high = int(np.searchsorted(starts, starts[low] + MERGE_POSTINGS, side="right")) - 1
+        high = min(max(high, low + 1), terms)
+        yield low, high
+        low = high

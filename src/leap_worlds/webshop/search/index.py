@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from pathlib import Path
 
 from leap_worlds.webshop.search.analyzer import analyze
-from leap_worlds.webshop.search.bm25 import weight
+from leap_worlds.webshop.search.bm25 import contributions, weight
 from leap_worlds.webshop.search.ranking import Postings, best
 from leap_worlds.webshop.search.storage import ARRAYS, StringTable, damaged, load_array, read_manifest
 
@@ -20,7 +20,6 @@ class SearchIndex:
     Attributes:
         folder: Where it is.
         manifest: Its counts.
-        saturations: (codes,) float32: tf * norm of BM25 for each code of a posting, ascending.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,12 +32,11 @@ class SearchIndex:
             len(self._asins) != self.manifest.documents
             or len(self._terms) != self.manifest.terms
             or len(arrays["starts"]) != self.manifest.terms + 1
-            or len(arrays["documents"]) != self.manifest.postings
+            or not len(arrays["documents"]) == len(arrays["saturations"]) == self.manifest.postings
+            or len(arrays["peaks"]) != self.manifest.terms
         ):
             raise damaged(folder, "its arrays do not have the lengths that the manifest states")
-        self._starts, self._heads = arrays["starts"], arrays["heads"]
-        self._head_codes, self._tail_codes = arrays["head_codes"], arrays["tail_codes"]
-        self._documents, self._codes, self.saturations = arrays["documents"], arrays["codes"], arrays["saturations"]
+        self._arrays = arrays
         self._cache: OrderedDict[tuple[str, int], tuple[str, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -71,7 +69,7 @@ class SearchIndex:
             if (known := self._cache.get((query, k))) is not None:
                 self._cache.move_to_end((query, k))
                 return list(known)
-        ranked = best(self.postings(query), self.saturations, len(self), k) if k > 0 else ()
+        ranked = best(self.postings(query), len(self), k) if k > 0 else ()
         found = tuple(self._asins[number] for number in ranked)
         with self._lock:
             self._cache[query, k] = found
@@ -85,12 +83,11 @@ class SearchIndex:
         return [self._postings(at, boost) for at, boost in found if at is not None]
 
     def _postings(self, at: int, boost: int) -> Postings:
-        start, head, end = int(self._starts[at]), int(self._heads[at]), int(self._starts[at + 1])
+        start, end = self._arrays["starts"][at : at + 2].tolist()
+        weighted = weight(self.manifest.with_terms, end - start, boost)
         return Postings(
-            self._documents[start:end],
-            self._codes[start:end],
-            head - start,
-            weight(self.manifest.with_terms, end - start, boost),
-            int(self._head_codes[at]),
-            int(self._tail_codes[at]),
+            self._arrays["documents"][start:end],
+            self._arrays["saturations"][start:end],
+            weighted,
+            float(contributions(weighted, self._arrays["peaks"][at])),
         )

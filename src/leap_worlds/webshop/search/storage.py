@@ -3,12 +3,12 @@
 manifest.json       format, version, counts, and the size of every file
 asins.*             the documents' ids in ascending order of their UTF-8 bytes; a document's number is its place here
 terms.*             the terms, likewise
-starts.npy          (terms + 1,) int64: where a term's postings begin
-documents.npy       (postings,) uint32: ascending within each of a term's two parts
-codes.npy           (postings,) uint16: which row of `saturations`
-heads.npy           (terms,) int64: where the second part begins, the postings of lower codes
-head_codes.npy, tail_codes.npy   (terms,) uint16: the highest code in either part
-saturations.npy     (codes,) float32, ascending: tf * norm of BM25
+starts.npy          (terms + 1,) int64: where each term's postings begin
+documents.npy       (postings,) uint32: ascending within each term
+saturations.npy     (postings,) float32: tf * norm of BM25
+peaks.npy           (terms,) float32: the highest saturation of each term
+
+The postings are one sparse matrix in compressed columns: a row for each document, a column for each term.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from leap.errors import PrerequisiteError
 from leap_worlds.webshop.search.bm25 import Array
 
 FORMAT = "leap-webshop-search"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
-ARRAYS = ("starts", "documents", "codes", "heads", "head_codes", "tail_codes", "saturations")
+ARRAYS = ("starts", "documents", "saturations", "peaks")
 
 
 @dataclass(frozen=True, slots=True)
