@@ -98,7 +98,7 @@ def enlarge(arguments: argparse.Namespace) -> None:
     total = small.documents * arguments.times
     write_strings(arguments.into, "asins", [b"B%09d" % number for number in range(total)])
     grown = {"documents": total, "with_terms": total, "tokens": small.tokens * arguments.times, "terms": small.terms}
-    write_manifest(arguments.into, {**grown, "postings": int(begins[-1])})
+    write_manifest(arguments.into, {**grown, "postings": int(counts.sum())})
     manifest = read_manifest(arguments.into)
     size = sum(manifest.files.values()) / 1e6
     print(f"enlarge: {total} documents, {manifest.terms} terms, {manifest.postings} postings, {size:.0f} MB on disk")
