@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Step, content_key
-from leap.core.message import Message
+from leap.core.message import Message, ToolSpec
 from leap.core.record import Record
 from leap.envs.grammar import Grammar, GrammarOf, free_text
 from leap.errors import ContextTooLong
@@ -16,7 +20,24 @@ from leap.policies.rendering import Renderer
 log = logging.getLogger(__name__)
 
 
-class Row(Record):
+class _Example(Record):
+    """A training example whose prompt may offer tools.
+
+    Attributes:
+        tools: The tools that the prompt offers; a file has none of it where there are none.
+    """
+
+    tools: list[ToolSpec] = Field(default_factory=list)
+
+    @model_serializer(mode="wrap")
+    def _without_no_tools(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = handler(self)
+        if not values.get("tools"):
+            values.pop("tools", None)
+        return values
+
+
+class Row(_Example):
     """One training example: TRL reads `prompt` and `completion`; the rest says where it came from.
 
     Attributes:
@@ -38,20 +59,28 @@ class Row(Record):
     @cached_property
     def key(self) -> str:
         """Content key."""
-        return content_key("row", self.source, self.episode, self.t, self.completion[0]["content"])
+        return content_key("row", self.source, self.episode, self.t, *_told(self.completion[0]))
 
 
 def read_rows(lines: Iterable[bytes]) -> Iterator[Row]:
     """Rows from JSON lines. Equal messages are one object: the rows of an episode repeat its turns again and again, and
     tens of thousands of episodes would not fit into memory otherwise."""
-    known: dict[tuple[str, str], Message] = {}
+    known: dict[tuple[Any, ...], Message] = {}
+    offered: dict[str, list[ToolSpec]] = {}
     for line in lines:
         row = Row.model_validate_json(line)
-        shared = [known.setdefault((message["role"], message["content"]), message) for message in row.prompt]
-        yield row.model_copy(update={"prompt": shared})
+        shared = [known.setdefault((m["role"], m.get("tool_call_id"), *_told(m)), m) for m in row.prompt]
+        tools = offered.setdefault(json.dumps(row.tools), row.tools)
+        yield row.model_copy(update={"prompt": shared, "tools": tools})
 
 
-class PreferenceRow(Record):
+def _told(message: Message) -> tuple[str, ...]:
+    """What tells a message from others of its role: its words, and its calls if it makes any."""
+    calls = message.get("tool_calls")
+    return (message["content"], json.dumps(calls, sort_keys=True)) if calls else (message["content"],)
+
+
+class PreferenceRow(_Example):
     """One pair: TRL reads `prompt`, `chosen` and `rejected`.
 
     Attributes:
@@ -73,10 +102,10 @@ class PreferenceRow(Record):
     @cached_property
     def key(self) -> str:
         """Content key."""
-        return content_key("preference", self.episode, self.t, self.chosen[0]["content"])
+        return content_key("preference", self.episode, self.t, *_told(self.chosen[0]))
 
 
-class UnpairedRow(Record):
+class UnpairedRow(_Example):
     """Half of a pair: TRL reads `prompt`, `completion` and `label` (KTO).
 
     Attributes:
@@ -109,7 +138,7 @@ def demonstration_rows(episodes: Iterable[Episode], renderer: Renderer) -> Itera
                 too_long += 1
                 continue
             answer = grammar.write(decision)
-            yield _row(episode, t, answer, prompt, source="demonstration", iteration=0)
+            yield _row(episode, t, answer, prompt, grammar, source="demonstration", iteration=0)
     if too_long:
         log.warning("%d steps of demonstrations are left out: even alone they do not fit into the student's context", too_long)
 
@@ -130,8 +159,9 @@ def correction_rows(
             decision = Decision(reason=correction.reason, action=correction.action)
             episode = episodes[correction.episode]
             prompt = renderer.render(episode.history(correction.t))
-            answer = renderer.grammar_of(episode.task).write(decision)
-            yield _row(episode, correction.t, answer, prompt, source="correction", iteration=iteration)
+            grammar = renderer.grammar_of(episode.task)
+            answer = grammar.write(decision)
+            yield _row(episode, correction.t, answer, prompt, grammar, source="correction", iteration=iteration)
 
 
 def privileged_rows(
@@ -152,15 +182,16 @@ def privileged_rows(
     for (t, step), state in zip(enumerate(episode.steps), states, strict=True):
         decision = Decision(reason=step.reason, action=step.action)
         prompt, answer = render(episode.history(t), state), grammar.write(decision)
-        yield _row(episode, t, answer, prompt, source="demonstration", iteration=0)
+        yield _row(episode, t, answer, prompt, grammar, source="demonstration", iteration=0)
 
 
 def _row(
-    episode: Episode, t: int, answer: Message, prompt: list[Message], *, source: str, iteration: int
+    episode: Episode, t: int, answer: Message, prompt: list[Message], grammar: Grammar, *, source: str, iteration: int
 ) -> Row:
     return Row.model_construct(
         prompt=prompt,
         completion=[answer],
+        tools=list(grammar.tools),
         episode=episode.key,
         t=t,
         source=source,
@@ -189,6 +220,7 @@ def preference_rows(
                 prompt=row.prompt,
                 chosen=row.completion,
                 rejected=[rejected],
+                tools=row.tools,
                 episode=row.episode,
                 t=row.t,
                 iteration=row.iteration,
@@ -202,6 +234,7 @@ def unpaired_rows(pairs: Iterable[PreferenceRow]) -> Iterator[UnpairedRow]:
             yield UnpairedRow.model_construct(
                 prompt=pair.prompt,
                 completion=completion,
+                tools=pair.tools,
                 label=label,
                 episode=pair.episode,
                 t=pair.t,

@@ -24,7 +24,7 @@ from leap.envs.answer import (
     unmarked,
     unwrapped,
 )
-from leap.envs.tools import Tool, before_call, call_in, call_of, calls_as_text, canonical_call
+from leap.envs.tools import Tool, before_call, call_id, call_in, call_of, calls_as_text, canonical_call
 from leap.errors import LeapError
 
 
@@ -267,7 +267,7 @@ class ToolCalls(Grammar):
         call = call_of(action)
         if call is None:  # what was no call was answered in words
             return super().turn(action, shown, number)
-        name = f"call{number:05d}"  # nine letters and digits: the form that the strictest templates insist on
+        name = call_id(number)
         return [
             {"role": "assistant", "content": "", "tool_calls": [{"id": name, "type": "function", "function": call}]},
             {"role": "tool", "content": shown, "tool_call_id": name},

@@ -83,6 +83,11 @@ def calls_as_text(content: str, calls: Iterable[tuple[str, str]]) -> str:
     return "\n".join(parts)
 
 
+def call_id(number: int) -> str:
+    """The id of a dialogue's call of that number: nine letters and digits, the form that the strictest templates ask for."""
+    return f"call{number:05d}"
+
+
 def in_words(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Message]:
     """A conversation with tools as one without, for a model that knows none: tools are described at its beginning, calls are
     written as `ACTION: {...}`, and what they gave is said by the user."""

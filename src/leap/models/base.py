@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from leap.core.message import Message, characters
+from leap.core.message import Message, ToolSpec, characters
 
 
 class Sampling(BaseModel):
@@ -63,6 +63,7 @@ class Conversation(Protocol):
         seed: int,
         choices: Sequence[str] | None = None,
         schema: dict[str, Any] | None = None,
+        tools: Sequence[ToolSpec] = (),
     ) -> Completion:
         """Answers a prompt.
 
@@ -71,6 +72,8 @@ class Conversation(Protocol):
             seed: Seed of the sampling: same prompt, same seed, same batch, same answer.
             choices: If given, the answer's action can only be one of these (constrained decoding).
             schema: A JSON schema for the answer. A model without such a mode ignores it, so the caller parses tolerantly.
+            tools: Tools that the answer may call. A call stands in the answer's text, in one of the forms that
+                `leap.envs.tools.call_in` reads. To a model that knows no tools they are described in words.
 
         Returns:
             The answer. Its text may be empty, or end in the middle (`truncated`): both are answers, and both were paid.
@@ -108,10 +111,10 @@ class Model(ABC):
         """What an answer on file must have come from to be this model's."""
         return self.name
 
-    def length(self, messages: Sequence[Message]) -> int:
+    def length(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
         """Tokens of a prompt: exact for a model in this process. Others' tokens are not known, so there it is a guess that is
         rather too high: three characters a token."""
-        return -(-characters(messages) // 3)
+        return -(-characters(messages, tools) // 3)
 
     async def check(self) -> Completion | None:
         """Finds out whether calls can work, before hours of work rely on them. A model in this process has shown that it

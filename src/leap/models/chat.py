@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
-from leap.core.message import Message
-from leap.errors import PrerequisiteError
+from leap.core.message import CalledFunction, Message, ToolSpec
+from leap.envs.tools import call_id, call_in, calls_as_text, in_words
+from leap.errors import LeapError, PrerequisiteError
+
+log = logging.getLogger(__name__)
 
 
 class ChatTokens:
@@ -15,6 +21,9 @@ class ChatTokens:
 
     A prompt is the template's rendering with its generation prompt; an answer is the plain text's tokens and the token
     that ends a turn. A training row is prompt + answer, which is byte for byte what a rollout feeds and generates.
+
+    Tools go through the template where it knows them: then an answer that calls one is what the template writes for it. Where
+    it does not, tools and calls are put into words (`leap.envs.tools.in_words`).
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -30,22 +39,92 @@ class ChatTokens:
         self._by_segment = self._segments_are_exact()
         self.end_of_turn = self._find_end_of_turn()
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> list[int]:
         """Token ids of a prompt, BOS (if the template has one) to generation prompt."""
+        if tools and not self.takes_tools:
+            messages, tools = in_words(messages, tools), ()
         if not self._by_segment:
-            return self.tokenizer.apply_chat_template(
-                list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-        text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        return self._encode_by_segment(text)
+            return self._render(messages, tools, tokenize=True, return_dict=False)
+        return self._encode_by_segment(self._render(messages, tools, tokenize=False))
 
-    def length(self, messages: Sequence[Message]) -> int:
+    def length(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
         """Tokens of a prompt."""
-        return len(self.prompt(messages))
+        return len(self.prompt(messages, tools))
 
     def answer(self, text: str) -> list[int]:
-        """Token ids of a completion, the end of its turn included."""
+        """Token ids of a completion in words, the end of its turn included."""
         return [*self.text(text), self.end_of_turn]
+
+    def completion(
+        self, message: Message, prompt: Sequence[Message] = (), tools: Sequence[ToolSpec] = ()
+    ) -> list[int]:
+        """Token ids of the assistant message that answers a prompt, the end of its turn included."""
+        if not message.get("tool_calls"):
+            return self.answer(message["content"])
+        if not self.takes_tools:
+            return self.answer(in_words([message], ())[0]["content"])
+        return self.answer(self._called(message, prompt, tools))
+
+    def said(self, ids: Sequence[int], tools: Sequence[ToolSpec] = ()) -> str:
+        """Text of an answer as generated. Where tools are on offer the tokens that mark a call are left in."""
+        if not tools or not self.takes_tools:
+            return self.decode(ids)
+        ended = ids[-1:] == [self.end_of_turn]
+        text = self.tokenizer.decode(list(ids[:-1] if ended else ids), skip_special_tokens=False)
+        if getattr(self.tokenizer, "response_template", None) is None or call_in(text) is not None:
+            return text
+        try:  # a form of its own, which the tokenizer can read
+            read = self.tokenizer.parse_response(text, prefix="", tools=list(tools))
+            calls = [(call["function"]["name"], _as_json(call["function"]["arguments"])) for call in read["tool_calls"]]
+        except Exception:  # whatever a model wrote, it is an answer
+            return text
+        return calls_as_text(str(read.get("content") or ""), calls)
+
+    @cached_property
+    def takes_tools(self) -> bool:
+        """Whether the chat template shows tools, calls and what they gave, and writes a call so that it can be read back."""
+        call: CalledFunction = {"name": "leap_probe", "arguments": {"leap_argument": 'leap "value" 1'}}
+        schema = {"type": "object", "properties": {"leap_argument": {"type": "string"}}, "required": ["leap_argument"]}
+        tools = [{"type": "function", "function": {"name": "leap_probe", "description": "leap tells", "parameters": schema}}]
+        made: Message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
+        past: Message = {**made, "tool_calls": [{"id": call_id(0), "type": "function", "function": call}]}
+        prompt: list[Message] = [{"role": "user", "content": "leap asks"}]
+        told: Message = {"role": "tool", "content": "leap gave", "tool_call_id": call_id(0)}
+        longer = [*prompt, past, told]
+        try:
+            shown = self._render(prompt, tools, tokenize=False)
+            later = self._render(longer, tools, tokenize=False)
+            read = [call_in(self._called(made, before, tools)) for before in (prompt, longer)]
+        except Exception as error:  # a template may refuse in any way it likes
+            log.info("the chat template takes no tools: %s", error)
+            return False
+        parts = all(part in shown for part in ("leap_probe", "leap tells", "leap_argument", "leap asks"))
+        return parts and "leap gave" in later and all(each is not None and each[0] == call for each in read)
+
+    def _called(self, message: Message, prompt: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
+        """What the template writes for an assistant message that calls tools, without the end of the turn.
+
+        Raises:
+            LeapError: The template writes what came before otherwise once the message is there.
+        """
+        number = sum(earlier["role"] == "assistant" for earlier in prompt)
+        named: Message = {
+            **message,
+            "tool_calls": [{"id": call_id(number), **call} for call in message.get("tool_calls", ())],
+        }
+        before = self._render(prompt, tools, tokenize=False)
+        whole = self._render([*prompt, named], tools, add_generation_prompt=False, tokenize=False)
+        if not whole.startswith(before):
+            raise LeapError("the chat template does not write a call of a tool behind the prompt that asked for it")
+        text = whole[len(before) :]
+        end = text.rfind(self.tokenizer.convert_ids_to_tokens(self.end_of_turn))
+        return text[:end] if end >= 0 else text.rstrip()
+
+    def _render(self, messages: Sequence[Message], tools: Sequence[ToolSpec], **options: Any) -> Any:
+        offered = {"tools": list(tools)} if tools else {}
+        return self.tokenizer.apply_chat_template(
+            list(messages), **{"add_generation_prompt": True} | offered | options
+        )
 
     def text(self, text: str) -> list[int]:
         """Token ids of bare text, without special tokens."""
@@ -107,3 +186,7 @@ class ChatTokens:
         if self.tokenizer.eos_token_id is None:
             raise PrerequisiteError("the tokenizer names no end-of-sequence token, so generation could not stop.")
         return self.tokenizer.eos_token_id
+
+
+def _as_json(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from leap.core.message import Message
+from leap.core.message import Message, ToolSpec
 from leap.errors import ContextTooLong, ModelError, PrerequisiteError
 from leap.models.base import Completion, Model, Sampling
 from leap.models.chat import ChatTokens
@@ -145,6 +145,7 @@ class _Seat:
 class _Request:
     seat: _Seat
     ids: list[int]
+    tools: Sequence[ToolSpec]
     random: random.Random
     constraint: ActionConstraint | None
     future: asyncio.Future[Completion]
@@ -197,22 +198,27 @@ class HFModel(Model):
             self._pending = [request for request in self._pending if request.seat is not seat]  # of a cancelled episode
             self._schedule()
 
-    def length(self, messages: Sequence[Message]) -> int:
-        return self.chat.length(messages)
+    def length(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+        return self.chat.length(messages, tools)
 
     def close(self) -> None:
         self._cache = SlotCache()
 
     def submit(
-        self, seat: _Seat, messages: Sequence[Message], seed: int, choices: Sequence[str] | None
+        self,
+        seat: _Seat,
+        messages: Sequence[Message],
+        seed: int,
+        choices: Sequence[str] | None,
+        tools: Sequence[ToolSpec] = (),
     ) -> asyncio.Future[Completion]:
         """Queues a prompt; the batch runs when every open conversation has asked."""
-        ids = self.chat.prompt(messages)
+        ids = self.chat.prompt(messages, tools)
         if len(ids) + self.sampling.max_tokens > self._limit:
             raise ContextTooLong(f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}")
         constraint = ActionConstraint(self._grammar, choices, self.sampling) if choices else None
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Request(seat, ids, random.Random(seed), constraint, future))
+        self._pending.append(_Request(seat, ids, tools, random.Random(seed), constraint, future))
         self._schedule()
         return future
 
@@ -243,7 +249,7 @@ class HFModel(Model):
         logits = self._feed_prompts(requests)
         self._decode(requests, logits)
         for request in requests:
-            text = self.chat.decode(request.generated)
+            text = self.chat.said(request.generated, request.tools)
             if not request.future.done():  # its episode may have been cancelled meanwhile
                 request.future.set_result(
                     Completion(
@@ -372,5 +378,6 @@ class _HFConversation:
         seed: int,
         choices: Sequence[str] | None = None,
         schema: dict[str, Any] | None = None,
+        tools: Sequence[ToolSpec] = (),
     ) -> Completion:
-        return await self._model.submit(self._seat, messages, seed, choices)
+        return await self._model.submit(self._seat, messages, seed, choices, tools)

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from leap.core import content_key
-from leap.core.message import Message
+from leap.core.message import Message, ToolSpec
 from leap.errors import LeapError, ModelError, RecipeError, RunError
 from leap.models.base import Completion, Conversation, Model, Sampling
 from leap.models.prices import Price, Prices
@@ -27,7 +27,7 @@ from leap.models.prices import Price, Prices
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL,          -- of the request: model, sampling, messages, seed, schema
+    key TEXT NOT NULL,          -- of the request: model, sampling, messages, seed, schema, tools
     at TEXT NOT NULL,           -- UTC
     stage TEXT NOT NULL,
     provider TEXT NOT NULL,
@@ -350,8 +350,8 @@ class MeteredModel(Model):
     def identity(self) -> str:
         return self.model.identity
 
-    def length(self, messages: Sequence[Message]) -> int:
-        return self.model.length(messages)
+    def length(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+        return self.model.length(messages, tools)
 
     async def check(self) -> Completion | None:
         return await self.model.check()
@@ -369,10 +369,12 @@ class MeteredModel(Model):
         seed: int,
         choices: Sequence[str] | None = None,
         schema: dict[str, Any] | None = None,
+        tools: Sequence[ToolSpec] = (),
     ) -> str:
         """Names a request by its content."""
+        offered = [list(tools)] if tools else []  # requests without tools keep the keys that they always had
         listed = None if choices is None or not self.constrains else list(choices)
-        return content_key("call", self.identity, self._sampling, list(messages), seed, listed, schema)
+        return content_key("call", self.identity, self._sampling, list(messages), seed, listed, schema, *offered)
 
     @asynccontextmanager
     async def conversation(self) -> AsyncIterator[Conversation]:
@@ -394,9 +396,10 @@ class _MeteredConversation:
         seed: int,
         choices: Sequence[str] | None = None,
         schema: dict[str, Any] | None = None,
+        tools: Sequence[ToolSpec] = (),
     ) -> Completion:
         ledger, name = self._model.ledger, self._model.name
-        key = self._model.request_key(messages, seed, choices, schema)
+        key = self._model.request_key(messages, seed, choices, schema, tools)
         async with ledger.alone(key):
             on_file = ledger.get(key)
             if on_file is not None:
@@ -405,7 +408,9 @@ class _MeteredConversation:
                 await ledger.reserve()
                 began = time.monotonic()
                 try:
-                    completion = await self._conversation.complete(messages, seed=seed, choices=choices, schema=schema)
+                    completion = await self._conversation.complete(
+                        messages, seed=seed, choices=choices, schema=schema, tools=tools
+                    )
                     return ledger.book(key, name, completion, time.monotonic() - began)
                 except ModelError as error:
                     ledger.book_failure(key, name, str(error), time.monotonic() - began)

@@ -2,7 +2,7 @@
 
 Names that a recipe can use: `mock/first` (takes the first action on offer), `mock/json` (the least that meets the schema),
 `mock/prose` (words without any answer), and any of them with faults, `mock/json?broken=0.2&server_error=0.1`. In Python a
-script is any function from a `Request` to a text. `leap.testing.server` serves the same over HTTP.
+script is any function from a `Request` to a text, or to `Calls` of tools. `leap.testing.server` serves the same over HTTP.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from leap.core import content_key
-from leap.core.message import Message
+from leap.core.message import Message, ToolSpec, characters
 from leap.envs.answer import ACTION_MARKER
+from leap.envs.tools import calls_as_text
 from leap.errors import ModelError, RecipeError
 from leap.models.base import Completion, Conversation, Model, Sampling
 
@@ -37,9 +38,27 @@ class Request:
     choices: Sequence[str] | None = None
     schema: dict[str, Any] | None = None
     number: int = 0
+    tools: Sequence[ToolSpec] = ()
 
 
-Script = Callable[[Request], str]
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """An answer that calls tools.
+
+    Attributes:
+        calls: Name and arguments of each call; arguments as a text need not be JSON, as those of real models.
+        content: Words beside the calls.
+    """
+
+    calls: Sequence[tuple[str, dict[str, Any] | str]]
+    content: str = ""
+
+    def told(self) -> list[tuple[str, str]]:
+        """Name and arguments of each call, as an endpoint sends them."""
+        return [(name, given if isinstance(given, str) else json.dumps(given)) for name, given in self.calls]
+
+
+Script = Callable[[Request], str | Calls]
 
 
 @dataclass(slots=True)
@@ -133,7 +152,9 @@ class MockModel(Model):
         await asyncio.sleep(self._delay)
         if fault in ("rate_limit", "server_error", "timeout"):
             raise ModelError(f"{self.name}: {fault} on demand")
-        text, truncated = spoiled(fault, self._script(request))
+        said = self._script(request)
+        text = said if isinstance(said, str) else calls_as_text(said.content, said.told())
+        text, truncated = spoiled(fault, text)
         return clipped(text, truncated, request.messages, self._max_tokens)
 
 
@@ -148,23 +169,27 @@ class _MockConversation:
         seed: int,
         choices: Sequence[str] | None = None,
         schema: dict[str, Any] | None = None,
+        tools: Sequence[ToolSpec] = (),
     ) -> Completion:
-        return await self._model.answer(Request(messages, seed, choices, schema, self._model.calls + 1))
+        return await self._model.answer(Request(messages, seed, choices, schema, self._model.calls + 1, tools))
 
 
 def clipped(text: str, truncated: bool, messages: Sequence[Message], max_tokens: int) -> Completion:
     """A scripted text as a completion, at four characters a token."""
     if len(text) > 4 * max_tokens:
         text, truncated = text[: 4 * max_tokens], True
-    prompt = sum(len(message["content"]) for message in messages)
-    return Completion(text, -(-prompt // 4), -(-len(text) // 4), truncated=truncated)
+    return Completion(text, -(-characters(messages) // 4), -(-len(text) // 4), truncated=truncated)
 
 
 # ---- scripts ---------------------------------------------------------------------------------------------------------
 
 
-def first_choice(request: Request) -> str:
-    """Takes the first action on offer: of the constraint, else of the list in the prompt, else looks around."""
+def first_choice(request: Request) -> str | Calls:
+    """Takes the first action on offer: the first tool with the least arguments, else the first action of the constraint or of
+    the list in the prompt, else looks around."""
+    if request.tools:
+        tool = request.tools[0]["function"]
+        return Calls([(tool["name"], _least(tool["parameters"], tool["parameters"]))], "It is the first.")
     choices = request.choices or re.findall(r"^\s*[-*]\s+(.+)$", request.messages[-1]["content"], re.MULTILINE)
     return f"REASON: It is the first.\n{ACTION_MARKER} {choices[0] if choices else 'look'}"
 

@@ -22,7 +22,8 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 
-from leap.core.message import Message
+from leap.core.message import Message, ToolSpec
+from leap.envs.tools import calls_as_text, in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, PrerequisiteError
 from leap.models.base import Completion, Conversation, Model, Sampling
 from leap.models.endpoint_config import EndpointConfig
@@ -38,6 +39,8 @@ _TOO_LONG = re.compile(
 )
 # Words by which a refusal names a structured-answer mode.
 _STRUCTURED = re.compile(r"response_format|json_schema|json_object|schema|grammar|guided|structured|xgrammar", re.IGNORECASE)
+# Words by which a refusal names tools.
+_TOOLS = re.compile(r"\btools?\b|tool_choice|tool_calls|function.call", re.IGNORECASE)
 _FILTERED = re.compile(r"content[_ ](policy|filter|management)|safety|moderation|invalid_prompt", re.IGNORECASE)
 _OPENAI = "https://api.openai.com/v1/"
 
@@ -93,6 +96,9 @@ class OpenAIModel(Model):
         self._limit = "max_completion_tokens" if self._host == "api.openai.com" else "max_tokens"
         self._formats = ["json_schema", "json_object"]  # those not yet refused
         self._dropped: set[str] = set()  # parameters refused
+        # How tools are offered, until it is refused: as such; shown to the model alone (a server that does not parse calls), so
+        # that a call stands in the text; in words.
+        self._tool_modes = ["auto", "none", "words"]
         self._answered = 0
         self._wire: _Wire | None = None
 
@@ -125,7 +131,7 @@ class OpenAIModel(Model):
         if self.model in names:
             return None
         asked: list[Message] = [{"role": "user", "content": "Say OK."}]
-        request: dict[str, Any] = self._request(asked, 0, None) | {self._limit: 1}
+        request: dict[str, Any] = self._request(asked, 0, None, ()) | {self._limit: 1}
         try:
             answer = await wire.client.with_options(max_retries=1).chat.completions.create(**request)
             return self._read(answer, asked)
@@ -141,13 +147,20 @@ class OpenAIModel(Model):
 
     # ---- a call --------------------------------------------------------------------------------------------------
 
-    async def complete(self, messages: Sequence[Message], *, seed: int, schema: dict[str, Any] | None = None) -> Completion:
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        seed: int,
+        schema: dict[str, Any] | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> Completion:
         """Answers a prompt; `Conversation.complete` says how."""
         wire = await self._connected()
         async with wire.gate:
             answered = self._answered
             while True:
-                request = self._request(messages, seed, schema)
+                request = self._request(messages, seed, schema, tools)
                 try:
                     answer = await wire.client.chat.completions.create(**request)
                 except openai.BadRequestError as error:
@@ -187,10 +200,17 @@ class OpenAIModel(Model):
             await anext(self._wire.closer)
         return self._wire
 
-    def _request(self, messages: Sequence[Message], seed: int, schema: dict[str, Any] | None) -> dict[str, Any]:
-        request: dict[str, Any] = {
+    def _request(
+        self, messages: Sequence[Message], seed: int, schema: dict[str, Any] | None, tools: Sequence[ToolSpec]
+    ) -> dict[str, Any]:
+        offered: dict[str, Any] = {}
+        if tools and self._tool_modes[0] == "words":
+            messages = in_words(messages, tools)
+        elif tools:
+            offered = {"tools": list(tools)} | ({"tool_choice": "none"} if self._tool_modes[0] == "none" else {})
+        request: dict[str, Any] = offered | {
             "model": self.model,
-            "messages": list(messages),
+            "messages": [_sent(message) for message in messages],
             "temperature": self.sampling.temperature,
             "seed": seed % 2**31,
             self._limit: self.sampling.max_tokens,
@@ -218,6 +238,11 @@ class OpenAIModel(Model):
                 self._formats.pop(0)
                 log.warning("%s knows no %s answers: %s", self.name, format_sent, _said(error))
             return True
+        if "tools" in request and _TOOLS.search(said):
+            if request.get("tool_choice", "auto") == self._tool_modes[0]:  # else another call has noticed already
+                self._tool_modes.pop(0)
+                log.warning("%s takes no tools in this form: %s", self.name, _said(error))
+            return True
         for parameter in ("temperature", "seed"):
             if parameter in request and re.search(rf"\b{parameter}\b", said):
                 if parameter not in self._dropped:
@@ -238,6 +263,7 @@ class OpenAIModel(Model):
         choice = answer.choices[0]
         content = getattr(choice.message, "content", None)
         text = content if isinstance(content, str) else ""  # none where all tokens went into hidden reasoning
+        text = calls_as_text(text, _calls(choice.message))
         usage = answer.usage
         if usage is None:  # rare; a guess keeps the budget honest where nothing would not
             return Completion(
@@ -332,8 +358,9 @@ class _Stateless:
         seed: int,
         choices: Sequence[str] | None = None,
         schema: dict[str, Any] | None = None,
+        tools: Sequence[ToolSpec] = (),
     ) -> Completion:
-        return await self._model.complete(messages, seed=seed, schema=schema)
+        return await self._model.complete(messages, seed=seed, schema=schema, tools=tools)
 
 
 def _host(url: str) -> str:
@@ -344,6 +371,31 @@ def _host(url: str) -> str:
     except ValueError:  # a port that is no number
         pass
     raise PrerequisiteError(f"{url!r} is no address of an endpoint; it looks like https://host/v1.")
+
+
+def _sent(message: Message) -> dict[str, Any]:
+    """A message as endpoints take it: the arguments of a call are a text."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return dict(message)
+    told = [
+        call | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}}
+        for call in calls
+    ]
+    return message | {"content": message["content"] or None, "tool_calls": told}
+
+
+def _calls(message: Any) -> list[tuple[str, str]]:
+    """Name and arguments of the calls that an answer makes, whatever shape they have."""
+    found = []
+    for call in getattr(message, "tool_calls", None) or ():
+        function = getattr(call, "function", None) or getattr(call, "custom", None)
+        arguments = getattr(function, "arguments", None)
+        if arguments is None:
+            arguments = getattr(function, "input", "")
+        told = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
+        found.append((str(getattr(function, "name", "")), told))
+    return found
 
 
 def _count(number: Any) -> int:

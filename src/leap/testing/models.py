@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from leap.core.message import Message
+from leap.core.message import Message, ToolSpec
 from leap.models.base import Completion, Model
 
 Answer = str | Exception | Completion
@@ -48,6 +48,7 @@ class Scripted(Model):
         seed: int,
         choices: Sequence[str] | None = None,
         schema: dict[str, Any] | None = None,
+        tools: Sequence[ToolSpec] = (),
     ) -> Completion:
         text = "\n".join(message["content"] for message in messages)
         call = len(self.prompts)

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from leap.core.message import characters
+from leap.models.base import Completion
 from leap.models.mock import Faults, Request, Script, clipped, least_json, spoiled
 
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
@@ -59,7 +61,7 @@ class MockServer:
         aliases: Names it also answers to, but does not list, as gateways do.
         context: Most tokens of prompt and answer, at four characters each; endless if None.
         refuses: Parameters of a request that are refused, as some endpoints do: "response_format", "json_schema",
-            "temperature", "seed", "max_tokens".
+            "temperature", "seed", "max_tokens", "tools"; "auto" are tools that may be called.
         port: 0 for any free one.
     """
 
@@ -166,7 +168,7 @@ class MockServer:
             return 400, _error(f"Unsupported parameter: {refused}", "unsupported_parameter"), {}
         messages = request["messages"]
         limit = request.get("max_tokens") or request.get("max_completion_tokens") or 1 << 30
-        needed = sum(len(message["content"]) for message in messages) // 4
+        needed = characters(messages) // 4
         if self.context is not None and needed > self.context:
             text = f"This model's maximum context length is {self.context} tokens. However, you requested {needed} tokens."
             return 400, _error(text, "context_length_exceeded"), {}
@@ -180,18 +182,22 @@ class MockServer:
             return 500, _error("The server had an error.", None), {}
         await asyncio.sleep(self.delay)
         shape = request.get("response_format", {}).get("json_schema", {}).get("schema")
-        asked = Request(messages, request.get("seed", 0), None, shape, self.counts.requests)
-        done = clipped(*spoiled(fault, self.script(asked)), messages, limit)
+        tools = request.get("tools", ())
+        said = self.script(Request(messages, request.get("seed", 0), None, shape, self.counts.requests, tools))
+        calls = [] if isinstance(said, str) else [(name, spoiled(fault, told)[0]) for name, told in said.told()]
+        done = clipped(*spoiled(fault, said if isinstance(said, str) else said.content), messages, limit)
         self.counts.answered += 1
         self.counts.prompt_tokens += done.prompt_tokens
         self.counts.completion_tokens += done.completion_tokens
         self.counts.by_prompt[messages[-1]["content"][:200]] += 1
-        return 200, _chat_completion(request["model"], done.text, done.truncated, done.prompt_tokens, done.completion_tokens), {}
+        return 200, _chat_completion(request["model"], done, calls), {}
 
     def _refused(self, request: dict[str, Any]) -> str:
         for name in self.refuses & request.keys():
             other = "; use 'max_completion_tokens' instead." if name == "max_tokens" else " is not supported with this model."
             return f"'{name}'{other}"
+        if "auto" in self.refuses and "tools" in request and request.get("tool_choice") != "none":
+            return '"auto" tool choice is not enabled here'
         kind = request.get("response_format", {}).get("type", "")
         return f"this response_format type is unavailable: {kind}" if kind in self.refuses else ""
 
@@ -200,7 +206,14 @@ def _error(message: str, code: str | None) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
 
 
-def _chat_completion(model: str, text: str, truncated: bool, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+def _chat_completion(model: str, done: Completion, calls: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": done.text}
+    if calls:
+        message["content"] = done.text or None
+        message["tool_calls"] = [
+            {"id": f"call{number:05d}", "type": "function", "function": {"name": name, "arguments": told}}
+            for number, (name, told) in enumerate(calls)
+        ]
     return {
         "id": "chatcmpl-mock",
         "object": "chat.completion",
@@ -209,13 +222,13 @@ def _chat_completion(model: str, text: str, truncated: bool, prompt_tokens: int,
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": text},
-                "finish_reason": "length" if truncated else "stop",
+                "message": message,
+                "finish_reason": "length" if done.truncated else "tool_calls" if calls else "stop",
             }
         ],
         "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
+            "prompt_tokens": done.prompt_tokens,
+            "completion_tokens": done.completion_tokens,
+            "total_tokens": done.prompt_tokens + done.completion_tokens,
         },
     }

@@ -45,8 +45,8 @@ class TokenPair:
 
 def encode_pair(pair: PreferenceRow, chat: ChatTokens) -> TokenPair:
     """A pair's prompt and answers as the model sees and gives them at rollout."""
-    chosen, rejected = (chat.answer(side[0]["content"]) for side in (pair.chosen, pair.rejected))
-    return TokenPair(chat.prompt(pair.prompt), chosen, rejected)
+    chosen, rejected = (chat.completion(side[0], pair.prompt, pair.tools) for side in (pair.chosen, pair.rejected))
+    return TokenPair(chat.prompt(pair.prompt, pair.tools), chosen, rejected)
 
 
 def train_preference(

@@ -12,7 +12,7 @@ from leap.training.branches import PackedEpisode, TokenRow, pack
 
 def encode_row(row: Row, chat: ChatTokens) -> TokenRow:
     """A row's prompt and answer as the model sees and gives them at rollout."""
-    return TokenRow(chat.prompt(row.prompt), chat.answer(row.completion[0]["content"]))
+    return TokenRow(chat.prompt(row.prompt, row.tools), chat.completion(row.completion[0], row.prompt, row.tools))
 
 
 def encode_rows(rows: Iterable[Row], chat: ChatTokens, *, max_tokens: int) -> tuple[list[TokenRow], int]:
