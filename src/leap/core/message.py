@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NotRequired, Protocol
 
 from typing_extensions import TypedDict
@@ -47,6 +48,11 @@ class Length(Protocol):
     def __call__(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
         """The length of a prompt with the tools it offers."""
         ...
+
+
+def with_tools(length: Length, tools: Sequence[ToolSpec]) -> Callable[[Sequence[Message]], int]:
+    """A measure of prompts that all offer the same tools."""
+    return partial(length, tools=tools) if tools else length
 
 
 def characters(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:

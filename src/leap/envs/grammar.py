@@ -64,6 +64,10 @@ class Grammar(ABC):
         """Whether the action can be taken: an admissible one where the observation lists any, else any that is not blank."""
         return bool(action.strip()) if observation.admissible is None else action in observation.admissible
 
+    def choices(self, observation: Observation) -> tuple[str, ...] | None:
+        """The actions that constrained decoding may choose from; None where it has to leave the answer free."""
+        return observation.admissible
+
     def reads_back(self, decision: Decision, observation: Observation) -> bool:
         """Whether a student that gave this decision's answer would be understood to take its action."""
         message = self.write(decision)
@@ -262,6 +266,9 @@ class ToolCalls(Grammar):
                 raise LeapError(f"tool {name!r}: its parameters are no JSON schema: {error.message}") from error
             self._schemas[name] = kind(schema)
         return self._schemas[name]
+
+    def choices(self, observation: Observation) -> None:
+        return None
 
     def turn(self, action: str, shown: str, number: int) -> list[Message]:
         call = call_of(action)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from leap.core import Actor, Decision, Episode, History, PrivilegedState, content_key
-from leap.core.message import Length, Message, characters
+from leap.core.message import Length, Message, characters, with_tools
 from leap.envs.grammar import GrammarOf, free_text
 from leap.errors import LeapError
 from leap.models.base import Completion, Conversation, Model
@@ -72,17 +72,18 @@ class _ModelPlays:
         self, conversation: Conversation, history: History, seed: int, render: Callable[[History], list[Message]]
     ) -> Act:
         """Asks for the next act, with a prompt that fits."""
-        admissible = history.now.admissible
+        grammar = self._grammar_of(history.task)
 
         async def ask(messages: list[Message]) -> Completion:
             return await conversation.complete(
                 messages,
                 seed=int(content_key(seed, len(history.actions)), 16) % 2**31,
-                choices=admissible if self._constrained else None,
+                choices=grammar.choices(history.now) if self._constrained else None,
+                tools=grammar.tools,
             )
 
-        completion, dropped = await ask_fitting(ask, render, history, self._limit, self._length)
-        grammar = self._grammar_of(history.task)
+        length = with_tools(self._length, grammar.tools)
+        completion, dropped = await ask_fitting(ask, render, history, self._limit, length)
         decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
         return Act(
             decision=decision or Decision(reason="", action=UNPARSED),

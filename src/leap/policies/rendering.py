@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from leap.core import History
-from leap.core.message import Length, Message, characters
+from leap.core.message import Length, Message, characters, with_tools
 from leap.envs.grammar import GrammarOf, free_text
 from leap.policies.shorten import Shortened, shorten
 from leap.policies.templating import PromptFolder, load_template, shipped_alone
@@ -83,7 +83,8 @@ class Renderer:
         Raises:
             ContextTooLong: It does not fit even without any step but the present one.
         """
-        return shorten(self._whole, history, self.limit, self._length)
+        length = with_tools(self._length, self.grammar_of(history.task).tools)
+        return shorten(self._whole, history, self.limit, length)
 
     def _whole(self, history: History) -> list[Message]:
         return self._paper(history) if self.config.renderer == "paper" else self._dialogue(history)

@@ -43,14 +43,14 @@ class _Student:
         self._conversation, self._renderer, self._seed, self._constrained = conversation, renderer, seed, constrained
 
     async def decide(self, history: History) -> Act:
-        admissible = history.now.admissible
+        grammar = self._renderer.grammar_of(history.task)
         messages, dropped = self._renderer.fit(history)
         completion = await self._conversation.complete(
             messages,
             seed=int(content_key(self._seed, len(history.actions)), 16),
-            choices=admissible if self._constrained else None,
+            choices=grammar.choices(history.now) if self._constrained else None,
+            tools=grammar.tools,
         )
-        grammar = self._renderer.grammar_of(history.task)
         decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
         return Act(
             decision=decision or Decision(reason="", action=UNPARSED),

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 from functools import partial
 
 from leap.core import Correction, Decision, Episode, History, PrivilegedState
-from leap.core.message import Length, Message, characters
+from leap.core.message import Length, Message, characters, with_tools
 from leap.envs.base import Environment
 from leap.envs.live import states_along
 from leap.errors import ModelError
@@ -96,7 +96,8 @@ class SelfTeacher:
     async def _decide(
         self, conversation: Conversation, history: History, state: PrivilegedState
     ) -> Decision | None:
-        problem = ""
+        problem, grammar = "", self._environment.grammar_of(history.task)
+        length = with_tools(self._length, grammar.tools)
 
         def render(shown: History) -> list[Message]:
             return self._renderer.render(shown, state)
@@ -105,18 +106,18 @@ class SelfTeacher:
             return await conversation.complete(
                 messages,
                 seed=request_seed(self._seed, history.task.key, messages, attempt),
-                choices=history.now.admissible if self._constrained else None,
+                choices=grammar.choices(history.now) if self._constrained else None,
+                tools=grammar.tools,
             )
 
         for attempt in range(1, self._attempts + 1):
             try:
                 asking = partial(ask, attempt=attempt)
-                completion, dropped = await ask_fitting(asking, render, history, self._limit, self._length)
+                completion, dropped = await ask_fitting(asking, render, history, self._limit, length)
                 self.dropped += dropped
             except ModelError as error:
                 problem = str(error)
                 continue
-            grammar = self._environment.grammar_of(history.task)
             decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
             if decision is not None:
                 return decision
