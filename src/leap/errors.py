@@ -33,6 +33,14 @@ class RunError(LeapError):
     """The run directory cannot be used as asked: another recipe's, damaged, or an earlier stage is missing."""
 
 
+class EnvironmentFault(LeapError):
+    """An environment's own code raised. A rollout ends that one episode with it, and itself only where there are many."""
+
+
+class ContractError(LeapError):
+    """An environment breaks its contract: a score of 1.5, two tasks of one name, a tuple in place of an outcome."""
+
+
 class ModelError(LeapError):
     """A model call failed. Rollouts retry it, then end that one episode; they never end the run."""
 

@@ -42,6 +42,9 @@ class EnvironmentSection(Section):
     )
     validation_tasks: int | None = Field(default=None, ge=1, description="Validation tasks; all by default.")
     test_tasks: int | None = Field(default=None, ge=1, description="Tasks of each test split; all by default.")
+    error_share: float = Field(
+        default=0.05, ge=0, le=1, description="Share of episodes that may end by an error of the environment's own code."
+    )
 
 
 class StudentSection(Section):

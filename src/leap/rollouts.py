@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Container, Sequence
 
 from leap import __version__
-from leap.core import Episode, History, Step, StopReason, Task, content_key
+from leap.core import Episode, History, Observation, Step, StopReason, Task, content_key
 from leap.core.episode import episode_key
 from leap.envs.base import Environment
 from leap.envs.live import Live
-from leap.errors import ModelError
+from leap.errors import ContractError, EnvironmentFault, ModelError
 from leap.policies.base import Act, Player, Policy
 from leap.sync import run_sync, side_by_side
 
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """How often a failed model call is made before its episode ends."""
+
+ERROR_SHARE = 0.05
+"""A rollout ends with an error where the environment's own code raised in more than this share of the episodes."""
 
 
 def episode_seed(seed: int, stream: str, task: Task) -> int:
@@ -42,6 +45,7 @@ def rollout(
     stream: str,
     done: Container[str] = frozenset(),
     on_episode: Callable[[Episode], None] = lambda episode: None,
+    error_share: float = ERROR_SHARE,
 ) -> None:
     """Plays every task once (Algorithm 1: roll out pi_{i-1}).
 
@@ -54,11 +58,24 @@ def rollout(
         stream: Name of the random stream, so that different rollouts of one recipe draw differently.
         done: Keys of episodes on file already; they are not handed on again.
         on_episode: Called with each finished episode, as it finishes.
+        error_share: The share of the tasks whose episodes may end by an error of the environment's own.
+
+    Raises:
+        EnvironmentFault: More of them did.
+        ContractError: A task is given twice, or the environment returned what it may not.
     """
 
     run_sync(
         play_all(
-            environment, policy, tasks, horizon=horizon, seed=seed, stream=stream, done=done, on_episode=on_episode
+            environment,
+            policy,
+            tasks,
+            horizon=horizon,
+            seed=seed,
+            stream=stream,
+            done=done,
+            on_episode=on_episode,
+            error_share=error_share,
         )
     )
 
@@ -73,17 +90,29 @@ async def play_all(
     stream: str,
     done: Container[str] = frozenset(),
     on_episode: Callable[[Episode], None] = lambda episode: None,
+    error_share: float = ERROR_SHARE,
 ) -> None:
     """`rollout` for callers that are coroutines themselves."""
     seeded = [(task, episode_seed(seed, stream, task)) for task in tasks]
     missing = [(task, own) for task, own in seeded if episode_key(task, policy.actor, seed=own, horizon=horizon) not in done]
     wanted = {task.key for task, _ in missing}
+    if len({task.key for task in tasks}) < len(tasks):
+        raise ContractError(f"environment {environment.name}: a task is to be played twice.")
+    faults: list[str] = []
 
     async def play_one(item: tuple[Task, int]) -> None:
         task, own = item
         episode = await play(environment, policy, task, horizon=horizon, seed=own)
         if task.key in wanted:
             on_episode(episode)
+        if episode.stop is StopReason.ENVIRONMENT_ERROR:
+            faults.append(episode.error)
+        if len(faults) > error_share * len(tasks):
+            raise EnvironmentFault(
+                f"{len(faults)} of {len(tasks)} episodes ended by an error of the environment's own code, where "
+                f"{error_share:.0%} of them may (environment.error_share). Mend it and give the same command again; the other "
+                f"episodes are kept. The first error: {faults[0]}"
+            )
 
     if not policy.waves:
         await side_by_side(missing, play_one, policy.concurrency)
@@ -95,41 +124,47 @@ async def play_all(
 
 
 async def play(environment: Environment, policy: Policy, task: Task, *, horizon: int, seed: int) -> Episode:
-    """Plays one task to its end. A model that keeps failing ends the episode, with what was reached, not the run."""
+    """Plays one task to its end. A model that keeps failing ends the episode, with what was reached, not the run; so does an
+    environment whose own code raises."""
     began = time.monotonic()
     steps: list[Step] = []
     stop, success, score, parts, error = StopReason.HORIZON, False, 0.0, {}, ""
+    history = History(task=task, observations=(Observation(text=""),))  # of a session that does not even start
     session = Live(environment, task)
     peek = session.privileged if policy.privileged else None
     # The policy's conversation opens first: those of a wave are then in the tasks' order, however long sessions take to start.
-    async with policy.playing(seed, peek) as player, session:
-        history = History(task=task, observations=(await session.observe(),))
-        while len(steps) < horizon:
-            try:
-                act = await _decide(player, history)
-            except ModelError as failure:
-                stop, error = StopReason.MODEL_ERROR, str(failure)
-                log.warning("task %s: %s", task.id, failure)
-                break
-            outcome = await session.act(act.decision.action)
-            steps.append(
-                Step(
-                    observation=history.now,
-                    reason=act.decision.reason,
-                    action=act.decision.action,
-                    completion=act.completion,
-                    parsed=act.parsed,
-                    reward=outcome.reward,
-                    prompt_tokens=act.prompt_tokens,
-                    completion_tokens=act.completion_tokens,
-                    dropped=act.dropped,
+    try:
+        async with policy.playing(seed, peek) as player, session:
+            history = History(task=task, observations=(await session.observe(),))
+            while len(steps) < horizon:
+                try:
+                    act = await _decide(player, history)
+                except ModelError as failure:
+                    stop, error = StopReason.MODEL_ERROR, str(failure)
+                    log.warning("task %s: %s", task.id, failure)
+                    break
+                outcome = await session.act(act.decision.action)
+                steps.append(
+                    Step(
+                        observation=history.now,
+                        reason=act.decision.reason,
+                        action=act.decision.action,
+                        completion=act.completion,
+                        parsed=act.parsed,
+                        reward=outcome.reward,
+                        prompt_tokens=act.prompt_tokens,
+                        completion_tokens=act.completion_tokens,
+                        dropped=act.dropped,
+                    )
                 )
-            )
-            history = history.extend(act.decision.action, outcome.observation)
-            success, score, parts = outcome.success, outcome.score, dict(outcome.parts)
-            if outcome.done:
-                stop = StopReason.SUCCESS if success else StopReason.ENDED
-                break
+                history = history.extend(act.decision.action, outcome.observation)
+                success, score, parts = outcome.success, outcome.score, dict(outcome.parts)
+                if outcome.done:
+                    stop = StopReason.SUCCESS if success else StopReason.ENDED
+                    break
+    except EnvironmentFault as fault:
+        stop, error = StopReason.ENVIRONMENT_ERROR, str(fault)
+        log.error("%s", fault)
     return Episode(
         task=task,
         actor=policy.actor,

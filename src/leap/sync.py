@@ -23,11 +23,15 @@ def run_sync(main: Coroutine[Any, Any, T]) -> T:
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed, at whatever moment. The coroutine is cancelled and has ended by then.
     """
+    return _run_in_thread(main) if _loop_runs() else _run_here(main)
+
+
+def _loop_runs() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _run_here(main)
-    return _run_in_thread(main)
+        return False
+    return True
 
 
 def _run_here(main: Coroutine[Any, Any, T]) -> T:

@@ -24,6 +24,13 @@ class StopReason(StrEnum):
     """The allowed number of actions was used up."""
     MODEL_ERROR = "model_error"
     """The policy's model failed after all retries; the episode scores what it had reached."""
+    ENVIRONMENT_ERROR = "environment_error"
+    """The environment's own code raised; nothing is trained on the episode, which scores what it had reached."""
+
+    @property
+    def untold(self) -> bool:
+        """Whether the episode was broken off, so that its end tells nothing of the student."""
+        return self in (StopReason.MODEL_ERROR, StopReason.ENVIRONMENT_ERROR)
 
 
 class Actor(Record):
@@ -81,7 +88,8 @@ class Episode(Record):
         success: Whether the task was solved.
         stop: Why it ended.
         seconds: Wall-clock time the episode was under way, in seconds (batched episodes overlap).
-        error: The model's error where `stop` is MODEL_ERROR.
+        error: The model's error where `stop` is MODEL_ERROR; the environment's, with its traceback, where it is
+            ENVIRONMENT_ERROR.
         versions: What produced it: leap's version and the environment's engine and dialect.
     """
 

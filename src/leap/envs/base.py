@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from leap import registry
 from leap.core import Observation, PrivilegedState, Task
 from leap.envs.grammar import FreeText, Grammar
-from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
+from leap.errors import ContractError, PrerequisiteError, RecipeError, describe_validation_error
 
 if TYPE_CHECKING:
     from leap.envs.tutor import Tutor
@@ -108,7 +109,7 @@ class Environment(ABC, Generic[C]):
     """A family of tasks. One object serves many sessions at once. Required are `tasks` and `start`.
 
     Class attributes:
-        name: Registered name.
+        name: Registered name; by default the name of the class.
         Config: The options a recipe may give under `environment:`.
         blocking: Whether `start` may take its time; it then runs in a thread, several at once. An environment whose `start`
             answers at once says False. (Whether a session takes its time, the session says.)
@@ -123,6 +124,10 @@ class Environment(ABC, Generic[C]):
     test_splits: ClassVar[frozenset[str]] = frozenset()
     gold_splits: ClassVar[tuple[str, ...]] = ("train",)
     grammar: Grammar = FreeText()
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        cls.name = getattr(cls, "name", cls.__name__)
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = self.Config() if config is None else config  # pyright: ignore[reportAttributeAccessIssue]
@@ -227,6 +232,22 @@ def sampled(tasks: Sequence[T], split: str, limit: int | None, seed: int) -> lis
         return list(tasks)
     chosen = set(random.Random(f"{seed}/{split}").sample(range(len(tasks)), limit))
     return [task for number, task in enumerate(tasks) if number in chosen]
+
+
+def listed(environment: Environment, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
+    """An environment's tasks of a split, held to the contract.
+
+    Raises:
+        PrerequisiteError: The split does not exist or is empty.
+        ContractError: Two tasks have one id, or one of them is of another split.
+    """
+    tasks = environment.tasks(split, limit=limit, seed=seed)
+    for task in tasks:
+        if not isinstance(task, Task) or task.split != split:
+            raise ContractError(f"environment {environment.name}: tasks({split!r}) gives {task!r:.200}.")
+    if twice := [name for name, count in Counter(task.id for task in tasks).items() if count > 1]:
+        raise ContractError(f"environment {environment.name}: tasks({split!r}) gives {twice[0]!r} more than once.")
+    return tasks
 
 
 def unknown_split(environment: str, split: str, known: Iterable[str]) -> PrerequisiteError:

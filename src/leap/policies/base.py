@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from leap.core import Actor, Decision, History, Observation, PrivilegedState
 from leap.envs.base import Environment
-from leap.envs.live import called
+from leap.envs.live import asked
 from leap.envs.tutor import Expert, Tutor
 from leap.errors import LeapError, PrerequisiteError
 
@@ -86,21 +86,25 @@ class ExpertPolicy:
 
     def __init__(self, environment: Environment) -> None:
         self.actor = Actor(name="expert")
-        self._tutor = scripts(environment)
+        self._environment, self._tutor = environment, scripts(environment)
 
     @asynccontextmanager
     async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
-        yield _Expert(self._tutor)
+        yield _Expert(self._environment, self._tutor)
 
 
 class _Expert:
-    def __init__(self, tutor: Tutor[Any]) -> None:
-        self._tutor = tutor
+    def __init__(self, environment: Environment, tutor: Tutor[Any]) -> None:
+        self._environment, self._tutor = environment, tutor
         self._expert: Expert | None = None
 
     async def decide(self, history: History) -> Act:
+        environment, blocking = self._environment, self._tutor.blocking
+        return Act(await asked(environment, history.task, "the expert", self._decide, history, blocking=blocking))
+
+    def _decide(self, history: History) -> Decision:
         self._expert = self._expert or self._tutor.expert(history.task)
-        return Act(await called(self._expert.decide, history, blocking=self._tutor.blocking))
+        return self._expert.decide(history)
 
 
 class ScriptedPolicy:
@@ -143,24 +147,25 @@ class TeacherPolicy:
 
     def __init__(self, environment: Environment, privilege: int) -> None:
         self.actor = Actor(name=f"teacher-{privilege}")
-        self._tutor = scripts(environment)
+        self._environment, self._tutor = environment, scripts(environment)
         self._privilege = privilege
 
     @asynccontextmanager
     async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
         if peek is None:
             raise LeapError("a teacher cannot play without the privileged state")
-        yield _Teacher(self._tutor, self._privilege, peek)
+        yield _Teacher(self._environment, self._tutor, self._privilege, peek)
 
 
 class _Teacher:
-    def __init__(self, tutor: Tutor[Any], privilege: int, peek: Peek) -> None:
-        self._tutor, self._privilege, self._peek = tutor, privilege, peek
+    def __init__(self, environment: Environment, tutor: Tutor[Any], privilege: int, peek: Peek) -> None:
+        self._environment, self._tutor, self._privilege, self._peek = environment, tutor, privilege, peek
 
     async def decide(self, history: History) -> Act:
         state = await self._peek()
-        correct, blocking = self._tutor.correct, self._tutor.blocking
-        decision = await called(correct, history, state, self._privilege, blocking=blocking)
+        what, tutor = "the tutor's correct", self._tutor
+        arguments = (history, state, self._privilege)
+        decision = await asked(self._environment, history.task, what, tutor.correct, *arguments, blocking=tutor.blocking)
         return Act(decision or _give_up(history.now))
 
 

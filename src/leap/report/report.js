@@ -15,6 +15,7 @@
   };
   const stops = {
     success: "solved", ended: "ended by the environment", horizon: "horizon reached", model_error: "model error",
+    environment_error: "environment error",
   };
   let shown = [], current = -1;
 

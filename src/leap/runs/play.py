@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from leap.core import Episode, Task
+from leap.core import Episode, StopReason, Task
 from leap.core.episode import episode_key
 from leap.files import Journal
 from leap.progress import Bar
@@ -56,13 +56,17 @@ def play_tasks(play: Play, actors: Actors, journal: Journal[Episode], under_way:
     if any(key not in journal for key in keys):
         player = acting.policy()
         on_file = [episode for key in keys if (episode := journal.get(key)) is not None]
+        faults: list[Episode] = []  # put on file when all is played: where there are too many, they are played again
         done, solved, tokens, shortened = len(on_file), sum(episode.success for episode in on_file), 0, 0
         with under_way() as (bar, note):
             bar.update(done, len(tasks), "")
 
             def keep(episode: Episode) -> None:
                 nonlocal done, solved, tokens, shortened
-                journal.append(episode)
+                if episode.stop is StopReason.ENVIRONMENT_ERROR:
+                    faults.append(episode)
+                else:
+                    journal.append(episode)
                 done += 1
                 solved += episode.success
                 tokens += sum(step.prompt_tokens + step.completion_tokens for step in episode.steps)
@@ -78,7 +82,12 @@ def play_tasks(play: Play, actors: Actors, journal: Journal[Episode], under_way:
                 stream=play.stream,
                 done=journal,
                 on_episode=keep,
+                error_share=actors.recipe.environment.error_share,
             )
+            for episode in faults:
+                journal.append(episode)
+            if faults:
+                note(environment_errors=len(faults))
             note(episodes=len(tasks), tokens=tokens)
             if shortened:
                 note(shortened_prompts=shortened)

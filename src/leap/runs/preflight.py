@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from leap.envs.base import Environment, load_environment
+from leap.envs.base import Environment, listed, load_environment
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.models.base import Completion
 from leap.models.ledger import check_price
@@ -94,9 +94,9 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
             raise RecipeError(f"{use} on split {split!r}: that is a test split of {section.name}; choose another.")
     with progress.stage("prepare tasks") as bar:
         environment.prepare(lambda done, total, what: bar.update(done, total, what))
-    trained_on = {task.id for task in environment.tasks(section.train)}
+    trained_on = {task.id for task in listed(environment, section.train)}
     for split in (section.validation, *section.test):
-        both = trained_on & {task.id for task in environment.tasks(split)}
+        both = trained_on & {task.id for task in listed(environment, split)}
         if both:
             raise RecipeError(
                 f"{len(both)} tasks of split {split!r} are also in the training split {section.train!r} (for example "

@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from leap.core import Correction, Episode, Task, content_key
+from leap.core import Correction, Episode, StopReason, Task, content_key
 from leap.datasets import (
     PreferenceRow,
     Row,
@@ -25,7 +25,7 @@ from leap.datasets import (
     privileged_rows,
     read_rows,
 )
-from leap.envs.base import Environment
+from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
 from leap.errors import RecipeError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes
@@ -114,7 +114,7 @@ class Stages:
         key = (split, limit, stream)
         if key not in self._task_lists:
             seed = int(content_key(self.recipe.seed, stream), 16) % 2**31
-            self._task_lists[key] = self.environment.tasks(split, limit=limit, seed=seed)
+            self._task_lists[key] = listed(self.environment, split, limit=limit, seed=seed)
         return self._task_lists[key]
 
     def _training_tasks(self, limit: int | None, stream: str) -> list[Task]:
@@ -147,7 +147,8 @@ class Stages:
         chosen = [
             episode
             for episode in episodes
-            if teacher_section.episodes == "all" or episode.score <= teacher_section.failure_score
+            if episode.stop is not StopReason.ENVIRONMENT_ERROR
+            and (teacher_section.episodes == "all" or episode.score <= teacher_section.failure_score)
         ]
         self.correct_episodes(i - 1, self._up_to(teacher_section.labels, chosen, f"labels-{i}"), journal, i)
         return journal
@@ -245,7 +246,8 @@ class Stages:
     def _demonstrations(self) -> list[Episode]:
         """The episodes to clone, with reasons."""
         episodes = _in_order(self.episodes(0))
-        wanted = [e for e in episodes if e.success or not self.recipe.demonstrations.successes_only]
+        every = not self.recipe.demonstrations.successes_only
+        wanted = [e for e in episodes if (e.success or every) and e.stop is not StopReason.ENVIRONMENT_ERROR]
         if not any(episode.steps for episode in wanted):
             raise RunError(
                 "the expert solved no training task, so there is nothing to clone. Give it a longer horizon, or set "

@@ -75,7 +75,7 @@ def privileged_states(environment: Environment, episode: Episode) -> list[Privil
     Raises:
         LeapError: The session shows something else than was logged.
     """
-    unended = episode.stop in (StopReason.HORIZON, StopReason.MODEL_ERROR)
+    unended = episode.stop is StopReason.HORIZON or episode.stop.untold
     return run_sync(states_along(environment, episode, after_last=unended))
 
 

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from leap.core import Correction, Episode, PrivilegedState, Rejection, StopReason
+from leap.core import Correction, Episode, PrivilegedState, Rejection
 from leap_lab.measures.figures import mean, share
 from leap_lab.measures.records import Recoverability
 
@@ -111,6 +111,6 @@ def _values(episode: Episode, lengths: Lengths) -> list[bool | None]:
     values = [None if length is None else length <= episode.horizon - t for t, length in enumerate(lengths)]
     if episode.success:
         values[-1] = True
-    elif episode.stop is not StopReason.MODEL_ERROR:
+    elif not episode.stop.untold:
         values[-1] = False
     return values

@@ -1,0 +1,223 @@
+"""What becomes of an environment whose own code raises, or that returns what it may not."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from leap.core import Episode, StopReason, Task
+from leap.envs.base import Outcome, listed
+from leap.envs.live import states_along
+from leap.errors import ContractError, EnvironmentFault, PrerequisiteError
+from leap.files import Journal
+from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
+from leap.progress import Progress
+from leap.rollouts import rollout
+from leap.runs.play import Play, play_tasks
+from leap.sync import run_sync
+from tiny_world import House, TinyTutor, TinyWorld, TinyWorldConfig
+
+METHODS = ("start", "observe", "act", "privileged", "close")
+
+
+class Faulty(TinyWorld):
+    """The tiny world, in which one method of one task raises.
+
+    Args:
+        method: Which.
+        broken: Numbers of the tasks.
+        blocking: Whether sessions run in threads.
+    """
+
+    name: ClassVar[str] = "faulty"
+
+    def __init__(self, method: str, broken: tuple[int, ...] = (3,), *, blocking: bool = False) -> None:
+        super().__init__(TinyWorldConfig(tasks=20))
+        self.method, self.broken, self.slow = method, broken, blocking
+        self.closed: list[str] = []
+
+    def start(self, task: Task) -> House:
+        bad = int(task.id.split("/")[1]) in self.broken
+        if bad and self.method == "start":
+            raise OSError("no more rooms")
+        world = self
+
+        class Broken(House):
+            blocking: ClassVar[bool] = world.slow
+
+            def act(self, action: str) -> Outcome:
+                fail("act", bad and action == "take key")
+                return super().act(action)
+
+            def observe(self) -> Any:
+                fail("observe", bad)
+                return super().observe()
+
+            def privileged(self) -> Any:
+                fail("privileged", bad)
+                return super().privileged()
+
+            def close(self) -> None:
+                world.closed.append(task.id)
+                fail("close", bad)
+
+        def fail(method: str, now: bool) -> None:
+            if now and world.method == method:
+                raise OSError(f"the {method} of the user is broken")
+
+        return Broken(random.Random(task.id))
+
+
+def played(world: TinyWorld, policy: Policy | None = None, **more: Any) -> list[Episode]:
+    episodes: list[Episode] = []
+    policy = policy or TeacherPolicy(world, 50)
+    rollout(world, policy, world.tasks("train"), horizon=8, seed=0, stream="test", on_episode=episodes.append, **more)
+    return sorted(episodes, key=lambda episode: int(episode.task.id.split("/")[1]))
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_fault_ends_its_episode_alone_and_tells_where(
+    method: str, blocking: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    world = Faulty(method, blocking=blocking)
+    episodes = played(world)
+    assert [e.task.id for e in episodes if e.stop is StopReason.ENVIRONMENT_ERROR] == ["train/3"]
+    assert all(e.success for e in episodes if e.task.id != "train/3")
+    told = episodes[3].error
+    assert told.startswith("environment faulty, task train/3, ") and method in told
+    assert Path(__file__).name in told and "leap/envs/live.py" not in told and "OSError" in told
+    assert told in caplog.text
+    assert len(world.closed) == 20 - (method == "start")
+    assert len(episodes[3].steps) == {"start": 0, "observe": 0, "privileged": 0, "act": 1, "close": 3}[method]
+    if method == "act":
+        assert "step 1, act('take key')" in told and episodes[3].final.text == "There is a key."
+
+
+def test_a_fault_of_the_tutor_is_one_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = TinyWorld(TinyWorldConfig(tasks=1))
+    for method, policy in (("expert", ExpertPolicy), ("correct", lambda world: TeacherPolicy(world, 50))):
+        with monkeypatch.context() as patch:
+            patch.setattr(TinyTutor, method, lambda *_: {}["nothing"])
+            (episode,) = played(world, policy(world), error_share=1.0)
+        assert episode.stop is StopReason.ENVIRONMENT_ERROR and "KeyError" in episode.error
+
+
+def test_what_went_wrong_first_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    world = Faulty("close")
+
+    def act(self: House, action: str) -> Outcome:
+        raise ValueError("the first")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(House, "act", act)
+        episodes = played(world, error_share=1.0)
+    assert "the first" in episodes[3].error and "the close of the user is broken" in caplog.text
+
+
+def test_too_many_faults_end_the_rollout_with_the_first_of_them() -> None:
+    world = Faulty("act", (3, 4, 9))
+    assert len(played(world, error_share=0.15)) == 20
+    with pytest.raises(EnvironmentFault, match=r"2 of 20 episodes .* 5% .*task train/3, step 1, act"):
+        played(world, error_share=0.05)
+
+
+def test_a_replay_that_meets_a_fault_says_so() -> None:
+    (episode, *_) = played(TinyWorld(TinyWorldConfig(tasks=1)))
+    with pytest.raises(EnvironmentFault, match="task train/0, step 0, privileged: OSError"):
+        run_sync(states_along(Faulty("privileged", (0,)), episode))
+
+
+def test_faults_go_on_file_only_with_a_stage_that_is_whole(tmp_path: Path) -> None:
+    def play(world: TinyWorld, journal: Journal[Episode]) -> list[Episode]:
+        policy = TeacherPolicy(world, 50)
+        acting = SimpleNamespace(actor=policy.actor, policy=lambda: policy)
+        recipe = SimpleNamespace(seed=0, environment=SimpleNamespace(error_share=0.1))
+        actors: Any = SimpleNamespace(recipe=recipe, environment=world, acting=lambda role: acting)
+        role: Any = None
+        return play_tasks(Play(role, world.tasks("train"), 8, "test"), actors, journal, under_way)
+
+    noted: dict[str, Any] = {}
+
+    @contextmanager
+    def under_way() -> Any:
+        with Progress().stage("test") as bar:
+            yield bar, lambda **figures: noted.update(figures)
+
+    file = tmp_path / "episodes.jsonl"
+    with pytest.raises(EnvironmentFault):
+        play(Faulty("act", (1, 2, 3)), Journal(file, Episode))
+    kept = Journal(file, Episode)
+    assert kept and all(episode.success for episode in kept)
+    episodes = play(Faulty("act", (1, 2)), kept)  # mended in part: the rest is played, and stays as it is
+    assert len(episodes) == 20 and noted["environment_errors"] == 2
+    again = play(Faulty("act", ()), Journal(file, Episode))
+    assert sum(episode.stop is StopReason.ENVIRONMENT_ERROR for episode in again) == 2
+
+
+BAD = {
+    "score": (lambda o: o._replace(score=1.5), r"the score 1\.5 is not in \[0, 1\]"),
+    "negative": (lambda o: o._replace(score=-0.1), "the score -0.1 is not"),
+    "nan score": (lambda o: o._replace(score=math.nan), "the score nan is not"),
+    "nan reward": (lambda o: o._replace(reward=math.nan), "reward is nan"),
+    "parts": (lambda o: o._replace(parts={"price": math.inf}), "price is inf"),
+    "tuple": (lambda o: tuple(o), "a Outcome is needed, not"),
+    "text": (lambda o: o._replace(observation="dark"), "a Observation is needed, not 'dark'"),
+    "none": (lambda o: None, "a Outcome is needed, not None"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_an_outcome_that_breaks_the_contract_ends_the_run(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    change, problem = BAD[what]
+    act = House.act
+    monkeypatch.setattr(House, "act", lambda self, action: change(act(self, action)))
+    with pytest.raises(ContractError, match=f"environment tiny-world, task train/0, step 0, act.*{problem}"):
+        played(TinyWorld(TinyWorldConfig(tasks=3)))
+
+
+@pytest.mark.parametrize(("method", "value"), [("observe", "dark"), ("privileged", {"place": "hat"})])
+def test_other_wrong_types_are_refused_too(method: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(House, method, lambda self: value)
+    with pytest.raises(ContractError, match=f"environment tiny-world, task train/0, .*{method}: a .* is needed, not"):
+        played(TinyWorld(TinyWorldConfig(tasks=1)))
+
+
+def test_a_score_may_miss_1_by_a_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    act = House.act
+    monkeypatch.setattr(House, "act", lambda self, action: act(self, action)._replace(score=1 + 2e-16 + 0.1 - 0.1))
+    assert played(TinyWorld(TinyWorldConfig(tasks=1)))
+
+
+def test_tasks_of_one_id_and_of_other_splits_are_refused() -> None:
+    class Twice(TinyWorld):
+        def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
+            return super().tasks(split) * 2
+
+    class Elsewhere(TinyWorld):
+        def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
+            return super().tasks("train")
+
+    with pytest.raises(ContractError, match=r"environment tiny-world: tasks\('train'\) gives 'train/0' more than once"):
+        listed(Twice(TinyWorldConfig(tasks=3)), "train")
+    with pytest.raises(ContractError, match=r"environment tiny-world: tasks\('test'\) gives"):
+        listed(Elsewhere(TinyWorldConfig(tasks=3)), "test")
+    with pytest.raises(ContractError, match="tiny-world: a task is to be played twice"):
+        played(Twice(TinyWorldConfig(tasks=3)))
+
+
+def test_who_needs_a_tutor_says_so_where_there_is_none() -> None:
+    class Bare(TinyWorld):
+        tutor = None  # type: ignore[assignment]
+
+    for policy in (ExpertPolicy, lambda world: TeacherPolicy(world, 50)):
+        with pytest.raises(PrerequisiteError, match="tiny-world has no tutor"):
+            policy(Bare())
