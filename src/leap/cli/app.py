@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from leap.cli.commands import Commands
 from leap.cli.export import export, push
 from leap.cli.recipes import recipes
-from leap.cli.study import study
 from leap.paths import documents
 
 app = typer.Typer(
+    cls=Commands,
     name="leap",
     help="Train language-model agents to become better than their teacher (LEAP, arXiv 2410.05434).",
     no_args_is_help=True,
@@ -22,8 +23,6 @@ app = typer.Typer(
     epilog=f"Documents: {documents()}",
 )
 app.add_typer(recipes, name="recipes")
-games = typer.Typer(help="ALFWorld games: generate, list, show, play.", no_args_is_help=True)
-app.add_typer(games, name="games")
 
 RunDir = Annotated[Path, typer.Argument(help="Run directory.")]
 RecipeOption = Annotated[
@@ -31,6 +30,10 @@ RecipeOption = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value (dotted key).")
+]
+EnvironmentName = Annotated[str, typer.Argument(help="An environment, by its registered name.")]
+EnvironmentOptions = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Environment option (dotted key).")
 ]
 Iteration = Annotated[int, typer.Option("--iteration", "-i", min=0, help="Iteration i (0 is behaviour cloning).")]
 
@@ -184,16 +187,28 @@ def report(
 
 app.command()(export)
 app.command()(push)
-app.command()(study)
+
+
+@app.command()
+def play(
+    environment: EnvironmentName,
+    task: Annotated[str, typer.Argument(help="The task's id, or its number within the split.")] = "0",
+    split: Annotated[
+        str | None, typer.Option("--split", help="Split of the task; by default those that hold gold answers.")
+    ] = None,
+    option: EnvironmentOptions = None,
+) -> None:
+    """Play a task of an environment yourself, and see the score's parts."""
+    from leap.cli.play import play_task
+
+    play_task(environment, task, split, option or [])
 
 
 @app.command()
 def validate(
-    environment: Annotated[str, typer.Argument(help="Environment, for example alfworld.")],
+    environment: EnvironmentName,
     split: Annotated[list[str] | None, typer.Option("--split", help="Split; may be given several times.")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Environment option (dotted key).")
-    ] = None,
+    option: EnvironmentOptions = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Tasks per split; all by default.")] = None,
 ) -> None:
     """Play the privileged plan on every task and list those that it does not solve."""
@@ -204,14 +219,13 @@ def validate(
 
 @app.command()
 def data(
-    environment: Annotated[str, typer.Argument(help="Environment: webshop, or intercode for all three of it.")],
+    environment: Annotated[
+        str, typer.Argument(help="An environment, or what the names of several that share their data begin with.")
+    ],
     source: Annotated[
         str | None, typer.Option("--from", help="Folder or address to take the files from, where there is a choice.")
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Environment option, for example path=FOLDER or products=1000."),
-    ] = None,
+    option: EnvironmentOptions = None,
 ) -> None:
     """Fetch an environment's official data, or say what to put where; check what is there."""
     from leap.cli.data import fetch_data
@@ -225,72 +239,3 @@ def doctor() -> None:
     from leap.cli.doctor import print_doctor
 
     print_doctor()
-
-
-@app.command()
-def shop(
-    task: Annotated[int, typer.Argument(min=0, help="Number of the task within the split.")] = 0,
-    split: Annotated[str, typer.Option("--split", help="Split of WebShop.")] = "train",
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="WebShop option, for example source=official."),
-    ] = None,
-) -> None:
-    """Shop a WebShop task yourself and see the reward's parts."""
-    from leap.cli.shop import shop_task
-
-    shop_task(task, split, option or [])
-
-
-@app.command()
-def shell(
-    task: Annotated[str, typer.Argument(help="An InterCode task: fs_1/0 (Bash), dev/0 (SQL), mbpp/1 (Python).")],
-    environment: Annotated[str | None, typer.Option("--environment", help="Told by the task's id by default.")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Environment option (dotted key).")
-    ] = None,
-) -> None:
-    """Solve an InterCode task yourself, and see the reward's parts."""
-    from leap.cli.intercode import open_shell
-
-    open_shell(task, environment, option or [])
-
-
-@games.command("generate")
-def games_generate(
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    option: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Generator setting, e.g. games.train=500.")
-    ] = None,
-) -> None:
-    """Generate games in the official layout."""
-    from leap.cli.games import generate_games
-
-    generate_games(out, option or [])
-
-
-@games.command("list")
-def games_list(
-    folder: Annotated[Path | None, typer.Argument(help="Data folder; $ALFWORLD_DATA by default.")] = None,
-    split: Annotated[str | None, typer.Option("--split")] = None,
-) -> None:
-    """List the playable games of a folder."""
-    from leap.cli.games import list_games
-
-    list_games(folder, split)
-
-
-@games.command("show")
-def games_show(game: Annotated[Path, typer.Argument(help="game.tw-pddl file, or its folder.")]) -> None:
-    """Show a game: its task, its rooms' contents and an optimal plan."""
-    from leap.cli.games import show_game
-
-    show_game(game)
-
-
-@games.command("play")
-def games_play(game: Annotated[Path, typer.Argument(help="game.tw-pddl file, or its folder.")]) -> None:
-    """Play a game yourself."""
-    from leap.cli.games import play_game
-
-    play_game(game)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from leap import __version__, registry
 from leap.errors import LeapError
 from leap.paths import cache_dir
 
-EXTRAS = {
-    "train": ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers"),
-    "alfworld": ("alfworld", "textworld"),
-    "webshop": ("numpy", "msgspec", "rapidfuzz", "gdown"),
-    "intercode": ("scikit-learn", "scipy", "PyMySQL"),
-}
+DISTRIBUTION = "leap-agents"
+LOOKED_AT = (registry.environment, registry.sandbox, registry.model, registry.executor)
+"""Kinds of things that may offer `doctor()`, a class method that returns findings about this machine."""
+
+_REQUIREMENT = re.compile(r"""([A-Za-z0-9._-]+).*;.*\bextra\s*==\s*['"]([\w-]+)['"]""")
 
 
 def print_doctor() -> None:
@@ -32,36 +33,42 @@ def print_doctor() -> None:
     cache = cache_dir()
     free = shutil.disk_usage(_existing(cache)).free / 2**30
     console.print(f"cache: {cache} ({free:.0f} GiB free)")
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("extra", "package", "version", "to mend"):
-        table.add_column(column)
-    for extra, packages in EXTRAS.items():
-        for package in packages:
-            found = _version(package)
-            table.add_row(extra, package, found or "missing", "" if found else f"pip install 'leap-agents[{extra}]'")
-    console.print(table)
-    console.print("environments: " + (", ".join(registry.environment.names()) or "none registered"))
-    console.print(f"ALFWorld data: {_alfworld_data()}")
-    console.print(f"WebShop data: {_webshop_data()}")
-    for line in _sandboxes():
+    lines = [_extra(extra, packages) for extra, packages in extras().items() if extra != "all"]
+    for line in [*lines, *(line for kind in LOOKED_AT for line in _findings(kind))]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _sandboxes() -> list[str]:
-    """One line for each sandbox: what it offers here, or what bars it and the remedy."""
-    from leap_worlds.sandbox import available_sandboxes, sandbox_provider
+def extras() -> Mapping[str, list[str]]:
+    """The packages of each optional extra of this distribution, as its own metadata tells."""
+    found: dict[str, list[str]] = {}
+    for requirement in requires(DISTRIBUTION) or ():
+        if (match := _REQUIREMENT.match(requirement)) and match[1] != DISTRIBUTION:
+            found.setdefault(match[2], []).append(match[1])
+    return found
 
-    lines = []
-    for name in available_sandboxes():
+
+def _extra(extra: str, packages: list[str]) -> str:
+    found = {package: _version(package) for package in packages}
+    here = ", ".join(f"{package} {number}" for package, number in found.items() if number)
+    missing = ", ".join(package for package, number in found.items() if not number)
+    if not missing:
+        return f"ok  extra {extra}: {here}"
+    return f"no  extra {extra}: {missing} missing: pip install '{DISTRIBUTION}[{extra}]'{f' (here: {here})' if here else ''}"
+
+
+def _findings(kind: registry.Registry) -> list[str]:
+    """A line for each registered thing of a kind; those that say the same share theirs."""
+    names: dict[tuple[Any, ...], list[str]] = {}
+    for name in kind.names():
         try:
-            provider = sandbox_provider(name)
-            probe = provider.probe()
-            provider.close()
-        except (LeapError, ImportError) as error:
-            lines.append(f"sandbox {name}: no: {error}")
-            continue
-        lines.append(f"sandbox {name}: {'works' if probe.ok else 'no'}: {probe.detail}")
-        lines += [f"  note: {warning}" for warning in probe.warnings]
+            offered = getattr(kind.get(name), "doctor", tuple)()
+        except LeapError as error:
+            offered = [(False, str(error))]
+        names.setdefault(tuple(offered), []).append(name)
+    lines = []
+    for findings, alike in names.items():
+        told = f"{kind.noun} {', '.join(alike)}"
+        lines += [f"{'ok' if ok else 'no'}  {told}: {text}" for ok, text in findings] or [f"ok  {told}"]
     return lines
 
 
@@ -86,24 +93,3 @@ def _accelerator() -> str:
     if torch.cuda.is_available():
         return f"GPU: {torch.cuda.get_device_name(0)} ({torch.cuda.mem_get_info(0)[1] / 2**30:.0f} GiB)"
     return "no GPU: training and generation run on the CPU"
-
-
-def _alfworld_data() -> str:
-    from leap_worlds.alfworld.data import OfficialData
-
-    if "ALFWORLD_DATA" not in os.environ:
-        return "$ALFWORLD_DATA is not set; generated games need none"
-    try:
-        data = OfficialData(None)
-        return f"{data.root}: " + ", ".join(f"{split} {len(data.entries(split))}" for split in data.splits())
-    except LeapError as error:
-        return str(error)
-
-
-def _webshop_data() -> str:
-    try:
-        from leap_worlds.webshop.env import data_folder, find_files
-
-        return str(find_files(data_folder(), None).products.parent)
-    except (ImportError, LeapError) as error:
-        return str(error)

@@ -92,6 +92,10 @@ class Session(ABC):
         """The privileged state at this very moment, or None where nothing is hidden. Teachers call it; nothing that renders
         a prompt for students can."""
 
+    def explain(self) -> Sequence[tuple[str, str, str]] | Awaitable[Sequence[tuple[str, str, str]]]:
+        """What the score would be made of if the episode ended now, for people: name, value and reason of each part."""
+        return ()
+
     def close(self) -> Awaitable[None] | None:  # noqa: B027 - most sessions hold nothing
         """Frees what the session holds. Called once, also after an error."""
 
@@ -171,6 +175,11 @@ class Environment(ABC, Generic[C]):
             PrerequisiteError: There is nothing to fetch, or it cannot be had; the message says what to put where.
         """
         raise PrerequisiteError(f"{self.name} has no data that leap can fetch.")
+
+    @classmethod
+    def doctor(cls) -> Sequence[Finding]:
+        """What of the environment's data and programs is on this machine, for `leap doctor`."""
+        return ()
 
     def of(self, task: Task) -> Environment:
         """The environment whose grammar, names and prompts are the task's: this one, but in a mixture of several."""

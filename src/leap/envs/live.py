@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, thread
 from contextlib import suppress
 from contextvars import copy_context
@@ -188,6 +188,10 @@ class Live:
                 f"{_where(self._environment, self._task)}, {what}: a {kind.__name__} is needed, not {value!r:.200}."
             )
         return value
+
+    async def explain(self) -> Sequence[tuple[str, str, str]]:
+        """What the score would be made of if the episode ended now: name, value and reason of each part."""
+        return await self._ask(f"step {self._steps}, explain", self._at_hand().explain)
 
     def _at_hand(self) -> Session:
         if self._session is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -9,10 +10,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Outcome, Progress, Session, sampled
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled
 from leap.envs.grammar import Line
 from leap.envs.tutor import Tutor
-from leap.errors import PrerequisiteError
+from leap.errors import LeapError, PrerequisiteError
 from leap.paths import cache_dir
 from leap_worlds.alfworld.data import GameEntry, OfficialData
 from leap_worlds.alfworld.engine import Engine
@@ -109,6 +110,17 @@ class AlfworldEnvironment(Environment[AlfworldConfig]):
     @property
     def tutor(self) -> AlfworldTutor:
         return AlfworldTutor(self)
+
+    @classmethod
+    def doctor(cls) -> list[Finding]:
+        if "ALFWORLD_DATA" not in os.environ:
+            return [Finding(True, "$ALFWORLD_DATA is not set; generated games need none")]
+        try:
+            data = OfficialData(None)
+            counts = ", ".join(f"{split} {len(data.entries(split))}" for split in data.splits())
+        except LeapError as error:
+            return [Finding(False, str(error))]
+        return [Finding(True, f"{data.root}: {counts}")]
 
     def entities(self, text: str) -> set[str]:
         return {" ".join(pair) for pair in ENTITY.findall(text)}

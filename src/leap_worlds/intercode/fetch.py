@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from leap.envs.base import Finding
-from leap.errors import PrerequisiteError
+from leap.errors import LeapError, PrerequisiteError
 from leap_worlds.intercode.data import CHECKSUMS, IntercodeData, default_root
 
 SOURCE = "https://raw.githubusercontent.com/princeton-nlp/intercode/master"
@@ -68,9 +68,20 @@ def fetch_all(path: Path | None, source: str | None, progress: Callable[[int, in
         PrerequisiteError: As `fetch` does.
     """
     folder = fetch(path, source=source or SOURCE, progress=progress or (lambda done, total, what: None))
-    data = IntercodeData(folder)
+    return [_counted(IntercodeData(folder))]
+
+
+def data_here() -> list[Finding]:
+    """What `leap doctor` says of upstream's data."""
+    try:
+        return [_counted(IntercodeData())]
+    except LeapError as error:
+        return [Finding(False, str(error))]
+
+
+def _counted(data: IntercodeData) -> Finding:
     bash = sum(len(data.bash(number)) for number in (1, 2, 3, 4))
-    return [Finding(True, f"{folder}: Bash {bash}, SQL {len(data.sql())}, Python {len(data.python())} tasks")]
+    return Finding(True, f"{data.root}: Bash {bash}, SQL {len(data.sql())}, Python {len(data.python())} tasks")
 
 
 def _download(address: str) -> bytes:

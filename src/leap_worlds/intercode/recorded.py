@@ -15,7 +15,7 @@ from leap.core import Observation, Task
 from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled
 from leap.envs.grammar import Line
 from leap.errors import PrerequisiteError
-from leap_worlds.intercode.fetch import fetch_all
+from leap_worlds.intercode.fetch import data_here, fetch_all
 from leap_worlds.intercode.splits import TEST_SPLITS, leading_split
 from leap_worlds.intercode.text import SUBMIT, shorten_output
 
@@ -89,6 +89,10 @@ class RecordedEnvironment(Environment[C], Generic[C, R]):
             Task(env=self.benchmark, split=split, id=name, instruction=record.query, kind=self.kind_of(record))
             for name, record in chosen
         ]
+
+    @classmethod
+    def doctor(cls) -> list[Finding]:
+        return data_here()
 
     def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
         return fetch_all(self.config.path, source, progress)

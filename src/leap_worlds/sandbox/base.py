@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from leap import registry
+from leap.envs.base import Finding
 from leap.errors import LeapError, PrerequisiteError
 from leap_worlds.sandbox.image import Image, Recipe, Report
 
@@ -205,6 +206,17 @@ class SandboxProvider(ABC):
 
     def close(self) -> None:  # noqa: B027 - most providers hold nothing
         """Frees what the provider itself holds, its sandboxes included."""
+
+    @classmethod
+    def doctor(cls) -> list[Finding]:
+        """What it offers on this machine, or what bars it and the remedy, for `leap doctor`."""
+        try:
+            provider = cls()
+        except LeapError as error:
+            return [Finding(False, str(error))]
+        probe = provider.probe()
+        provider.close()
+        return [Finding(probe.ok, probe.detail), *(Finding(probe.ok, f"note: {warning}") for warning in probe.warnings)]
 
 
 def available_sandboxes() -> tuple[str, ...]:

@@ -121,6 +121,13 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         """Makes the catalogue's store and search index, or finds them in leap's cache."""
         self.world(World.HUMAN, progress)
 
+    @classmethod
+    def doctor(cls) -> list[Finding]:
+        try:
+            return [Finding(True, f"official files in {find_files(data_folder(), None).products.parent}")]
+        except PrerequisiteError as error:
+            return [Finding(False, f"{error} Generated catalogues need none.")]
+
     def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
         """Fetches the official files that are missing, makes store and index, and checks products, search and goals."""
         if self.config.source != "official":

@@ -31,7 +31,7 @@ from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE, TEST_SPLITS, BashTa
 from leap_worlds.intercode.bash.teacher import SUBMIT, Coach
 from leap_worlds.intercode.bash.world import Compat, Limits, Shown, World, judge
 from leap_worlds.intercode.data import IntercodeData
-from leap_worlds.intercode.fetch import fetch_all
+from leap_worlds.intercode.fetch import data_here, fetch_all
 from leap_worlds.intercode.text import paths_in, shorten_output
 
 if TYPE_CHECKING:
@@ -117,6 +117,10 @@ class BashEnvironment(Environment[BashConfig]):
             self.prepare()
         assert self._boxes is not None
         return self._boxes
+
+    @classmethod
+    def doctor(cls) -> list[Finding]:
+        return data_here()
 
     def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
         return fetch_all(self.config.path, source, progress)

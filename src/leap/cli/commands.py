@@ -1,0 +1,71 @@
+"""The group that holds all commands: leap's own, and those that other packages register as `leap.commands`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from leap import registry
+from leap.errors import LeapError
+
+
+class Commands(TyperGroup):
+    """Commands by name. One of another package is imported when it is called, or when help lists it.
+
+    What is registered is a `typer.Typer`, or a function as `typer` takes it. One that cannot be imported is listed with the
+    reason, and the other commands work.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        _without_type(params)
+        return params
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return [*own, *(name for name in registry.command.names() if name not in own)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is None and cmd_name in registry.command.names():
+            found = _registered(cmd_name)
+        if found is not None:
+            _flags_without_type(found, ctx)
+        return found
+
+
+def _registered(name: str) -> Any:
+    try:
+        thing = registry.command.get(name)
+    except LeapError as error:
+        thing = _missing(error)
+    if not isinstance(thing, typer.Typer):
+        function, thing = thing, typer.Typer(add_completion=False)
+        thing.command()(function)
+    command: Any = typer.main.get_command(thing)
+    command.name = name
+    return command
+
+
+def _missing(error: LeapError) -> Any:
+    def missing() -> None:
+        raise error
+
+    missing.__doc__ = f"(not usable: {error})"
+    return missing
+
+
+def _flags_without_type(command: Any, ctx: Any) -> None:
+    """Shows the flags of a command, and of the commands below it, without a type."""
+    _without_type(command.get_params(ctx))
+    for below in getattr(command, "commands", {}).values():
+        _flags_without_type(below, ctx)
+
+
+def _without_type(params: list[Any]) -> None:
+    """A flag takes no value, so its help shows none."""
+    for option in params:
+        if getattr(option, "is_flag", False) and option.metavar is None:
+            option.metavar = ""
