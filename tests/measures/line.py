@@ -1,66 +1,16 @@
-"""A world small enough to count by hand: stand at 0, the goal is at 3, at -2 one falls off and nothing helps any more."""
+"""Walks in a corridor whose goal is three steps to the east, with a cliff two steps to the west; corrections that say "east"."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import ClassVar
 
-from leap.core import (
-    Actor,
-    Correction,
-    Episode,
-    Observation,
-    PrivilegedState,
-    Rejection,
-    Step,
-    StopReason,
-    Task,
-)
-from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session
+from leap.core import Actor, Correction, Episode, Rejection, StopReason
+from leap.envs.base import opened
+from leap.testing.corridor import EAST, STAY, WEST, Corridor, CorridorConfig
+from leap.testing.play import walked
 
-EAST, WEST, STAY = "go east", "go west", "stay here"
-GOAL, CLIFF = 3, -2
-
-
-class Line(Environment):
-    """The privileged state is the way to the goal, and a lamp that only it names."""
-
-    name: ClassVar[str] = "line"
-    Config: ClassVar[type[EnvironmentConfig]] = EnvironmentConfig
-
-    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        return [a_task(split, number) for number in range(limit or 4)]
-
-    def start(self, task: Task) -> Session:
-        return LineSession()
-
-    def entities(self, text: str) -> set[str]:
-        return set(re.findall(r"[a-z]+ \d+", text))
-
-
-class LineSession(Session):
-    blocking: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        self.place = 0
-
-    def observe(self) -> Observation:
-        return Observation(text=f"You are at place {self.place}.", admissible=(WEST, STAY))
-
-    def act(self, action: str) -> Outcome:
-        if self.place != CLIFF:
-            self.place += {EAST: 1, WEST: -1}.get(action, 0)
-        done = self.place == GOAL
-        return Outcome(self.observe(), success=done, done=done, score=float(done))
-
-    def privileged(self) -> PrivilegedState:
-        plan = None if self.place == CLIFF else (EAST,) * (GOAL - self.place)
-        return PrivilegedState(text="The lamp 7 is at the goal.", plan=plan, hopeless=plan is None)
-
-
-def a_task(split: str = "valid", number: int = 0) -> Task:
-    return Task(env="line", split=split, id=f"{split}/{number}", instruction="reach the goal")
+LINE = Corridor(CorridorConfig(offers=(WEST, STAY)))
+"""The action that helps is not on offer at once, so that a reason which names it tells something."""
 
 
 def play(
@@ -73,29 +23,18 @@ def play(
     stop: StopReason | None = None,
 ) -> Episode:
     """What comes of moves: e, w, s."""
-    session, steps = LineSession(), []
-    outcome = Outcome(session.observe())
-    for move in moves:
-        action = {"e": EAST, "w": WEST, "s": STAY}[move]
-        steps.append(Step(observation=outcome.observation, reason="so", action=action))
-        outcome = session.act(action)
-    return Episode(
-        task=a_task(split, number),
-        actor=Actor(name="student", iteration=iteration),
-        horizon=horizon,
-        steps=tuple(steps),
-        final=outcome.observation,
-        score=outcome.score,
-        success=outcome.success,
-        stop=stop or (StopReason.SUCCESS if outcome.success else StopReason.HORIZON),
-    )
+    actions = [{"e": EAST, "w": WEST, "s": STAY}[move] for move in moves]
+    actor = Actor(name="student", iteration=iteration)
+    return walked(LINE, LINE.task(split, number), actions, actor=actor, horizon=horizon, stop=stop)
 
 
 def correct(episode: Episode, reasons: Sequence[str] = ()) -> list[Correction]:
     """Go east, always; hopeless at the foot of the cliff."""
-    session, found = LineSession(), []
-    for t, step in enumerate(episode.steps):
-        plan = session.privileged().plan
+    found = []
+    with opened(LINE, episode.task) as session:
+        states = [(session.privileged(), session.act(step.action))[0] for step in episode.steps]
+    for t, state in enumerate(states):
+        plan = state.plan
         reason = reasons[t] if t < len(reasons) else "that way"
         found.append(
             Correction(
@@ -110,5 +49,4 @@ def correct(episode: Episode, reasons: Sequence[str] = ()) -> list[Correction]:
                 plan_length=None if plan is None else len(plan),
             )
         )
-        session.act(step.action)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from line import EAST, STAY, Line, correct, play
+from line import EAST, LINE, STAY, correct, play
 
 from leap.core import Correction, Rejection, StopReason
 from leap_lab.measures.corrected import Corrected, held_out, measure_corrections, privileged_states
@@ -54,10 +54,10 @@ def test_no_distance_of_failures_alone() -> None:
 def test_leaks_are_told_from_inventions() -> None:
     episode = play("eee")
     reasons = ["the lamp 7 is there", "a mug 9 is there", f"I will {EAST.upper()} now"]
-    leak = measured([episode], correct(episode, reasons), Line(None)).leakage
+    leak = measured([episode], correct(episode, reasons), LINE).leakage
     assert [value(f) for f in (leak.entities, leak.hidden, leak.invented)] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
     assert value(leak.commands) == 0.0, "the student has gone east itself before"
-    leak = measured([episode], correct(episode, reasons[::-1]), Line(None)).leakage
+    leak = measured([episode], correct(episode, reasons[::-1]), LINE).leakage
     assert value(leak.commands) == pytest.approx(1 / 3), "at the first step it could not know"
     without = measured([episode], correct(episode, reasons)).leakage
     assert without.commands is None and without.hidden is None and value(without.entities) == pytest.approx(2 / 3)
@@ -96,14 +96,14 @@ def test_what_was_lost_is_what_was_not_solved() -> None:
 
 def test_replayed_states_tell_the_last_step_too() -> None:
     episode = play("sssses")
-    states = privileged_states(Line(None), episode)
+    states = privileged_states(LINE, episode)
     assert lengths_from_states(episode, states) == [3, 3, 3, 3, 3, 2, 2]
     assert lengths_from_corrections(episode, {c.t: c for c in correct(episode)}) == [3, 3, 3, 3, 3, 2, None]
     fallen = play("ww" + "s" * 4)
-    assert lengths_from_states(fallen, privileged_states(Line(None), fallen)) == [3, 4] + [math.inf] * 5
+    assert lengths_from_states(fallen, privileged_states(LINE, fallen)) == [3, 4] + [math.inf] * 5
     solved = play("eee")
-    assert lengths_from_states(solved, privileged_states(Line(None), solved)) == [3, 2, 1, 0]
-    both = [measured([episode], environment=world).recoverability for world in (None, Line(None))]
+    assert lengths_from_states(solved, privileged_states(LINE, solved)) == [3, 2, 1, 0]
+    both = [measured([episode], environment=world).recoverability for world in (None, LINE)]
     assert [one.loss.n for one in both if one and one.loss] == [5, 6]
 
 

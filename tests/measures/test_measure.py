@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from line import Line, correct, play
+from line import LINE, correct, play
 
 from leap.core import Correction, Episode
 from leap.datasets import Row, correction_rows
@@ -33,7 +33,7 @@ def played(i: int, split: str = "valid") -> list[Episode]:
 
 def corrected(i: int, split: str = "valid") -> Corrected:
     episodes = played(i, split)
-    return Corrected(episodes, [c for e in episodes for c in correct(e)], Line(None))
+    return Corrected(episodes, [c for e in episodes for c in correct(e)], LINE)
 
 
 def rows_of(i: int) -> list[Row]:

@@ -7,7 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from tiny_run import FAIL, HOSTILE, Corridor, correct, costs, make_recipe, make_run, play, task
+from tiny_run import FAIL, HOSTILE, WORLD, correct, costs, make_recipe, make_run, play, task
 
 from leap.core import Actor
 from leap.errors import RunError
@@ -18,6 +18,7 @@ from leap.report.model import Report
 from leap.report.page import write_report
 from leap.report.trajectories import embed
 from leap.runs.store import RunDirectory
+from leap.testing.corridor import EAST, Corridor
 
 
 def test_numbers_of_a_whole_run(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_choice_is_mixed_and_always_the_same(tmp_path: Path) -> None:
 
 def test_trajectories_carry_the_replayed_privileged_state(tmp_path: Path) -> None:
     _, groups = collect(make_recipe(), make_run(tmp_path), per_group=3)
-    data, keys, notes = embed(groups, lambda: Corridor(None), budget=10**6)
+    data, keys, notes = embed(groups, lambda: WORLD, budget=10**6)
     assert notes == []
     assert [len(mine) for mine in keys] == [3, 3, 3, 1, 1]
     texts = data["texts"]
@@ -123,19 +124,19 @@ def test_another_world_is_said_not_hidden(tmp_path: Path) -> None:
     class Other(Corridor):
         def start(self, task):  # type: ignore[no-untyped-def]
             session = super().start(task)
-            session.act("go north")
+            session.act(EAST)
             return session
 
     _, groups = collect(make_recipe(), make_run(tmp_path), per_group=40)
-    data, _, notes = embed(groups, lambda: Other(None), budget=10**6)
+    data, _, notes = embed(groups, lambda: Other(WORLD.config), budget=10**6)
     assert len(notes) == 6 and "could not be replayed" in notes[0]
     assert not any("state" in step for e in data["episodes"] for step in e["steps"])
 
 
 def test_the_budget_bounds_the_page(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    full = write_report(make_recipe(), run, Corridor(None)).stat().st_size
-    page = write_report(make_recipe(), run, Corridor(None), budget=6000)
+    full = write_report(make_recipe(), run, WORLD).stat().st_size
+    page = write_report(make_recipe(), run, WORLD, budget=6000)
     report = json.loads((run.report / "report.json").read_text(encoding="utf-8"))
     assert page.stat().st_size < full - 5000
     assert [len(one["keys"]) > 0 for one in report["shown"]] == [True] * 5, "every group has its share"

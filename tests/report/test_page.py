@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from tiny_run import HOSTILE, Corridor, costs, make_recipe, make_run
+from tiny_run import HOSTILE, WORLD, costs, make_recipe, make_run
 
 from leap.report import charts, gap_charts
 from leap.report.charts import LINE, _apart
@@ -41,7 +41,7 @@ class Tags(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = make_run(tmp_path_factory.mktemp("runs") / "tiny")
-    return write_report(make_recipe(), run, Corridor(None), costs=costs).read_text(encoding="utf-8")
+    return write_report(make_recipe(), run, WORLD, costs=costs).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +80,10 @@ def test_nothing_is_loaded_and_only_our_script_runs(page: str, tags: Tags) -> No
 
 def test_same_files_same_bytes(tmp_path: Path, page: str) -> None:
     run = make_run(tmp_path)
-    again = write_report(make_recipe(), run, Corridor(None), costs=costs)
+    again = write_report(make_recipe(), run, WORLD, costs=costs)
     assert again.read_text(encoding="utf-8") == page
     twin = (run.report / "report.json").read_bytes()
-    write_report(make_recipe(), run, Corridor(None), costs=costs)
+    write_report(make_recipe(), run, WORLD, costs=costs)
     assert (run.report / "report.json").read_bytes() == twin
 
 

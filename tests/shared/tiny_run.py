@@ -1,94 +1,34 @@
-"""A run directory made by hand, and the little world its episodes were played in. Its models write hostile text."""
+"""A run directory made by hand. Its world and its models write hostile text."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
-from leap.core import (
-    Actor,
-    Correction,
-    Episode,
-    Observation,
-    PrivilegedState,
-    Rejection,
-    Step,
-    StopReason,
-    Task,
-)
+from leap.core import Actor, Correction, Episode, Rejection, Task
 from leap.datasets import Row, correction_rows
-from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, read_json, write_json
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import Recipe, dump_recipe
 from leap.runs.store import RunDirectory
+from leap.testing.corridor import EAST, STAY, WEST, Corridor, CorridorConfig
+from leap.testing.play import walked
 from leap_lab.measures import AnswerLoss, Corrected, IterationMeasures, Losses, measure_iteration, write_measures
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><!-- \u2028 & ' \u202e"
-ACTIONS = ("go north", "go south", "look")
-KINDS = ("find_it", "carry_it")
-
-
-class Corridor(Environment):
-    """Go north three times. The privileged state says how far it is still."""
-
-    name: ClassVar[str] = "corridor"
-    Config: ClassVar[type[EnvironmentConfig]] = EnvironmentConfig
-    test_splits: ClassVar[frozenset[str]] = frozenset({"seen", "unseen"})
-
-    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        return [task(split, number) for number in range(limit or 4)]
-
-    def start(self, task: Task) -> Session:
-        return CorridorSession()
-
-
-class CorridorSession(Session):
-    blocking: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        self.place = 0
-
-    def observe(self) -> Observation:
-        return Observation(text=f"You are at {self.place}. {HOSTILE}", admissible=ACTIONS)
-
-    def act(self, action: str) -> Outcome:
-        self.place += {"go north": 1, "go south": -1}.get(action, 0)
-        return Outcome(self.observe(), success=self.place == 3, done=self.place == 3)
-
-    def privileged(self) -> PrivilegedState:
-        return PrivilegedState(text=f"{3 - self.place} steps to the north {HOSTILE}")
+WORLD = Corridor(CorridorConfig(cliff=None, note=HOSTILE, kinds=("find_it", "carry_it")))
+SOLVE, FAIL = [EAST] * 3, [STAY, WEST, STAY, "fly", STAY, EAST]
 
 
 def task(split: str, number: int) -> Task:
-    kind = KINDS[number % 2]
-    return Task(env="corridor", split=split, id=f"{split}/{number}", instruction=f"Go {number} {HOSTILE}", kind=kind)
+    return WORLD.task(split, number)
 
 
-def play(task: Task, actor: Actor, actions: list[str], *, horizon: int = 6) -> Episode:
+def play(task: Task, actor: Actor, actions: list[str]) -> Episode:
     """What comes of these actions."""
-    session, steps = CorridorSession(), []
-    outcome = Outcome(session.observe())
-    for action in actions:
-        before = outcome.observation
-        outcome = session.act(action)
-        steps.append(Step(observation=before, reason=f"because {HOSTILE}", action=action, completion=action))
-    return Episode(
-        task=task,
-        actor=actor,
-        horizon=horizon,
-        steps=tuple(steps),
-        final=outcome.observation,
-        score=float(outcome.success),
-        success=outcome.success,
-        stop=StopReason.SUCCESS if outcome.success else StopReason.HORIZON,
-    )
-
-
-SOLVE, FAIL = ["go north"] * 3, ["look", "go south", "look", "fly", "look", "go north"]
+    return walked(WORLD, task, actions, actor=actor, reason=f"because {HOSTILE}")
 
 
 def make_recipe(iterations: int = 2) -> Recipe:
@@ -196,14 +136,14 @@ def costs() -> list[dict[str, object]]:
 
 
 def correct(episode: Episode) -> list[Correction]:
-    """Go north, always; the third reason leaks, the last correction is rejected."""
+    """Go east, always; the third reason leaks, the last correction is rejected."""
     last = len(episode.steps) - 1
     return [
         Correction(
             episode=episode.key,
             t=t,
-            reason=f"the lamp 1 is north, not lamp 12 {HOSTILE}" if t == 2 else "north it is",
-            action="go north",
+            reason=f"the lamp 1 is east, not lamp 12 {HOSTILE}" if t == 2 else "east it is",
+            action=EAST,
             teacher="expert",
             privilege=50,
             leaked=("lamp 1",) if t == 2 else (),
