@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from importlib.resources import files
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from rich.console import Console
 
 from leap_worlds.alfworld.engine import Engine
 from leap_worlds.alfworld.game import load_game
@@ -38,7 +36,6 @@ from leap_worlds.alfworld.generator.write import domain
 from leap_worlds.alfworld.memory import parse_goal
 from leap_worlds.alfworld.native import NativeEngine
 from leap_worlds.alfworld.planner import plan
-from leap_worlds.alfworld.play import play
 from leap_worlds.alfworld.textworld import TextWorldEngine, textworld_available
 
 FULL = GeneratorConfig()
@@ -361,29 +358,3 @@ def test_our_grammar_says_what_the_official_one_says(tmp_path: Path, index: int)
 def test_the_domain_is_ours() -> None:
     assert len(domain("put")) < 6000  # the official one has 17 kB
     assert "help" in domain("move") and "help" not in domain("put")
-
-
-def test_a_person_plays(tmp_path: Path) -> None:
-    made = generate_game(SMALL, "train", 0)
-    (tmp_path / "game.tw-pddl").write_text(json.dumps(made.data))
-
-    def session(answers: list[str]) -> tuple[Any, str]:
-        screen = StringIO()
-        replies = iter(answers)
-
-        def ask(_: str) -> str:
-            try:
-                return next(replies)
-            except StopIteration:
-                raise EOFError from None
-
-        result = play(tmp_path, Console(file=screen, width=120), ask=ask)
-        return result, screen.getvalue()
-
-    result, screen = session(["?", *made.walkthrough])
-    assert result.won and result.hints == 1 and result.steps == result.best == len(made.walkthrough)
-    assert f"hint: {made.walkthrough[0]}" in screen
-    assert "You won" in screen and "Your task is to" in screen
-    result, screen = session(["1", "999", "", "[/red]", "q"])
-    assert not result.won and result.steps == 2
-    assert "there is no number 999" in screen and "Nothing happens." in screen

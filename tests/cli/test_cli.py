@@ -11,8 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
+from leap.cli.doctor import extras, print_doctor
+from leap.errors import PrerequisiteError
 from leap.runs.store import RunDirectory
 
 LEAP = [sys.executable, "-c", "from leap.cli import main; main()"]
@@ -64,8 +67,9 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
 
 
 def test_each_command_has_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("run", "rollout", "correct", "train", "evaluate", "report", "validate", "doctor", "games"):
+    for command in ("run", "rollout", "correct", "train", "evaluate", "report", "play", "validate", "doctor", "games"):
         assert inside(monkeypatch, command, "--help") == 0
+        assert "bool" not in capsys.readouterr().out, "a flag takes no value"
     assert inside(monkeypatch, "--version") == 0
 
 
@@ -235,9 +239,62 @@ def test_games_are_generated_listed_and_shown(
     assert inside(monkeypatch, "games", "show", game.parent) == 0
     assert "Optimal actions:" in capsys.readouterr().out
     assert inside(monkeypatch, "games", "show", tmp_path) == 1
+    (name,) = [line for line in listed.splitlines() if line.startswith("unseen/") or "/trial" in line][-1:]
+    assert inside(monkeypatch, "games", "show", name, "--data", out) == 0, "show takes what list names"
+    assert inside(monkeypatch, "games", "show", name[:-1], "--data", out) == 1
+    assert f"Did you mean {name!r}" in capsys.readouterr().err
+    monkeypatch.setattr("builtins.input", lambda *_: "q")
+    official = ("--set", "source=official", "--set", f"path={out}")
+    assert inside(monkeypatch, "play", "alfworld", name, "--split", name.split("/")[0], *official) == 0, "and so does play"
     assert inside(monkeypatch, "games", "generate", out, "--set", "gaems=3") == 2
     assert inside(monkeypatch, "games", "generate", out, "--set", "games=3", "--set", "games.train=3") == 2
     assert "games" in capsys.readouterr().err
+
+
+class Broken:
+    """An entry point of a package whose import fails, one that is a function, and one that is a group of commands."""
+
+    @staticmethod
+    def names() -> list[str]:
+        return ["broken", "greet", "many"]
+
+    @staticmethod
+    def get(name: str) -> object:
+        if name == "broken":
+            raise PrerequisiteError("command 'broken' cannot be imported: no module named spam")
+        if name == "many":
+            many = typer.Typer(help="Many things.")
+            many.command("one")(Broken.greet)
+            many.command("two")(Broken.greet)
+            return many
+        return Broken.greet
+
+    @staticmethod
+    def greet(who: str, loud: bool = False) -> None:
+        """Greets."""
+        typer.echo(f"hello {who}")
+
+
+def test_other_packages_add_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("leap.registry.command", Broken)
+    assert inside(monkeypatch, "greet", "you") == 0 and inside(monkeypatch, "many", "two", "me") == 0
+    assert capsys.readouterr().out == "hello you\nhello me\n"
+    assert inside(monkeypatch, "--help") == 0
+    told = capsys.readouterr().out
+    assert "Greets." in told and "Many things." in told and "not usable" in told, "one broken package hides no other"
+    assert inside(monkeypatch, "broken") == 1
+    assert "no module named spam" in capsys.readouterr().err
+    assert inside(monkeypatch, "gret") == 2
+    assert "greet" in capsys.readouterr().err
+
+
+def test_the_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("leap.cli.doctor._version", lambda package: "" if package == "torch" else "1.0")
+    assert {"torch", "transformers", "trl"} <= set(extras()["train"]) and "matplotlib" in extras()["studies"]
+    print_doctor()
+    told = capsys.readouterr().out
+    assert "no  extra train: torch missing: pip install 'leap-agents[train]'" in told, "brackets are no markup"
+    assert "ok  extra studies: " in told
 
 
 def test_the_doctor_speaks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ def test_the_first_corrected_episode_is_open(opened: Any) -> None:
     assert len(steps) == 7, "six steps and the end"
     assert HOSTILE.split("\u2028")[0] in steps[0].text, "shown as text"
     assert css(opened, "img") == []
-    assert "NORTH IT IS" in steps[0].text.upper() and "another action" in steps[0].text
+    assert "EAST IT IS" in steps[0].text.upper() and "another action" in steps[0].text
     assert "leaks lamp 1" in steps[2].text
     assert [mark.text for mark in css(opened, "#episode mark")] == ["lamp 1"], "lamp 12 was not leaked"
     assert "not admissible" in steps[3].text
@@ -80,7 +80,7 @@ def test_a_click_opens_an_episode_and_the_fold_its_privileged_state(opened: Any)
     fold = css(opened, "#episode details")[0]
     assert not fold.find_element("css selector", ".state").is_displayed()
     fold.find_element("css selector", "summary").click()
-    assert "3 steps to the north" in fold.find_element("css selector", ".state").text
+    assert "3 steps to the goal" in fold.find_element("css selector", ".state").text
 
 
 def test_arrow_keys_walk_the_list(opened: Any) -> None:

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from leap import registry
-from leap.errors import LeapError
+from leap.errors import LeapError, suggest
 
 
 class Commands(TyperGroup):
@@ -34,6 +34,12 @@ class Commands(TyperGroup):
         if found is not None:
             _flags_without_type(found, ctx)
         return found
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            ctx.fail(f"There is no command {name!r}.{suggest(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
 
 def _registered(name: str) -> Any:

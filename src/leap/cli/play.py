@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
+import yaml
 from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
@@ -17,23 +21,27 @@ from rich.table import Table
 from leap.cli.validate import parse_options
 from leap.core import Observation, PrivilegedState, Task, open_action
 from leap.envs.base import Environment, Outcome, load_environment
+from leap.envs.grammar import Grammar
 from leap.envs.live import Live
 from leap.errors import PrerequisiteError
 from leap.progress import Progress
 from leap.sync import run_sync
 
+Valid = Callable[[str, Observation], bool]
 Ask = Callable[[str], str]
 """Asks the person, and returns a line; raises EOFError or KeyboardInterrupt where there is no more."""
 
 HELP = """\
-A number takes the action of that number; so does its text. Where no actions are listed, whatever you type is the action.
-<<END   begins an action of several lines, which a line END ends (any word will do)
-!TEXT   takes TEXT as it stands, whatever it means here and whether it is on offer or not
-:hint   what is hidden from the student, and what to do next
-:score  what the score would be made of now
-:help   this
-:quit   give up
-None of these costs a step."""
+A number takes the action of that number; so does its text.
+Where no actions are listed, what you type is the action.
+<<END   begins an action of several lines; a line END ends it
+!TEXT   takes TEXT as it stands, on offer or not
+:hint   shows what is hidden from the student, and what to do next
+:score  shows what the score would be made of now
+:help   shows this
+:quit   gives up
+No command costs a step."""
+CALLS = "A tool is called as NAME KEY=VALUE ..., or by its JSON."
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BARE = {"help": ":help", "?": ":hint", "hint": ":hint", "q": ":quit", "quit": ":quit", "exit": ":quit"}
@@ -114,6 +122,7 @@ async def play(environment: Environment, task: Task, console: Console, ask: Ask 
         ask: Asks the person; the console by default.
     """
     ask = ask or (lambda prompt: _asked(console, prompt))
+    grammar = environment.grammar_of(task)
     steps = hints = 0
     outcome: Outcome | None = None
     explained: Sequence[tuple[str, str, str]] = ()
@@ -122,6 +131,7 @@ async def play(environment: Environment, task: Task, console: Console, ask: Ask 
         shown = await session.observe()
         start = await session.privileged()
         _show(console, shown)
+        _show_tools(console, grammar)
         console.print(":help says what can be typed", style="dim", highlight=False)
         while outcome is None or not outcome.done:
             try:
@@ -134,6 +144,7 @@ async def play(environment: Environment, task: Task, console: Console, ask: Ask 
                 break
             if command == ":help":
                 console.print(HELP, markup=False, highlight=False)
+                _show_tools(console, grammar)
             elif command == ":hint":
                 hints += 1
                 _show_hidden(console, await session.privileged())
@@ -142,7 +153,7 @@ async def play(environment: Environment, task: Task, console: Console, ask: Ask 
             elif command:
                 console.print(f"there is no command {_clean(command)}; :help lists them", style="red", highlight=False)
             elif line.strip():
-                answer = understood(line, shown, environment.of(task).valid)
+                answer = understood(line, shown, environment.of(task).valid, grammar)
                 if answer.action is None:
                     console.print(_clean(answer.complaint), style="red", highlight=False)
                     continue
@@ -160,18 +171,19 @@ async def play(environment: Environment, task: Task, console: Console, ask: Ask 
     return played
 
 
-def understood(line: str, shown: Observation, valid: Callable[[str, Observation], bool]) -> Answer:
+def understood(line: str, shown: Observation, valid: Valid, grammar: Grammar) -> Answer:
     """Tells what action a person means by a line, or why none is taken.
 
     Args:
         line: What was typed.
         shown: What is shown now.
         valid: Whether the environment knows an action at an observation (`Environment.valid`).
+        grammar: How the task's actions are written.
     """
     if line.startswith("!"):
         return Answer(line[1:])
     if shown.admissible is None:
-        return Answer(line)
+        return _called(line, grammar) if grammar.tools else Answer(line)
     line = line.strip()
     listed = as_listed(shown.admissible)
     openings = [parts for action in listed if (parts := open_action(action))]
@@ -189,6 +201,25 @@ def understood(line: str, shown: Observation, valid: Callable[[str, Observation]
     if len(openings) == 1 and openings[0][1] not in line:
         return Answer(line.join(openings[0]))
     return Answer(complaint=f"{line} is not on offer here, and no step was taken; !{line} takes it all the same")
+
+
+def _called(line: str, grammar: Grammar) -> Answer:
+    """The call of a tool, from `NAME KEY=VALUE ...` or from JSON; the text itself where it is neither."""
+    tools = {tool["function"]["name"]: tool["function"]["parameters"] for tool in grammar.tools}
+    name, _, rest = line.strip().partition(" ")
+    if name not in tools:
+        return Answer(grammar.canonical(line))
+    arguments: dict[str, Any] = {}
+    types = tools[name].get("properties", {})
+    try:
+        for word in shlex.split(rest):
+            key, given, value = word.partition("=")
+            if not given:
+                return Answer(complaint=f"{word} is not of the form KEY=VALUE")
+            arguments[key] = value if types.get(key, {}).get("type") == "string" else yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError) as error:
+        return Answer(complaint=f"that cannot be read: {error}")
+    return Answer(grammar.canonical(json.dumps({"name": name, "arguments": arguments}, default=str)))
 
 
 def as_listed(actions: Iterable[str]) -> list[str]:
@@ -241,6 +272,15 @@ def _show(console: Console, shown: Observation, *, choices: bool = True) -> None
     if choices and shown.admissible:
         cells = [f"[dim]{n:3}[/dim] {_clean(action)}" for n, action in enumerate(as_listed(shown.admissible), start=1)]
         console.print(Columns(cells, column_first=True, equal=True, padding=(0, 2)), highlight=False)
+
+
+def _show_tools(console: Console, grammar: Grammar) -> None:
+    for tool in grammar.tools:
+        keys = " ".join(f"{key}=..." for key in tool["function"]["parameters"].get("properties", {}))
+        told = f"{tool['function']['name']} {keys}".strip()
+        console.print(f"  {_clean(told)}  [dim]{_clean(tool['function']['description'])}[/dim]", highlight=False)
+    if grammar.tools:
+        console.print(CALLS, style="dim", markup=False, highlight=False)
 
 
 def _show_hidden(console: Console, state: PrivilegedState) -> None:

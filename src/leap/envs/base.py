@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from leap import registry
 from leap.core import Observation, PrivilegedState, Task
 from leap.envs.grammar import FreeText, Grammar
-from leap.errors import ContractError, PrerequisiteError, RecipeError, describe_validation_error
+from leap.errors import ContractError, PrerequisiteError, RecipeError, describe_validation_error, suggest
 
 if TYPE_CHECKING:
     from leap.envs.tutor import Tutor
@@ -261,7 +261,8 @@ def listed(environment: Environment, split: str, *, limit: int | None = None, se
 
 def unknown_split(environment: str, split: str, known: Iterable[str]) -> PrerequisiteError:
     """The error for a split that an environment does not have."""
-    return PrerequisiteError(f"{environment} has no split {split!r}; it has {', '.join(known)}.")
+    names = list(known)
+    return PrerequisiteError(f"{environment} has no split {split!r}; it has {', '.join(names)}.{suggest(split, names)}")
 
 
 def load_environment(name: str, options: dict[str, Any] | None = None) -> Environment:

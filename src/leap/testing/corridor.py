@@ -39,7 +39,7 @@ class Corridor(Environment[CorridorConfig]):
     def task(self, split: str = "valid", number: int = 0) -> Task:
         """The task of a number; splits and numbers are whatever a test likes."""
         kind = self.config.kinds[number % len(self.config.kinds)]
-        told = f"reach the goal {self.config.note}".strip()
+        told = f"walk {number}: reach the goal {self.config.note}".strip()
         return Task(env=self.name, split=split, id=f"{split}/{number}", instruction=told, kind=kind)
 
     def start(self, task: Task) -> CorridorSession:
