@@ -1,4 +1,4 @@
-"""`leap study`: the paper's claims as experiments."""
+"""`leap study`, the paper's claims as experiments, and `leap measure`, the stage that measures one iteration of a run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from leap_lab.studies.results import Runs
     from leap_lab.studies.runner import Arm
     from leap_lab.studies.schema import LoopStudy
+
+
+def measure(
+    run_dir: Annotated[Path, typer.Argument(help="Run directory.")],
+    iteration: Annotated[int, typer.Option("--iteration", "-i", min=0, help="Iteration i (0 is behaviour cloning).")],
+) -> None:
+    """Measure leakage and realizability of iteration i, on held-out episodes (recipe: measures.held_out)."""
+    from leap.runs.open import open_run
+    from leap_lab.measures.stage import measure as measured
+    from leap_lab.measures.stage import measures_file
+
+    with open_run(run_dir) as stages:
+        if measured(stages, iteration) is None:
+            raise RecipeError("the recipe has no measures.held_out, so nothing is measured; set it and run again.")
+        typer.echo(f"measures: {measures_file(stages.run, iteration)}")
 
 
 def study(

@@ -159,20 +159,6 @@ def evaluate(
 
 
 @app.command()
-def measure(run_dir: RunDir, iteration: Iteration) -> None:
-    """Measure leakage and realizability of iteration i, on held-out episodes (recipe: measures.held_out)."""
-    from leap.errors import RecipeError
-    from leap.runs.open import open_run
-    from leap_lab.measures.stage import measure as measured
-    from leap_lab.measures.stage import measures_file
-
-    with open_run(run_dir) as stages:
-        if measured(stages, iteration) is None:
-            raise RecipeError("the recipe has no measures.held_out, so nothing is measured; set it and run again.")
-        typer.echo(f"measures: {measures_file(stages.run, iteration)}")
-
-
-@app.command()
 def report(
     run_dir: RunDir,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write; RUN_DIR/report by default.")] = None,
