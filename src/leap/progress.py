@@ -1,4 +1,5 @@
-"""What is under way, for people: a bar with count, rate and time left on a terminal, one line per stage elsewhere."""
+"""What is under way, for people: a bar with count, rate and time left on a terminal; elsewhere a line a minute and one at
+the end of each stage."""
 
 from __future__ import annotations
 
@@ -17,6 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+
+SIGN_OF_LIFE = 60.0
+"""Seconds between two lines of a stage where there is no terminal."""
 
 
 class Bar(Protocol):
@@ -42,7 +46,7 @@ class Progress:
         """A stage under way."""
         began = time.monotonic()
         if not self.console.is_terminal:
-            line = _Line()
+            line = _Line(self.console, what)
             yield line
             if line.done:
                 text = f"{what}: {line.total} in {time.monotonic() - began:.1f} s {line.note}"
@@ -63,12 +67,25 @@ class Progress:
 
 
 class _Line:
-    def __init__(self) -> None:
+    """A stage without a terminal: says once a minute how far it is."""
+
+    def __init__(self, console: Console, what: str) -> None:
         self.done = self.total = 0
         self.note = ""
+        self._console, self._what = console, what
+        self._began = self._said = time.monotonic()
+        self._first: int | None = None
 
     def update(self, done: int, total: int, note: str) -> None:
         self.done, self.total, self.note = done, total, note
+        self._first = done if self._first is None else self._first
+        now = time.monotonic()
+        if now - self._said < SIGN_OF_LIFE or done >= total:
+            return
+        self._said = now
+        rate = (done - self._first) / (now - self._began)
+        left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
+        self._console.print(f"{self._what}: {done} of {total}, {rate:.1f}/s{left} {note}".rstrip(), soft_wrap=True)
 
 
 class _RichBar:

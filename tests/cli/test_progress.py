@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
 
+import pytest
 from rich.console import Console
 
 from leap.progress import Progress
@@ -24,3 +26,16 @@ def test_a_stage_with_nothing_to_do_is_silent() -> None:
     with Progress(Console(file=log, width=40)).stage("nothing"):
         pass
     assert log.getvalue() == ""
+
+
+def test_a_long_stage_gives_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    log = io.StringIO()
+    with Progress(Console(file=log, width=40)).stage("train pi_1") as bar:
+        for done in range(101):
+            bar.update(done, 100, "loss 0.5")
+            now += 2.0
+    lines = log.getvalue().splitlines()
+    assert lines[0] == "train pi_1: 30 of 100, 0.5/s, 2 min left loss 0.5"
+    assert len(lines) == 4  # after 60, 120 and 180 seconds, and at the end

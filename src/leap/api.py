@@ -1,0 +1,267 @@
+"""leap from Python: run a recipe, look at a run, play and score tasks. Works in scripts and in notebooks.
+
+What `leap/__init__.py` names is public; `leap.run` and its companions are defined here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from leap import registry
+from leap.core import Correction, Episode, Task
+from leap.core.record import Record
+from leap.datasets import Row, read_rows
+from leap.envs.base import Environment
+from leap.errors import PrerequisiteError, RecipeError, RunError, describe_validation_error
+from leap.evaluation import Evaluation, evaluate_episodes
+from leap.files import Journal, read_json
+from leap.loop import best_on_validation
+from leap.loop import leap as leap_loop
+from leap.policies.base import Policy
+from leap.policies.function import Decide, FunctionPolicy
+from leap.recipe import Recipe, apply_setting, read_mapping
+from leap.recipes import find_recipe
+from leap.report import write_report
+from leap.rollouts import rollout as play_tasks
+from leap.runs.open import check_run, open_run, recipe_of
+from leap.runs.store import RunDirectory
+
+if TYPE_CHECKING:
+    import pandas
+
+R = TypeVar("R", bound=Record)
+
+class Records(list[R], Generic[R]):
+    """Records of one kind in a list, which can be had as a table."""
+
+    def df(self) -> pandas.DataFrame:
+        """Returns one row per record: plain fields as columns, nested ones under dotted names; of an episode's steps their
+        number, of an evaluation the scores over all tasks.
+
+        Raises:
+            PrerequisiteError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise PrerequisiteError("a table needs pandas: pip install pandas") from error
+        return pandas.DataFrame([_flat(record) for record in self])
+
+
+class Run:
+    """A run directory, to be read. It may be under way elsewhere: nothing is locked, and nothing but the report is written.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        RunError: There is no run directory, or it was made by a version that this one cannot read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe = recipe_of(self.path)
+        self._files = RunDirectory(self.path)
+
+    def __repr__(self) -> str:
+        return f"<leap run {self.path}>"
+
+    def episodes(self, i: int) -> Records[Episode]:
+        """Returns the episodes of iteration i: demonstrations (i = 0), or the rollouts of pi_{i-1}."""
+        return Records(Journal(self._files.episodes(i), Episode))
+
+    def corrections(self, i: int) -> Records[Correction]:
+        """Returns the teacher's corrections of iteration i (from 1), rejected ones included."""
+        return Records(Journal(self._files.corrections(i), Correction))
+
+    def rows(self, i: int) -> Records[Row]:
+        """Returns the training rows of D_i."""
+        path = self._files.rows(i)
+        return Records(read_rows(path.read_bytes().splitlines()) if path.exists() else ())
+
+    def evaluations(self) -> Records[Evaluation]:
+        """Returns what has been evaluated so far, on each split: baselines, then pi_0, pi_1 and so on."""
+        names = [*self._files.evaluated_baselines(), *(f"pi_{i}" for i in range(self.recipe.iterations + 1))]
+        return Records(evaluation for name in names for evaluation in self._evaluated(name))
+
+    def played(self, policy: str, split: str) -> Records[Episode]:
+        """Returns the evaluation episodes of a policy such as `pi_1` or `expert` on a split."""
+        return Records(Journal(self._files.played(policy, split), Episode))
+
+    @property
+    def best(self) -> int:
+        """i of the pi_i that did best on validation tasks, of those evaluated so far.
+
+        Raises:
+            RunError: None has been evaluated.
+        """
+        students = [self._evaluated(f"pi_{i}") for i in range(self.recipe.iterations + 1)]
+        evaluated = [evaluations for evaluations in students if evaluations]
+        if not evaluated:
+            raise RunError(f"no student of {self.path} has been evaluated yet.")
+        return best_on_validation(evaluated, self.recipe.environment.validation)
+
+    def checkpoint(self, i: int | None = None) -> Path:
+        """Returns the folder of pi_i's weights; of the best student by default."""
+        return self._files.checkpoint(self.best if i is None else i)
+
+    def report(self) -> Path:
+        """Writes the report and returns its page."""
+        return write_report(self.recipe, self._files)
+
+    def _evaluated(self, policy: str) -> list[Evaluation]:
+        path = self._files.evaluation(policy)
+        return [Evaluation.model_validate(one) for one in read_json(path)] if path.exists() else []
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    environment: Environment | None = None,
+    teacher: Callable[..., Any] | None = None,
+    set: Mapping[str, Any] | None = None,
+    run_dir: str | Path | None = None,
+) -> Run:
+    """Runs a recipe from nothing to a report. The same call goes on after any interruption.
+
+    Args:
+        recipe: A shipped recipe's name, a YAML file, a mapping of its keys and values, or a recipe.
+        environment: The environment, in place of the one that the recipe names: its class and its config. Workers of other
+            processes make it anew from these.
+        teacher: A function that corrects: it takes what a teacher may know of a step and returns a decision, or None where
+            nothing can succeed any more. It replaces the recipe's teacher.
+        set: Values that replace the recipe's, by dotted key: `{"iterations": 1}`.
+        run_dir: Where everything is kept; `runs/NAME` by default.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RecipeError: The recipe is not valid.
+        PrerequisiteError: Something that it needs is missing; the message says what.
+        RunError: The directory belongs to another recipe or is in use.
+    """
+    resolved = _recipe(recipe, environment, teacher, set or {})
+    root = Path(run_dir) if run_dir is not None else Path("runs") / resolved.name
+    with open_run(root, resolved, check_run(root, resolved)) as stages:
+        leap_loop(stages)
+    done = Run(root)
+    done.report()
+    return done
+
+
+def rollout(
+    environment: Environment,
+    policy: Policy | Decide,
+    tasks: Sequence[Task],
+    *,
+    horizon: int = 30,
+    seed: int = 0,
+    stream: str = "rollout",
+) -> Records[Episode]:
+    """Plays every task once and returns the episodes, in the order of the tasks.
+
+    Args:
+        environment: Where to play.
+        policy: Who plays: a policy, or a function from a history to an action or a decision.
+        tasks: What to play.
+        horizon: Largest number of actions per episode.
+        seed: The one source of randomness.
+        stream: Name of the random stream, so that different rollouts draw differently.
+    """
+    who = policy if not callable(policy) else FunctionPolicy(policy)
+    found: dict[str, Episode] = {}
+
+    def keep(episode: Episode) -> None:
+        found[episode.task.key] = episode
+
+    play_tasks(environment, who, tasks, horizon=horizon, seed=seed, stream=stream, on_episode=keep)
+    return Records(found[task.key] for task in tasks)
+
+
+def evaluate(
+    environment: Environment,
+    policy: Policy | Decide,
+    split: str,
+    *,
+    limit: int | None = None,
+    horizon: int = 30,
+    seed: int = 0,
+) -> Evaluation:
+    """Plays a split's tasks and returns the scores, with n and 95 % intervals.
+
+    Args:
+        environment: Where to play.
+        policy: Who plays.
+        split: Which tasks.
+        limit: A seeded sample of so many tasks; all by default.
+        horizon: Largest number of actions per episode.
+        seed: The one source of randomness.
+    """
+    tasks = environment.tasks(split, limit=limit, seed=seed)
+    played = rollout(environment, policy, tasks, horizon=horizon, seed=seed, stream=f"evaluate-{split}")
+    return evaluate_episodes(played, policy=played[0].actor.name)
+
+
+def _recipe(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    environment: Environment | None,
+    teacher: Callable[..., Any] | None,
+    settings: Mapping[str, Any],
+) -> Recipe:
+    """A recipe from what `run` was given."""
+    if isinstance(recipe, Recipe):
+        values: dict[str, Any] = recipe.model_dump(mode="json")
+    elif isinstance(recipe, Mapping):
+        values = json.loads(json.dumps(dict(recipe)))
+    else:
+        values = read_mapping(find_recipe(str(recipe)), "recipe")
+    if environment is not None:
+        options = environment.config.model_dump(mode="json", exclude_defaults=True)
+        name = _registered(registry.environment, type(environment))
+        values["environment"] = values.get("environment", {}) | {"name": name, "options": options}
+    if teacher is not None:
+        values["teacher"] = values.get("teacher", {}) | {"kind": _registered(registry.teacher, teacher)}
+    for key, value in settings.items():
+        apply_setting(values, f"{key}={json.dumps(value)}")
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(describe_validation_error(error, "the recipe")) from error
+
+
+def _registered(kind: registry.Registry, thing: Any) -> str:
+    """The name that an environment's class or a teacher is registered by; it is registered by its own name if it is not."""
+    name = vars(thing).get("name") or getattr(thing, "__name__", type(thing).__name__)
+    if name not in kind.names() or kind.get(name) is not thing:
+        kind(name)(thing)
+    return name
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    """A record as one row of a table."""
+    if isinstance(record, Evaluation):
+        row = {"policy": record.policy, "split": record.split, "horizon": record.horizon}
+        return row | _columns(record.overall.model_dump(mode="json"))
+    row = _columns(record.model_dump(mode="json"))
+    if isinstance(record, Correction):
+        row["kept"] = record.kept
+    if isinstance(record, Episode):
+        row |= {"steps": len(record.steps), "actions": record.actions}
+    return row
+
+
+def _columns(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, under dotted names."""
+    columns: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            columns |= _columns(value, f"{prefix}{key}.")
+        else:
+            columns[prefix + key] = value
+    return columns
