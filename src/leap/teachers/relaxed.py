@@ -1,13 +1,15 @@
 """A reader of nearly-JSON, as language models write it, that never guesses at a value.
 
-Beyond JSON it takes what can be read in one way only: Python's literals and quotes and its escapes, commas left over at
-an end, line breaks inside strings. Anything else, above all a string that does not end or that goes on behind its closing
-quote, is damage: it is skipped, never mended, for a mended value could be another than was meant. General repairers do
-mend (json_repair 0.64 closes the last string of an answer that was cut off), which is why none is used here.
+Text that is JSON is read by the standard library. Of other text the objects of plain values are taken, wherever they stand
+whole: within prose and fences, in an answer that was cut off, behind damage. They may be written in Python's way, with its
+literals, quotes and escapes, with commas left over and line breaks inside strings. Anything else, above all a string that
+does not end or that goes on behind its closing quote, is damage: it is skipped, never mended, for a mended value could be
+another than was meant (json_repair 0.64 closes the last string of an answer that was cut off).
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -16,30 +18,26 @@ from typing import Any, NamedTuple
 LIST = "trajectory"
 """The member whose list holds the objects that count."""
 
-_DEEPEST = 12
-_MOST_RESTARTS = 20_000
-_SPACE = re.compile(r"\s*")
+# No alternative of these can match in a second way, so they are possessive throughout: a hostile text costs linear time.
+_ESCAPE = r"\\(?:[\"'\\/bfnrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})"
+_UNENDED = rf"(?:\"(?:[^\"\\]|{_ESCAPE})*+|'(?:[^'\\]|{_ESCAPE})*+)"
+_STRING = rf"(?:\"(?:[^\"\\]|{_ESCAPE})*+\"|'(?:[^'\\]|{_ESCAPE})*+')"
+_NUMBER = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?+(?:[eE][+-]?\d++)?+(?![\w.])"
+_SCALAR = rf"(?:{_STRING}|(?:true|false|null|True|False|None)\b|{_NUMBER})"
+_MEMBER = rf"{_STRING}\s*+:\s*+{_SCALAR}\s*+"
+_PAIR = re.compile(rf"({_STRING})\s*+:\s*+({_SCALAR})")
 _OPENER = re.compile(r"[{\[]")
-_PLAIN = re.compile(r"[^\\\"']*")
-_WORD = re.compile(r"true|false|null|True|False|None")
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_AFTER_WORD = re.compile(r"[\w.]")
+_OBJECT = re.compile(rf"\{{\s*+(?:{_MEMBER}(?:,\s*+|(?=\}})))*+\}}")
+_HEAD = re.compile(rf"(?:\{{\s*+((?:{_MEMBER},\s*+)*+)[\"']{LIST}[\"']\s*+:\s*+)?+\[\s*+")
+_COMMA = re.compile(r"\s*+,\s*+|\s*+(?=\])")
+_TAIL = re.compile(rf"(?:{_SCALAR}\s*+,?+\s*+)*+\]\s*+(?:,\s*+((?:{_MEMBER}(?:,\s*+|(?=\}})))*+)\}}|(?=\}})|(?!,))")
+_DAMAGED = re.compile(
+    rf"(?:\]\s*+,\s*+|\{{\s*+)?+(?:{_MEMBER},\s*+)*+(?:{_SCALAR}\s*+,\s*+)*+"
+    rf"(?:{_STRING}\s*+:\s*+)?+(?:{_SCALAR}\s*+|{_UNENDED})?+"
+)
+"""As much as can be read up to a damage, so that no string is looked into of which the beginning was read."""
+
 _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_HEX = {"x": 2, "u": 4, "U": 8}
-
-
-class Damaged(Exception):
-    """The text cannot be read on.
-
-    Attributes:
-        position: Where reading stopped: all before it was read consistently.
-    """
-
-    def __init__(self, position: int) -> None:
-        super().__init__(position)
-        self.position = position
 
 
 class Found(NamedTuple):
@@ -56,33 +54,47 @@ class Found(NamedTuple):
 
 
 def objects(text: str) -> Iterator[Found]:
-    """The whole objects in a text that stand alone or in a list, with what surrounds them (prose, fences) left out.
-
-    Those within a damaged or cut-off one are given too, and inner ones come before outer ones. An object that is a
-    member's value is a part of that member; only the list named `LIST` holds objects of its own.
-    """
+    """Yields the whole objects in a text that stand alone or in a list, with what surrounds them (prose, fences) left out."""
     plain = _plain(text)
     if plain is not None:
         yield from plain
         return
-    position, damaged, restarts = 0, False, 0
-    while (opener := _OPENER.search(text, position)) and restarts < _MOST_RESTARTS:
-        reader = _Reader(text, opener.start())
-        intact = not damaged
-        try:
-            reader.value(0, own=True)
-            position = reader.position
-        except Damaged as damage:
-            # Not into what was read: an opener in there that began no whole object stands in a string.
-            position = max(damage.position, opener.end())
-            damaged = damaged or reader.begun
-            restarts += 1
-        yield from (Found(members, intact and listed) for members, listed in reader.whole)
+    position, damaged = 0, False
+    while opener := _OPENER.search(text, position):
+        position = opener.start()
+        if alone := _OBJECT.match(text, position):
+            position = alone.end()
+            yield from _found(alone[0], certain=False)
+        elif head := _HEAD.match(text, position):
+            position, begun = head.end(), head[1] is not None
+            yield from _found(head[1] or "", certain=False)
+            while entry := _OBJECT.match(text, position):
+                position, begun = entry.end(), True
+                yield from _found(entry[0], certain=not damaged)
+                comma = _COMMA.match(text, position)
+                if comma is None:
+                    break
+                position = comma.end()
+            if tail := _TAIL.match(text, position):
+                position = tail.end()
+                yield from _found(tail[1] or "", certain=False)
+            else:
+                position = _readable(text, position)
+                damaged = damaged or begun
+        else:
+            position = _readable(text, position)
+            damaged = damaged or bool(text[opener.end() : position].strip())  # else it is a bracket in prose
+        position = max(position, opener.end())
+
+
+def _readable(text: str, position: int) -> int:
+    """Where reading stops."""
+    damage = _DAMAGED.match(text, position)
+    return damage.end() if damage else position
 
 
 def _plain(text: str) -> list[Found] | None:
-    """What `objects` gives for a text that is JSON and nothing else, the usual case, at the speed of the standard library;
-    None for any other."""
+    """What `objects` gives for a text that is JSON and nothing else; None for any other."""
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({key for key, _ in pairs}) < len(pairs):
@@ -100,122 +112,20 @@ def _plain(text: str) -> list[Found] | None:
     return [*found, Found(value, certain=False)] if isinstance(value, dict) else found
 
 
-class _Reader:
-    """Reads one value.
-
-    Attributes:
-        whole: Objects that ended, and whether they stand in a list.
-        begun: Whether this is more than a bracket in prose: a key or an object was read.
-    """
-
-    def __init__(self, text: str, position: int) -> None:
-        self.text = text
-        self.position = position
-        self.whole: list[tuple[dict[str, Any], bool]] = []
-        self.begun = False
-
-    def value(self, depth: int, *, own: bool, listed: bool = False) -> Any:
-        """The value that begins here; `own`: objects in it count for themselves, not as a part of what holds them."""
-        self._skip_space()
-        head = self.text[self.position : self.position + 1]
-        if head in ("{", "["):
-            if depth > _DEEPEST:
-                raise Damaged(self.position)
-            return self._object(depth, own, listed) if head == "{" else self._array(depth, own)
-        if head in ('"', "'"):
-            return self._string()
-        return self._bare()
-
-    def _object(self, depth: int, own: bool, listed: bool) -> dict[str, Any]:
-        self.position += 1
-        found: dict[str, Any] = {}
-        while not self._at("}"):
-            if self.text[self.position : self.position + 1] not in ('"', "'"):
-                raise Damaged(self.position)
-            self.begun = True
-            key = self._string()
-            if key in found or not self._at(":"):  # of two values of one key, neither can be trusted
-                raise Damaged(self.position)
-            found[key] = self.value(depth + 1, own=own and not listed and key == LIST)
-            self._separator("}")
-        if own:
-            self.whole.append((found, listed))
-        return found
-
-    def _array(self, depth: int, own: bool) -> list[Any]:
-        self.position += 1
-        found: list[Any] = []
-        while not self._at("]"):
-            found.append(self.value(depth + 1, own=own, listed=True))
-            self.begun = True
-            self._separator("]")
-        return found
-
-    def _separator(self, closer: str) -> None:
-        if not self._at(",") and self.text[self.position : self.position + 1] != closer:
-            raise Damaged(self.position)
-        self._skip_space()
-
-    def _at(self, token: str) -> bool:
-        """Whether the next token is this one, which is then read."""
-        self._skip_space()
-        if not self.text.startswith(token, self.position):
-            return False
-        self.position += 1
-        return True
-
-    def _skip_space(self) -> None:
-        self.position = _SPACE.match(self.text, self.position).end()  # type: ignore[union-attr]
-
-    def _bare(self) -> Any:
-        found = _WORD.match(self.text, self.position) or _NUMBER.match(self.text, self.position)
-        if found is None or _AFTER_WORD.match(self.text, found.end()):
-            raise Damaged(self.position)
-        self.position = found.end()
-        token = found.group()
-        if token in _WORDS:
-            return _WORDS[token]
-        return float(token) if len(token) > 18 or any(sign in token for sign in ".eE") else int(token)
-
-    def _string(self) -> str:
-        quote = self.text[self.position]
-        self.position += 1
-        parts: list[str] = []
-        while True:
-            plain = _PLAIN.match(self.text, self.position)
-            assert plain is not None
-            parts.append(plain.group())
-            self.position = plain.end()
-            if self.position == len(self.text):
-                raise Damaged(self.position)
-            sign = self.text[self.position]
-            self.position += 1
-            if sign == quote:
-                break
-            parts.append(self._escape() if sign == "\\" else sign)
-        found = "".join(parts)
-        if _SURROGATE.search(found):
-            found = _joined(found)
-            if found is None:
-                raise Damaged(self.position)
-        return found
-
-    def _escape(self) -> str:
-        sign = self.text[self.position : self.position + 1]
-        self.position += 1
-        if sign in _HEX:
-            digits = self.text[self.position : self.position + _HEX[sign]]
-            if len(digits) == _HEX[sign] and re.fullmatch(r"[0-9a-fA-F]+", digits) and int(digits, 16) < 0x110000:
-                self.position += len(digits)
-                return chr(int(digits, 16))
-        elif sign in _ESCAPES and sign:
-            return _ESCAPES[sign]
-        raise Damaged(min(self.position, len(self.text)))
+def _found(written: str, *, certain: bool) -> Iterator[Found]:
+    """The members written in a text; nothing where a value cannot be read or a key stands twice: neither can be trusted."""
+    members: dict[str, Any] = {}
+    for key, value in _PAIR.findall(written):
+        try:
+            name, members[name] = _value(key), _value(value)
+        except ValueError:
+            return
+    if members and len(members) == len(_PAIR.findall(written)):
+        yield Found(members, certain)
 
 
-def _joined(text: str) -> str | None:
-    """A text with JSON's surrogate pairs as the characters they stand for; None where one stands alone."""
-    try:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16")
-    except UnicodeDecodeError:
-        return None
+def _value(token: str) -> Any:
+    if token[0] not in "\"'":
+        return _WORDS[token] if token in _WORDS else json.loads(token)
+    text = re.sub(_ESCAPE, lambda m: "/" if m[0] == r"\/" else codecs.decode(m[0], "unicode_escape"), token[1:-1])
+    return text.encode("utf-16", "surrogatepass").decode("utf-16")  # joins JSON's surrogate pairs; one alone is an error
