@@ -32,13 +32,12 @@ from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 from leap.rollouts import rollout
-from leap.teachers.model import ModelTeacher
 from leap.testing.server import MockServer
+from leap.testing.teachers import model_teacher
 from teacher_calls import RandomPolicy, teacher_says
 
 SERVER = """
 import sys
-from leap.testing.server import MockServer
 from teacher_calls import teacher_says
 answer = teacher_says if sys.argv[1] == "teacher" else lambda request: str(request.seed) * (4096 // len(str(request.seed)))
 with MockServer(answer) as server:
@@ -95,7 +94,7 @@ def measure_teacher(label: str, url: str, world: Environment, episodes: list[Epi
     model = open_model("openai/mock", Sampling(max_tokens=8192), endpoint=endpoint, ledger=ledger)
     before = 0.0
     for n in range(rounds):
-        asyncio.run(ModelTeacher(world, model, seed=n).correct_all(episodes, lambda episode, corrections: None))
+        asyncio.run(model_teacher(world, model, seed=n).correct_all(episodes, lambda episode, corrections: None))
         gc.collect()
         now = rss()
         more = f"{(now - before) / len(episodes):+.2f} kB a call" if before else ""

@@ -24,8 +24,8 @@ from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
 from leap.models.hf import HFModel, load_causal_lm
 from leap.policies.base import UNPARSED
+from leap.policies.model import ModelPolicy
 from leap.policies.rendering import Renderer
-from leap.policies.student import ModelPolicy
 from leap.recipe import load_recipe
 from leap.rollouts import rollout
 from leap.runs.store import RunDirectory

@@ -35,8 +35,8 @@ from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import Act, Peek, Player
 from leap.rollouts import rollout
-from leap.teachers.model import ModelTeacher
 from leap.testing.server import MockServer
+from leap.testing.teachers import model_teacher
 
 RATES = {"broken": 0.06, "empty": 0.05, "truncated": 0.05, "rate_limit": 0.06, "server_error": 0.06, "timeout": 0.02}
 
@@ -83,7 +83,7 @@ def correct(
     """Corrects the episodes; returns seconds and kept corrections."""
     endpoint = EndpointConfig(base_url=server.base_url, concurrency=concurrency, timeout=timeout)
     model = open_model("openai/mock", Sampling(temperature=0.3, max_tokens=8192), endpoint=endpoint, ledger=ledger)
-    teacher = ModelTeacher(world, model, attempts=8)
+    teacher = model_teacher(world, model, attempts=8)
     kept = 0
 
     def keep(episode: Episode, corrections: list[Correction]) -> None:

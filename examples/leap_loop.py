@@ -17,9 +17,12 @@ from leap.models.base import Sampling
 from leap.models.hf import HFModel
 from leap.models.scratch import ScratchConfig, build_scratch
 from leap.policies.base import ExpertPolicy, Policy
+from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.policies.student import ModelPolicy
 from leap.rollouts import rollout
+from leap.sync import run_sync
+from leap.teachers.base import TeacherContext
+from leap.teachers.config import ExpertTeacherConfig
 from leap.teachers.expert import ExpertTeacher
 from leap.training.config import SFTConfig
 from leap.training.sft import train_sft
@@ -41,7 +44,7 @@ def main(steps: int = 60, tasks: int = 100) -> list[float]:
     train, test = world.tasks("train"), world.tasks("test")
     # h_t -> messages. The renderer takes a History, which has no field for the privileged state.
     renderer = Renderer(PromptConfig(renderer="dialogue", instructions=False, candidates=False))
-    teacher = ExpertTeacher(world, PRIVILEGE)
+    teacher = ExpertTeacher(ExpertTeacherConfig(privilege=PRIVILEGE), TeacherContext(world))
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -77,7 +80,7 @@ def main(steps: int = 60, tasks: int = 100) -> list[float]:
             # Roll out pi_{i-1}: the states are the student's own.
             episodes = play(world, student(i - 1, temperature=0.3), train, f"rollout-{i}")
             # For every step: r~_t, a~_t ~ T(. | h_t, r_t, a_t, s_t). The teacher sees where the key is.
-            corrections = [correction for episode in episodes for correction in teacher.corrections(episode)]
+            corrections = [correction for episode in episodes for correction in run_sync(teacher.correct(episode))]
             # D_i, and pi_i on the true union of everything so far.
             by_key = {episode.key: episode for episode in episodes}
             rows += correction_rows(by_key, corrections, renderer, iteration=i)

@@ -16,6 +16,7 @@ from leap.models.prices import Price
 from leap.models.providers import split_name
 from leap.models.scratch import ScratchConfig
 from leap.policies.rendering import PromptConfig
+from leap.teachers.config import TeacherSampling
 from leap.teachers.levels import LEVELS
 from leap.training.config import SFTConfig, TrainingConfig
 
@@ -126,13 +127,6 @@ class RolloutSection(Section):
     def beta_at(self, i: int) -> float:
         """beta_i, i from 1."""
         return self.beta * self.decay ** (i - 1)
-
-
-class TeacherSampling(Sampling):
-    """How a teacher's model answers: a whole episode's corrections need room."""
-
-    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token.")
-    max_tokens: int = Field(default=4096, ge=1, description="Longest answer, in tokens; some 100 per step corrected at once.")
 
 
 class TeacherSection(Section):

@@ -21,7 +21,6 @@ from leap.envs.tutor import roll_in
 from leap.errors import LeapError
 from leap.policies.base import ExpertPolicy, Peek, Player, ScriptedPolicy, TeacherPolicy
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.policies.student import ModelPolicy
 from leap.rollouts import play_all, rollout
 from leap.sync import run_sync
 from leap.teachers.expert import ExpertTeacher

@@ -18,7 +18,7 @@ from leap.envs.base import opened
 from leap.errors import LeapError
 from leap.models.mock import MockModel
 from leap.models.scratch import ScratchConfig, build_scratch
-from leap.teachers.model import ModelTeacher
+from leap.testing.teachers import model_teacher
 from leap_worlds.intercode.bash.env import BashConfig, BashEnvironment
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig, Operation, Select
 from leap_worlds.intercode.bash.generated.tasks import Family
@@ -147,7 +147,7 @@ def test_a_model_teachers_corrections_are_verified_by_roll_in(world: BashEnviron
             for t, action in enumerate((first, second))
         ]
         answer = json.dumps({"summary": "s", "trajectory": entries})
-        teacher = ModelTeacher(world, MockModel(lambda request: answer), verify=True)
+        teacher = model_teacher(world, MockModel(lambda request: answer), verify=True)
         return [correction.rejected for correction in asyncio.run(teacher.correct(episode))]
 
     assert corrected(f"cd {world.request(task.id).root} && ls", record.gold) == [

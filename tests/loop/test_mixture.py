@@ -15,7 +15,7 @@ from leap.envs.mixture import MixtureEnvironment
 from leap.errors import PrerequisiteError, RecipeError
 from leap.evaluation import evaluate_episodes
 from leap.policies.base import ExpertPolicy, TeacherPolicy
-from leap.policies.react import ReActPolicy
+from leap.policies.react import ReActRenderer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.teachers.leakage import leaked_entities
 from leap.teachers.prompts import PrivilegedRenderer, TeacherPrompts
@@ -97,17 +97,13 @@ def test_every_prompt_is_the_one_that_the_part_itself_makes(mixture: MixtureEnvi
             assert student == Renderer(config, part.prompts_of).render(there)
             texts.add(student[0]["content"])
             state = PrivilegedState(text="the secret")
-            acting = [PrivilegedRenderer(config, 50, world.prompts_of) for world in (mixture, part)]
+            acting = [PrivilegedRenderer(Renderer(config, world.prompts_of), 50) for world in (mixture, part)]
             assert acting[0].render(here, state) == acting[1].render(there, state) != student
         asked = TeacherPrompts(50, None, mixture.prompts_of).trajectory(episode, "x")
         assert asked == TeacherPrompts(50, None, part.prompts_of).trajectory(alone, "x")
-        react = [ReActPolicy(_NoModel(), [], prompts=world.prompts_of) for world in (mixture, part)]  # type: ignore[arg-type]
+        react = [ReActRenderer([], prompts=world.prompts_of) for world in (mixture, part)]
         assert react[0].render(episode.history(0), [], []) == react[1].render(alone.history(0), [], [])
     assert len({text.splitlines()[0] for text in texts}) == 3, "the rules of each world are its own"
-
-
-class _NoModel:
-    name, concurrency, constrains, in_process = "none", 1, False, False
 
 
 def same(one: Episode, other: Episode) -> bool:

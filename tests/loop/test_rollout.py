@@ -19,9 +19,8 @@ from leap.envs.live import states_along
 from leap.errors import LeapError, ModelError
 from leap.models.base import Sampling
 from leap.policies.base import ExpertPolicy, TeacherPolicy
+from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.policies.student import ModelPolicy
-from leap.teachers.expert import ExpertTeacher
 from leap.teachers.leakage import leaked_entities
 from leap.testing.checkpoints import STYLES, tiny_checkpoint
 from leap.testing.play import played
@@ -266,11 +265,11 @@ def test_each_rejection_has_its_reason(
 
     decision = Decision(reason=answer[0], action=answer[1]) if answer else None
     monkeypatch.setattr(type(world.tutor), "correct", lambda *_: decision)
-    first: Correction = next(ExpertTeacher(world, 50, drop_leaks=True).corrections(mistakes[0]))
+    first: Correction = corrected(world, [mistakes[0]], 50, drop_leaks=True)[0]
     assert first.rejected == reason
     if reason == Rejection.LEAK:
         assert first.leaked == ("spaceship 9",)
-        assert next(ExpertTeacher(world, 50).corrections(mistakes[0])).kept
+        assert corrected(world, [mistakes[0]], 50)[0].kept
 
 
 def test_what_was_seen_is_no_leak(world: Environment, mistakes: list[Episode]) -> None:
@@ -324,7 +323,7 @@ def test_gold_plans_succeed(world: Environment, capsys: pytest.CaptureFixture[st
 def test_a_changed_world_is_noticed_at_replay(world: Environment, mistakes: list[Episode]) -> None:
     other = mistakes[0].model_copy(update={"task": mistakes[1].task})
     with pytest.raises(LeapError, match="changed since the rollout"):
-        list(ExpertTeacher(world, 50).corrections(other))
+        corrected(world, [other], 50)
 
 
 def test_a_failing_model_ends_its_episode_and_not_the_rollout(world: Environment, checkpoints: Path) -> None:

@@ -25,8 +25,8 @@ from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy
 from leap.rollouts import rollout
-from leap.teachers.model import ModelTeacher
 from leap.testing.server import MockServer
+from leap.testing.teachers import model_teacher
 
 pytest.importorskip("openai")
 from tiny_world import TinyWorld, TinyWorldConfig
@@ -80,7 +80,7 @@ def corrected(
 ) -> dict[tuple[str, int], Correction]:
     endpoint = EndpointConfig(base_url=server.base_url, concurrency=concurrency, timeout=timeout)
     model = open_model("openai/mock", SAMPLING, endpoint=endpoint, ledger=ledger)
-    teacher = ModelTeacher(world, model, attempts=8)
+    teacher = model_teacher(world, model, attempts=8)
     done: dict[tuple[str, int], Correction] = {}
 
     def keep(episode: Episode, corrections: list[Correction]) -> None:

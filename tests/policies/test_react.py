@@ -15,10 +15,10 @@ from leap.core.message import characters
 from leap.errors import ContextTooLong, ModelError
 from leap.models.base import Completion
 from leap.policies.base import Policy
-from leap.policies.react import PrivilegedModelPolicy, ReActPolicy, choose_examples
+from leap.policies.fitting import Fit, fit_history, without_oldest
+from leap.policies.model import ModelPolicy
+from leap.policies.react import ReActRenderer, choose_examples
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.policies.shorten import shorten, without_oldest
-from leap.policies.student import ModelPolicy
 from leap.rollouts import rollout
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.testing.models import Scripted
@@ -37,6 +37,15 @@ def play(policy: Policy, split: str = "test", **more: Any) -> list[Episode]:
     return sorted(episodes, key=lambda episode: episode.task.id)
 
 
+def react(model: Scripted, demonstrations: list[Episode], **options: Any) -> ModelPolicy:
+    return ModelPolicy(model, ReActRenderer(demonstrations, **options), Actor(name=f"react {model.name}"))
+
+
+def acting(model: Scripted, level: int) -> ModelPolicy:
+    actor = Actor(name=f"{model.name} at privilege {level}")
+    return ModelPolicy(model, PrivilegedRenderer(Renderer(PromptConfig()), level), actor)
+
+
 def searcher(prompt: str, call: int) -> str:
     """A model that tries one place after another, and knows what to do with a key."""
     own = prompt.rpartition("=== Your task ===")[2]
@@ -48,7 +57,7 @@ def searcher(prompt: str, call: int) -> str:
 
 def test_react_plays_any_environment_with_examples_and_its_own_thoughts() -> None:
     model = Scripted(searcher, concurrency=1)
-    policy = ReActPolicy(model, SOLVED)
+    policy = react(model, SOLVED)
     episodes = play(policy)
     assert all(episode.success for episode in episodes)
     assert episodes[0].actor.name == "react scripted/one"
@@ -90,15 +99,15 @@ def test_examples_are_solved_of_the_same_kind_and_never_the_task_itself() -> Non
 
 def test_react_fits_its_prompts() -> None:
     free = Scripted(searcher, concurrency=1)
-    play(ReActPolicy(free, SOLVED))
+    play(react(free, SOLVED))
     longest = max(len(prompt) for prompt in free.prompts)
     tight = Scripted(searcher, concurrency=1)
-    policy = ReActPolicy(tight, SOLVED, limit=longest // 2)
+    policy = react(tight, SOLVED, limit=longest // 2)
     play(policy)
     assert max(len(prompt) for prompt in tight.prompts) <= longest // 2
     assert all("Task: open the door" in prompt.rpartition("=== Your task")[2] for prompt in tight.prompts)
     assert any("=== Example 1" in prompt for prompt in tight.prompts)
-    hopeless = ReActPolicy(Scripted(searcher), SOLVED, limit=50)
+    hopeless = react(Scripted(searcher), SOLVED, limit=50)
     assert {episode.stop for episode in play(hopeless)} == {StopReason.MODEL_ERROR}
     assert "does not fit" in play(hopeless)[0].error
 
@@ -107,13 +116,13 @@ def test_answers_without_an_action_or_with_half_of_one_cost_a_step() -> None:
     cut = Completion("REASON: x\nACTION: look in ha", 1, 1, truncated=True)
     for answer in ("hm", cut):
         model = Scripted(lambda prompt, call, answer=answer: answer)
-        episode = play(ReActPolicy(model, []), horizon=2)[0]
+        episode = play(react(model, []), horizon=2)[0]
         assert [step.parsed for step in episode.steps] == [False, False]
 
 
 def test_an_environments_own_rules_come_first() -> None:
     model = Scripted(searcher)
-    play(ReActPolicy(model, SOLVED, prompts=lambda task: PROMPTS))
+    play(react(model, SOLVED, prompts=lambda task: PROMPTS))
     assert "household" in model.prompts[0]
 
 
@@ -127,12 +136,12 @@ def asker(prompt: str, call: int) -> str:
 
 
 def test_the_teachers_value_and_the_teacher_without_privilege() -> None:
-    with_state = PrivilegedModelPolicy(Scripted(asker), PrivilegedRenderer(PromptConfig(), 100))
+    with_state = acting(Scripted(asker), 100)
     assert with_state.privileged and with_state.actor.name == "scripted/one at privilege 100"
     assert {len(episode.steps) for episode in play(with_state)} == {3}  # look, take, open
 
     model = Scripted(asker)
-    without = PrivilegedModelPolicy(model, PrivilegedRenderer(PromptConfig(), 0))
+    without = acting(model, 0)
     assert not without.privileged
     episodes = play(without)
     assert sum(episode.success for episode in episodes) < len(episodes)
@@ -156,7 +165,7 @@ def test_as_few_of_the_oldest_steps_are_dropped_as_makes_it_fit(renderer: Any, a
     render = Renderer(PromptConfig(renderer=renderer, instructions=False)).render
     limit = int(characters(render(history)) * share)
     try:
-        messages, dropped = shorten(render, history, limit)
+        messages, dropped = fit_history(render, history, Fit(limit))
     except ModelError:
         most = without_oldest(history, max(actions - 1, 0))
         assert characters(render(most)) > limit
@@ -206,7 +215,7 @@ def test_an_endpoint_that_finds_a_prompt_too_long_is_shown_less_of_the_past() ->
         return ContextTooLong("too long") if len(prompt) > most else searcher(prompt, call)
 
     model = Scripted(narrow)
-    episodes = play(ReActPolicy(model, SOLVED, examples=0), horizon=8)
+    episodes = play(react(model, SOLVED, examples=0), horizon=8)
     assert not any(episode.stop is StopReason.MODEL_ERROR for episode in episodes)
     steps = [step for episode in episodes for step in episode.steps]
     assert {step.dropped > 0 for step in steps} == {True, False}

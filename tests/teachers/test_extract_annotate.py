@@ -11,9 +11,10 @@ import pytest
 
 from leap.core import Episode
 from leap.errors import ModelError
+from leap.files import Journal
 from leap.models.base import Completion
-from leap.teachers.annotate import ReasonAnnotator
-from leap.teachers.privileged import StateExtractor
+from leap.teachers.annotate import Annotation, ReasonAnnotator
+from leap.teachers.privileged import ExtractedState, StateExtractor
 from leap.testing.models import Scripted
 from leap.testing.play import expert_episodes
 from tiny_world import TinyWorld, TinyWorldConfig
@@ -28,7 +29,7 @@ BARE = EPISODE.model_copy(update={"steps": tuple(s.model_copy(update={"reason": 
 def test_a_state_is_read_once_and_kept(tmp_path: Path) -> None:
     model = Scripted(lambda prompt, call: f"Here it is:\n\n```\n**{STATE}\n```\nGood luck!")
     for _ in range(2):
-        extractor = StateExtractor(WORLD, model, tmp_path / "states.jsonl")
+        extractor = StateExtractor(WORLD, model, Journal(tmp_path / "states.jsonl", ExtractedState))
         states = asyncio.run(extractor.extract_all(EPISODES))
         assert states == {episode.task.key: STATE for episode in EPISODES}
     assert len(model.prompts) == len(EPISODES)
@@ -38,7 +39,7 @@ def test_a_state_is_read_once_and_kept(tmp_path: Path) -> None:
 def test_failed_demonstrations_tell_nothing(tmp_path: Path) -> None:
     model = Scripted(lambda prompt, call: STATE)
     failed = EPISODE.model_copy(update={"success": False})
-    assert asyncio.run(StateExtractor(WORLD, model, tmp_path / "s.jsonl").extract_all([failed])) == {}
+    assert asyncio.run(StateExtractor(WORLD, model, Journal(tmp_path / "s.jsonl", ExtractedState)).extract_all([failed])) == {}
     assert not model.prompts
 
 
@@ -55,9 +56,9 @@ def test_failed_demonstrations_tell_nothing(tmp_path: Path) -> None:
 )
 def test_states_that_cannot_be_used_are_asked_for_again(bad: str | Completion | ModelError, tmp_path: Path) -> None:
     model = Scripted(lambda prompt, call: bad if call == 0 else STATE)
-    assert asyncio.run(StateExtractor(WORLD, model, tmp_path / "s.jsonl").extract(EPISODE)) == STATE
+    assert asyncio.run(StateExtractor(WORLD, model, Journal(tmp_path / "s.jsonl", ExtractedState)).extract(EPISODE)) == STATE
     assert len(model.prompts) == 2
-    never = StateExtractor(WORLD, Scripted(lambda prompt, call: bad), tmp_path / "none.jsonl")
+    never = StateExtractor(WORLD, Scripted(lambda prompt, call: bad), Journal(tmp_path / "none.jsonl", ExtractedState))
     assert asyncio.run(never.extract(EPISODE)) is None
     assert not (tmp_path / "none.jsonl").exists()
 
@@ -70,7 +71,8 @@ def test_a_state_that_names_what_the_log_does_not_is_not_taken(tmp_path: Path) -
             return {word for word in re.findall(r"\w+", text) if word in places | {"cellar"}}
 
     model = Scripted(lambda prompt, call: STATE.replace("door\nOpt", "cellar\nOpt"))
-    assert asyncio.run(StateExtractor(Quiet(WORLD.config), model, tmp_path / "s.jsonl").extract(EPISODE)) is None
+    extractor = StateExtractor(Quiet(WORLD.config), model, Journal(tmp_path / "s.jsonl", ExtractedState))
+    assert asyncio.run(extractor.extract(EPISODE)) is None
 
 
 def reasons(prompt: str, text: str = "I try this.") -> str:
@@ -81,7 +83,7 @@ def reasons(prompt: str, text: str = "I try this.") -> str:
 
 
 def annotate(model: Scripted, path: Path, demonstration: Episode = BARE) -> Episode:
-    return asyncio.run(ReasonAnnotator(WORLD, model, path).annotate(demonstration))
+    return asyncio.run(ReasonAnnotator(WORLD, model, Journal(path, Annotation)).annotate(demonstration))
 
 
 def test_every_step_gets_a_reason_by_one_call_kept_on_file(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_a_reason_from_the_future_is_not_taken(tmp_path: Path) -> None:
             return set(re.findall(r"\bkey\b", text))
 
     model = Scripted(lambda prompt, call: reasons(prompt, "The key is near."))
-    annotated = asyncio.run(ReasonAnnotator(Keys(WORLD.config), model, tmp_path / "a.jsonl").annotate(BARE))
+    annotated = asyncio.run(ReasonAnnotator(Keys(WORLD.config), model, Journal(tmp_path / "a.jsonl", Annotation)).annotate(BARE))
     for t, step in enumerate(annotated.steps):
         seen = any("key" in observation.text for observation in BARE.history(t).observations)
         known = seen or any("key" in action for action in BARE.steps[t].observation.admissible or ())

@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from leap.core import Correction, Decision, Episode, Rejection
+from leap.core.message import characters
 from leap.envs.grammar import Line
 from leap.envs.live import states_along
 from leap.errors import ContextTooLong, LeapError, ModelError, RecipeError
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA
-from leap.teachers.asking import FRUITLESS
-from leap.teachers.base import Verdict
+from leap.teachers.asking import MOST_USELESS
 from leap.teachers.model import ModelTeacher
 from leap.teachers.prompts import LEVELS, TeacherPrompts
+from leap.teachers.verdict import Verdict
 from leap.testing.models import Scripted
 from leap.testing.play import expert_episodes
+from leap.testing.teachers import model_teacher
 from tiny_world import TinyWorld, TinyWorldConfig
 
 WORLD = TinyWorld(TinyWorldConfig(tasks=12))
@@ -48,7 +51,7 @@ def correct(teacher: ModelTeacher, episode: Episode = EPISODE) -> list[Correctio
 
 def test_one_call_corrects_a_whole_trajectory() -> None:
     model = Scripted(lambda prompt, call: full(EPISODE))
-    corrections = correct(ModelTeacher(WORLD, model))
+    corrections = correct(model_teacher(WORLD, model))
     assert [c.t for c in corrections] == list(range(len(EPISODE.steps)))
     assert all(c.kept and c.episode == EPISODE.key and c.privilege == 50 for c in corrections)
     assert all(c.teacher == "scripted/one" for c in corrections)
@@ -61,7 +64,7 @@ def test_one_call_corrects_a_whole_trajectory() -> None:
 
 def test_only_missing_steps_are_asked_for_again() -> None:
     model = Scripted(lambda prompt, call: full(EPISODE, skip=(1, 3)) if call == 0 else full(EPISODE))
-    corrections = correct(ModelTeacher(WORLD, model))
+    corrections = correct(model_teacher(WORLD, model))
     assert all(c.kept for c in corrections)
     assert len(model.prompts) == 2
     assert model.prompts[1].endswith("Correct only timesteps 1, 3, each once and in order.")
@@ -71,7 +74,7 @@ def test_only_missing_steps_are_asked_for_again() -> None:
 
 def test_what_stays_missing_is_rejected_after_the_last_attempt() -> None:
     model = Scripted(lambda prompt, call: full(EPISODE, skip=(2,)))
-    corrections = correct(ModelTeacher(WORLD, model, attempts=3))
+    corrections = correct(model_teacher(WORLD, model, attempts=3))
     assert len(model.prompts) == 3 and len(set(model.seeds)) == 3
     assert [c.t for c in corrections if c.rejected is Rejection.TEACHER_ERROR] == [2]
     assert sum(c.kept for c in corrections) == len(corrections) - 1
@@ -79,14 +82,14 @@ def test_what_stays_missing_is_rejected_after_the_last_attempt() -> None:
 
 def test_failing_calls_are_attempts() -> None:
     model = Scripted(lambda prompt, call: ModelError("429") if call < 2 else full(EPISODE))
-    assert all(c.kept for c in correct(ModelTeacher(WORLD, model)))
+    assert all(c.kept for c in correct(model_teacher(WORLD, model)))
     model = Scripted(lambda prompt, call: ModelError("429"))
-    assert {c.rejected for c in correct(ModelTeacher(WORLD, model))} == {Rejection.TEACHER_ERROR}
+    assert {c.rejected for c in correct(model_teacher(WORLD, model))} == {Rejection.TEACHER_ERROR}
 
 
 def test_a_step_left_as_it_is_is_the_students_own() -> None:
     entries = [entry(t, leave=True, reason="") for t in range(len(EPISODE.steps))]
-    corrections = correct(ModelTeacher(WORLD, Scripted(lambda prompt, call: json.dumps(entries))))
+    corrections = correct(model_teacher(WORLD, Scripted(lambda prompt, call: json.dumps(entries))))
     for step, correction in zip(EPISODE.steps, corrections, strict=True):
         assert (correction.reason, correction.action) == (step.reason, step.action)
         assert correction.kept
@@ -106,7 +109,7 @@ def test_a_step_left_as_it_is_is_the_students_own() -> None:
 def test_every_step_is_checked(change: dict[str, str], rejected: Rejection | None) -> None:
     answer = json.loads(full(EPISODE))
     answer["trajectory"][0] |= {"corrected_action": "look in hat"} | change
-    corrections = correct(ModelTeacher(WORLD, Scripted(lambda prompt, call: json.dumps(answer))))
+    corrections = correct(model_teacher(WORLD, Scripted(lambda prompt, call: json.dumps(answer))))
     assert corrections[0].rejected is rejected
     assert all(c.kept for c in corrections[1:])
     if rejected is None:
@@ -123,9 +126,9 @@ def test_leaks_are_told_and_dropped_where_asked() -> None:
 
     dark = Dark(WORLD.config)
     model = Scripted(lambda prompt, call: json.dumps(entries))
-    told = correct(ModelTeacher(dark, model))[0]
+    told = correct(model_teacher(dark, model))[0]
     assert told.kept and told.leaked == ("secret",)
-    dropped = correct(ModelTeacher(dark, model, drop_leaks=True))[0]
+    dropped = correct(model_teacher(dark, model, drop_leaks=True))[0]
     assert dropped.rejected is Rejection.LEAK and dropped.leaked == ("secret",)
 
 
@@ -133,7 +136,7 @@ def test_a_reason_over_lines_becomes_one_line() -> None:
     answer = [entry(t, "", "One.\nACTION: fly", leave=False) for t in range(len(EPISODE.steps))]
     for each, step in zip(answer, EPISODE.steps, strict=True):
         each["corrected_action"] = (step.observation.admissible or ("",))[0]
-    corrections = correct(ModelTeacher(WORLD, Scripted(lambda prompt, call: json.dumps(answer))))
+    corrections = correct(model_teacher(WORLD, Scripted(lambda prompt, call: json.dumps(answer))))
     assert {c.reason for c in corrections} == {"One. ACTION: fly"}
 
 
@@ -144,7 +147,7 @@ def test_by_step_nothing_later_is_shown() -> None:
         return one % prompt.rpartition("Candidates: ")[2].partition(" | ")[0].partition("\n")[0]
 
     model = Scripted(answer)
-    corrections = correct(ModelTeacher(WORLD, model, mode="step"))
+    corrections = correct(model_teacher(WORLD, model, by="step"))
     assert all(c.kept for c in corrections)
     assert model.schemas == [STEP_SCHEMA] * len(EPISODE.steps)
     for t, prompt in enumerate(model.prompts):
@@ -155,7 +158,7 @@ def test_by_step_nothing_later_is_shown() -> None:
 
 def test_by_step_unreadable_answers_are_asked_again_then_rejected() -> None:
     model = Scripted(lambda prompt, call: "I would look in the hat.")
-    corrections = correct(ModelTeacher(WORLD, model, mode="step", attempts=2))
+    corrections = correct(model_teacher(WORLD, model, by="step", attempts=2))
     assert {c.rejected for c in corrections} == {Rejection.TEACHER_ERROR}
     assert len(model.prompts) == 2 * len(EPISODE.steps)
 
@@ -175,7 +178,7 @@ def test_at_level_0_the_privileged_state_enters_no_prompt(mode: Any) -> None:
     seen = []
     for state in ("one", "another"):
         model = Scripted(lambda prompt, call: full(EPISODE))
-        teacher = ModelTeacher(WORLD, model, 0, mode=mode, attempts=1, states={EPISODE.task.key: state})
+        teacher = model_teacher(WORLD, model, 0, by=mode, attempts=1, states={EPISODE.task.key: state})
         correct(teacher)
         seen.append(model.prompts)
     assert seen[0] == seen[1]
@@ -184,12 +187,14 @@ def test_at_level_0_the_privileged_state_enters_no_prompt(mode: Any) -> None:
 
 def test_a_level_without_a_prompt_is_refused() -> None:
     with pytest.raises(RecipeError, match="0, 25, 50, 75, 100"):
-        ModelTeacher(WORLD, Scripted(lambda prompt, call: ""), 30)
+        TeacherPrompts(30)
+    with pytest.raises(ValidationError, match="0, 25, 50, 75, 100"):
+        model_teacher(WORLD, Scripted(lambda prompt, call: ""), 30)
 
 
 def test_extracted_states_take_the_place_of_the_environments() -> None:
     model = Scripted(lambda prompt, call: full(EPISODE))
-    teacher = ModelTeacher(WORLD, model, states={EPISODE.task.key: "Task: from a log"})
+    teacher = model_teacher(WORLD, model, states={EPISODE.task.key: "Task: from a log"})
     assert all(c.kept for c in correct(teacher))
     assert "Task: from a log" in model.prompts[0] and "The key is in the" not in model.prompts[0]
     corrections = correct(teacher, EPISODES[1])  # of a task without a log
@@ -200,11 +205,11 @@ def test_requests_are_the_same_each_time_and_know_no_machine() -> None:
     runs = []
     for _ in range(2):
         model = Scripted(lambda prompt, call: full(EPISODE, skip=(1,)))
-        correct(ModelTeacher(WORLD, model, seed=5))
+        correct(model_teacher(WORLD, model, seed=5))
         runs.append((model.prompts, model.seeds))
     assert runs[0] == runs[1]
     other = Scripted(lambda prompt, call: full(EPISODE, skip=(1,)))
-    correct(ModelTeacher(WORLD, other, seed=6))
+    correct(model_teacher(WORLD, other, seed=6))
     assert other.prompts == runs[0][0] and other.seeds != runs[0][1]
 
 
@@ -213,7 +218,7 @@ def test_a_changed_world_is_told() -> None:
     changed = first.model_copy(update={"observation": first.observation.model_copy(update={"text": "Elsewhere."})})
     episode = EPISODE.model_copy(update={"steps": (changed, *EPISODE.steps[1:])})
     with pytest.raises(LeapError, match="changed since"):
-        correct(ModelTeacher(WORLD, Scripted(lambda prompt, call: "")), episode)
+        correct(model_teacher(WORLD, Scripted(lambda prompt, call: "")), episode)
 
 
 def test_a_trajectory_too_long_is_asked_for_in_parts_that_fit() -> None:
@@ -227,11 +232,11 @@ def test_a_trajectory_too_long_is_asked_for_in_parts_that_fit() -> None:
     model = Scripted(answer)
     whole = len(TeacherPrompts(50).trajectory(EPISODE, "x")[0]["content"])
     limit = whole - 300
-    teacher = ModelTeacher(WORLD, model, limit=limit)
+    teacher = model_teacher(WORLD, model, limit=limit, length=characters)
     assert all(c.kept for c in correct(teacher))
     assert len(model.prompts) > 1 and max(len(prompt) for prompt in model.prompts) <= limit
     assert teacher.dropped > 0
-    hopeless = correct(ModelTeacher(WORLD, model, limit=100))
+    hopeless = correct(model_teacher(WORLD, model, limit=100, length=characters))
     assert {c.rejected for c in hopeless} == {Rejection.TEACHER_ERROR}
 
 
@@ -251,10 +256,10 @@ def test_an_endpoint_that_finds_a_prompt_too_long_is_asked_for_less_at_once(mode
         return json.dumps([entry(t, (EPISODE.steps[t].observation.admissible or ("",))[0]) for t in asked])
 
     model = Scripted(answer)
-    teacher = ModelTeacher(WORLD, model, mode=mode, attempts=1)  # a refusal costs no attempt
+    teacher = model_teacher(WORLD, model, by=mode, attempts=1)  # a refusal costs no attempt
     assert Rejection.TEACHER_ERROR not in {c.rejected for c in correct(teacher)}
     assert max(map(len, model.prompts)) > most and teacher.dropped > 0
-    hopeless = ModelTeacher(WORLD, Scripted(lambda prompt, call: ContextTooLong("too long")), mode=mode, attempts=1)
+    hopeless = model_teacher(WORLD, Scripted(lambda prompt, call: ContextTooLong("too long")), by=mode, attempts=1)
     assert {c.rejected for c in correct(hopeless)} == {Rejection.TEACHER_ERROR}
 
 
@@ -264,7 +269,7 @@ def test_many_episodes_at_once_but_no_more_than_the_model_holds() -> None:
     many = EPISODES * 5
     model = Scripted(lambda prompt, call: "[]", concurrency=3, pause=0.002)
     handed: list[str] = []
-    teacher = ModelTeacher(WORLD, _always_right(model), attempts=1)
+    teacher = model_teacher(WORLD, _always_right(model), attempts=1)
     asyncio.run(teacher.correct_all(iter(many), lambda episode, corrections: handed.append(episode.key)))
     assert sorted(handed) == sorted(episode.key for episode in many)
     assert model.most_at_once == 3
@@ -274,7 +279,7 @@ def test_what_is_on_file_is_not_asked_again() -> None:
     model = _always_right(Scripted(lambda prompt, call: ""))
     handed: list[str] = []
     done = {EPISODES[0].key, EPISODES[2].key}
-    teacher = ModelTeacher(WORLD, model)
+    teacher = model_teacher(WORLD, model)
     asyncio.run(teacher.correct_all(EPISODES, lambda episode, corrections: handed.append(episode.key), done=done))
     assert sorted(handed) == sorted(e.key for e in EPISODES if e.key not in done)
     assert len(model.prompts) == len(handed)
@@ -290,7 +295,7 @@ def test_200_corrections_take_no_longer_than_their_calls() -> None:
         count += len(corrections)
 
     began = time.monotonic()
-    asyncio.run(ModelTeacher(WORLD, model).correct_all(episodes, keep))
+    asyncio.run(model_teacher(WORLD, model).correct_all(episodes, keep))
     assert count == sum(len(episode.steps) for episode in episodes)
     assert time.monotonic() - began < 2 * (200 / 25) * 0.25  # a busy machine; benchmarks measure it
 
@@ -300,9 +305,9 @@ def test_a_teacher_that_answers_in_prose_ends_the_stage_early_and_leaves_nothing
     handed: list[Episode] = []
     many = [EPISODES[n % len(EPISODES)] for n in range(100)]
     with pytest.raises(ModelError, match="no usable answer for any of"):
-        asyncio.run(ModelTeacher(WORLD, model, attempts=1).correct_all(many, lambda e, c: handed.append(e)))
+        asyncio.run(model_teacher(WORLD, model, attempts=1).correct_all(many, lambda e, c: handed.append(e)))
     assert not handed
-    assert len(model.prompts) <= FRUITLESS + 2
+    assert len(model.prompts) <= MOST_USELESS + 2
 
 
 def test_a_few_bad_answers_do_not_end_it_and_are_on_file() -> None:
@@ -310,7 +315,7 @@ def test_a_few_bad_answers_do_not_end_it_and_are_on_file() -> None:
     good = right._answer
     right._answer = lambda prompt, call: "no" if call < 3 else good(prompt, call)
     handed: list[tuple[str, bool]] = []
-    teacher = ModelTeacher(WORLD, right, attempts=1)
+    teacher = model_teacher(WORLD, right, attempts=1)
     asyncio.run(teacher.correct_all(EPISODES, lambda e, c: handed.append((e.key, all(x.kept for x in c)))))
     assert sorted(key for key, _ in handed) == sorted(e.key for e in EPISODES)
     assert sum(not kept for _, kept in handed) == 3
@@ -325,7 +330,7 @@ def test_the_budgets_end_lets_calls_under_way_finish() -> None:
     right._answer = lambda prompt, call: Spent("the budget is spent") if call == 4 else good(prompt, call)
     handed: list[str] = []
     with pytest.raises(Spent):
-        teacher = ModelTeacher(WORLD, right)
+        teacher = model_teacher(WORLD, right)
         asyncio.run(teacher.correct_all(EPISODES * 9, lambda e, c: handed.append(e.key)))
     assert len(handed) == len(right.prompts) - 1  # all that was answered was kept, and nothing new was begun
     assert len(right.prompts) <= 4 + 3
@@ -346,12 +351,16 @@ def test_a_correction_that_could_not_be_read_back_is_not_kept(monkeypatch: pytes
     first = EPISODE.steps[0]
     unlisted = first.model_copy(update={"observation": first.observation.model_copy(update={"admissible": None})})
     episode = EPISODE.model_copy(update={"steps": (unlisted, *EPISODE.steps[1:])})
-    verdict = Verdict(WORLD, "x", 50, drop_leaks=False)
-    assert verdict.correction(episode, 0, Decision(reason="r", action="`ls -l`")).kept  # free text can say it
+    verdict = Verdict(WORLD, "x", 50)
+
+    def judged(action: str) -> Correction:
+        return asyncio.run(verdict.correction(episode, 0, Decision(reason="r", action=action)))
+
+    assert judged("`ls -l`").kept  # free text can say it
     monkeypatch.setattr(type(WORLD), "grammar", Line())
-    assert verdict.correction(episode, 0, Decision(reason="r", action="ls -l")).kept
-    assert verdict.correction(episode, 0, Decision(reason="r", action="`ls -l`")).rejected is Rejection.NOT_ADMISSIBLE
-    assert verdict.correction(episode, 0, Decision(reason="r", action="ls\nrm x")).kept  # in a code block
+    assert judged("ls -l").kept
+    assert judged("`ls -l`").rejected is Rejection.NOT_ADMISSIBLE
+    assert judged("ls\nrm x").kept  # in a code block
 
 
 def test_a_verified_correction_leaves_no_less_in_reach_than_the_students_action() -> None:
@@ -367,7 +376,7 @@ def test_a_verified_correction_leaves_no_less_in_reach_than_the_students_action(
         return json.dumps(steps)
 
     def corrected(at_take: str, *, verify: bool) -> list[Correction]:
-        return correct(ModelTeacher(WORLD, Scripted(lambda prompt, call: entries(at_take)), verify=verify), tight)
+        return correct(model_teacher(WORLD, Scripted(lambda prompt, call: entries(at_take)), verify=verify), tight)
 
     other = next(a for a in tight.steps[take].observation.admissible or () if a not in ("take key", place))
     assert corrected(other, verify=False)[take].kept

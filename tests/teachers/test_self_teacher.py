@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from leap.core import Correction, Episode, PrivilegedState, Rejection
+from leap.core.message import characters
 from leap.errors import ModelError
 from leap.models.base import Completion, Sampling
 from leap.policies.rendering import PromptConfig, Renderer
+from leap.teachers.base import StudentContext, TeacherContext
+from leap.teachers.config import SelfTeacherConfig
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.teachers.self import SelfTeacher
 from leap.testing.models import Scripted
@@ -23,8 +26,11 @@ EPISODE = max(EPISODES, key=lambda episode: len(episode.steps))
 DIALOGUE = PromptConfig(renderer="dialogue")
 
 
-def teacher(model: Any, level: int = 50, **more: Any) -> SelfTeacher:
-    return SelfTeacher(WORLD, model, PrivilegedRenderer(DIALOGUE, level), **more)
+def teacher(
+    model: Any, level: int = 50, prompt: PromptConfig = DIALOGUE, *, constrained: bool = False, **options: Any
+) -> SelfTeacher:
+    student = StudentContext(lambda: model, Renderer(prompt), constrained=constrained)
+    return SelfTeacher(SelfTeacherConfig(privilege=level, **options), TeacherContext(WORLD, student=student))
 
 
 def candidate(prompt: str, call: int) -> str:
@@ -49,7 +55,7 @@ def test_at_level_0_the_prompt_is_the_students_byte_for_byte() -> None:
     for t in range(len(EPISODE.steps)):
         history = EPISODE.history(t)
         state = PrivilegedState(text="secret")
-        assert PrivilegedRenderer(DIALOGUE, 0).render(history, state) == Renderer(DIALOGUE).render(history)
+        assert PrivilegedRenderer(Renderer(DIALOGUE), 0).render(history, state) == Renderer(DIALOGUE).render(history)
 
 
 def test_answers_that_cannot_be_read_are_asked_again_then_rejected() -> None:
@@ -72,6 +78,7 @@ def test_prompts_too_long_lose_their_oldest_steps_and_count_them() -> None:
     asyncio.run(teacher(model).correct(EPISODE))
     limit = max(len(prompt) for prompt in model.prompts) - 40
     short = Scripted(candidate)
+    short.length = characters  # type: ignore[method-assign]
     own = teacher(short, limit=limit)
     assert all(c.kept for c in asyncio.run(own.correct(EPISODE)))
     assert own.dropped > 0
@@ -91,7 +98,7 @@ class TestWithAModelInThisProcess:
     def correct_all(self, model: Any, done: frozenset[str] = frozenset()) -> dict[str, list[Correction]]:
         found: dict[str, list[Correction]] = {}
         config = PromptConfig(renderer="dialogue", instructions=False, candidates=False)
-        own = SelfTeacher(WORLD, model, PrivilegedRenderer(config, 50), constrained=True, attempts=1)
+        own = teacher(model, 50, config, constrained=True, attempts=1)
 
         def keep(episode: Episode, corrections: list[Correction]) -> None:
             found[episode.key] = corrections

@@ -22,6 +22,8 @@ class Rejection(StrEnum):
     """Nothing can succeed any more from this state, so no action is better than another."""
     WORSE = "worse"
     """A roll-in shows that the student's own action leaves more in reach, and the recipe asks for corrections to be verified."""
+    DECLINED = "declined"
+    """The teacher chose to say nothing about that step."""
     TEACHER_ERROR = "teacher_error"
     """The teacher gave no usable answer."""
 

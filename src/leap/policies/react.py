@@ -1,24 +1,16 @@
-"""Baselines that are not trained: ReAct (Yao et al. 2023) on any model, and a teacher's model that acts by itself.
-
-What a student has to beat to be better than its teacher is the teacher's model without privilege, executed; what the
-teacher is worth is the same model with privilege (the paper's J(pi^E)).
-"""
+"""ReAct prompts (Yao et al. 2023): worked examples and the model's own earlier reasons, for baselines that are not trained."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from leap.core import Actor, Decision, Episode, History, PrivilegedState, content_key
-from leap.core.message import Length, Message, characters, with_tools
+from leap.core import Episode, History, content_key
+from leap.core.message import Length, Message, characters
 from leap.envs.grammar import GrammarOf, free_text
-from leap.errors import LeapError
-from leap.models.base import Completion, Conversation, Model
-from leap.policies.base import UNPARSED, Act, Peek, Player
-from leap.policies.shorten import ask_fitting
+from leap.policies.base import Act, Peek
 from leap.policies.templating import PromptFolder, call_macro, load_template, shipped_alone
 
 _SHIPPED = Path(__file__).parent / "templates"
@@ -33,8 +25,8 @@ def choose_examples(demonstrations: Sequence[Episode], history: History, k: int,
     Args:
         demonstrations: Episodes of an expert on training tasks.
         history: Of the task to play.
-        k: How many.
-        seed: Of the choice.
+        k: How many examples to choose.
+        seed: Seed of the choice.
     """
     task = history.task
     solved = sorted((d for d in demonstrations if d.success and d.steps), key=lambda d: d.task.key)
@@ -44,77 +36,24 @@ def choose_examples(demonstrations: Sequence[Episode], history: History, k: int,
     return [d for d in mixed if (d.task.id, d.task.instruction) != (task.id, task.instruction)][:k]
 
 
-class _ModelPlays:
-    """What the two policies share: one conversation per episode, an answer per step."""
+class ReActRenderer:
+    """Renders what a model is shown that plays in the ReAct way, on any environment.
+
+    Args:
+        demonstrations: Episodes of an expert on training tasks; those with reasons show how to reason.
+        prompts: Tells the folder of a task's templates (`react.j2` there comes before the general one).
+        grammar_of: Tells the grammar of a task's actions.
+        examples: How many examples to show.
+        seed: Seed of the examples' choice.
+        candidates: Whether to list the admissible actions, where there are any.
+        limit: Longest prompt, in the unit of `length`. Examples may fill half of it.
+        length: Measures a prompt.
+    """
 
     privileged = False
 
     def __init__(
         self,
-        model: Model,
-        actor: Actor,
-        *,
-        grammar_of: GrammarOf,
-        constrained: bool,
-        limit: int | None,
-        length: Length,
-    ) -> None:
-        self.actor = actor
-        self.concurrency = model.concurrency
-        self.waves = model.in_process
-        self._model = model
-        self._grammar_of = grammar_of
-        self._constrained = constrained and model.constrains
-        self._limit = limit
-        self._length = length
-
-    async def answer(
-        self, conversation: Conversation, history: History, seed: int, render: Callable[[History], list[Message]]
-    ) -> Act:
-        """Asks for the next act, with a prompt that fits."""
-        grammar = self._grammar_of(history.task)
-
-        async def ask(messages: list[Message]) -> Completion:
-            return await conversation.complete(
-                messages,
-                seed=int(content_key(seed, len(history.actions)), 16) % 2**31,
-                choices=grammar.choices(history.now) if self._constrained else None,
-                tools=grammar.tools,
-            )
-
-        length = with_tools(self._length, grammar.tools)
-        completion, dropped = await ask_fitting(ask, render, history, self._limit, length)
-        decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
-        return Act(
-            decision=decision or Decision(reason="", action=UNPARSED),
-            completion=completion.text,
-            parsed=decision is not None,
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            dropped=dropped,
-        )
-
-
-class ReActPolicy(_ModelPlays):
-    """A model that is shown worked examples and its own earlier reasons, on any environment.
-
-    Args:
-        model: Answers.
-        demonstrations: Expert's episodes on training tasks; those with reasons show how to reason.
-        prompts: Tells the folder of a task's templates (`react.j2` there comes before the general one).
-        grammar_of: Tells the grammar of a task's actions.
-        examples: How many examples to show.
-        seed: Of the examples' choice.
-        candidates: List the admissible actions, where there are any.
-        actor: Who it is, for the record.
-        constrained: Only admissible actions can be generated, where the environment lists them and the model can.
-        limit: Longest prompt, in the unit of `length`. Examples may fill half of it; then the oldest steps are dropped.
-        length: Measures a prompt.
-    """
-
-    def __init__(
-        self,
-        model: Model,
         demonstrations: Sequence[Episode],
         *,
         prompts: PromptFolder = shipped_alone,
@@ -122,39 +61,33 @@ class ReActPolicy(_ModelPlays):
         examples: int = 2,
         seed: int = 0,
         candidates: bool = True,
-        actor: Actor | None = None,
-        constrained: bool = False,
         limit: int | None = None,
         length: Length = characters,
     ) -> None:
-        super().__init__(
-            model,
-            actor or Actor(name=f"react {model.name}"),
-            grammar_of=grammar_of,
-            constrained=constrained,
-            limit=limit,
-            length=length,
-        )
+        self.limit = limit
+        self.length = length
+        self.grammar_of = grammar_of
         self._demonstrations = demonstrations
         self._prompts = prompts
         self._k = examples
         self._seed = seed
         self._candidates = candidates
+        self._chosen: dict[str, list[Episode]] = {}  # by task
 
-    @asynccontextmanager
-    async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
-        async with self._model.conversation() as conversation:
-            yield _ReActPlayer(self, conversation, seed)
+    async def at_step(self, acts: Sequence[Act], peek: Peek | None) -> Callable[[History], list[Message]]:
+        reasons = [act.decision.reason for act in acts]
+        return lambda history: self.render(history, reasons, self.examples(history))
 
     def examples(self, history: History) -> list[Episode]:
-        """The examples for a task; fewer where they would fill more than half of the limit."""
-        chosen = choose_examples(self._demonstrations, history, self._k, self._seed)
-        if self._limit is None:
-            return chosen
-        bare = self._length(self.render(history, [], []))
-        while chosen and self._length(self.render(history, [], chosen)) - bare > self._limit // 2:
-            chosen.pop()
-        return chosen
+        """The examples for a task, the same at all its steps; fewer where they would fill more than half of the limit."""
+        if history.task.key not in self._chosen:
+            first = History(task=history.task, observations=history.observations[:1])
+            chosen = choose_examples(self._demonstrations, first, self._k, self._seed)
+            bare = self.length(self.render(first, [], []))
+            while chosen and self.limit and self.length(self.render(first, [], chosen)) - bare > self.limit // 2:
+                chosen.pop()
+            self._chosen[history.task.key] = chosen
+        return self._chosen[history.task.key]
 
     def render(self, history: History, reasons: Sequence[str], examples: Sequence[Episode]) -> list[Message]:
         """The prompt at the history's present step.
@@ -181,108 +114,10 @@ class ReActPolicy(_ModelPlays):
         return [{"role": "user", "content": text}]
 
 
-class _ReActPlayer:
-    def __init__(self, policy: ReActPolicy, conversation: Conversation, seed: int) -> None:
-        self._policy, self._conversation, self._seed = policy, conversation, seed
-        self._reasons: list[str] = []
-        self._examples: list[Episode] | None = None
-
-    async def decide(self, history: History) -> Act:
-        if self._examples is None:
-            self._examples = self._policy.examples(history)
-        examples, reasons = self._examples, self._reasons
-        act = await self._policy.answer(
-            self._conversation, history, self._seed, lambda shown: self._policy.render(shown, reasons, examples)
-        )
-        self._reasons.append(act.decision.reason)
-        return act
-
-
 def _example(episode: Episode) -> dict[str, Any]:
     turns: list[dict[str, Any]] = [
-        {
-            "observation": step.observation.text.strip(),
-            "reason": " ".join(step.reason.split()),
-            "action": step.action,
-        }
+        {"observation": step.observation.text.strip(), "reason": " ".join(step.reason.split()), "action": step.action}
         for step in episode.steps
     ]
     turns.append({"observation": episode.final.text.strip(), "reason": "", "action": None})
     return {"task": episode.task, "turns": turns}
-
-
-class PrivilegedPrompt(Protocol):
-    """Renders what a model that acts with privilege is shown, for example `leap.teachers.prompts.PrivilegedRenderer`.
-
-    Attributes:
-        privilege: 0..100.
-        grammar_of: Tells the grammar of a task's actions.
-    """
-
-    privilege: int
-    grammar_of: GrammarOf
-
-    def render(self, history: History, privileged: PrivilegedState | None) -> list[Message]:
-        """The prompt at the history's present step."""
-        ...
-
-
-class PrivilegedModelPolicy(_ModelPlays):
-    """A teacher's model that acts itself. Above level 0 it is shown the privileged state: the teacher's value. At level 0
-    it is the teacher without privilege, is given no way to read the privileged state, and is asked as a student is.
-
-    Args:
-        model: Answers.
-        renderer: Makes the prompts, at its privilege level.
-        actor: Who it is, for the record.
-        constrained: Only admissible actions can be generated, where the environment lists them and the model can.
-        limit: Longest prompt, in the unit of `length`; the oldest steps are left out of longer ones.
-        length: Measures a prompt.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        renderer: PrivilegedPrompt,
-        *,
-        actor: Actor | None = None,
-        constrained: bool = False,
-        limit: int | None = None,
-        length: Length = characters,
-    ) -> None:
-        super().__init__(
-            model,
-            actor or Actor(name=f"{model.name} at privilege {renderer.privilege}"),
-            grammar_of=renderer.grammar_of,
-            constrained=constrained,
-            limit=limit,
-            length=length,
-        )
-        self.privileged = renderer.privilege > 0
-        self._renderer = renderer
-
-    @asynccontextmanager
-    async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
-        if self.privileged and peek is None:
-            raise LeapError("a teacher cannot play without the privileged state")
-        async with self._model.conversation() as conversation:
-            yield _PrivilegedPlayer(self, self._renderer, conversation, seed, peek if self.privileged else None)
-
-
-class _PrivilegedPlayer:
-    def __init__(
-        self,
-        policy: PrivilegedModelPolicy,
-        renderer: PrivilegedPrompt,
-        conversation: Conversation,
-        seed: int,
-        peek: Peek | None,
-    ) -> None:
-        self._policy, self._renderer, self._conversation = policy, renderer, conversation
-        self._seed, self._peek = seed, peek
-
-    async def decide(self, history: History) -> Act:
-        state = await self._peek() if self._peek is not None else None
-        return await self._policy.answer(
-            self._conversation, history, self._seed, lambda shown: self._renderer.render(shown, state)
-        )

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from leap.core import History
 from leap.core.message import Length, Message, characters, with_tools
 from leap.envs.grammar import GrammarOf, free_text
-from leap.policies.shorten import Shortened, shorten
+from leap.policies.fitting import Fit, Fitted, fit_history
 from leap.policies.templating import PromptFolder, load_template, shipped_alone
 
 _SHIPPED = Path(__file__).parent / "templates"
@@ -66,8 +66,12 @@ class Renderer:
         self.config = config
         self.grammar_of = grammar_of
         self.limit = limit
-        self._length = length
-        self._prompts = prompts
+        self.length = length
+        self.prompts = prompts
+
+    def limited(self, limit: int | None, length: Length = characters) -> Renderer:
+        """The same renderer with another limit."""
+        return Renderer(self.config, self.prompts, grammar_of=self.grammar_of, limit=limit, length=length)
 
     def render(self, history: History) -> list[Message]:
         """The messages of the prompt at the history's present step.
@@ -77,16 +81,17 @@ class Renderer:
         """
         return self.fit(history).messages
 
-    def fit(self, history: History) -> Shortened:
+    def fit(self, history: History) -> Fitted:
         """The same, and how many of the oldest steps had to be left out.
 
         Raises:
             ContextTooLong: It does not fit even without any step but the present one.
         """
-        length = with_tools(self._length, self.grammar_of(history.task).tools)
-        return shorten(self._whole, history, self.limit, length)
+        length = with_tools(self.length, self.grammar_of(history.task).tools)
+        return fit_history(self.whole, history, Fit(self.limit, length))
 
-    def _whole(self, history: History) -> list[Message]:
+    def whole(self, history: History) -> list[Message]:
+        """The prompt of a history, be it too long."""
         return self._paper(history) if self.config.renderer == "paper" else self._dialogue(history)
 
     def _paper(self, history: History) -> list[Message]:
@@ -116,7 +121,7 @@ class Renderer:
             "instructions": self.config.instructions,
             "repeat_task": self.config.repeat_task,
         } | extra
-        module: Any = load_template(f"{self.config.renderer}.j2", self._prompts(history.task), _SHIPPED).module
+        module: Any = load_template(f"{self.config.renderer}.j2", self.prompts(history.task), _SHIPPED).module
         return (
             str(getattr(module, macro)(values)).strip("\n") if macro != "ask" else str(module.ask(values)).rstrip("\n")
         )

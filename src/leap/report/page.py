@@ -37,6 +37,7 @@ _CAUSES = {
     Rejection.LEAK: "names what the student has not seen",
     Rejection.HOPELESS: "nothing can succeed any more",
     Rejection.WORSE: "worse than the student's own by a roll-in",
+    Rejection.DECLINED: "the teacher said nothing",
     Rejection.TEACHER_ERROR: "no usable answer",
 }
 

@@ -11,6 +11,7 @@
   const causes = {
     not_admissible: "action not admissible there", empty: "no action or no reason",
     leak: "names what the student has not seen", hopeless: "nothing can succeed any more",
+    worse: "worse than the student's own by a roll-in", declined: "the teacher said nothing",
     teacher_error: "no usable answer",
   };
   const stops = {

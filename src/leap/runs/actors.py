@@ -9,22 +9,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from leap.core import Actor, Episode
+from leap.core import Actor, Episode, content_key
 from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
-from leap.models.base import Completion, Model
+from leap.models.base import Completion, Model, Sampling
+from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy, Policy, ScriptedPolicy, TeacherPolicy
 from leap.policies.mixed import MixedPolicy
-from leap.policies.react import PrivilegedModelPolicy, ReActPolicy
+from leap.policies.model import ModelPolicy
+from leap.policies.react import ReActRenderer
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.policies.student import ModelPolicy
 from leap.recipe import ReActSection, Recipe
 from leap.runs.baselines import Baseline, baselines_of
 from leap.runs.store import RunDirectory, marker
-from leap.teachers.base import Teacher
+from leap.teachers.asking import shorter
+from leap.teachers.base import StudentContext, Teacher, TeacherContext
 from leap.teachers.expert import ExpertTeacher
 from leap.teachers.model import ModelTeacher
 from leap.teachers.prompts import PrivilegedRenderer
@@ -32,6 +34,8 @@ from leap.teachers.self import SelfTeacher
 
 if TYPE_CHECKING:
     from leap.models.hf import HFModel
+
+_TEACHERS: dict[str, type[Teacher[Any]]] = {"expert": ExpertTeacher, "model": ModelTeacher, "self": SelfTeacher}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class Actors:
         self.run = run
         self.environment = environment
         self._student: tuple[Path, float, HFModel] | None = None
+        self._models: dict[str, Model] = {}  # by what they were opened with
         self._opened = ExitStack()
 
     def close(self) -> None:
@@ -87,6 +92,7 @@ class Actors:
         if self._student is not None:
             self._student[2].close()
             self._student = None
+        self._models.clear()
         self._opened.close()
 
     @cached_property
@@ -174,25 +180,23 @@ class Actors:
         return Acting(actor, make, baseline.name)
 
     def _acting_teacher(self, privilege: int, actor: Actor) -> Policy:
-        prompt = PromptConfig(renderer="paper")  # a model of the field needs the rules and the candidates
-        renderer = self.privileged_renderer(prompt, privilege)
         model = self.teacher_model
-        limit = _least(self.recipe.teacher.limit, model.room)
-        return PrivilegedModelPolicy(model, renderer, actor=actor, limit=limit, length=model.length)
+        whole = self._renderer(PromptConfig(renderer="paper"))  # a model of the field needs the rules and the candidates
+        renderer = whole.limited(shorter(self.recipe.teacher.limit, model.room), model.length)
+        return ModelPolicy(model, PrivilegedRenderer(renderer, privilege), actor)
 
     def _react(self, react: ReActSection, actor: Actor) -> Policy:
-        model = open_model(react.model, react.sampling, endpoint=react.endpoint, ledger=self.ledger)
-        return ReActPolicy(
-            model,
+        model = self.open_model(react.model, react.sampling, endpoint=react.endpoint)
+        renderer = ReActRenderer(
             list(Journal(self.run.episodes(0), Episode)),
             prompts=self.environment.prompts_of,
             grammar_of=self.environment.grammar_of,
             examples=react.examples,
             seed=self.recipe.seed,
-            actor=actor,
-            limit=_least(react.limit, model.room),
+            limit=shorter(react.limit, model.room),
             length=model.length,
         )
+        return ModelPolicy(model, renderer, actor)
 
     # ---- students --------------------------------------------------------------------------------------------------
 
@@ -210,13 +214,7 @@ class Actors:
         student = self.recipe.student
         chat, context = load_chat(self._tokens())
         room = student.longest_prompt(context)
-        return Renderer(
-            student.prompt,
-            self.environment.prompts_of,
-            grammar_of=self.environment.grammar_of,
-            limit=room,
-            length=chat.length,
-        )
+        return self.whole_renderer.limited(room, chat.length)
 
     def _tokens(self) -> str:
         """A checkpoint with the student's tokens: the base, or any later one where the base is not there any more."""
@@ -227,13 +225,10 @@ class Actors:
     @cached_property
     def whole_renderer(self) -> Renderer:
         """The renderer without a limit on the length of prompts."""
-        environment = self.environment
-        return Renderer(self.recipe.student.prompt, environment.prompts_of, grammar_of=environment.grammar_of)
+        return self._renderer(self.recipe.student.prompt)
 
-    def privileged_renderer(self, prompt: PromptConfig, privilege: int) -> PrivilegedRenderer:
-        """Returns what makes prompts that hold the privileged state."""
-        environment = self.environment
-        return PrivilegedRenderer(prompt, privilege, environment.prompts_of, grammar_of=environment.grammar_of)
+    def _renderer(self, prompt: PromptConfig) -> Renderer:
+        return Renderer(prompt, self.environment.prompts_of, grammar_of=self.environment.grammar_of)
 
     def checkpoint_key(self, i: int) -> str:
         """Returns the key of pi_i, which names it by what it was trained on and how."""
@@ -266,53 +261,40 @@ class Actors:
 
     # ---- teachers --------------------------------------------------------------------------------------------------
 
-    @cached_property
+    def open_model(self, name: str, sampling: Sampling, *, endpoint: EndpointConfig) -> Model:
+        """A model whose calls go through the ledger, if it is not in this process. It stays open as long as the run does."""
+        key = content_key(name, sampling.model_dump(mode="json"), endpoint.model_dump(mode="json"))
+        if key not in self._models:
+            self._models[key] = open_model(name, sampling, endpoint=endpoint, ledger=self.ledger)
+            self._opened.callback(self._models[key].close)
+        return self._models[key]
+
+    @property
     def teacher_model(self) -> Model:
-        """The model teacher's model. Every call to an endpoint goes through the ledger."""
+        """The model teacher's model."""
         section = self.recipe.teacher
         assert section.model is not None  # the recipe saw to it
-        model = open_model(section.model, section.sampling, endpoint=section.endpoint, ledger=self.ledger)
-        self._opened.callback(model.close)
-        return model
+        return self.open_model(section.model, section.sampling, endpoint=section.endpoint)
 
-    def teacher(self, i: int, states: Mapping[str, str] | None = None) -> Teacher:
-        """Returns who corrects the episodes of pi_i.
+    def teacher(self, i: int, states: Mapping[str, str] | None = None) -> Teacher[Any]:
+        """Who corrects the episodes of pi_i.
 
         Args:
             i: Which student acted; the self teacher is that student.
             states: Privileged states by task key, where the recipe has them extracted.
         """
-        section, recipe = self.recipe.teacher, self.recipe
-        if section.kind == "expert":
-            return ExpertTeacher(self.environment, section.privilege, drop_leaks=section.drop_leaks)
-        if section.kind == "model":
-            return ModelTeacher(
-                self.environment,
-                self.teacher_model,
-                section.privilege,
-                mode=section.by,
-                drop_leaks=section.drop_leaks,
-                verify=section.verify,
-                attempts=section.attempts,
-                states=states,
-                limit=_least(section.limit, self.teacher_model.room),
-                length=self.teacher_model.length,
-                seed=recipe.seed,
-            )
-        student = self._student_model(i, recipe.student.sampling.temperature)
-        return SelfTeacher(
+        section, student = self.recipe.teacher, self.recipe.student
+        made = _TEACHERS[section.kind]
+        config = made.Config.model_validate({name: getattr(section, name) for name in made.Config.model_fields})
+        context = TeacherContext(
             self.environment,
-            student,
-            self.privileged_renderer(recipe.student.prompt, section.privilege),
-            drop_leaks=section.drop_leaks,
-            verify=section.verify,
-            attempts=section.attempts,
-            constrained=recipe.student.decoding == "constrained",
-            limit=_least(section.limit, student.room),
-            length=student.length,
-            seed=recipe.seed,
+            seed=self.recipe.seed,
+            open_model=self.open_model,
+            student=StudentContext(
+                lambda: self._student_model(i, student.sampling.temperature),
+                self.whole_renderer,
+                constrained=student.decoding == "constrained",
+            ),
+            states=states,
         )
-
-
-def _least(*limits: int | None) -> int | None:
-    return min((limit for limit in limits if limit is not None), default=None)
+        return made(config, context)

@@ -40,9 +40,11 @@ from leap.runs.preflight import prepared_environment
 from leap.runs.store import RunDirectory, marker
 from leap.runs.table import stage_table
 from leap.sync import run_sync
-from leap.teachers.annotate import ReasonAnnotator
+from leap.teachers.annotate import Annotation, ReasonAnnotator
+from leap.teachers.asking import Asking
 from leap.teachers.base import Teacher
-from leap.teachers.privileged import StateExtractor
+from leap.teachers.privileged import ExtractedState, StateExtractor
+from leap.teachers.prompts import PrivilegedRenderer
 
 
 class Stages:
@@ -181,7 +183,7 @@ class Stages:
             return
         section = self.recipe.teacher
         states = self._extracted(episodes, iteration) if section.state == "extracted" else None
-        teacher: Teacher = self.actors.teacher(student, states)
+        teacher: Teacher[Any] = self.actors.teacher(student, states)
         what = f"corrections by {'the expert' if section.kind == 'expert' else teacher.name} at privilege {teacher.privilege}"
         with self.timed("correct", iteration, what) as (bar, note), self.booked(f"correct {iteration}"):
             bar.update(len(done), len(episodes), "")
@@ -209,12 +211,16 @@ class Stages:
         extractor = StateExtractor(
             self.environment,
             self.actors.teacher_model,
-            self.run.states(iteration),
-            attempts=self.recipe.teacher.attempts,
-            seed=self.recipe.seed,
+            Journal(self.run.states(iteration), ExtractedState),
+            asking=self._asking(),
         )
         with self.timed("correct", iteration, "privileged states"), self.booked(f"extract {iteration}"):
             return run_sync(extractor.extract_all(played))
+
+    def _asking(self) -> Asking:
+        """How the teacher's model is asked about demonstrations."""
+        section = self.recipe.teacher
+        return Asking.of(self.actors.teacher_model, limit=section.limit, attempts=section.attempts, seed=self.recipe.seed)
 
     def corrections(self, i: int) -> Journal[Correction]:
         """Corrections of iteration i that are on file."""
@@ -263,9 +269,8 @@ class Stages:
         annotator = ReasonAnnotator(
             self.environment,
             self.actors.teacher_model,
-            self.run.annotations(),
-            attempts=self.recipe.teacher.attempts,
-            seed=self.recipe.seed,
+            Journal(self.run.annotations(), Annotation),
+            asking=self._asking(),
         )
         with self.timed("correct", 0, "reasons for demonstrations") as (bar, _), self.booked("annotate"):
 
@@ -287,12 +292,11 @@ class Stages:
         play = Play(Role("teacher", privilege=privilege), tasks, recipe.horizon, "rollout-with-state")
         journal = Journal(self.run.with_state(), Episode)
         played = self._play("rollout", 0, play, journal, f"teacher's play at privilege {privilege}")
-        renderer = self.actors.privileged_renderer(recipe.student.prompt, privilege)
+        renderer = PrivilegedRenderer(self.actors.whole_renderer, privilege)
         for episode in _in_order(played):
             if episode.success or not recipe.demonstrations.successes_only:
                 states = run_sync(states_along(self.environment, episode))
-                grammar = self.environment.grammar_of(episode.task)
-                yield from privileged_rows(episode, states, renderer.render, grammar)
+                yield from privileged_rows(episode, states, renderer.render, renderer.grammar_of(episode.task))
 
     def rows(self, up_to: int) -> list[Row]:
         """The union of D_0..D_i."""

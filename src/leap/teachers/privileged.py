@@ -3,7 +3,6 @@ task, essential objects, critical locations, optimal actions)."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable
 from functools import cached_property
@@ -12,14 +11,11 @@ from pathlib import Path
 from leap.core import Episode, content_key
 from leap.core.message import Message
 from leap.core.record import Record
-from leap.envs.base import Environment
-from leap.files import Journal
-from leap.models.base import Completion, Model
+from leap.models.base import Completion
 from leap.policies.templating import call_macro, load_template
 from leap.sync import side_by_side
-from leap.teachers.asking import Patience, ask
-
-log = logging.getLogger(__name__)
+from leap.teachers.asking import Question
+from leap.teachers.onfile import AskedOnce
 
 HEADINGS = ("Task", "Essential objects", "Critical locations", "Optimal actions")
 _SHIPPED = Path(__file__).parent / "templates"
@@ -44,35 +40,9 @@ class ExtractedState(Record):
         return self.request
 
 
-class StateExtractor:
-    """Reads privileged states from solved demonstrations; each is asked for once and kept on file.
-
-    Args:
-        environment: Tells which names occur in a log: a state that names others is not taken.
-        model: Reads.
-        path: JSONL file of the states.
-        templates: Folder with a template of the user's own (`extract.j2`).
-        attempts: How often a state is asked for.
-        seed: The recipe's.
-    """
-
-    def __init__(
-        self,
-        environment: Environment,
-        model: Model,
-        path: Path,
-        *,
-        templates: Path | None = None,
-        attempts: int = 3,
-        seed: int = 0,
-    ) -> None:
-        self._environment = environment
-        self._model = model
-        self._journal = Journal(path, ExtractedState)
-        self._templates = templates
-        self._attempts = attempts
-        self._seed = seed
-        self._patience = Patience(model.name)
+class StateExtractor(AskedOnce[ExtractedState]):
+    """Reads privileged states from solved demonstrations, by the template `extract.j2`. A state that names what its log does not
+    is not taken."""
 
     async def extract_all(self, demonstrations: Iterable[Episode]) -> dict[str, str]:
         """The states' texts by task key. Tasks without a solved demonstration, or of which the model gave no usable state,
@@ -88,44 +58,40 @@ class StateExtractor:
             if text is not None:
                 found[demonstration.task.key] = text
 
-        await side_by_side((d for d in demonstrations if d.success), one, self._model.concurrency)
+        await side_by_side((d for d in demonstrations if d.success), one, self.model.concurrency)
         return found
 
     async def extract(self, demonstration: Episode) -> str | None:
         """The state of one demonstration's task, from the file if it was read before."""
+        task, name = demonstration.task, self.model.name
         messages = self._messages(demonstration)
-        request = content_key("extraction", self._model.identity, messages)
-        if (known := self._journal.get(request)) is not None:
-            return known.text
-        text: str | None = None
+        request = content_key("extraction", self.model.identity, messages)
 
-        def take(completion: Completion) -> str:
-            nonlocal text
+        def read(completion: Completion, _: list[int]) -> tuple[dict[int, str], str]:
             found = _four_headings(completion.text)
             if completion.truncated or found is None:
-                return f"the answer of {self._model.name} has not the four headings, or was cut off"
-            named_in = self._environment.of(demonstration.task).entities
+                return {}, f"the answer of {name} has not the four headings, or was cut off"
+            named_in = self.environment.of(task).entities
             if invented := named_in(found) - named_in(messages[0]["content"]):
-                return f"the answer of {self._model.name} names what is not in the log: {', '.join(sorted(invented))}"
-            text = found
-            return ""
+                return {}, f"the answer of {name} names what is not in the log: {', '.join(sorted(invented))}"
+            return {0: found}, ""
 
-        what = f"task {demonstration.task.id}"
-        async with self._model.conversation() as conversation:
-            problem = await ask(
-                conversation, lambda: messages, take, what=what, attempts=self._attempts, seed=self._seed
-            )
-        self._patience.count(text is not None)
-        if text is None:
-            log.warning("%s: no privileged state: %s", what, problem)
-            return None
-        self._journal.append(ExtractedState(request=request, task=demonstration.task.key, text=text))
-        return text
+        question = Question(
+            what=f"task {task.id}",
+            steps=(0,),
+            prompt=lambda asked, dropped: messages,
+            read=read,
+            otherwise="it has no privileged state",
+        )
+        known = await self.once(
+            request, question, lambda texts: ExtractedState(request=request, task=task.key, text=texts[0])
+        )
+        return known.text if known else None
 
     def _messages(self, demonstration: Episode) -> list[Message]:
         steps = [{"observation": step.observation.text.strip(), "action": step.action} for step in demonstration.steps]
         task = demonstration.task
-        template = load_template("extract.j2", self._templates, self._environment.prompts_of(task), _SHIPPED)
+        template = load_template("extract.j2", self.templates, self.environment.prompts_of(task), _SHIPPED)
         text = call_macro(template, "extract", task=task, steps=steps, final=demonstration.final.text.strip())
         return [{"role": "user", "content": text}]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from jinja2 import Template
 import leap.policies
 from leap.core import Episode, History, PrivilegedState, Task
 from leap.core.message import Message
-from leap.envs.grammar import GrammarOf, free_text
 from leap.errors import RecipeError
-from leap.policies.rendering import PromptConfig, Renderer
+from leap.policies.base import Act, Peek
+from leap.policies.rendering import Renderer
 from leap.policies.templating import PromptFolder, call_macro, load_template, shipped_alone
 from leap.teachers.answers import ACTION, LEAVE, REASON
 from leap.teachers.levels import LEVELS
@@ -122,31 +122,28 @@ class PrivilegedRenderer:
     an episode share all that comes before.
 
     Args:
-        config: How the student is asked.
+        renderer: Makes the student's prompts. Its limit is that of the prompts with the privileged state.
         privilege: One of `LEVELS`.
-        prompts: Tells the folder of a task's templates.
         templates: Folder of the user's own, looked into first.
-        grammar_of: Tells the grammar of a task's actions.
     """
 
-    def __init__(
-        self,
-        config: PromptConfig,
-        privilege: int,
-        prompts: PromptFolder = shipped_alone,
-        templates: Path | None = None,
-        *,
-        grammar_of: GrammarOf = free_text,
-    ) -> None:
+    def __init__(self, renderer: Renderer, privilege: int, templates: Path | None = None) -> None:
         self.privilege = privilege
-        self.grammar_of = grammar_of
-        self._renderer = Renderer(config, prompts, grammar_of=grammar_of)
-        self._prompts = TeacherPrompts(privilege, templates, prompts)
+        self.privileged = privilege > 0
+        self.limit = renderer.limit
+        self.length = renderer.length
+        self.grammar_of = renderer.grammar_of
+        self._renderer = renderer
+        self._prompts = TeacherPrompts(privilege, templates, renderer.prompts)
+
+    async def at_step(self, acts: Sequence[Act], peek: Peek | None) -> Callable[[History], list[Message]]:
+        state = await peek() if peek is not None else None
+        return lambda history: self.render(history, state)
 
     def render(self, history: History, privileged: PrivilegedState | None) -> list[Message]:
-        """The prompt at the history's present step; the privileged state may be None at level 0 alone."""
-        messages = self._renderer.render(history)
-        if self.privilege == 0:
+        """The whole prompt at the history's present step; the privileged state may be None at level 0 alone."""
+        messages = self._renderer.whole(history)
+        if not self.privileged:
             return messages
         if privileged is None:
             raise ValueError("no privileged state was given")

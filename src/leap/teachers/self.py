@@ -6,121 +6,73 @@ thought and did there it is not shown. Step by step: one answer per step, in the
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Container, Iterable
-from functools import partial
-
 from leap.core import Correction, Decision, Episode, History, PrivilegedState
-from leap.core.message import Length, Message, characters, with_tools
-from leap.envs.base import Environment
-from leap.envs.live import states_along
-from leap.errors import ModelError
-from leap.models.base import Completion, Conversation, Model
-from leap.policies.shorten import ask_fitting
-from leap.teachers.asking import request_seed
-from leap.teachers.base import OnEpisode, Verdict, correct_all, plan_length
+from leap.core.message import Message
+from leap.errors import RecipeError
+from leap.models.base import Completion
+from leap.policies.fitting import without_oldest
+from leap.teachers.asking import Asker, Asking, Question
+from leap.teachers.base import Teacher, TeacherContext
+from leap.teachers.config import SelfTeacherConfig
 from leap.teachers.prompts import PrivilegedRenderer
 
-log = logging.getLogger(__name__)
 
+class SelfTeacher(Teacher[SelfTeacherConfig]):
+    """Corrects with the student's own current weights, pi_{i-1}. All episodes at hand go step by step together, so a model in
+    this process answers them in batches.
 
-class SelfTeacher:
-    """Corrects with the student's own current weights.
-
-    Args:
-        environment: Where the episodes were played.
-        model: pi_{i-1}. All episodes at hand go step by step together, so an in-process model answers them in batches.
-        renderer: The student's prompt with the privileged state behind it.
-        drop_leaks: Reject corrections whose reason names what the student has not seen.
-        verify: Reject corrections after which, by a roll-in, less is in reach than after the student's own action.
-        attempts: How often a step is asked for before it is rejected.
-        constrained: Only admissible actions can be generated, where the environment lists them and the model can.
-        limit: Longest prompt, in the unit of `length`; the oldest steps are left out of longer ones.
-        length: Measures a prompt.
-        seed: The recipe's.
-
-    Attributes:
-        dropped: Steps left out of prompts so far, over all answered calls.
+    Raises:
+        RecipeError: There is no student.
     """
 
+    Config = SelfTeacherConfig
     name = "self"
 
-    def __init__(
-        self,
-        environment: Environment,
-        model: Model,
-        renderer: PrivilegedRenderer,
-        *,
-        drop_leaks: bool = False,
-        verify: bool = False,
-        attempts: int = 3,
-        constrained: bool = False,
-        limit: int | None = None,
-        length: Length = characters,
-        seed: int = 0,
-    ) -> None:
-        self.privilege = renderer.privilege
-        self.dropped = 0
-        self._environment = environment
-        self._model = model
-        self._renderer = renderer
-        self._verdict = Verdict(environment, self.name, self.privilege, drop_leaks=drop_leaks, verify=verify)
-        self._attempts = attempts
-        self._constrained = constrained and model.constrains
-        self._limit = limit
-        self._length = length
-        self._seed = seed
+    def __init__(self, config: SelfTeacherConfig, context: TeacherContext) -> None:
+        super().__init__(config, context)
+        if context.student is None:
+            raise RecipeError("the self teacher is the student itself, but no student is given")
+        self._model = context.student.open()
+        self.concurrency, self.waves = self._model.concurrency, self._model.in_process
+        self._renderer = PrivilegedRenderer(context.student.renderer, config.privilege)
+        self._constrained = context.student.constrained and self._model.constrains
+        self._asker = Asker(Asking.of(self._model, limit=config.limit, attempts=config.attempts, seed=context.seed))
+
+    @property
+    def dropped(self) -> int:
+        return self._asker.dropped
 
     async def correct(self, episode: Episode) -> list[Correction]:
-        """A correction for every step of the episode, kept or rejected, each rejection with its reason.
-
-        Raises:
-            LeapError: The episode cannot be replayed.
-        """
+        """A correction for every step of the episode, kept or rejected, each rejection with its reason."""
         corrections = []
         async with self._model.conversation() as conversation:
-            for t, state in enumerate(await states_along(self._environment, episode)):
-                decision, left = await self._decide(conversation, episode.history(t), state), plan_length(state)
+            fit = self._asker.fit(self._renderer.grammar_of(episode.task).tools)
+            for t, state in enumerate(await self.states(episode)):
+                question = self._question(episode.history(t), t, state)
+                decision = (await self._asker.asked(conversation, question, fit)).get(t)
                 if decision is None:
-                    corrections.append(self._verdict.unanswered(episode, t, left))
+                    corrections.append(self.verdict.unanswered(episode, t, state))
                 else:
-                    corrections.append(self._verdict.correction(episode, t, decision, left))
+                    corrections.append(await self.verdict.correction(episode, t, decision, state))
         return corrections
 
-    async def correct_all(
-        self, episodes: Iterable[Episode], on_episode: OnEpisode, *, done: Container[str] = frozenset()
-    ) -> None:
-        """Corrects many episodes at once, bounded by the model's concurrency; see `leap.teachers.base.correct_all`."""
-        await correct_all(self, self._model, episodes, on_episode, done=done)
+    def _question(self, history: History, t: int, state: PrivilegedState) -> Question[Decision]:
+        grammar = self._renderer.grammar_of(history.task)
 
-    async def _decide(
-        self, conversation: Conversation, history: History, state: PrivilegedState
-    ) -> Decision | None:
-        problem, grammar = "", self._environment.grammar_of(history.task)
-        length = with_tools(self._length, grammar.tools)
+        def prompt(_: list[int], dropped: int | None) -> list[Message]:
+            return self._renderer.render(without_oldest(history, dropped or 0), state)
 
-        def render(shown: History) -> list[Message]:
-            return self._renderer.render(shown, state)
-
-        async def ask(messages: list[Message], attempt: int) -> Completion:
-            return await conversation.complete(
-                messages,
-                seed=request_seed(self._seed, history.task.key, messages, attempt),
-                choices=grammar.choices(history.now) if self._constrained else None,
-                tools=grammar.tools,
-            )
-
-        for attempt in range(1, self._attempts + 1):
-            try:
-                asking = partial(ask, attempt=attempt)
-                completion, dropped = await ask_fitting(asking, render, history, self._limit, length)
-                self.dropped += dropped
-            except ModelError as error:
-                problem = str(error)
-                continue
+        def read(completion: Completion, _: list[int]) -> tuple[dict[int, Decision], str]:
             decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
-            if decision is not None:
-                return decision
-            problem = "no action can be read from the answer"
-        log.info("task %s, step %d: %s", history.task.id, len(history.actions), problem)
-        return None
+            return ({t: decision}, "") if decision else ({}, "no action can be read from the answer")
+
+        return Question(
+            what=f"task {history.task.id}, step {t}",
+            steps=(t,),
+            prompt=prompt,
+            read=read,
+            droppable=lambda t: max(t - 1, 0),
+            choices=grammar.choices(history.now) if self._constrained else None,
+            tools=grammar.tools,
+            salt=(history.task.key,),
+        )

@@ -1,0 +1,121 @@
+"""Prompts that fit: of a prompt too long for a model the oldest steps are left out, never the task and never the present.
+
+What is left out is the same each time for the same history, so a prompt of a rollout and its training row agree. A limit
+that nobody told is learnt from a model's refusals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from leap.core import History, Observation
+from leap.core.message import Length, Message, characters
+from leap.errors import ContextTooLong
+
+
+class Fitted(NamedTuple):
+    """A prompt that fits.
+
+    Attributes:
+        messages: The prompt.
+        dropped: How many of the oldest steps it leaves out.
+    """
+
+    messages: list[Message]
+    dropped: int
+
+
+class Fit:
+    """Makes prompts that fit, in one conversation with a model.
+
+    Args:
+        limit: Longest prompt, in the unit of `length`; None where no limit is known.
+        length: Measures a prompt.
+    """
+
+    def __init__(self, limit: int | None, length: Length = characters) -> None:
+        self._limit = limit
+        self._length = length
+        self._learnt: int | None = None
+        self._refused: Sequence[Message] = ()
+
+    def fits(self, messages: Sequence[Message]) -> bool:
+        """Whether a prompt is short enough, by the limit and by what was refused."""
+        limits = [limit for limit in (self._limit, self._learnt) if limit is not None]
+        return not limits or self._length(messages) <= min(limits)
+
+    def shortest(
+        self, render: Callable[[int], list[Message]], most: int, what: str, *, last_resort: bool = True
+    ) -> Fitted:
+        """The prompt with as few steps left out as makes it fit.
+
+        Args:
+            render: Makes the prompt without so many of the oldest steps; leaving out more must not make it longer, but for
+                a note about them.
+            most: How many steps may be left out.
+            what: Names the prompt, for the message.
+            last_resort: Whether to try the prompt with all of them left out, too, where only a refusal speaks against it.
+
+        Raises:
+            ContextTooLong: It does not fit even so.
+        """
+        messages = render(0)
+        if self.fits(messages):
+            return Fitted(messages, 0)
+        low, high = 0, most + 1  # `low` left out is too long; `high` is the first number that cannot be left out
+        best: Fitted | None = None
+        while high - low > 1:
+            middle = (low + high) // 2
+            tried = render(middle)
+            if self.fits(tried):
+                best, high = Fitted(tried, middle), middle
+            else:
+                low = middle
+        if best is not None:
+            return best
+        messages = render(most)
+        if self._limit is not None and self._length(messages) > self._limit:
+            raise ContextTooLong(
+                f"the prompt of {what} does not fit into {self._limit} even with nothing but the task and the present "
+                "observation. Use a model with a longer context, or leave the candidate actions out of the prompt."
+            )
+        if not last_resort or messages == self._refused:
+            raise ContextTooLong(f"the prompt of {what} is too long for the model, whatever is left out of it.")
+        return Fitted(messages, most)
+
+    def refused(self, messages: Sequence[Message]) -> None:
+        """Takes note that the model found a prompt too long: the next is shorter by a tenth."""
+        self._learnt, self._refused = self._length(messages) * 9 // 10, messages
+
+
+def without_oldest(history: History, steps: int) -> History:
+    """The history without its oldest steps. The first observation stays, for it describes the task's world; the first
+    observation after the gap says how many steps are left out.
+
+    Args:
+        history: A history of t actions.
+        steps: How many to drop, 0 <= steps < max(t, 1).
+    """
+    if steps == 0:
+        return history
+    if not 0 < steps < len(history.actions):
+        raise ValueError(f"cannot drop {steps} of {len(history.actions)} steps")
+    after = history.observations[steps + 1]
+    left_out = "1 earlier step is" if steps == 1 else f"{steps} earlier steps are"
+    marked = Observation(text=f"({left_out} left out here.) {after.text}", admissible=after.admissible)
+    return History.model_construct(
+        task=history.task,
+        observations=(history.observations[0], marked, *history.observations[steps + 2 :]),
+        actions=history.actions[steps:],
+    )
+
+
+def fit_history(render: Callable[[History], list[Message]], history: History, fit: Fit) -> Fitted:
+    """The prompt of a history with as few of its oldest steps left out as makes it fit.
+
+    Raises:
+        ContextTooLong: It does not fit even without any step but the present one.
+    """
+    most = max(len(history.actions) - 1, 0)
+    return fit.shortest(lambda steps: render(without_oldest(history, steps)), most, f"task {history.task.id}")

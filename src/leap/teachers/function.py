@@ -1,0 +1,96 @@
+"""A plain function as a teacher: it is asked about one step at a time and answers with a decision, or says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any, ClassVar
+
+from leap import registry
+from leap.core import Correction, Decision, Episode, History, PrivilegedState, Step
+from leap.errors import RecipeError
+from leap.teachers.base import Teacher, TeacherContext
+from leap.teachers.config import FunctionTeacherConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a teacher function is asked about: one step of a student's episode.
+
+    Attributes:
+        history: What the student had seen and done when it took the step.
+        step: The student's own step: its reason, its action and what it saw.
+        privileged: The privileged state at that moment.
+        privilege: How far the privileged state may be used, 0..100.
+        t: Index of the step in the episode.
+        episode: The whole episode, for a teacher that looks at how it went on.
+    """
+
+    history: History
+    step: Step
+    privileged: PrivilegedState
+    privilege: int
+    t: int
+    episode: Episode
+
+
+TeacherFunction = Callable[[Ask], Decision | Awaitable[Decision | None] | None]
+"""A teacher as a plain function, be it `async def` or not; None says that there is nothing to teach at the step."""
+
+
+class FunctionTeacher(Teacher[FunctionTeacherConfig]):
+    """A teacher made of a plain function.
+
+    Steps of an episode are asked for in order. Episodes are corrected one after another by a plain function, many at once by an
+    `async def` one. What the function raises ends the run: it is the function's own error and is shown as such.
+
+    Class attributes:
+        function: The function.
+    """
+
+    Config = FunctionTeacherConfig
+    function: ClassVar[TeacherFunction]
+
+    def __init__(self, config: FunctionTeacherConfig, context: TeacherContext) -> None:
+        super().__init__(config, context)
+        self.concurrency = config.concurrency if iscoroutinefunction(self.function) else 1
+
+    async def correct(self, episode: Episode) -> list[Correction]:
+        """A correction for every step, each as the function decides it."""
+        corrections = []
+        for t, state in enumerate(await self.states(episode)):
+            ask = Ask(episode.history(t), episode.steps[t], state, self.privilege, t, episode)
+            decision = await self._decide(ask)
+            if decision is None:
+                corrections.append(self.verdict.declined(episode, t, state))
+            else:
+                corrections.append(await self.verdict.correction(episode, t, decision, state))
+        return corrections
+
+    async def _decide(self, ask: Ask) -> Decision | None:
+        try:
+            answer = self.function(ask)
+            decision = await answer if isawaitable(answer) else answer
+        except Exception as error:
+            error.add_note(f"(raised by teacher {self.name!r} for task {ask.history.task.id}, step {ask.t})")
+            raise
+        if not isinstance(decision, Decision | None):
+            raise RecipeError(f"teacher {self.name!r} must return a Decision or None, not {type(decision).__name__}.")
+        return decision
+
+
+def teacher_class(teacher: str | type[Teacher[Any]] | TeacherFunction) -> type[Teacher[Any]]:
+    """The class of a teacher, given by its registered name, as a class or as a plain function.
+
+    Raises:
+        RecipeError: There is no teacher of that name, or what is given is none.
+        PrerequisiteError: It cannot be imported.
+    """
+    name, thing = (teacher, registry.teacher.get(teacher)) if isinstance(teacher, str) else (None, teacher)
+    if isinstance(thing, type) and issubclass(thing, Teacher):
+        return thing
+    if isinstance(thing, type) or not callable(thing):
+        raise RecipeError(f"{thing!r} is no teacher: give a subclass of leap.Teacher or a function of an Ask.")
+    name = name or getattr(thing, "__name__", "function").strip("<>")
+    return type(name, (FunctionTeacher,), {"name": name, "function": staticmethod(thing), "__module__": thing.__module__})

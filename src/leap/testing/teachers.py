@@ -1,0 +1,40 @@
+"""Teachers made of a model at hand, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from leap.core.message import Length
+from leap.envs.base import Environment
+from leap.models.base import Model
+from leap.teachers.base import TeacherContext
+from leap.teachers.config import ModelTeacherConfig
+from leap.teachers.model import ModelTeacher
+
+
+def model_teacher(
+    environment: Environment,
+    model: Model,
+    privilege: int = 50,
+    *,
+    states: Mapping[str, str] | None = None,
+    seed: int = 0,
+    length: Length | None = None,
+    **options: Any,
+) -> ModelTeacher:
+    """A model teacher that asks the model given.
+
+    Args:
+        environment: Where the episodes were played.
+        model: The model to ask.
+        privilege: The privilege level.
+        states: Privileged states by task key, as if read from logs.
+        seed: Seed of the requests.
+        length: Measures prompts, in place of the model itself.
+        **options: Further options, as in a recipe.
+    """
+    if length is not None:
+        model.length = length  # type: ignore[method-assign]
+    config = ModelTeacherConfig(model="mock/given", privilege=privilege, **options)
+    return ModelTeacher(config, TeacherContext(environment, seed=seed, open_model=lambda *_, **__: model, states=states))
