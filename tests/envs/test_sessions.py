@@ -20,9 +20,12 @@ from leap.envs.live import Live, states_along
 from leap.envs.tutor import roll_in
 from leap.errors import LeapError
 from leap.policies.base import ExpertPolicy, Peek, Player, ScriptedPolicy, TeacherPolicy
+from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.rollouts import play_all, rollout
 from leap.sync import run_sync
+from leap.teachers.base import TeacherContext
+from leap.teachers.config import ExpertTeacherConfig
 from leap.teachers.expert import ExpertTeacher
 from tiny_world import House, TinyWorld, TinyWorldConfig
 
@@ -102,7 +105,11 @@ def test_every_kind_of_session_gives_the_same_episodes_states_and_corrections(ho
     for after_last in (False, True):
         here, there = (run_sync(states_along(world, episode, after_last=after_last)) for world in (plain, other))
         assert here == there and len(here) == len(episode.steps) + after_last
-    assert list(ExpertTeacher(other, 50).corrections(episode)) == list(ExpertTeacher(plain, 50).corrections(episode))
+    corrected = [
+        asyncio.run(ExpertTeacher(ExpertTeacherConfig(privilege=50), TeacherContext(world)).correct(episode))
+        for world in (other, plain)
+    ]
+    assert corrected[0] == corrected[1]
     history, action = episode.history(0), episode.steps[0].action
     for left in range(1, 6):
         value = run_sync(roll_in(other, history, action, left))

@@ -125,17 +125,17 @@ def test_prompts_in_training_are_the_rollouts_token_by_token(
     from leap.training.rows import encode_row
 
     policy = student(checkpoints, world, renderer, style, batch=2)
-    feeding = Feeding(policy._model, monkeypatch)
+    feeding = Feeding(policy.model, monkeypatch)
     episodes = played(world, policy, world.tasks("train", limit=2), horizon=4)
     corrections = corrected(world, episodes, 50)
-    rows = list(correction_rows({e.key: e for e in episodes}, corrections, policy._renderer, iteration=1))
+    rows = list(correction_rows({e.key: e for e in episodes}, corrections, policy.renderer, iteration=1))
     assert rows
     fed = {tuple(prompt) for prompt in feeding.prompts}
     steps = sum(len(episode.steps) for episode in episodes)
     assert len(feeding.prompts) == steps
     for row in rows:
-        assert tuple(encode_row(row, policy._model.chat).prompt) in fed
-    everything = [encode_row(row, policy._model.chat).prompt for row in demonstration_rows(episodes, policy._renderer)]
+        assert tuple(encode_row(row, policy.model.chat).prompt) in fed
+    everything = [encode_row(row, policy.model.chat).prompt for row in demonstration_rows(episodes, policy.renderer)]
     assert sorted(everything) == sorted(feeding.prompts)
 
 
@@ -149,22 +149,22 @@ def test_prompts_too_long_lose_the_same_steps_in_rollouts_and_in_training(
 
     tasks = world.tasks("train", limit=1)
     policy = student(checkpoints, world, renderer, style, batch=1)
-    chat = policy._model.chat
+    chat = policy.model.chat
     (expert,) = played(world, ExpertPolicy(world), tasks, horizon=5)
-    limit = chat.length(policy._renderer.render(expert.history(2)))  # fits at first, then no more
-    policy._renderer = Renderer(policy._renderer.config, world.prompts_of, limit=limit, length=chat.length)
-    feeding = Feeding(policy._model, monkeypatch)
+    limit = chat.length(policy.renderer.render(expert.history(2)))  # fits at first, then no more
+    policy.renderer = Renderer(policy.renderer.config, world.prompts_of, limit=limit, length=chat.length)
+    feeding = Feeding(policy.model, monkeypatch)
     episodes = played(world, policy, tasks, horizon=8)
     assert {step.dropped > 0 for e in episodes for step in e.steps} == {False, True}
     assert all(step.prompt_tokens <= limit for e in episodes for step in e.steps)
     by_episode: dict[str, list[Any]] = {}
     instructions = {episode.key: episode.task.instruction for episode in episodes}
-    for row in demonstration_rows(episodes, policy._renderer):
+    for row in demonstration_rows(episodes, policy.renderer):
         by_episode.setdefault(row.episode, []).append(encode_row(row, chat))
         assert instructions[row.episode] in row.prompt[0]["content"]
     assert sorted(row.prompt for rows in by_episode.values() for row in rows) == sorted(feeding.prompts)
     corrections = corrected(world, episodes, 50)
-    rows = correction_rows({e.key: e for e in episodes}, corrections, policy._renderer, iteration=1)
+    rows = correction_rows({e.key: e for e in episodes}, corrections, policy.renderer, iteration=1)
     assert all(encode_row(row, chat).prompt in feeding.prompts for row in rows)
     for rows in by_episode.values():
         packed = pack(rows)
@@ -183,14 +183,14 @@ def test_the_privileged_state_changes_no_byte_of_a_prompt(
     world: Environment = request.getfixturevalue(SMALL_WORLDS[name])
     tasks = world.tasks("train", limit=3)  # of a mixture of three one each
     shown: dict[bool, list[Any]] = {True: [], False: []}
-    fit = Renderer.fit
+    whole = Renderer.whole
     for tells in (True, False):
 
         def noting(self: Renderer, history: History, tells: bool = tells) -> Any:
-            shown[tells].append(fit(self, history))
+            shown[tells].append(whole(self, history))
             return shown[tells][-1]
 
-        monkeypatch.setattr(Renderer, "fit", noting)
+        monkeypatch.setattr(Renderer, "whole", noting)
         for task in tasks if not tells else ():
             with opened(world, task) as session:
                 secret = lambda self: pytest.fail("a student's rollout read the secret")  # noqa: E731
@@ -328,7 +328,7 @@ def test_a_changed_world_is_noticed_at_replay(world: Environment, mistakes: list
 
 def test_a_failing_model_ends_its_episode_and_not_the_rollout(world: Environment, checkpoints: Path) -> None:
     policy = student(checkpoints, world, batch=2)
-    submit = policy._model.submit
+    submit = policy.model.submit
     tasks = world.tasks("train", limit=3)
     calls = []
 
@@ -338,7 +338,7 @@ def test_a_failing_model_ends_its_episode_and_not_the_rollout(world: Environment
             raise ModelError("the prompt is too long")
         return submit(seat, messages, seed, choices)
 
-    policy._model.submit = sometimes
+    policy.model.submit = sometimes
     episodes = played(world, policy, tasks, horizon=3)
     failed = [e for e in episodes if e.stop == StopReason.MODEL_ERROR]
     assert len(episodes) == 3 and failed and failed[0].task == tasks[0]
