@@ -332,11 +332,11 @@ def test_a_failing_model_ends_its_episode_and_not_the_rollout(world: Environment
     tasks = world.tasks("train", limit=3)
     calls = []
 
-    def sometimes(seat: Any, messages: Any, seed: int, choices: Any) -> Any:
+    def sometimes(seat: Any, messages: Any, seed: int, choices: Any, tools: Any = ()) -> Any:
         if tasks[0].instruction in messages[0]["content"] and len(messages) > 2:
             calls.append(seed)
             raise ModelError("the prompt is too long")
-        return submit(seat, messages, seed, choices)
+        return submit(seat, messages, seed, choices, tools)
 
     policy.model.submit = sometimes
     episodes = played(world, policy, tasks, horizon=3)
