@@ -15,9 +15,9 @@ import pytest
 from tiny_run import HOSTILE, WORLD, costs, make_recipe, make_run
 
 from leap.report import charts, gap_charts
-from leap.report.charts import LINE, _apart
 from leap.report.collect import collect
 from leap.report.page import embedded, render, write_report
+from leap.report.svg import LINE, apart
 
 NARROW = "\u202f"
 
@@ -153,7 +153,7 @@ def test_axes_end_above_their_values(value: float) -> None:
 
 def test_labels_keep_apart() -> None:
     for heights in ([20.0, 20.0, 21.0, 200.0], [204.0, 204.0, 204.0], [14.0] * 5, []):
-        placed = sorted(_apart(heights))
+        placed = sorted(apart(heights, charts.TOP, charts.HEIGHT - charts.BOTTOM))
         assert all(b - a >= LINE - 1e-6 for a, b in itertools.pairwise(placed))
         assert all(0 <= place <= charts.HEIGHT - charts.BOTTOM for place in placed)
 

@@ -1,0 +1,167 @@
+"""What charts are drawn with: SVG elements, panels with linear scales, round ticks, labels that keep clear of each other.
+
+Charts of a report take colours and fonts from the page's style sheet by their classes, so that dark mode and print work;
+charts that are files of their own bring a style.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import escape
+
+LINE = 13  # least distance of two labels' baselines
+
+_PLUS = ((-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4))
+_PLUS += tuple((-x, -y) for x, y in _PLUS)
+_SHAPES = {
+    "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    "up": ((0, -1.1), (1.1, 0.9), (-1.1, 0.9)),
+    "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+    "down": ((0, 1.1), (1.1, -0.9), (-1.1, -0.9)),
+    "plus": _PLUS,
+    "cross": tuple(((x - y) * 0.75, (x + y) * 0.75) for x, y in _PLUS),
+}
+
+
+def mark(name: str, *, hint: str = "", text: str = "", inside: Iterable[str] = (), **attributes: object) -> str:
+    """Returns one SVG element.
+
+    Args:
+        name: Its name.
+        hint: Shown when the pointer rests on it.
+        text: Its text.
+        inside: Elements within it.
+        attributes: Its attributes; `class_` is `class`, `stroke_width` is `stroke-width`.
+    """
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_written(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    title = f"<title>{escape(hint)}</title>" if hint else ""
+    return f"<{name}{written}>{title}{escape(text)}{''.join(inside)}</{name}>"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return str(escape(value))
+
+
+def symbol(shape: str, x: float, y: float, size: float, **attributes: object) -> str:
+    """Returns a mark of a point: circle, square, up, down, diamond, plus or cross, about 2 * size wide."""
+    if shape == "circle":
+        return mark("circle", cx=x, cy=y, r=size, **attributes)
+    points = " ".join(f"{_written(x + size * dx)},{_written(y + size * dy)}" for dx, dy in _SHAPES[shape])
+    return mark("polygon", points=points, **attributes)
+
+
+def whisker(x: float, low: float, high: float, **attributes: object) -> str:
+    """Returns an upright line, such as an interval's."""
+    return mark("line", x1=x, x2=x, y1=low, y2=high, **attributes)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A rectangle to draw in, and the scales of its axes.
+
+    Attributes:
+        left, top, right, bottom: Its edges, in the picture's units.
+        xs, ys: The values at the ends of the axes.
+        pad: Room beside both ends of the horizontal axis.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    xs: tuple[float, float]
+    ys: tuple[float, float]
+    pad: float = 0.0
+
+    def x(self, value: float) -> float:
+        """Where a value lies across."""
+        low, high = self.xs
+        return self.left + self.pad + (self.right - self.left - 2 * self.pad) * (value - low) / (high - low)
+
+    def y(self, value: float) -> float:
+        """Where a value lies upright."""
+        low, high = self.ys
+        return self.bottom - (self.bottom - self.top) * (value - low) / (high - low)
+
+    def points(self, values: Iterable[tuple[float, float]]) -> str:
+        """Values as the `points` of a polyline or polygon."""
+        return " ".join(f"{_written(self.x(x))},{_written(self.y(y))}" for x, y in values)
+
+    def rows(self, ticks: Iterable[tuple[float, str]]) -> list[str]:
+        """Lines across at some values, with their labels on the left."""
+        parts = []
+        for value, label in ticks:
+            at = self.y(value)
+            parts.append(mark("line", class_="grid", x1=self.left, x2=self.right, y1=at, y2=at))
+            parts.append(mark("text", class_="tick end", x=self.left - 6, y=at + 4, text=label))
+        return parts
+
+    def columns(self, ticks: Iterable[tuple[float, str]], *, grid: bool = False) -> list[str]:
+        """Labels below some values, with upright lines if wanted."""
+        ticks = list(ticks)
+        parts = [whisker(self.x(value), self.top, self.bottom, class_="grid") for value, _ in ticks if grid]
+        return parts + [
+            mark("text", class_="tick middle", x=self.x(value), y=self.bottom + 20, text=label)
+            for value, label in ticks
+        ]
+
+    def clipped(self, parts: Iterable[str]) -> str:
+        """Elements of which only what lies in the panel is seen."""
+        width, height = self.right - self.left, self.bottom - self.top
+        box = f"{_written(self.left)} {_written(self.top)} {_written(width)} {_written(height)}"
+        return mark("svg", x=self.left, y=self.top, width=width, height=height, viewBox=box, inside=parts)
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]]:
+    """Returns at most so many round values between two numbers, with their labels, all with equally many decimals."""
+    rough = (high - low) / most
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * size for size in (1, 2, 2.5, 5, 10, 20) if (high - low) / (unit * size) <= most)
+    places = max(0, -math.floor(math.log10(step))) + (step / 10 ** math.floor(math.log10(step)) == 2.5)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [(n * step, f"{n * step:.{places}f}") for n in range(first, last + 1)]
+
+
+def quarters(top: float, label: str = "{:g}", *, every: int = 1) -> list[tuple[float, str]]:
+    """Returns 0, a quarter, ... of a number, with their labels."""
+    return [(top * part / 4, label.format(top * part / 4)) for part in range(0, 5, every)]
+
+
+def apart(heights: Sequence[float], top: float, bottom: float) -> list[float]:
+    """Returns where labels go: as near to their heights as they can be without touching one another.
+
+    Args:
+        heights: Where they would best be.
+        top, bottom: Edges of the panel that they stand beside.
+    """
+    order = sorted(range(len(heights)), key=lambda place: (heights[place], place))
+    placed = [0.0] * len(heights)
+    lowest = top - LINE + 2.0
+    for place in order:
+        lowest = placed[place] = max(heights[place], lowest + LINE)
+    highest = bottom
+    for place in reversed(order):  # pushed past the bottom: move up as far as needed
+        highest = placed[place] = min(placed[place], highest)
+        highest -= LINE
+    return placed
+
+
+def chart(said: str, parts: Iterable[str], width: float, height: float) -> str:
+    """Returns a whole chart.
+
+    Args:
+        said: What it shows, for those who do not see it.
+        parts: Its elements.
+        width, height: Its size in units.
+    """
+    box = f"0 0 {_written(float(width))} {_written(float(height))}"
+    return mark("svg", class_="chart", viewBox=box, role="img", aria_label=said, inside=parts)
