@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from leap.api import evaluate as evaluate
     from leap.api import rollout as rollout
     from leap.api import run as run
+    from leap.core import Actor as Actor
     from leap.core import Correction as Correction
     from leap.core import Decision as Decision
     from leap.core import Episode as Episode
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
     from leap.envs.tutor import Tutor as Tutor
     from leap.evaluation import Evaluation as Evaluation
     from leap.models.base import Model as Model
+    from leap.policies.base import Act as Act
     from leap.policies.base import Policy as Policy
+    from leap.policies.decoding import DecodingConfig as DecodingConfig
+    from leap.policies.decoding import DecodingPolicy as DecodingPolicy
     from leap.recipe import Recipe as Recipe
     from leap.registry import environment as environment
     from leap.registry import executor as executor
@@ -50,11 +54,14 @@ if TYPE_CHECKING:
     from leap.registry import policy as policy
     from leap.registry import sandbox as sandbox
     from leap.registry import teacher as teacher
+    from leap.teachers.base import Teacher as Teacher
+    from leap.teachers.config import TeacherConfig as TeacherConfig
+    from leap.teachers.function import Ask as Ask
 
 _WHERE = {
     "leap.api": ("Records", "Run", "evaluate", "rollout", "run"),
     "leap.core": (
-        "Correction", "Decision", "Episode", "History", "Observation", "PrivilegedState", "Step", "Task",
+        "Actor", "Correction", "Decision", "Episode", "History", "Observation", "PrivilegedState", "Step", "Task",
     ),
     "leap.envs.base": ("Environment", "EnvironmentConfig", "Outcome", "Session", "sampled"),
     "leap.envs.grammar": ("FreeText", "Grammar", "Line", "ToolCalls"),
@@ -62,9 +69,13 @@ _WHERE = {
     "leap.envs.tutor": ("Tutor",),
     "leap.evaluation": ("Evaluation",),
     "leap.models.base": ("Model",),
-    "leap.policies.base": ("Policy",),
+    "leap.policies.base": ("Act", "Policy"),
+    "leap.policies.decoding": ("DecodingConfig", "DecodingPolicy"),
     "leap.recipe": ("Recipe",),
     "leap.registry": ("environment", "executor", "method", "model", "policy", "sandbox", "teacher"),
+    "leap.teachers.base": ("Teacher",),
+    "leap.teachers.config": ("TeacherConfig",),
+    "leap.teachers.function": ("Ask",),
 }  # fmt: skip
 _OF = {name: module for module, names in _WHERE.items() for name in names} | {"open": "leap.api"}
 

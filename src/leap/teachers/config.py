@@ -38,12 +38,6 @@ class ExpertTeacherConfig(TeacherConfig):
     """Options of the environment's scripted teacher."""
 
 
-class FunctionTeacherConfig(VerifiedConfig):
-    """Options of a teacher that is a plain function."""
-
-    concurrency: int = Field(default=16, ge=1, description="Episodes that an `async def` function corrects at once.")
-
-
 class AskedConfig(VerifiedConfig):
     """Options of a teacher that is a language model."""
 

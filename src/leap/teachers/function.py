@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from inspect import isawaitable, iscoroutinefunction
 from typing import Any, ClassVar
 
 from leap import registry
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Step
+from leap.envs.live import called
 from leap.errors import RecipeError
-from leap.teachers.base import Teacher, TeacherContext
-from leap.teachers.config import FunctionTeacherConfig
+from leap.teachers.base import Teacher
+from leap.teachers.config import TeacherConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +39,24 @@ TeacherFunction = Callable[[Ask], Decision | Awaitable[Decision | None] | None]
 """A teacher as a plain function, be it `async def` or not; None says that there is nothing to teach at the step."""
 
 
-class FunctionTeacher(Teacher[FunctionTeacherConfig]):
+class FunctionTeacher(Teacher[TeacherConfig]):
     """A teacher made of a plain function.
 
-    Steps of an episode are asked for in order. Episodes are corrected one after another by a plain function, many at once by an
-    `async def` one. What the function raises ends the run: it is the function's own error and is shown as such.
+    Steps of an episode are asked for in order, several episodes at once; a function that is not `async def` runs in a thread, so
+    that one that waits for a server holds nobody up. What the function raises ends the run and is shown as its own error.
 
     Class attributes:
         function: The function.
     """
 
-    Config = FunctionTeacherConfig
+    concurrency = 16
     function: ClassVar[TeacherFunction]
 
-    def __init__(self, config: FunctionTeacherConfig, context: TeacherContext) -> None:
-        super().__init__(config, context)
-        self.concurrency = config.concurrency if iscoroutinefunction(self.function) else 1
-
     async def correct(self, episode: Episode) -> list[Correction]:
-        """A correction for every step, each as the function decides it."""
+        """A correction for every step, as the function decides it."""
         corrections = []
         for t, state in enumerate(await self.states(episode)):
-            ask = Ask(episode.history(t), episode.steps[t], state, self.privilege, t, episode)
-            decision = await self._decide(ask)
+            decision = await self._decide(Ask(episode.history(t), episode.steps[t], state, self.privilege, t, episode))
             if decision is None:
                 corrections.append(self.verdict.declined(episode, t, state))
             else:
@@ -70,10 +65,9 @@ class FunctionTeacher(Teacher[FunctionTeacherConfig]):
 
     async def _decide(self, ask: Ask) -> Decision | None:
         try:
-            answer = self.function(ask)
-            decision = await answer if isawaitable(answer) else answer
+            decision = await called(self.function, ask, blocking=True)
         except Exception as error:
-            error.add_note(f"(raised by teacher {self.name!r} for task {ask.history.task.id}, step {ask.t})")
+            error.add_note(f"(raised by teacher {self.name!r}, task {ask.history.task.id}, step {ask.t})")
             raise
         if not isinstance(decision, Decision | None):
             raise RecipeError(f"teacher {self.name!r} must return a Decision or None, not {type(decision).__name__}.")

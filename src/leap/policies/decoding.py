@@ -1,0 +1,92 @@
+"""Decoding policies: the student draws several answers and one of them is taken, for example by a vote or a score."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from leap.core import History, content_key
+from leap.envs.live import called
+from leap.policies.base import Act, Peek, Player, Policy
+
+
+class DecodingConfig(BaseModel):
+    """Options of every decoding policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n: int = Field(default=4, ge=1, description="Answers drawn at each step.")
+
+
+C = TypeVar("C", bound=DecodingConfig)
+
+
+class DecodingPolicy(ABC, Generic[C]):
+    """The student with another way to decide. Register it (`@leap.policy("best-of-n")`) and name it in a recipe.
+
+    At each step the student answers `n` times, each time in a conversation and with a seed of its own, all at the same moment: a
+    model in this process waits for every open conversation and answers them in one batch. The first answer is the one that the
+    student gives alone.
+
+    Args:
+        config: The policy's own options.
+        student: The student's policy.
+
+    Class attributes:
+        Config: The options a recipe may give.
+        name: Registered name.
+    """
+
+    Config: ClassVar[type[DecodingConfig]] = DecodingConfig
+    name: ClassVar[str]
+    privileged = False
+
+    def __init__(self, config: C, student: Policy) -> None:
+        if student.privileged:
+            raise ValueError("a student may not see the privileged state")
+        self.config = config
+        self.student = student
+        options = ", ".join(f"{name} {value}" for name, value in config.model_dump(exclude={"kind"}).items())
+        self.actor = student.actor.model_copy(update={"name": f"{student.actor.name}, {self.name} ({options})"})
+        self.concurrency = max(1, student.concurrency // config.n)
+        self.waves = student.waves
+
+    @abstractmethod
+    def choose(self, history: History, acts: Sequence[Act]) -> Act | Awaitable[Act]:
+        """Takes one of several acts. May be `async def`.
+
+        Args:
+            history: What the student was shown.
+            acts: What it answered, in the order of their seeds. Those of which no action could be read are not `parsed`.
+        """
+
+    @asynccontextmanager
+    async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
+        """Opens an episode."""
+        seeds = [seed, *(int(content_key(seed, "answer", k), 16) % 2**31 for k in range(1, self.config.n))]
+        async with AsyncExitStack() as stack:
+            yield _Several(self, [await stack.enter_async_context(self.student.playing(own, None)) for own in seeds])
+
+
+class _Several:
+    def __init__(self, policy: DecodingPolicy[Any], players: Sequence[Player]) -> None:
+        self._policy, self._players = policy, players
+
+    async def decide(self, history: History) -> Act:
+        answers = await asyncio.gather(*(player.decide(history) for player in self._players), return_exceptions=True)
+        acts = [answer for answer in answers if isinstance(answer, Act)]
+        for answer in answers:  # only now, so that no call is left under way
+            if isinstance(answer, BaseException):
+                raise answer
+        chosen: Act = await called(self._policy.choose, history, acts, blocking=False)
+        return replace(
+            chosen,
+            prompt_tokens=sum(act.prompt_tokens for act in acts),
+            completion_tokens=sum(act.completion_tokens for act in acts),
+        )
