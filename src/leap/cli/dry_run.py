@@ -119,7 +119,9 @@ def _sample(environment: Environment, recipe: Recipe) -> list[Episode]:
 
 def _correction(environment: Environment, recipe: Recipe, episodes: list[Episode]) -> Lengths:
     """A correcting call on an episode that lasts to the horizon, scaled up from those at hand."""
-    prompts = TeacherPrompts(recipe.teacher.privilege, None, environment.prompts_of)
+    prompts = TeacherPrompts(
+        recipe.teacher.privilege, None, environment.prompts_of, grammar_of=environment.grammar_of
+    )
     asked, answered = [], []
     for episode in episodes:
         state = run_sync(states_along(environment, episode))[0].text

@@ -64,6 +64,10 @@ class Grammar(ABC):
         """Whether the action can be taken: an admissible one where the observation lists any, else any that is not blank."""
         return bool(action.strip()) if observation.admissible is None else action in observation.admissible
 
+    def form_at(self, observation: Observation) -> str:
+        """The variant of the instructions that applies at an observation."""
+        return self.form
+
     def choices(self, observation: Observation) -> tuple[str, ...] | None:
         """The actions that constrained decoding may choose from; None where it has to leave the answer free."""
         return observation.admissible
@@ -135,6 +139,9 @@ class FreeText(Grammar):
 
     def canonical(self, action: str) -> str:
         return action
+
+    def form_at(self, observation: Observation) -> str:
+        return self.form if observation.admissible is None else Line.form
 
 
 _LEADING_THOUGHT = re.compile(r"(?is)\A\s*<think>.*?</think>")

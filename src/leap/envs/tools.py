@@ -107,13 +107,17 @@ def in_words(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Mes
 
 def described(tools: Sequence[ToolSpec]) -> str:
     """Tools and the form of a call, in words."""
-    listed = [tool["function"] for tool in tools]
-    lines = [
-        f"- {tool['name']}: {tool['description']}\n  Arguments, as a JSON schema: {json.dumps(tool['parameters'])}"
-        for tool in listed
-    ]
     form = f'REASON: <one or two short sentences>\n{ACTION_MARKER} {{"name": "<tool>", "arguments": {{<its arguments>}}}}'
-    return "\n".join(["Tools:", *lines, "A tool is called in exactly this form, one at a time:", form])
+    return f"Tools:\n{listed(tools)}\nA tool is called in exactly this form, one at a time:\n{form}"
+
+
+def listed(tools: Sequence[ToolSpec]) -> str:
+    """Tools in words: name, description and the schema of the arguments of each."""
+    return "\n".join(
+        f"- {tool['name']}: {tool['description']}\n"
+        f"  Arguments, as a JSON schema: {json.dumps(tool['parameters'], ensure_ascii=False)}"
+        for tool in (each["function"] for each in tools)
+    )
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ class ReActRenderer:
             task=history.task,
             turns=turns,
             candidates=history.now.admissible if self._candidates else None,
+            form=self.grammar_of(history.task).form_at(history.now),
             examples=[_example(episode) for episode in examples],
         )
         return [{"role": "user", "content": text}]

@@ -118,6 +118,7 @@ class Renderer:
             "first": history.observations[0].text,
             "observation": now.text,
             "candidates": candidates,
+            "form": self.grammar_of(history.task).form_at(now),
             "instructions": self.config.instructions,
             "repeat_task": self.config.repeat_task,
         } | extra

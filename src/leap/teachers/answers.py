@@ -6,6 +6,7 @@ is kept step by step. A step is either exactly what the teacher wrote or it is m
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -139,6 +140,8 @@ def _step_answer(each: dict[str, Any]) -> StepAnswer | None:
     leave, reason, action = each.get(LEAVE, False), each.get(REASON), each.get(ACTION)
     if leave is True:
         return StepAnswer(leave=True)
+    if isinstance(action, dict):  # a call of a tool that is written as an object, not as its text
+        action = json.dumps(action, ensure_ascii=False)
     if leave not in (False, None) or not isinstance(reason, str) or not isinstance(action, str):
         return None
     return StepAnswer(leave=False, reason=reason, action=action)

@@ -35,7 +35,9 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
     Config = ModelTeacherConfig
 
     def __init__(self, config: ModelTeacherConfig, context: TeacherContext) -> None:
-        self._prompts = TeacherPrompts(config.privilege, prompts=context.environment.prompts_of)
+        self._prompts = TeacherPrompts(
+            config.privilege, prompts=context.environment.prompts_of, grammar_of=context.environment.grammar_of
+        )
         self._model = context.open_model(config.model, config.sampling, endpoint=config.endpoint)
         self.name = self._model.name
         super().__init__(config, context)

@@ -11,6 +11,8 @@ from jinja2 import Template
 import leap.policies
 from leap.core import Episode, History, PrivilegedState, Task
 from leap.core.message import Message
+from leap.envs.grammar import GrammarOf, free_text
+from leap.envs.tools import listed
 from leap.errors import RecipeError
 from leap.policies.base import Act, Peek
 from leap.policies.rendering import Renderer
@@ -40,6 +42,7 @@ class TeacherPrompts:
         privilege: One of `LEVELS`. At 0 the privileged state enters no prompt.
         templates: Folder of the user's own, looked into first.
         prompts: Tells the folder of a task's templates, looked into next.
+        grammar_of: Tells the grammar of a task's actions.
         most_candidates: Admissible actions are listed at steps that have at most so many.
     """
 
@@ -49,12 +52,14 @@ class TeacherPrompts:
         templates: Path | None = None,
         prompts: PromptFolder = shipped_alone,
         *,
+        grammar_of: GrammarOf = free_text,
         most_candidates: int = 100,
     ) -> None:
         check_level(privilege)
         self.privilege = privilege
         self._templates = templates
         self._prompts = prompts
+        self._grammar_of = grammar_of
         self._most_candidates = most_candidates
 
     def trajectory(
@@ -100,6 +105,7 @@ class TeacherPrompts:
         }
 
     def _ask(self, macro: str, episode: Episode, steps: list[dict[str, Any]], state: str, **more: Any) -> list[Message]:
+        grammar = self._grammar_of(episode.task)
         text = call_macro(
             self._template(episode.task),
             macro,
@@ -109,6 +115,8 @@ class TeacherPrompts:
             state=state.strip() if self.privilege else None,
             steps=steps,
             length=len(episode.steps),
+            tools=listed(grammar.tools),
+            form=grammar.form_at(episode.steps[-1].observation),
             candidates=any(step["candidates"] is not None for step in steps),
             **more,
         )
@@ -134,7 +142,7 @@ class PrivilegedRenderer:
         self.length = renderer.length
         self.grammar_of = renderer.grammar_of
         self._renderer = renderer
-        self._prompts = TeacherPrompts(privilege, templates, renderer.prompts)
+        self._prompts = TeacherPrompts(privilege, templates, renderer.prompts, grammar_of=renderer.grammar_of)
 
     async def at_step(self, acts: Sequence[Act], peek: Peek | None) -> Callable[[History], list[Message]]:
         state = await peek() if peek is not None else None
