@@ -9,6 +9,7 @@ import typer
 
 from leap.cli.commands import Commands
 from leap.cli.export import export, push
+from leap.cli.init import init
 from leap.cli.recipes import recipes
 from leap.paths import documents
 
@@ -173,6 +174,7 @@ def report(
 
 app.command()(export)
 app.command()(push)
+app.command()(init)
 
 
 @app.command()

@@ -1,8 +1,9 @@
 """`mock/NAME`: scripted answers, with faults on demand, for trying things out with no key, no network and no GPU.
 
 Names that a recipe can use: `mock/first` (takes the first action on offer), `mock/json` (the least that meets the schema),
-`mock/prose` (words without any answer), and any of them with faults, `mock/json?broken=0.2&server_error=0.1`. In Python a
-script is any function from a `Request` to a text, or to `Calls` of tools. `leap.testing.server` serves the same over HTTP.
+`mock/plan` (a teacher that reads out the plan it is shown), `mock/prose` (words without any answer), and any of them with
+faults, `mock/json?broken=0.2&server_error=0.1`. In Python a script is any function from a `Request` to a text, or to `Calls` of
+tools. `leap.testing.server` serves the same over HTTP.
 """
 
 from __future__ import annotations
@@ -205,7 +206,35 @@ def prose(request: Request) -> str:
     return "I am sorry, but I would rather talk about the weather, which is fine today."
 
 
-SCRIPTS: dict[str, Script] = {"first": first_choice, "json": least_json, "prose": prose}
+_PLAN = re.compile(r"(?m)^Optimal actions: (.+)$")
+_EVERY = re.compile(r"Correct every timestep from (\d+) to (\d+)")
+_SOME = re.compile(r"Correct only timesteps? ([\d, ]+)")
+
+
+def read_plan(request: Request) -> str:
+    """Corrects by reading out the plan that stands in the prompt's privileged state behind `Optimal actions:`, with `; `
+    between its actions: the first of them for one step, one after the other for a whole attempt. The least JSON where there
+    is no plan."""
+    prompt = str(request.messages[-1]["content"])
+    found = _PLAN.findall(prompt)
+    if not found:
+        return least_json(request)
+    plan = found[-1].split("; ")
+
+    def correction(t: int) -> dict[str, Any]:
+        action = plan[min(t, len(plan) - 1)]
+        return {"leave_as_it_is": False, "corrected_reason": "It is next in the plan.", "corrected_action": action}
+
+    if some := _SOME.search(prompt):
+        steps = [int(t) for t in some[1].split(",")]
+    elif every := _EVERY.search(prompt):
+        steps = list(range(int(every[1]), int(every[2]) + 1))
+    else:
+        return json.dumps(correction(0))
+    return json.dumps({"summary": "", "trajectory": [{"timestep": t, **correction(t)} for t in steps]})
+
+
+SCRIPTS: dict[str, Script] = {"first": first_choice, "json": least_json, "plan": read_plan, "prose": prose}
 """Scripts by the name a recipe gives them."""
 
 
