@@ -17,9 +17,20 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from leap.core import Decision, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session, sampled, unknown_split
-from leap.envs.tutor import Tutor
+from leap import (
+    Decision,
+    Environment,
+    EnvironmentConfig,
+    History,
+    Observation,
+    Outcome,
+    PrivilegedState,
+    Session,
+    Task,
+    Tutor,
+    sampled,
+    unknown_split,
+)
 
 PLACES = ("box", "jar", "shoe", "hat", "bag", "tin")
 SPLITS = ("train", "valid", "test")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from leap.api import evaluate as evaluate
     from leap.api import rollout as rollout
     from leap.api import run as run
+    from leap.check import check_env as check_env
     from leap.core import Actor as Actor
     from leap.core import Correction as Correction
     from leap.core import Decision as Decision
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from leap.envs.base import Outcome as Outcome
     from leap.envs.base import Session as Session
     from leap.envs.base import sampled as sampled
+    from leap.envs.base import unknown_split as unknown_split
     from leap.envs.grammar import FreeText as FreeText
     from leap.envs.grammar import Grammar as Grammar
     from leap.envs.grammar import Line as Line
@@ -63,7 +65,8 @@ _WHERE = {
     "leap.core": (
         "Actor", "Correction", "Decision", "Episode", "History", "Observation", "PrivilegedState", "Step", "Task",
     ),
-    "leap.envs.base": ("Environment", "EnvironmentConfig", "Outcome", "Session", "sampled"),
+    "leap.envs.base": ("Environment", "EnvironmentConfig", "Outcome", "Session", "sampled", "unknown_split"),
+    "leap.check": ("check_env",),
     "leap.envs.grammar": ("FreeText", "Grammar", "Line", "ToolCalls"),
     "leap.envs.tools": ("Tool",),
     "leap.envs.tutor": ("Tutor",),
