@@ -163,6 +163,15 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
+        _readable(temporary)
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
+
+
+def _readable(folder: Path) -> None:
+    """Gives every file the rights that new files have here: some libraries write theirs for their owner alone."""
+    rights = folder.stat().st_mode & 0o666  # a new folder has what the umask leaves
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | rights)

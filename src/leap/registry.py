@@ -85,7 +85,9 @@ class Registry:
         try:
             return next(iter(points.values())).load()
         except (ImportError, AttributeError) as error:
-            raise PrerequisiteError(f"{self.noun} {name!r} cannot be imported: {error}") from error
+            from leap.extras import with_remedy
+
+            raise PrerequisiteError(f"{self.noun} {name!r} cannot be imported: {with_remedy(error)}") from error
 
     def names(self) -> list[str]:
         """Returns all registered names in order, importing nothing."""

@@ -14,8 +14,9 @@ import pytest
 import typer
 import yaml
 
-from leap.cli.doctor import extras, print_doctor
+from leap.cli.doctor import print_doctor
 from leap.errors import PrerequisiteError
+from leap.extras import extras, with_remedy
 from leap.runs.store import RunDirectory
 
 LEAP = [sys.executable, "-c", "from leap.cli import main; main()"]
@@ -286,6 +287,31 @@ def test_other_packages_add_commands(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "no module named spam" in capsys.readouterr().err
     assert inside(monkeypatch, "gret") == 2
     assert "greet" in capsys.readouterr().err
+
+
+def test_the_run_directory_is_looked_for_before_what_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    nothing = tmp_path / "nosuch"
+    for command in (("export", nothing, "--out", tmp_path / "out"), ("push", nothing, "me/it", "-i", "0"), ("report", nothing)):
+        assert inside(monkeypatch, *command) == 1
+        assert capsys.readouterr().err.startswith(f"error: {nothing} is not a run directory")
+
+
+def test_a_missing_package_is_one_line_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module, extra in (("sklearn", "intercode"), ("msgspec", "webshop"), ("pymysql", "intercode"), ("torch", "train")):
+        error = ModuleNotFoundError(f"No module named '{module}'", name=module)
+        assert with_remedy(error) == f"No module named '{module}'. Give `pip install 'leap-agents[{extra}]'`."
+    assert with_remedy(ModuleNotFoundError("No module named 'spam'", name="spam")) == "No module named 'spam'"
+    monkeypatch.setattr("leap.cli.doctor.print_doctor", lambda: __import__("numpy.nothing"))
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    assert inside(monkeypatch, "doctor") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and "pip install 'leap-agents[" in told and told.count("\n") == 1
 
 
 def test_the_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,6 +157,18 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
 
 
+def test_what_a_library_writes_for_its_owner_alone_is_as_readable_as_any_file(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("")
+    with atomic_directory(tmp_path / "checkpoint") as temporary:
+        (temporary / "deep").mkdir()
+        for name, rights in (("deep/model.safetensors", 0o600), ("run.sh", 0o700)):
+            (temporary / name).write_text("")
+            (temporary / name).chmod(rights)
+    usual = (tmp_path / "usual").stat().st_mode & 0o777
+    assert (tmp_path / "checkpoint/deep/model.safetensors").stat().st_mode & 0o777 == usual
+    assert (tmp_path / "checkpoint/run.sh").stat().st_mode & 0o777 == usual | 0o100
+
+
 def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(LeapError, match="file"):

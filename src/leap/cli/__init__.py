@@ -43,6 +43,13 @@ def main() -> None:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {what}. Everything finished is on file. (--debug shows the traceback.)", file=sys.stderr)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "").partition(".")[0] in ("leap", "leap_worlds", "leap_lab"):
+            raise
+        from leap.extras import with_remedy
+
+        print(f"error: {with_remedy(error)}", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         if debug:
             raise

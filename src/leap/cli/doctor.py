@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,11 @@ from rich.console import Console
 
 from leap import __version__, registry
 from leap.errors import LeapError
+from leap.extras import DISTRIBUTION, extras
 from leap.paths import cache_dir
 
-DISTRIBUTION = "leap-agents"
 LOOKED_AT = (registry.environment, registry.sandbox, registry.model, registry.executor)
 """Kinds of things that may offer `doctor()`, a class method that returns findings about this machine."""
-
-_REQUIREMENT = re.compile(r"""([A-Za-z0-9._-]+).*;.*\bextra\s*==\s*['"]([\w-]+)['"]""")
 
 
 def print_doctor() -> None:
@@ -36,15 +32,6 @@ def print_doctor() -> None:
     lines = [_extra(extra, packages) for extra, packages in extras().items() if extra != "all"]
     for line in [*lines, *(line for kind in LOOKED_AT for line in _findings(kind))]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def extras() -> Mapping[str, list[str]]:
-    """The packages of each optional extra of this distribution, as its own metadata tells."""
-    found: dict[str, list[str]] = {}
-    for requirement in requires(DISTRIBUTION) or ():
-        if (match := _REQUIREMENT.match(requirement)) and match[1] != DISTRIBUTION:
-            found.setdefault(match[2], []).append(match[1])
-    return found
 
 
 def _extra(extra: str, packages: list[str]) -> str:

@@ -83,6 +83,7 @@ def export_parquet(run: RunDirectory, out: Path) -> dict[str, dict[str, int]]:
         PrerequisiteError: pyarrow is not installed.
         RunError: The run holds no episodes, or `out` is not empty.
     """
+    _check(run, out)
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -135,6 +136,13 @@ def export_trl(run: RunDirectory, out: Path) -> dict[str, dict[str, int]]:
     return _export(run, out, kinds, write, "jsonl")
 
 
+def _check(run: RunDirectory, out: Path) -> None:
+    if not run.recipe.is_file():
+        raise RunError(f"{run.root} is not a run directory, so it has no episodes to export.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} is there already; choose another --out.")
+
+
 def _export(
     run: RunDirectory,
     out: Path,
@@ -142,8 +150,7 @@ def _export(
     write: Callable[[Path, str, Iterable[dict[str, Any]]], None],
     suffix: str,
 ) -> dict[str, dict[str, int]]:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is there already; choose another --out.")
+    _check(run, out)
     counts: dict[str, dict[str, int]] = {kind: {} for kind in kinds}
     with atomic_directory(out) as folder:
         for one in iterations(run):

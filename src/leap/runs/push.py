@@ -40,10 +40,8 @@ def push_to_folder(run: RunDirectory, i: int, folder: Path) -> Path:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is there already; choose another folder.")
-    checkpoint = run.checkpoint(i)
-    if not marker(checkpoint).exists():
-        raise RunError(f"{checkpoint} is missing; train iteration {i} first.")
     recipe = recipe_of(run.root)
+    checkpoint = _trained(run, i)
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in _PUBLIC:
         for path in checkpoint.glob(pattern):
@@ -71,6 +69,8 @@ def push_to_hub(run: RunDirectory, i: int, repo: str, *, private: bool = True, e
         PrerequisiteError: huggingface_hub is not installed, there is no token, or the Hub refuses.
         RunError: pi_i is not trained yet.
     """
+    recipe_of(run.root)
+    _trained(run, i)
     try:
         from huggingface_hub import HfApi, get_token
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
@@ -99,6 +99,14 @@ def push_to_hub(run: RunDirectory, i: int, repo: str, *, private: bool = True, e
             reason = type(error).__name__
             raise PrerequisiteError(f"the Hub cannot be reached ({reason}); try again, or use --to-folder.") from error
     return str(commit.commit_url)
+
+
+def _trained(run: RunDirectory, i: int) -> Path:
+    """The folder of pi_i."""
+    checkpoint = run.checkpoint(i)
+    if not marker(checkpoint).exists():
+        raise RunError(f"{checkpoint} is missing; train iteration {i} first.")
+    return checkpoint
 
 
 def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
