@@ -11,7 +11,7 @@ from pathlib import Path
 from leap import __version__
 
 PACKAGES = (
-    "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "textworld", "alfworld", "numpy", "matplotlib"
+    "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "textworld", "alfworld", "numpy"
 )
 
 

@@ -1,38 +1,26 @@
-"""A study's plots, as SVG by matplotlib: colour-blind safe (Okabe & Ito), told apart by marker and dash too, so that a
-print without colour can be read. Seeds are points; lines and bars are means over seeds with 95 % intervals over tasks and
-seeds. No title within: the page has captions.
+"""A study's plots: colour-blind safe (Okabe & Ito), told apart by mark and dash too, so that a print without colour can be
+read. Seeds are points; lines and bars are means over seeds with 95 % intervals over tasks and seeds. No title within: the
+page has captions.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
-from leap.errors import PrerequisiteError
+from leap.report.svg import Panel, mark, symbol, ticks, whisker
+from leap.report.words import pi
 from leap_lab.studies.results import Row, StudyResults
 from leap_lab.studies.schema import AxisPlot, IterationsPlot, LoopStudy, Plot, PoliciesPlot
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1.5, 2)), (0, (3, 1.5)), (0, (8, 2)), (0, (2, 3)))
-_STYLE: dict[Any, Any] = {
-    "font.size": 9.5,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "leap",  # the same results give the same file
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-}
+WIDTH = 740.0
+_LETTER = 6.9  # a letter's mean width
+_STYLE = """
+text { font: 12.5px DejaVu Sans, system-ui, sans-serif; fill: #1b1d21; }
+.end { text-anchor: end; } .middle { text-anchor: middle; }
+.grid { stroke: #dfdfdf; stroke-width: .8; } .spine { stroke: #555; stroke-width: .8; }
+"""
 
 
 class Figure(NamedTuple):
@@ -49,35 +37,98 @@ class Figure(NamedTuple):
     alt: str
 
 
-@contextmanager
-def canvas(
-    rows: int = 1, columns: int = 1, *, height: float = 3.4, width: float = 7.2, **more: Any
-) -> Iterator[tuple[Any, Any, Callable[[], str]]]:
-    """A matplotlib figure, its axes, and a function that gives its SVG.
+class Look(NamedTuple):
+    """How a line is told from others."""
 
-    Raises:
-        PrerequisiteError: matplotlib is not installed.
+    colour: str
+    shape: str
+    dash: str | None
+
+
+LOOKS = (
+    Look("#0072b2", "circle", None),
+    Look("#d55e00", "square", "8.5 3.4"),
+    Look("#009e73", "up", "1.7 2.4"),
+    Look("#cc79a7", "diamond", "10 3.4 2.6 3.4"),
+    Look("#56b4e9", "down", "5 2.6"),
+    Look("#e69f00", "plus", "13.6 3.4"),
+    Look("#000000", "cross", "3.4 5"),
+)
+_BLACK = Look("#000000", "diamond", None)
+
+
+def look(place: int) -> Look:
+    """Returns the look of the n-th line."""
+    return LOOKS[place % len(LOOKS)]
+
+
+def picture(parts: Iterable[str], height: float) -> str:
+    """Returns a plot as a file of its own."""
+    return mark(
+        "svg",
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {WIDTH:g} {height:g}",
+        width=WIDTH,
+        height=height,
+        inside=(mark("style", text=_STYLE), *parts),
+    )
+
+
+def axes(panel: Panel, *, rows: str = "", columns: str = "") -> list[str]:
+    """Returns the axes' lines and their names."""
+    parts = [
+        mark("path", class_="spine", fill="none", d=f"M{panel.left} {panel.top}V{panel.bottom}H{panel.right}"),
+    ]
+    if rows:
+        x, y = panel.left - 44, (panel.top + panel.bottom) / 2
+        parts.append(mark("text", class_="middle", transform=f"translate({x:g} {y:g}) rotate(-90)", text=rows))
+    if columns:
+        at = (panel.left + panel.right) / 2
+        parts.append(mark("text", class_="middle", x=at, y=panel.bottom + 42, text=columns))
+    return parts
+
+
+def legend(entries: Sequence[tuple[str, Look, bool]], panel: Panel) -> list[str]:
+    """Returns what each line is, beside the panel.
+
+    Args:
+        entries: Words, look, and whether the line has marks.
+        panel: Beside which.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure as MplFigure
-    except ImportError as error:
-        raise PrerequisiteError("plots need matplotlib: pip install 'leap-agents[studies]'") from error
-    with matplotlib.rc_context(_STYLE):
-        figure = MplFigure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, **more)
+    parts: list[str] = []
+    x, top = panel.right + 14, (panel.top + panel.bottom) / 2 - 10 * (len(entries) - 1)
+    for place, (words, (colour, shape, dash), marked) in enumerate(entries):
+        y = top + 20 * place
+        parts.append(mark("line", x1=x, x2=x + 28, y1=y, y2=y, stroke=colour, stroke_width=2, stroke_dasharray=dash))
+        if marked:
+            parts.append(symbol(shape, x + 14, y, 3.2, fill=colour))
+        parts.append(mark("text", x=x + 36, y=y + 4.5, text=words))
+    return parts
 
-        def svg() -> str:
-            out = io.StringIO()
-            figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-            text = out.getvalue()
-            return text[text.index("<svg") :]
 
-        yield figure, axes, svg
+def curve(panel: Panel, values: Iterable[tuple[float, float]], look: Look, *, width: float = 2.0) -> str:
+    """Returns a line through values."""
+    return mark(
+        "polyline",
+        fill="none",
+        stroke=look.colour,
+        stroke_width=width,
+        stroke_dasharray=look.dash,
+        points=panel.points(values),
+    )
+
+
+def seeds(panel: Panel, x: float, values: Sequence[float], look: Look, *, spread: float = 0.0) -> list[str]:
+    """Returns the seeds' values as marks, side by side if need be."""
+    middle = (len(values) - 1) / 2
+    return [
+        symbol(look.shape, panel.x(x + (place - middle) * spread), panel.y(value), 3.0, fill=look.colour, opacity=0.75)
+        for place, value in enumerate(values)
+    ]
 
 
 def draw(study: LoopStudy, results: StudyResults) -> list[Figure]:
-    """The study's plots, of what there is; a plot of nothing is left out."""
+    """Returns the study's plots, of what there is; a plot of nothing is left out."""
     figures = []
     for number, plot in enumerate(study.plots, start=1):
         made = _draw(plot, study, results)
@@ -95,109 +146,121 @@ def _draw(plot: Plot, study: LoopStudy, results: StudyResults) -> tuple[str, str
     return _along_axis(plot, study, results)
 
 
-def points(axis: Any, x: float, values: Sequence[float], *, colour: str, marker: str, spread: float = 0.0) -> None:
-    """Seeds, side by side if need be."""
-    middle = (len(values) - 1) / 2
-    at = [x + (place - middle) * spread for place in range(len(values))]
-    axis.plot(at, values, linestyle="none", marker=marker, markersize=4.2, color=colour, alpha=0.75, markeredgewidth=0)
-
-
 def _iterations(plot: IterationsPlot, study: LoopStudy, results: StudyResults) -> tuple[str, str] | None:
-    arms = [arm for arm in plot.arms or results.arms if any(row.arm == arm for row in results.curves)]
-    if not arms:
+    by_arm = {arm: [row for row in results.curves if row.arm == arm] for arm in plot.arms or results.arms}
+    lines = {arm: [(int(row.policy.removeprefix("pi_")), row) for row in rows] for arm, rows in by_arm.items() if rows}
+    if not lines:
         return None
-    lines = [row for pattern in plot.lines for ref in study.refs(pattern) if (row := _find(results, *ref))]
-    words = []
-    with canvas(height=3.6) as (_, axis, svg):
-        last = 0
-        for place, arm in enumerate(arms):
-            rows = [row for row in results.curves if row.arm == arm]
-            at = [int(row.policy.removeprefix("pi_")) + 0.05 * (place - (len(arms) - 1) / 2) for row in rows]
-            last = max(last, len(rows) - 1)
-            colour, marker, dash = look(place)
-            means = [100 * row.success.value for row in rows]
-            axis.errorbar(at, means, yerr=_errors(rows), color=colour, linestyle=dash, linewidth=1.7, elinewidth=0.9, capsize=2)
-            for x, row in zip(at, rows, strict=True):
-                points(axis, x, [100 * one.success for one in row.seeds], colour=colour, marker=marker)
-            axis.plot([], [], color=colour, linestyle=dash, marker=marker, markersize=4.2, linewidth=1.7, label=arm)
-            words.append(f"{arm}: " + ", ".join(f"{row.policy} {mean:.0f} %" for row, mean in zip(rows, means, strict=True)))
-        for place, row in enumerate(lines, start=len(arms)):
-            colour, _, dash = look(place)
-            label = _label(row, several=len({line.arm for line in lines}) > 1)
-            axis.axhline(100 * row.success.value, color=colour, linestyle=dash, linewidth=1.2, label=label)
-            words.append(f"{label}: {100 * row.success.value:.0f} %")
-        axis.set_xticks(range(last + 1), [f"π{_subscript(i)}" for i in range(last + 1)])
-        axis.set_xlabel("policy after each iteration")
-        _success(axis, results)
-        axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-        return svg(), "Success by iteration. " + "; ".join(words) + "."
+    flat = [row for pattern in plot.lines for ref in study.refs(pattern) if (row := _find(results, *ref))]
+    several = len({row.arm for row in flat}) > 1
+    last = max(map(len, lines.values())) - 1
+    names = [(i, pi(i)) for i in range(last + 1)]
+    panel, parts, words = _lines(lines, {_label(row, several=several): row for row in flat}, names, results)
+    parts += panel.columns(names, grid=True) + axes(panel, columns="policy after each iteration")
+    return picture(parts, panel.bottom + 54), f"Success by iteration. {words}."
+
+
+def _lines(
+    lines: Mapping[str, Sequence[tuple[float, Row]]],
+    flat: Mapping[str, Row],
+    names: Sequence[tuple[float, str]],
+    results: StudyResults,
+) -> tuple[Panel, list[str], str]:
+    """Means of policies with intervals and seeds, values of others as lines across, and a legend.
+
+    Args:
+        lines: What is drawn along the axis, by its words.
+        flat: What is drawn as lines across.
+        names: Places on the axis and what they are called.
+        results: All results.
+
+    Returns:
+        The panel, what is in it, and the same in words.
+    """
+    labels = [*lines, *flat]
+    first, last = min(at for at, _ in names), max(at for at, _ in names)
+    right = WIDTH - 56 - _LETTER * max(map(len, labels))
+    ys = _range([row for points in lines.values() for _, row in points], *flat.values())
+    xs = (first, last) if last > first else (first - 1, last + 1)
+    panel = Panel(64, 12, right, 326, xs, ys, pad=24)
+    parts = panel.rows(ticks(*ys, 9)) + axes(panel, rows=f"success on {results.split}, %")
+    name, step, words = dict(names), (last - first or 1) / max(1, len(names) - 1), []
+    for place, (label, points) in enumerate(lines.items()):
+        shift = step * 0.05 * (place - (len(lines) - 1) / 2)
+        parts += _line(panel, [(at + shift, row) for at, row in points], look(place))
+        words.append(f"{label}: " + ", ".join(f"{name[at]} {100 * row.success.value:.0f} %" for at, row in points))
+    for place, (label, row) in enumerate(flat.items(), start=len(lines)):
+        ends = [(at, 100 * row.success.value) for at in (first - 9 * step, last + 9 * step)]
+        parts.append(panel.clipped([curve(panel, ends, look(place), width=1.2)]))
+        words.append(f"{label}: {100 * row.success.value:.0f} %")
+    parts += legend([(label, look(place), label in lines) for place, label in enumerate(labels)], panel)
+    return panel, parts, "; ".join(words)
+
+
+def _line(panel: Panel, points: Sequence[tuple[float, Row]], look: Look) -> list[str]:
+    """A policy's means with intervals, and its seeds."""
+    parts = [curve(panel, [(x, 100 * row.success.value) for x, row in points], look)]
+    for x, row in points:
+        at, low, high = panel.x(x), panel.y(100 * row.success.low_all), panel.y(100 * row.success.high_all)
+        cap = f"M{at - 3:.2f} {low:.2f}h6M{at:.2f} {low:.2f}V{high:.2f}M{at - 3:.2f} {high:.2f}h6"
+        parts.append(mark("path", fill="none", stroke=look.colour, stroke_width=1, d=cap))
+        parts += seeds(panel, x, [100 * one.success for one in row.seeds], look)
+    return parts
 
 
 def _policies(plot: PoliciesPlot, study: LoopStudy, results: StudyResults) -> tuple[str, str] | None:
-    wanted = [ref for pattern in plot.show for ref in study.refs(pattern)] or [(row.arm, row.policy) for row in results.rows]
+    wanted = [ref for pattern in plot.show for ref in study.refs(pattern)] or [
+        (row.arm, row.policy) for row in results.rows
+    ]
     rows = [row for ref in dict.fromkeys(wanted) if (row := _find(results, *ref))]
     if not rows:
         return None
     several = len({row.arm for row in rows}) > 1
-    with canvas(height=0.9 + 0.36 * len(rows)) as (_, axis, svg):
-        for place, row in enumerate(rows):
-            y = len(rows) - 1 - place
-            baseline = not row.policy.startswith(("pi_", "best", "last"))
-            colour = COLOURS[1] if baseline else COLOURS[0]
-            value, error = 100 * row.success.value, _errors([row])
-            axis.errorbar([value], [y], xerr=error, color=colour, marker="|", markersize=13, markeredgewidth=2, capsize=2.5)
-            seeds = [100 * one.success for one in row.seeds]
-            height = [y - 0.2] * len(seeds)
-            axis.plot(seeds, height, "s" if baseline else "o", color=colour, markersize=4, alpha=0.75, markeredgewidth=0)
-        axis.set_yticks(range(len(rows) - 1, -1, -1), [_label(row, several=several) for row in rows])
-        axis.set_ylim(-0.6, len(rows) - 0.4)
-        axis.grid(axis="y", visible=False)
-        axis.set_xlabel(f"success on {results.split}, %")
-        axis.set_xlim(*_range(rows))
-        words = "; ".join(f"{_label(row, several=several)} {100 * row.success.value:.0f} %" for row in rows)
-        return svg(), f"Success of each policy, seeds as points. {words}."
+    labels = [_label(row, several=several) for row in rows]
+    low, high = _range(rows)
+    bottom = 12 + 34.0 * len(rows)
+    panel = Panel(20 + _LETTER * max(map(len, labels)), 12, WIDTH - 16, bottom, (low, high), (len(rows) - 0.4, -0.6))
+    parts = panel.columns(ticks(low, high, 9), grid=True) + axes(panel, columns=f"success on {results.split}, %")
+    for place, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        colour, shape, _ = look(1 if not row.policy.startswith(("pi_", "best", "last")) else 0)
+        y = panel.y(place)
+        left, right, value = (
+            panel.x(100 * share) for share in (row.success.low_all, row.success.high_all, row.success.value)
+        )
+        bar = f"M{left:.2f} {y - 3.5:.2f}v7M{left:.2f} {y:.2f}H{right:.2f}M{right:.2f} {y - 3.5:.2f}v7"
+        parts.append(mark("path", fill="none", stroke=colour, stroke_width=1.5, d=bar))
+        parts.append(whisker(value, y - 8, y + 8, stroke=colour, stroke_width=2.2))
+        parts += [symbol(shape, panel.x(100 * one.success), y + 9, 2.8, fill=colour, opacity=0.75) for one in row.seeds]
+        parts.append(mark("text", class_="end", x=panel.left - 8, y=y + 4.5, text=label))
+    words = "; ".join(f"{label} {100 * row.success.value:.0f} %" for row, label in zip(rows, labels, strict=True))
+    return picture(parts, bottom + 52), f"Success of each policy, seeds as points. {words}."
 
 
 def _along_axis(plot: AxisPlot, study: LoopStudy, results: StudyResults) -> tuple[str, str] | None:
-    found = {policy: [row for arm in results.arms if (row := _find(results, arm, policy))] for policy in plot.policies}
-    if not any(found.values()):
-        return None
-    label = study.axes[0].label or study.axes[0].key
     at = results.axis
-    width = (max(at.values()) - min(at.values()) or 1) / max(1, len(at) - 1)
-    gaps = plot.gap and bool(results.gaps)
-    words = []
-    ratios = {"gridspec_kw": {"height_ratios": [2.2, 1]}, "sharex": True} if gaps else {}
-    with canvas(2 if gaps else 1, height=5.0 if gaps else 3.6, **ratios) as (_, axes, svg):
-        top = axes[0] if gaps else axes
-        for place, (policy, rows) in enumerate(found.items()):
-            colour, marker, dash = look(place)
-            x = [at[row.arm] + width * 0.04 * (place - (len(found) - 1) / 2) for row in rows]
-            means = [100 * row.success.value for row in rows]
-            top.errorbar(x, means, yerr=_errors(rows), color=colour, linestyle=dash, linewidth=1.7, elinewidth=0.9, capsize=2)
-            for one, row in zip(x, rows, strict=True):
-                points(top, one, [100 * seed.success for seed in row.seeds], colour=colour, marker=marker)
-            name = policy_words(policy)
-            top.plot([], [], color=colour, linestyle=dash, marker=marker, markersize=4.2, linewidth=1.7, label=name)
-            words.append(f"{name}: " + ", ".join(f"{row.arm} {mean:.0f} %" for row, mean in zip(rows, means, strict=True)))
-        _success(top, results)
-        top.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-        if gaps:
-            by_arm: dict[str, list[float]] = {}
-            for gap in results.gaps:
-                by_arm.setdefault(gap.arm, []).append(gap.nats)
-            arms = [arm for arm in results.arms if arm in by_arm]
-            means = [sum(by_arm[arm]) / len(by_arm[arm]) for arm in arms]
-            axes[1].plot([at[arm] for arm in arms], means, color=COLOURS[6], linewidth=1.4)
-            for arm in arms:
-                points(axes[1], at[arm], by_arm[arm], colour=COLOURS[6], marker="D")
-            axes[1].set_ylabel("gap, nats per\nanswer")
-            axes[1].set_ylim(bottom=0)
-            words.append("realizability gap: " + ", ".join(f"{a} {m:.2f}" for a, m in zip(arms, means, strict=True)))
-        bottom = axes[1] if gaps else axes
-        bottom.set_xlabel(label)
-        bottom.set_xticks(list(at.values()), list(at))
-        return svg(), f"Success along {label}. " + "; ".join(words) + "."
+    found = {policy: [row for arm in results.arms if (row := _find(results, arm, policy))] for policy in plot.policies}
+    lines = {policy_words(policy): [(at[row.arm], row) for row in rows] for policy, rows in found.items() if rows}
+    if not lines:
+        return None
+    names = [(value, arm) for arm, value in at.items()]
+    panel, parts, words = _lines(lines, {}, names, results)
+    gaps: dict[str, list[float]] = {}
+    for gap in results.gaps if plot.gap else ():
+        gaps.setdefault(gap.arm, []).append(gap.nats)
+    parts += panel.columns([(value, "" if gaps else name) for value, name in names], grid=True)
+    if gaps:
+        means = [(at[arm], sum(own) / len(own)) for arm, own in gaps.items()]
+        most = max(map(max, gaps.values())) * 1.06
+        panel = replace(panel, top=346, bottom=486, ys=(0.0, most))
+        parts += panel.rows(ticks(0.0, most, 4)) + panel.columns(names, grid=True)
+        parts += [*axes(panel, rows="gap, nats per answer"), curve(panel, means, _BLACK, width=1.4)]
+        for arm, own in gaps.items():
+            parts += seeds(panel, at[arm], own, _BLACK)
+        told = ", ".join(f"{arm} {mean:.2f}" for arm, (_, mean) in zip(gaps, means, strict=True))
+        words += f"; realizability gap: {told}"
+    label = study.axes[0].label or study.axes[0].key
+    parts += axes(panel, columns=label)
+    return picture(parts, panel.bottom + 54), f"Success along {label}. {words}."
 
 
 _WORDS = {
@@ -211,14 +274,9 @@ _WORDS = {
 
 
 def policy_words(policy: str) -> str:
-    """A policy's name for people."""
+    """Returns a policy's name for people."""
     name, _, kind = policy.partition("@")
     return _WORDS.get(name, name) + (f" ({kind})" if kind else "")
-
-
-def look(place: int) -> tuple[str, str, Any]:
-    """Colour, marker and dash of the n-th line."""
-    return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], DASHES[place % len(DASHES)]
 
 
 def _find(results: StudyResults, arm: str, policy: str) -> Row | None:
@@ -230,23 +288,10 @@ def _label(row: Row, *, several: bool) -> str:
     return f"{row.arm}: {name}" if several else name
 
 
-def _errors(rows: Sequence[Row]) -> list[list[float]]:
-    below = [max(0.0, 100 * (row.success.value - row.success.low_all)) for row in rows]
-    return [below, [max(0.0, 100 * (row.success.high_all - row.success.value)) for row in rows]]
-
-
-def _range(rows: Sequence[Row]) -> tuple[float, float]:
-    lows = [min(row.success.low_all, *(seed.success for seed in row.seeds)) for row in rows]
-    highs = [max(row.success.high_all, *(seed.success for seed in row.seeds)) for row in rows]
-    return max(-1.5, 100 * min(lows) - 4), min(101.5, 100 * max(highs) + 4)
-
-
-def _success(axis: Any, results: StudyResults) -> None:
-    axis.set_ylabel(f"success on {results.split}, %")
-    low, high = axis.get_ylim()
-    axis.set_ylim(max(-2.0, low), min(102.0, high))
-
-
-def _subscript(number: int) -> str:
-    return "".join("₀₁₂₃₄₅₆₇₈₉"[int(digit)] for digit in str(number))
-
+def _range(rows: Sequence[Row], *lines: Row) -> tuple[float, float]:
+    """Ends of an axis of success in percent that shows all intervals and seeds of some rows, and the values of others."""
+    values = [100 * row.success.value for row in lines]
+    for row in rows:
+        values += [100 * row.success.low_all, 100 * row.success.high_all, *(100 * one.success for one in row.seeds)]
+    room = max(2.0, 0.05 * (max(values) - min(values)))
+    return max(-1.5, min(values) - room), min(101.5, max(values) + room)

@@ -8,8 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from leap.core.record import Record
+from leap.report.svg import Panel, mark, ticks
 from leap_lab.studies.page import Page, Table
-from leap_lab.studies.plots import Figure, canvas, look, points
+from leap_lab.studies.plots import WIDTH, Figure, axes, curve, legend, look, picture, seeds
 from leap_lab.studies.schema import SearchWorld, TheoryStudy
 from leap_lab.theory.run import Terms, run_leap
 from leap_lab.theory.world import search_world
@@ -185,43 +186,46 @@ def _table(study: TheoryStudy, results: TheoryResults, loss: str) -> Table:
 
 
 def _figure(study: TheoryStudy, results: TheoryResults, loss: str) -> Figure:
-    series: tuple[tuple[str, Callable[[Terms], float]], ...] = (
-        ("student, best", _student),
-        ("student, last", _last),
-        ("privileged expert", lambda terms: terms.expert),
-        ("bound on the best", lambda terms: terms.bound),
-    )
-    below: tuple[tuple[str, Callable[[Terms], float]], ...] = (
-        ("ε, realizability", lambda terms: terms.epsilon),
-        ("γ, regret", lambda terms: terms.gamma),
-        ("H, recoverability", lambda terms: terms.recoverability),
-    )
-    words = []
-    columns = len(study.worlds)
-    shape = {"sharex": True, "sharey": "row", "squeeze": False, "gridspec_kw": {"height_ratios": [1.9, 1]}}
-    with canvas(2, columns, height=5.2, width=2.2 + 2.1 * columns, **shape) as (figure, axes, svg):
-        for column, family in enumerate(study.worlds):
-            for row, lines in ((0, series), (1, below)):
-                axis = axes[row][column]
-                for place, (name, value) in enumerate(lines):
-                    colour, marker, dash = look(place if row == 0 else place + 4)
-                    means = []
-                    for level in study.levels:
-                        seeds = [value(one.terms) for one in _of(results, family.name, loss, level / 100)]
-                        means.append(float(np.mean(seeds)))
-                        points(axis, level, seeds, colour=colour, marker=marker, spread=1.5)
-                    label = name if column == 0 else None
-                    axis.plot(study.levels, means, color=colour, linestyle=dash, marker=marker, markersize=3, label=label)
-                    if row == 0:
-                        told = ", ".join(f"{level} %: {mean:.2f}" for level, mean in zip(study.levels, means, strict=True))
-                        words.append(f"{family.name}, {name}: {told}")
-            axes[0][column].set_title(family.name, fontsize=10)
-            axes[0][column].set_ylim(-0.03, 1.04)
-            axes[1][column].set_ylim(bottom=0)
-            axes[1][column].set_xticks([0, 25, 50, 75, 100])
-        axes[0][0].set_ylabel("success, J")
-        axes[1][0].set_ylabel("terms")
-        figure.supxlabel("privilege of the expert, %", fontsize=9.5)
-        for row in (0, 1):
-            axes[row][-1].legend(*axes[row][0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.02, 0.5))
-        return Figure(f"plot-{loss}", svg(), "; ".join(words) + ".")
+    above: dict[str, Callable[[Terms], float]] = {
+        "student, best": _student,
+        "student, last": _last,
+        "privileged expert": lambda terms: terms.expert,
+        "bound on the best": lambda terms: terms.bound,
+    }
+    below: dict[str, Callable[[Terms], float]] = {
+        "ε, realizability": lambda terms: terms.epsilon,
+        "γ, regret": lambda terms: terms.gamma,
+        "H, recoverability": lambda terms: terms.recoverability,
+    }
+    ends = (float(min(study.levels)), float(max(study.levels)))
+    width = (WIDTH - 64 - 170) / len(study.worlds)
+    most = 1.05 * max(value(one.terms) for one in results.measured for value in below.values())
+    words, parts = [], []
+    for column, family in enumerate(study.worlds):
+        left = 64 + width * column
+        top = Panel(left, 28, left + width - 12, 276, ends, (-0.03, 1.04), pad=14)
+        bottom = Panel(left, 292, left + width - 12, 420, ends, (0.0, most), pad=14)
+        parts.append(mark("text", class_="middle", x=(top.left + top.right) / 2, y=18, text=family.name))
+        for panel, lines, first in ((top, above, 0), (bottom, below, len(above))):
+            rows = ticks(*panel.ys, 6)
+            parts += panel.rows(rows if column == 0 else [(value, "") for value, _ in rows])
+            parts += panel.columns([(at, f"{at}" if panel is bottom else "") for at in (0, 25, 50, 75, 100)], grid=True)
+            for place, (name, value) in enumerate(lines.items(), start=first):
+                by_level = [
+                    [value(one.terms) for one in _of(results, family.name, loss, level / 100)] for level in study.levels
+                ]
+                means = [float(np.mean(own)) for own in by_level]
+                drawn = [curve(panel, zip(study.levels, means, strict=True), look(place), width=1.6)]
+                for level, own in zip(study.levels, by_level, strict=True):
+                    drawn += seeds(panel, level, own, look(place), spread=1.5)
+                parts.append(panel.clipped(drawn))
+                if panel is top:
+                    told = ", ".join(f"{level} %: {mean:.2f}" for level, mean in zip(study.levels, means, strict=True))
+                    words.append(f"{family.name}, {name}: {told}")
+            names = ("success, J", "terms") if column == 0 else ("", "")
+            parts += axes(panel, rows=names[panel is bottom])
+            if column == len(study.worlds) - 1:
+                parts += legend([(name, look(place), True) for place, name in enumerate(lines, start=first)], panel)
+    across = 64 + width * len(study.worlds) / 2
+    parts.append(mark("text", class_="middle", x=across, y=460, text="privilege of the expert, %"))
+    return Figure(f"plot-{loss}", picture(parts, 470), "; ".join(words) + ".")
