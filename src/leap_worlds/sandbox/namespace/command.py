@@ -13,18 +13,38 @@ from typing import Any, NoReturn
 
 from . import filters, kernel, wire
 
-LINGER = 2.0  # seconds a call waits for a background child that holds the output open, as `docker exec` does
+LINGER = 2.0
+"""Seconds that a call waits for a background child that holds the output open, as `docker exec` does."""
+START_SECONDS = 10.0
+"""Seconds that a program which stays may take to begin."""
+KILL_SECONDS = 5.0
+"""Seconds that ending all processes of a box may take."""
 _CHUNK = 65536
+
+
+class Stuck(Exception):
+    """Processes of the box keep others from ending."""
+
+
+def close_the_monitor() -> None:
+    """What the monitor does before the box can run anything: from then on each of its forks has the filter from its first
+    moment on, and cannot be looked into by processes of the box until it has executed the command."""
+    os.chdir("/")  # until now it stands in the host's store
+    kernel.set_dumpable(False)
+    filters.install()
 
 
 def drop_privileges(limits: dict[str, int]) -> None:
     """What every process that runs the model's commands gives up, in the order that still allows the next."""
+    # A process that is not dumpable may not write its own score. No process of the box can use the moment: this one has
+    # more capabilities than they, still.
+    kernel.set_dumpable(True)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("900")  # before the monitor, when memory runs out
+    kernel.set_dumpable(False)
     kernel.set_limits(limits)
     kernel.drop_capabilities()
     kernel.reset_signals()
-    filters.install()
 
 
 def close_others(status: int) -> None:
@@ -57,11 +77,14 @@ def run_child(
     os._exit(126)
 
 
-def spawn(request: dict[str, Any], limits: dict[str, int], stdin: int, stdout: int, stderr: int) -> tuple[int, bytes]:
+def spawn(
+    request: dict[str, Any], limits: dict[str, int], stdin: int, stdout: int, stderr: int, seconds: float
+) -> tuple[int, bytes | None]:
     """Forks a command into the box.
 
     Returns:
-        Its process id as the monitor sees it, and why it could not run: `b"cwd\\n..."`, `b"not_found\\n..."` or empty.
+        Its process id as the monitor sees it, and why it could not run: `b"cwd\\n..."`, `b"not_found\\n..."`, empty where it
+        runs, None where it did not begin in time: a process of the box may have stopped it.
     """
     ready, status = os.pipe()
     pid = os.fork()
@@ -69,14 +92,36 @@ def spawn(request: dict[str, Any], limits: dict[str, int], stdin: int, stdout: i
         os.close(ready)
         run_child(request, limits, stdin, stdout, stderr, status)
     os.close(status)
-    problem = os.read(ready, 4096)
+    problem = os.read(ready, 4096) if _readable(ready, seconds) else None
     os.close(ready)
     return pid, problem
 
 
+def _readable(fd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def wait_for(pid: int, seconds: float) -> int | None:
+    """The status of a child that ended within some seconds, which is then reaped; else None."""
+    process = os.pidfd_open(pid)
+    ended = _readable(process, seconds)
+    os.close(process)
+    return os.waitpid(pid, 0)[1] if ended else None
+
+
 def kill_all() -> None:
-    """Ends every process of the box but its PID 1: daemons, sessions of their own, all. The caller is the monitor."""
-    for _ in range(3):  # one pass is enough unless a fork slipped through
+    """Ends every process of the box but its PID 1: daemons, sessions of their own, all. The caller is the monitor.
+
+    Raises:
+        Stuck: They could not be ended in time. The box has to be.
+    """
+    deadline = time.monotonic() + KILL_SECONDS
+    passes = 0
+    while passes < 3:  # one is enough unless a fork slipped through
+        if time.monotonic() > deadline:
+            raise Stuck("its processes cannot be ended")
         pid = os.fork()
         if pid == 0:
             if os.getppid() != 0:
@@ -86,8 +131,26 @@ def kill_all() -> None:
             except OSError:
                 os._exit(1)  # none left
             os._exit(0)
-        if os.waitpid(pid, 0)[1] != 0:
+        status = wait_for(pid, 0.2)
+        if status is None:  # stopped by a process of the box, before it could do it
+            kill_seen()
+            os.waitpid(pid, 0)
+        elif status != 0:
             return
+        else:
+            passes += 1
+
+
+def kill_seen() -> None:
+    """Ends the processes of the box one by one, from outside of its pid namespace, where nothing can stop who does it."""
+    for name in os.listdir("/proc"):  # noqa: PTH208 - the box's
+        if name.isdigit() and name != "1":
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                process = os.open(f"/proc/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                finally:
+                    os.close(process)
 
 
 def run(
@@ -96,8 +159,9 @@ def run(
     """Runs a command to its end or to a limit, and answers as `ExecResult` has it."""
     stdin = _input(body)
     output, stdout = os.pipe()
+    deadline = time.monotonic() + request["timeout"]
     try:
-        pid, problem = spawn(request, limits, stdin, stdout, stdout)
+        pid, problem = spawn(request, limits, stdin, stdout, stdout, request["timeout"])
     finally:
         os.close(stdin)
         os.close(stdout)
@@ -106,7 +170,7 @@ def run(
             os.waitpid(pid, 0)
             kind, text = problem.split(b"\n", 1)
             return {"exec_error": kind.decode(), "exit_code": 126}, text
-        return _watch(pid, output, request["timeout"], request["max_output"], client)
+        return _watch(pid, output, deadline, request["max_output"], client)
     finally:
         os.close(output)
 
@@ -122,9 +186,8 @@ def _input(body: bytes) -> int:
 
 
 def _watch(
-    pid: int, output: int, timeout: float, max_output: int, client: socket.socket
+    pid: int, output: int, deadline: float, max_output: int, client: socket.socket
 ) -> tuple[dict[str, Any], bytes]:
-    deadline = time.monotonic() + timeout
     process = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(output, select.POLLIN)
@@ -160,8 +223,8 @@ def _watch(
         os.close(process)
     if answer.get("timed_out") or answer.get("output_capped"):
         kill_all()
-    if status is None:
-        status = os.waitpid(pid, 0)[1]
+    if status is None and (status := wait_for(pid, KILL_SECONDS)) is None:
+        raise Stuck("its command cannot be ended")
     if answer.get("timed_out") or answer.get("output_capped"):
         answer["exit_code"] = 128 + signal.SIGKILL
     else:

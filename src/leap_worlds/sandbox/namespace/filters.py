@@ -34,6 +34,8 @@ DENIED = {
     "landlock_create_ruleset": (444, 444), "memfd_secret": (447, 447), "lookup_dcookie": (212, 18),
     "iopl": (172, -1), "ioperm": (173, -1), "modify_ldt": (154, -1), "uselib": (134, -1), "ustat": (136, -1),
     "sysfs": (139, -1), "_sysctl": (156, -1), "nfsservctl": (180, 42), "vmsplice": (278, 75),
+    # What outlives the process that made it, and no limit of a process counts.
+    "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
 }  # fmt: skip
 
 CLONE, CLONE3, SOCKET, IOCTL = (56, 220), (435, 435), (41, 198), (16, 29)

@@ -97,7 +97,12 @@ def become(uid: int, gid: int) -> None:
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    prctl(PR_SET_DUMPABLE, 1)  # else /proc/self/uid_map belongs to the former user
+    set_dumpable(True)  # else /proc/self/uid_map belongs to the former user
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether processes with the same rights may look into this one and its forks, until they execute a program."""
+    prctl(PR_SET_DUMPABLE, int(dumpable))
 
 
 def drop_capabilities() -> None:
@@ -130,6 +135,8 @@ def set_limits(limits: dict[str, int]) -> None:
         (resource.RLIMIT_NOFILE, limits["open_files"]),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 65536),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, 1024),
     ):
         hard = resource.getrlimit(name)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

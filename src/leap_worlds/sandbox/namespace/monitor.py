@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import command, kernel, mounts, wire
+from . import command, filters, kernel, mounts, wire
 
 INIT = ("/bin/bash", "/bin/sh")  # idle; a box whose image has neither cannot be made
 
@@ -24,6 +24,7 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
     try:
         host = _identity()
         _keep, init = _make(config)
+        command.close_the_monitor()
         proof = _prove(config, host)
         wire.send(client, {"ready": True, "proof": proof})
         while True:
@@ -94,6 +95,7 @@ def _become_init(config: dict[str, Any], idle: int, told: int) -> NoReturn:
             os.dup2(source, target)
         command.close_others(told)
         command.drop_privileges(config["limits"])
+        filters.install()
         for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
             with contextlib.suppress(OSError):
                 signal.signal(number, signal.SIG_IGN)
@@ -113,9 +115,12 @@ def _start(request: dict[str, Any], limits: dict[str, int], client: socket.socke
     null = os.open("/dev/null", os.O_WRONLY)
     ends = (inside_in, outside_in, outside_out, inside_out, null)
     try:
-        pid, problem = command.spawn(request, limits, inside_in, inside_out, null)
+        pid, problem = command.spawn(request, limits, inside_in, inside_out, null, command.START_SECONDS)
+        if problem is None:
+            command.kill_all()
+            problem = b"not_found\nit did not begin in time"
         if problem:
-            os.waitpid(pid, 0)
+            command.wait_for(pid, command.KILL_SECONDS)
             wire.send(client, {"error": os.fsdecode(problem.split(b"\n", 1)[1])})
             return
         wire.send(client, {"ready": True})

@@ -18,6 +18,8 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 HIDDEN_FILES = ("kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "kmsg", "sysrq-trigger")
 HIDDEN_FOLDERS = ("acpi", "asound", "scsi", "tty/driver", "interrupts")
 READ_ONLY = ("bus", "fs", "irq", "sys")
+PER_BOX = {"max_inotify_instances": 8, "max_inotify_watches": 2048, "max_fanotify_groups": 0}
+"""Limits of a box's user namespace, in /proc/sys/user: all boxes together have those of the user that they run as."""
 _NO_EXEC = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 
 
@@ -44,6 +46,9 @@ def enter_box(layers: list[str], upper: str | None, limits: dict[str, int]) -> N
     _fill_dev()
     # The new /proc comes before the old root goes: the kernel allows it only beside one that is fully visible.
     kernel.mount("proc", "proc", "proc", _NO_EXEC)
+    for name, most in PER_BOX.items():
+        with contextlib.suppress(FileNotFoundError):  # a kernel without it
+            Path("proc/sys/user", name).write_text(str(most))
     with contextlib.suppress(OSError):  # where the host's /sys is masked it stays an empty folder
         kernel.mount("sysfs", "sys", "sysfs", _NO_EXEC | kernel.MS_RDONLY)
         kernel.mount("tmpfs", "sys/firmware", "tmpfs", _NO_EXEC | kernel.MS_RDONLY, "size=0")

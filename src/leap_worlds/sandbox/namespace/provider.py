@@ -125,7 +125,8 @@ class _Zygote:
         self.lock = threading.Lock()
         self.control, theirs = socket.socketpair()
         here = Path(__file__).parent
-        boot = f"import sys; sys.path.append({str(here.parent)!r}); from namespace import zygote; zygote.main()"
+        # By its folder and not by its path: until it has executed a command, a process of a box shows this command line.
+        boot = "import os, sys; sys.path.append(os.getcwd()); from namespace import zygote; zygote.main()"
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", boot],
@@ -133,7 +134,7 @@ class _Zygote:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env={},
-                cwd="/",
+                cwd=here.parent,
                 start_new_session=True,  # a Ctrl-C at the terminal is not for it
             )
         settings = {"store": str(store.root), "canary": str(store.canary), "drop_to": store.drop_to, "cgroups": cgroups}

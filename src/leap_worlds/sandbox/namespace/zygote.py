@@ -10,7 +10,6 @@ import contextlib
 import gc
 import os
 import select
-import shutil
 import signal
 import socket
 import stat
@@ -39,6 +38,7 @@ class Zygote:
         self.settings = settings
         self.groups = groups if groups and groups.version else None
         self.boxes: dict[int, dict[str, Any]] = {}
+        self.removers: set[int] = set()
 
     def serve(self) -> None:
         child_ended, wakeup = os.pipe()
@@ -70,7 +70,7 @@ class Zygote:
                             os.kill(pid, signal.SIGKILL)
                     else:
                         waiting = True
-            if waiting and not self.boxes:
+            if waiting and not self.boxes and not self.removers:
                 wire.send(self.control, {})
                 waiting = False
 
@@ -99,20 +99,21 @@ class Zygote:
         self.boxes[pid] = config | {"group": name}
 
     def _reap(self, flags: int) -> None:
-        while self.boxes:
+        while self.boxes or self.removers:
             try:
                 pid, _ = os.waitpid(-1, flags)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            self.removers.discard(pid)
             config = self.boxes.pop(pid, None)
             if config is None:
                 continue
             if self.groups:
                 self.groups.remove(config["group"])
             if config["upper"]:
-                _as_box_user(self.settings["drop_to"], config["upper"])
+                self.removers.add(_remove_as_box_user(self.settings["drop_to"], config["upper"]))
 
     def _stop(self) -> None:
         for pid in self.boxes:
@@ -120,29 +121,54 @@ class Zygote:
         self._reap(0)
 
 
-def _as_box_user(drop_to: list[int] | None, folder: str) -> None:
-    """Removes what a box wrote to disk, as the user it was written by and from a process of its own: whatever names and
-    links are in there, that user may remove nothing else of the host's."""
+def _remove_as_box_user(drop_to: list[int] | None, folder: str) -> int:
+    """Starts to remove what a box wrote to disk, as the user it was written by and in a process of its own, whose id it
+    returns: whatever names and links are in there, that user may remove nothing else of the host's."""
     pid = os.fork()
     if pid == 0:
         try:
+            signal.set_wakeup_fd(-1)
             if drop_to is not None:
                 kernel.become(*drop_to)
             remove_tree(folder)
         finally:
             os._exit(0)
-    os.waitpid(pid, 0)
+    return pid
 
 
 def remove_tree(folder: str | Path) -> None:
-    """Removes a folder that may hold folders without permissions. Follows no link."""
-    top = Path(folder)
-    with contextlib.suppress(FileNotFoundError):
-        for path, names, _ in os.walk(top, topdown=True):
-            for entry in (path, *(os.path.join(path, name) for name in names)):  # noqa: PTH118 - names may be any bytes
-                if stat.S_ISDIR(os.lstat(entry).st_mode):
-                    os.chmod(entry, 0o700)  # noqa: PTH101
-        shutil.rmtree(top)
+    """Removes a folder that may hold folders without permissions, and folders in folders deeper than any path may be long or
+    files may be open: what is in a folder of it is moved up before that folder goes. Follows no link."""
+    try:
+        top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.fchmod(top, 0o700)
+        while names := os.listdir(top):  # noqa: PTH208
+            for name in names:
+                if _made_enterable(name, top):
+                    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+                    for below in os.listdir(inner):  # noqa: PTH208
+                        if _made_enterable(below, inner):
+                            os.rename(below, os.urandom(16).hex(), src_dir_fd=inner, dst_dir_fd=top)
+                        else:
+                            os.unlink(below, dir_fd=inner)
+                    os.close(inner)
+                    os.rmdir(name, dir_fd=top)
+                else:
+                    os.unlink(name, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(folder)  # noqa: PTH106
+
+
+def _made_enterable(name: str, folder: int) -> bool:
+    """Whether a name in a folder is that of a folder, which may be entered and emptied from now on."""
+    is_folder = stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode)
+    if is_folder:
+        os.chmod(name, 0o700, dir_fd=folder)
+    return is_folder
 
 
 if __name__ == "__main__":
