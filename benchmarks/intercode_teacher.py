@@ -13,6 +13,7 @@ from time import process_time
 
 from leap.core import History, Task
 from leap.envs.base import load_environment, opened
+from leap_worlds.intercode.bash.boxes import Worlds
 from leap_worlds.intercode.bash.env import BashEnvironment
 
 HORIZON = 10
@@ -21,9 +22,10 @@ HORIZON = 10
 def gold(environment: BashEnvironment, task: Task) -> float:
     """The reward of the gold's own run, as it is run for the reward."""
     record = environment.record(task)
-    world = environment.roll_in_world(record)
-    world.last = world.run_gold(record.gold).text
-    return environment.judge(world, record).total
+    with closing(Worlds(environment.boxes, environment.rules, environment.record)) as worlds:
+        world = worlds.roll_in_world(record)
+        world.last = world.run_gold(record.gold).text
+        return worlds.judge(world, record).total
 
 
 def unrolled(environment: BashEnvironment, task: Task, privilege: int) -> tuple[float, int, Counter[str]]:
@@ -32,7 +34,8 @@ def unrolled(environment: BashEnvironment, task: Task, privilege: int) -> tuple[
     with opened(environment, task) as session:
         history = History(task=task, observations=(session.observe(),))
         for left in range(HORIZON, 0, -1):
-            advice = environment.coach.advise(history, privilege, left=left)
+            with environment.coaching(environment.record(task)) as coach:
+                advice = coach.advise(history, privilege, left=left)
             if advice is None:
                 break
             rules[advice.rule] += 1

@@ -53,7 +53,8 @@ def test_gold_scores_and_so_does_the_unrolled_teacher(world: BashEnvironment, na
     with opened(world, one) as session:
         history, outcome = History(task=one, observations=(session.observe(),)), None
         for left in range(10, 0, -1):
-            advice = world.coach.advise(history, 50, left=left)
+            with world.coaching(world.record(one)) as coach:
+                advice = coach.advise(history, 50, left=left)
             assert advice is not None and advice.value == 1.0 and advice.reason
             outcome = session.act(advice.action)
             history = history.extend(advice.action, outcome.observation)
@@ -64,7 +65,8 @@ def test_gold_scores_and_so_does_the_unrolled_teacher(world: BashEnvironment, na
 
 def test_a_stage_that_shows_nothing_is_none_for_nobody_could_see_it_done(world: BashEnvironment) -> None:
     record = replace(world.record(task(world, "fs_1/0")), index=9_999, gold="find / -name no_such_thing | wc -l")
-    assert [stage.command for stage in world.coach.stages(record)] == [record.gold]
+    with world.coaching(record) as coach:
+        assert [stage.command for stage in coach.stages(record)] == [record.gold]
 
 
 def test_doing_nothing_scores(world: BashEnvironment) -> None:

@@ -126,7 +126,7 @@ def test_the_teacher_solves_what_the_expert_does_not_always(world: BashEnvironme
 
 
 def test_a_model_teachers_corrections_are_verified_by_roll_in(world: BashEnvironment) -> None:
-    task = next(task for task in world.tasks("train") if world.request(task.id).operation is Operation.APPEND)
+    task = next(task for task in world.tasks("train") if world.source.request(task.id).operation is Operation.APPEND)
     steps = []
     with opened(world, task) as session:
         seen = session.observe()
@@ -150,7 +150,7 @@ def test_a_model_teachers_corrections_are_verified_by_roll_in(world: BashEnviron
         teacher = model_teacher(world, MockModel(lambda request: answer), verify=True)
         return [correction.rejected for correction in asyncio.run(teacher.correct(episode))]
 
-    assert corrected(f"cd {world.request(task.id).root} && ls", record.gold) == [
+    assert corrected(f"cd {world.source.request(task.id).root} && ls", record.gold) == [
         None,
         None,
     ]  # a trap, but one can leave it

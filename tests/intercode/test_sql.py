@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -158,6 +161,19 @@ def test_a_statement_without_end_is_stopped(world: SqlEnvironment, data: Path) -
         assert "Error" in play(slow, 0, [endless]).final.text
     else:
         assert "Error" in play(slow, 0, ["SET SESSION max_statement_time = 0", "SELECT SLEEP(20)"]).final.text
+
+
+def test_slow_statements_run_at_once(world: SqlEnvironment) -> None:
+    if not world.backend.comparable:
+        pytest.skip("SQLite has no SLEEP")
+    world.backend.close()  # 16 threads find no server
+    with ThreadPoolExecutor(16) as threads, ExitStack() as stack:
+        sessions = list(threads.map(lambda _: stack.enter_context(opened(world, world.tasks("all")[0])), range(16)))
+        began = time.monotonic()
+        shown = list(threads.map(lambda session: session.act("SELECT SLEEP(1), 7").observation.text, sessions))
+        took = time.monotonic() - began
+        assert shown == ["[(0, 7)]"] * 16 and took < 5  # 16 s one after another
+        assert all(session.act(RECORDS[0]["gold"]) and session.act("submit").success for session in sessions)
 
 
 def test_long_results_are_shown_in_part_and_scored_whole(world: SqlEnvironment) -> None:

@@ -81,9 +81,10 @@ while True:
         if "zygote" not in line: continue
         seen.add("seen before it was the command")
         if "/" in line.replace("/proc", "").split("\\0", 1)[1]: seen.add("a path of the host")
-        for what, look in (("opened", lambda: open(f"/proc/{name}/mem", "r+b").close()), ("cwd", lambda: os.readlink(f"/proc/{name}/cwd"))):
+        for what in ("mem", "cwd"):
             try:
-                look()
+                if what == "mem": open(f"/proc/{name}/mem", "r+b").close()
+                else: os.readlink(f"/proc/{name}/cwd")
                 if "zygote" in open(f"/proc/{name}/cmdline").read(): seen.add(what)  # it is not yet the command, so it was not
             except OSError: pass
     open("/seen.new", "w").write(" / ".join(sorted(seen))); os.rename("/seen.new", "/seen")

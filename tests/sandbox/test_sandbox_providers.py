@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,14 @@ def test_many_at_once_from_many_threads(provider: SandboxProvider, image: Image)
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(episode, range(16))) == [f"{number}\n".encode() for number in range(16)]
+
+
+def test_slow_commands_run_at_once(provider: SandboxProvider, image: Image) -> None:
+    with ExitStack() as stack, ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(lambda _: stack.enter_context(provider.create(image)), range(16)))
+        began = time.monotonic()
+        codes = list(pool.map(lambda box: box.exec(["sleep", "1"], timeout=30).exit_code, made))
+        assert codes == [0] * 16 and time.monotonic() - began < 5  # 16 s one after another
 
 
 def test_input_environment_and_channel(box: Sandbox) -> None:

@@ -4,50 +4,39 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled, unknown_split
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled
 from leap.envs.grammar import Line
 from leap.envs.live import called
-from leap.envs.tutor import Taught, Tutor
+from leap.envs.tutor import Expert, Taught, Tutor
 from leap.errors import PrerequisiteError
-from leap_worlds.intercode.bash.boxes import Boxes
-from leap_worlds.intercode.bash.expert import BashExpert
+from leap_worlds.intercode.bash.boxes import Boxes, Rules, Worlds
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig
-from leap_worlds.intercode.bash.generated.expert import GeneratedExpert
-from leap_worlds.intercode.bash.generated.requests import Request
-from leap_worlds.intercode.bash.generated.tasks import Family, GeneratedTask
-from leap_worlds.intercode.bash.generated.teacher import GeneratedCoach
-from leap_worlds.intercode.bash.generated.vocabulary import names, vocabulary
+from leap_worlds.intercode.bash.generated.source import Generated
 from leap_worlds.intercode.bash.images import ImageKind
 from leap_worlds.intercode.bash.quoting import Malformed, is_submit, read_action
 from leap_worlds.intercode.bash.reward import Parts
 from leap_worlds.intercode.bash.similarity import similarity
-from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE, TEST_SPLITS, BashTask, load_tasks, split_tasks
-from leap_worlds.intercode.bash.teacher import SUBMIT, Coach
-from leap_worlds.intercode.bash.world import Compat, Limits, Shown, World, judge
-from leap_worlds.intercode.data import IntercodeData
+from leap_worlds.intercode.bash.source import Nl2Bash, Source
+from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE, TEST_SPLITS, BashTask
+from leap_worlds.intercode.bash.teacher import SUBMIT, Coach, Memory
+from leap_worlds.intercode.bash.world import Compat, Limits
 from leap_worlds.intercode.fetch import data_here, fetch_all
+from leap_worlds.intercode.pool import Pool
 from leap_worlds.intercode.text import paths_in, shorten_output
-
-if TYPE_CHECKING:
-    from leap_worlds.sandbox.base import Sandbox
 
 FIRST = "A new shell is open at /."
 
 
-class BashConfig(EnvironmentConfig):
-    """InterCode Bash's options in a recipe."""
+class ShellConfig(EnvironmentConfig):
+    """Options of every Bash environment."""
 
-    source: Literal["official", "generated"] = Field(
-        default="official", description="NL2Bash's tasks, or a generated family of tasks and file systems of leap's own."
-    )
-    generator: BashFamilyConfig = Field(default_factory=lambda: BashFamilyConfig(), description="What to generate.")
-    path: Path | None = Field(default=None, description="Upstream's data; $INTERCODE_DATA, or leap's cache, if null.")
     compat: Compat = Field(
         default="intercode",
         description="intercode: upstream's rules. fixed: true quoting, true cd, all contents checked; another benchmark.",
@@ -65,6 +54,15 @@ class BashConfig(EnvironmentConfig):
     )
 
 
+class BashConfig(ShellConfig):
+    """InterCode Bash's options in a recipe."""
+
+    source: Literal["official", "generated"] = Field(
+        default="official", description="NL2Bash's tasks, or a generated family of tasks and file systems of leap's own."
+    )
+    generator: BashFamilyConfig = Field(default_factory=lambda: BashFamilyConfig(), description="What to generate.")
+    path: Path | None = Field(default=None, description="Upstream's data; $INTERCODE_DATA, or leap's cache, if null.")
+
     @model_validator(mode="after")
     def _possible(self) -> BashConfig:
         if self.source == "official" and self.image == "machine":
@@ -72,77 +70,81 @@ class BashConfig(EnvironmentConfig):
         return self
 
 
-class BashEnvironment(Environment[BashConfig]):
-    """NL2Bash (Lin et al. 2018) as InterCode has it (Yang et al. 2023): 200 requests to be fulfilled in a shell."""
+class GeneratedConfig(ShellConfig):
+    """Options of generated Bash tasks in a recipe."""
 
-    name: ClassVar[str] = "intercode-bash"
-    Config: ClassVar[type[EnvironmentConfig]] = BashConfig
-    test_splits: ClassVar[frozenset[str]] = TEST_SPLITS | {"unseen"}
+    generator: BashFamilyConfig = Field(default_factory=lambda: BashFamilyConfig(), description="What to generate.")
+    image: ImageKind = Field(
+        default="machine",
+        description="What the file systems are put on. machine: this machine's own programs, in seconds and without a download; "
+        "full: Debian with InterCode's packages; small: without imagemagick.",
+    )
+
+
+C = TypeVar("C", bound=ShellConfig)
+
+
+class ShellEnvironment(Environment[C]):
+    """Requests to be fulfilled in a shell, by InterCode's rules, whatever the source of the tasks.
+
+    Args:
+        config: The options.
+        source: Where the tasks come from.
+    """
+
     grammar = Line()
-    gold_splits: ClassVar[tuple[str, ...]] = ("all",)
 
-    def __init__(self, config: BashConfig | None = None) -> None:
+    def __init__(self, config: C, source: Source) -> None:
         super().__init__(config)
-        self.alone = threading.RLock()  # held by who uses the coach, or the boxes that it and the gold runs share
-        self._family = Family(self.config.generator) if self.config.source == "generated" else None
-        self._coach: Coach | None = None
-        self._gold_run: tuple[str, World, Shown] | None = None
+        self.source = source
+        self.gold_splits = source.gold_splits  # pyright: ignore[reportAttributeAccessIssue] - the options decide
+        self.rules = Rules(config.compat, Limits(command=config.time_limit, gold=config.gold_time_limit))
+        self._memory = Memory()
+        self._coaches = Pool(self._new_coach, Coach.close)
+        self._preparing = threading.Lock()
         self._tasks: dict[str, BashTask] | None = None
         self._boxes: Boxes | None = None
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Reads the tasks, finds a sandbox that works and makes the four file systems' images, if they are not there yet."""
+        """Reads the tasks, finds a sandbox that works and makes the file systems' images, if they are not there yet."""
         similarity("", "")  # says at once if scikit-learn is missing
         self._load()
-        if self._boxes is None and self._family is not None:
-            from leap_worlds.intercode.bash.generated.images import open_generated_boxes
-
-            self._boxes = open_generated_boxes(self.config.sandbox, self._family, self.config.image, progress)
-        elif self._boxes is None:
-            from leap_worlds.intercode.bash.images import open_boxes
-
-            self._boxes = open_boxes(self.config.sandbox, IntercodeData(self.config.path), self.config.image, progress)
+        with self._preparing:
+            if self._boxes is None:
+                self._boxes = self.source.open_boxes(self.config.sandbox, self.config.image, progress)
 
     def _load(self) -> dict[str, BashTask]:
-        if self._tasks is None and self._family is not None:
-            self._tasks = {task.id: task for split in self.config.generator.file_systems for task in self._split(split)}
-        elif self._tasks is None:
-            self._tasks = {task.id: task for task in load_tasks(IntercodeData(self.config.path))}
+        if self._tasks is None:
+            self._tasks = {task.id: task for task in self.source.tasks()}
         return self._tasks
 
     @property
     def boxes(self) -> Boxes:
         """Where commands run."""
-        if self._boxes is None:
+        boxes = self._boxes
+        if boxes is None:
             self.prepare()
-        assert self._boxes is not None
-        return self._boxes
+            boxes = self._boxes
+        assert boxes is not None
+        return boxes
 
-    @classmethod
-    def doctor(cls) -> list[Finding]:
-        return data_here()
+    def coaching(self, record: BashTask) -> AbstractContextManager[Coach]:
+        """A scripted teacher with roll-ins, for this thread alone during the `with` block."""
+        return self._coaches.lent(record.id)
 
-    def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
-        return fetch_all(self.config.path, source, progress)
+    def _new_coach(self) -> Coach:
+        return self.source.coach(Worlds(self.boxes, self.rules, self.record), self._memory)
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        chosen = sampled(self._split(split), split, limit, seed)
+        chosen = sampled(self.source.split(split), split, limit, seed)
         return [
-            Task(env=self.benchmark, split=split, id=task.id, instruction=task.query, kind=kind_of(task))
-            for task in chosen
+            Task(env=self.benchmark, split=split, id=task.id, instruction=task.query, kind=task.kind) for task in chosen
         ]
-
-    def _split(self, split: str) -> Sequence[BashTask]:
-        if self._family is None:
-            return split_tasks(list(self._load().values()), split)
-        if split not in self.config.generator.file_systems:
-            raise unknown_split("the generated family", split, self.config.generator.file_systems)
-        return self._family.split(split)
 
     @property
     def benchmark(self) -> str:
         """What numbers are of: `compat: fixed` and generated tasks are other benchmarks than InterCode's."""
-        name = self.name if self._family is None else f"{self.name}-generated"
+        name = self.source.benchmark
         return name if self.config.compat == "intercode" else f"{name}-{self.config.compat}"
 
     def record(self, task: Task) -> BashTask:
@@ -156,60 +158,8 @@ class BashEnvironment(Environment[BashConfig]):
             raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the data at hand.")
         return record
 
-    def request(self, task_id: str) -> Request:
-        """What a generated task's words say, in parts: what who reads them knows."""
-        record = self._load()[task_id]
-        assert isinstance(record, GeneratedTask)
-        return record.request
-
     def start(self, task: Task) -> BashSession:
         return BashSession(self, task, self.record(task))
-
-    def world(self, record: BashTask, box: Sandbox) -> World:
-        """A task's world in a fresh box."""
-        return World(
-            box,
-            compat=self.config.compat,
-            limits=Limits(command=self.config.time_limit, gold=self.config.gold_time_limit),
-            query=record.query,
-        )
-
-    def gold_world(self, record: BashTask) -> World:
-        """A fresh world for a gold run; the one before is gone then."""
-        self._gold_run = None
-        return self.world(record, self.boxes.spare(record.file_system, "gold"))
-
-    def roll_in_world(self, record: BashTask) -> World:
-        """A fresh world for trying something; the one before is gone then."""
-        return self.world(record, self.boxes.spare(record.file_system, "roll-in"))
-
-    def walk_world(self, record: BashTask) -> World:
-        """A fresh world to go along an episode in; the one before is gone then."""
-        return self.world(record, self.boxes.spare(record.file_system, "walk"))
-
-    def gold_run(self, record: BashTask) -> tuple[World, Shown]:
-        """The world in which the gold was run, and what came of it. Asking for the same task again at once gives the same
-        run, but where the gold tells of the moment."""
-        if self._gold_run is None or self._gold_run[0] != record.id or record.id in NOT_REPEATABLE:
-            gold = self.gold_world(record)
-            self._gold_run = (record.id, gold, gold.run_gold(record.gold))
-        return self._gold_run[1:]
-
-    def judge(self, world: World, record: BashTask) -> Parts:
-        """The reward of a world as it is now. The gold runs in a fresh box."""
-        with self.alone:
-            return judge(world, *self.gold_run(record), self.config.compat)
-
-    @property
-    def coach(self) -> Coach:
-        """The scripted teacher with its roll-ins."""
-        if self._coach is None:
-            self._coach = Coach(self) if self._family is None else GeneratedCoach(self)
-        return self._coach
-
-    def expert(self) -> BashExpert | GeneratedExpert:
-        """A fresh unprivileged expert of this kind of tasks."""
-        return BashExpert() if self._family is None else GeneratedExpert(self.request)
 
     @property
     def tutor(self) -> BashTutor:
@@ -217,8 +167,8 @@ class BashEnvironment(Environment[BashConfig]):
 
     def privileged(self, record: BashTask) -> PrivilegedState:
         """The gold command and its output, as in the paper; the plan is that of the beginning."""
-        with self.alone:
-            output = self.coach.stages(record)[-1].output
+        with self.coaching(record) as coach:
+            output = coach.stages(record)[-1].output
         shown = shorten_output(output, self.config.observation_limit)
         return PrivilegedState(
             text=f"Task: {record.query}\nGold command: {record.gold}\nIts output:\n{shown or '(none)'}",
@@ -243,26 +193,57 @@ class BashEnvironment(Environment[BashConfig]):
         return NOT_REPEATABLE.get(task.id, "")
 
     def vocabulary(self) -> Sequence[str]:
-        """For generated tasks: every word of their file systems, their requests and of what is said and done about them."""
-        return () if self._family is None else vocabulary(self.config.generator.lexicon)
+        return self.source.vocabulary()
 
     def names(self) -> Sequence[str]:
-        return () if self._family is None else names(self.config.generator.lexicon)
+        return self.source.names()
 
     def prompt_directory(self) -> Path:
         return Path(__file__).parents[1] / "prompts" / "bash"
 
     def versions(self) -> dict[str, str]:
-        told = {self.benchmark: f"compat {self.config.compat}, sandbox {self.boxes.description}"}
-        return told if self._family is None else told | {"family": self._family.fingerprint}
+        return {self.benchmark: f"compat {self.config.compat}, sandbox {self.boxes.description}", **self.source.versions()}
 
     def close(self) -> None:
-        if self._boxes is not None:
-            self._boxes.close()
-            self._boxes = self._gold_run = None
+        self._coaches.close()
+        boxes, self._boxes = self._boxes, None
+        if boxes is not None:
+            boxes.close()
 
 
-class BashTutor(Tutor[BashEnvironment]):
+class BashEnvironment(ShellEnvironment[BashConfig]):
+    """NL2Bash (Lin et al. 2018) as InterCode has it (Yang et al. 2023): 200 requests to be fulfilled in a shell. With
+    `source: generated`, the tasks of `GeneratedBashEnvironment`."""
+
+    name: ClassVar[str] = "intercode-bash"
+    Config: ClassVar[type[EnvironmentConfig]] = BashConfig
+    test_splits: ClassVar[frozenset[str]] = TEST_SPLITS | {"unseen"}
+
+    def __init__(self, config: BashConfig | None = None) -> None:
+        config = config or BashConfig()
+        super().__init__(config, Generated(config.generator) if config.source == "generated" else Nl2Bash(config.path))
+
+    @classmethod
+    def doctor(cls) -> list[Finding]:
+        return data_here()
+
+    def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
+        return fetch_all(self.config.path, source, progress)
+
+
+class GeneratedBashEnvironment(ShellEnvironment[GeneratedConfig]):
+    """Requests and file systems of leap's own, generated by a seed, in InterCode's schema and under its rules."""
+
+    name: ClassVar[str] = "intercode-generated"
+    Config: ClassVar[type[EnvironmentConfig]] = GeneratedConfig
+    test_splits: ClassVar[frozenset[str]] = frozenset({"unseen"})
+
+    def __init__(self, config: GeneratedConfig | None = None) -> None:
+        config = config or GeneratedConfig()
+        super().__init__(config, Generated(config.generator))
+
+
+class BashTutor(Tutor[ShellEnvironment[Any]]):
     """The unprivileged expert, and the coach that tries its proposals in boxes."""
 
     blocking: ClassVar[bool] = True
@@ -271,14 +252,14 @@ class BashTutor(Tutor[BashEnvironment]):
         "true-then-submit": ("true", SUBMIT),
     }
 
-    def expert(self, task: Task) -> BashExpert | GeneratedExpert:
-        return self.environment.expert()
+    def expert(self, task: Task) -> Expert:
+        return self.environment.source.expert()
 
     def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
         if privilege == 0:
-            return self.environment.expert().decide(history)
-        with self.environment.alone:
-            advice = self.environment.coach.advise(history, privilege)
+            return self.environment.source.expert().decide(history)
+        with self.environment.coaching(self.environment.record(history.task)) as coach:
+            advice = coach.advise(history, privilege)
         if advice is None or advice.value < 1.0:
             return None
         return Decision(reason=advice.reason, action=advice.action)
@@ -288,30 +269,23 @@ class BashTutor(Tutor[BashEnvironment]):
         return await called(self._along, episode, privilege, blocking=True)
 
     def _along(self, episode: Episode, privilege: int) -> list[Taught]:
-        environment = self.environment
-        with environment.alone:
-            state = environment.privileged(environment.record(episode.task))
-            if privilege == 0:
-                histories = [episode.history(t) for t in range(len(episode.steps))]
-                return [Taught(history, state, environment.expert().decide(history)) for history in histories]
+        record = self.environment.record(episode.task)
+        state, expert = self.environment.privileged(record), self.environment.source.expert()
+        if privilege == 0:
+            histories = [episode.history(t) for t in range(len(episode.steps))]
+            return [Taught(history, state, expert.decide(history)) for history in histories]
+        with self.environment.coaching(record) as coach:
             return [
                 Taught(history, state.model_copy(update={"plan": plan, "hopeless": plan is None}), decision)
-                for history, decision, plan in environment.coach.along(episode, privilege)
+                for history, decision, plan in coach.along(episode, privilege)
             ]
 
     async def roll_in(self, history: History, action: str, left: int) -> float:
         return await called(self._worth, history, action, left, blocking=True)
 
     def _worth(self, history: History, action: str, left: int) -> float:
-        with self.environment.alone:
-            return self.environment.coach.worth(history, action, left)
-
-
-def kind_of(task: BashTask) -> str:
-    """What results are told apart by: the file system; of generated tasks, how the file is named."""
-    if isinstance(task, GeneratedTask):
-        return str(task.request.select or "none")
-    return f"fs_{task.file_system}"
+        with self.environment.coaching(self.environment.record(history.task)) as coach:
+            return coach.worth(history, action, left)
 
 
 class BashSession(Session):
@@ -319,11 +293,11 @@ class BashSession(Session):
 
     repeats: ClassVar[bool] = False
 
-    def __init__(self, environment: BashEnvironment, task: Task, record: BashTask) -> None:
+    def __init__(self, environment: ShellEnvironment[Any], task: Task, record: BashTask) -> None:
         self._environment = environment
         self._record = record
         self._box = environment.boxes.open(record.file_system)
-        self._world = environment.world(record, self._box)
+        self._world = environment.rules.world(record, self._box)
         self._history = History(task=task, observations=(self.observe(),))
 
     def observe(self) -> Observation:
@@ -341,7 +315,8 @@ class BashSession(Session):
 
     def judge(self) -> Parts:
         """The reward, part by part, if the student submitted now. Changes nothing."""
-        return self._environment.judge(self._world, self._record)
+        with self._environment.coaching(self._record) as coach:
+            return coach.judge(self._world, self._record)
 
     def explain(self) -> list[tuple[str, str, str]]:
         """The reward's parts as they are now: each with its value and why."""
@@ -360,8 +335,8 @@ class BashSession(Session):
         state = self._environment.privileged(self._record)
         if not self._history.actions:
             return state
-        with self._environment.alone:
-            advice = self._environment.coach.advise(self._history, 100, grounded=False)
+        with self._environment.coaching(self._record) as coach:
+            advice = coach.advise(self._history, 100, grounded=False)
         plan = advice.plan if advice is not None and advice.value == 1.0 else None
         return state.model_copy(update={"plan": plan, "hopeless": plan is None})
 

@@ -40,6 +40,11 @@ class BashTask:
         """fs_1/0 and so on."""
         return f"fs_{self.file_system}/{self.index}"
 
+    @property
+    def kind(self) -> str:
+        """What results are told apart by: the file system."""
+        return f"fs_{self.file_system}"
+
 
 def load_tasks(data: IntercodeData) -> list[BashTask]:
     """All tasks, file system by file system."""

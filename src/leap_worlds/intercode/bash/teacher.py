@@ -28,9 +28,10 @@ tasks have a teacher of their own: `leap_worlds.intercode.bash.generated.teacher
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from leap.core import Decision, Episode, History, Observation
 from leap_worlds.intercode.bash import reasons
@@ -43,40 +44,44 @@ from leap_worlds.intercode.bash.world import MALFORMED
 from leap_worlds.intercode.text import SUBMIT
 
 if TYPE_CHECKING:
-    from leap.core import Task
+    from leap_worlds.intercode.bash.boxes import Worlds
     from leap_worlds.intercode.bash.tasks import BashTask
-    from leap_worlds.intercode.bash.world import Shown, World
+    from leap_worlds.intercode.bash.world import World
 
-_REMEMBERED = 4096
+K = TypeVar("K")
+V = TypeVar("V")
+_MOST = 4096
+_UNKNOWN = object()
 
 
-class Worlds(Protocol):
-    """What the coach needs of its environment: the tasks, and fresh worlds to try things in. Each kind of world is one at a
-    time: the world that was asked for before is gone then."""
+class Remembered(Generic[K, V]):
+    """What was found out once and need not be again; the oldest goes where it becomes too much. For any number of threads:
+    two that ask for the same at once both find it out."""
 
-    def record(self, task: Task) -> BashTask:
-        """The task with its gold command."""
-        ...
+    def __init__(self) -> None:
+        self._known: OrderedDict[K, V] = OrderedDict()
 
-    def gold_world(self, record: BashTask) -> World:
-        """A fresh world to run a gold command in."""
-        ...
+    def get(self, key: K, find_out: Callable[[], V]) -> V:
+        """What is known by a key, or has to be found out."""
+        known = self._known.get(key, _UNKNOWN)
+        if known is not _UNKNOWN:
+            return known  # pyright: ignore[reportReturnType]
+        value = self._known[key] = find_out()
+        if len(self._known) > _MOST:
+            with suppress(KeyError):
+                self._known.popitem(last=False)
+        return value
 
-    def walk_world(self, record: BashTask) -> World:
-        """A fresh world to go along an episode in."""
-        ...
 
-    def roll_in_world(self, record: BashTask) -> World:
-        """A fresh world to try a proposal in."""
-        ...
+class Memory:
+    """What all coaches of an environment have found out: by task the gold's stages and whether it changes files; by state the
+    value of a roll-in and the advice."""
 
-    def gold_run(self, record: BashTask) -> tuple[World, Shown]:
-        """The world in which the gold command was run, and what it printed."""
-        ...
-
-    def judge(self, world: World, record: BashTask) -> Parts:
-        """The reward of a world as it is now."""
-        ...
+    def __init__(self) -> None:
+        self.stages: Remembered[str, list[Stage]] = Remembered()
+        self.changing: Remembered[str, bool] = Remembered()
+        self.values: Remembered[tuple[str, ...], float] = Remembered()
+        self.advice: Remembered[tuple[object, ...], Advice | None] = Remembered()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +140,15 @@ class Advice:
 
 
 class Coach:
-    """Advises on states of an environment's tasks. Results are remembered by task and actions: a state that is asked for
-    again costs nothing.
+    """Advises on states of an environment's tasks, for one thread at a time. Results are remembered by task and actions: a
+    state that is asked for again costs nothing.
 
     What depends on the kind of tasks is in methods of their own, for a subclass to say otherwise: the stages, how far the
     student has come, what is proposed next and in which words.
+
+    Args:
+        worlds: Where it tries things. Closed with the coach.
+        memory: What it and other coaches of the same tasks have found out.
 
     Attributes:
         timeless: Whether what is right to do next does not hang on how much time is left.
@@ -147,12 +156,9 @@ class Coach:
 
     timeless: ClassVar[bool] = False
 
-    def __init__(self, worlds: Worlds) -> None:
+    def __init__(self, worlds: Worlds, memory: Memory) -> None:
         self._worlds = worlds
-        self._stages: dict[str, list[Stage]] = {}
-        self._changing: dict[str, bool] = {}
-        self._values: OrderedDict[tuple[str, ...], float] = OrderedDict()
-        self._advice: OrderedDict[tuple[object, ...], Advice | None] = OrderedDict()
+        self._memory = memory
         self._standing: tuple[str, tuple[str, ...], World, list[str]] | None = None
 
     # ---- what is asked -------------------------------------------------------------------------------------------------
@@ -169,29 +175,39 @@ class Coach:
             grounded: Look for what was not seen yet before naming it.
         """
         key = (history.task.key, history.actions, privilege, left, grounded)
-        if key not in self._advice:
-            moment = self._walk(history, every=False)[-1]
-            self._remember(self._advice, key, self._best(moment, privilege, left, grounded))
-        return self._advice[key]
+        return self._memory.advice.get(
+            key, lambda: self._best(self._walk(history, every=False)[-1], privilege, left, grounded)
+        )
 
     def along(
         self, episode: Episode, privilege: int
-    ) -> Iterator[tuple[History, Decision | None, tuple[str, ...] | None]]:
+    ) -> list[tuple[History, Decision | None, tuple[str, ...] | None]]:
         """For each step of an episode: its history, the decision (None where nothing helps), and the advised plan (None where
         nothing reaches 1.0)."""
         moments = self._walk(episode.history(len(episode.steps)))
         lefts = [None if self.timeless else episode.horizon - t for t in range(len(moments))]
         best = [self._best(m, privilege, left, True) for m, left in zip(moments, lefts, strict=True)]
+        told: list[tuple[History, Decision | None, tuple[str, ...] | None]] = []
         for t, step in enumerate(episode.steps):
             history, advice = episode.history(t), best[t]
             if self._brings_on(moments, best, t, step.action, privilege):
                 plan = (step.action, *(() if is_submit(step.action) else _plan(best[t + 1])))
-                yield history, Decision(reason=step.reason or _own_reason(step.action), action=step.action), plan
+                told.append((history, Decision(reason=step.reason or _own_reason(step.action), action=step.action), plan))
             elif advice is None or (advice.value < 1.0 and advice.value <= episode.score):
-                yield history, None, None
+                told.append((history, None, None))
             else:
                 plan = advice.plan if advice.value == 1.0 else None
-                yield history, Decision(reason=advice.reason, action=advice.action), plan
+                told.append((history, Decision(reason=advice.reason, action=advice.action), plan))
+        return told
+
+    def judge(self, world: World, record: BashTask) -> Parts:
+        """The reward of a world as it is now."""
+        return self._worlds.judge(world, record)
+
+    def close(self) -> None:
+        """Closes its worlds."""
+        self._standing = None
+        self._worlds.close()
 
     def worth(self, history: History, action: str, left: int) -> float:
         """The best reward in reach once an action is taken at a history's end, by the rules at full privilege.
@@ -327,18 +343,15 @@ class Coach:
 
     def _changes(self, record: BashTask) -> bool:
         """Whether the gold command changes any file."""
-        if record.id not in self._changing:
-            world, _ = self._worlds.gold_run(record)
-            self._changing[record.id] = bool(world.short_status().strip())
-        return self._changing[record.id]
+        return self._memory.changing.get(
+            record.id, lambda: bool(self._worlds.gold_run(record)[0].short_status().strip())
+        )
 
     # ---- roll-ins ------------------------------------------------------------------------------------------------------
 
     def stages(self, record: BashTask) -> list[Stage]:
         """The gold pipeline's beginnings that print something of their own accord, the whole last."""
-        if record.id not in self._stages:
-            self._stages[record.id] = self._run_stages(record)
-        return self._stages[record.id]
+        return self._memory.stages.get(record.id, lambda: self._run_stages(record))
 
     def _run_stages(self, record: BashTask) -> list[Stage]:
         commands, known = prefixes(record.gold), []
@@ -401,25 +414,20 @@ class Coach:
             return moment.parts.total
         task = moment.history.task
         folder, actions = self._trial(moment, (proposal.action, *proposal.rest))
-        key = (task.key, folder, *actions)
-        if key not in self._values:
+
+        def play() -> float:
             record = self._worlds.record(task)
             world = self._worlds.roll_in_world(record)
             world.cwd = folder
             for action in actions:
                 world.act(action)
-            self._remember(self._values, key, self._worlds.judge(world, record).total)
-        return self._values[key]
+            return self._worlds.judge(world, record).total
+
+        return self._memory.values.get((task.key, folder, *actions), play)
 
     def _trial(self, moment: Moment, actions: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """In which folder of a fresh box a roll-in of actions begins, and all that is done there."""
         return "/", (*moment.history.actions, *actions)
-
-    @staticmethod
-    def _remember(memory: OrderedDict, key: tuple, value: object) -> None:
-        memory[key] = value
-        if len(memory) > _REMEMBERED:
-            memory.popitem(last=False)
 
 
 def _mended(moment: Moment) -> str | None:

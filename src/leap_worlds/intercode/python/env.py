@@ -13,7 +13,9 @@ from leap.core import Decision, History, Observation, PrivilegedState, Task
 from leap.envs.base import EnvironmentConfig, Progress
 from leap.envs.tutor import Tutor
 from leap_worlds.intercode.bash.boxes import Boxes
+from leap_worlds.intercode.bash.images import open_boxes
 from leap_worlds.intercode.data import IntercodeData, PythonRecord
+from leap_worlds.intercode.pool import Pool
 from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
 from leap_worlds.intercode.python.interpreter import Interpreter, Reply
 from leap_worlds.intercode.recorded import RecordedConfig, RecordedEnvironment, RecordedSession
@@ -46,25 +48,27 @@ class PythonEnvironment(RecordedEnvironment[PythonConfig, PythonRecord]):
 
     def __init__(self, config: PythonConfig | None = None) -> None:
         super().__init__(config)
+        self._preparing = threading.Lock()
         self._boxes: Boxes | None = None
-        self._gold_box = threading.Lock()
+        self._gold_boxes = Pool(lambda: self.boxes.open(_BOX), lambda box: box.close())
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Reads the tasks, and finds a sandbox that works."""
         self.records()
-        if self._boxes is None:
-            from leap_worlds.intercode.bash.images import open_boxes
-
-            data = IntercodeData(self.config.path)
-            self._boxes = open_boxes(self.config.sandbox, data, self.config.image, progress, file_systems=(_BOX,))
+        with self._preparing:
+            if self._boxes is None:
+                data = IntercodeData(self.config.path)
+                self._boxes = open_boxes(self.config.sandbox, data, self.config.image, progress, file_systems=(_BOX,))
 
     @property
     def boxes(self) -> Boxes:
         """Where code runs."""
-        if self._boxes is None:
+        boxes = self._boxes
+        if boxes is None:
             self.prepare()
-        assert self._boxes is not None
-        return self._boxes
+            boxes = self._boxes
+        assert boxes is not None
+        return boxes
 
     def read_records(self) -> dict[str, PythonRecord]:
         return {f"mbpp/{record.task_id}": record for record in IntercodeData(self.config.path).python()}
@@ -77,9 +81,9 @@ class PythonEnvironment(RecordedEnvironment[PythonConfig, PythonRecord]):
 
     def gold_replies(self, record: PythonRecord) -> dict[str, Reply]:
         """What the tests give with the gold, in a fresh interpreter."""
-        with self._gold_box:
-            interpreter = Interpreter(self.boxes.spare(_BOX, "gold"), self.config.time_limit)
-            replies = interpreter.run_all([record.test_setup_code, record.gold, *record.tests])
+        with self._gold_boxes.lent() as box:
+            replies = Interpreter(box, self.config.time_limit).run_all([record.test_setup_code, record.gold, *record.tests])
+            box.reset()  # for the next
         return dict(zip(record.tests, replies[2:], strict=True))
 
     def why_unsolvable(self, task: Task) -> str:
@@ -108,9 +112,10 @@ class PythonEnvironment(RecordedEnvironment[PythonConfig, PythonRecord]):
         return {self.name: f"sandbox {self.boxes.description}"}
 
     def close(self) -> None:
-        if self._boxes is not None:
-            self._boxes.close()
-            self._boxes = None
+        self._gold_boxes.close()
+        boxes, self._boxes = self._boxes, None
+        if boxes is not None:
+            boxes.close()
 
 
 class PythonTutor(Tutor[PythonEnvironment]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -52,6 +53,7 @@ class SqlEnvironment(RecordedEnvironment[SqlConfig, SqlRecord]):
         database = self.config.database
         if database not in ("mariadb", "sqlite") and not database.startswith("mysql://"):
             raise RecipeError(f"database: {database!r} is neither mariadb, sqlite nor an address mysql://...")
+        self._opening = threading.Lock()
         self._backend: Backend | None = None
 
     def prepare(self, progress: Progress | None = None) -> None:
@@ -65,13 +67,14 @@ class SqlEnvironment(RecordedEnvironment[SqlConfig, SqlRecord]):
     @property
     def backend(self) -> Backend:
         """Where statements run."""
-        if self._backend is None:
-            if self.config.database.startswith("mysql://"):
-                self._backend = MySqlServer(self.config.database)
-            else:
-                dump = IntercodeData(self.config.path).file("data/sql/spider/ic_spider_dbs.sql")
-                self._backend = (SqliteDatabases if self.config.database == "sqlite" else ManagedMariaDb)(dump)
-        return self._backend
+        with self._opening:
+            if self._backend is None:
+                if self.config.database.startswith("mysql://"):
+                    self._backend = MySqlServer(self.config.database)
+                else:
+                    dump = IntercodeData(self.config.path).file("data/sql/spider/ic_spider_dbs.sql")
+                    self._backend = (SqliteDatabases if self.config.database == "sqlite" else ManagedMariaDb)(dump)
+            return self._backend
 
     @property
     def benchmark(self) -> str:

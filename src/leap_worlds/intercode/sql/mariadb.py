@@ -15,7 +15,10 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,7 @@ class ManagedMariaDb:
         self._version = re.sub(r"^.*?Ver\s+", "", _output([server, "--version"])).split(" ")[0]
         self.description = f"MariaDB {self._version}"
         self._dump = dump
+        self._starting = threading.Lock()
         self._folder: Path | None = None
         self._process: subprocess.Popen[Any] | None = None
 
@@ -85,10 +89,12 @@ class ManagedMariaDb:
 
     def connect(self, database: str, limits: SqlLimits) -> MySqlConnection:
         """A connection that can only read."""
-        if self._process is None:
-            self.start()
-        assert self._folder is not None
-        options = {"unix_socket": str(self._folder / "socket"), "user": _USER, "ssl_disabled": True}
+        with self._starting:  # any number of threads may be the first
+            if self._process is None:
+                self.start()
+            folder = self._folder
+        assert folder is not None
+        options = {"unix_socket": str(folder / "socket"), "user": _USER, "ssl_disabled": True}
         return MySqlConnection(options, database, limits)
 
     def start(self) -> None:
@@ -155,7 +161,7 @@ class ManagedMariaDb:
             command = [setpriv, "--pdeathsig", "TERM", *command]  # a leap that is killed takes its server along
         with log.open("wb") as out:
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out, **_as_user()}
-            process = subprocess.Popen(command, text=False, **options)
+            process = _held(lambda: subprocess.Popen(command, text=False, **options))
         end = time.monotonic() + _START_SECONDS
         while time.monotonic() < end:
             if process.poll() is not None:
@@ -165,6 +171,23 @@ class ManagedMariaDb:
             time.sleep(0.02)
         _stop(process)
         raise LeapError(f"MariaDB did not start within {_START_SECONDS:.0f} s: {_last_line(log)}")
+
+
+def _held(start: Callable[[], subprocess.Popen[Any]]) -> subprocess.Popen[Any]:
+    """Starts a process from a thread that ends with it: to the kernel, who dies first is the thread that started a process."""
+    started: Future[subprocess.Popen[Any]] = Future()
+
+    def hold() -> None:
+        try:
+            process = start()
+        except BaseException as error:
+            started.set_exception(error)
+        else:
+            started.set_result(process)
+            process.wait()
+
+    threading.Thread(target=hold, name="leap-mariadb", daemon=True).start()
+    return started.result()
 
 
 def _grants(databases: list[str]) -> str:

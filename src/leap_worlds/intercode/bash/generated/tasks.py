@@ -34,6 +34,11 @@ class GeneratedTask(BashTask):
         """train-017/3 and so on."""
         return f"{self.file_system}/{self.index}"
 
+    @property
+    def kind(self) -> str:
+        """What results are told apart by: how the file is named."""
+        return str(self.request.select or "none")
+
 
 class Family:
     """A generated family: file systems and tasks, drawn when they are asked for.
