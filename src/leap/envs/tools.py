@@ -46,13 +46,16 @@ def canonical_call(call: CalledFunction, tool: Tool | None = None) -> str | None
     Returns:
         The action's text, or None where JSON cannot hold the arguments (an infinite number, half a character).
     """
-    arguments = _ordered(call["arguments"], tool.parameters if tool else {})
     try:
-        text = json.dumps({"name": call["name"], "arguments": arguments}, ensure_ascii=False, allow_nan=False)
+        text = _spelled(call["name"], _ordered(call["arguments"], tool.parameters if tool else {}))
         text.encode()
     except (ValueError, RecursionError):
         return None
     return text
+
+
+def _spelled(name: str, arguments: dict[str, Any]) -> str:
+    return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False, allow_nan=False)
 
 
 def _ordered(value: Any, schema: Any) -> Any:
@@ -94,7 +97,7 @@ def in_words(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Mes
     said: list[Message] = []
     for message in messages:
         if calls := message.get("tool_calls"):
-            action = f"{ACTION_MARKER} {canonical_call(calls[0]['function'])}"
+            action = f"{ACTION_MARKER} {_spelled(**calls[0]['function'])}"
             words = f"REASON: {message['content']}\n{action}" if message["content"] else action
             said.append({"role": "assistant", "content": words})
         else:
@@ -191,8 +194,8 @@ def _with_parameters(name: str, text: str, tool: Tool | None) -> CalledFunction 
     position = 0
     while found := _PARAMETER.match(text, position):
         schema = known.get(found[1], {})
-        value = None if isinstance(schema, Mapping) and schema.get("type") == "string" else _json(found[2])
-        arguments[found[1]] = found[2] if value is None else value
+        is_text = isinstance(schema, Mapping) and schema.get("type") == "string"
+        arguments[found[1]] = found[2] if is_text else _json(found[2], otherwise=found[2])
         position = found.end()
     return {"name": name, "arguments": arguments} if text[position:].lstrip().startswith("</function>") else None
 
@@ -231,7 +234,7 @@ def _decoded(text: str, start: int) -> tuple[Any, int]:
         return None, start
 
 
-def _json(text: str) -> Any:
-    """A whole text as a JSON value; None where it is none."""
+def _json(text: str, otherwise: Any = None) -> Any:
+    """A whole text as a JSON value; something else where it is none."""
     value, end = _decoded(text.strip(), 0)
-    return value if end == len(text.strip()) else None
+    return value if end == len(text.strip()) > 0 else otherwise
