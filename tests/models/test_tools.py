@@ -217,17 +217,32 @@ def test_the_steps_of_an_episode_share_their_beginning(chats: dict[str, ChatToke
 
 
 def test_a_form_of_its_own_is_read_by_the_tokenizers_response_template() -> None:
-    chat = chat_of(HERMES, "chatml")
-    odd = "Now.\n<call:refund>order=A-7"
-    assert TOOLS.read(chat.said(chat.answer(odd), TOOLS.tools), OPEN) is None
-    chat.tokenizer.response_template = {
-        "defaults": {"role": "assistant"},
-        "start_anchor": "<|im_start|>assistant\n",
-        "fields": {
-            "content": {"close": "\n<call:", "optional": True},
-        },
+    """Here calls in the form of Python's, which no part of leap reads."""
+    pythonic = HERMES.replace('{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}', (
+        "[{{ c.function.name }}({% for k, v in c.function.arguments.items() %}{{ k }}={{ v | tojson }}"
+        "{% if not loop.last %}, {% endif %}{% endfor %})]"
+    ))  # fmt: skip
+    assert not chat_of(pythonic, "chatml").takes_tools
+    chat = chat_of(pythonic, "chatml")
+    calls = {
+        "open": "<tool_call>\n",
+        "close": "\n</tool_call>",
+        "content": "python-call-list",
+        "transform_each": True,
+        "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{arguments}"}},
     }
-    assert chat.said(chat.answer(odd), TOOLS.tools) == odd  # nothing better was read, nothing is lost
+    chat.tokenizer.response_template = {
+        "start_anchor": "<|im_start|>assistant\n",
+        "fields": {"content": {"close": "<|im_end|>"}, "tool_calls": calls},
+    }
+    assert chat.takes_tools
+    decision = Decision(reason="It is late.", action='{"name": "refund", "arguments": {"order": "A\\"7", "cents": 5}}')
+    row = a_row(decision, 2)
+    answer = chat.completion(row.completion[0], row.prompt, row.tools)
+    assert '[refund(order="A\\"7", cents=5)]' in chat.tokenizer.decode(answer)
+    assert TOOLS.read(chat.said(answer, row.tools), OPEN) == decision
+    odd = "Now.\n<tool_call>\n[refund(oh dear"
+    assert chat.said(chat.answer(odd), row.tools) == odd  # nothing better was read, and nothing is lost
 
 
 def test_other_answers_are_read_as_ever(chats: dict[str, ChatTokens]) -> None:

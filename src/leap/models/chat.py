@@ -70,7 +70,10 @@ class ChatTokens:
         if not tools or not self.takes_tools:
             return self.decode(ids)
         ended = ids[-1:] == [self.end_of_turn]
-        text = self.tokenizer.decode(list(ids[:-1] if ended else ids), skip_special_tokens=False)
+        return self._readable(self.tokenizer.decode(list(ids[:-1] if ended else ids), skip_special_tokens=False), tools)
+
+    def _readable(self, text: str, tools: Sequence[ToolSpec]) -> str:
+        """An answer in a form that is read here; as it was generated, if it is in one or the tokenizer knows no better."""
         if getattr(self.tokenizer, "response_template", None) is None or call_in(text) is not None:
             return text
         try:  # a form of its own, which the tokenizer can read
@@ -94,7 +97,8 @@ class ChatTokens:
         try:
             shown = self._render(prompt, tools, tokenize=False)
             later = self._render(longer, tools, tokenize=False)
-            read = [call_in(self._called(made, before, tools)) for before in (prompt, longer)]
+            made_so = [self._readable(self._called(made, before, tools), tools) for before in (prompt, longer)]
+            read = [call_in(text) for text in made_so]
         except Exception as error:  # a template may refuse in any way it likes
             log.info("the chat template takes no tools: %s", error)
             return False
