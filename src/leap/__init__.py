@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from leap.registry import policy as policy
     from leap.registry import sandbox as sandbox
     from leap.registry import teacher as teacher
+    from leap.student import Student as Student
+    from leap.student import correct as correct
+    from leap.student import expert as expert
     from leap.teachers.base import Teacher as Teacher
     from leap.teachers.config import TeacherConfig as TeacherConfig
     from leap.teachers.function import Ask as Ask
@@ -76,6 +79,7 @@ _WHERE = {
     "leap.policies.decoding": ("DecodingConfig", "DecodingPolicy"),
     "leap.recipe": ("Recipe",),
     "leap.registry": ("environment", "executor", "method", "model", "policy", "sandbox", "teacher"),
+    "leap.student": ("Student", "correct", "expert"),
     "leap.teachers.base": ("Teacher",),
     "leap.teachers.config": ("TeacherConfig",),
     "leap.teachers.function": ("Ask",),
