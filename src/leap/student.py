@@ -48,7 +48,14 @@ class Student:
 
     @classmethod
     def scratch(
-        cls, folder: Path, environment: Environment, episodes: Iterable[Episode], *, size: dict[str, Any], seed: int = 0, **how: Any
+        cls,
+        folder: Path,
+        environment: Environment,
+        episodes: Iterable[Episode],
+        *,
+        size: dict[str, Any],
+        seed: int = 0,
+        **how: Any,
     ) -> Student:
         """Makes a student from random weights.
 
