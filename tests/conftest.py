@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,11 @@ ENGINES = {"namespace", "engine", "provider", "neighbour", "boxes"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what asks for a sandbox as `engine`."""
     for item in items:
-        if ENGINES & set(getattr(item, "fixturenames", ())):
+        asked = ENGINES & set(getattr(item, "fixturenames", ()))
+        if asked:
             item.add_marker(pytest.mark.engine)
+        if "boxes" in asked:  # the first one makes the images
+            item.add_marker(pytest.mark.timeout(1800))
 
 
 @pytest.fixture(scope="session")
@@ -38,14 +42,15 @@ def boxes() -> None:
         pytest.skip("set LEAP_TEST_SANDBOX=1 to make InterCode's images (minutes, once) and run on them")
 
 
+SHARED = Path(os.environ.get("LEAP_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of test data: LEAP_SHARED_DATA, else ../shared/data beside the repository."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("LEAP_SHARED_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no test data at {folder}; set LEAP_SHARED_DATA to use some")
-    return folder
+    if not SHARED.is_dir():
+        pytest.skip(f"no test data at {SHARED}; set LEAP_SHARED_DATA to use some")
+    return SHARED
 
 
 @pytest.fixture(scope="session")
@@ -54,36 +59,38 @@ def official_games(shared_data: Path) -> Path:
     archive = shared_data / "alfworld" / "games-2.1.1.tar.xz"
     if not archive.is_file():
         pytest.skip(f"no official ALFWorld games: {archive} is missing")
-    stat = archive.stat()
-    target = Path(tempfile.gettempdir()) / f"leap-test-alfworld-{os.getuid()}-{stat.st_size}-{int(stat.st_mtime)}"
-    if not target.is_dir():
-        with tempfile.TemporaryDirectory(dir=target.parent) as unpacked:
-            with tarfile.open(archive) as tar:
-                tar.extractall(unpacked, filter="data")
-            roots = sorted(Path(unpacked).rglob("json_2.1.1"))
-            assert roots, f"{archive} holds no json_2.1.1"
-            made = Path(unpacked) / "data"
-            made.mkdir()
-            roots[0].rename(made / "json_2.1.1")
-            if not target.is_dir():  # another run may have been faster
-                made.rename(target)
-    return target
+    return _unpacked("alfworld", archive, "json_2.1.1")
 
 
 @pytest.fixture(scope="session")
-def intercode_data(shared_data: Path) -> Path:
-    """A folder with upstream's data and set-up scripts."""
-    archives = [shared_data / "intercode" / f"{name}.tar.xz" for name in ("datasets", "filesystem-setups")]
-    if not all(archive.is_file() for archive in archives):
-        pytest.skip(f"no InterCode data: {archives[0]} is missing")
-    stamp = "-".join(f"{archive.stat().st_size}" for archive in archives)
-    target = Path(tempfile.gettempdir()) / f"leap-test-intercode-{os.getuid()}-{stamp}"
+def intercode_data() -> Path:
+    """A folder with upstream's data and set-up scripts: those of the test data, else what `leap data intercode` has fetched."""
+    archives = [SHARED / "intercode" / f"{name}.tar.xz" for name in ("datasets", "filesystem-setups")]
+    if all(archive.is_file() for archive in archives):
+        return _unpacked("intercode", *archives)
+    from leap.errors import PrerequisiteError
+    from leap_worlds.intercode.data import IntercodeData
+
+    try:
+        return IntercodeData().root
+    except PrerequisiteError as error:
+        pytest.skip(str(error))
+
+
+def _unpacked(name: str, *archives: Path | str) -> Path:
+    """What archives hold, unpacked once per machine; from a folder of that name in them on, if one is given last."""
+    *files, inner = archives if isinstance(archives[-1], str) else (*archives, "")
+    stamp = "-".join(f"{Path(file).stat().st_size}-{int(Path(file).stat().st_mtime)}" for file in files)
+    target = Path(tempfile.gettempdir()) / f"leap-test-{name}-{os.getuid()}-{stamp}"
     if not target.is_dir():
         with tempfile.TemporaryDirectory(dir=target.parent) as unpacked:
             made = Path(unpacked) / "made"
-            for archive in archives:
-                with tarfile.open(archive) as tar:
+            for file in files:
+                with tarfile.open(file) as tar:
                     tar.extractall(made, filter="data")
-            if not target.is_dir():  # another run may have been faster
+            if inner:
+                (found,) = made.rglob(inner)
+                made = found.parent
+            with suppress(OSError):  # another process was faster
                 made.rename(target)
     return target

@@ -25,6 +25,7 @@ from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy
 from leap.rollouts import rollout
+from leap.testing.play import waited
 from leap.testing.server import MockServer
 from leap.testing.teachers import model_teacher
 
@@ -33,14 +34,6 @@ from tiny_world import TinyWorld, TinyWorldConfig
 
 SAMPLING = Sampling(temperature=0.3, max_tokens=4096)
 PRICE = Price(input=2.5, output=10)
-
-
-def waited() -> float:
-    """Seconds that this thread was ready to run and got no core; endless where the system does not tell."""
-    try:
-        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
-    except OSError:
-        return time.monotonic() * 1e9
 
 
 def teacher_says(request: Request) -> str:

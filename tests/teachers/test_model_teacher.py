@@ -23,7 +23,7 @@ from leap.teachers.model import ModelTeacher
 from leap.teachers.prompts import LEVELS, TeacherPrompts
 from leap.teachers.verdict import Verdict
 from leap.testing.models import Scripted
-from leap.testing.play import expert_episodes
+from leap.testing.play import expert_episodes, waited
 from leap.testing.teachers import model_teacher
 from tiny_world import TinyWorld, TinyWorldConfig
 
@@ -294,10 +294,10 @@ def test_200_corrections_take_no_longer_than_their_calls() -> None:
         nonlocal count
         count += len(corrections)
 
-    began = time.monotonic()
+    began = time.monotonic() - waited()
     asyncio.run(model_teacher(WORLD, model).correct_all(episodes, keep))
     assert count == sum(len(episode.steps) for episode in episodes)
-    assert time.monotonic() - began < 2 * (200 / 25) * 0.25  # a busy machine; benchmarks measure it
+    assert time.monotonic() - waited() - began < 2 * (200 / 25) * 0.25  # not counting the wait for a core
 
 
 def test_a_teacher_that_answers_in_prose_ends_the_stage_early_and_leaves_nothing_on_file() -> None:
@@ -312,8 +312,8 @@ def test_a_teacher_that_answers_in_prose_ends_the_stage_early_and_leaves_nothing
 
 def test_a_few_bad_answers_do_not_end_it_and_are_on_file() -> None:
     right = _always_right(Scripted(lambda prompt, call: ""))
-    good = right._answer
-    right._answer = lambda prompt, call: "no" if call < 3 else good(prompt, call)
+    good = right.answer
+    right.answer = lambda prompt, call: "no" if call < 3 else good(prompt, call)
     handed: list[tuple[str, bool]] = []
     teacher = model_teacher(WORLD, right, attempts=1)
     asyncio.run(teacher.correct_all(EPISODES, lambda e, c: handed.append((e.key, all(x.kept for x in c)))))
@@ -326,8 +326,8 @@ def test_the_budgets_end_lets_calls_under_way_finish() -> None:
         pass
 
     right = _always_right(Scripted(lambda prompt, call: "", concurrency=3, pause=0.001))
-    good = right._answer
-    right._answer = lambda prompt, call: Spent("the budget is spent") if call == 4 else good(prompt, call)
+    good = right.answer
+    right.answer = lambda prompt, call: Spent("the budget is spent") if call == 4 else good(prompt, call)
     handed: list[str] = []
     with pytest.raises(Spent):
         teacher = model_teacher(WORLD, right)
@@ -343,7 +343,7 @@ def _always_right(model: Scripted) -> Scripted:
         firsts = re.findall(r"\[timestep (\d+)\].*\nCandidates: ([^|\n]*)", prompt)
         return json.dumps([entry(int(t), action.strip()) for t, action in firsts])
 
-    model._answer = answer
+    model.answer = answer
     return model
 
 

@@ -22,6 +22,7 @@ class Scripted(Model):
         pause: Seconds that each call takes.
 
     Attributes:
+        answer: As given; a test may replace it.
         prompts, seeds, schemas: What each call was given.
         most_at_once: Most calls that were under way at once.
     """
@@ -33,7 +34,7 @@ class Scripted(Model):
         self.seeds: list[int] = []
         self.schemas: list[dict[str, Any] | None] = []
         self.most_at_once = 0
-        self._answer = answer
+        self.answer = answer
         self._pause = pause
         self._at_once = 0
 
@@ -59,7 +60,7 @@ class Scripted(Model):
         self.most_at_once = max(self.most_at_once, self._at_once)
         await asyncio.sleep(self._pause)
         self._at_once -= 1
-        answer = self._answer(text, call)
+        answer = self.answer(text, call)
         if isinstance(answer, Exception):
             raise answer
         return answer if isinstance(answer, Completion) else Completion(answer, len(text), len(answer))
