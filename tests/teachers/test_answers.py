@@ -22,6 +22,7 @@ from leap.teachers.answers import (
     parse_step,
     parse_trajectory,
 )
+from leap.teachers.relaxed import objects
 
 NASTY = (
     'He said "go", then left',
@@ -244,6 +245,13 @@ def test_one_step_and_reasons_are_read_in_the_same_way() -> None:
     assert parse_step('{"corrected_reason": "a", "corrected_action": "b') is None
     parsed = parse_reasons('{"trajectory": [{"timestep": 0, "reason": "a"}, {"timestep": 1, "reason": "b', [0, 1], 2)
     assert parsed.steps == {0: "a"} and parsed.missing == (1,)
+
+
+def test_a_value_of_any_shape_is_read_and_survives_a_cut_behind_it() -> None:
+    step = {TIMESTEP: 0, REASON: "a", ACTION: {"name": "close", "arguments": {"tickets": [1, 2]}}}
+    text = "Here it is:\n```json\n" + json.dumps({"summary": "s", "trajectory": [step, step | {TIMESTEP: 1}]})
+    assert [found.members for found in objects(text[:-4])] == [{"summary": "s"}, step]
+    assert [found.members for found in objects(text) if found.certain] == [step, step | {TIMESTEP: 1}]
 
 
 def test_hostile_nesting_is_cheap() -> None:

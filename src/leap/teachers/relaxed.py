@@ -1,10 +1,10 @@
 """A reader of nearly-JSON, as language models write it, that never guesses at a value.
 
-Text that is JSON is read by the standard library. Of other text the objects of plain values are taken, wherever they stand
-whole: within prose and fences, in an answer that was cut off, behind damage. They may be written in Python's way, with its
-literals, quotes and escapes, with commas left over and line breaks inside strings. Anything else, above all a string that
-does not end or that goes on behind its closing quote, is damage: it is skipped, never mended, for a mended value could be
-another than was meant (json_repair 0.64 closes the last string of an answer that was cut off).
+What is JSON is read by the standard library, wherever it stands whole: within prose and fences, in an answer that was cut
+off, behind damage. Beyond that, objects of plain values may be written in Python's way, with its literals, quotes and
+escapes, with commas left over and line breaks inside strings. Anything else, above all a string that does not end or that
+goes on behind its closing quote, is damage: it is skipped, never mended, for a mended value could be another than was meant
+(json_repair 0.64 closes the last string of an answer that was cut off).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _DAMAGED = re.compile(
 )
 """As much as can be read up to a damage, so that no string is looked into of which the beginning was read."""
 
+_MOST_FAILURES = 200  # more than an answer has steps
 _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 
 
@@ -54,23 +55,29 @@ class Found(NamedTuple):
 
 
 def objects(text: str) -> Iterator[Found]:
-    """Yields the whole objects in a text that stand alone or in a list, with what surrounds them (prose, fences) left out."""
-    plain = _plain(text)
-    if plain is not None:
-        yield from plain
-        return
-    position, damaged = 0, False
+    """Yields the whole objects in a text that stand alone or in a list, with what surrounds them (prose, fences) left out. An
+    object that is a member's value is a part of that member; only the list named `LIST` holds objects of its own."""
+    position, damaged, reader = 0, False, _JSON()
     while opener := _OPENER.search(text, position):
         position = opener.start()
-        if alone := _OBJECT.match(text, position):
+        if json_value := reader.at(text, position):
+            value, position = json_value
+            entries = value.get(LIST) if isinstance(value, dict) else value
+            for entry in entries if isinstance(entries, list) else ():
+                if isinstance(entry, dict):
+                    yield Found(entry, not damaged)
+            if isinstance(value, dict):
+                yield Found(value, certain=False)
+        elif alone := _OBJECT.match(text, position):
             position = alone.end()
             yield from _found(alone[0], certain=False)
         elif head := _HEAD.match(text, position):
             position, begun = head.end(), head[1] is not None
             yield from _found(head[1] or "", certain=False)
-            while entry := _OBJECT.match(text, position):
-                position, begun = entry.end(), True
-                yield from _found(entry[0], certain=not damaged)
+            while entry := _entry(reader, text, position, certain=not damaged):
+                found, position = entry
+                begun = True
+                yield from found
                 comma = _COMMA.match(text, position)
                 if comma is None:
                     break
@@ -87,40 +94,53 @@ def objects(text: str) -> Iterator[Found]:
         position = max(position, opener.end())
 
 
+def _entry(reader: _JSON, text: str, position: int, *, certain: bool) -> tuple[list[Found], int] | None:
+    """The object that begins here, if it is whole, and where it ends."""
+    if text.startswith("{", position) and (whole := reader.at(text, position)):
+        return [Found(whole[0], certain)], whole[1]
+    written = _OBJECT.match(text, position)
+    return (list(_found(written[0], certain=certain)), written.end()) if written else None
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("of two values of one key, neither can be trusted")
+    for text in (text for pair in pairs for text in pair if isinstance(text, str)):
+        text.encode()  # an error where it holds half of a surrogate pair
+    return members
+
+
+class _JSON:
+    """Reads JSON with the standard library. After many failures it tries no more: each may take as long as the text is."""
+
+    def __init__(self) -> None:
+        self._decoder = json.JSONDecoder(strict=False, object_pairs_hook=_members)
+        self._failures = 0
+
+    def at(self, text: str, position: int) -> tuple[Any, int] | None:
+        """The value that begins here and where it ends; None where it is not JSON from its beginning to its end."""
+        if self._failures < _MOST_FAILURES:
+            try:
+                return self._decoder.raw_decode(text, position)
+            except (ValueError, RecursionError):
+                self._failures += 1
+        return None
+
+
 def _readable(text: str, position: int) -> int:
     """Where reading stops."""
     damage = _DAMAGED.match(text, position)
     return damage.end() if damage else position
 
 
-def _plain(text: str) -> list[Found] | None:
-    """What `objects` gives for a text that is JSON and nothing else; None for any other."""
-
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in pairs}) < len(pairs):
-            raise ValueError("a key twice")
-        return dict(pairs)
-
-    if "\\ud" in text.lower():
-        return None
-    try:
-        value = json.loads(text, strict=False, object_pairs_hook=members)
-    except (ValueError, RecursionError):
-        return None
-    entries = value.get(LIST) if isinstance(value, dict) else value
-    found = [Found(entry, certain=True) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    return [*found, Found(value, certain=False)] if isinstance(value, dict) else found
-
-
 def _found(written: str, *, certain: bool) -> Iterator[Found]:
-    """The members written in a text; nothing where a value cannot be read or a key stands twice: neither can be trusted."""
-    members: dict[str, Any] = {}
-    for key, value in _PAIR.findall(written):
-        try:
-            name, members[name] = _value(key), _value(value)
-        except ValueError:
-            return
-    if members and len(members) == len(_PAIR.findall(written)):
+    """The members written in a text; nothing where there is none or a value cannot be read."""
+    try:
+        members = _members([(_value(key), _value(value)) for key, value in _PAIR.findall(written)])
+    except ValueError:
+        return
+    if members:
         yield Found(members, certain)
 
 
