@@ -13,7 +13,7 @@ from leap.core import Decision, History, Observation, PrivilegedState, Task
 from leap.core.history import open_action
 from leap.envs.base import Environment, Finding, Outcome, listed
 from leap.envs.grammar import Grammar
-from leap.envs.live import Live, asked, called
+from leap.envs.live import Live, called, faults_of
 from leap.errors import ContextTooLong, ContractError, LeapError
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.sync import run_sync
@@ -211,7 +211,7 @@ class _Check:
         environment = self.environment
         session = await called(environment.start, task, blocking=environment.of(task).blocking)
         for _ in range(2):
-            await asked(environment, task, "close", session.close, blocking=session.blocking)
+            await called(session.close, blocking=session.blocking)
 
     def _secrets(self, walk: _Walk) -> None:
         environment, task = self.environment, walk.history.task
@@ -264,7 +264,8 @@ class _Check:
             if tutor.corrects:
                 says += [(f"correct() at {level}", tutor.correct, (history, state, level)) for level in (0, 50, 100)]
             for who, method, arguments in says:
-                decision = await asked(self.environment, task, who, method, *arguments, blocking=tutor.blocking)
+                with faults_of(self.environment, task, who):
+                    decision = await called(method, *arguments, blocking=tutor.blocking)
                 if decision is None and "correct" in who:
                     continue
                 if not isinstance(decision, Decision):

@@ -129,7 +129,7 @@ async def play(environment: Environment, policy: Policy, task: Task, *, horizon:
     began = time.monotonic()
     steps: list[Step] = []
     stop, success, score, parts, error = StopReason.HORIZON, False, 0.0, {}, ""
-    history = History(task=task, observations=(Observation(text=""),))  # of a session that does not even start
+    history: History | None = None
     session = Live(environment, task)
     peek = session.privileged if policy.privileged else None
     # The policy's conversation opens first: those of a wave are then in the tasks' order, however long sessions take to start.
@@ -171,7 +171,7 @@ async def play(environment: Environment, policy: Policy, task: Task, *, horizon:
         seed=seed,
         horizon=horizon,
         steps=tuple(steps),
-        final=history.now,
+        final=history.now if history is not None else Observation(text=""),
         score=score,
         parts=parts,
         success=success,

@@ -167,11 +167,11 @@ BAD = {
     "score": (lambda o: o._replace(score=1.5), r"the score 1\.5 is not in \[0, 1\]"),
     "negative": (lambda o: o._replace(score=-0.1), "the score -0.1 is not"),
     "nan score": (lambda o: o._replace(score=math.nan), "the score nan is not"),
-    "nan reward": (lambda o: o._replace(reward=math.nan), "reward is nan"),
-    "parts": (lambda o: o._replace(parts={"price": math.inf}), "price is inf"),
-    "tuple": (lambda o: tuple(o), "a Outcome is needed, not"),
-    "text": (lambda o: o._replace(observation="dark"), "a Observation is needed, not 'dark'"),
-    "none": (lambda o: None, "a Outcome is needed, not None"),
+    "nan reward": (lambda o: o._replace(reward=math.nan), "reward nan and parts {} are to be finite"),
+    "parts": (lambda o: o._replace(parts={"price": math.inf}), "parts {.price.: inf} are to be finite"),
+    "tuple": (lambda o: tuple(o), "an Outcome is needed, not"),
+    "text": (lambda o: o._replace(observation="dark"), "an Observation is needed, not 'dark'"),
+    "none": (lambda o: None, "an Outcome is needed, not None"),
 }
 
 
@@ -187,7 +187,7 @@ def test_an_outcome_that_breaks_the_contract_ends_the_run(what: str, monkeypatch
 @pytest.mark.parametrize(("method", "value"), [("observe", "dark"), ("privileged", {"place": "hat"})])
 def test_other_wrong_types_are_refused_too(method: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(House, method, lambda self: value)
-    with pytest.raises(ContractError, match=f"environment tiny-world, task train/0, .*{method}: a .* is needed, not"):
+    with pytest.raises(ContractError, match=f"environment tiny-world, task train/0, .*{method}: an? .* is needed, not"):
         played(TinyWorld(TinyWorldConfig(tasks=1)))
 
 

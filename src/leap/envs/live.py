@@ -9,21 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor, thread
 from contextlib import suppress
 from contextvars import copy_context
 from functools import cache
-from inspect import isawaitable, iscoroutinefunction
+from inspect import iscoroutinefunction
 from math import isfinite
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from leap.core import Episode, Observation, PrivilegedState, Task
 from leap.envs.base import Environment, Outcome, Session
 from leap.errors import ContractError, EnvironmentFault, LeapError
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +53,7 @@ async def called(
     """
     if not blocking or iscoroutinefunction(method):
         result = method(*arguments)
-        return await result if isawaitable(result) else result
+        return await result if isinstance(result, Awaitable) else result
     running = asyncio.get_running_loop().run_in_executor(_threads(), copy_context().run, method, *arguments)
     try:
         result = await asyncio.shield(running)
@@ -67,49 +64,39 @@ async def called(
         if not running.cancelled() and running.exception() is None:
             late(running.result())
         raise
-    return await result if isawaitable(result) else result
+    return await result if isinstance(result, Awaitable) else result
 
 
-async def asked(
-    environment: Environment,
-    task: Task,
-    what: str,
-    method: Callable[..., Any],
-    *arguments: Any,
-    blocking: bool,
-    late: Callable[[Any], object] = lambda result: None,
-) -> Any:
-    """`called`, for a method of an environment, a session or a tutor.
+class faults_of:
+    """A `with` block in which an exception of an environment's own code, or of its tutor's, becomes an `EnvironmentFault`
+    that says where it was raised and has the traceback of that code. Errors of leap's are meant for people already and stay
+    as they are.
 
     Args:
-        environment: Whose method it is, at the task.
+        environment: Whose code runs in the block.
         task: The task at hand.
         what: What is called, and when, for people.
-        method: What to call.
-        arguments: Its arguments.
-        blocking: Whether a plain method takes its time.
-        late: As for `called`.
-
-    Raises:
-        EnvironmentFault: The method raised. The message has the traceback of its own code. Errors of leap's that the method
-            raises are meant for people already and stay as they are.
     """
-    try:
-        return await called(method, *arguments, blocking=blocking, late=late)
-    except LeapError:
-        raise
-    except Exception as error:
-        lines = traceback.format_exception(type(error), error, _of_their_code(error.__traceback__))
-        told = f"{type(error).__name__}: {error}"
-        raise EnvironmentFault(f"{_where(environment, task)}, {what}: {told}\n{''.join(lines).rstrip()}") from error
+
+    __slots__ = ("_environment", "_task", "_what")
+
+    def __init__(self, environment: Environment, task: Task, what: str) -> None:
+        self._environment, self._task, self._what = environment, task, what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, LeapError):
+            raise _fault(self._environment, self._task, self._what, error) from error
 
 
-def _of_their_code(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback without the calls that lead into the environment's code."""
-    mine, at = (__file__, thread.__file__), trace
-    while at is not None and at.tb_frame.f_code.co_filename in mine:
-        at = at.tb_next
-    return at or trace
+def _fault(environment: Environment, task: Task, what: str, error: Exception) -> EnvironmentFault:
+    mine, trace = (__file__, thread.__file__), error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename in mine:
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
+    told = f"{_where(environment, task)}, {what}: {type(error).__name__}: {error}"
+    return EnvironmentFault(f"{told}\n{''.join(lines).rstrip()}")
 
 
 def _where(environment: Environment, task: Task) -> str:
@@ -131,18 +118,21 @@ class Live:
         self._environment = environment
         self._task = task
         self._session: Session | None = None
-        self._steps = 0
+        self._acted = 0
 
     async def __aenter__(self) -> Live:
         environment, task = self._environment, self._task
-        blocking = environment.of(task).blocking
-        session = await asked(environment, task, "start", environment.start, task, blocking=blocking, late=_close)
-        self._session = self._checked(session, Session, "start")
+        with faults_of(environment, task, "start"):
+            blocking = environment.of(task).blocking
+            session = await called(environment.start, task, blocking=blocking, late=_close)
+        if not isinstance(session, Session):
+            raise self._broken("start", f"a Session is needed, not {session!r:.200}.")
+        self._session = session
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
-            await self._ask("close", self._at_hand().close)
+            await self._ask("close")
         except EnvironmentFault as fault:
             if error is None:
                 raise
@@ -157,41 +147,53 @@ class Live:
 
     async def observe(self) -> Observation:
         """The first observation."""
-        return self._checked(await self._ask("observe", self._at_hand().observe), Observation, "observe")
+        observation = await self._ask("observe")
+        if not isinstance(observation, Observation):
+            raise self._broken("observe", f"an Observation is needed, not {observation!r:.200}.")
+        return observation
 
     async def act(self, action: str) -> Outcome:
         """Takes an action."""
-        what = f"step {self._steps}, act({action!r:.200})"
-        outcome = self._checked(await self._ask(what, self._at_hand().act, action), Outcome, what)
-        self._checked(outcome.observation, Observation, what)
-        if not -_ROUNDING <= outcome.score <= 1 + _ROUNDING:  # false of NaN, too
-            raise ContractError(f"{_where(self._environment, self._task)}, {what}: the score {outcome.score} is not in [0, 1].")
-        for name, value in (("reward", outcome.reward), *outcome.parts.items()):
-            if not isfinite(value):
-                raise ContractError(f"{_where(self._environment, self._task)}, {what}: {name} is {value}.")
-        self._steps += 1
+        outcome = await self._ask("act", action)
+        if not isinstance(outcome, Outcome):
+            raise self._broken(f"act({action!r:.200})", f"an Outcome is needed, not {outcome!r:.200}.")
+        observation, reward, _, _, score, parts = outcome
+        if not isinstance(observation, Observation):
+            raise self._broken(f"act({action!r:.200})", f"an Observation is needed, not {observation!r:.200}.")
+        if not -_ROUNDING <= score <= 1 + _ROUNDING:  # false of NaN, too
+            raise self._broken(f"act({action!r:.200})", f"the score {score} is not in [0, 1].")
+        if not isfinite(reward) or (parts and not all(map(isfinite, parts.values()))):
+            raise self._broken(f"act({action!r:.200})", f"reward {reward} and parts {dict(parts)} are to be finite numbers.")
+        self._acted += 1
         return outcome
 
     async def privileged(self) -> PrivilegedState:
         """The privileged state at this moment; an empty one where nothing is hidden."""
-        what = f"step {self._steps}, privileged"
-        state = await self._ask(what, self._at_hand().privileged)
-        return NOTHING_HIDDEN if state is None else self._checked(state, PrivilegedState, what)
+        state = await self._ask("privileged")
+        if state is None:
+            return NOTHING_HIDDEN
+        if not isinstance(state, PrivilegedState):
+            raise self._broken("privileged", f"a PrivilegedState is needed, not {state!r:.200}.")
+        return state
 
-    async def _ask(self, what: str, method: Callable[..., Any], *arguments: Any) -> Any:
-        blocking = self._at_hand().blocking
-        return await asked(self._environment, self._task, what, method, *arguments, blocking=blocking)
+    async def _ask(self, name: str, *arguments: str) -> Any:
+        session = self._at_hand()
+        try:
+            if session.blocking:
+                return await called(getattr(session, name), *arguments, blocking=True)
+            result = getattr(session, name)(*arguments)
+            return await result if isinstance(result, Awaitable) else result
+        except LeapError:
+            raise
+        except Exception as error:
+            what = self._when(f"{name}({arguments[0]!r:.200})" if arguments else name)
+            raise _fault(self._environment, self._task, what, error) from error
 
-    def _checked(self, value: Any, kind: type[T], what: str) -> T:
-        if not isinstance(value, kind):
-            raise ContractError(
-                f"{_where(self._environment, self._task)}, {what}: a {kind.__name__} is needed, not {value!r:.200}."
-            )
-        return value
+    def _broken(self, what: str, problem: str) -> ContractError:
+        return ContractError(f"{_where(self._environment, self._task)}, {self._when(what)}: {problem}")
 
-    async def explain(self) -> Sequence[tuple[str, str, str]]:
-        """What the score would be made of if the episode ended now: name, value and reason of each part."""
-        return await self._ask(f"step {self._steps}, explain", self._at_hand().explain)
+    def _when(self, what: str) -> str:
+        return what if what in ("start", "observe", "close") else f"step {self._acted}, {what}"
 
     def _at_hand(self) -> Session:
         if self._session is None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from leap.core import Actor, Decision, History, Observation, PrivilegedState
 from leap.envs.base import Environment
-from leap.envs.live import asked
+from leap.envs.live import called, faults_of
 from leap.envs.tutor import Expert, Tutor
 from leap.errors import LeapError, PrerequisiteError
 
@@ -99,8 +99,8 @@ class _Expert:
         self._expert: Expert | None = None
 
     async def decide(self, history: History) -> Act:
-        environment, blocking = self._environment, self._tutor.blocking
-        return Act(await asked(environment, history.task, "the expert", self._decide, history, blocking=blocking))
+        with faults_of(self._environment, history.task, "the expert"):
+            return Act(await called(self._decide, history, blocking=self._tutor.blocking))
 
     def _decide(self, history: History) -> Decision:
         self._expert = self._expert or self._tutor.expert(history.task)
@@ -163,9 +163,9 @@ class _Teacher:
 
     async def decide(self, history: History) -> Act:
         state = await self._peek()
-        what, tutor = "the tutor's correct", self._tutor
-        arguments = (history, state, self._privilege)
-        decision = await asked(self._environment, history.task, what, tutor.correct, *arguments, blocking=tutor.blocking)
+        with faults_of(self._environment, history.task, "the tutor's correct"):
+            tutor = self._tutor
+            decision = await called(tutor.correct, history, state, self._privilege, blocking=tutor.blocking)
         return Act(decision or _give_up(history.now))
 
 
