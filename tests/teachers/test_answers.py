@@ -250,7 +250,7 @@ def test_one_step_and_reasons_are_read_in_the_same_way() -> None:
 def test_a_value_of_any_shape_is_read_and_survives_a_cut_behind_it() -> None:
     step = {TIMESTEP: 0, REASON: "a", ACTION: {"name": "close", "arguments": {"tickets": [1, 2]}}}
     text = "Here it is:\n```json\n" + json.dumps({"summary": "s", "trajectory": [step, step | {TIMESTEP: 1}]})
-    assert [found.members for found in objects(text[:-4])] == [{"summary": "s"}, step]
+    assert [found.members for found in objects(text[:-4]) if TIMESTEP in found.members] == [step]
     assert [found.members for found in objects(text) if found.certain] == [step, step | {TIMESTEP: 1}]
 
 
