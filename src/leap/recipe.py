@@ -200,6 +200,13 @@ class BaselineSection(Section):
     )
 
 
+class ExecutorSection(Section):
+    """Where episodes are played. It changes no episode."""
+
+    kind: str = Field(default="local", description="Registered executor; local plays in the process of the run.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The executor's own options.")
+
+
 class MeasureSection(Section):
     """Leakage and realizability, per iteration (docs/measures.md)."""
 
@@ -226,6 +233,7 @@ class Recipe(Section):
     training: TrainingConfig = Field(default_factory=lambda: SFTConfig(), description="The method and its settings.")
     baselines: BaselineSection = Field(default_factory=lambda: BaselineSection())
     measures: MeasureSection = Field(default_factory=lambda: MeasureSection())
+    executor: ExecutorSection = Field(default_factory=lambda: ExecutorSection())
     budget: Budget = Field(default_factory=lambda: Budget(), description="The most that paid models may cost.")
     prices: dict[str, Price] = Field(
         default_factory=dict, description="USD per million tokens by `provider/model`, over the shipped table."

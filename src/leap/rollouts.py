@@ -107,12 +107,7 @@ async def play_all(
             on_episode(episode)
         if episode.stop is StopReason.ENVIRONMENT_ERROR:
             faults.append(episode.error)
-        if len(faults) > error_share * len(tasks):
-            raise EnvironmentFault(
-                f"{len(faults)} of {len(tasks)} episodes ended by an error of the environment's own code, where "
-                f"{error_share:.0%} of them may (environment.error_share). Mend it and give the same command again; the other "
-                f"episodes are kept. The first error: {faults[0]}"
-            )
+            check_faults(faults, len(tasks), error_share)
 
     if not policy.waves:
         await side_by_side(missing, play_one, policy.concurrency)
@@ -121,6 +116,25 @@ async def play_all(
         wave = seeded[start : start + policy.concurrency]
         if any(task.key in wanted for task, _ in wave):
             await side_by_side(wave, play_one, len(wave))
+
+
+def check_faults(errors: Sequence[str], episodes: int, share: float) -> None:
+    """Refuses to go on where an environment's own code fails too often.
+
+    Args:
+        errors: The errors so far, of an episode each.
+        episodes: How many episodes are to be played.
+        share: The share of them that may end so.
+
+    Raises:
+        EnvironmentFault: More of them did.
+    """
+    if len(errors) > share * episodes:
+        raise EnvironmentFault(
+            f"{len(errors)} of {episodes} episodes ended by an error of the environment's own code, where {share:.0%} of them "
+            "may (environment.error_share). Mend it and give the same command again; the other episodes are kept. The first "
+            f"error: {errors[0]}"
+        )
 
 
 async def play(environment: Environment, policy: Policy, task: Task, *, horizon: int, seed: int) -> Episode:

@@ -133,6 +133,10 @@ class Actors:
         """Returns who else is evaluated."""
         return baselines_of(self.recipe, self.environment)
 
+    def pays(self, role: Role) -> bool:
+        """Whether who plays a role asks a model at an endpoint, through the ledger."""
+        return any(one.name == role.name and one.kind in ("model", "react") for one in self.baselines())
+
     def _scripted(self, policy: Policy) -> Acting:
         return Acting(policy.actor, lambda: policy, policy.actor.name)
 

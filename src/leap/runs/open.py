@@ -21,8 +21,8 @@ from leap.runs.stages import Stages
 from leap.runs.store import RunDirectory
 from leap.runs.table import missing_stages
 
-_FREE = re.compile(r"(budget|prices|teacher\.endpoint|baselines\.react\.\d+\.endpoint|training\.(sft\.)?logging)(\.|$)")
-"""What may change while a run goes on: what may be spent, where a model is reached, who logs. It changes no result."""
+_FREE = re.compile(r"(budget|prices|executor|teacher\.endpoint|baselines\.react\.\d+\.endpoint|training\.(sft\.)?logging)(\.|$)")
+"""What may change while a run goes on: what may be spent, where a model is reached, who logs, where episodes are played."""
 
 
 def check_run(root: Path, recipe: Recipe) -> Ready:

@@ -35,7 +35,8 @@ from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.actors import Actors, Role
 from leap.runs.baselines import idle_baselines
-from leap.runs.play import Play, play_tasks
+from leap.runs.executors import Executor, Play, open_executor
+from leap.runs.play import play_tasks
 from leap.runs.preflight import prepared_environment
 from leap.runs.store import RunDirectory, marker
 from leap.runs.table import stage_table
@@ -85,6 +86,13 @@ class Stages:
         self._opened.callback(actors.close)
         return actors
 
+    @cached_property
+    def executor(self) -> Executor:
+        """Who plays episodes."""
+        executor = open_executor(self.recipe.executor)
+        self._opened.callback(executor.close)
+        return executor
+
     @property
     def renderer(self) -> Renderer:
         """What makes every prompt of the student, at rollout and in training."""
@@ -104,7 +112,7 @@ class Stages:
             tasks, role = self._training_tasks(section.train_tasks, stream), Role("rollout", i)
             what = f"rollouts of {self.actors.acting(role).label}"
         journal = self.episodes(i)
-        self._play("rollout", i, Play(role, tasks, self.recipe.horizon, stream), journal, what)
+        self._play("rollout", i, Play(role, tuple(tasks), self.recipe.horizon, stream), journal, what)
         return journal
 
     def episodes(self, i: int) -> Journal[Episode]:
@@ -135,7 +143,7 @@ class Stages:
 
     def _play(self, stage: str, iteration: int, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
         """Plays what is not on file, as a part of a stage; returns the tasks' episodes."""
-        return play_tasks(play, self.actors, journal, lambda: self.timed(stage, iteration, what))
+        return play_tasks(play, self.actors, journal, lambda: self.timed(stage, iteration, what), self.executor)
 
     # ---- correct -------------------------------------------------------------------------------------------------
 
@@ -205,7 +213,7 @@ class Stages:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
         tasks = list({episode.task.key: episode.task for episode in episodes}.values())
         stream = f"rollout-expert-{iteration}"
-        play = Play(Role("expert"), tasks, self.recipe.horizon, stream)
+        play = Play(Role("expert"), tuple(tasks), self.recipe.horizon, stream)
         journal = Journal(self.run.expert_play(iteration), Episode)
         played = self._play("rollout", iteration, play, journal, "expert's play of the tasks to correct")
         extractor = StateExtractor(
@@ -289,7 +297,7 @@ class Stages:
         if not privilege:
             return
         tasks = self._training_tasks(recipe.demonstrations.episodes, "demonstrations")
-        play = Play(Role("teacher", privilege=privilege), tasks, recipe.horizon, "rollout-with-state")
+        play = Play(Role("teacher", privilege=privilege), tuple(tasks), recipe.horizon, "rollout-with-state")
         journal = Journal(self.run.with_state(), Episode)
         played = self._play("rollout", 0, play, journal, f"teacher's play at privilege {privilege}")
         renderer = PrivilegedRenderer(self.actors.whole_renderer, privilege)
@@ -402,7 +410,7 @@ class Stages:
     def _evaluate(self, role: Role, name: str, iteration: int) -> list[Evaluation]:
         evaluations = []
         for split, tasks in self.evaluation_tasks().items():
-            play = Play(role, tasks, self.recipe.test_horizon, f"evaluate-{name}")
+            play = Play(role, tuple(tasks), self.recipe.test_horizon, f"evaluate-{name}")
             journal = Journal(self.run.played(name, split), Episode)
             played = self._play("evaluate", iteration, play, journal, f"evaluate {name} on {split}")
             evaluations.append(evaluate_episodes(played, policy=name))

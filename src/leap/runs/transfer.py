@@ -18,7 +18,8 @@ from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, write_json
 from leap.progress import Bar
 from leap.runs.actors import Actors, Role
-from leap.runs.play import Play, play_tasks
+from leap.runs.executors import Play
+from leap.runs.play import play_tasks
 from leap.runs.stages import Stages
 
 
@@ -62,7 +63,7 @@ def evaluate_elsewhere(
                     f"{len(both)} tasks of split {split!r} were trained on, for example {both[0]}; choose another."
                 )
             for name, role in roles.items():
-                play = Play(role, tasks, horizon, f"elsewhere-{name}")
+                play = Play(role, tuple(tasks), horizon, f"elsewhere-{name}")
                 journal = Journal(folder / f"{split}-{name}.jsonl", Episode)
                 played = play_tasks(play, actors, journal, partial(shown, f"evaluate {name} on {split}"))
                 evaluations.append(evaluate_episodes(played, policy=name))

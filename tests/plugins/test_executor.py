@@ -1,0 +1,75 @@
+"""A third party's executor, in this file alone: shards are played in other processes, and the run is the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leap import registry
+from leap.core import Episode
+from leap.errors import RecipeError
+from leap.loop import leap
+from leap.progress import Progress
+from leap.recipe import Recipe
+from leap.runs.actors import Actors
+from leap.runs.executors import Executor, ExecutorConfig, Shard, play_shard
+from leap.runs.stages import Stages
+from leap.runs.store import RunDirectory
+
+pytest.importorskip("torch")
+
+
+@registry.executor("pool")
+class PoolExecutor(Executor):
+    """Plays shards in processes that know nothing but what is in a shard."""
+
+    class Config(ExecutorConfig):
+        workers: int = 2
+
+    async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Episode]:
+        loop = asyncio.get_running_loop()
+        with ProcessPoolExecutor(self.config.workers, mp_context=get_context("spawn")) as pool:
+            for playing in asyncio.as_completed([loop.run_in_executor(pool, play_shard, shard) for shard in shards]):
+                for episode in await playing:
+                    yield episode
+
+
+def run(folder: Path, **executor: Any) -> dict[str, Any]:
+    """A tiny run's episodes, checkpoints and tables, without what a clock says."""
+    games = {"seed": 1, "games": {"train": 4, "valid": 2, "unseen": 2}, "receptacles": [6, 7]}
+    recipe = {
+        "name": "tiny",
+        "iterations": 1,
+        "horizon": 4,
+        "environment": {"name": "alfworld", "options": {"generator": games}},
+        "student": {"scratch": {"width": 16, "layers": 1, "heads": 2, "mlp": 16, "max_tokens": 1024}, "batch": 2,
+                    "sampling": {"max_tokens": 12, "max_reason_tokens": 2}, "decoding": "constrained"},
+        "demonstrations": {"successes_only": False},
+        "training": {"steps": 2},
+        "executor": executor,
+    }  # fmt: skip
+    stages = Stages(Recipe.model_validate(recipe), RunDirectory(folder), Progress())
+    leap(stages)
+    stages.close()
+    episodes = {}
+    for path in folder.rglob("*.jsonl"):
+        lines = [json.loads(line) | {"seconds": 0} for line in path.read_text().splitlines()]
+        episodes[str(path.relative_to(folder))] = sorted(map(json.dumps, lines))
+    tables = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("evaluation.json")}
+    return episodes | tables | {"pi_1": json.loads((folder / "iter-1/checkpoint/leap.json").read_text())["key"]}
+
+
+def test_who_plays_the_shards_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
+    assert run(tmp_path / "here") == run(tmp_path / "there", kind="pool", options={"workers": 2})
+    with pytest.raises(RecipeError, match="wokers: unknown key"):
+        run(tmp_path / "here", kind="pool", options={"wokers": 2})
+    with pytest.raises(RecipeError, match="no executor 'pol'"):
+        run(tmp_path / "here", kind="pol")
