@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
@@ -43,6 +43,32 @@ def ratio_variance(groups: Sequence[tuple[float, int]]) -> float:
     count, n = len(groups), sum(number for _, number in groups)
     value = math.fsum(total for total, _ in groups) / n
     return count / (count - 1) * math.fsum((total - value * number) ** 2 for total, number in groups) / n**2
+
+
+def clustered_share(groups: Iterable[tuple[int, int]]) -> tuple[float, float, float, int, int] | None:
+    """Returns a share of steps, its Wilson interval at the effective number of steps, the steps, and the episodes.
+
+    The variance is that of a ratio of sums over episodes; it gives the number of independent steps that would be as
+    uncertain (Korn & Graubard 1998), at most the real one. A share of 0 or 1 says nothing about how steps hang together,
+    so there the number of episodes is taken.
+
+    Args:
+        groups: For each episode, how many of its steps count and how many there are.
+
+    Returns:
+        Value, low, high, n, episodes; None where there is no step.
+    """
+    counted = [(hits, total) for hits, total in groups if total]
+    if not counted:
+        return None
+    n, episodes = sum(total for _, total in counted), len(counted)
+    hits = sum(hit for hit, _ in counted)
+    value = hits / n
+    effective = float(episodes)
+    if 0 < hits < n and episodes > 1:
+        variance = ratio_variance(counted)
+        effective = min(float(n), value * (1 - value) / variance) if variance > 0 else float(n)
+    return value, *wilson(value * effective, effective), n, episodes
 
 
 def student_quantile(freedom: int) -> float:

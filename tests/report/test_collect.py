@@ -83,7 +83,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     report, _ = collect(make_recipe(), run, per_group=40)
     assert any("stages.json" in note for note in report.notes)
     assert any("iter-1/measures.json" in note for note in report.notes)
-    assert [one.iteration for one in report.measures] == [0, 2]
+    assert [one.iteration for one in report.sections["realizability"]] == [0, 2]
     with (run.iteration(1) / "episodes.jsonl").open("a", encoding="utf-8") as file:
         file.write("not a record\n")
     with pytest.raises(RunError, match=r"episodes\.jsonl line 9"):

@@ -12,12 +12,20 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from jinja2 import Environment
 from tiny_run import HOSTILE, WORLD, costs, make_recipe, make_run
 
-from leap.report import charts, gap_charts
+from leap import registry
+from leap.errors import RunError
+from leap.recipe import Recipe
+from leap.report import charts
 from leap.report.collect import collect
+from leap.report.model import Report
 from leap.report.page import embedded, render, write_report
+from leap.report.sections import Section
 from leap.report.svg import LINE, apart
+from leap.runs.store import RunDirectory
+from leap_lab.measures import charts as gap_charts
 
 NARROW = "\u202f"
 
@@ -129,9 +137,8 @@ def test_charts_are_well_formed_and_inside_their_box(tmp_path: Path, finished: i
 @pytest.mark.parametrize("finished", [0, 1, 2])
 def test_charts_of_the_gap_are_well_formed_and_inside_their_box(tmp_path: Path, finished: int) -> None:
     report, _ = collect(make_recipe(), make_run(tmp_path, finished=finished), per_group=1)
-    roots = [
-        ElementTree.fromstring(draw(report.measures, width=520)) for draw in (gap_charts.gap, gap_charts.agreement)
-    ]
+    measures = report.sections["realizability"]
+    roots = [ElementTree.fromstring(draw(measures, width=520)) for draw in (gap_charts.gap, gap_charts.agreement)]
     assert len(roots[0].findall(".//circle[@class='hollow']")) == finished
     assert len(roots[1].findall(".//polyline")) == finished + 1
     for root in roots:
@@ -139,7 +146,7 @@ def test_charts_of_the_gap_are_well_formed_and_inside_their_box(tmp_path: Path, 
         for shape in root.iter():
             places += [float(pair.split(",")[1]) for pair in shape.get("points", "").split()]
         assert min(places) >= 0 and max(places) <= charts.HEIGHT
-    planned = report.measures[-1].held_out
+    planned = report.sections["realizability"][-1].held_out
     assert planned is not None and planned.recoverability is not None
     bar = ElementTree.fromstring(gap_charts.costs(planned.recoverability))
     assert sum(float(part.get("width", "0")) for part in bar) == pytest.approx(100, abs=0.1)
@@ -172,3 +179,27 @@ def test_scores_that_have_parts_get_a_table_and_others_none(page: str, tmp_path:
     assert "<b>62.5</b><small>± 12.5" in section and "title score" in section and "25.0" in section
     assert "reward: not official &lt;/script&gt;" in section and HOSTILE not in section
     assert '<a href="#scores">' in shown
+
+
+def test_another_package_adds_a_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Notes(Section):
+        title = "Notes"
+
+        def read(self, recipe: Recipe, run: RunDirectory, notes: list[str]) -> list[str]:
+            return [f"<b>{recipe.name}</b>"]
+
+        def render(self, data: list[str], report: Report, jinja: Environment) -> str:
+            return jinja.from_string('<section id="notes">{{ data[0] }}</section>').render(data=data)
+
+    class Broken(Notes):
+        def read(self, recipe: Recipe, run: RunDirectory, notes: list[str]) -> list[str]:
+            raise RunError("no such table")
+
+    for name, section in (("notes", Notes), ("broken", Broken)):
+        monkeypatch.setitem(registry.report_section._decorated, name, section)
+    recipe, run = make_recipe(), make_run(tmp_path)
+    page = write_report(recipe, run, costs=costs).read_text(encoding="utf-8")
+    twin = json.loads((run.report / "report.json").read_text(encoding="utf-8"))
+    assert f'<section id="notes">&lt;b&gt;{recipe.name}&lt;/b&gt;</section>' in page and 'href="#notes"' in page
+    assert twin["sections"]["notes"] == [f"<b>{recipe.name}</b>"] and "broken" not in twin["sections"]
+    assert any("'broken' is left out: no such table" in note for note in twin["notes"])

@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from leap.core import Correction, Episode
-from leap.errors import RunError
 from leap.evaluation import Evaluation
 from leap.loop import best_on_validation
 from leap.models.ledger import read_totals
@@ -32,9 +31,9 @@ from leap.report.model import (
     Shown,
     StageTime,
 )
+from leap.report.sections import read_sections
 from leap.runs.store import RunDirectory, marker
 from leap.stats import wilson
-from leap_lab.measures import IterationMeasures, read_measures
 
 _log = logging.getLogger(__name__)
 Costs = Callable[[], Iterable[Mapping[str, Any]]]
@@ -84,7 +83,7 @@ def collect(
         policies=policies,
         comparisons=comparisons,
         corrections=corrections,
-        measures=_measures(recipe, run, notes),
+        sections=read_sections(recipe, run, notes),
         costs=_costs(run, costs),
         training=_training(recipe, run),
         stages=[_stage(entry) for entry in _json(run.stages, list, notes)],
@@ -354,19 +353,6 @@ def _training(recipe: Recipe, run: RunDirectory) -> list[dict[str, Any]]:
         if content:
             result = content.get("result")
             found.append({"iteration": i, **(result if isinstance(result, dict) else {})})
-    return found
-
-
-def _measures(recipe: Recipe, run: RunDirectory, notes: list[str]) -> list[IterationMeasures]:
-    found = []
-    for i in range(recipe.iterations + 1):
-        try:
-            one = read_measures(run.iteration(i) / "measures.json")
-        except RunError:
-            notes.append(f"iter-{i}/measures.json cannot be read and is left out.")
-            continue
-        if one is not None:
-            found.append(one)
     return found
 
 

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from leap.core.record import Record
 from leap.evaluation import Evaluation
-from leap_lab.measures import IterationMeasures
 
 Relation = Literal["clearly above", "above", "level", "below", "clearly below"]
 
@@ -194,7 +193,7 @@ class Report(Record):
         policies: All that were evaluated: students by i, then baselines.
         comparisons: The best student against the others, on each test split.
         corrections: By iteration.
-        measures: What was measured of leakage and realizability, by iteration.
+        sections: What the sections of other packages say, by their names.
         costs: By stage and model; empty where nothing was paid.
         training: By iteration, what training noted of itself.
         stages: Finished stages in the order they finished.
@@ -204,7 +203,7 @@ class Report(Record):
         recipe: The resolved recipe as YAML.
     """
 
-    format: int = 2
+    format: int = 3
     name: str
     setup: Setup
     best: int | None = None
@@ -212,7 +211,7 @@ class Report(Record):
     policies: list[PolicyScores] = Field(default_factory=list)
     comparisons: list[Comparison] = Field(default_factory=list)
     corrections: list[CorrectionSummary] = Field(default_factory=list)
-    measures: list[IterationMeasures] = Field(default_factory=list)
+    sections: dict[str, Any] = Field(default_factory=dict)
     costs: list[Cost] = Field(default_factory=list)
     training: list[dict[str, Any]] = Field(default_factory=list)
     stages: list[StageTime] = Field(default_factory=list)

@@ -20,9 +20,10 @@ from leap.envs.base import Environment, load_environment
 from leap.evaluation import Score
 from leap.files import write_text
 from leap.recipe import Recipe
-from leap.report import charts, gap_charts, words
+from leap.report import charts, words
 from leap.report.collect import Costs, collect
 from leap.report.model import Report, StageTime
+from leap.report.sections import render_sections
 from leap.report.trajectories import embed
 from leap.runs.store import RunDirectory
 from leap.stats import wilson
@@ -115,7 +116,7 @@ def render(report: Report, data: dict[str, Any]) -> str:
         setup=report.setup,
         best=report.policy(f"pi_{report.best}") if report.best is not None else None,
         charts=charts,
-        gap_charts=gap_charts,
+        sections=render_sections(report, jinja),
         success=charts.success(),
         actions=charts.actions(report.setup.evaluation_horizon),
         percent=words.percent,

@@ -18,7 +18,7 @@ from leap.files import Journal, read_json, write_text
 from leap.recipe import Recipe
 from leap.runs.open import recipe_of
 from leap.runs.store import RunDirectory, marker
-from leap_lab.measures.figures import share
+from leap.stats import clustered_share
 
 _PUBLIC = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
 """What a checkpoint is made of. Nothing else leaves the machine."""
@@ -180,13 +180,13 @@ def _leaks(run: RunDirectory, i: int) -> list[str]:
             counts = by_episode.setdefault(correction.episode, [0, 0])
             counts[0] += correction.kept and bool(correction.leaked)
             counts[1] += correction.kept
-        found = share((leaks, kept) for leaks, kept in by_episode.values())
+        found = clustered_share((leaks, kept) for leaks, kept in by_episode.values())
         if found is None:
             lines.append(f"| {j} | {corrections} | 0 | none kept | |")
         else:
-            leaks = round(found.value * found.n)
-            rate = f"{leaks} ({found.value:.1%}) | {found.low:.1%} to {found.high:.1%}"
-            lines.append(f"| {j} | {corrections} | {found.n} | {rate} |")
+            value, low, high, n, _ = found
+            rate = f"{round(value * n)} ({value:.1%}) | {low:.1%} to {high:.1%}"
+            lines.append(f"| {j} | {corrections} | {n} | {rate} |")
     if i == 0:
         return ["Trained on demonstrations alone: no teacher has corrected it."]
     said = "A leak is an entity that a correction's reason names and the student's history does not; intervals by episode."

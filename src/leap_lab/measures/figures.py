@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from leap.core.record import Record
-from leap.stats import ratio_variance, student_quantile, wilson
+from leap.stats import clustered_share, ratio_variance, student_quantile
 
 
 class Figure(Record):
@@ -27,29 +27,15 @@ class Figure(Record):
 
 
 def share(groups: Iterable[tuple[int, int]]) -> Figure | None:
-    """A share of steps, with a Wilson interval at the effective number of steps.
-
-    The variance is that of a ratio of sums over episodes; it gives the number of independent steps that would be as
-    uncertain (Korn & Graubard 1998), at most the real one. A share of 0 or 1 says nothing about how steps hang together,
-    so there the number of episodes is taken.
+    """Returns a share of steps with its interval (`leap.stats.clustered_share`); None where there is no step.
 
     Args:
         groups: For each episode, how many of its steps count and how many there are.
-
-    Returns:
-        The figure; None where there is no step.
     """
-    counted = [(hits, total) for hits, total in groups if total]
-    if not counted:
+    found = clustered_share(groups)
+    if found is None:
         return None
-    n, episodes = sum(total for _, total in counted), len(counted)
-    hits = sum(hit for hit, _ in counted)
-    value = hits / n
-    effective = float(episodes)
-    if 0 < hits < n and episodes > 1:
-        variance = ratio_variance(counted)
-        effective = min(float(n), value * (1 - value) / variance) if variance > 0 else float(n)
-    low, high = wilson(value * effective, effective)
+    value, low, high, n, episodes = found
     return Figure(value=value, low=low, high=high, n=n, episodes=episodes)
 
 

@@ -1,4 +1,4 @@
-"""The charts of the section on realizability, in the style of the learning curves."""
+"""The charts of the report's section on realizability, in the style of the learning curves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from markupsafe import Markup
 from leap.report import words
 from leap.report.charts import BOTTOM, HEIGHT, LABELLED, LEFT, PERCENT, TOP, band, rail, shares, tick
 from leap.report.svg import Panel, apart, chart, mark, quarters, whisker
-from leap_lab.measures import Figure, IterationMeasures
-from leap_lab.measures.records import Recoverability
+from leap_lab.measures.figures import Figure
+from leap_lab.measures.records import IterationMeasures, Recoverability
 
 RIGHT = 66  # room for the labels of the lines
 COSTS = ("r-0", "r-1", "r-2", "r-3", "r-dead")

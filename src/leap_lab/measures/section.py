@@ -1,0 +1,44 @@
+"""The report's section on leakage and realizability: tables and charts of `iter-<i>/measures.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment as Jinja
+from jinja2 import FileSystemLoader
+
+from leap.errors import RunError
+from leap.recipe import Recipe
+from leap.report import words
+from leap.report.model import Report
+from leap.report.sections import Section
+from leap.runs.store import RunDirectory
+from leap_lab.measures import charts
+from leap_lab.measures.measure import read_measures
+from leap_lab.measures.records import IterationMeasures
+from leap_lab.measures.stage import measures_file
+
+
+class Realizability(Section):
+    """What was measured of leakage and realizability, by iteration."""
+
+    title = "Realizability"
+
+    def read(self, recipe: Recipe, run: RunDirectory, notes: list[str]) -> list[IterationMeasures] | None:
+        found = []
+        for i in range(recipe.iterations + 1):
+            try:
+                one = read_measures(measures_file(run, i))
+            except RunError:
+                notes.append(f"iter-{i}/measures.json cannot be read and is left out.")
+                continue
+            if one is not None:
+                found.append(one)
+        return found or None
+
+    def render(self, data: Sequence[Any], report: Report, jinja: Jinja) -> str:
+        measures = [IterationMeasures.model_validate(one) for one in data]
+        template = jinja.overlay(loader=FileSystemLoader(Path(__file__).parent)).get_template("realizability.html.j2")
+        return template.render(measures=measures, setup=report.setup, charts=charts, percent=words.percent)
