@@ -166,7 +166,7 @@ class MockServer:
         refused = self._refused(request)
         if refused:
             return 400, _error(f"Unsupported parameter: {refused}", "unsupported_parameter"), {}
-        messages = request["messages"]
+        messages = [message | {"content": message.get("content") or ""} for message in request["messages"]]
         limit = request.get("max_tokens") or request.get("max_completion_tokens") or 1 << 30
         needed = characters(messages) // 4
         if self.context is not None and needed > self.context:

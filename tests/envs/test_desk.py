@@ -1,0 +1,239 @@
+"""Calls of tools through the whole path: played by a model at an endpoint and by a checkpoint, corrected, and trained on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from desk import Desk
+
+from leap.core import Actor, Correction, Decision, Episode, Rejection
+from leap.datasets import Row, correction_rows, preference_rows, read_rows
+from leap.envs.tools import call_of
+from leap.models.base import Sampling
+from leap.models.endpoint_config import EndpointConfig
+from leap.models.ledger import Ledger, MeteredModel
+from leap.models.mock import Calls, Request, first_choice, mock_model
+from leap.models.openai import OpenAIModel
+from leap.policies.base import UNPARSED
+from leap.policies.model import ModelPolicy
+from leap.policies.rendering import PromptConfig, Renderer
+from leap.sync import run_sync
+from leap.testing.checkpoints import tiny_checkpoint, tiny_tokenizer
+from leap.testing.models import Scripted
+from leap.testing.play import played, walked
+from leap.testing.server import MockServer
+from leap.testing.teachers import model_teacher
+
+DESK = Desk()
+TASKS = DESK.tasks("train", limit=3)
+SAMPLING = Sampling(max_tokens=64)
+
+
+def renderer(name: str = "dialogue", **options: Any) -> Renderer:
+    return Renderer(PromptConfig.model_validate({"renderer": name} | options), DESK.prompts_of, grammar_of=DESK.grammar_of)
+
+
+def order_in(request: Request) -> str:
+    return re.findall(r"Order (A-\d)", json.dumps(request.messages))[0]
+
+
+def clerk(request: Request) -> str | Calls:
+    """Looks the order up, then pays back what its cause says; by the API's own messages."""
+    last = request.messages[-1]
+    if last["role"] != "tool":
+        return Calls([("look_up", {"order": order_in(request)})], "I look first.")
+    cents = 1000 if "lost" in last["content"] else 500
+    return Calls([("refund", json.dumps({"cents": cents, "order": order_in(request)}))], "The cause is known.")
+
+
+def play_at(server: MockServer, **settings: Any) -> list[Episode]:
+    model = OpenAIModel("mock", SAMPLING, EndpointConfig(base_url=server.base_url, retries=0))
+    return played(DESK, ModelPolicy(model, renderer(), Actor(name="student")), TASKS, **settings)
+
+
+def test_a_model_at_an_endpoint_plays_by_the_apis_tools() -> None:
+    with MockServer(clerk) as server:
+        episodes = play_at(server)
+        sent = server.last
+    assert all(episode.success and len(episode.steps) == 2 for episode in episodes)
+    first, second = episodes[0].steps
+    assert (first.reason, first.action) == ("I look first.", '{"name": "look_up", "arguments": {"order": "A-0"}}')
+    assert second.action == '{"name": "refund", "arguments": {"order": "A-0", "cents": 1000}}'  # in the schema's order
+    assert '<tool_call>\n{"name": "refund", "arguments": {"cents": 1000, "order": "A-0"}}\n</tool_call>' in second.completion
+    assert sent["tools"] == list(Desk.grammar.tools) and "tool_choice" not in sent
+    asked, gave = sent["messages"][-2:]
+    assert asked["content"] is None and json.loads(asked["tool_calls"][0]["function"]["arguments"]).keys() == {"order"}
+    assert gave["role"] == "tool" and gave["tool_call_id"] == asked["tool_calls"][0]["id"]
+    assert "call one tool" in sent["messages"][0]["content"] and "ACTION:" not in sent["messages"][0]["content"]
+
+
+def test_of_several_calls_the_first_counts_and_a_damaged_one_is_kept_as_it_was() -> None:
+    def hasty(request: Request) -> Calls:
+        if request.messages[-1]["role"] == "tool":
+            return Calls([("refund", '{"order": "A-0", cents'), ("look_up", {"order": "A-0"})])
+        return Calls([("look_up", {"order": "A-9"}), ("refund", {"order": "A-0", "cents": 1})])
+
+    with MockServer(hasty) as server:
+        first, second = play_at(server, horizon=2)[0].steps
+    assert first.action == '{"name": "look_up", "arguments": {"order": "A-9"}}' and '"cents": 1' in first.completion
+    assert second.action == UNPARSED and not second.parsed
+    assert json.dumps('{"order": "A-0", cents') in second.completion
+
+
+@pytest.mark.parametrize("refuses", ["auto", "tools"])
+def test_an_endpoint_that_parses_no_calls_or_knows_no_tools_is_asked_otherwise(refuses: str) -> None:
+    """First as a server that shows the tools to its model alone, then in words."""
+
+    def speaks(request: Request) -> str:
+        assert bool(request.tools) is (refuses == "auto")
+        if refuses == "tools":
+            assert "- look_up: Shows an order." in request.messages[0]["content"]
+            assert all(message["role"] != "tool" for message in request.messages)
+            return f'REASON: So.\nACTION: {{"name": "look_up", "arguments": {{"order": "{order_in(request)}"}}}}'
+        return f'So.\n{{"name": "look_up", "parameters": {{"order": "{order_in(request)}"}}}}'
+
+    with MockServer(speaks, refuses=[refuses]) as server:
+        episodes = play_at(server, horizon=2)
+        sent = server.last
+    assert sent.get("tool_choice") == ("none" if refuses == "auto" else None)
+    for episode in episodes:
+        assert [step.reason for step in episode.steps] == ["So.", "So."] and "cause" in episode.final.text
+
+
+def test_requests_with_other_tools_are_other_requests(tmp_path: Path) -> None:
+    model = MeteredModel(mock_model("first", SAMPLING), SAMPLING, Ledger(tmp_path / "calls.sqlite"))
+    messages: Any = [{"role": "user", "content": "x"}]
+    plain = model.request_key(messages, 0)
+    assert plain == model.request_key(messages, 0, tools=())
+    keys = {model.request_key(messages, 0, tools=tools) for tools in (Desk.grammar.tools, Desk.grammar.tools[:1])}
+    assert len(keys | {plain}) == 3
+    policy = ModelPolicy(model, renderer(), Actor(name="student"))
+    once, again = (played(DESK, policy, TASKS, horizon=1) for _ in range(2))
+    assert model.model.calls == len(TASKS)  # type: ignore[attr-defined]
+    assert [e.steps for e in once] == [e.steps for e in again]
+    assert once[0].steps[0].action == '{"name": "look_up", "arguments": {"order": "mock"}}'
+
+
+def test_the_mock_calls_the_first_tool_with_the_least_arguments() -> None:
+    said = first_choice(Request([{"role": "user", "content": "x"}], tools=Desk.grammar.tools[1:]))
+    assert isinstance(said, Calls) and said.told() == [("refund", '{"order": "mock", "cents": 1}')]
+
+
+# ---- corrections -----------------------------------------------------------------------------------------------------
+
+WRONG = [
+    '{"name": "look_up", "arguments": {"order": "A-9"}}',
+    "(no action)",
+    '{"name": "refund", "arguments": {"order": "A-0", "cents": 5}}',
+]
+
+
+def corrected(answers: Callable[[int], Any]) -> tuple[Episode, list[Correction], str]:
+    episode = walked(DESK, TASKS[0], WRONG)
+    entries = [
+        {"timestep": t, "leave_as_it_is": False, "corrected_reason": "I know.", "corrected_action": answers(t)} for t in range(3)
+    ]
+    model = Scripted(lambda prompt, call: json.dumps({"summary": "", "trajectory": entries}))
+    return episode, run_sync(model_teacher(DESK, model, attempts=1).correct(episode)), model.prompts[0]
+
+
+def test_a_model_teachers_calls_arrive_in_their_one_spelling() -> None:
+    meant = '{"name": "refund", "arguments": {"order": "A-0", "cents": 1000}}'
+    written: list[Any] = [
+        '{"arguments":{"cents":1000,"order":"A-0"},"name":"refund"}',
+        {"name": "refund", "arguments": {"cents": 1000, "order": "A-0"}},
+        '```json\n{"name": "refund",\n "parameters": {"order": "A-0", "cents": 1000}}\n```',
+    ]
+    _, corrections, prompt = corrected(lambda t: written[t])
+    assert [(c.action, c.rejected) for c in corrections] == [(meant, None)] * 3
+    assert "- refund: Pays back" in prompt and f"Student's action: {WRONG[0]}" in prompt and "1000 cents are due" in prompt
+
+
+def test_a_call_that_the_schema_forbids_is_not_admissible() -> None:
+    bad = [
+        '{"name": "pay", "arguments": {}}',
+        '{"name": "refund", "arguments": {"order": "A-0", "cents": 0}}',
+        "Pay back 1000 cents.",
+    ]
+    _, corrections, _ = corrected(lambda t: bad[t])
+    assert {c.rejected for c in corrections} == {Rejection.NOT_ADMISSIBLE}
+
+
+# ---- a checkpoint with tools in its template -------------------------------------------------------------------------
+
+TEMPLATE = (
+    "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ '\n' if m.content }}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module", params=["tools", "words", "scratch"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("desk") / request.param
+    tiny_checkpoint(folder, "scratch" if request.param == "scratch" else "chatml")
+    if request.param == "tools":
+        tokenizer = tiny_tokenizer("chatml")
+        tokenizer.chat_template = TEMPLATE
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("prompt", ["dialogue", "paper"])
+def test_a_rows_tokens_are_what_the_rollout_fed_and_would_generate(
+    checkpoint: Path, prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leap.models.hf import HFModel
+    from leap.training.preference import encode_pair
+    from leap.training.rows import encode_row
+
+    shown = renderer(prompt, instructions=False)
+    model = HFModel(str(checkpoint), Sampling(max_tokens=8), batch=2)
+    assert model.chat.takes_tools is (checkpoint.name == "tools")
+    fed: set[tuple[int, ...]] = set()
+    answer = model._answer
+    monkeypatch.setattr(model, "_answer", lambda requests: (fed.update(tuple(r.ids) for r in requests), answer(requests)))
+    policy = ModelPolicy(model, shown, Actor(name="student"))
+    (episode,) = played(DESK, policy, TASKS[:1], horizon=1)
+    # A random student calls nothing, so it goes on from what a better one did, as a rollout would.
+    episode = walked(DESK, TASKS[0], [WRONG[0], episode.steps[0].action, WRONG[0], WRONG[2]])
+    player_fed = [episode.history(t) for t in range(len(episode.steps))]
+
+    async def ask() -> None:
+        async with model.conversation() as conversation:
+            for history in player_fed:
+                messages = policy.renderer.render(history)  # type: ignore[union-attr]
+                await conversation.complete(messages, seed=0, tools=Desk.grammar.tools)
+
+    run_sync(ask())
+    meant = '{"name": "refund", "arguments": {"order": "A-0", "cents": 1000}}'
+    corrections = [
+        Correction(episode=episode.key, t=t, reason="It is lost.", action=meant, teacher="x", privilege=50)
+        for t in range(len(episode.steps))
+    ]
+    rows = list(correction_rows({episode.key: episode}, corrections, shown, iteration=1))
+    assert [row.completion[0].get("tool_calls") for row in rows] == [[{"type": "function", "function": call_of(meant)}]] * 4
+    assert rows == list(read_rows(row.model_dump_json().encode() for row in rows))  # also from the file
+    for row in rows:
+        encoded = encode_row(row, model.chat)
+        assert tuple(encoded.prompt) in fed
+        read = Desk.grammar.read(model.chat.said(encoded.answer, row.tools), episode.final)
+        assert read == Decision(reason="It is lost.", action=meant)
+    pairs = list(preference_rows(rows, {episode.key: episode}, DESK.grammar_of))
+    for pair, row in zip(pairs, rows, strict=True):
+        encoded, both = encode_row(row, model.chat), encode_pair(pair, model.chat)
+        assert (both.prompt, both.chosen) == (encoded.prompt, encoded.answer)
+        read = Desk.grammar.read(model.chat.said(both.rejected, pair.tools), episode.final)
+        assert (read.action if read else UNPARSED) == episode.steps[row.t].action
+
+
+def test_rows_without_tools_stand_in_files_as_ever() -> None:
+    plain = Row(prompt=[{"role": "user", "content": "x"}], completion=[], episode="e", t=0, source="s", iteration=0)
+    assert "tools" not in json.loads(plain.model_dump_json()) and "tools" not in plain.model_dump()
