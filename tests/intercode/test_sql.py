@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_intercode import sqlite_databases
+from sqlite_databases import SqliteDatabases, rows, statements
 
 from leap.core import Actor, Episode, History, Step, StopReason
 from leap.envs.base import opened
@@ -22,7 +24,6 @@ from leap_worlds.intercode.sql.env import SqlConfig, SqlEnvironment
 from leap_worlds.intercode.sql.mariadb import find_server
 from leap_worlds.intercode.sql.mysql import MySqlServer
 from leap_worlds.intercode.sql.reward import kendall_tau, reward
-from leap_worlds.intercode.sql.sqlite import rows, statements
 
 DUMP = r"""
 -- MySQL dump
@@ -106,7 +107,8 @@ def world(request: pytest.FixtureRequest, data: Path) -> Iterator[SqlEnvironment
         pytest.skip("there is no MariaDB server on this machine")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEAP_CACHE", str(data / "cache"))
-        environment = SqlEnvironment(SqlConfig(path=data, database=request.param))
+        backend = sqlite_databases(data) if request.param == "sqlite" else None
+        environment = SqlEnvironment(SqlConfig(path=data), backend)
         environment.prepare()
         yield environment
         environment.close()
@@ -154,17 +156,16 @@ def test_no_statement_raises(world: SqlEnvironment, statement: str) -> None:
 
 
 def test_a_statement_without_end_is_stopped(world: SqlEnvironment, data: Path) -> None:
-    slow = SqlEnvironment(world.config.model_copy(update={"time_limit": 0.5}))
-    slow._backend = world.backend  # the same server, another limit
+    slow = SqlEnvironment(world.config.model_copy(update={"time_limit": 0.5}), world.backend)  # the same server, another limit
     endless = "WITH RECURSIVE n AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM n WHERE x < 1000000000) SELECT max(x) FROM n"
-    if not world.backend.comparable:
+    if isinstance(world.backend, SqliteDatabases):
         assert "Error" in play(slow, 0, [endless]).final.text
     else:
         assert "Error" in play(slow, 0, ["SET SESSION max_statement_time = 0", "SELECT SLEEP(20)"]).final.text
 
 
 def test_slow_statements_run_at_once(world: SqlEnvironment) -> None:
-    if not world.backend.comparable:
+    if isinstance(world.backend, SqliteDatabases):
         pytest.skip("SQLite has no SLEEP")
     world.backend.close()  # 16 threads find no server
     with ThreadPoolExecutor(16) as threads, ExitStack() as stack:
@@ -177,8 +178,7 @@ def test_slow_statements_run_at_once(world: SqlEnvironment) -> None:
 
 
 def test_long_results_are_shown_in_part_and_scored_whole(world: SqlEnvironment) -> None:
-    short = SqlEnvironment(world.config.model_copy(update={"rows_shown": 1}))
-    short._backend = world.backend
+    short = SqlEnvironment(world.config.model_copy(update={"rows_shown": 1}), world.backend)
     episode = play(short, 1, [RECORDS[1]["gold"], "submit"])
     assert "3 rows in all, 1 shown" in episode.final.text
     assert episode.success
@@ -220,7 +220,7 @@ def test_at_privilege_0_the_hidden_state_does_not_matter(world: SqlEnvironment) 
 
 
 def test_what_is_missing_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecipeError, match="neither mariadb, sqlite nor"):
+    with pytest.raises(RecipeError, match="neither mariadb nor"):
         SqlEnvironment(SqlConfig(path=data, database="oracle"))
     with pytest.raises(PrerequisiteError, match="mysql://"):
         MySqlServer("mysql://")

@@ -32,7 +32,7 @@ def small_mixture(world: Environment, tmp_path: Path, intercode_data: Path) -> I
 def _small_intercode(name: str) -> Any:
     @pytest.fixture(name=f"small_intercode_{name}")
     def made(intercode_data: Path) -> Iterator[Environment]:
-        """Upstream's tasks: SQL on SQLite, Bash and Python on stand-in boxes."""
+        """SQL on SQLite, the others on stand-in boxes."""
         from small_intercode import make_intercode
 
         environment = make_intercode(name, intercode_data)
@@ -42,7 +42,8 @@ def _small_intercode(name: str) -> Any:
     return made
 
 
-small_intercode_bash, small_intercode_sql, small_intercode_python = map(_small_intercode, ("bash", "sql", "python"))
+small_intercode_bash, small_intercode_sql = map(_small_intercode, ("bash", "sql"))
+small_intercode_python, small_intercode_generated = map(_small_intercode, ("python", "generated"))
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ pytest.importorskip("torch")
 
 RENDERERS = ("paper", "dialogue")
 SMALL_WORLDS = {"alfworld": "world", "webshop": "small_webshop", "mixture": "small_mixture"} | {
-    f"intercode-{name}": f"small_intercode_{name}" for name in ("bash", "sql", "python")
+    f"intercode-{name}": f"small_intercode_{name}" for name in ("bash", "generated", "sql", "python")
 }
 BRIEF = {"instructions": False, "candidates": False}
 

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sqlite_databases import SqliteDatabases
+
 from leap.envs.base import Environment, load_environment
 from leap_worlds.intercode.bash.boxes import Boxes
+from leap_worlds.intercode.data import IntercodeData
+from leap_worlds.intercode.sql.env import SqlConfig, SqlEnvironment
 from leap_worlds.sandbox import ExecResult
 from leap_worlds.sandbox.base import SandboxError
 
@@ -34,9 +38,14 @@ def stand_in_boxes() -> Boxes:
 
 
 def make_intercode(name: str, data: Path) -> Environment:
-    """One of `bash`, `sql`, `python`, on upstream's tasks."""
-    options: dict[str, Any] = {"path": str(data)} | ({"database": "sqlite"} if name == "sql" else {})
-    environment: Any = load_environment(f"intercode-{name}", options)
-    if name != "sql":
-        environment._boxes = stand_in_boxes()
+    """One of `bash`, `sql`, `python`, on upstream's tasks, or `generated`, on leap's own."""
+    if name == "sql":
+        return SqlEnvironment(SqlConfig(path=data), sqlite_databases(data))
+    environment: Any = load_environment(f"intercode-{name}", {"path": str(data)} if name != "generated" else {})
+    environment._boxes = stand_in_boxes()
     return environment
+
+
+def sqlite_databases(data: Path) -> SqliteDatabases:
+    """The databases of upstream's data in SQLite."""
+    return SqliteDatabases(IntercodeData(data).file("data/sql/spider/ic_spider_dbs.sql"))

@@ -63,11 +63,13 @@ class Backend(Protocol):
 
     Attributes:
         description: What it is, for the record.
-        comparable: Whether its numbers may stand beside published ones.
     """
 
     description: str
-    comparable: bool
+
+    def prepare(self) -> None:
+        """Loads the databases, where that is not done yet."""
+        ...
 
     def connect(self, database: str, limits: SqlLimits) -> Connection:
         """A connection that cannot change anything."""

@@ -20,7 +20,6 @@ from leap_worlds.intercode.sql.backend import Answer, Backend, SqlLimits
 from leap_worlds.intercode.sql.mariadb import ManagedMariaDb
 from leap_worlds.intercode.sql.mysql import MySqlServer
 from leap_worlds.intercode.sql.reward import reward
-from leap_worlds.intercode.sql.sqlite import SqliteDatabases
 from leap_worlds.intercode.sql.teacher import SqlExpert, looks_up, teach
 from leap_worlds.intercode.text import SUBMIT, shorten_output
 
@@ -34,7 +33,7 @@ class SqlConfig(RecordedConfig):
 
     database: str = Field(
         default="mariadb",
-        description="mariadb: leap starts the one it finds. mysql://user:password@host:port/: yours. sqlite: a smoke test.",
+        description="mariadb: leap starts the one it finds. mysql://user:password@host:port/: yours.",
     )
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a statement.")
     rows_shown: int = Field(
@@ -43,25 +42,28 @@ class SqlConfig(RecordedConfig):
 
 
 class SqlEnvironment(RecordedEnvironment[SqlConfig, SqlRecord]):
-    """Spider's dev set (Yu et al. 2018) as InterCode has it (Yang et al. 2023): 1,034 questions."""
+    """Spider's dev set (Yu et al. 2018) as InterCode has it (Yang et al. 2023): 1,034 questions.
+
+    Args:
+        config: The options.
+        backend: Where statements run, if not where the options say.
+    """
 
     name: ClassVar[str] = "intercode-sql"
     Config: ClassVar[type[EnvironmentConfig]] = SqlConfig
 
-    def __init__(self, config: SqlConfig | None = None) -> None:
+    def __init__(self, config: SqlConfig | None = None, backend: Backend | None = None) -> None:
         super().__init__(config)
         database = self.config.database
-        if database not in ("mariadb", "sqlite") and not database.startswith("mysql://"):
-            raise RecipeError(f"database: {database!r} is neither mariadb, sqlite nor an address mysql://...")
+        if database != "mariadb" and not database.startswith("mysql://"):
+            raise RecipeError(f"database: {database!r} is neither mariadb nor an address mysql://...")
         self._opening = threading.Lock()
-        self._backend: Backend | None = None
+        self._backend = backend
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Reads the questions, and loads the databases where leap has them itself."""
         reward([(1,), (2,)], [(1,), (2,)])  # says at once if SciPy is missing
-        backend = self.backend
-        if isinstance(backend, ManagedMariaDb | SqliteDatabases):
-            backend.prepare()
+        self.backend.prepare()
         self.records()
 
     @property
@@ -73,13 +75,8 @@ class SqlEnvironment(RecordedEnvironment[SqlConfig, SqlRecord]):
                     self._backend = MySqlServer(self.config.database)
                 else:
                     dump = IntercodeData(self.config.path).file("data/sql/spider/ic_spider_dbs.sql")
-                    self._backend = (SqliteDatabases if self.config.database == "sqlite" else ManagedMariaDb)(dump)
+                    self._backend = ManagedMariaDb(dump)
             return self._backend
-
-    @property
-    def benchmark(self) -> str:
-        """What numbers are of: those of SQLite stand beside no others."""
-        return f"{self.name}-sqlite-not-comparable" if self.config.database == "sqlite" else self.name
 
     @property
     def limits(self) -> SqlLimits:

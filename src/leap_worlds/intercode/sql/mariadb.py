@@ -63,8 +63,6 @@ class ManagedMariaDb:
         PrerequisiteError: MariaDB or PyMySQL is not installed.
     """
 
-    comparable = True
-
     def __init__(self, dump: Path) -> None:
         driver()
         server = find_server()
@@ -72,7 +70,7 @@ class ManagedMariaDb:
             raise PrerequisiteError(
                 "SQL tasks need a database: there is no MariaDB server on this machine. Install it (apt-get install "
                 "mariadb-server, brew install mariadb; leap starts its own, no service is needed), give a server's address as "
-                "the option database: mysql://user:password@host:port/, or database: sqlite for a smoke test."
+                "the option database: mysql://user:password@host:port/."
             )
         self._server = server
         self._version = re.sub(r"^.*?Ver\s+", "", _output([server, "--version"])).split(" ")[0]

@@ -145,8 +145,6 @@ class MySqlServer:
         PrerequisiteError: The address cannot be read, PyMySQL is missing, or the server is not MySQL or MariaDB.
     """
 
-    comparable = True
-
     def __init__(self, address: str) -> None:
         driver()
         parts = urlsplit(address)
@@ -160,6 +158,9 @@ class MySqlServer:
         if parts.password:
             self._options["password"] = unquote(parts.password)
         self.description = f"server at {parts.hostname}:{port}"
+
+    def prepare(self) -> None:
+        """The server has the databases, or a connection says that it has not."""
 
     def connect(self, database: str, limits: SqlLimits) -> MySqlConnection:
         """A connection that cannot change anything."""

@@ -1,5 +1,5 @@
-"""Spider's databases in SQLite: nothing to install, for smoke tests. Not comparable with anything published: SQLite reads
-another SQL, so that other statements fail, and orders and compares otherwise."""
+"""Spider's databases in SQLite, a stand-in for a server: it reads another SQL, so that other statements fail, and orders and
+compares otherwise."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ class SqliteDatabases:
         dump: Spider's databases as MySQL's SQL.
     """
 
-    comparable = False
-    description = f"SQLite {sqlite3.sqlite_version}, a smoke test: not comparable"
+    description = f"SQLite {sqlite3.sqlite_version}, not comparable"
 
     def __init__(self, dump: Path) -> None:
         self._dump = dump
