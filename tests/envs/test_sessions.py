@@ -25,7 +25,7 @@ from leap.policies.rendering import PromptConfig, Renderer
 from leap.rollouts import play_all, rollout
 from leap.sync import run_sync
 from leap.teachers.base import TeacherContext
-from leap.teachers.config import ExpertTeacherConfig
+from leap.teachers.config import ExpertConfig
 from leap.teachers.expert import ExpertTeacher
 from tiny_world import House, TinyWorld, TinyWorldConfig
 
@@ -106,7 +106,7 @@ def test_every_kind_of_session_gives_the_same_episodes_states_and_corrections(ho
         here, there = (run_sync(states_along(world, episode, after_last=after_last)) for world in (plain, other))
         assert here == there and len(here) == len(episode.steps) + after_last
     corrected = [
-        asyncio.run(ExpertTeacher(ExpertTeacherConfig(privilege=50), TeacherContext(world)).correct(episode))
+        asyncio.run(ExpertTeacher(ExpertConfig(privilege=50), TeacherContext(world)).correct(episode))
         for world in (other, plain)
     ]
     assert corrected[0] == corrected[1]

@@ -13,7 +13,7 @@ from leap.core import Correction, Episode
 from leap.envs.base import Environment, load_environment
 from leap.sync import run_sync
 from leap.teachers.base import TeacherContext
-from leap.teachers.config import ExpertTeacherConfig
+from leap.teachers.config import ExpertConfig
 from leap.teachers.expert import ExpertTeacher
 
 OPTIONS = {"generator": {"seed": 2, "games": {"train": 8, "valid": 3, "unseen": 3}, "receptacles": [6, 8]}}
@@ -57,5 +57,5 @@ def make_mixture(folder: Path, data: Path) -> Environment:
 
 def corrected(environment: Environment, episodes: list[Episode], privilege: int, **more: bool) -> list[Correction]:
     """Corrections of every step."""
-    teacher = ExpertTeacher(ExpertTeacherConfig(privilege=privilege, **more), TeacherContext(environment))
+    teacher = ExpertTeacher(ExpertConfig(privilege=privilege, **more), TeacherContext(environment))
     return [correction for episode in episodes for correction in run_sync(teacher.correct(episode))]

@@ -27,10 +27,11 @@ DIALOGUE = PromptConfig(renderer="dialogue")
 
 
 def teacher(
-    model: Any, level: int = 50, prompt: PromptConfig = DIALOGUE, *, constrained: bool = False, **options: Any
+    model: Any, level: int = 50, prompt: PromptConfig = DIALOGUE, *, constrained: bool = False, attempts: int = 3
 ) -> SelfTeacher:
     student = StudentContext(lambda: model, Renderer(prompt), constrained=constrained)
-    return SelfTeacher(SelfTeacherConfig(privilege=level, **options), TeacherContext(WORLD, student=student))
+    context = TeacherContext(WORLD, student=student, attempts=attempts)
+    return SelfTeacher(SelfTeacherConfig(privilege=level), context)
 
 
 def candidate(prompt: str, call: int) -> str:
@@ -79,7 +80,8 @@ def test_prompts_too_long_lose_their_oldest_steps_and_count_them() -> None:
     limit = max(len(prompt) for prompt in model.prompts) - 40
     short = Scripted(candidate)
     short.length = characters  # type: ignore[method-assign]
-    own = teacher(short, limit=limit)
+    short.room = limit
+    own = teacher(short)
     assert all(c.kept for c in asyncio.run(own.correct(EPISODE)))
     assert own.dropped > 0
     assert all("Task: open the door" in prompt for prompt in short.prompts)

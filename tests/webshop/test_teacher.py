@@ -19,7 +19,7 @@ from leap.policies.rendering import PromptConfig, Renderer
 from leap.rollouts import rollout
 from leap.sync import run_sync
 from leap.teachers.base import TeacherContext
-from leap.teachers.config import ExpertTeacherConfig
+from leap.teachers.config import ExpertConfig
 from leap.teachers.expert import ExpertTeacher
 from leap.teachers.leakage import leaked_entities
 from leap_worlds.webshop.env import WebshopEnvironment
@@ -146,7 +146,7 @@ def test_a_search_has_as_many_of_the_shops_names_as_the_level_allows() -> None:
 
 def test_corrections_are_kept_searches_among_them_and_leak_nothing(folder: Path) -> None:
     environment = generated(folder, observation="text_rich")
-    teacher = ExpertTeacher(ExpertTeacherConfig(privilege=50, drop_leaks=True), TeacherContext(environment))
+    teacher = ExpertTeacher(ExpertConfig(privilege=50, drop_leaks=True), TeacherContext(environment))
     episodes = plays(environment, ExpertPolicy(environment), some_tasks(environment, 20))
     corrections = [one for episode in episodes for one in run_sync(teacher.correct(episode))]
     assert all(one.kept for one in corrections), [one for one in corrections if not one.kept][:3]

@@ -13,8 +13,7 @@ from leap.core import Actor, Episode, content_key
 from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
-from leap.models.base import Completion, Model, Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import Completion, Model
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy, Policy, ScriptedPolicy, TeacherPolicy
@@ -22,11 +21,12 @@ from leap.policies.mixed import MixedPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.react import ReActRenderer
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.recipe import ReActSection, Recipe
+from leap.recipe import ReActSection, Recipe, TeacherSection
 from leap.runs.baselines import Baseline, baselines_of
 from leap.runs.store import RunDirectory, marker
 from leap.teachers.asking import shorter
 from leap.teachers.base import StudentContext, Teacher, TeacherContext
+from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.expert import ExpertTeacher
 from leap.teachers.model import ModelTeacher
 from leap.teachers.prompts import PrivilegedRenderer
@@ -190,7 +190,7 @@ class Actors:
         return ModelPolicy(model, PrivilegedRenderer(renderer, privilege), actor)
 
     def _react(self, react: ReActSection, actor: Actor) -> Policy:
-        model = self.open_model(react.model, react.sampling, endpoint=react.endpoint)
+        model = self.open_model(react)
         renderer = ReActRenderer(
             list(Journal(self.run.episodes(0), Episode)),
             prompts=self.environment.prompts_of,
@@ -265,20 +265,20 @@ class Actors:
 
     # ---- teachers --------------------------------------------------------------------------------------------------
 
-    def open_model(self, name: str, sampling: Sampling, *, endpoint: EndpointConfig) -> Model:
-        """A model whose calls go through the ledger, if it is not in this process. It stays open as long as the run does."""
-        key = content_key(name, sampling.model_dump(mode="json"), endpoint.model_dump(mode="json"))
+    def open_model(self, section: ModelTeacherConfig | TeacherSection | ReActSection) -> Model:
+        """Opens the model that a section names; its calls go through the ledger, if it is not in this process. It stays open as
+        long as the run does."""
+        assert section.model is not None  # the recipe saw to it
+        key = content_key(section.model, section.sampling.model_dump(mode="json"), section.endpoint.model_dump(mode="json"))
         if key not in self._models:
-            self._models[key] = open_model(name, sampling, endpoint=endpoint, ledger=self.ledger)
+            self._models[key] = open_model(section.model, section.sampling, endpoint=section.endpoint, ledger=self.ledger)
             self._opened.callback(self._models[key].close)
         return self._models[key]
 
     @property
     def teacher_model(self) -> Model:
         """The model teacher's model."""
-        section = self.recipe.teacher
-        assert section.model is not None  # the recipe saw to it
-        return self.open_model(section.model, section.sampling, endpoint=section.endpoint)
+        return self.open_model(self.recipe.teacher)
 
     def teacher(self, i: int, states: Mapping[str, str] | None = None) -> Teacher[Any]:
         """Who corrects the episodes of pi_i.
@@ -300,5 +300,6 @@ class Actors:
                 constrained=student.decoding == "constrained",
             ),
             states=states,
+            attempts=section.attempts,
         )
         return made(config, context)

@@ -6,18 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from leap.core import Correction, Episode, PrivilegedState, Rejection, Task
 from leap.envs.base import Environment
 from leap.envs.live import Live, states_along
-from leap.models.base import Model, Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import Model
 from leap.models.providers import open_model
 from leap.policies.rendering import Renderer
 from leap.sync import side_by_side
 from leap.teachers.asking import UselessAnswers
-from leap.teachers.config import TeacherConfig, VerifiedConfig
+from leap.teachers.config import ModelTeacherConfig, PromptedTeacherConfig, TeacherConfig
 from leap.teachers.verdict import Verdict
 
 C = TypeVar("C", bound=TeacherConfig)
@@ -26,12 +25,9 @@ OnEpisode = Callable[[Episode, list[Correction]], None]
 """Called with each corrected episode and its corrections, as soon as it is done."""
 
 
-class OpenModel(Protocol):
-    """Opens a model by its name, `leap.models.providers.open_model` for example."""
-
-    def __call__(self, name: str, sampling: Sampling, *, endpoint: EndpointConfig) -> Model:
-        """The model `provider/model`. Who opens it closes it."""
-        ...
+def open_unbooked(config: ModelTeacherConfig) -> Model:
+    """Opens a model whose calls are booked nowhere."""
+    return open_model(config.model, config.sampling, endpoint=config.endpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +52,19 @@ class TeacherContext:
     Attributes:
         environment: Where the episodes were played.
         seed: The recipe's seed.
-        open_model: Opens a model. In a run its calls are booked, counted against the budget and never paid for twice.
+        open_model: Opens the model that a section names. In a run its calls are booked, counted against the budget and never
+            paid for twice, and it stays open as long as the run does.
         student: The student whose episodes are corrected, where there is one.
         states: Texts of privileged states by task key, where they were read from logs; None where the environment tells them.
+        attempts: How often a model is asked for a correction that is missing.
     """
 
     environment: Environment
     seed: int = 0
-    open_model: OpenModel = open_model
+    open_model: Callable[[ModelTeacherConfig], Model] = open_unbooked
     student: StudentContext | None = None
     states: Mapping[str, str] | None = None
+    attempts: int = 3
 
     def opened(self, task: Task) -> Live:
         """A fresh session of a task, to be used with `async with`: for a teacher that tries what comes of an action."""
@@ -105,7 +104,7 @@ class Teacher(ABC, Generic[C]):
             self.name,
             config.privilege,
             drop_leaks=config.drop_leaks,
-            verify=isinstance(config, VerifiedConfig) and config.verify,
+            verify=isinstance(config, PromptedTeacherConfig) and config.verify,
         )
 
     @property

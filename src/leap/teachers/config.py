@@ -24,8 +24,8 @@ class TeacherConfig(BaseModel):
     )
 
 
-class VerifiedConfig(TeacherConfig):
-    """Options of a teacher that may be wrong, so that its corrections may be tried."""
+class PromptedTeacherConfig(TeacherConfig):
+    """Options of a teacher that is a language model, asked by a prompt for its level of privilege."""
 
     verify: bool = Field(
         default=False,
@@ -34,20 +34,8 @@ class VerifiedConfig(TeacherConfig):
     )
 
 
-class ExpertTeacherConfig(TeacherConfig):
+class ExpertConfig(TeacherConfig):
     """Options of the environment's scripted teacher."""
-
-
-class AskedConfig(VerifiedConfig):
-    """Options of a teacher that is a language model."""
-
-    attempts: int = Field(default=3, ge=1, description="How often a missing correction is asked for.")
-    limit: int | None = Field(
-        default=None,
-        ge=1,
-        description="Longest prompt, in tokens; the oldest steps are left out of longer ones. For models at endpoints three "
-        "characters count as one. Null: as the model's context allows, or an endpoint's refusal tells.",
-    )
 
     @field_validator("privilege")
     @classmethod
@@ -57,7 +45,7 @@ class AskedConfig(VerifiedConfig):
         return privilege
 
 
-class SelfTeacherConfig(AskedConfig):
+class SelfTeacherConfig(PromptedTeacherConfig):
     """Options of the student as its own teacher."""
 
 
@@ -68,7 +56,7 @@ class TeacherSampling(Sampling):
     max_tokens: int = Field(default=4096, ge=1, description="Longest answer, in tokens; some 100 per step corrected at once.")
 
 
-class ModelTeacherConfig(AskedConfig):
+class ModelTeacherConfig(PromptedTeacherConfig):
     """Options of a language model as teacher."""
 
     model: str = Field(description="`provider/model`, for example openai/gpt-4o.")
@@ -80,4 +68,10 @@ class ModelTeacherConfig(AskedConfig):
     state: Literal["environment", "extracted"] = Field(
         default="environment",
         description="Privileged state as the environment tells it, or as the model reads it from demonstrations.",
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Longest prompt, in tokens; the oldest steps are left out of longer ones. For models at endpoints three "
+        "characters count as one. Null: as the model's context allows, or an endpoint's refusal tells.",
     )

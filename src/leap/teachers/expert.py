@@ -5,14 +5,14 @@ from __future__ import annotations
 from leap.core import Correction, Episode
 from leap.policies.base import scripts
 from leap.teachers.base import Teacher
-from leap.teachers.config import ExpertTeacherConfig
+from leap.teachers.config import ExpertConfig
 
 
-class ExpertTeacher(Teacher[ExpertTeacherConfig]):
+class ExpertTeacher(Teacher[ExpertConfig]):
     """Corrects by rule: replays the student's episode, and at each of the student's own states asks the environment's
     tutor what it would think and do there, given the privileged state (paper, section 3)."""
 
-    Config = ExpertTeacherConfig
+    Config = ExpertConfig
     name = "expert"
     concurrency = 16
 

@@ -38,11 +38,11 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
         self._prompts = TeacherPrompts(
             config.privilege, prompts=context.environment.prompts_of, grammar_of=context.environment.grammar_of
         )
-        self._model = context.open_model(config.model, config.sampling, endpoint=config.endpoint)
+        self._model = context.open_model(config)
         self.name = self._model.name
         super().__init__(config, context)
         self.concurrency, self.waves = self._model.concurrency, self._model.in_process
-        self._asker = Asker(Asking.of(self._model, limit=config.limit, attempts=config.attempts, seed=context.seed))
+        self._asker = Asker(Asking.of(self._model, limit=config.limit, attempts=context.attempts, seed=context.seed))
 
     @property
     def dropped(self) -> int:

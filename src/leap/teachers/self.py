@@ -36,7 +36,7 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
         self.concurrency, self.waves = self._model.concurrency, self._model.in_process
         self._renderer = PrivilegedRenderer(context.student.renderer, config.privilege)
         self._constrained = context.student.constrained and self._model.constrains
-        self._asker = Asker(Asking.of(self._model, limit=config.limit, attempts=config.attempts, seed=context.seed))
+        self._asker = Asker(Asking.of(self._model, attempts=context.attempts, seed=context.seed))
 
     @property
     def dropped(self) -> int:

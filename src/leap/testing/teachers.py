@@ -20,6 +20,7 @@ def model_teacher(
     *,
     states: Mapping[str, str] | None = None,
     seed: int = 0,
+    attempts: int = 3,
     length: Length | None = None,
     **options: Any,
 ) -> ModelTeacher:
@@ -31,10 +32,12 @@ def model_teacher(
         privilege: The privilege level.
         states: Privileged states by task key, as if read from logs.
         seed: Seed of the requests.
+        attempts: How often a missing correction is asked for.
         length: Measures prompts, in place of the model itself.
         **options: Further options, as in a recipe.
     """
     if length is not None:
         model.length = length  # type: ignore[method-assign]
     config = ModelTeacherConfig(model="mock/given", privilege=privilege, **options)
-    return ModelTeacher(config, TeacherContext(environment, seed=seed, open_model=lambda *_, **__: model, states=states))
+    context = TeacherContext(environment, seed=seed, open_model=lambda _: model, states=states, attempts=attempts)
+    return ModelTeacher(config, context)
