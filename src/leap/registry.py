@@ -60,7 +60,7 @@ class Registry:
             there = self.where().get(name)
             if there not in (None, _place(thing)):
                 raise RecipeError(f"there is already a {self.noun} {name!r}: {there}. Choose another name.")
-            if isinstance(thing, type) and "name" not in vars(thing):
+            if isinstance(thing, type) and vars(thing).get("name", thing.__name__) == thing.__name__:
                 thing.name = name  # type: ignore[attr-defined]
             self._decorated[name] = thing
             return thing

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import pytest
 from pydantic import ValidationError
 from torch.nn.functional import cosine_similarity
 
-from leap.core import Actor, Episode, History, Rejection, Step, StopReason
+from leap.core import Actor, Episode, History, Rejection, Step, StopReason, Task
 from leap.envs.base import opened
 from leap.errors import LeapError
 from leap.models.mock import MockModel
 from leap.models.scratch import ScratchConfig, build_scratch
+from leap.policies.base import ExpertPolicy, ScriptedPolicy, TeacherPolicy
+from leap.testing.play import played
 from leap.testing.teachers import model_teacher
 from leap_worlds.intercode.bash.env import BashConfig, BashEnvironment
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig, Operation, Select
@@ -156,3 +159,30 @@ def test_a_model_teachers_corrections_are_verified_by_roll_in(world: BashEnviron
     ]  # a trap, but one can leave it
     # At the second step the student submitted too soon, which is no better than what is lost there.
     assert corrected("rm -rf /.git", "rm -rf /.git") == [Rejection.WORSE, None]
+
+
+def test_16_slow_commands_at_once_take_less_than_twice_one(world: BashEnvironment) -> None:
+    policy = ScriptedPolicy("sleeper", ["sleep 1"])
+    policy.concurrency = 16
+    tasks = world.tasks("train", limit=16)
+
+    def seconds(tasks: list[Task]) -> float:
+        began = time.monotonic()
+        assert len(played(world, policy, tasks, horizon=1)) == len(tasks)
+        return time.monotonic() - began
+
+    for attempt in range(3):  # the machine may be busy with something else
+        took, alone = seconds(tasks), seconds(tasks[:1])
+        if took < 2 * alone or attempt == 2:
+            break
+    assert took < 2 * alone and alone >= 1
+
+
+def test_many_students_that_submit_at_once_are_judged_as_one_by_one(world: BashEnvironment) -> None:
+    tasks = world.tasks("train", limit=12)
+    for policy in (ExpertPolicy(world), TeacherPolicy(world, 50)):
+        together = played(world, policy, tasks, horizon=8)
+        policy.concurrency = 1
+        alone = played(world, policy, tasks, horizon=8)
+        skipped = {"seconds"}
+        assert [one.model_dump(exclude=skipped) for one in together] == [one.model_dump(exclude=skipped) for one in alone]

@@ -12,6 +12,7 @@ import pytest
 from world import corrected
 
 from leap import registry
+from leap.check import check_env
 from leap.core import Actor, Correction, Episode, History, PrivilegedState, Rejection, StopReason
 from leap.datasets import correction_rows, demonstration_rows
 from leap.envs.base import Environment, opened
@@ -197,6 +198,14 @@ def test_the_privileged_state_changes_no_byte_of_a_prompt(
                 monkeypatch.setattr(type(session), "privileged", secret)
         played(world, student(checkpoints, world, renderer), tasks, horizon=4)
     assert shown[True] == shown[False] and len(shown[True]) >= 8
+
+
+@pytest.mark.parametrize("name", sorted(SMALL_WORLDS.keys() - {"intercode-python"}))  # whose stand-in box runs nothing
+def test_every_environment_that_ships_keeps_the_contract(name: str, request: pytest.FixtureRequest) -> None:
+    world: Environment = request.getfixturevalue(SMALL_WORLDS[name])
+    findings = check_env(world, ("train",), tasks=3, steps=4)
+    assert [finding.text for finding in findings if not finding.ok] == []
+    assert len(findings) >= 11
 
 
 def test_a_hidden_difference_is_not_shown(world: Environment, monkeypatch: pytest.MonkeyPatch) -> None:

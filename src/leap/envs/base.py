@@ -131,7 +131,9 @@ class Environment(ABC, Generic[C]):
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        cls.name = getattr(cls, "name", cls.__name__)
+        named = next((base for base in cls.__mro__ if "name" in vars(base)), None)
+        if named is None or (named is not cls and named.name == named.__name__):
+            cls.name = cls.__name__
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = self.Config() if config is None else config  # pyright: ignore[reportAttributeAccessIssue]
