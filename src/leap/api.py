@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from leap import registry
+from leap.config import under_kind
 from leap.core import Correction, Episode, Task
 from leap.core.record import Record
 from leap.datasets import Row, read_rows
@@ -30,6 +31,7 @@ from leap.report import write_report
 from leap.rollouts import rollout as play_tasks
 from leap.runs.open import check_run, open_run, recipe_of
 from leap.runs.store import RunDirectory
+from leap.teachers.config import TeacherConfig
 
 if TYPE_CHECKING:
     import pandas
@@ -226,7 +228,8 @@ def _recipe(
         name = _registered(registry.environment, type(environment))
         values["environment"] = values.get("environment", {}) | {"name": name, "options": options}
     if teacher is not None:
-        values["teacher"] = values.get("teacher", {}) | {"kind": _registered(registry.teacher, teacher)}
+        name = _registered(registry.teacher, teacher)
+        values["teacher"] = under_kind(registry.teacher, TeacherConfig, values.get("teacher", {}), name)
     for key, value in settings.items():
         apply_setting(values, f"{key}={json.dumps(value)}")
     try:

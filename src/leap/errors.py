@@ -67,7 +67,8 @@ def describe_validation_error(error: ValidationError, where: str) -> str:
         key = ".".join(str(part) for part in item["loc"]) or "(whole)"
         message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
         # A whole section is no news to who wrote it; a single value is.
-        shown = item["type"] not in {"extra_forbidden", "missing"} and not isinstance(item["input"], dict | BaseModel)
+        told = item["type"] in {"extra_forbidden", "unknown_key", "missing"}
+        shown = not told and not isinstance(item["input"], dict | BaseModel)
         given = f" (given: {item['input']!r})" if shown else ""
         lines.append(f"  {key}: {message}{given}")
     return f"{where} is not valid:\n" + "\n".join(lines)

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from leap.errors import RecipeError, describe_validation_error
+from leap import registry
+from leap.config import Section, by_kind, default_config
+from leap.errors import LeapError, RecipeError, describe_validation_error
 from leap.models.base import Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.config import ModelConfig
 from leap.models.ledger import Budget
 from leap.models.prices import Price
-from leap.models.providers import split_name
+from leap.models.providers import provider_of
 from leap.models.scratch import ScratchConfig
+from leap.policies.config import PolicyConfig
 from leap.policies.rendering import PromptConfig
-from leap.teachers.config import TeacherSampling
+from leap.teachers.config import TeacherConfig
 from leap.teachers.levels import LEVELS
 from leap.training.config import SFTConfig, TrainingConfig
 
+TeacherSection = Annotated[SerializeAsAny[TeacherConfig], by_kind(registry.teacher, TeacherConfig, default="expert")]
+"""Who corrects; which keys there are depends on `kind`."""
 
-class Section(BaseModel):
-    """A part of a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+SCRATCH = "scratch"
+"""What `student.model` is for a student from random weights."""
+
+PolicySection = Annotated[SerializeAsAny[PolicyConfig], by_kind(registry.policy, PolicyConfig, default="plain")]
+"""How the student decides on an action; which keys there are depends on `kind`."""
 
 
 class EnvironmentSection(Section):
@@ -54,9 +61,9 @@ class StudentSection(Section):
     model: str = Field(
         default="scratch", description="`scratch`, or `hf/PATH-or-name` of a causal LM with a chat template."
     )
-    scratch: ScratchConfig = Field(default_factory=lambda: ScratchConfig(), description="Size of a scratch student.")
-    prompt: PromptConfig = Field(default_factory=lambda: PromptConfig(), description="How it is asked.")
-    sampling: Sampling = Field(default_factory=lambda: Sampling(), description="How its answers are drawn.")
+    scratch: ScratchConfig = Field(default_factory=ScratchConfig, description="Size of a scratch student.")
+    prompt: PromptConfig = Field(default_factory=PromptConfig, description="How it is asked.")
+    sampling: Sampling = Field(default_factory=Sampling, description="How its answers are drawn.")
     evaluation_temperature: float | None = Field(
         default=None, ge=0, description="Temperature at evaluation; as above if null."
     )
@@ -67,6 +74,32 @@ class StudentSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Weights' type in rollouts."
     )
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> Self:
+        if self.from_scratch:
+            return self
+        try:
+            trainable = provider_of(self.model).weights
+        except LeapError as error:
+            raise ValueError(f"student.model {self.model!r} is neither `scratch` nor a model: {error}") from error
+        if not trainable:
+            raise ValueError(f"student.model {self.model!r}: training needs its weights; use hf/PATH-or-name or scratch")
+        return self
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it starts from random weights."""
+        return self.model == SCRATCH
+
+    @property
+    def base(self) -> str:
+        """Checkpoint directory or hub name of a student that does not start from random weights."""
+        return self.model.partition("/")[2]
+
+    def opened_as(self, checkpoint: str) -> str:
+        """Name under which a checkpoint of this student is opened as a model, `provider/path`."""
+        return f"{'hf' if self.from_scratch else self.model.partition('/')[0]}/{checkpoint}"
 
     def longest_prompt(self, context: int) -> int:
         """Tokens that a prompt may have, where the model's context has so many.
@@ -106,7 +139,9 @@ class DemonstrationSection(Section):
         description="Above 0, D_0 also holds the environment's teacher's play of the same tasks at that privilege, the "
         "privileged state in the prompt: what a student that never saw one needs to be its own teacher.",
     )
-    annotate: bool = Field(default=False, description="Have teacher.model write reasons where the expert gives none.")
+    annotate: ModelConfig | None = Field(
+        default=None, description="A model that writes reasons where the expert gives none; none does if null."
+    )
 
 
 class RolloutSection(Section):
@@ -129,66 +164,11 @@ class RolloutSection(Section):
         return self.beta * self.decay ** (i - 1)
 
 
-class TeacherSection(Section):
-    """Who corrects, with how much privilege, and what."""
-
-    kind: Literal["expert", "model", "self"] = Field(
-        default="expert",
-        description="expert: the environment's programmatic teacher. model: a language model. self: pi_{i-1} itself.",
-    )
-    model: str | None = Field(default=None, description="`provider/model` of the model teacher: openai, vllm, hf, mock.")
-    endpoint: EndpointConfig = Field(default_factory=lambda: EndpointConfig(), description="Where that model is.")
-    sampling: TeacherSampling = Field(
-        default_factory=lambda: TeacherSampling(), description="How the model teacher answers."
-    )
-    by: Literal["trajectory", "step"] = Field(
-        default="trajectory", description="The model teacher is asked once per episode (the paper), or once per step."
-    )
-    attempts: int = Field(default=3, ge=1, description="How often a missing correction is asked for.")
-    state: Literal["environment", "extracted"] = Field(
-        default="environment",
-        description="Privileged state as the environment tells it, or as teacher.model reads it from demonstrations.",
-    )
-    limit: int | None = Field(
-        default=None,
-        ge=1,
-        description="Longest prompt of a model teacher, in tokens; the oldest steps are left out of longer ones. For "
-        "models at endpoints three characters count as one. Null: as the model's context allows, or an endpoint's refusal tells.",
-    )
-    privilege: int = Field(
-        default=50, ge=0, le=100, description="How far the privileged state may be used; 50 is the paper's."
-    )
-    episodes: Literal["failures", "all"] = Field(default="failures", description="Which episodes are corrected.")
-    failure_score: float = Field(default=0.0, ge=0, le=1, description="An episode is a failure up to this score.")
-    labels: int | None = Field(
-        default=None, ge=1, description="Correct at most so many steps per iteration, of whole episodes drawn at random."
-    )
-    drop_leaks: bool = Field(
-        default=False, description="Reject corrections whose reason names what the student has not seen."
-    )
-    verify: bool = Field(
-        default=False,
-        description="Try each correction of a model or self teacher in a fresh session, in place of the student's action, and "
-        "reject it where less is in reach then.",
-    )
-
-
-class ReActSampling(Sampling):
-    """How a model in the ReAct way answers."""
-
-    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token.")
-
-
-class ReActSection(Section):
+class ReActSection(ModelConfig):
     """A model that plays without fine-tuning, from examples of the expert's."""
 
-    model: str = Field(description="`provider/model`.")
-    endpoint: EndpointConfig = Field(default_factory=lambda: EndpointConfig(), description="Where it is.")
-    sampling: ReActSampling = Field(default_factory=lambda: ReActSampling(), description="How it answers.")
     examples: int = Field(default=2, ge=0, description="Worked examples in the prompt, of the same task type where possible.")
-    limit: int | None = Field(
-        default=None, ge=1, description="Longest prompt, in tokens; as for `teacher.limit`."
-    )
+    limit: int | None = Field(default=None, ge=1, description="Longest prompt, in tokens; as a model teacher's.")
 
 
 class BaselineSection(Section):
@@ -226,43 +206,24 @@ class Recipe(Section):
     horizon: int = Field(default=30, ge=1, description="Largest number of actions per episode.")
     evaluation_horizon: int | None = Field(default=None, ge=1, description="The same at evaluation; as above if null.")
     environment: EnvironmentSection
-    student: StudentSection = Field(default_factory=lambda: StudentSection())
-    demonstrations: DemonstrationSection = Field(default_factory=lambda: DemonstrationSection())
-    rollouts: RolloutSection = Field(default_factory=lambda: RolloutSection())
-    teacher: TeacherSection = Field(default_factory=lambda: TeacherSection())
-    training: TrainingConfig = Field(default_factory=lambda: SFTConfig(), description="The method and its settings.")
-    baselines: BaselineSection = Field(default_factory=lambda: BaselineSection())
-    measures: MeasureSection = Field(default_factory=lambda: MeasureSection())
-    executor: ExecutorSection = Field(default_factory=lambda: ExecutorSection())
-    budget: Budget = Field(default_factory=lambda: Budget(), description="The most that paid models may cost.")
+    student: StudentSection = Field(default_factory=StudentSection)
+    policy: PolicySection = Field(default_factory=PolicyConfig, description="How the student decides on an action.")
+    demonstrations: DemonstrationSection = Field(default_factory=DemonstrationSection)
+    rollouts: RolloutSection = Field(default_factory=RolloutSection)
+    teacher: TeacherSection = Field(
+        default_factory=default_config(registry.teacher, "expert"), description="Who corrects, with how much privilege, and what."
+    )
+    training: TrainingConfig = Field(default_factory=SFTConfig, description="The method and its settings.")
+    baselines: BaselineSection = Field(default_factory=BaselineSection)
+    measures: MeasureSection = Field(default_factory=MeasureSection)
+    executor: ExecutorSection = Field(default_factory=ExecutorSection)
+    budget: Budget = Field(default_factory=Budget, description="The most that paid models may cost.")
     prices: dict[str, Price] = Field(
         default_factory=dict, description="USD per million tokens by `provider/model`, over the shipped table."
     )
 
     @model_validator(mode="after")
-    def _models_that_are(self) -> Recipe:
-        teacher = self.teacher
-        if teacher.kind == "model" and teacher.model is None:
-            raise ValueError("teacher.kind: model needs teacher.model, for example openai/gpt-4o")
-        needs_model = {
-            "demonstrations.annotate": self.demonstrations.annotate,
-            "teacher.state: extracted": teacher.state == "extracted",
-            "baselines.teacher_model": self.baselines.teacher_model,
-        }
-        for what, wanted in needs_model.items():
-            if wanted and teacher.model is None:
-                raise ValueError(f"{what} needs teacher.model")
-        if teacher.verify and teacher.kind == "expert":
-            raise ValueError("teacher.verify is for kind: model and self; the expert's corrections need no trial")
-        if teacher.kind != "expert" and teacher.privilege not in LEVELS:
-            raise ValueError(f"teacher.privilege: a {teacher.kind} teacher knows {', '.join(map(str, LEVELS))}")
-        for name in (teacher.model, *(react.model for react in self.baselines.react)):
-            if name is not None:
-                _check_name(name)
-        return self
-
-    @model_validator(mode="after")
-    def _sensible(self) -> Recipe:
+    def _check_combinations(self) -> Recipe:
         env = self.environment
         if env.validation in env.test:
             raise ValueError(
@@ -283,27 +244,17 @@ class Recipe(Section):
             )
         if self.demonstrations.with_state and self.demonstrations.with_state not in LEVELS:
             raise ValueError(f"demonstrations.with_state: prompts know {', '.join(map(str, LEVELS))}")
-        if self.student.model == "scratch" and self.training.lora is not None:
+        if self.student.from_scratch and self.training.lora is not None:
             raise ValueError("training.lora makes no sense for a scratch student: its base weights are random")
-        if self.student.model != "scratch" and not self.student.model.startswith("hf/"):
-            raise ValueError(f"student.model {self.student.model!r} is neither `scratch` nor `hf/PATH-or-name`")
+        if self.baselines.teacher_model and not self.teacher.models:
+            raise ValueError("baselines.teacher_model needs teacher.kind: model")
         return self
 
     @property
-    def asks_models(self) -> bool:
-        """Whether any model but the student takes part, so that calls may be paid for."""
-        return self.teacher.model is not None or bool(self.baselines.react)
-
-    @property
-    def asks_teacher_model(self) -> bool:
-        """Whether `teacher.model` has a part, as a teacher or otherwise."""
-        teacher = self.teacher
-        return teacher.model is not None and (
-            teacher.kind == "model"
-            or teacher.state == "extracted"
-            or self.demonstrations.annotate
-            or self.baselines.teacher_model
-        )
+    def models(self) -> list[ModelConfig]:
+        """The models that take part beside the student, so that calls may be paid for."""
+        annotator = self.demonstrations.annotate
+        return [*self.teacher.models, *([annotator] if annotator else []), *self.baselines.react]
 
     @property
     def rollout_privilege(self) -> int:
@@ -314,13 +265,6 @@ class Recipe(Section):
     def test_horizon(self) -> int:
         """The horizon at evaluation."""
         return self.evaluation_horizon or self.horizon
-
-
-def _check_name(name: str) -> None:
-    try:
-        split_name(name)
-    except RecipeError as error:
-        raise ValueError(str(error)) from error
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
@@ -359,12 +303,27 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise RecipeError(f"the {what} {path} is not UTF-8 text") from error
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _UniqueKeys)
     except yaml.YAMLError as error:
         raise RecipeError(f"the {what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"the {what} {path} must be a mapping of keys to values")
     return values
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, for which a key that stands twice in a mapping is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                if (earlier := lines.setdefault(key.value, line)) != line:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key.value!r} stands in line {earlier} and again in line {line}"
+                    )
+        return super().construct_mapping(node, deep)
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from leap.errors import LeapError, RecipeError
 from leap.files import write_json
@@ -88,8 +89,10 @@ def test_an_answer_that_had_to_be_paid_to_find_out_is_booked(tmp_path: Path, mon
     assert booked["tokens_in"] > 0 < booked["tokens_out"]
 
 
-def test_a_teachers_model_that_has_no_part_is_not_asked() -> None:
-    check_prerequisites(recipe({"kind": "expert", "model": "openai/gpt-4o"}), Progress())
+def test_a_teacher_that_asks_no_model_cannot_be_given_one() -> None:
+    with pytest.raises(ValidationError, match="kind: expert does not have it; kind: model does"):
+        recipe({"kind": "expert", "model": "openai/gpt-4o"})
+    check_prerequisites(recipe({"kind": "expert"}), Progress())
 
 
 def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
+from leap import registry
 from leap.errors import PrerequisiteError, RecipeError
-from leap.models import providers
 from leap.models.base import Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Budget, Ledger, MeteredModel
 from leap.models.mock import MockModel
-from leap.models.providers import open_model, provider_names, split_name
+from leap.models.providers import Provider, open_model, split_name
 
 SAMPLING = Sampling(temperature=0, max_tokens=8)
 
 
 def test_names() -> None:
     assert split_name("openai/org/model") == ("openai", "org/model")
-    assert {"hf", "openai", "vllm", "mock"} <= set(provider_names())
+    assert {"hf", "openai", "vllm", "mock"} <= set(registry.model.names())
     for name in ("gpt-4o", "openai/", "/x", "", "nobody/gpt-4o"):
         with pytest.raises(RecipeError, match=r"names look like provider/model, with one of hf/\.\.\."):
             split_name(name)
@@ -67,18 +67,19 @@ def test_a_cap_in_dollars_on_an_unpriced_model_is_refused_before_anything_starts
 
 
 def test_a_provider_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [
+    points = (
         EntryPoint("other", "leap.models.mock:MockModel", "leap.models"),
-        EntryPoint("absent", "no_such_package_here:open_it", "leap.models"),
-    ]
-    monkeypatch.setattr(providers, "entry_points", lambda group: points)
+        EntryPoint("absent", "no_such_package_here:Absent", "leap.models"),
+    )
+    monkeypatch.setattr(registry, "_entry_points", lambda group, path: points)
     with pytest.raises(PrerequisiteError, match="'absent' cannot be imported"):
         open_model("absent/x", SAMPLING)
 
-    def opened(model: str, sampling: Sampling, **more: Any) -> MockModel:
-        return MockModel(lambda request: model, sampling=sampling)
+    class Other(Provider):
+        def open(self, model: str, sampling: Sampling, **more: Any) -> MockModel:
+            return MockModel(lambda request: model, sampling=sampling)
 
-    monkeypatch.setattr(EntryPoint, "load", lambda self: opened)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: Other)
     assert open_model("other/some/name", SAMPLING).name == "mock/script"
 
 

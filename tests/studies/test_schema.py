@@ -12,6 +12,7 @@ from leap.errors import RecipeError
 from leap.recipe import Recipe, load_recipe
 from leap.recipes import FOLDER as RECIPES
 from leap.runs.table import stage_table
+from leap.teachers.config import ExpertConfig
 from leap.training.config import PreferenceConfig
 from leap_lab.studies.estimate import Pace, load_pace, pace_of
 from leap_lab.studies.runner import arms_of
@@ -237,7 +238,7 @@ def test_a_model_as_teacher_is_estimated_by_its_own_pace(tmp_path: Path) -> None
     pace = {"source": "a log", "train_step": 1, "rollout_episode": 2, "correct_episode": 3, "evaluate_episode": 4}
     assert pace_of(Pace.model_validate(pace))(arm.recipe, part) == 1000 * 2
     assert pace_of(Pace.model_validate(pace | {"ask_episode": 5}))(arm.recipe, part) == 1000 * 5
-    by_rule = arm.recipe.model_copy(update={"teacher": arm.recipe.teacher.model_copy(update={"kind": "expert"})})
+    by_rule = arm.recipe.model_copy(update={"teacher": ExpertConfig()})
     assert pace_of(Pace.model_validate(pace | {"ask_episode": 5}))(by_rule, part) == 1000 * 3
     assert pace_of(None)(arm.recipe, part) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -13,12 +14,12 @@ from leap.envs.live import states_along
 from leap.models.estimate import Lengths, StageEstimate, estimate, rough_tokens, total_estimate
 from leap.models.ledger import check_price
 from leap.models.prices import Prices
-from leap.models.providers import in_process
 from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import Recipe
 from leap.rollouts import rollout
 from leap.sync import run_sync
+from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.prompts import TeacherPrompts
 
 SAMPLE = 8
@@ -59,7 +60,7 @@ def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
         RecipeError: A cap in USD is set and a price is not known, so the run itself would refuse to start.
     """
     teacher, section = recipe.teacher, recipe.environment
-    paid = [name for name in (teacher.model, *(r.model for r in recipe.baselines.react)) if name and not in_process(name)]
+    paid = [section.model for section in recipe.models if section.paid]
     if not paid:
         return []
     environment = load_environment(section.name, section.options)
@@ -75,11 +76,13 @@ def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
     validated = len(environment.tasks(section.validation, limit=section.validation_tasks))
     held_out = min(recipe.measures.held_out or 0, validated)
     episodes = _sample(environment, recipe)
-    corrects = teacher.kind == "model" and teacher.model in paid
+    asked = next((section.model for section in teacher.models if section.paid), None)
+    annotator = recipe.demonstrations.annotate
     demonstrations = min(recipe.demonstrations.episodes or tasks, len(environment.tasks(section.train)))
     baselines = [r.model for r in recipe.baselines.react if r.model in paid]
-    if recipe.baselines.teacher_model and teacher.model in paid:
-        baselines += [teacher.model] * len({0, teacher.privilege})
+    if recipe.baselines.teacher_model and asked is not None:
+        baselines += [asked] * len({0, teacher.privilege})
+    extracted = isinstance(teacher, ModelTeacherConfig) and teacher.state == "extracted"
     log = _mean(rough_tokens(_log(episode)) for episode in episodes)
     return estimate(
         prices=prices,
@@ -87,19 +90,24 @@ def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
         horizon=recipe.horizon,
         rollout_tasks=tasks,
         evaluation_tasks=evaluated,
-        corrected_episodes=tasks if corrects else 0,
-        teacher=teacher.model if teacher.model in paid else None,
-        correction=_correction(environment, recipe, episodes) if corrects else Lengths(0, 0),
-        by=teacher.by,
+        corrected_episodes=tasks if asked else 0,
+        teacher=asked,
+        annotator=annotator.model if annotator and annotator.paid else None,
+        correction=_correction(environment, recipe, episodes) if asked else Lengths(0, 0),
+        by=_asked_by(recipe),
         turn=_turn(environment, recipe, episodes),
         evaluation_horizon=recipe.test_horizon,
-        baselines=[name for name in baselines if name],
-        held_out_episodes=held_out if corrects else 0,
-        extracted_tasks=(tasks * recipe.iterations + held_out) if teacher.state == "extracted" else 0,
+        baselines=baselines,
+        held_out_episodes=held_out if asked else 0,
+        extracted_tasks=(tasks * recipe.iterations + held_out) if extracted else 0,
         extraction=Lengths(log + 400, 200),
-        annotated_episodes=demonstrations if recipe.demonstrations.annotate else 0,
+        annotated_episodes=demonstrations if annotator else 0,
         annotation=Lengths(log + 400, _mean(len(e.steps) for e in episodes) * _JSON),
     )
+
+
+def _asked_by(recipe: Recipe) -> Literal["trajectory", "step"]:
+    return recipe.teacher.by if isinstance(recipe.teacher, ModelTeacherConfig) else "trajectory"
 
 
 def _sample(environment: Environment, recipe: Recipe) -> list[Episode]:
@@ -126,12 +134,12 @@ def _correction(environment: Environment, recipe: Recipe, episodes: list[Episode
     for episode in episodes:
         state = run_sync(states_along(environment, episode))[0].text
         scale = recipe.horizon / len(episode.steps)
-        if recipe.teacher.by == "trajectory":
+        if _asked_by(recipe) == "trajectory":
             asked.append(rough_tokens(prompts.trajectory(episode, state)) * scale)
         else:
             asked.append(rough_tokens(prompts.step(episode, len(episode.steps) // 2, state)) * scale)
         step = _mean(rough_tokens(step.reason + step.action) + _JSON for step in episode.steps)
-        answered.append(step * (recipe.horizon if recipe.teacher.by == "trajectory" else 1))
+        answered.append(step * (recipe.horizon if _asked_by(recipe) == "trajectory" else 1))
     return Lengths(_mean(asked), _mean(answered))
 
 

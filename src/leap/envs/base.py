@@ -18,9 +18,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from leap import registry
+from leap.config import Section
 from leap.core import Observation, PrivilegedState, Task
 from leap.envs.grammar import FreeText, Grammar
 from leap.errors import ContractError, PrerequisiteError, RecipeError, describe_validation_error, suggest
@@ -100,10 +101,8 @@ class Session(ABC):
         """Frees what the session holds. Called once, also after an error."""
 
 
-class EnvironmentConfig(BaseModel):
+class EnvironmentConfig(Section):
     """Base of an environment's options in a recipe. Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 C = TypeVar("C", bound=EnvironmentConfig)

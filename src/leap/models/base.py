@@ -13,15 +13,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from leap.config import Section
 from leap.core.message import Message, ToolSpec, characters
 
 
-class Sampling(BaseModel):
+class Sampling(Section):
     """How answers are drawn. Part of a recipe, under `student.sampling`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: float = Field(default=0.3, ge=0, description="0 takes the likeliest token; the paper samples at 0.3.")
     max_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
@@ -93,6 +92,7 @@ class Model(ABC):
         name: `provider/model`.
         concurrency: How many conversations to hold at once.
         calls_at_once: How many calls may be under way; as many as there are conversations if None.
+        in_process: Whether it answers in this process, all open conversations in one batch.
         constrains: Whether `choices` are honoured.
         in_process: Whether it runs in this process and answers open conversations together, in one batch.
         room: Longest prompt that leaves room for an answer, in tokens; None where it is not known.
@@ -102,6 +102,7 @@ class Model(ABC):
     name: str
     concurrency: int
     calls_at_once: int | None = None
+    in_process: bool = False
     constrains: bool = False
     in_process: bool = False
     room: int | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from leap.config import Section
 
 
-class EndpointConfig(BaseModel):
+class EndpointConfig(Section):
     """An OpenAI-compatible endpoint. Part of a recipe, beside the name of the model it serves."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str | None = Field(
         default=None, description="Address up to and with /v1; OpenAI's own if null. vLLM, SGLang, llama.cpp, Ollama, gateways."

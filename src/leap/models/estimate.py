@@ -82,6 +82,7 @@ def estimate(
     extracted_tasks: int = 0,
     extraction: Lengths | None = None,
     annotated_episodes: int = 0,
+    annotator: str | None = None,
     annotation: Lengths | None = None,
     held_out_episodes: int = 0,
 ) -> list[StageEstimate]:
@@ -104,6 +105,7 @@ def estimate(
         extracted_tasks: Tasks whose privileged state a model reads from an expert's log, one call each.
         extraction: Mean lengths of such a call.
         annotated_episodes: Demonstrations whose reasons a model writes, one call each.
+        annotator: `provider/model` of that model; the teacher by default.
         annotation: Mean lengths of such a call.
         held_out_episodes: Validation episodes of each student that are corrected only to measure on.
 
@@ -119,7 +121,7 @@ def estimate(
             found.append(stage_estimate(stage, model, calls, lengths, prices))
 
     add("extract privileged states", teacher, extracted_tasks, extraction)
-    add("annotate demonstrations", teacher, annotated_episodes, annotation)
+    add("annotate demonstrations", annotator or teacher, annotated_episodes, annotation)
     for baseline in baselines:
         add("evaluate baseline", baseline, evaluation_tasks * horizon_then, turn)
     held_out = held_out_episodes * (horizon_then if by == "step" else 1)

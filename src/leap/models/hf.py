@@ -165,6 +165,7 @@ class HFModel(Model):
         device: Torch device; the best there is by default.
     """
 
+    in_process = True
     constrains = True
     in_process = True
 

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from leap.config import Section
 from leap.core import content_key
 from leap.core.message import Message, ToolSpec
 from leap.errors import LeapError, ModelError, RecipeError, RunError
@@ -45,10 +46,8 @@ CREATE INDEX IF NOT EXISTS calls_by_key ON calls (key);
 """
 
 
-class Budget(BaseModel):
+class Budget(Section):
     """The most that a run may spend, all stages and all restarts together. Part of a recipe, under `budget`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     usd: float | None = Field(default=None, gt=0, description="US dollars, by the price table; no cap if null.")
     tokens: int | None = Field(default=None, gt=0, description="Tokens in and out of endpoints; no cap if null.")
@@ -339,6 +338,7 @@ class MeteredModel(Model):
         self.name = model.name
         self.concurrency = model.concurrency
         self.calls_at_once = model.calls_at_once
+        self.in_process = model.in_process
         self.constrains = model.constrains
         self.room = model.room
         self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None

@@ -8,17 +8,16 @@ from functools import cache
 from importlib.resources import files
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from leap.config import Section
 from leap.models.base import Completion
 
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
-class Price(BaseModel):
+class Price(Section):
     """What a model costs, in USD per million tokens."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     input: float = Field(ge=0, description="Tokens of the prompt.")
     output: float = Field(ge=0, description="Tokens generated, those of hidden reasoning included.")

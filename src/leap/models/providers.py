@@ -1,75 +1,133 @@
-"""Models by name, `provider/model`. To add a provider, write a function with the parameters of `Opener` and name it in
-your own package's entry points:
+"""Models by name, `provider/model`. To add a provider, derive from `Provider` and register the class by
+`@leap.registry.model("my-provider")`, or in your own package's entry points:
 
     [project.entry-points."leap.models"]
-    my_provider = "my_package.my_module:open_my_model"
+    my-provider = "my_package.my_module:MyProvider"
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from importlib.metadata import entry_points
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
 
-from leap.errors import PrerequisiteError, RecipeError
+from leap import registry
+from leap.config import Section
+from leap.errors import PrerequisiteError, RecipeError, suggest
 from leap.models.base import Completion, Model, Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Ledger, MeteredModel
 
-ENTRY_POINT_GROUP = "leap.models"
+Ask = Callable[[], Awaitable[Completion | None]]
+"""Finds out whether calls can work, by asking; see `Model.check`."""
 
 
-class Opener(Protocol):
-    """Makes a provider's models."""
+class Provider(ABC):
+    """Where models come from.
 
-    def __call__(
-        self, model: str, sampling: Sampling, *, endpoint: EndpointConfig, batch: int, dtype: str
-    ) -> Model:
-        """Makes the model of that name (without `provider/`).
+    Class attributes:
+        Config: Its own settings, under `endpoint` beside a model's name in a recipe.
+        local: Whether its models run in this process: their calls cost nothing, and open conversations are answered together.
+        weights: Whether a model's name is a checkpoint's folder or its name on the Hub, with weights that training can load,
+            and `open` takes the folders that training leaves. Only such models can be students.
+        needs: The packages that it needs, for the message where they are missing.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Section]] = Section
+    local: ClassVar[bool] = False
+    weights: ClassVar[bool] = False
+    needs: ClassVar[str] = ""
+
+    @abstractmethod
+    def open(self, model: str, sampling: Sampling, *, config: Any, batch: int, dtype: str) -> Model:
+        """Makes a model.
+
+        Args:
+            model: Its name, without `provider/`.
+            sampling: How its answers are drawn.
+            config: The provider's settings, an instance of `Config`.
+            batch: Conversations held at once by a model on this machine.
+            dtype: Its weights' type.
 
         Raises:
             PrerequisiteError: It cannot be had here; the message says what is missing.
         """
-        ...
+
+    def check(self, model: str, sampling: Sampling, *, config: Any) -> Ask | None:
+        """Finds out what can be told of a model without loading weights or starting a server.
+
+        Returns:
+            What must still be asked of an endpoint, if anything.
+
+        Raises:
+            PrerequisiteError: A package, a key or a checkpoint is missing.
+        """
+        return None
 
 
-def _open_hf(model: str, sampling: Sampling, *, endpoint: EndpointConfig, batch: int, dtype: str) -> Model:
-    from leap.models.hf import HFModel
+class HFProvider(Provider):
+    """Checkpoints of transformers, in this process."""
 
-    return HFModel(model, sampling, batch=batch, dtype=dtype)
+    local = True
+    weights = True
+    needs = "torch and transformers (pip install 'leap-agents[train]')"
 
+    def open(self, model: str, sampling: Sampling, *, config: Section, batch: int, dtype: str) -> Model:
+        from leap.models.hf import HFModel
 
-def _open_openai(model: str, sampling: Sampling, *, endpoint: EndpointConfig, batch: int, dtype: str) -> Model:
-    from leap.models.openai import OpenAIModel
+        return HFModel(model, sampling, batch=batch, dtype=dtype)
 
-    return OpenAIModel(model, sampling, endpoint)
+    def check(self, model: str, sampling: Sampling, *, config: Section) -> None:
+        from leap.models.checkpoints import check_checkpoint
 
-
-def _open_vllm(model: str, sampling: Sampling, *, endpoint: EndpointConfig, batch: int, dtype: str) -> Model:
-    from leap.models.vllm import VLLMModel
-
-    return VLLMModel(model, sampling, endpoint, batch=batch, dtype=dtype)
-
-
-def _open_mock(model: str, sampling: Sampling, *, endpoint: EndpointConfig, batch: int, dtype: str) -> Model:
-    from leap.models.mock import mock_model
-
-    return mock_model(model, sampling, concurrency=endpoint.concurrency)
+        check_checkpoint(model)
 
 
-# Provider to how it is made and the packages that it needs.
-_SHIPPED: dict[str, tuple[Opener, str]] = {
-    "hf": (_open_hf, "torch and transformers (pip install 'leap-agents[train]')"),
-    "openai": (_open_openai, "the openai client (pip install 'leap-agents[endpoints]')"),
-    "vllm": (_open_vllm, "the openai client (pip install 'leap-agents[endpoints]')"),
-    "mock": (_open_mock, "nothing"),
-}
-_IN_PROCESS = {"hf"}
+class OpenAIProvider(Provider):
+    """Whatever speaks OpenAI's protocol."""
+
+    Config = EndpointConfig
+    needs = "the openai client (pip install 'leap-agents[endpoints]')"
+
+    def open(self, model: str, sampling: Sampling, *, config: EndpointConfig, batch: int, dtype: str) -> Model:
+        from leap.models.openai import OpenAIModel
+
+        return OpenAIModel(model, sampling, config)
+
+    def check(self, model: str, sampling: Sampling, *, config: EndpointConfig) -> Ask:
+        return self.open(model, sampling, config=config, batch=1, dtype="auto").check
 
 
-def provider_names() -> list[str]:
-    """All providers: those that ship and those of other packages."""
-    return sorted({*_SHIPPED, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+class VLLMProvider(Provider):
+    """A vLLM server that is started for the model."""
+
+    Config = EndpointConfig
+    needs = OpenAIProvider.needs
+
+    def open(self, model: str, sampling: Sampling, *, config: EndpointConfig, batch: int, dtype: str) -> Model:
+        from leap.models.vllm import VLLMModel
+
+        return VLLMModel(model, sampling, config, batch=batch, dtype=dtype)
+
+    def check(self, model: str, sampling: Sampling, *, config: EndpointConfig) -> None:
+        from leap.models.vllm import vllm_program
+
+        vllm_program(model)
+
+
+class MockProvider(Provider):
+    """Models made of rules, for tests."""
+
+    Config = EndpointConfig
+
+    def open(self, model: str, sampling: Sampling, *, config: EndpointConfig, batch: int, dtype: str) -> Model:
+        from leap.models.mock import mock_model
+
+        return mock_model(model, sampling, concurrency=config.concurrency)
+
+    def check(self, model: str, sampling: Sampling, *, config: EndpointConfig) -> Ask:
+        return self.open(model, sampling, config=config, batch=1, dtype="auto").check
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -79,22 +137,29 @@ def split_name(name: str) -> tuple[str, str]:
         RecipeError: It is not of that form, or there is no such provider.
     """
     provider, slash, model = name.partition("/")
-    if not slash or not model or provider not in provider_names():
-        known = ", ".join(f"{known}/..." for known in provider_names())
-        raise RecipeError(f"{name!r} names no model; names look like provider/model, with one of {known}.")
-    return provider, model
+    known = registry.model.names()
+    if slash and model and provider in known:
+        return provider, model
+    shapes = ", ".join(f"{one}/..." for one in known)
+    meant = suggest(provider, known) or (f" Did you mean 'hf/{name}'?" if slash and provider and model else "")
+    raise RecipeError(f"{name!r} names no model; names look like provider/model, with one of {shapes}.{meant}")
 
 
-def in_process(name: str) -> bool:
-    """Whether `provider/model` runs in this process: its calls cost nothing, and open conversations are answered together."""
-    return name.partition("/")[0] in _IN_PROCESS
+def provider_of(name: str) -> Provider:
+    """The provider of `provider/model`.
+
+    Raises:
+        RecipeError: There is none.
+        PrerequisiteError: It cannot be imported.
+    """
+    return registry.model.get(split_name(name)[0])()
 
 
 def open_model(
     name: str,
     sampling: Sampling,
     *,
-    endpoint: EndpointConfig | None = None,
+    endpoint: Section | None = None,
     ledger: Ledger | None = None,
     batch: int = 64,
     dtype: str = "auto",
@@ -104,7 +169,7 @@ def open_model(
     Args:
         name: `provider/model`.
         sampling: How its answers are drawn.
-        endpoint: How an endpoint is reached; OpenAI's own by default.
+        endpoint: The provider's settings; its defaults if None.
         ledger: Books every call of a model that is not in this process, keeps the budget and answers repeated requests.
         batch: Conversations held at once by a model on this machine.
         dtype: Its weights' type.
@@ -116,17 +181,18 @@ def open_model(
         RecipeError: There is no such provider, or a cap in USD is set and the model's price is not known.
         PrerequisiteError: A package, a key, a server or a checkpoint is missing.
     """
-    provider, model = split_name(name)
-    metered = None if in_process(name) else ledger
+    provider, model = provider_of(name), split_name(name)[1]
+    metered = None if provider.local else ledger
     if metered is not None:
         metered.check_price(name)  # before a server is started for nothing
-    opened = _opener(provider)(model, sampling, endpoint=endpoint or EndpointConfig(), batch=batch, dtype=dtype)
+    try:
+        opened = provider.open(model, sampling, config=endpoint or provider.Config(), batch=batch, dtype=dtype)
+    except ImportError as error:
+        raise _lacking(provider, name, error) from error
     return opened if metered is None else MeteredModel(opened, sampling, metered)
 
 
-def check_model(
-    name: str, sampling: Sampling, *, endpoint: EndpointConfig | None = None
-) -> Callable[[], Coroutine[Any, Any, Completion | None]] | None:
+def check_model(name: str, sampling: Sampling, *, endpoint: Section | None = None) -> Ask | None:
     """Finds out what can be told of a model without loading weights or starting a server.
 
     Returns:
@@ -136,35 +202,12 @@ def check_model(
         RecipeError: There is no such provider or model.
         PrerequisiteError: A package, a key or a checkpoint is missing.
     """
-    provider, model = split_name(name)
-    if provider == "hf":
-        from leap.models.checkpoints import check_checkpoint
-
-        check_checkpoint(model)
-    elif provider == "vllm":
-        from leap.models.vllm import vllm_program
-
-        vllm_program(model)
-    elif provider in ("openai", "mock"):
-        return _opener(provider)(model, sampling, endpoint=endpoint or EndpointConfig(), batch=1, dtype="auto").check
-    else:
-        _opener(provider)
-    return None
+    provider, model = provider_of(name), split_name(name)[1]
+    try:
+        return provider.check(model, sampling, config=endpoint or provider.Config())
+    except ImportError as error:
+        raise _lacking(provider, name, error) from error
 
 
-def _opener(provider: str) -> Opener:
-    if provider not in _SHIPPED:
-        point = next(point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == provider)
-        try:
-            return point.load()
-        except ImportError as error:
-            raise PrerequisiteError(f"model provider {provider!r} cannot be imported: {error}") from error
-    opener, needs = _SHIPPED[provider]
-
-    def explained(model: str, sampling: Sampling, *, endpoint: EndpointConfig, batch: int, dtype: str) -> Model:
-        try:
-            return opener(model, sampling, endpoint=endpoint, batch=batch, dtype=dtype)
-        except ImportError as error:
-            raise PrerequisiteError(f"{provider}/{model} needs {needs}: {error}") from error
-
-    return explained
+def _lacking(provider: Provider, name: str, error: ImportError) -> PrerequisiteError:
+    return PrerequisiteError(f"{name} needs {provider.needs or 'a package'}: {error}")

@@ -14,7 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from leap.config import Section
 
 # Slow rotations leave most of a head's dimensions free of position: what must be found is what a thing is, not where.
 _ROPE_THETA = 1e6
@@ -33,10 +35,8 @@ _THING = r" ?[a-z]+ \d+"
 _REST = rf"{_SEPARATOR}\b|,? and\b| ?[A-Za-z]+:?|\n+| ?\$?\d+(?:\.\d+)?| ?[^\sA-Za-z\d]|\s"
 
 
-class ScratchConfig(BaseModel):
+class ScratchConfig(Section):
     """Size of a scratch student. Part of a recipe, under `student.scratch`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: int = Field(default=3, ge=1, description="Transformer layers.")
     width: int = Field(default=128, ge=16, description="Hidden size.")

@@ -9,19 +9,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from leap.core import History, content_key
+from leap.core import Actor, History, content_key
 from leap.envs.live import called
 from leap.policies.base import Act, Peek, Player, Policy
+from leap.policies.config import PolicyConfig
 
 
-class DecodingConfig(BaseModel):
+class DecodingConfig(PolicyConfig):
     """Options of every decoding policy."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     n: int = Field(default=4, ge=1, description="Answers drawn at each step.")
+
+
+def plain(config: PolicyConfig, student: Policy) -> Policy:
+    """The student as it is."""
+    return student
 
 
 C = TypeVar("C", bound=DecodingConfig)
@@ -52,10 +56,15 @@ class DecodingPolicy(ABC, Generic[C]):
             raise ValueError("a student may not see the privileged state")
         self.config = config
         self.student = student
-        options = ", ".join(f"{name} {value}" for name, value in config.model_dump(exclude={"kind"}).items())
-        self.actor = student.actor.model_copy(update={"name": f"{student.actor.name}, {self.name} ({options})"})
+        self.actor = self.actor_of(config, student.actor)
         self.concurrency = max(1, student.concurrency // config.n)
         self.waves = student.waves
+
+    @classmethod
+    def actor_of(cls, config: C, student: Actor) -> Actor:
+        """Who acts, for the record, where the policy is around that student's."""
+        options = ", ".join(f"{name} {value}" for name, value in config.model_dump(exclude={"kind"}).items())
+        return student.model_copy(update={"name": f"{student.name}, {cls.name} ({options})"})
 
     @abstractmethod
     def choose(self, history: History, acts: Sequence[Act]) -> Act | Awaitable[Act]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from leap.config import Section
 from leap.core import History
 from leap.core.message import Length, Message, characters, with_tools
 from leap.envs.grammar import GrammarOf, free_text
@@ -22,10 +23,8 @@ from leap.policies.templating import PromptFolder, load_template, shipped_alone
 _SHIPPED = Path(__file__).parent / "templates"
 
 
-class PromptConfig(BaseModel):
+class PromptConfig(Section):
     """How a student is asked. Part of a recipe, under `student.prompt`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     renderer: Literal["paper", "dialogue"] = Field(
         default="paper", description="One message per step, or one growing dialogue."

@@ -112,7 +112,7 @@ def _setup(recipe: Recipe) -> Setup:
         train=recipe.environment.train,
         validation=recipe.environment.validation,
         test=recipe.environment.test,
-        teacher=f"{teacher.kind} {teacher.model}" if teacher.kind == "model" else teacher.kind,
+        teacher=teacher.label,
         privilege=teacher.privilege,
         corrected="every episode"
         if teacher.episodes == "all"

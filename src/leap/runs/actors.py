@@ -7,13 +7,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from leap import registry
 from leap.core import Actor, Episode, content_key
 from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
 from leap.models.base import Completion, Model
+from leap.models.config import ModelConfig
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy, Policy, ScriptedPolicy, TeacherPolicy
@@ -21,21 +23,13 @@ from leap.policies.mixed import MixedPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.react import ReActRenderer
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.recipe import ReActSection, Recipe, TeacherSection
+from leap.recipe import ReActSection, Recipe
 from leap.runs.baselines import Baseline, baselines_of
 from leap.runs.store import RunDirectory, marker
 from leap.teachers.asking import shorter
 from leap.teachers.base import StudentContext, Teacher, TeacherContext
-from leap.teachers.config import ModelTeacherConfig
-from leap.teachers.expert import ExpertTeacher
-from leap.teachers.model import ModelTeacher
+from leap.teachers.function import teacher_class
 from leap.teachers.prompts import PrivilegedRenderer
-from leap.teachers.self import SelfTeacher
-
-if TYPE_CHECKING:
-    from leap.models.hf import HFModel
-
-_TEACHERS: dict[str, type[Teacher[Any]]] = {"expert": ExpertTeacher, "model": ModelTeacher, "self": SelfTeacher}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,7 @@ class Actors:
         self.recipe = recipe
         self.run = run
         self.environment = environment
-        self._student: tuple[Path, float, HFModel] | None = None
+        self._student: tuple[Path, float, Model] | None = None
         self._models: dict[str, Model] = {}  # by what they were opened with
         self._opened = ExitStack()
 
@@ -110,7 +104,7 @@ class Actors:
 
     def costs(self) -> list[dict[str, Any]]:
         """Returns the ledger's sums by stage and model, for the report."""
-        return [total.as_dict() for total in self.ledger.totals()] if self.recipe.asks_models else []
+        return [total.as_dict() for total in self.ledger.totals()] if self.recipe.models else []
 
     # ---- roles -----------------------------------------------------------------------------------------------------
 
@@ -148,7 +142,7 @@ class Actors:
                 label=f"the teacher at privilege {privilege}"
             )
 
-        def student() -> ModelPolicy:
+        def student() -> Policy:
             return self._student_policy(i - 1, self.recipe.student.sampling.temperature)
 
         actor = self.student_actor(i - 1)
@@ -186,7 +180,7 @@ class Actors:
     def _acting_teacher(self, privilege: int, actor: Actor) -> Policy:
         model = self.teacher_model
         whole = self._renderer(PromptConfig(renderer="paper"))  # a model of the field needs the rules and the candidates
-        renderer = whole.limited(shorter(self.recipe.teacher.limit, model.room), model.length)
+        renderer = whole.limited(shorter(getattr(self.recipe.teacher, "limit", None), model.room), model.length)
         return ModelPolicy(model, PrivilegedRenderer(renderer, privilege), actor)
 
     def _react(self, react: ReActSection, actor: Actor) -> Policy:
@@ -207,8 +201,8 @@ class Actors:
     @property
     def base(self) -> str:
         """Checkpoint directory or hub name of the model before any training."""
-        name = self.recipe.student.model
-        return str(self.run.base) if name == "scratch" else name.removeprefix("hf/")
+        student = self.recipe.student
+        return str(self.run.base) if student.from_scratch else student.base
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -224,7 +218,7 @@ class Actors:
         """A checkpoint with the student's tokens: the base, or any later one where the base is not there any more."""
         trained = (self.run.checkpoint(i) for i in range(self.recipe.iterations + 1))
         later = (str(path) for path in trained if marker(path).exists())
-        return self.base if self.recipe.student.model != "scratch" or Path(self.base).exists() else next(later, self.base)
+        return self.base if not self.recipe.student.from_scratch or Path(self.base).exists() else next(later, self.base)
 
     @cached_property
     def whole_renderer(self) -> Renderer:
@@ -239,18 +233,23 @@ class Actors:
         return read_json(marker(self.run.checkpoint(i)))["key"]
 
     def student_actor(self, i: int) -> Actor:
-        """Returns pi_i for the record."""
+        """Returns pi_i for the record, as the recipe's policy has it act."""
+        section, actor = self.recipe.policy, self._answering(i)
+        actor_of = getattr(registry.policy.get(section.kind), "actor_of", None)
+        return actor_of(section, actor) if actor_of else actor
+
+    def _answering(self, i: int) -> Actor:
         return Actor(name="student", checkpoint=self.checkpoint_key(i), iteration=i)
 
-    def _student_policy(self, i: int, temperature: float) -> ModelPolicy:
+    def _student_policy(self, i: int, temperature: float) -> Policy:
         constrained = self.recipe.student.decoding == "constrained"
         model = self._student_model(i, temperature)
-        return ModelPolicy(model, self.renderer, self.student_actor(i), constrained=constrained)
+        student = ModelPolicy(model, self.renderer, self._answering(i), constrained=constrained)
+        section = self.recipe.policy
+        return registry.policy.get(section.kind)(section, student)
 
-    def _student_model(self, i: int, temperature: float) -> HFModel:
+    def _student_model(self, i: int, temperature: float) -> Model:
         """The weights of pi_i; they stay loaded until another checkpoint is asked for."""
-        from leap.models.hf import HFModel
-
         student = self.recipe.student
         path = self.run.checkpoint(i)
         if not marker(path).exists():
@@ -259,26 +258,25 @@ class Actors:
             if self._student is not None:
                 self._student[2].close()
             sampling = student.sampling.model_copy(update={"temperature": temperature})
-            model = HFModel(str(path), sampling, batch=student.batch, dtype=student.dtype)
+            model = open_model(student.opened_as(str(path)), sampling, batch=student.batch, dtype=student.dtype)
             self._student = (path, temperature, model)
         return self._student[2]
 
     # ---- teachers --------------------------------------------------------------------------------------------------
 
-    def open_model(self, section: ModelTeacherConfig | TeacherSection | ReActSection) -> Model:
+    def open_model(self, section: ModelConfig) -> Model:
         """Opens the model that a section names; its calls go through the ledger, if it is not in this process. It stays open as
         long as the run does."""
-        assert section.model is not None  # the recipe saw to it
         key = content_key(section.model, section.sampling.model_dump(mode="json"), section.endpoint.model_dump(mode="json"))
         if key not in self._models:
-            self._models[key] = open_model(section.model, section.sampling, endpoint=section.endpoint, ledger=self.ledger)
+            self._models[key] = section.open(self.ledger)
             self._opened.callback(self._models[key].close)
         return self._models[key]
 
     @property
     def teacher_model(self) -> Model:
         """The model teacher's model."""
-        return self.open_model(self.recipe.teacher)
+        return self.open_model(self.recipe.teacher.models[0])
 
     def teacher(self, i: int, states: Mapping[str, str] | None = None) -> Teacher[Any]:
         """Who corrects the episodes of pi_i.
@@ -288,8 +286,6 @@ class Actors:
             states: Privileged states by task key, where the recipe has them extracted.
         """
         section, student = self.recipe.teacher, self.recipe.student
-        made = _TEACHERS[section.kind]
-        config = made.Config.model_validate({name: getattr(section, name) for name in made.Config.model_fields})
         context = TeacherContext(
             self.environment,
             seed=self.recipe.seed,
@@ -300,6 +296,5 @@ class Actors:
                 constrained=student.decoding == "constrained",
             ),
             states=states,
-            attempts=section.attempts,
         )
-        return made(config, context)
+        return teacher_class(section.kind)(section, context)

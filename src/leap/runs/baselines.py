@@ -51,7 +51,7 @@ def baselines_of(recipe: Recipe, environment: Environment | None) -> list[Baseli
         found += [Baseline(f"teacher-{level}", f"teacher-{level}", "teacher", level) for level in levels]
     if recipe.baselines.teacher_model:
         for level in dict.fromkeys((0, teacher.privilege)):
-            actor = f"{teacher.model}-{level}"
+            actor = f"{teacher.models[0].model}-{level}"
             found.append(Baseline(folder_name(actor), actor, "model", level))
     for react in recipe.baselines.react:
         actor = f"react-{react.model}"
@@ -69,9 +69,7 @@ def idle_baselines(environment: Environment | None) -> list[Baseline]:
 def teacher_acting(recipe: Recipe) -> str:
     """Name of the baseline in which the teacher's own actions are executed. A model's is evaluated only where the recipe has
     `baselines.teacher_model`, a self teacher's never."""
-    teacher = recipe.teacher
-    by = {"expert": "teacher", "model": teacher.model or "", "self": "self"}[teacher.kind]
-    return folder_name(f"{by}-{teacher.privilege}")
+    return folder_name(recipe.teacher.acting)
 
 
 def folder_name(name: str) -> str:

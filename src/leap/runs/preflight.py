@@ -15,9 +15,9 @@ from typing import Any
 from leap.envs.base import Environment, listed, load_environment
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.models.base import Completion
+from leap.models.config import ModelConfig
 from leap.models.ledger import check_price
 from leap.models.prices import Prices
-from leap.models.providers import check_model, in_process
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.sync import run_sync
@@ -122,28 +122,25 @@ def _packages(recipe: Recipe) -> Iterator[str]:
 
 def _student(recipe: Recipe) -> None:
     student = recipe.student
-    if student.model == "scratch":
+    if student.from_scratch:
         student.longest_prompt(student.scratch.max_tokens)
         return
     from leap.models.checkpoints import check_checkpoint
 
-    student.longest_prompt(check_checkpoint(student.model.removeprefix("hf/")))
+    student.longest_prompt(check_checkpoint(student.base))
 
 
 def _models(recipe: Recipe) -> Iterator[tuple[str, Check]]:
     """The name and a check of each model that takes part beside the student."""
-    teacher, prices = recipe.teacher, Prices(recipe.prices)
-    models: list[tuple[str, Any, Any]] = [(react.model, react.sampling, react.endpoint) for react in recipe.baselines.react]
-    if teacher.model is not None and recipe.asks_teacher_model:
-        models.insert(0, (teacher.model, teacher.sampling, teacher.endpoint))
-    for name, sampling, endpoint in models:
+    prices = Prices(recipe.prices)
+    for section in recipe.models:
 
-        def check(name: str = name, sampling: Any = sampling, endpoint: Any = endpoint) -> Any:
-            if not in_process(name):
-                check_price(name, prices, recipe.budget)
-            return check_model(name, sampling, endpoint=endpoint)
+        def check(section: ModelConfig = section) -> Any:
+            if section.paid:
+                check_price(section.model, prices, recipe.budget)
+            return section.check()
 
-        yield name, check
+        yield section.model, check
 
 
 async def _answers(

@@ -200,7 +200,7 @@ def _cell(text: str) -> str:
 
 def _base(recipe: Recipe) -> str | None:
     """The base model's name or path; None for a scratch student."""
-    return None if recipe.student.model == "scratch" else recipe.student.model.removeprefix("hf/")
+    return None if recipe.student.from_scratch else recipe.student.base
 
 
 def _shown_base(recipe: Recipe) -> str:

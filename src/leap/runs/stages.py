@@ -44,6 +44,7 @@ from leap.sync import run_sync
 from leap.teachers.annotate import Annotation, ReasonAnnotator
 from leap.teachers.asking import Asking
 from leap.teachers.base import Teacher
+from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.privileged import ExtractedState, StateExtractor
 from leap.teachers.prompts import PrivilegedRenderer
 
@@ -190,7 +191,9 @@ class Stages:
         if len(done) == len(episodes):
             return
         section = self.recipe.teacher
-        states = self._extracted(episodes, iteration) if section.state == "extracted" else None
+        states = None
+        if isinstance(section, ModelTeacherConfig) and section.state == "extracted":
+            states = self._extracted(episodes, iteration, section)
         teacher: Teacher[Any] = self.actors.teacher(student, states)
         what = f"corrections by {'the expert' if section.kind == 'expert' else teacher.name} at privilege {teacher.privilege}"
         with self.timed("correct", iteration, what) as (bar, note), self.booked(f"correct {iteration}"):
@@ -209,26 +212,24 @@ class Stages:
             if teacher.dropped:
                 note(steps_left_out=teacher.dropped)
 
-    def _extracted(self, episodes: Sequence[Episode], iteration: int) -> dict[str, str]:
+    def _extracted(
+        self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig
+    ) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
         tasks = list({episode.task.key: episode.task for episode in episodes}.values())
         stream = f"rollout-expert-{iteration}"
         play = Play(Role("expert"), tuple(tasks), self.recipe.horizon, stream)
         journal = Journal(self.run.expert_play(iteration), Episode)
         played = self._play("rollout", iteration, play, journal, "expert's play of the tasks to correct")
+        model = self.actors.open_model(section)
         extractor = StateExtractor(
             self.environment,
-            self.actors.teacher_model,
+            model,
             Journal(self.run.states(iteration), ExtractedState),
-            asking=self._asking(),
+            asking=Asking.of(model, limit=section.limit, seed=self.recipe.seed),
         )
         with self.timed("correct", iteration, "privileged states"), self.booked(f"extract {iteration}"):
             return run_sync(extractor.extract_all(played))
-
-    def _asking(self) -> Asking:
-        """How the teacher's model is asked about demonstrations."""
-        section = self.recipe.teacher
-        return Asking.of(self.actors.teacher_model, limit=section.limit, attempts=section.attempts, seed=self.recipe.seed)
 
     def corrections(self, i: int) -> Journal[Correction]:
         """Corrections of iteration i that are on file."""
@@ -271,14 +272,16 @@ class Stages:
 
     def _annotated(self, demonstrations: list[Episode]) -> list[Episode]:
         """The demonstrations, where the recipe asks for it with the reasons of a model at steps that have none."""
-        if not self.recipe.demonstrations.annotate or all(step.reason for e in demonstrations for step in e.steps):
+        section = self.recipe.demonstrations.annotate
+        if section is None or all(step.reason for e in demonstrations for step in e.steps):
             return demonstrations
         annotated: list[Episode] = []
+        model = self.actors.open_model(section)
         annotator = ReasonAnnotator(
             self.environment,
-            self.actors.teacher_model,
+            model,
             Journal(self.run.annotations(), Annotation),
-            asking=self._asking(),
+            asking=Asking.of(model, seed=self.recipe.seed),
         )
         with self.timed("correct", 0, "reasons for demonstrations") as (bar, _), self.booked("annotate"):
 
@@ -362,7 +365,7 @@ class Stages:
     def base(self) -> str:
         """The model before any training: the recipe's, or a scratch student made from the demonstrations' words."""
         base = self.actors.base
-        if self.recipe.student.model == "scratch" and not marker(self.run.base).exists():
+        if self.recipe.student.from_scratch and not marker(self.run.base).exists():
             self._make_base(self.run.base)
         return base
 
@@ -430,11 +433,11 @@ class Stages:
     @contextmanager
     def booked(self, stage: str) -> Iterator[None]:
         """Calls to endpoints made within are booked under this stage."""
-        with self.actors.ledger.stage(stage) if self.recipe.asks_models else nullcontext():
+        with self.actors.ledger.stage(stage) if self.recipe.models else nullcontext():
             yield
 
     def _spent(self) -> str:
-        usd, tokens = self.actors.ledger.spent if self.recipe.asks_models else (0.0, 0)
+        usd, tokens = self.actors.ledger.spent if self.recipe.models else (0.0, 0)
         return f"${usd:.2f}" if usd else f"{tokens:,} tokens paid" if tokens else ""
 
     def close(self) -> None:

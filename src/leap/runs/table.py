@@ -11,11 +11,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leap import __version__
+from leap import __version__, registry
 from leap.core import content_key
 from leap.envs.base import Environment, load_environment
 from leap.errors import LeapError
@@ -130,7 +129,8 @@ class _Table:
     def __init__(self, recipe: Recipe, environment: Environment | None) -> None:
         self.recipe = recipe
         self.stages: list[Stage] = []
-        self._student = recipe.student.model_dump(mode="json", exclude=_WEIGHTS)
+        deciding = {"policy": recipe.policy.model_dump(mode="json")}
+        self._student = recipe.student.model_dump(mode="json", exclude=_WEIGHTS) | deciding
         self._acting = {key: value for key, value in self._student.items() if key != "evaluation_temperature"}
         self._teacher = recipe.teacher.model_dump(mode="json")
         for baseline in baselines_of(recipe, environment):
@@ -192,14 +192,13 @@ class _Table:
                 recipe.seed,
                 recipe.demonstrations.model_dump(mode="json"),
                 self._student["prompt"],
-                self._teacher if recipe.demonstrations.annotate else None,
             ],
         )
 
     def _base(self, demonstrations: Stage) -> Stage | str:
         """The model before any training: a stage where the run makes it, or else its key."""
         recipe = self.recipe
-        if recipe.student.model != "scratch":
+        if not recipe.student.from_scratch:
             return content_key(__version__, "base", recipe.student.model)
         return self._add(
             "random weights",
@@ -230,7 +229,7 @@ class _Table:
 
     def _corrections(self, i: int, rollouts: Stage, weights: Stage | str) -> Stage:
         recipe = self.recipe
-        by_student = recipe.teacher.kind == "self"
+        by_student = recipe.teacher.uses_student
         return self._add(
             f"corrections for pi_{i}",
             "correct",
@@ -293,9 +292,8 @@ def training_settings(recipe: Recipe, i: int) -> dict[str, Any]:
     return dumped | {"first_steps": None, "steps": (config.first_steps if i == 0 else None) or dumped["steps"]}
 
 
-@lru_cache(maxsize=1)
 def _hooks() -> list[AddStage]:
-    return [point.load() for point in entry_points(group="leap.stages")]
+    return [registry.stage.get(name) for name in registry.stage.names()]
 
 
 @lru_cache(maxsize=64)

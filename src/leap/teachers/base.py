@@ -12,11 +12,11 @@ from leap.core import Correction, Episode, PrivilegedState, Rejection, Task
 from leap.envs.base import Environment
 from leap.envs.live import Live, states_along
 from leap.models.base import Model
-from leap.models.providers import open_model
+from leap.models.config import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.sync import side_by_side
 from leap.teachers.asking import UselessAnswers
-from leap.teachers.config import ModelTeacherConfig, PromptedTeacherConfig, TeacherConfig
+from leap.teachers.config import PromptedTeacherConfig, TeacherConfig
 from leap.teachers.verdict import Verdict
 
 C = TypeVar("C", bound=TeacherConfig)
@@ -25,9 +25,9 @@ OnEpisode = Callable[[Episode, list[Correction]], None]
 """Called with each corrected episode and its corrections, as soon as it is done."""
 
 
-def open_unbooked(config: ModelTeacherConfig) -> Model:
+def open_unbooked(section: ModelConfig) -> Model:
     """Opens a model whose calls are booked nowhere."""
-    return open_model(config.model, config.sampling, endpoint=config.endpoint)
+    return section.open()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class TeacherContext:
 
     environment: Environment
     seed: int = 0
-    open_model: Callable[[ModelTeacherConfig], Model] = open_unbooked
+    open_model: Callable[[ModelConfig], Model] = open_unbooked
     student: StudentContext | None = None
     states: Mapping[str, str] | None = None
     attempts: int = 3

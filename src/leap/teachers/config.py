@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from leap.models.base import Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.config import Section
+from leap.models.config import ModelConfig, ModelSampling
 from leap.teachers.levels import LEVELS
 
 
-class TeacherConfig(BaseModel):
-    """Options of every teacher."""
+class TeacherConfig(Section):
+    """Options of every teacher: who corrects, with how much privilege, and what.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Class attributes:
+        uses_student: Whether the student's own weights take part in its corrections.
+    """
 
+    uses_student: ClassVar[bool] = False
+
+    kind: str = Field(default="", description="Registered teacher: expert, model, self, or another package's.")
     privilege: int = Field(
         default=50, ge=0, le=100, description="How far the privileged state may be used; 50 is the paper's."
+    )
+    episodes: Literal["failures", "all"] = Field(default="failures", description="Which episodes are corrected.")
+    failure_score: float = Field(default=0.0, ge=0, le=1, description="An episode is a failure up to this score.")
+    labels: int | None = Field(
+        default=None, ge=1, description="Correct at most so many steps per iteration, of whole episodes drawn at random."
     )
     drop_leaks: bool = Field(
         default=False, description="Reject corrections whose reason names what the student has not seen."
     )
+
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        """The models it asks, beside the student; their calls may be paid for."""
+        return ()
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return self.kind
+
+    @property
+    def acting(self) -> str:
+        """Name of the baseline in which its own actions are executed, where the run has that baseline."""
+        return f"{self.kind}-{self.privilege}"
 
 
 class PromptedTeacherConfig(TeacherConfig):
@@ -33,35 +58,43 @@ class PromptedTeacherConfig(TeacherConfig):
         "reach then.",
     )
 
+    @field_validator("privilege")
+    @classmethod
+    def _has_a_prompt(cls, privilege: int, info: ValidationInfo) -> int:
+        if privilege not in LEVELS:
+            raise ValueError(f"a {info.data.get('kind')} teacher knows {', '.join(map(str, LEVELS))}")
+        return privilege
+
 
 class ExpertConfig(TeacherConfig):
     """Options of the environment's scripted teacher."""
 
-    @field_validator("privilege")
-    @classmethod
-    def _has_a_prompt(cls, privilege: int) -> int:
-        if privilege not in LEVELS:
-            raise ValueError(f"a language model is told how to teach at {', '.join(map(str, LEVELS))} alone")
-        return privilege
+    kind: Literal["expert"] = Field(default="expert", description="The environment's scripted teacher.")  # type: ignore[assignment]
+
+    @property
+    def acting(self) -> str:
+        return f"teacher-{self.privilege}"
 
 
 class SelfTeacherConfig(PromptedTeacherConfig):
     """Options of the student as its own teacher."""
 
+    uses_student: ClassVar[bool] = True
 
-class TeacherSampling(Sampling):
+    kind: Literal["self"] = Field(default="self", description="The student's own weights, pi_{i-1}.")  # type: ignore[assignment]
+
+
+class TeacherSampling(ModelSampling):
     """How a teacher's model answers: a whole episode's corrections need room."""
 
-    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token.")
     max_tokens: int = Field(default=4096, ge=1, description="Longest answer, in tokens; some 100 per step corrected at once.")
 
 
-class ModelTeacherConfig(PromptedTeacherConfig):
+class ModelTeacherConfig(PromptedTeacherConfig, ModelConfig):
     """Options of a language model as teacher."""
 
-    model: str = Field(description="`provider/model`, for example openai/gpt-4o.")
-    endpoint: EndpointConfig = Field(default_factory=EndpointConfig, description="Where that model is.")
-    sampling: TeacherSampling = Field(default_factory=TeacherSampling, description="How it answers.")
+    kind: Literal["model"] = Field(default="model", description="A language model.")  # type: ignore[assignment]
+    sampling: TeacherSampling = Field(default_factory=TeacherSampling, description="How it answers.")  # type: ignore[assignment]
     by: Literal["trajectory", "step"] = Field(
         default="trajectory", description="It is asked once per episode (the paper), or once per step."
     )
@@ -75,3 +108,15 @@ class ModelTeacherConfig(PromptedTeacherConfig):
         description="Longest prompt, in tokens; the oldest steps are left out of longer ones. For models at endpoints three "
         "characters count as one. Null: as the model's context allows, or an endpoint's refusal tells.",
     )
+
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        return (self,)
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind} {self.model}"
+
+    @property
+    def acting(self) -> str:
+        return f"{self.model}-{self.privilege}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+from leap.config import Section
 
-class LoraConfig(BaseModel):
+
+class LoraConfig(Section):
     """Low-rank adapters; the defaults are the paper's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: int = Field(default=128, ge=1, description="Rank of the update.")
     alpha: int = Field(default=64, ge=1, description="Scale of the update.")
@@ -22,10 +22,8 @@ class LoraConfig(BaseModel):
     )
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(Section):
     """What every method is told."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = Field(default="sft", description="sft, dpo, kto, sft+dpo or sft+kto.")
     optimizer: Literal["adamw", "muon"] = Field(

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from leap.config import Section
 from leap.core import content_key
 from leap.envs.base import load_environment
 from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
-from leap.recipe import Recipe, Section, read_mapping
+from leap.recipe import Recipe, read_mapping
 from leap.runs.table import Stage
 from leap.training.config import PreferenceConfig
 from leap_lab.studies.schema import FOLDER
@@ -64,7 +65,7 @@ def pace_of(pace: Pace | None) -> Seconds:
         if stage.iteration == 0 and stage.kind == "rollout":
             return _times(recipe.demonstrations.episodes or count(recipe, section.train), pace.correct_episode)
         by_model = pace.rollout_episode if pace.ask_episode is None else pace.ask_episode
-        asked = pace.correct_episode if recipe.teacher.kind == "expert" else by_model
+        asked = by_model if recipe.teacher.uses_student or recipe.teacher.models else pace.correct_episode
         if stage.kind in ("rollout", "correct"):
             each = pace.rollout_episode if stage.kind == "rollout" else asked
             if stage.kind == "rollout" and recipe.rollouts.beta_at(stage.iteration) >= 1:

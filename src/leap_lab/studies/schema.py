@@ -19,9 +19,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
 
+from leap import registry
+from leap.config import Section, under_kind
 from leap.errors import RecipeError, describe_validation_error
-from leap.recipe import Recipe, Section, load_recipe, read_mapping
+from leap.recipe import Recipe, load_recipe, read_mapping
 from leap.recipes import find_recipe
+from leap.teachers.config import TeacherConfig
 from leap.training.config import SHARED
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -309,6 +312,8 @@ def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, over
     changes = study.changes()[arm] | (overrides or {})
     if (method := changes.get("training.method")) is not None:
         values["training"] = _with_method(values["training"], method)
+    if (kind := changes.get("teacher.kind")) is not None:
+        values["teacher"] = under_kind(registry.teacher, TeacherConfig, values["teacher"], str(kind))
     for key, value in changes.items():
         _put(values, key, copy.deepcopy(value))
     values |= {"name": f"{study.name}-{run_name(arm, seed)}", "seed": seed}

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from leap.config import Section
 from leap.errors import LeapError
 from leap_worlds.alfworld.generator.tables import ROOM_KINDS, SCENES, TASK_TYPES, room_kind
 
@@ -24,7 +25,7 @@ class GeneratorError(LeapError, ValueError):
     exit_code = 2
 
 
-class GeneratorConfig(BaseModel):
+class GeneratorConfig(Section):
     """Settings of a generated set of games. Equal settings give byte-identical games on every machine.
 
     Attributes:
@@ -50,8 +51,6 @@ class GeneratorConfig(BaseModel):
         layout_per_game: Splits in which each game has a room of its own, a fresh variant of its kind, rather than the
             fixed room of its scene. With it, no room of `unseen` is ever seen twice.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 0
     games: dict[str, int] = Field(default_factory=lambda: {"train": 200, "valid": 50, "seen": 50, "unseen": 50})

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from leap.config import Section
 from leap_worlds.webshop.generator.tables import kind_names
 
 
-class CatalogueConfig(BaseModel):
+class CatalogueConfig(Section):
     """Settings of a generated catalogue. Equal settings give byte-identical files on every machine."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(default=0, ge=0, description="Another seed is another shop.")
     products: int = Field(default=4000, ge=1, description="Products; those that people ask for are spread over all of them.")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from leap.config import Section
 from leap_worlds.intercode.bash.generated.words import ENDINGS, FOLDERS, RARE, ROOTS, STEMS, WORDS
 
 
@@ -75,10 +76,8 @@ class Lexicon(NamedTuple):
     rare: Sequence[str]
 
 
-class BashFamilyConfig(BaseModel):
+class BashFamilyConfig(Section):
     """Settings of a generated family. Equal settings give the same file systems and tasks on every machine."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(default=0, ge=0, description="Another seed is another family.")
     file_systems: dict[str, int] = Field(

@@ -1,0 +1,134 @@
+"""Settings: the base of every section of a recipe, and sections whose keys depend on the kind of thing they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
+
+from leap.errors import LeapError, RecipeError, suggest
+from leap.registry import Registry
+
+UNKNOWN_KEY = "unknown_key"
+"""Type of the finding that a key is not known; its message may say which was meant."""
+
+_PYDANTIC_TYPES = frozenset(get_args(core_schema.ErrorType))
+
+
+class Section(BaseModel):
+    """A part of a recipe. Unknown keys are errors that name the key, and the known one that is nearest to it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_unknown_keys(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise _with_unknown_keys(error, lambda key: suggest(key, cls.model_fields)) from None
+
+
+def by_kind(registry: Registry, base: type[Section], *, key: str = "kind", default: str) -> WrapValidator:
+    """Returns a validator for sections whose other keys are those of the `Config` of the thing that the section names.
+
+    Use: `Annotated[SerializeAsAny[TeacherConfig], by_kind(registry.teacher, TeacherConfig, default="expert")]`. What is
+    registered without a `Config` of its own has the keys of `base`.
+
+    Args:
+        registry: Where the things are registered.
+        base: What all their settings derive from.
+        key: Key of the section that names the thing.
+        default: What is meant where the key is not given.
+    """
+
+    def others_with(unknown: str, kind: str) -> Iterator[str]:
+        for other in registry.names():
+            try:
+                known = other != kind and unknown in _config_of(registry, base, other).model_fields
+            except LeapError:  # a package that cannot be imported has no say in this
+                continue
+            if known:
+                yield other
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        # Not pydantic's own discriminator: that puts the kind into the key of every finding ("training.sft.lr").
+        if isinstance(value, base):
+            return handler(value)
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("kind", "must be a mapping of keys to values")
+        kind = value.get(key, default)
+        try:
+            config = _config_of(registry, base, str(kind))
+        except LeapError as error:
+            raise _finding(key, kind, str(error)) from error
+        try:
+            return config.model_validate({**value, key: kind})
+        except ValidationError as error:
+
+            def hint(unknown: str) -> str:
+                if others := " or ".join(others_with(unknown, kind)):
+                    return f" {key}: {kind} does not have it; {key}: {others} does."
+                return suggest(unknown, config.model_fields)
+
+            raise _with_unknown_keys(error, hint) from None
+
+    return WrapValidator(validate)
+
+
+def _config_of(registry: Registry, base: type[Section], kind: str) -> type[Section]:
+    found = getattr(registry.get(kind), "Config", base)
+    if not issubclass(found, base):
+        raise RecipeError(f"{registry.noun} {kind!r}: its Config must derive from {base.__module__}.{base.__qualname__}.")
+    return found
+
+
+def under_kind(
+    registry: Registry, base: type[Section], values: Mapping[str, Any], kind: str, *, key: str = "kind"
+) -> dict[str, Any]:
+    """Returns a section as it is under another kind: the values of the keys that the new kind has as well."""
+    known = _config_of(registry, base, kind).model_fields
+    return {**{name: value for name, value in values.items() if name in known}, key: kind}
+
+
+def default_config(registry: Registry, kind: str) -> Callable[[], Any]:
+    """Returns a factory of the settings that a kind of thing has where a recipe says nothing of it."""
+    return lambda: registry.get(kind).Config()
+
+
+def _finding(key: str, given: Any, message: str) -> ValidationError:
+    details = InitErrorDetails(type=PydanticCustomError("kind", "{message}", {"message": message}), loc=(key,), input=given)
+    return ValidationError.from_exception_data("section", [details])
+
+
+def _with_unknown_keys(error: ValidationError, hint: Callable[[str], str]) -> ValidationError:
+    """The same findings, those of keys that this very section does not know with a hint behind them."""
+    details: list[InitErrorDetails] = []
+    for item in error.errors(include_url=False):
+        kind, context = item["type"], item.get("ctx", {})
+        if kind in ("extra_forbidden", UNKNOWN_KEY) and len(item["loc"]) == 1:
+            said = hint(str(item["loc"][0]))
+            message = f"unknown key.{said}" if said else "unknown key"
+            found: Any = PydanticCustomError(UNKNOWN_KEY, "{message}", {"message": message})
+        elif kind in _PYDANTIC_TYPES:
+            found = kind
+        else:
+            found = PydanticCustomError(kind, "{message}", {"message": item["msg"]})  # type: ignore[arg-type]
+        details.append(InitErrorDetails(type=found, loc=item["loc"], input=item["input"], ctx=context))
+    return ValidationError.from_exception_data(error.title, details)
+
+
+def all_configs(registry: Registry) -> Iterable[tuple[str, type[Section]]]:
+    """Yields each registered kind's name and settings, in order of names. Used where all keys are listed."""
+    for name in registry.names():
+        yield name, registry.get(name).Config
