@@ -14,6 +14,7 @@ from leap.core import Correction, Decision, Episode, History, PrivilegedState, S
 from leap.core.message import Message, ToolSpec
 from leap.core.record import Record
 from leap.envs.grammar import Grammar, GrammarOf, free_text
+from leap.envs.tools import in_words
 from leap.errors import ContextTooLong
 from leap.policies.rendering import Renderer
 
@@ -55,6 +56,10 @@ class Row(_Example):
     t: int
     source: str
     iteration: int
+
+    def texts(self) -> list[str]:
+        """All that is said in the row, calls of tools in words."""
+        return [message["content"] for message in in_words([*self.prompt, *self.completion], self.tools)]
 
     @cached_property
     def key(self) -> str:

@@ -70,8 +70,7 @@ class Student:
         from leap.models.scratch import ScratchConfig, build_scratch
 
         student = cls(folder, environment, **how)
-        messages = [message for row in student.rows(episodes) for message in (*row.prompt, *row.completion)]
-        texts = [*(message["content"] for message in messages), *environment.vocabulary()]
+        texts = [*(text for row in student.rows(episodes) for text in row.texts()), *environment.vocabulary()]
         build_scratch(ScratchConfig.model_validate(size), texts, folder, seed=seed, names=environment.names())
         return student
 

@@ -237,3 +237,41 @@ def test_a_rows_tokens_are_what_the_rollout_fed_and_would_generate(
 def test_rows_without_tools_stand_in_files_as_ever() -> None:
     plain = Row(prompt=[{"role": "user", "content": "x"}], completion=[], episode="e", t=0, source="s", iteration=0)
     assert "tools" not in json.loads(plain.model_dump_json()) and "tools" not in plain.model_dump()
+
+
+# ---- for other programs ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_exported_holds_tools_and_calls(tmp_path: Path) -> None:
+    """Without the environment's package: it is not registered here, and the rows tell how actions are written."""
+    pytest.importorskip("datasets")
+    from datasets import load_dataset
+
+    from leap.files import Journal, write_text
+    from leap.runs.export import export_parquet, export_trl
+    from leap.runs.store import RunDirectory
+
+    run = RunDirectory(tmp_path / "run")
+    episode = walked(DESK, TASKS[0], WRONG)
+    meant = '{"name": "refund", "arguments": {"order": "A-0", "cents": 1000}}'
+    corrections = [
+        Correction(episode=episode.key, t=t, reason="It is lost.", action=meant, teacher="x", privilege=50) for t in range(3)
+    ]
+    run.iteration(1).mkdir(parents=True)
+    write_text(run.recipe, "environment: {name: desk}\n")
+    Journal(run.episodes(1), Episode).append(episode)
+    rows = list(correction_rows({episode.key: episode}, corrections, renderer(), iteration=1))
+    write_text(run.rows(1), "".join(row.model_dump_json() + "\n" for row in rows))
+    export_trl(run, tmp_path / "trl")
+    lines = [json.loads(line) for line in (tmp_path / "trl/preference/iter_1.jsonl").read_text().splitlines()]
+    assert [line["tools"] for line in lines] == [list(Desk.grammar.tools)] * 3
+    assert lines[0]["chosen"][0]["tool_calls"][0]["function"] == call_of(meant)
+    assert lines[0]["rejected"][0]["tool_calls"][0]["function"] == call_of(WRONG[0])
+    assert lines[1]["rejected"] == [{"role": "assistant", "content": "so\n(no action)"}]
+    export_parquet(run, tmp_path / "parquet")
+    table = load_dataset(str(tmp_path / "parquet"), "sft", cache_dir=str(tmp_path / "cache"))["iter_1"]  # type: ignore[index]
+    row = table[2]
+    assert json.loads(row["tools"]) == list(Desk.grammar.tools)
+    (call,) = row["completion"][0]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"order": "A-0", "cents": 1000}
+    assert row["prompt"][2]["tool_call_id"] == row["prompt"][1]["tool_calls"][0]["id"]

@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
 from leap.envs.base import Environment, EnvironmentConfig, Progress, Session, load_environment, sampled
+from leap.envs.grammar import Grammar
 from leap.envs.tutor import Expert, Taught, Tutor, roll_in
 from leap.errors import PrerequisiteError
 
@@ -105,6 +106,11 @@ class MixtureEnvironment(Environment[MixtureConfig]):
 
     def of(self, task: Task) -> Environment:
         return self.inner(task)[0]
+
+    def grammar_of(self, task: Task) -> Grammar:
+        """The grammar of a task's part; its data is not needed to tell."""
+        part = self.parts.get(task.id.partition("/")[0])
+        return part.grammar if part else self.grammar
 
     def start(self, task: Task) -> Session | Awaitable[Session]:
         part, own = self.inner(task)

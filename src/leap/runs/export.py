@@ -7,6 +7,7 @@ Both are folders that `datasets.load_dataset(FOLDER, CONFIG)` reads: a configura
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,10 +17,17 @@ from typing import Any
 from leap.core import Correction, Episode
 from leap.core.record import Record
 from leap.datasets import PreferenceRow, Row, preference_rows, unpaired_rows
-from leap.errors import PrerequisiteError, RunError
+from leap.envs.base import load_environment
+from leap.envs.grammar import FreeText, GrammarOf, ToolCalls
+from leap.envs.tools import Tool
+from leap.errors import LeapError, PrerequisiteError, RunError
 from leap.files import Journal, atomic_directory, write_text
+from leap.recipe import load_recipe
 from leap.runs.store import RunDirectory
 
+log = logging.getLogger(__name__)
+
+_OFFERED = b'"tools":['
 _BATCH = 256
 """Rows turned into Parquet at once."""
 
@@ -49,14 +57,31 @@ def iterations(run: RunDirectory) -> Iterator[Iteration]:
     Raises:
         RunError: There is none, or a file is damaged.
     """
-    found = run.iterations()
+    found, grammar_of = run.iterations(), _grammar_of(run)
     if not found:
         raise RunError(f"{run.root} holds no episodes; `leap run` or `leap rollout` makes them.")
     for i in found:
         episodes = Journal(run.episodes(i), Episode)
         rows = list(_records(run.rows(i), Row))
-        pairs = list(preference_rows(rows, {episode.key: episode for episode in episodes}))
+        by_key = {episode.key: episode for episode in episodes}
+        pairs = list(preference_rows(rows, by_key, grammar_of or _grammar_of_rows(rows)))
         yield Iteration(i, episodes, Journal(run.corrections(i), Correction), rows, pairs)
+
+
+def _grammar_of(run: RunDirectory) -> GrammarOf | None:
+    """How the run's environment writes actions; None where it cannot be made here, of a package that is not installed."""
+    try:
+        section = load_recipe(run.recipe).environment
+        return load_environment(section.name, section.options).grammar_of
+    except LeapError as error:
+        log.info("the environment of %s cannot be made, so its actions are written as its rows write them: %s", run.root, error)
+        return None
+
+
+def _grammar_of_rows(rows: list[Row]) -> GrammarOf:
+    tools = next((row.tools for row in rows if row.tools), None)
+    grammar = ToolCalls([Tool.model_validate(tool["function"]) for tool in tools]) if tools else FreeText()
+    return lambda task: grammar
 
 
 def _records(path: Path, record: type[Row]) -> Iterator[Row]:
@@ -90,10 +115,10 @@ def export_parquet(run: RunDirectory, out: Path) -> dict[str, dict[str, int]]:
     except ImportError as error:
         raise PrerequisiteError("Parquet needs pyarrow, which is not installed: pip install 'leap-agents[train]'") from error
 
-    schemas = _schemas(pa)
+    schemas = _schemas(pa, tools=any(_OFFERED in run.rows(i).read_bytes() for i in run.iterations() if run.rows(i).exists()))
     kinds: dict[str, Callable[[Iteration], Iterable[dict[str, Any]]]] = {
-        "sft": lambda one: (_with_key(row) for row in one.rows),
-        "preference": lambda one: (_with_key(pair) for pair in one.pairs),
+        "sft": lambda one: (_tabled(_with_key(row)) for row in one.rows),
+        "preference": lambda one: (_tabled(_with_key(pair)) for pair in one.pairs),
         "episodes": lambda one: (_episode(episode, one.i) for episode in one.episodes),
         "corrections": lambda one: (_with_key(correction) | {"iteration": one.i} for correction in one.corrections),
     }
@@ -122,10 +147,10 @@ def export_trl(run: RunDirectory, out: Path) -> dict[str, dict[str, int]]:
         RunError: The run holds no episodes, or `out` is not empty.
     """
     kinds: dict[str, Callable[[Iteration], Iterable[dict[str, Any]]]] = {
-        "sft": lambda one: (row.model_dump(include={"prompt", "completion"}) for row in one.rows),
-        "preference": lambda one: (pair.model_dump(include={"prompt", "chosen", "rejected"}) for pair in one.pairs),
+        "sft": lambda one: (row.model_dump(include={"prompt", "completion", "tools"}) for row in one.rows),
+        "preference": lambda one: (pair.model_dump(include={"prompt", "chosen", "rejected", "tools"}) for pair in one.pairs),
         "unpaired": lambda one: (
-            half.model_dump(include={"prompt", "completion", "label"}) for half in unpaired_rows(one.pairs)
+            half.model_dump(include={"prompt", "completion", "label", "tools"}) for half in unpaired_rows(one.pairs)
         ),
     }
 
@@ -199,6 +224,23 @@ def _with_key(record: Record) -> dict[str, Any]:
     return {"key": record.key, **record.model_dump(mode="json")}  # type: ignore[attr-defined]
 
 
+def _tabled(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose tools and arguments, which have any shape, are JSON texts."""
+    if not row.get("tools"):
+        return row
+    messages = row.keys() & {"prompt", "completion", "chosen", "rejected"}
+    told = {name: [_tabled_message(message) for message in row[name]] for name in messages}
+    return row | told | {"tools": json.dumps(row["tools"])}
+
+
+def _tabled_message(message: dict[str, Any]) -> dict[str, Any]:
+    calls = [
+        call | {"function": {"name": call["function"]["name"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message.get("tool_calls", ())
+    ]
+    return message | {"tool_calls": calls} if calls else message
+
+
 def _episode(episode: Episode, i: int) -> dict[str, Any]:
     values = episode.model_dump(mode="json")
     task, actor, final = (values.pop(name) for name in ("task", "actor", "final"))
@@ -221,9 +263,13 @@ def _episode(episode: Episode, i: int) -> dict[str, Any]:
     }
 
 
-def _schemas(pa: Any) -> dict[str, Any]:
+def _schemas(pa: Any, *, tools: bool) -> dict[str, Any]:
     text, number, real, flag = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-    messages = pa.list_(pa.struct([("role", text), ("content", text)]))
+    function = pa.struct([("name", text), ("arguments", text)])
+    calls = pa.list_(pa.struct([("id", text), ("type", text), ("function", function)]))
+    with_calls = [("tool_calls", calls), ("tool_call_id", text)] if tools else []
+    offered = [("tools", text)] if tools else []
+    messages = pa.list_(pa.struct([("role", text), ("content", text), *with_calls]))
     step = pa.struct(
         [
             ("observation", text),
@@ -241,7 +287,15 @@ def _schemas(pa: Any) -> dict[str, Any]:
     origin = [("episode", text), ("t", number)]
     return {
         "sft": pa.schema(
-            [("key", text), ("prompt", messages), ("completion", messages), *origin, ("source", text), ("iteration", number)]
+            [
+                ("key", text),
+                ("prompt", messages),
+                ("completion", messages),
+                *origin,
+                ("source", text),
+                ("iteration", number),
+                *offered,
+            ]
         ),
         "preference": pa.schema(
             [
@@ -251,6 +305,7 @@ def _schemas(pa: Any) -> dict[str, Any]:
                 ("rejected", messages),
                 *origin,
                 ("iteration", number),
+                *offered,
             ]
         ),
         "episodes": pa.schema(

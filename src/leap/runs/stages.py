@@ -375,7 +375,7 @@ class Stages:
 
         self.rollout(0)
         rows = [*demonstration_rows(self._demonstrations(), self.actors.whole_renderer), *self._rows_with_state()]
-        texts = [message["content"] for row in rows for message in (*row.prompt, *row.completion)]
+        texts = [text for row in rows for text in row.texts()]
         texts += self.environment.vocabulary()
         with atomic_directory(base) as temporary:
             names = self.environment.names()
