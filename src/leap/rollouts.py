@@ -8,6 +8,7 @@ makes room for the next at once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Container, Sequence
@@ -108,6 +109,7 @@ async def play_all(
         if episode.stop is StopReason.ENVIRONMENT_ERROR:
             faults.append(episode.error)
             check_faults(faults, len(tasks), error_share)
+        await asyncio.sleep(0)  # scripted players never wait: whoever keeps the episode takes it now, and Ctrl-C is heard
 
     if not policy.waves:
         await side_by_side(missing, play_one, policy.concurrency)

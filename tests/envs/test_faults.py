@@ -20,7 +20,8 @@ from leap.files import Journal
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.progress import Progress
 from leap.rollouts import rollout
-from leap.runs.play import Play, play_tasks
+from leap.runs.executors import Play
+from leap.runs.play import play_tasks
 from leap.sync import run_sync
 from tiny_world import House, TinyTutor, TinyWorld, TinyWorldConfig
 
@@ -141,9 +142,12 @@ def test_faults_go_on_file_only_with_a_stage_that_is_whole(tmp_path: Path) -> No
         policy = TeacherPolicy(world, 50)
         acting = SimpleNamespace(actor=policy.actor, policy=lambda: policy)
         recipe = SimpleNamespace(seed=0, environment=SimpleNamespace(error_share=0.1))
-        actors: Any = SimpleNamespace(recipe=recipe, environment=world, acting=lambda role: acting)
-        role: Any = None
-        return play_tasks(Play(role, world.tasks("train"), 8, "test"), actors, journal, under_way)
+        run = SimpleNamespace(root=tmp_path)
+        actors: Any = SimpleNamespace(
+            recipe=recipe, run=run, environment=world, acting=lambda role: acting, pays=lambda role: False
+        )
+        role: Any = SimpleNamespace(kind="teacher")
+        return play_tasks(Play(role, tuple(world.tasks("train")), 8, "test"), actors, journal, under_way)
 
     noted: dict[str, Any] = {}
 

@@ -252,6 +252,27 @@ def test_a_session_is_used_while_it_is_open_and_not_after() -> None:
         run_sync(after_closing())
 
 
+def test_scripted_players_hand_each_episode_on_before_the_next_and_hear_ctrl_c() -> None:
+    """They never wait for anything, so nobody else would have a turn."""
+    world, handed, seen = TinyWorld(TinyWorldConfig(tasks=50)), [], []
+
+    async def all_played() -> None:
+        async def watching() -> None:
+            while True:
+                seen.append(len(handed))
+                await asyncio.sleep(0)
+
+        watcher = asyncio.create_task(watching())
+        tasks, policy = world.tasks("train"), ExpertPolicy(world)
+        policy.concurrency = 4
+        await play_all(world, policy, tasks, horizon=8, seed=0, stream="test", on_episode=handed.append)
+        watcher.cancel()
+
+    asyncio.run(all_played())
+    assert [episode.task.id for episode in handed] == [task.id for task in world.tasks("train")]
+    assert len(set(seen)) > 10
+
+
 class Late(ScriptedPolicy):
     """Notes in which order conversations are opened."""
 
