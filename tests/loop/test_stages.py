@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from world import OPTIONS
 
+from leap.core import StopReason, Task
 from leap.datasets import Row
 from leap.envs.base import Environment
 from leap.errors import RecipeError, RunError
@@ -14,6 +15,7 @@ from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.stages import Stages
 from leap.runs.store import RunDirectory
+from leap_worlds.alfworld.env import AlfworldEnvironment, AlfworldSession
 
 
 def stages(folder: Path, **environment: str) -> Stages:
@@ -63,3 +65,36 @@ def test_a_stage_asks_for_the_one_before(tmp_path: Path, world: Environment) -> 
         stages(tmp_path).correct(1)
     with pytest.raises(RunError, match="first"):
         stages(tmp_path).evaluate(0)
+
+
+def test_nothing_is_trained_on_an_episode_that_an_error_of_the_environment_ended(
+    tmp_path: Path, world: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = world.tasks("train")[2].id
+    start = AlfworldEnvironment.start
+
+    def starting(self: AlfworldEnvironment, task: Task) -> AlfworldSession:
+        session = start(self, task)
+        if task.id == broken:
+            act, acted = session.act, iter([False, False])
+            session.act = lambda action: act(action) if next(acted, True) is False else {}["lost"]  # type: ignore[method-assign]
+        return session
+
+    monkeypatch.setattr(AlfworldEnvironment, "start", starting)
+    values = {
+        "name": "x",
+        "horizon": 6,
+        "environment": {"name": "alfworld", "options": OPTIONS, "error_share": 0.2},
+        "rollouts": {"beta": 1.0},
+        "teacher": {"episodes": "all"},
+        "demonstrations": {"successes_only": False},
+    }
+    made = Stages(Recipe.model_validate(values), RunDirectory(tmp_path / "run"), Progress())
+    for i in (0, 1):
+        episodes = list(made.rollout(i))
+        (bad,) = [episode for episode in episodes if episode.stop is StopReason.ENVIRONMENT_ERROR]
+        assert bad.task.id == broken and len(bad.steps) == 2 and "KeyError: 'lost'" in bad.error and len(episodes) == 8
+    corrections = list(made.correct(1))
+    trained = {row.episode for i in (0, 1) for row in made.rows_of(i)} | {correction.episode for correction in corrections}
+    others = {episode.key for i in (0, 1) for episode in made.episodes(i) if episode.task.id != broken}
+    assert trained == others
