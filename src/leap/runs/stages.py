@@ -305,7 +305,8 @@ class Stages:
         played = self._play("rollout", 0, play, journal, f"teacher's play at privilege {privilege}")
         renderer = PrivilegedRenderer(self.actors.whole_renderer, privilege)
         for episode in _in_order(played):
-            if episode.success or not recipe.demonstrations.successes_only:
+            every = not recipe.demonstrations.successes_only
+            if episode.success or (every and episode.stop is not StopReason.ENVIRONMENT_ERROR):
                 states = run_sync(states_along(self.environment, episode))
                 yield from privileged_rows(episode, states, renderer.render, renderer.grammar_of(episode.task))
 

@@ -7,10 +7,9 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
-from leap.envs.base import Finding
+from leap.envs.base import Finding, Progress
 from leap.errors import LeapError, PrerequisiteError
 from leap_worlds.intercode.data import CHECKSUMS, IntercodeData, default_root
 
@@ -24,7 +23,7 @@ def fetch(
     target: Path | None = None,
     *,
     source: str | Path = SOURCE,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = lambda done, total, what: None,
 ) -> Path:
     """Puts upstream's files where the environments look for them. Files that are there and right are left alone.
 
@@ -56,7 +55,7 @@ def fetch(
     return target
 
 
-def fetch_all(path: Path | None, source: str | None, progress: Callable[[int, int, str], None] | None) -> list[Finding]:
+def fetch_all(path: Path | None, source: str | None, progress: Progress | None) -> list[Finding]:
     """What `leap data` does for each environment of InterCode: fetches what is missing and counts what is there.
 
     Args:

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from leap.core import content_key
+from leap.envs.base import Progress
 from leap.errors import PrerequisiteError
 from leap.paths import cache_dir
 from leap_worlds.webshop.catalogue import RawAttributes, RawInstruction, RawProduct, make_product, on_sale
@@ -24,7 +25,6 @@ from leap_worlds.webshop.store import (
     BlobWriter,
     Manifest,
     ProductStore,
-    Progress,
     file_digest,
     put_in_place,
     title_hash,

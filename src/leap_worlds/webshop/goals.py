@@ -22,8 +22,9 @@ from typing import Any, overload
 import msgspec
 import numpy as np
 
+from leap.envs.base import Progress
 from leap.errors import PrerequisiteError
-from leap_worlds.webshop.store import Blob, ProductStore, Progress, load_array, put_in_place
+from leap_worlds.webshop.store import Blob, ProductStore, load_array, put_in_place
 
 SHUFFLE_SEED = 233
 """Seed of the goals' order in the original; the published splits are ranges of this order."""

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import getproxies
 
-from leap.envs.base import Finding
+from leap.envs.base import Finding, Progress
 from leap.errors import LeapError, PrerequisiteError
 from leap.paths import cache_dir
 from leap_worlds.webshop.catalogue import RawAttributes, RawInstruction, RawProduct
 from leap_worlds.webshop.jsonfiles import JsonArray, read_object
 from leap_worlds.webshop.splits import SMALL_PRODUCTS
-from leap_worlds.webshop.store import Progress
 from leap_worlds.webshop.world import ShopWorld
 
 OFFICIAL_PRODUCTS = 1_181_436

@@ -34,7 +34,6 @@ from leap.errors import PrerequisiteError
 from leap_worlds.webshop.catalogue import Product
 
 STORE_VERSION = 2
-Progress = Callable[[int, int, str], None]
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -10,13 +10,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from leap.envs.base import Progress
 from leap.errors import PrerequisiteError
 from leap_worlds.webshop.build import CatalogueFiles, open_catalogue
 from leap_worlds.webshop.catalogue import Product
 from leap_worlds.webshop.goals import Goal, Goals, draw_prices
 from leap_worlds.webshop.reward import Purchase, RewardMode, judge
 from leap_worlds.webshop.shop import Searcher, Shop
-from leap_worlds.webshop.store import Blob, BlobWriter, ProductStore, Progress, put_in_place
+from leap_worlds.webshop.store import Blob, BlobWriter, ProductStore, put_in_place
 from leap_worlds.webshop.tagger import Tagger
 
 SEARCH = "search-2"

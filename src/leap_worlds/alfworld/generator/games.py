@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import leap
+from leap.envs.base import Progress
 from leap_worlds.alfworld.game import Game, parse_game
 from leap_worlds.alfworld.generator.config import SPLITS, GeneratorConfig, GeneratorError, stream
 from leap_worlds.alfworld.generator.scene import Scene, draw_scene
@@ -31,7 +31,6 @@ DATA_FOLDER = "json_2.1.1"
 MANIFEST = "manifest.json"
 _MAX_DRAWS = 100
 
-Progress = Callable[[int, int, str], None]
 """Called as `(done, total, what)`."""
 
 

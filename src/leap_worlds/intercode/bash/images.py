@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from leap.envs.base import Progress
 from leap_worlds.intercode.bash.boxes import Boxes
 from leap_worlds.intercode.data import FILE_SYSTEMS, IntercodeData
 from leap_worlds.sandbox.base import SandboxProvider, open_provider
@@ -111,7 +112,7 @@ def open_boxes(
     sandbox: str,
     data: IntercodeData,
     kind: ImageKind,
-    progress: Any = None,
+    progress: Progress | None = None,
     *,
     file_systems: Sequence[int] = FILE_SYSTEMS,
 ) -> Boxes:

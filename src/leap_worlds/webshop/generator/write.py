@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leap.core import content_key
+from leap.envs.base import Progress
 from leap.files import atomic_directory
 from leap_worlds.webshop.generator.config import CatalogueConfig
 from leap_worlds.webshop.generator.products import Drawn, draw, entry, instruction, stream, the_kinds
@@ -23,7 +24,7 @@ def fingerprint(config: CatalogueConfig) -> str:
     return content_key("webshop catalogue", GENERATOR, tables(), config.model_dump(mode="json"))
 
 
-def write_catalogue(config: CatalogueConfig, folder: Path, *, progress: Any = None) -> Path:
+def write_catalogue(config: CatalogueConfig, folder: Path, *, progress: Progress | None = None) -> Path:
     """Writes the three files, unless the folder holds them already.
 
     Args:
