@@ -60,9 +60,10 @@ def _run_here(main: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         if not interrupted:
             raise
+        raise KeyboardInterrupt from None
     if interrupted:
         raise KeyboardInterrupt
-    return result  # pyright: ignore[reportPossiblyUnboundVariable] - a cancelled one has been interrupted
+    return result
 
 
 def _run_in_thread(main: Coroutine[Any, Any, T]) -> T:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor, thread
 from contextlib import suppress
 from contextvars import copy_context
-from functools import cache
+from functools import cache, partial
 from inspect import iscoroutinefunction
 from math import isfinite
 from typing import Any
@@ -54,7 +54,7 @@ async def called(
     if not blocking or iscoroutinefunction(method):
         result = method(*arguments)
         return await result if isinstance(result, Awaitable) else result
-    running = asyncio.get_running_loop().run_in_executor(_threads(), copy_context().run, method, *arguments)
+    running = asyncio.get_running_loop().run_in_executor(_threads(), partial(copy_context().run, method, *arguments))
     try:
         result = await asyncio.shield(running)
     except asyncio.CancelledError:
