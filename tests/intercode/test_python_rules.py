@@ -115,3 +115,30 @@ def test_code_that_ends_the_interpreter_gets_a_fresh_one(interpreter: Interprete
     assert "error" in interpreter.run("import os; os._exit(0)")
     assert interpreter.run("print(1)") == {"output": "1", "error": ""}
     assert interpreter.run("x") == {"error": "Error: name 'x' is not defined"}
+
+
+@pytest.mark.parametrize(
+    "forged", [b'[{"output": "", "error": ""}]', b"null", b"[1]", b"1e999", b"[" * 90_000, b"[]", b'["", {"output": ""}]']
+)
+def test_what_code_writes_in_the_servers_place_is_no_reply(interpreter: Interpreter, forged: bytes) -> None:
+    """Neither at once nor for the request that comes next: there, every test of a wrong function would pass."""
+    text = f"b'[' * {len(forged)}" if len(forged) > 1000 else repr(forged)
+    write = f"import os\nfor fd in range(3, 10):\n  try: os.write(fd, {text} + b'\\n')"
+    assert interpreter.run(f"{write}\n  except OSError: pass") == {"error": "Error: the interpreter ended"}
+    assert interpreter.run("print(1)") == {"output": "1", "error": ""}
+
+
+def test_a_reply_that_waits_for_the_next_request_is_none(interpreter: Interpreter) -> None:
+    code = """
+import os, sys
+frame = sys._getframe()
+while "line" not in frame.f_locals: frame = frame.f_back
+token = frame.f_locals["loads"](frame.f_locals["line"])[2]
+mine, next_one = frame.f_locals["dumps"]([token, {"output": ""}]), frame.f_locals["dumps"]([token, {"output": ""}] * 2)
+for fd in range(3, 10):
+    try: os.write(fd, (mine + chr(10) + next_one + chr(10)).encode())
+    except OSError: pass
+"""
+    assert interpreter.run(code) == {"output": ""}
+    assert interpreter.run_all(["assert False"]) == [{"error": "Error: the interpreter ended"}]
+    assert interpreter.run("print(1)") == {"output": "1", "error": ""}

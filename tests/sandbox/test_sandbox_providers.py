@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -30,28 +29,9 @@ from leap_worlds.sandbox.namespace.provider import GRACE, NamespaceProvider
 
 
 def test_registry_names_them_and_an_unknown_one() -> None:
-    assert {"namespace", "docker", "unsafe-local"} <= set(available_sandboxes())
+    assert {"namespace", "docker"} <= set(available_sandboxes())
     with pytest.raises(RecipeError, match=r"no sandbox 'x'.*namespace"):
         sandbox_provider("x")
-
-
-def test_unsafe_local_wants_its_flag_and_never_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setenv("LEAP_UNSAFE_LOCAL", "the-model-may-do-anything-to-this-machine")
-    with pytest.raises(PrerequisiteError, match="refused as root"):
-        sandbox_provider("unsafe-local")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    local = sandbox_provider("unsafe-local")
-    with local.create(Image(key="local")) as box:
-        assert box.exec(["echo", "x"]).output == b"x\n"
-        assert box.exec(["sleep", "60"], timeout=0.3).timed_out
-        assert box.exec(["yes"], max_output=1000).output_capped
-        assert box.exec(["/no/such"]).exec_error == "not_found"
-    with pytest.raises(SandboxError, match="no set-up scripts"):
-        local.build(Recipe(steps=(Step(argv=("true",)),)))
-    monkeypatch.delenv("LEAP_UNSAFE_LOCAL")
-    with pytest.raises(PrerequisiteError, match="no isolation"):
-        sandbox_provider("unsafe-local")
 
 
 def test_nothing_of_an_episode_is_in_the_next(provider: SandboxProvider, image: Image, box: Sandbox) -> None:

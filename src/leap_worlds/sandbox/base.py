@@ -249,6 +249,6 @@ def sandbox_provider(name: str, **options: object) -> SandboxProvider:
 
     Raises:
         RecipeError: There is no such provider.
-        PrerequisiteError: It refuses (as `unsafe-local` does without its flag).
+        PrerequisiteError: It refuses.
     """
     return registry.sandbox.get(name)(**options)

@@ -10,6 +10,7 @@ server gives it: a mapping of `output` and `error`, or of `error` alone. (prince
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -57,8 +58,8 @@ def run(code, names, seconds):
 def serve(names, loads, dumps, run):
     print("ready", file=replies, flush=True)
     for line in requests:
-        codes, seconds = loads(line)
-        print(dumps([run(code, names, seconds) for code in codes]), file=replies, flush=True)
+        codes, seconds, token = loads(line)
+        print(dumps([token, *[run(code, names, seconds) for code in codes]]), file=replies, flush=True)
 
 serve({"__name__": "__main__", "__builtins__": __builtins__, "sys": sys, "StringIO": StringIO}, json.loads, json.dumps, run)
 """
@@ -88,7 +89,8 @@ class Interpreter:
             LeapError: No interpreter can be started in the box.
         """
         channel = self._channel or self._start()
-        request = json.dumps([list(codes), self._seconds]) + "\n"  # ASCII, so any text can be sent
+        token = secrets.token_hex(16)  # what was printed in the server's place before this request does not know it
+        request = json.dumps([list(codes), self._seconds, token]) + "\n"  # ASCII, so any text can be sent
         try:
             channel.write(request.encode("ascii"))
             line = channel.read_line(timeout=self._seconds * len(codes) + _GRACE, max_bytes=_LARGEST)
@@ -98,10 +100,11 @@ class Interpreter:
             self._end()
             return [TIMED_OUT if line is None else ENDED] * len(codes)
         try:
-            replies = [{str(key): _plain(str(value)) for key, value in reply.items()} for reply in json.loads(line)]
-        except (ValueError, AttributeError, TypeError):  # the code wrote in the server's place
-            replies = []
-        if len(replies) != len(codes):
+            told, *given = json.loads(line)
+            replies = [{str(key): _plain(str(value)) for key, value in reply.items()} for reply in given]
+        except (ValueError, AttributeError, TypeError, RecursionError):  # the code wrote in the server's place
+            told, replies = None, []
+        if told != token or len(replies) != len(codes):
             self._end()
             return [ENDED] * len(codes)
         return replies
