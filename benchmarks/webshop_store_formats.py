@@ -60,8 +60,9 @@ def _value(product: Product, name: str) -> Any:
 
 
 def _product(group: Any, row: int) -> Product:
-    values = {name: group.column(place)[row].as_py() for place, name in enumerate(SCHEMA.names)}
-    return Product(**values | {"options": dict(values["options"])})
+    values: dict[str, Any] = {name: group.column(place)[row].as_py() for place, name in enumerate(SCHEMA.names)}
+    values["options"] = dict(values["options"])
+    return Product(**values)
 
 
 def measure(name: str, get: Callable[[int], Product], size: float, pages: list[list[int]]) -> None:

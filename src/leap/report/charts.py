@@ -164,14 +164,14 @@ def _point(
         across = x - 7 if side == "end" else x + 7
         up = y + 20 if below and y < panel.bottom - 24 else y - 12
         parts.append(mark("text", class_=f"value {side}", x=across, y=up, text=measure.written(score)))
-    return mark("g", hint=hint, inside=parts)
+    return mark("g", parts, hint=hint)
 
 
 def rail(parts: Sequence[str]) -> Markup:
     """Returns bands and ticks on a line from 0 to 100 %."""
     line = mark("line", class_="rail", x1=0, x2=100, y1=6, y2=6)
     box = {"viewBox": "0 0 100 12", "preserveAspectRatio": "none", "aria_hidden": "true"}
-    return Markup(mark("svg", class_="bar", inside=(line, *parts), **box))
+    return Markup(mark("svg", (line, *parts), class_="bar", **box))
 
 
 def band(low: float, high: float, css: str, *, height: float = 6) -> str:
@@ -198,4 +198,4 @@ def shares(parts: Sequence[tuple[str, float]], of: float) -> Markup:
         drawn.append(mark("rect", class_=css, x=at, width=width, y=0, height=10))
         at += width
     box = {"viewBox": "0 0 100 10", "preserveAspectRatio": "none", "aria_hidden": "true"}
-    return Markup(mark("svg", class_="shares", inside=drawn, **box))
+    return Markup(mark("svg", drawn, class_="shares", **box))

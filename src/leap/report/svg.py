@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from markupsafe import escape
 
+Attribute = str | float | None
+
 LINE = 13  # least distance of two labels' baselines
 
 _PLUS = ((-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4))
@@ -26,16 +28,16 @@ _SHAPES = {
 }
 
 
-def mark(name: str, *, hint: str = "", text: str = "", inside: Iterable[str] = (), **attributes: object) -> str:
+def mark(name: str, inside: Iterable[str] = (), /, **attributes: Attribute) -> str:
     """Returns one SVG element.
 
     Args:
-        name: Its name.
-        hint: Shown when the pointer rests on it.
-        text: Its text.
+        name: The element's name.
         inside: Elements within it.
-        attributes: Its attributes; `class_` is `class`, `stroke_width` is `stroke-width`.
+        attributes: Its attributes; `class_` is `class`, `stroke_width` is `stroke-width`, one that is None is left out.
+            `text` is the element's text, and `hint` is shown when the pointer rests on it.
     """
+    hint, text = attributes.pop("hint", ""), attributes.pop("text", "")
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_written(value)}"'
         for key, value in attributes.items()
@@ -45,13 +47,13 @@ def mark(name: str, *, hint: str = "", text: str = "", inside: Iterable[str] = (
     return f"<{name}{written}>{title}{escape(text)}{''.join(inside)}</{name}>"
 
 
-def _written(value: object) -> str:
+def _written(value: Attribute) -> str:
     if isinstance(value, float):
         return f"{value:.2f}".rstrip("0").rstrip(".")
     return str(escape(value))
 
 
-def symbol(shape: str, x: float, y: float, size: float, **attributes: object) -> str:
+def symbol(shape: str, x: float, y: float, size: float, **attributes: Attribute) -> str:
     """Returns a mark of a point: circle, square, up, down, diamond, plus or cross, about 2 * size wide."""
     if shape == "circle":
         return mark("circle", cx=x, cy=y, r=size, **attributes)
@@ -59,7 +61,7 @@ def symbol(shape: str, x: float, y: float, size: float, **attributes: object) ->
     return mark("polygon", points=points, **attributes)
 
 
-def whisker(x: float, low: float, high: float, **attributes: object) -> str:
+def whisker(x: float, low: float, high: float, **attributes: Attribute) -> str:
     """Returns an upright line, such as an interval's."""
     return mark("line", x1=x, x2=x, y1=low, y2=high, **attributes)
 
@@ -118,7 +120,7 @@ class Panel:
         """Elements of which only what lies in the panel is seen."""
         width, height = self.right - self.left, self.bottom - self.top
         box = f"{_written(self.left)} {_written(self.top)} {_written(width)} {_written(height)}"
-        return mark("svg", x=self.left, y=self.top, width=width, height=height, viewBox=box, inside=parts)
+        return mark("svg", parts, x=self.left, y=self.top, width=width, height=height, viewBox=box)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]]:
@@ -164,4 +166,4 @@ def chart(said: str, parts: Iterable[str], width: float, height: float) -> str:
         width, height: Its size in units.
     """
     box = f"0 0 {_written(float(width))} {_written(float(height))}"
-    return mark("svg", class_="chart", viewBox=box, role="img", aria_label=said, inside=parts)
+    return mark("svg", parts, class_="chart", viewBox=box, role="img", aria_label=said)

@@ -43,7 +43,7 @@ def gap(measures: Sequence[IterationMeasures], *, width: int) -> Markup:
                 above = (side is one.after) == worse or low > panel.bottom - 16
                 inside.append(mark("text", class_="value middle", x=x, y=high - 7 if above else low + 15, text=written))
             hint = f"{name}: {written} nats per answer, n = {value.n}, {value.episodes} episodes"
-            parts.append(mark("g", hint=hint, inside=inside))
+            parts.append(mark("g", inside, hint=hint))
             said.append(f"{name} {written}")
         curves.append(mark("polyline", class_="curve", points=" ".join(ends)))
     words_said = f"nats per held-out correction before and after training: {'; '.join(said)}"

@@ -66,11 +66,11 @@ def picture(parts: Iterable[str], height: float) -> str:
     """Returns a plot as a file of its own."""
     return mark(
         "svg",
+        (mark("style", text=_STYLE), *parts),
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {WIDTH:g} {height:g}",
         width=WIDTH,
         height=height,
-        inside=(mark("style", text=_STYLE), *parts),
     )
 
 
