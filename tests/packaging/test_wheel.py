@@ -147,3 +147,29 @@ def _python(version: str) -> Path | None:
         if not run(candidate, "-c", "import venv, ssl", cwd=candidate.parent).returncode:
             return candidate
     return None
+
+
+def test_init_writes_a_package_whose_tests_and_recipe_run(installed: Path, tmp_path: Path) -> None:
+    from leap.testing.checkpoints import tiny_checkpoint
+
+    written = run(installed / "leap", "init", "help-desk", cwd=tmp_path)
+    assert not written.returncode, written.stderr
+    folder, python = tmp_path / "help-desk", installed / "python"
+    assert len((folder / "help_desk.py").read_text(encoding="utf-8").splitlines()) <= 80
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    assert not run(*pip, "install", "-q", "--no-deps", folder, cwd=tmp_path).returncode
+    tested = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
+    assert not tested.returncode, tested.stdout
+    assert "2 of 2" in run(installed / "leap", "validate", "help-desk", "--limit", "2", cwd=folder).stdout
+
+    # From nothing to a report by one command: an open student (its small stand-in), no script, a model as teacher.
+    student = tiny_checkpoint(tmp_path / "student", "tools")
+    small = [f"student.model=hf/{student}", "teacher.model=mock/plan", "environment.options.tickets=6", "iterations=1",
+             "environment.train_tasks=4", "student.sampling.max_tokens=24", "training.steps=2", "horizon=3"]  # fmt: skip
+    settings = [part for setting in small for part in ("--set", setting)]
+    done = run(installed / "leap", "run", "recipe.yaml", *settings, cwd=folder)
+    assert not done.returncode, done.stderr
+    assert "pi_1" in done.stdout and "expert" not in done.stdout
+    assert (folder / "runs" / "help-desk" / "report" / "index.html").is_file()
+    corrections = (folder / "runs" / "help-desk" / "iter-1" / "corrections.jsonl").read_text(encoding="utf-8")
+    assert '"rejected":null' in corrections and "read_record" in corrections
