@@ -23,7 +23,7 @@ from leap.policies.base import UNPARSED
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.sync import run_sync
-from leap.testing.checkpoints import tiny_checkpoint, tiny_tokenizer
+from leap.testing.checkpoints import tiny_checkpoint
 from leap.testing.models import Scripted
 from leap.testing.play import played, walked
 from leap.testing.server import MockServer
@@ -166,24 +166,11 @@ def test_a_call_that_the_schema_forbids_is_not_admissible() -> None:
 
 # ---- a checkpoint with tools in its template -------------------------------------------------------------------------
 
-TEMPLATE = (
-    "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-    "{% for c in m.tool_calls or [] %}{{ '\n' if m.content }}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
 @pytest.fixture(scope="module", params=["tools", "words", "scratch"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("desk") / request.param
-    tiny_checkpoint(folder, "scratch" if request.param == "scratch" else "chatml")
-    if request.param == "tools":
-        tokenizer = tiny_tokenizer("chatml")
-        tokenizer.chat_template = TEMPLATE
-        tokenizer.save_pretrained(folder)
-    return folder
+    return tiny_checkpoint(folder, "chatml" if request.param == "words" else request.param)
 
 
 @pytest.mark.parametrize("prompt", ["dialogue", "paper"])

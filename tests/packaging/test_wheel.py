@@ -163,7 +163,7 @@ def test_init_writes_a_package_whose_tests_and_recipe_run(installed: Path, tmp_p
     assert "2 of 2" in run(installed / "leap", "validate", "help-desk", "--limit", "2", cwd=folder).stdout
 
     # From nothing to a report by one command: an open student (its small stand-in), no script, a model as teacher.
-    student = tiny_checkpoint(tmp_path / "student", "tools")
+    student = tiny_checkpoint(tmp_path / "student", "tools", context=16384)
     small = [f"student.model=hf/{student}", "teacher.model=mock/plan", "environment.options.tickets=6", "iterations=1",
              "environment.train_tasks=4", "student.sampling.max_tokens=24", "training.steps=2", "horizon=3"]  # fmt: skip
     settings = [part for setting in small for part in ("--set", setting)]

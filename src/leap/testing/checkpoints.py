@@ -9,6 +9,7 @@ from leap.core import History, Observation, Task
 from leap.models.scratch import ScratchConfig, build_scratch
 
 STYLES = ("llama3", "chatml", "scratch")
+"""Styles that tests go through one by one; `tools` is ChatML that shows tools and writes calls of them."""
 
 LLAMA3 = (
     "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
@@ -18,6 +19,12 @@ LLAMA3 = (
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TOOLS = (
+    "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ '\n' if m.content }}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TEXTS = [
     "REASON: mug 1 is not here, so I look in cabinet 12.\nACTION: go to cabinet 12",
@@ -36,6 +43,7 @@ def tiny_tokenizer(style: str) -> Any:
     special = {
         "llama3": ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
         "chatml": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        "tools": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
     }[style]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -56,18 +64,26 @@ def tiny_tokenizer(style: str) -> Any:
         additional_special_tokens=special,
         clean_up_tokenization_spaces=False,
     )
-    tokenizer.chat_template = LLAMA3 if style == "llama3" else CHATML
+    tokenizer.chat_template = {"llama3": LLAMA3, "chatml": CHATML, "tools": TOOLS}[style]
     return tokenizer
 
 
-def tiny_checkpoint(directory: Path, style: str = "llama3", *, kv_heads: int = 2, seed: int = 0, init: float = 0.15) -> Path:
+def tiny_checkpoint(
+    directory: Path,
+    style: str = "llama3",
+    *,
+    kv_heads: int = 2,
+    seed: int = 0,
+    init: float = 0.15,
+    context: int = 1024,
+) -> Path:
     """Saves a two-layer Llama of 4 heads with random weights, grouped-query attention by default."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     if style == "scratch":
         build_scratch(
-            ScratchConfig(width=32, layers=2, heads=4, mlp=32, max_tokens=1024, init=init), TEXTS, directory, seed=seed
+            ScratchConfig(width=32, layers=2, heads=4, mlp=32, max_tokens=context, init=init), TEXTS, directory, seed=seed
         )
         return directory
     tokenizer = tiny_tokenizer(style)
@@ -80,7 +96,7 @@ def tiny_checkpoint(directory: Path, style: str = "llama3", *, kv_heads: int = 2
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=kv_heads,
-            max_position_embeddings=1024,
+            max_position_embeddings=context,
             initializer_range=init,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
