@@ -27,7 +27,7 @@ def section(title: str, model: type[BaseModel], prefix: str = "") -> list[str]:
     inner: list[tuple[str, type[BaseModel]]] = []
     schema = model.model_json_schema()
     for name, field in model.model_fields.items():
-        nested = _model_in(field.annotation)
+        nested, name = _model_in(field.annotation), field.alias or name
         if nested is not None:
             inner.append((f"{prefix}{name}{'.NAME' if get_origin(field.annotation) is dict else ''}", nested))
         lines.append(

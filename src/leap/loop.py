@@ -1,7 +1,7 @@
 """Algorithm 1 of the paper, "LEAP: iterative learning with a privileged expert teacher" (arXiv 2410.05434).
 
     input: tasks X with privileged states s(x), demonstrations D_0, teacher T, base model, iterations N
-    pi_0 <- SFT(base, D_0)                                     behaviour cloning
+    pi_0 <- SFT(base, D_0)                                     behaviour cloning; without D_0 the base model itself
     for i in 1..N:
         roll out pi_{i-1} on the training tasks                the student's own states
         for every step of every episode to be corrected:       r~_t, a~_t ~ T( . | h_t, r_t, a_t, s)
@@ -41,9 +41,10 @@ def leap(stages: Stages) -> Result:
     """Runs a recipe from demonstrations to the best student."""
     baselines = stages.baselines()
 
-    stages.rollout(0)  # D_0: the unprivileged expert's demonstrations
-    stages.dataset(0)
-    stages.train(0)  # pi_0 <- SFT(base, D_0)
+    if not stages.recipe.demonstrations.none:
+        stages.rollout(0)  # D_0: the unprivileged expert's demonstrations
+        stages.dataset(0)
+        stages.train(0)  # pi_0 <- SFT(base, D_0)
     students = [stages.evaluate(0)]
     stages.extend(0)
 

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from leap import registry
 from leap.config import Section, by_kind, default_config
@@ -117,8 +124,13 @@ class StudentSection(Section):
 
 
 class DemonstrationSection(Section):
-    """D_0: the unprivileged expert's episodes."""
+    """D_0: what pi_0 is cloned from, if anything."""
 
+    source: Literal["tutor", "none"] = Field(
+        default="tutor",
+        alias="from",
+        description="tutor: the environment's scripted expert plays D_0. none: there is no D_0, and pi_0 is the base model.",
+    )
     episodes: int | None = Field(
         default=None, ge=1, description="How many training tasks the expert plays; all by default."
     )
@@ -142,6 +154,16 @@ class DemonstrationSection(Section):
     annotate: ModelConfig | None = Field(
         default=None, description="A model that writes reasons where the expert gives none; none does if null."
     )
+
+    @model_serializer(mode="wrap")
+    def _by_its_key(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The section as a recipe states it: `from` is a word of Python's and can be no attribute."""
+        return {("from" if name == "source" else name): value for name, value in dump(self).items()}
+
+    @property
+    def none(self) -> bool:
+        """Whether there is no D_0, so that pi_0 is the base model."""
+        return self.source == "none"
 
 
 class RolloutSection(Section):
@@ -242,6 +264,10 @@ class Recipe(Section):
                 f"rollouts.beta: {self.training.method} prefers corrections over the student's own answers, so the student "
                 "must act alone; set it to 0 or use training.method: sft"
             )
+        if self.demonstrations.none and self.student.from_scratch:
+            raise ValueError("demonstrations.from: none needs a student that can already speak; scratch learns from them")
+        if self.demonstrations.none and (self.demonstrations.annotate or self.demonstrations.with_state):
+            raise ValueError("demonstrations.from: none leaves nothing for annotate and with_state to add to")
         if self.demonstrations.with_state and self.demonstrations.with_state not in LEVELS:
             raise ValueError(f"demonstrations.with_state: prompts know {', '.join(map(str, LEVELS))}")
         if self.student.from_scratch and self.training.lora is not None:

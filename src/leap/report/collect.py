@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from leap.report.model import (
     StageTime,
 )
 from leap.report.sections import read_sections
+from leap.runs.baselines import baselines_of, teacher_acting
 from leap.runs.store import RunDirectory, marker
 from leap.stats import wilson
 
@@ -70,16 +70,15 @@ def collect(
     policies, best = _policies(recipe, run, notes)
     chosen = next((policy for policy in policies if policy.iteration is not None and policy.iteration == best), None)
     comparisons = _comparisons(recipe, run, chosen, policies) if chosen else []
+    setup = _setup(recipe)
     corrections, groups = _iterations(recipe, run, per_group)
     if best is not None:
         groups += _tests(recipe, run, best, per_group)
     report = Report(
         name=recipe.name,
-        setup=_setup(recipe),
+        setup=setup,
         best=best,
-        headline=words.headline(chosen, comparisons, recipe.environment.test, recipe.environment.validation)
-        if chosen
-        else [],
+        headline=words.headline(chosen, comparisons, setup, teacher_acting(recipe, 0)) if chosen else [],
         policies=policies,
         comparisons=comparisons,
         corrections=corrections,
@@ -114,6 +113,7 @@ def _setup(recipe: Recipe) -> Setup:
         test=recipe.environment.test,
         teacher=teacher.label,
         privilege=teacher.privilege,
+        first="the base model" if recipe.demonstrations.none else "behaviour cloning",
         corrected="every episode"
         if teacher.episodes == "all"
         else f"episodes that failed (score up to {teacher.failure_score:g})",
@@ -153,16 +153,23 @@ def _policies(recipe: Recipe, run: RunDirectory, notes: list[str]) -> tuple[list
 
 
 def _baseline(name: str, recipe: Recipe) -> PolicyScores:
-    if name == "expert":
-        return PolicyScores(name=name, label="expert (no privilege)", short="the expert", role="expert")
-    if found := re.fullmatch(r"teacher-(\d+)", name):
-        privilege = int(found[1])
-        label = f"teacher at privilege {privilege} (p{privilege})" if privilege else "teacher without privilege (p0)"
-        if privilege and privilege == recipe.teacher.privilege:
-            label += ", who corrects"
-        short = f"the teacher at {privilege}" if privilege else "the teacher"
-        return PolicyScores(name=name, label=label, short=short, role="teacher", privilege=privilege)
-    return PolicyScores(name=name, label=name, short=name, role="other")
+    """A baseline as it is called in the report, without scores: who corrects is told apart from who does not."""
+    known = next((one for one in baselines_of(recipe, None) if one.name == name), None)
+    if known is None or known.privilege is None:
+        if known is not None and known.kind == "expert":
+            return PolicyScores(name=name, label="expert (no privilege)", short="the expert", role="expert")
+        return PolicyScores(name=name, label=name, short=name, role="other")
+    privilege, corrects = known.privilege, recipe.teacher.kind == {"teacher": "expert"}.get(known.kind, known.kind)
+    own = known.actor.removesuffix(f"-{privilege}")  # a model's name
+    who = own if known.kind == "model" else "teacher" if corrects else "scripted teacher"
+    label = f"{who} at privilege {privilege} (p{privilege})" if privilege else f"{who} without privilege (p0)"
+    if privilege and name == teacher_acting(recipe):
+        label += ", who corrects"
+    short = who if known.kind == "model" else f"the {who}"
+    short += f" at {privilege}" if privilege else ""
+    return PolicyScores(
+        name=name, label=label, short=short, role="teacher" if corrects else "other", privilege=privilege
+    )
 
 
 def _evaluations(path: Path, notes: list[str]) -> dict[str, Evaluation]:

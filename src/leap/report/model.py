@@ -13,7 +13,7 @@ Relation = Literal["clearly above", "above", "level", "below", "clearly below"]
 
 
 class Setup(Record):
-    """The conditions under which every number of the report was obtained."""
+    """The conditions under which every number of the report was obtained; `first` says what pi_0 is."""
 
     environment: str
     model: str
@@ -32,6 +32,7 @@ class Setup(Record):
     teacher: str
     privilege: int
     corrected: str
+    first: str = "behaviour cloning"
 
 
 class PolicyScores(Record):

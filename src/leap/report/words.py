@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leap.evaluation import Score
-from leap.report.model import Comparison, PolicyScores, Relation
+from leap.report.model import Comparison, PolicyScores, Relation, Setup
 from leap.stats import sign_test
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -143,28 +143,28 @@ def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
-def headline(best: PolicyScores, comparisons: list[Comparison], splits: list[str], validation: str) -> list[str]:
+def headline(best: PolicyScores, comparisons: list[Comparison], setup: Setup, teacher: str) -> list[str]:
     """The result in two or three sentences.
 
     Args:
         best: The student chosen on validation.
         comparisons: It against the others.
-        splits: Test splits.
-        validation: The split it was chosen on.
+        setup: The run's conditions.
+        teacher: Name of the teacher that corrects, playing itself without privilege; it may not have been evaluated.
     """
     lines, solved = [], []
-    for split in splits:
+    for split in setup.test:
         if evaluation := best.evaluations.get(split):
             score = evaluation.overall
             solved.append(f"{percent(score.success, score.n)} of {split} (n = {score.n}, {interval(score)})")
     if solved:
         lines.append(f"{best.label} solves {', '.join(solved[:-1])}{' and ' if solved[1:] else ''}{solved[-1]}.")
-    for against, name in (("pi_0", f"{pi(0)}, behaviour cloning"), ("teacher-0", "its teacher without privilege")):
+    for against, name in (("pi_0", f"{pi(0)}, {setup.first}"), (teacher, "its teacher without privilege")):
         found = [c for c in comparisons if c.against == against]
         if found:
             lines.append(f"Against {name}: " + "; ".join(f"{_standing(c)} on {c.split}" for c in found) + ".")
     if best.name == "pi_0":
-        lines.append(f"It is the student before any correction: no iteration did better on {validation}.")
+        lines.append(f"It is the student before any correction: no iteration did better on {setup.validation}.")
     return lines
 
 

@@ -77,7 +77,7 @@ class Actors:
         self.recipe = recipe
         self.run = run
         self.environment = environment
-        self._student: tuple[Path, float, Model] | None = None
+        self._student: tuple[str, float, Model] | None = None
         self._models: dict[str, Model] = {}  # by what they were opened with
         self._opened = ExitStack()
 
@@ -228,8 +228,23 @@ class Actors:
     def _renderer(self, prompt: PromptConfig) -> Renderer:
         return Renderer(prompt, self.environment.prompts_of, grammar_of=self.environment.grammar_of)
 
+    def checkpoint(self, i: int) -> str:
+        """Returns pi_i as the directory or hub name of its weights: pi_0 is the base model where there is no D_0.
+
+        Raises:
+            RunError: It is not trained yet.
+        """
+        if i == 0 and self.recipe.demonstrations.none:
+            return self.base
+        path = self.run.checkpoint(i)
+        if not marker(path).exists():
+            raise RunError(f"{path} is missing; train iteration {i} first.")
+        return str(path)
+
     def checkpoint_key(self, i: int) -> str:
         """Returns the key of pi_i, which names it by what it was trained on and how."""
+        if i == 0 and self.recipe.demonstrations.none:
+            return content_key("base", self.recipe.student.model)
         return read_json(marker(self.run.checkpoint(i)))["key"]
 
     def student_actor(self, i: int) -> Actor:
@@ -251,14 +266,12 @@ class Actors:
     def _student_model(self, i: int, temperature: float) -> Model:
         """The weights of pi_i; they stay loaded until another checkpoint is asked for."""
         student = self.recipe.student
-        path = self.run.checkpoint(i)
-        if not marker(path).exists():
-            raise RunError(f"{path} is missing; train iteration {i} first.")
+        path = self.checkpoint(i)
         if self._student is None or self._student[:2] != (path, temperature):
             if self._student is not None:
                 self._student[2].close()
             sampling = student.sampling.model_copy(update={"temperature": temperature})
-            model = open_model(student.opened_as(str(path)), sampling, batch=student.batch, dtype=student.dtype)
+            model = open_model(student.opened_as(path), sampling, batch=student.batch, dtype=student.dtype)
             self._student = (path, temperature, model)
         return self._student[2]
 

@@ -66,10 +66,12 @@ def idle_baselines(environment: Environment | None) -> list[Baseline]:
     return [Baseline(name, name, "idle", actions=tuple(script)) for name, script in idle.items()]
 
 
-def teacher_acting(recipe: Recipe) -> str:
-    """Name of the baseline in which the teacher's own actions are executed. A model's is evaluated only where the recipe has
-    `baselines.teacher_model`, a self teacher's never."""
-    return folder_name(recipe.teacher.acting)
+def teacher_acting(recipe: Recipe, privilege: int | None = None) -> str:
+    """Name of the baseline in which the actions of the teacher that corrects are executed, at the recipe's privilege or at
+    another. A model's is evaluated only where the recipe has `baselines.teacher_model`, a self teacher's never."""
+    teacher = recipe.teacher
+    at = teacher if privilege is None else teacher.model_copy(update={"privilege": privilege})
+    return folder_name(at.acting)
 
 
 def folder_name(name: str) -> str:

@@ -92,6 +92,7 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
     for use, split in (("training", section.train), ("validation", section.validation)):
         if split in environment.test_splits:
             raise RecipeError(f"{use} on split {split!r}: that is a test split of {section.name}; choose another.")
+    _check_tutor(recipe, environment)
     with progress.stage("prepare tasks") as bar:
         environment.prepare(lambda done, total, what: bar.update(done, total, what))
     trained_on = {task.id for task in listed(environment, section.train)}
@@ -103,6 +104,18 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
                 f"{min(both)}); nothing may be measured on tasks that were trained on."
             )
     return environment
+
+
+def _check_tutor(recipe: Recipe, environment: Environment) -> None:
+    """Refuses a recipe that asks for scripts of an environment that has none."""
+    tutor, section = environment.tutor, recipe.demonstrations
+    if not section.none and not (tutor is not None and (tutor.corrects if section.privilege else tutor.plays)):
+        raise PrerequisiteError(
+            f"{environment.name} has no scripted expert to play demonstrations; set demonstrations.from: none, and start from "
+            "a model that can already act."
+        )
+    if recipe.teacher.kind == "expert" and recipe.iterations and not (tutor is not None and tutor.corrects):
+        raise PrerequisiteError(f"{environment.name} has no scripted teacher; set teacher.kind: model, or self.")
 
 
 def _packages(recipe: Recipe) -> Iterator[str]:

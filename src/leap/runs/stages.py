@@ -312,7 +312,11 @@ class Stages:
 
     def rows(self, up_to: int) -> list[Row]:
         """The union of D_0..D_i."""
-        return [row for j in range(up_to + 1) for row in self.rows_of(j)]
+        return [row for j in self._data(up_to) for row in self.rows_of(j)]
+
+    def _data(self, up_to: int) -> range:
+        """Every j of D_0..D_i; where there is no D_0, from 1."""
+        return range(self.recipe.demonstrations.none, up_to + 1)
 
     def rows_of(self, i: int) -> list[Row]:
         """D_i."""
@@ -334,11 +338,11 @@ class Stages:
         from leap.training.train import train
 
         recipe, config = self.recipe, self.recipe.training
-        data = [hashlib.sha256(self.dataset(j).read_bytes()).hexdigest() for j in range(i + 1)]
-        if i == 0 or config.start_from == "base":
+        data = [hashlib.sha256(self.dataset(j).read_bytes()).hexdigest() for j in self._data(i)]
+        if i == self._data(i).start or config.start_from == "base":
             start, lineage = self.base(), "base"
         else:
-            start, lineage = str(self.run.checkpoint(i - 1)), self.actors.checkpoint_key(i - 1)
+            start, lineage = self.actors.checkpoint(i - 1), self.actors.checkpoint_key(i - 1)
         rows = self.rows(i)
         preferences = None if i == 0 or config.method == "sft" else self.preferences(i)
         if preferences is not None:
@@ -399,7 +403,8 @@ class Stages:
 
     def baseline(self, name: str) -> list[Evaluation]:
         """One of the baselines on the validation and test splits."""
-        if any(baseline.name == name and baseline.react for baseline in self.actors.baselines()):
+        shown = any(baseline.name == name and baseline.react for baseline in self.actors.baselines())
+        if shown and not self.recipe.demonstrations.none:
             self.rollout(0)  # its worked examples are demonstrations
         role = Role("baseline", name=name)
         with self.booked(f"baseline {self.actors.acting(role).actor.name}"):

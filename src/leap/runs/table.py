@@ -135,9 +135,9 @@ class _Table:
         self._teacher = recipe.teacher.model_dump(mode="json")
         for baseline in baselines_of(recipe, environment):
             self._baseline(baseline)
-        data = [self._demonstrations()]
-        base = self._base(data[0])
-        weights = self._trained(0, base, data)
+        data = [] if recipe.demonstrations.none else [self._demonstrations()]
+        base = self._base(data)
+        weights = base if recipe.demonstrations.none else self._trained(0, base, data)
         self._evaluated(0, weights)
         self._extend(0)
         for i in range(1, recipe.iterations + 1):
@@ -195,7 +195,7 @@ class _Table:
             ],
         )
 
-    def _base(self, demonstrations: Stage) -> Stage | str:
+    def _base(self, data: Sequence[Stage]) -> Stage | str:
         """The model before any training: a stage where the run makes it, or else its key."""
         recipe = self.recipe
         if not recipe.student.from_scratch:
@@ -207,7 +207,7 @@ class _Table:
             lambda stages: stages.base(),
             [_AT.base],
             marker(_AT.base),
-            inputs=[demonstrations],
+            inputs=data,
             settings=[recipe.student.scratch.model_dump(mode="json"), recipe.seed],
         )
 

@@ -69,7 +69,7 @@ def measure(stages: Stages, i: int) -> IterationMeasures | None:
             training=Corrected(stages.episodes(i), stages.corrections(i), stages.environment) if i else None,
             held_out=Corrected(own, corrections, stages.environment),
             rounds=[_rows(stages, j - 1, limit) for j in range(1, i + 1)],
-            checkpoints=(run.checkpoint(i - 1), run.checkpoint(i)) if i else None,
+            checkpoints=(stages.actors.checkpoint(i - 1), stages.actors.checkpoint(i)) if i else None,
             success=_on_split(run.evaluation(f"pi_{i}"), split),
             teacher_value=_on_split(run.evaluation(teacher_acting(recipe)), split),
             earlier=[one for j in range(i) if (one := read_measures(measures_file(run, j)))],

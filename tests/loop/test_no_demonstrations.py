@@ -1,0 +1,96 @@
+"""An environment without any script: pi_0 is the base model, a language model corrects, and no scripted baseline is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leap import registry
+from leap.errors import PrerequisiteError
+from leap.loop import leap
+from leap.models import mock
+from leap.progress import Progress
+from leap.recipe import Recipe, dump_recipe, load_recipe
+from leap.report import write_report
+from leap.runs.stages import Stages
+from leap.runs.store import RunDirectory
+from leap.runs.table import missing_stages, stage_table
+from leap.testing.checkpoints import tiny_checkpoint
+from leap.testing.corridor import EAST, Corridor
+
+pytest.importorskip("torch")
+
+
+@registry.environment("bare-corridor")
+class Bare(Corridor):
+    """A corridor about which nothing is scripted."""
+
+    name = "bare-corridor"
+    tutor = None  # type: ignore[assignment]
+
+
+def east(request: mock.Request) -> str:
+    """A teacher that says to go east."""
+    return json.dumps({"leave_as_it_is": False, "corrected_reason": "The goal is there.", "corrected_action": EAST})
+
+
+def recipe(checkpoint: Path, **more: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "name": "x",
+        "iterations": 2,
+        "horizon": 4,
+        "environment": {"name": "bare-corridor", "train": "train", "validation": "valid", "test": ["unseen"]},
+        "student": {
+            "model": f"hf/{checkpoint}",
+            "prompt": {"renderer": "dialogue"},
+            "sampling": {"temperature": 0.5, "max_tokens": 8},
+        },
+        "demonstrations": {"from": "none"},
+        "teacher": {"kind": "model", "model": "mock/east", "by": "step", "episodes": "all"},
+        "training": {"steps": 2, "batch_rows": 4, "device_rows": 2, "lr": 1e-3},
+        "measures": {"held_out": 2},
+    }
+    return Recipe.model_validate(values | more)
+
+
+@pytest.mark.parametrize("training", [{}, {"start_from": "previous"}, {"method": "dpo"}])
+def test_the_base_model_is_pi_0(training: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(mock.SCRIPTS, "east", east)
+    settings = {"steps": 2, "batch_rows": 4, "device_rows": 2, "lr": 1e-3}
+    made = recipe(tiny_checkpoint(tmp_path / "base"), training=settings | training)
+    stages = Stages(made, RunDirectory(tmp_path / "run"), Progress())
+    result = leap(stages)
+    assert result.baselines == [] and len(result.students) == 3
+    run = stages.run
+    assert not run.episodes(0).exists() and not run.checkpoint(0).exists() and run.checkpoint(2).exists()
+    assert {episode.actor.iteration for episode in stages.episodes(1)} == {0}
+    assert {row.source for row in stages.rows(2)} == {"correction"}
+    assert missing_stages(made, run) == []
+    assert not [stage.name for stage in stage_table(made) if stage.name in ("demonstrations", "pi_0") or "expert" in stage.name]
+    assert json.loads((run.iteration(1) / "measures.json").read_text())["likelihood"] is not None
+    page = write_report(made, run).read_text(encoding="utf-8").split("</style>")[1].split("<script")[0]
+    assert "as it is, without demonstrations" in page and "behaviour cloning" not in page and "expert" not in page
+    stages.close()
+    before = {path: path.read_bytes() for path in run.root.rglob("*.jsonl")}
+    again = Stages(made, RunDirectory(tmp_path / "run"), Progress())
+    leap(again)
+    assert {path: path.read_bytes() for path in run.root.rglob("*.jsonl")} == before
+
+
+def test_a_recipe_keeps_its_words(tmp_path: Path) -> None:
+    made = recipe(tmp_path)
+    assert "from: none" in dump_recipe(made)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(made), encoding="utf-8")
+    assert load_recipe(path) == made
+    with pytest.raises(ValueError, match="scratch learns from them"):
+        recipe(tmp_path, student={"model": "scratch"})
+
+
+def test_what_an_environment_has_no_script_for_is_told_at_once(tmp_path: Path) -> None:
+    for section, words in (({"demonstrations": {}}, "demonstrations.from: none"), ({"teacher": {}}, "teacher.kind: model")):
+        with pytest.raises(PrerequisiteError, match=words):
+            Stages(recipe(tmp_path, **section), RunDirectory(tmp_path / "run"), Progress()).rollout(1)
