@@ -273,6 +273,41 @@ def test_scripted_players_hand_each_episode_on_before_the_next_and_hear_ctrl_c()
     assert len(set(seen)) > 10
 
 
+def test_all_calls_of_a_session_come_from_one_thread_which_ends_with_it() -> None:
+    threads: dict[str, set[int]] = {}
+
+    class Noting(Sleeps):
+        def note(self) -> None:
+            threads.setdefault(str(self.number), set()).add(threading.get_ident())
+
+        def observe(self) -> Observation:
+            self.note()
+            return super().observe()
+
+        def act(self, action: str) -> Outcome:
+            self.note()
+            return super().act(action)
+
+        def close(self) -> None:
+            self.note()
+
+    class Slow(Corridor):
+        blocking: ClassVar[bool] = True
+
+        def start(self, task: Task) -> Session:
+            threads.setdefault(task.id, set()).add(threading.get_ident())
+            return super().start(task)
+
+    before = threading.active_count()
+    played(Slow(Noting, [3] * 6), Scripted(6))
+    assert all(len(own) == 1 for own in threads.values()) and len({thread for (thread,) in threads.values()}) == 6
+    for _ in range(200):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
 class Late(ScriptedPolicy):
     """Notes in which order conversations are opened."""
 

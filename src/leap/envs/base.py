@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,15 @@ from leap import registry
 from leap.config import Section
 from leap.core import Observation, PrivilegedState, Task
 from leap.envs.grammar import FreeText, Grammar
-from leap.errors import ContractError, PrerequisiteError, RecipeError, describe_validation_error, suggest
+from leap.errors import (
+    ContractError,
+    EnvironmentFault,
+    LeapError,
+    PrerequisiteError,
+    RecipeError,
+    describe_validation_error,
+    suggest,
+)
 
 if TYPE_CHECKING:
     from leap.envs.tutor import Tutor
@@ -72,9 +81,9 @@ class Session(ABC):
 
     Class attributes:
         repeats: Whether the same actions always show the same, byte for byte. A replay insists on it where they do.
-        blocking: Whether plain methods take their time (a server, a box, a sleep). They then run in a thread, one call of a
-            session at a time. A session that answers at once, from memory, says False and is called directly, which is
-            faster by the time of a change of threads.
+        blocking: Whether plain methods take their time (a server, a box, a sleep). They then run in a thread that is the
+            session's own. A session that answers at once, from memory, says False and is called directly, which is faster by
+            the time of a change of threads.
     """
 
     repeats: ClassVar[bool] = True
@@ -114,8 +123,8 @@ class Environment(ABC, Generic[C]):
     Class attributes:
         name: Registered name; by default the name of the class.
         Config: The options a recipe may give under `environment:`.
-        blocking: Whether `start` may take its time; it then runs in a thread, several at once. An environment whose `start`
-            answers at once says False. (Whether a session takes its time, the session says.)
+        blocking: Whether `start` may take its time; it then runs in the new session's thread, several at once. An environment
+            whose `start` answers at once says False. (Whether a session takes its time, the session says.)
         test_splits: Splits that no stage may train on or choose models by.
         gold_splits: Splits that together hold every task, for `leap validate`.
         grammar: How actions are written and read: free text of any length, or from the list where observations have one.
@@ -249,9 +258,16 @@ def listed(environment: Environment, split: str, *, limit: int | None = None, se
 
     Raises:
         PrerequisiteError: The split does not exist or is empty.
+        EnvironmentFault: The environment's own code raised.
         ContractError: Two tasks have one id, or one of them is of another split.
     """
-    tasks = environment.tasks(split, limit=limit, seed=seed)
+    try:
+        tasks = environment.tasks(split, limit=limit, seed=seed)
+    except LeapError:
+        raise
+    except Exception as error:
+        lines = "".join(traceback.format_exception(error)).rstrip()
+        raise EnvironmentFault(f"environment {environment.name}: tasks({split!r}) raises\n{lines}") from error
     for task in tasks:
         if not isinstance(task, Task) or task.split != split:
             raise ContractError(f"environment {environment.name}: tasks({split!r}) gives {task!r:.200}.")

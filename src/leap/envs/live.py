@@ -1,7 +1,7 @@
 """Sessions as the framework uses them, whether their methods are coroutines, take their time or answer at once.
 
 A method that is `async def` is awaited. One that takes its time (`blocking`) runs in a thread, so that episodes really run
-side by side. One that answers at once is called directly.
+side by side; a session has one thread for all of its calls. One that answers at once is called directly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from leap.errors import ContractError, EnvironmentFault, LeapError
 log = logging.getLogger(__name__)
 
 MOST_THREADS = 1024
-"""Far above any policy's concurrency; a thread is started only when all others are busy."""
+"""Of tutors' calls at once: far above any policy's concurrency. A thread is started only when all others are busy."""
 
 NOTHING_HIDDEN = PrivilegedState(text="")
 """The privileged state of a session that has none."""
@@ -36,11 +36,15 @@ _ROUNDING = 1e-9
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="leap-session")
+    return ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="leap-tutor")
 
 
 async def called(
-    method: Callable[..., Any], *arguments: Any, blocking: bool, late: Callable[[Any], object] = lambda result: None
+    method: Callable[..., Any],
+    *arguments: Any,
+    blocking: bool,
+    threads: ThreadPoolExecutor | None = None,
+    late: Callable[[Any], object] = lambda result: None,
 ) -> Any:
     """Calls a method that may be a coroutine function, may take its time, or may do neither.
 
@@ -49,12 +53,13 @@ async def called(
         arguments: Its arguments.
         blocking: Whether a plain method takes its time. It then runs in a thread, and who is cancelled meanwhile waits for
             it to end: a session is never closed under a call.
+        threads: Where it runs then; in any thread by default.
         late: Given what the thread returned to nobody, for who asked was cancelled meanwhile.
     """
     if not blocking or iscoroutinefunction(method):
         result = method(*arguments)
         return await result if isinstance(result, Awaitable) else result
-    running = asyncio.get_running_loop().run_in_executor(_threads(), partial(copy_context().run, method, *arguments))
+    running = asyncio.get_running_loop().run_in_executor(threads or _threads(), partial(copy_context().run, method, *arguments))
     try:
         result = await asyncio.shield(running)
     except asyncio.CancelledError:
@@ -118,15 +123,21 @@ class Live:
         self._environment = environment
         self._task = task
         self._session: Session | None = None
+        self._thread: ThreadPoolExecutor | None = None
         self._acted = 0
 
     async def __aenter__(self) -> Live:
         environment, task = self._environment, self._task
-        with faults_of(environment, task, "start"):
-            blocking = environment.of(task).blocking
-            session = await called(environment.start, task, blocking=blocking, late=_close)
-        if not isinstance(session, Session):
-            raise self._broken("start", f"a Session is needed, not {session!r:.200}.")
+        try:
+            with faults_of(environment, task, "start"):
+                blocking = environment.of(task).blocking
+                threads = self._own_thread() if blocking else None
+                session = await called(environment.start, task, blocking=blocking, threads=threads, late=_close)
+            if not isinstance(session, Session):
+                raise self._broken("start", f"a Session is needed, not {session!r:.200}.")
+        except BaseException:
+            self._let_go()
+            raise
         self._session = session
         return self
 
@@ -139,6 +150,16 @@ class Live:
             log.error("%s", fault)  # what went wrong before says more
         finally:
             self._session = None
+            self._let_go()
+
+    def _own_thread(self) -> ThreadPoolExecutor:
+        """The session's thread: what it holds may belong to the thread that made it."""
+        self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="leap-session")
+        return self._thread
+
+    def _let_go(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
 
     @property
     def repeats(self) -> bool:
@@ -180,7 +201,7 @@ class Live:
         session = self._at_hand()
         try:
             if session.blocking:
-                return await called(getattr(session, name), *arguments, blocking=True)
+                return await called(getattr(session, name), *arguments, blocking=True, threads=self._own_thread())
             result = getattr(session, name)(*arguments)
             return await result if isinstance(result, Awaitable) else result
         except LeapError:
