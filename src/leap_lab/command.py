@@ -190,7 +190,7 @@ def _made_by() -> dict[str, object]:
 
 
 def _trained_by(runs: Runs) -> dict[str, object]:
-    """What made the runs themselves: a page may be written by a later commit."""
+    """Returns what made the runs themselves: a page may be written by a later commit."""
     makers = {maker for by_seed in runs.values() for run in by_seed.values() for maker in run.makers()}
     return {"runs by": "; ".join(sorted(makers))}
 

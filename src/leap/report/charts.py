@@ -59,12 +59,12 @@ def actions(horizon: int) -> Measure:
 
 
 def percent(score: Score) -> str:
-    """The success rate with its unit."""
+    """Returns the success rate with its unit."""
     return words.percent(score.success, score.n)
 
 
 def style_of(policy: PolicyScores, report: Report) -> str:
-    """The CSS class that colours a policy, the same all over the page."""
+    """Returns the CSS class that colours a policy, the same all over the page."""
     if policy.role == "student":
         return "student"
     if policy.role == "expert":
@@ -77,7 +77,7 @@ def style_of(policy: PolicyScores, report: Report) -> str:
 
 
 def tag(policy: PolicyScores) -> str:
-    """A policy's name where there is little room."""
+    """Returns a policy's name where there is little room."""
     if policy.role == "student":
         return policy.label
     return f"teacher p{policy.privilege}" if policy.role == "teacher" else policy.name
@@ -89,7 +89,7 @@ def learning_curve(report: Report, split: str, measure: Measure, *, width: int) 
     Args:
         report: The report.
         split: The split; charts never mix splits.
-        measure: What to show.
+        measure: What of a score is shown.
         width: Width in user units; heights are equal, so that charts stand side by side.
     """
     students = [p for p in report.policies if p.role == "student" and split in p.evaluations]

@@ -216,7 +216,7 @@ def _checkpoint(run: RunDirectory, i: int) -> str | None:
 
 
 def _solved(run: RunDirectory, policy: PolicyScores, split: str) -> dict[str, bool] | None:
-    """Whether the policy solved each task; None where the episodes on file are not those that were scored."""
+    """Returns whether the policy solved each task; None where the episodes on file are not those that were scored."""
     horizon, score = policy.evaluations[split].horizon, policy.evaluations[split].overall
     path = run.played(policy.name, split)
     key = _checkpoint(run, policy.iteration) if policy.iteration is not None else None

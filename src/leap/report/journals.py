@@ -40,7 +40,7 @@ class Brief:
 
 
 def records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
-    """The records of a journal with their offsets, each key once.
+    """Yields the records of a journal with their offsets, each key once.
 
     Raises:
         RunError: A line is damaged.
@@ -62,7 +62,7 @@ def records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
 
 
 def briefs(path: Path, wanted: Callable[[Episode], bool] = lambda episode: True) -> list[Brief]:
-    """The episodes of a journal, in brief.
+    """Returns the episodes of a journal, in brief.
 
     Raises:
         RunError: A line is damaged.
@@ -82,7 +82,7 @@ def briefs(path: Path, wanted: Callable[[Episode], bool] = lambda episode: True)
 
 
 def episodes_at(path: Path, chosen: list[Brief]) -> list[Episode]:
-    """The chosen episodes whole, in the given order."""
+    """Returns the chosen episodes whole, in the given order."""
     found = []
     with path.open("rb") as file:
         for brief in chosen:
@@ -92,7 +92,7 @@ def episodes_at(path: Path, chosen: list[Brief]) -> list[Episode]:
 
 
 def corrections(path: Path) -> Iterator[Correction]:
-    """The corrections of a journal, one after the other.
+    """Yields the corrections of a journal, one after the other.
 
     Raises:
         RunError: A line is damaged.

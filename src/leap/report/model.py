@@ -41,7 +41,7 @@ class PolicyScores(Record):
     Attributes:
         name: As in the run directory: pi_2, expert, teacher-0.
         label: As written on the page.
-        short: The same where there is little room.
+        short: The label where there is little room.
         role: Which part it plays; the page colours by it.
         iteration: i of pi_i.
         privilege: Privilege level of a teacher.
@@ -141,7 +141,7 @@ class Cost(Record):
     """What a stage paid for one model, by the run's ledger.
 
     Attributes:
-        stage: Where in the loop.
+        stage: The stage of the loop that paid.
         model: `provider/model`.
         calls: Paid calls.
         failed: Calls that failed after all retries.
@@ -164,7 +164,7 @@ class Shown(Record):
     """Which episodes of a file the page shows.
 
     Attributes:
-        title: What they are.
+        title: The group's title.
         role: Where they come from.
         iteration: The iteration whose folder holds them.
         split: Their split.
@@ -222,11 +222,11 @@ class Report(Record):
     recipe: str = ""
 
     def policy(self, name: str) -> PolicyScores | None:
-        """The policy of that name."""
+        """Returns the policy of that name."""
         return next((policy for policy in self.policies if policy.name == name), None)
 
     def evaluated(self, split: str) -> list[PolicyScores]:
-        """The policies that were evaluated on a split."""
+        """Returns the policies that were evaluated on a split."""
         return [policy for policy in self.policies if split in policy.evaluations]
 
     @property

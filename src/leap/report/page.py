@@ -84,7 +84,7 @@ def write_report(
 
 
 def _prepared(recipe: Recipe, stack: ExitStack) -> Environment:
-    """The recipe's environment with its data made ready, closed with the stack."""
+    """Returns the recipe's environment with its data made ready, closed with the stack."""
     environment = load_environment(recipe.environment.name, recipe.environment.options)
     stack.callback(environment.close)
     environment.prepare()
@@ -92,7 +92,7 @@ def _prepared(recipe: Recipe, stack: ExitStack) -> Environment:
 
 
 def render(report: Report, data: dict[str, Any]) -> str:
-    """The page as text. Nothing of a model, a dataset or a recipe gets into it unescaped."""
+    """Returns the page as text. Nothing of a model, a dataset or a recipe gets into it unescaped."""
     jinja = Jinja(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -150,7 +150,7 @@ def _tint(score: Score) -> int:
 
 
 def _plain(value: Any) -> str:
-    """A figure of unknown kind, for people."""
+    """Returns a figure of unknown kind, for people."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, int) and not isinstance(value, bool):
@@ -159,7 +159,7 @@ def _plain(value: Any) -> str:
 
 
 def _flat(entry: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A nested mapping as dotted keys and texts."""
+    """Returns a nested mapping as dotted keys and texts."""
     rows: list[tuple[str, str]] = []
     for key, value in entry.items():
         if isinstance(value, dict):

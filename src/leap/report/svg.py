@@ -85,12 +85,12 @@ class Panel:
     pad: float = 0.0
 
     def x(self, value: float) -> float:
-        """Where a value lies across."""
+        """Returns where a value lies across."""
         low, high = self.xs
         return self.left + self.pad + (self.right - self.left - 2 * self.pad) * (value - low) / (high - low)
 
     def y(self, value: float) -> float:
-        """Where a value lies upright."""
+        """Returns where a value lies upright."""
         low, high = self.ys
         return self.bottom - (self.bottom - self.top) * (value - low) / (high - low)
 

@@ -16,12 +16,12 @@ def pi(i: int) -> str:
 
 
 def percent(share: float, n: int, *, unit: bool = True) -> str:
-    """A share with no more digits than n episodes carry."""
+    """Returns a share with no more digits than n episodes carry."""
     return f"{100 * share:.{1 if n >= 100 else 0}f}" + (f"{THIN}%" if unit else "")
 
 
 def interval(score: Score) -> str:
-    """A share's 95 % interval, in percent."""
+    """Returns a share's 95 % interval, in percent."""
     return f"{percent(score.low, score.n, unit=False)}–{percent(score.high, score.n)}"
 
 
@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
 
 
 def count(number: float) -> str:
-    """A large number for people."""
+    """Returns a large number for people."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= size:
             return f"{number / (1e3 if unit == 'k' else size):.3g}{THIN}{unit}"
@@ -43,7 +43,7 @@ def count(number: float) -> str:
 
 
 def digits(value: float) -> str:
-    """A measured number with about three digits, a real minus sign and never an exponent."""
+    """Returns a measured number with about three digits, a real minus sign and never an exponent."""
     size = abs(value)
     if size == 0:
         return "0"
@@ -54,7 +54,7 @@ def digits(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """A change, with its sign."""
+    """Returns a change, with its sign."""
     written = digits(value)
     return f"+{written}" if value > 0 and written[0] != "<" else written
 
@@ -72,12 +72,12 @@ def policy(name: str) -> str:
 
 
 def kind_label(kind: str) -> str:
-    """A task type as words."""
+    """Returns a task type as words."""
     return kind.replace("_", " ") or "(no type)"
 
 
 def relation(first: Score, second: Score) -> Relation:
-    """How two success rates stand to each other; "clearly" only where their intervals do not overlap."""
+    """Returns how two success rates stand to each other; "clearly" only where their intervals do not overlap."""
     if first.success == second.success:
         return "level"
     if first.success > second.success:
@@ -144,7 +144,7 @@ def _p(p: float) -> str:
 
 
 def headline(best: PolicyScores, comparisons: list[Comparison], setup: Setup, teacher: str) -> list[str]:
-    """The result in two or three sentences.
+    """Returns the result in two or three sentences.
 
     Args:
         best: The student chosen on validation.

@@ -27,7 +27,7 @@ def bound(
     teacher: Figure,
     rounds: Sequence[Round] = (),
 ) -> Bound:
-    """The bound after the last iteration of a sequence.
+    """Returns the bound after the last iteration of a sequence.
 
     Args:
         sequence: Measures of pi_0..pi_i, those without a success left out; the last is pi_i's.

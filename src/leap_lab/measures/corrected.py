@@ -70,7 +70,7 @@ def measure_corrections(corrected: Corrected, *, policy: str) -> CorrectionMeasu
 
 
 def privileged_states(environment: Environment, episode: Episode) -> list[PrivilegedState]:
-    """The privileged state before each step, and after the last one where the horizon ended the episode.
+    """Returns the privileged state before each step, and after the last one where the horizon ended the episode.
 
     Raises:
         LeapError: The session shows something else than was logged.

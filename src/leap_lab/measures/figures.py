@@ -40,7 +40,7 @@ def share(groups: Iterable[tuple[int, int]]) -> Figure | None:
 
 
 def mean(groups: Iterable[tuple[float, int]], *, least: float = -math.inf, most: float = math.inf) -> Figure | None:
-    """A mean over steps, answers or tokens: a ratio of sums over episodes with its linearised interval.
+    """Returns a mean over steps, answers or tokens: a ratio of sums over episodes with its linearised interval.
 
     Args:
         groups: For each episode, the sum over its members and how many there are.

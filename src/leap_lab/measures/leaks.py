@@ -38,7 +38,7 @@ def quoted_commands(reason: str, commands: Iterable[str], history: History) -> t
 
 
 def hidden_entities(privileged: PrivilegedState, entities: Callable[[str], set[str]]) -> set[str]:
-    """Every entity that the privileged state names, in its text or its facts."""
+    """Returns every entity that the privileged state names, in its text or its facts."""
     facts = json.dumps(privileged.facts, ensure_ascii=False, default=str)
     return entities(privileged.text) | entities(facts) | entities("\n".join(privileged.plan or ()))
 

@@ -41,7 +41,7 @@ class AnswerLoss(Record):
     Attributes:
         episode, t: Which step it corrects.
         nats: Negative log-likelihood of the whole answer, the end of the turn included.
-        tokens: Its tokens.
+        tokens: The answer's length in tokens.
         action_nats: The part of the action and the end of the turn, given the reason before them.
         action_tokens: Their tokens.
     """
@@ -127,7 +127,7 @@ def answer_losses(
     packed: bool | None = None,
     on_rows: Progress = lambda done, total: None,
 ) -> Losses:
-    """The same for a model that is loaded already; see `nll`."""
+    """Returns what `nll` returns, for a model that is loaded already."""
     import torch
 
     from leap.training.rows import encode_row
@@ -158,7 +158,7 @@ def answer_losses(
 
 
 def _action_start(row: Row, encoded: TokenRow, chat: ChatTokens) -> int:
-    """The first token of the action: behind the tokens that the reason and the marker have to themselves."""
+    """Returns the first token of the action: behind the tokens that the reason and the marker have to themselves."""
     from leap.training.branches import common_prefix
 
     head, marker, _ = row.completion[0]["content"].rpartition(ACTION_MARKER)
@@ -323,7 +323,7 @@ def summarise(losses: Losses, *, policy: str, horizon: int) -> LossSummary:
 
 
 def compare(before: Losses, after: Losses, *, policies: tuple[str, str], horizon: int) -> Likelihood:
-    """The same answers before and after training, with the mean change of an answer.
+    """Compares the losses of the same answers before and after training.
 
     Raises:
         ValueError: They share no answer.

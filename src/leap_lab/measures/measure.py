@@ -120,7 +120,7 @@ def read_measures(path: Path) -> IterationMeasures | None:
 def _likelihood(
     i: int, rounds: Sequence[Sequence[Row]], checkpoints: tuple[Path | str, Path | str], score: Score, horizon: int
 ) -> tuple[Likelihood | None, list[tuple[int, Figure]]]:
-    """The gap on the last round, and pi_i's loss per step on every round, by j."""
+    """Returns the gap on the last round, and pi_i's loss per step on every round, by j."""
     before, after = checkpoints
     rows = [row for group in rounds for row in group]
     later = score(after, rows)
@@ -163,7 +163,7 @@ def _success(evaluation: Evaluation | None) -> Figure | None:
 
 
 def _missing(measures: IterationMeasures) -> list[str]:
-    """What is null and why."""
+    """Returns what is null and why."""
     i, own, found = measures.iteration, measures.held_out, measures.bound
     notes = []
     if i and measures.training is None:

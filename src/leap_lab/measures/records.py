@@ -168,7 +168,7 @@ class Bound(Record):
         teacher: J(pi^E): share of tasks solved when the teacher's own actions are executed, with privilege.
         success: J(pi_i).
         best: J of the best of pi_0..pi_i, to which the bound applies.
-        best_policy: Which that is.
+        best_policy: Name of the policy that `best` is of.
         h: H, the largest one-step loss in units of success: the observed one, or 1 where none was observed.
         h_observed: Whether H was observed (1 is always valid).
         actions: epsilon and gamma from the agreement of actions.
@@ -200,7 +200,7 @@ class IterationMeasures(Record):
     Attributes:
         format: Version of this schema.
         iteration: i.
-        teacher: Who corrected.
+        teacher: Name of the teacher that corrected.
         privilege: At which privilege level.
         training: Corrections D_i of pi_{i-1}'s rollouts on training tasks; None for i = 0.
         held_out: Corrections of pi_i's own episodes on validation tasks, on which nothing is ever trained.

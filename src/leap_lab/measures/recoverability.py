@@ -88,7 +88,7 @@ class Tally:
             self._lost[group].append((hits, steps))
 
     def result(self) -> Recoverability | None:
-        """The figures; None where no planner told anything."""
+        """Returns the figures; None where no planner told anything."""
         if not self._told:
             return None
         lost = share(self._lost[None])

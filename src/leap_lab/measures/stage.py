@@ -23,7 +23,7 @@ KIND = "measure"
 
 
 def measures_file(run: RunDirectory, i: int) -> Path:
-    """Where the measures of iteration i are kept."""
+    """Returns where the measures of iteration i are kept."""
     return run.iteration(i) / "measures.json"
 
 
@@ -33,7 +33,7 @@ def held_out_file(run: RunDirectory, i: int) -> Path:
 
 
 def measure_stage(recipe: Recipe, i: int, stages: Sequence[Stage]) -> Stage | None:
-    """The stage that measures iteration i, where the recipe asks for it."""
+    """Returns the stage that measures iteration i, where the recipe asks for it."""
     if recipe.measures.held_out is None:
         return None
     at = RunDirectory(Path())
@@ -90,7 +90,7 @@ def _held_out(stages: Stages, i: int, limit: int) -> tuple[list[Episode], Journa
 
 
 def _rows(stages: Stages, i: int, limit: int) -> list[Row]:
-    """The rows of the held-out corrections of pi_i."""
+    """Returns the rows of the held-out corrections of pi_i."""
     episodes, corrections = _held_out(stages, i, limit)
     by_key = {episode.key: episode for episode in episodes}
     chosen = sorted((c for c in corrections if c.episode in by_key), key=lambda c: (c.episode, c.t))
@@ -98,6 +98,6 @@ def _rows(stages: Stages, i: int, limit: int) -> list[Row]:
 
 
 def _on_split(path: Path, split: str) -> Evaluation | None:
-    """An evaluation on file, of one split."""
+    """Returns an evaluation on file, of one split."""
     found = read_json(path) if path.exists() else []
     return next((Evaluation.model_validate(one) for one in found if one["split"] == split), None)

@@ -36,7 +36,7 @@ class Pace(Section):
 
 
 def load_pace(recipe: Path) -> Pace | None:
-    """The pace of a base recipe; None where none was measured.
+    """Returns the pace of a base recipe; None where none was measured.
 
     Raises:
         RecipeError: Its file cannot be read or does not state a pace.
@@ -51,7 +51,7 @@ def load_pace(recipe: Path) -> Pace | None:
 
 
 def pace_of(pace: Pace | None) -> Seconds:
-    """A function that estimates the seconds of a stage; None where it cannot."""
+    """Returns a function that estimates the seconds of a stage; None where it cannot."""
     count = _counter()
 
     def seconds(recipe: Recipe, stage: Stage) -> float | None:

@@ -42,8 +42,8 @@ class RunResults:
     """One finished run of a study.
 
     Args:
-        recipe: Its recipe.
-        root: Its directory.
+        recipe: The run's recipe.
+        root: The run directory.
         split: The test split.
     """
 
@@ -71,7 +71,7 @@ class RunResults:
         return Outcome(of_kind, resolved) if of_kind else None
 
     def resolve(self, policy: str) -> str:
-        """Which pi_i or baseline a policy's name means in this run."""
+        """Returns which pi_i or baseline a policy's name means in this run."""
         if policy == "best":
             return f"pi_{self.best()}"
         if policy == "last":

@@ -60,8 +60,8 @@ def write_page(folder: Path, page: Page, results: Record) -> Path:
     """Writes everything into a folder.
 
     Args:
-        folder: Where to.
-        page: What to say.
+        folder: The folder to write into.
+        page: The page's content.
         results: The JSON twin.
 
     Returns:
@@ -76,7 +76,7 @@ def write_page(folder: Path, page: Page, results: Record) -> Path:
 
 
 def render(page: Page) -> str:
-    """The page as HTML. Nothing of a study's file or a run gets into it unescaped."""
+    """Returns the page as HTML. Nothing of a study's file or a run gets into it unescaped."""
     jinja = Jinja(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -101,7 +101,7 @@ def markdown(page: Page) -> str:
 
 
 def loop_page(study: LoopStudy, results: StudyResults) -> Page:
-    """The page of a study of the loop."""
+    """Returns the page of a study of the loop."""
     captions = {
         "iterations": "Success after each iteration.",
         "policies": "Success of each policy.",
@@ -133,7 +133,7 @@ def loop_page(study: LoopStudy, results: StudyResults) -> Page:
 
 
 def finding(one: Difference) -> str:
-    """A comparison in a sentence."""
+    """Returns a comparison in a sentence."""
     points = 100 * one.difference.value
     seeds = ", ".join(f"{100 * seed.difference:+.1f}" for seed in one.seeds)
     return (
@@ -218,5 +218,5 @@ def _cells(cells: Sequence[str]) -> str:
 
 
 def _data_uri(svg: str) -> str:
-    """A picture as an address: within `img` no script of it would run, whatever its labels say."""
+    """Returns a picture as an address: within `img` no script of it would run, whatever its labels say."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode("utf-8")).decode("ascii")

@@ -198,7 +198,7 @@ def _lines(
 
 
 def _line(panel: Panel, points: Sequence[tuple[float, Row]], look: Look) -> list[str]:
-    """A policy's means with intervals, and its seeds."""
+    """Returns a policy's means with intervals, and its seeds."""
     parts = [curve(panel, [(x, 100 * row.success.value) for x, row in points], look)]
     for x, row in points:
         at, low, high = panel.x(x), panel.y(100 * row.success.low_all), panel.y(100 * row.success.high_all)

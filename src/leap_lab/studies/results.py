@@ -79,7 +79,7 @@ class StudyResults(Record):
     Attributes:
         format: Version of this schema.
         name, claim, hypothesis, notes: From the study.
-        command: What makes it.
+        command: The command that makes the page.
         split: The test split.
         arms: In order.
         seeds: Planned.
@@ -111,7 +111,7 @@ class StudyResults(Record):
 
 
 def collect(study: LoopStudy, runs: Runs, *, command: str, provenance: dict[str, object]) -> StudyResults:
-    """The results of the runs at hand."""
+    """Returns the results of the runs at hand."""
     arms = list(study.changes())
     done = {arm: {seed: run for seed, run in runs.get(arm, {}).items() if run.finished} for arm in arms}
     rows = [row for ref in study.shown() if (row := _row(ref, done[ref.arm]))]

@@ -37,7 +37,7 @@ def arms_of(
     seeds: Sequence[int] | None = None,
     overrides: Changes | None = None,
 ) -> list[Arm]:
-    """The runs of a study, seed by seed, so that a study cut short has all arms of its first seeds.
+    """Returns the runs of a study, seed by seed, so that a study cut short has all arms of its first seeds.
 
     Args:
         study: The study.
@@ -85,7 +85,7 @@ def run_arms(
 
 
 def results_of(arms: Sequence[Arm], split: str) -> Runs:
-    """What the runs say, by arm and seed."""
+    """Returns what the runs say, by arm and seed."""
     found: dict[str, dict[int, RunResults]] = {}
     for arm in arms:
         found.setdefault(arm.name, {})[arm.seed] = RunResults(arm.recipe, arm.run, split)
@@ -96,7 +96,7 @@ class Planned(NamedTuple):
     """A stage of an arm that is to be made.
 
     Attributes:
-        arm: Whose.
+        arm: The arm that the run belongs to.
         part: The stage's name.
         seconds: Estimated; None where that is not known.
         source: The run that it is taken from; empty where it is made here.
@@ -109,7 +109,7 @@ class Planned(NamedTuple):
 
 
 def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Stage], float | None]) -> Iterator[Planned]:
-    """What running these arms would do, stage by stage: what is finished is left out.
+    """Yields what running these arms would do, stage by stage: what is finished is left out.
 
     Args:
         arms: What to run, in order.

@@ -123,7 +123,7 @@ class LoopStudy(_Study):
     plots: list[Plot] = Field(min_length=1, description="What is drawn.")
 
     def changes(self) -> dict[str, Changes]:
-        """What each arm changes of the base recipe, by the arm's name: all combinations of arms and axes."""
+        """Returns what each arm changes of the base recipe, by the arm's name: all combinations of arms and axes."""
         combinations = list(itertools.product(*(axis.values for axis in self.axes)))  # one, empty, without axes
         made: dict[str, Changes] = {}
         for name, own in (self.arms or {"": {}}).items():
@@ -134,7 +134,7 @@ class LoopStudy(_Study):
         return made
 
     def on(self, recipe: Path, split: str | None = None) -> LoopStudy:
-        """The same experiment on another base recipe, for example one with an 8B model.
+        """Returns this experiment on another base recipe, for example one with an 8B model.
 
         Args:
             recipe: The base recipe's file.
@@ -160,12 +160,12 @@ class LoopStudy(_Study):
         )
 
     def refs(self, pattern: str) -> list[Ref]:
-        """The policies that `ARM/POLICY` names."""
+        """Returns the policies that `ARM/POLICY` names."""
         arm, _, policy = pattern.rpartition("/")
         return [Ref(one, policy) for one in self.changes() if arm in (one, "*")]
 
     def contrasts(self) -> list[tuple[Ref, Ref]]:
-        """Every pair to compare."""
+        """Returns every pair to compare."""
         pairs: list[tuple[Ref, Ref]] = []
         for one in self.compare:
             for first in self.refs(one.policy):
@@ -174,7 +174,7 @@ class LoopStudy(_Study):
         return pairs
 
     def shown(self) -> list[Ref]:
-        """The table's rows: what the file names, and whatever else is compared or drawn."""
+        """Returns the table's rows: what the file names, and whatever else is compared or drawn."""
         patterns = [*self.table]
         for plot in self.plots:
             patterns += plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
@@ -241,12 +241,12 @@ _STUDY: TypeAdapter[Study] = TypeAdapter(Study)
 
 
 def available_studies() -> dict[str, Path]:
-    """The files of the studies that come with leap, by name."""
+    """Returns the files of the studies that come with leap, by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def find_study(name: str) -> Path:
-    """The file of a study, given by its name or its path.
+    """Returns the file of a study, given by its name or its path.
 
     Raises:
         RecipeError: There is no such study.
@@ -274,7 +274,7 @@ def load_study(path: Path) -> Study:
 
 
 def base_recipe(study: LoopStudy, path: Path) -> Path:
-    """The file of a study's base recipe.
+    """Returns the file of a study's base recipe.
 
     Args:
         study: The study.
@@ -287,7 +287,7 @@ def base_recipe(study: LoopStudy, path: Path) -> Path:
 
 
 def base_values(study: LoopStudy, path: Path) -> dict[str, Any]:
-    """The base recipe's values, as written in its file.
+    """Returns the base recipe's values, as written in its file.
 
     Raises:
         RecipeError: It cannot be read.
@@ -296,7 +296,7 @@ def base_values(study: LoopStudy, path: Path) -> dict[str, Any]:
 
 
 def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, overrides: Changes | None = None) -> Recipe:
-    """The recipe of one arm and seed.
+    """Returns the recipe of one arm and seed.
 
     Args:
         study: The study.
@@ -327,7 +327,7 @@ def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, over
 
 
 def run_name(arm: str, seed: int) -> str:
-    """The run directory's name."""
+    """Returns the run directory's name."""
     return f"{re.sub(r'[^A-Za-z0-9._]+', '-', arm)}-{seed}"
 
 

@@ -77,7 +77,7 @@ def estimate(outcomes: Sequence[Mapping[str, float]], *, replicates: int = REPLI
 
 
 def estimate_share(outcomes: Sequence[Mapping[str, float]], **more: int) -> Estimate:
-    """The same of shares, whose intervals end at 0 and 1."""
+    """Estimates a mean of shares, whose intervals end at 0 and 1; see `estimate`."""
     found = estimate(outcomes, **more)
     ends = ("low", "high", "low_all", "high_all")
     return found.model_copy(update={name: min(1.0, max(0.0, getattr(found, name))) for name in ends})

@@ -8,7 +8,7 @@ from leap_lab.theory.world import Array, TabularWorld
 
 
 def on_states(world: TabularWorld, policy: Array) -> Array:
-    """A student's policy [T, Z, A] as one on states [T, X, A]."""
+    """Returns a student's policy [T, Z, A] as one on states [T, X, A]."""
     return policy[:, world.seen, :]
 
 
@@ -42,7 +42,7 @@ def best_actions(world: TabularWorld) -> Array:
 
 
 def reachable(world: TabularWorld) -> Array:
-    """Which states can be reached at each step, whoever acts [T, X]."""
+    """Returns which states can be reached at each step, whoever acts [T, X]."""
     anything = np.full((world.horizon, *world.rewards.shape), 1 / world.actions)
     return occupancy(world, anything) > 0
 

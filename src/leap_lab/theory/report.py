@@ -34,7 +34,7 @@ class TheoryResults(Record):
     Attributes:
         format: Version of this schema.
         name, claim, hypothesis: From the study.
-        command: What makes it.
+        command: The command that makes the page.
         measured: By world, loss, level and seed.
         provenance: Versions, commit, machine.
     """
@@ -77,7 +77,7 @@ def _of_world(study: TheoryStudy, family: SearchWorld, seed: int) -> list[tuple[
 
 
 def theory_page(study: TheoryStudy, results: TheoryResults) -> Page:
-    """The study's page."""
+    """Returns the study's page."""
     figures = [_figure(study, results, loss) for loss in study.losses]
     caption = (
         "Above: success of the privileged expert and of the student, and the bound on the best student, by privilege level; "

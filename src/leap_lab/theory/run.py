@@ -105,7 +105,7 @@ def run_leap(
 
 
 def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss: Loss) -> Array:
-    """The student [T, Z, A] with the least total loss on an aggregate; uniform where nothing was ever seen.
+    """Returns the student [T, Z, A] with the least total loss on an aggregate; uniform where nothing was ever seen.
 
     Args:
         world: The world.
@@ -126,7 +126,7 @@ def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss:
 
 
 def nearest(points: Array, weights: Array) -> Array:
-    """The distribution p that minimises sum_k w_k ||p - points_k||_1.
+    """Returns the distribution p that minimises sum_k w_k ||p - points_k||_1.
 
     Each coordinate's cost is convex and linear between the points', so that probability is filled in where a step costs
     least, from 0 on, until all is spent.

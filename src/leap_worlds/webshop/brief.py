@@ -12,7 +12,7 @@ from leap_worlds.webshop.shop import Visit
 
 
 def brief(visit: Visit) -> str:
-    """The page at hand, in lower case."""
+    """Returns the page at hand, in lower case."""
     if visit.done:
         return "bought"
     if visit.page.search_bar:

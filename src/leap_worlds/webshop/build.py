@@ -54,7 +54,7 @@ class CatalogueFiles:
 
 
 def open_catalogue(files: CatalogueFiles, *, progress: Progress | None = None) -> ProductStore:
-    """The files' store, from leap's cache folder, or made there now.
+    """Returns the files' store, from leap's cache folder, or made there now.
 
     Args:
         files: What to make it from.

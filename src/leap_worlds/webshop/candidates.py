@@ -52,7 +52,7 @@ def stable_candidates(visit: Visit) -> tuple[str, ...]:
 
 
 def compat_candidates(visit: Visit, rng: random.Random) -> tuple[str, ...]:
-    """The reference's list."""
+    """Returns the candidate actions that the reference implementation lists."""
     if visit.page.search_bar:
         return (SEARCH,)
     listed: list[str] = []
@@ -66,7 +66,7 @@ def compat_candidates(visit: Visit, rng: random.Random) -> tuple[str, ...]:
 
 
 def plain_action(action: str, visit: Visit, mode: CandidateMode) -> str:
-    """The shop's own action for one that names a product by its title; any other as it is."""
+    """Returns the shop's own action for one that names a product by its title; any other as it is."""
     if not action.startswith(_ITEM):
         return action
     title = action[len(_ITEM) : -1]
@@ -78,7 +78,7 @@ def plain_action(action: str, visit: Visit, mode: CandidateMode) -> str:
 
 
 def named_offers(visit: Visit) -> dict[str, str | None]:
-    """The title that names each product of the page; None where none does."""
+    """Returns the title that names each product of the page; None where none does."""
     titles = {
         name: visit.shop.product(name).title.lower()
         for kind, name in visit.page.clickables.values()
@@ -92,7 +92,7 @@ def named_offers(visit: Visit) -> dict[str, str | None]:
 
 
 def _title_of(shop: Shop, text: str) -> str | None:
-    """The title of the product whose number a button's text is, as the reference looks it up for any text."""
+    """Returns the title of the product whose number a button's text is, as the reference looks it up for any text."""
     if len(text) > LONGEST_ASIN:
         return None
     place = shop.store.find(text.upper())

@@ -90,7 +90,7 @@ class Product(msgspec.Struct, frozen=True, array_like=True):
 
 
 def on_sale(raws: Iterator[RawProduct] | list[RawProduct]) -> Iterator[RawProduct]:
-    """The products the shop takes: of several with one number the first, and none whose number is no ASIN."""
+    """Yields the products the shop takes: of several with one number the first, and none whose number is no ASIN."""
     seen: set[str] = set()
     for raw in raws:
         if raw.asin != "nan" and len(raw.asin) <= LONGEST_ASIN and raw.asin not in seen:
@@ -99,7 +99,7 @@ def on_sale(raws: Iterator[RawProduct] | list[RawProduct]) -> Iterator[RawProduc
 
 
 def make_product(raw: RawProduct, attributes: RawAttributes | None) -> Product:
-    """A product from its entries.
+    """Returns a product from its entries.
 
     Raises:
         ValueError: Its price cannot be read.
@@ -123,7 +123,7 @@ def make_product(raw: RawProduct, attributes: RawAttributes | None) -> Product:
 
 
 def read_pricing(text: str | None) -> tuple[tuple[float, ...], str]:
-    """The prices in a text like "$12.50" or "$3.00$7.99", and how the page shows them.
+    """Returns the prices in a text like "$12.50" or "$3.00$7.99", and how the page shows them.
 
     Raises:
         ValueError: There is a text but no price in it.

@@ -27,5 +27,5 @@ def first_color(text: str) -> str:
 
 
 def first_color_word(text: str) -> str:
-    """The same, but a colour must begin a word."""
+    """Returns the first colour of the list that begins a word of the text; else the text."""
     return next((color for color, pattern in _WORDS if pattern.search(text)), text)

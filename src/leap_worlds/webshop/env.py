@@ -140,7 +140,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         return findings + check(self.world(World.HUMAN, progress), products=products)
 
     def world(self, which: World, progress: Progress | None = None) -> ShopWorld:
-        """The catalogue with its goals and prices; opened once.
+        """Returns the catalogue with its goals and prices; opened once.
 
         Raises:
             PrerequisiteError: The files are missing or are not what they should be.
@@ -157,7 +157,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         return self._worlds[which]
 
     def files(self, which: World, progress: Progress | None = None) -> CatalogueFiles:
-        """The files that a world is made from; generated ones are kept in leap's cache by their settings.
+        """Returns the files that a world is made from; generated ones are kept in leap's cache by their settings.
 
         Raises:
             PrerequisiteError: There are none; the message says what to put where.
@@ -169,7 +169,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         return find_files(data_folder(self.config.path), limit)
 
     def split(self, name: str) -> Split:
-        """A split by its name.
+        """Returns a split by its name.
 
         Raises:
             PrerequisiteError: There is none, or it is of a protocol that this catalogue is not of.
@@ -206,7 +206,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         )
 
     def goal(self, task: Task) -> Goal:
-        """The task's goal: all that a teacher may know of it.
+        """Returns the task's goal: all that a teacher may know of it.
 
         Raises:
             PrerequisiteError: This catalogue, or this draw of prices, has no such task.
@@ -224,7 +224,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         return goal
 
     def why_unsolvable(self, task: Task) -> str:
-        """What the best purchase lacks, where none that can be found brings all that the goal asks for."""
+        """Returns what the best purchase lacks, where none that can be found brings all that the goal asks for."""
         with opened(self, task) as session:
             return session.privileged().facts["missing"]
 
@@ -249,7 +249,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         return SEARCH in listed and name == "search" and bool(argument.strip())
 
     def entities(self, text: str) -> set[str]:
-        """Numbers of products, prices, and titles that stand alone: on a line, in quotes, in an action."""
+        """Returns numbers of products, prices, and titles that stand alone: on a line, in quotes, in an action."""
         found = {match.lower() for match in _THING.findall(text)}
         store = self.world(World.HUMAN).shop.store
         for piece in _PIECE.split(text):
@@ -272,7 +272,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         return sorted(texts)
 
     def names(self) -> list[str]:
-        """What products are called, have and come in, where it takes several words."""
+        """Returns what products are called, have and come in, where it takes several words."""
         store, counts = self.world(World.HUMAN).shop.store, Counter[str]()
         for place in range(min(len(store), _READ)):
             product = store[place]
@@ -358,13 +358,13 @@ _PARTS = ("type", "attribute", "option", "price", "title_score", "query_match", 
 
 
 def parts_of(purchase: Purchase) -> dict[str, float]:
-    """A purchase's parts in the order of the tables."""
+    """Returns a purchase's parts in the order of the tables."""
     parts = purchase.parts
     return {name: parts[name] for name in _PARTS if name in parts}
 
 
 def data_folder(path: Path | None = None) -> Path:
-    """Where the official files are looked for: the path, else `$WEBSHOP_DATA`, else leap's cache."""
+    """Returns where the official files are looked for: the path, else `$WEBSHOP_DATA`, else leap's cache."""
     if path is not None:
         return path.expanduser()
     named = os.environ.get("WEBSHOP_DATA")

@@ -97,7 +97,7 @@ def draw_limit(price: float, rng: random.Random) -> float:
 
 
 def limit_text(limit: float) -> str:
-    """How the instruction says it."""
+    """Returns a price limit as the instruction words it."""
     return "" if limit == NO_LIMIT else f", and price lower than {limit:.2f} dollars"
 
 
@@ -212,7 +212,7 @@ def _index(store: ProductStore, folder: Path, *, human: bool, progress: Progress
 
 
 def _combination(options: dict[str, tuple[str, ...]], rank: int) -> dict[str, str]:
-    """The combination of that rank in `itertools.product` over the sorted names' values."""
+    """Returns the combination of that rank in `itertools.product` over the sorted names' values."""
     chosen: dict[str, str] = {}
     for name in sorted(options, reverse=True):
         rank, at = divmod(rank, len(options[name]))

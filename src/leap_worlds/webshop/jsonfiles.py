@@ -57,7 +57,7 @@ class JsonArray:
 
 
 def read_object(path: Path, value: type[T]) -> Mapping[str, T]:
-    """A JSON object whose values are read when they are asked for.
+    """Returns a JSON object whose values are read when they are asked for.
 
     Raises:
         PrerequisiteError: As for `JsonArray`.
@@ -90,7 +90,7 @@ class _LazyObject(Mapping[str, T]):
 
 
 def _slices(path: Path, shape: type[T]) -> T | None:
-    """The file's top level with its values unread; None where msgspec finds no JSON in it.
+    """Returns the file's top level with its values unread; None where msgspec finds no JSON in it.
 
     The slices hold the mapping open; it goes with the last of them.
     """

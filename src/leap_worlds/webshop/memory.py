@@ -113,7 +113,7 @@ class Memory:
         return [word for word, _ in groupby(word for word in wanted if word in there)]
 
     def too_dear(self, price: float | None) -> bool:
-        """Whether a price is above the limit for all that is known."""
+        """Returns whether a price is above the limit for all that is known."""
         return self.limit is not None and price is not None and price > self.limit
 
     def _do(self, action: str, shown: Observation) -> None:
@@ -150,7 +150,7 @@ class Memory:
 
 
 def split_limit(instruction: str) -> tuple[str, float | None]:
-    """An instruction without its price limit, and the limit."""
+    """Returns an instruction without its price limit, and the limit."""
     found = _LIMIT.search(instruction)
     if found is None:
         return instruction, None
@@ -163,12 +163,12 @@ def content_words(text: str) -> tuple[str, ...]:
 
 
 def all_words(text: str) -> list[str]:
-    """All words of a text, in lower case."""
+    """Returns all words of a text, in lower case."""
     return _WORD.findall(text.lower())
 
 
 def place_of(shown: Observation) -> Place:
-    """The kind of page an observation is of, by what can be done there."""
+    """Returns the kind of page an observation is of, by what can be done there."""
     listed = shown.admissible or ()
     if SEARCH in listed:
         return Place.START
@@ -180,7 +180,7 @@ def place_of(shown: Observation) -> Place:
 
 
 def is_offer(action: str) -> bool:
-    """Whether an action opens a product, by its form."""
+    """Returns whether an action opens a product, by its form."""
     return action.startswith(_ITEM) or _ASIN.fullmatch(action) is not None
 
 
@@ -221,6 +221,6 @@ def _groups(shown: Observation) -> dict[str, tuple[str, ...]]:
 
 
 def _pieces(text: str) -> list[str]:
-    """The page's texts, one by one, in lower case and without marks of buttons."""
+    """Returns the page's texts, one by one, in lower case and without marks of buttons."""
     lines = _MARKS.sub("", text.lower()).replace(" [sep] ", "\n").split("\n")
     return [line.strip() for line in lines if line.strip()]

@@ -67,7 +67,7 @@ SMALL = (
 
 
 def official_files(products: int | None) -> tuple[OfficialFile, ...]:
-    """The files that hold so many products; all of them if None."""
+    """Returns the files that hold so many products; all of them if None."""
     return SMALL if products is not None and products <= SMALL_PRODUCTS else FULL
 
 
@@ -77,8 +77,8 @@ def fetch(
     """Downloads what is missing, or copies it; a file is there whole and read through, or not at all.
 
     Args:
-        files: What is wanted.
-        folder: Where it goes.
+        files: The files wanted.
+        folder: The folder they are put into.
         source: A folder that the files were put into by hand; from where their authors keep them if None.
         progress: Called with MB that came, MB in all (0 where that is not known) and what is being tried.
 
@@ -111,7 +111,7 @@ def fetch(
 
 
 def by_hand(files: Sequence[OfficialFile], folder: Path) -> str:
-    """What to put where, for people."""
+    """Returns instructions for people: which files to put where."""
     lines = [f"  {file.name} ({file.size}): {file.url}" for file in files]
     return "\n".join(
         [
@@ -153,7 +153,7 @@ def _reach(host: str) -> None:
     """Whether a server answers. No time limit covers the look-up of its name, which takes minutes where there is no network.
 
     Raises:
-        PrerequisiteError: It does not.
+        PrerequisiteError: The server does not answer.
     """
     if getproxies().get("https"):
         return  # then the proxy looks it up
@@ -188,7 +188,7 @@ def check(world: ShopWorld, *, products: int | None) -> list[Finding]:
     """Checks a catalogue with the goals that people wrote: products, search, and the order of the goals.
 
     Args:
-        world: It.
+        world: The opened catalogue.
         products: How many products it should have; None for the full catalogue.
     """
     return [_check_products(world, products), _check_search(world), _check_goals(world, products)]
@@ -237,17 +237,17 @@ def _check_goals(world: ShopWorld, products: int | None) -> Finding:
 
 
 def goal_digits(instruction: str) -> str:
-    """What stands for a goal in `canonical_goals.txt`; the price limit and all but letters and digits aside."""
+    """Returns what stands for a goal in `canonical_goals.txt`; the price limit and all but letters and digits aside."""
     plain = re.sub(r"[^a-z0-9]", "", _PRICE.sub("", instruction).lower())
     return hashlib.sha256(plain.encode()).hexdigest()[:_DIGITS]
 
 
 def canonical_goals() -> list[str]:
-    """The published goals in order, six digits each."""
+    """Returns the published goals in order, six digits each."""
     digits = (Path(__file__).parent / "canonical_goals.txt").read_text(encoding="ascii").replace("\n", "")
     return [digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS)]
 
 
 def default_folder() -> Path:
-    """Where files go if nothing is said."""
+    """Returns the folder of the official files where none is named."""
     return cache_dir() / "webshop" / "official"

@@ -34,7 +34,7 @@ class Worth:
 
 
 def worth(world: ShopWorld, goal: Goal, product: Product) -> Worth:
-    """The most a product can bring, with the values that can be clicked."""
+    """Returns the most a product can bring, with the values that can be clicked."""
     chosen: dict[str, str] = {}
     reachable = [(name, value) for name, value in _reachable(product)]
     wanted = (
@@ -63,7 +63,7 @@ def _reachable(product: Product) -> Iterator[tuple[str, str]]:
 
 
 def meant(goal: Goal, product: Product) -> list[str]:
-    """The shop's names of what an instruction asks for: the kind, then the attributes, then the values.
+    """Returns the shop's names of what an instruction asks for: the kind, then the attributes, then the values.
 
     They depend on what is meant alone, not on which of them the product's own texts hold, which nobody could know.
     """
@@ -74,7 +74,7 @@ class Oracle:
     """Plans for one world. Remembers what it worked out for a goal.
 
     Args:
-        world: Where to shop.
+        world: The catalogue with its goals and prices.
     """
 
     def __init__(self, world: ShopWorld) -> None:
@@ -82,7 +82,7 @@ class Oracle:
         self._targets: dict[int, tuple[Product, Worth, str]] = {}
 
     def target(self, goal: Goal) -> tuple[Product, Worth, str]:
-        """What to buy for a goal, what it brings, and a search that finds it.
+        """Returns what to buy for a goal, what it brings, and a search that finds it.
 
         That is the product the goal was written for, or a better one that the same searches find, where that one does not
         bring all (its options cannot be clicked, its attributes are not in its texts).
@@ -115,7 +115,7 @@ class Oracle:
         return product, value, words
 
     def plan(self, visit: Visit) -> tuple[str, ...] | None:
-        """The fewest actions that bring the most from where a visit stands; None after the purchase.
+        """Returns the fewest actions that bring the most from where a visit stands; None after the purchase.
 
         A results page or a product at hand that brings as much is not left for the target.
         """
@@ -140,7 +140,7 @@ class Oracle:
         return ranked.index(asin) // PER_PAGE if asin in ranked else 0
 
     def _from_results(self, visit: Visit, product: Product, most: Worth) -> tuple[str, ...] | None:
-        """The way by the results of the last search; None if they do not hold what is wanted."""
+        """Returns the way by the results of the last search; None if they do not hold what is wanted."""
         if visit.page.search_bar or visit.number is None or visit.number < 1:
             return None
         back: tuple[str, ...] = ()

@@ -56,7 +56,7 @@ class Page(NamedTuple):
     search_bar: bool = False
 
     def text(self) -> str:
-        """The observation mode `text`: everything visible, with separators."""
+        """Returns the observation mode `text`: everything visible, with separators."""
         return " [SEP] ".join([text.strip() for _, text in self.nodes])
 
     def text_rich(self, url: str, visited: Collection[str]) -> str:
@@ -88,7 +88,7 @@ class Page(NamedTuple):
 
 
 def index_page(instruction: str) -> Page:
-    """Where a session begins: a search bar."""
+    """Returns the start page: a search bar."""
     page = _page(["WebShop", "Instruction: ", instruction])
     _button(page, "Search")
     return page._replace(search_bar=True)
@@ -118,7 +118,7 @@ def results_page(instruction: str, products: Sequence[Product], number: int, tot
 
 
 def item_page(instruction: str, product: Product, *, show_attributes: bool = False) -> Page:
-    """A product, its options and its four buttons."""
+    """Returns a product, its options and its four buttons."""
     page = _page(["Instruction:", instruction])
     _button(page, BACK_TO_SEARCH)
     _button(page, PREVIOUS)
@@ -155,7 +155,7 @@ def sub_page(instruction: str, product: Product, name: str) -> Page:
 
 
 def done_page(asin: str, options: dict[str, str], reward: float) -> Page:
-    """What follows a purchase."""
+    """Returns the page after a purchase."""
     chosen = json.dumps(options, sort_keys=True)
     for character in "<>&'":  # Jinja's `tojson`, which is safe inside HTML
         chosen = chosen.replace(character, f"\\u{ord(character):04x}")

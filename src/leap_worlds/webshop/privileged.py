@@ -18,7 +18,7 @@ def describe(
     listed: tuple[str, ...] = (),
     mode: CandidateMode = CandidateMode.STABLE,
 ) -> PrivilegedState:
-    """The privileged state at this moment of a visit.
+    """Returns the privileged state at this moment of a visit.
 
     The text has the paper's parts: instruction, required attributes and options, price limit, example product. Facts are
 
@@ -86,7 +86,7 @@ def describe(
 
 
 def _missing(world: ShopWorld, visit: Visit, asin: str, values: dict[str, str]) -> str:
-    """What the best purchase lacks."""
+    """Returns what the best purchase lacks."""
     bought = world.judge(world.shop.product(asin), visit.goal, values)
     lacks = [
         ("kind", bought.type < 1.0),

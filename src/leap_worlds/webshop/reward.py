@@ -42,7 +42,7 @@ class Purchase:
     """A purchase and its worth.
 
     Attributes:
-        asin: What was bought.
+        asin: The number of the product bought.
         total: The reward, in [0, 1].
         type: Factor in {0, 0.1, 0.5, 1}: is it the kind of thing that was asked for?
         attribute: Share of the attributes asked for that it has.
@@ -79,7 +79,7 @@ class Purchase:
         }
 
     def verbose_info(self) -> dict[str, Any]:
-        """The original's `verbose_info`, key by key."""
+        """Returns the original's `verbose_info`, key by key."""
         asked = self.attributes_asked + self.options_asked + 1
         info: dict[str, Any] = {
             "r_type": self.type,
@@ -107,13 +107,13 @@ def judge(
     """Judges a purchase.
 
     Args:
-        product: What is bought.
+        product: The product bought.
         goal: What was asked for.
         price: What the product costs, in US dollars, as drawn.
         chosen: Options chosen, by name.
         nouns: Nouns of the product's title, in lower case.
         goal_nouns: Nouns of the goal's title, with repeats.
-        mode: Which reward.
+        mode: Which reward to compute.
     """
     kind, title_score, query_match, category_match = judge_type(product, goal, nouns, goal_nouns)
     within = price <= goal.price_upper
@@ -138,7 +138,7 @@ def judge(
 def judge_type(
     product: Product, goal: Goal, nouns: Sequence[str], goal_nouns: Sequence[str]
 ) -> tuple[float, float, bool, bool]:
-    """The type factor, and what it is made from: title score, query match, category match."""
+    """Returns the type factor, and what it is made from: title score, query match, category match."""
     query_match = product.query == goal.query
     category_match = len(_levels(product.product_category) & _levels(goal.product_category)) >= 2
     title_score = len(set(nouns) & set(goal_nouns)) / len(goal_nouns) if goal_nouns else 0.2
@@ -152,7 +152,7 @@ def judge_type(
 
 
 def has_attribute(product: Product, wanted: str) -> bool:
-    """Whether a product is known to have an attribute, or its texts name it."""
+    """Returns whether a product is known to have an attribute, or its texts name it."""
     return any(alike(known, wanted) for known in product.attributes) or (
         wanted in product.title.lower()
         or wanted in " ".join(product.bullets).lower()
@@ -161,7 +161,7 @@ def has_attribute(product: Product, wanted: str) -> bool:
 
 
 def options_met(wanted: Sequence[str] | Mapping[str, str], chosen: Mapping[str, str], mode: RewardMode) -> int:
-    """How many of the options asked for were chosen."""
+    """Returns how many of the options asked for were chosen."""
     plain: Callable[[str], str] = first_color if mode is RewardMode.UPSTREAM else first_color_word
     if isinstance(wanted, Mapping):
         if mode is RewardMode.FIXED:
@@ -174,7 +174,7 @@ def options_met(wanted: Sequence[str] | Mapping[str, str], chosen: Mapping[str, 
 
 
 def alike(a: str, b: str) -> bool:
-    """Whether two strings have about the same words (thefuzz: token_set_ratio > 85)."""
+    """Returns whether two strings have about the same words (thefuzz: token_set_ratio > 85)."""
     return round(fuzz.token_set_ratio(_processed(a), _processed(b))) > ALIKE
 
 

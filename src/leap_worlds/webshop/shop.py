@@ -52,7 +52,7 @@ class Searcher(Protocol):
     """Ranks products for a query."""
 
     def search(self, query: str, k: int = SEARCH_RESULTS) -> list[str]:
-        """Numbers (asins) of the best k products, best first."""
+        """Returns the numbers (asins) of the best k products, best first."""
         ...
 
 
@@ -60,7 +60,7 @@ Judge = Callable[[Product, Goal, dict[str, str]], Purchase]
 
 
 def parse_action(action: str) -> tuple[str, str]:
-    """An action's name and its argument in lower case; an empty argument where the text is no action."""
+    """Returns an action's name and its argument in lower case; an empty argument where the text is no action."""
     match = _ACTION.match(action)
     return (match[1], match[2].lower()) if match else (action, "")
 
@@ -70,7 +70,7 @@ class Shop:
 
     Args:
         store: The catalogue.
-        searcher: Its search.
+        searcher: The catalogue's search.
         judge: What a purchase is worth, given the product, the goal and the options chosen.
         show_attributes: Whether product pages lead to a page of attributes (never in published protocols).
     """
@@ -84,7 +84,7 @@ class Shop:
         self.product_at = lru_cache(maxsize=1024)(store.__getitem__)
 
     def product(self, asin: str) -> Product:
-        """The product of that number.
+        """Returns the product of that number.
 
         Raises:
             KeyError: It is not on sale.
@@ -95,7 +95,7 @@ class Shop:
         return self.product_at(place)
 
     def find(self, keywords: Sequence[str], rng: random.Random) -> Sequence[int]:
-        """Places of the products that a search finds, best first.
+        """Returns the places of the products that a search finds, best first.
 
         Beside searches there are the original's three shorthands for its authors: `<r>` draws 50 products, `<c> NAME` and
         `<q> WORDS` list a department and a collecting query. Its `<a>`, and `<c>` without a name, end the original with an
@@ -116,7 +116,7 @@ class Shop:
         return tuple(place for asin in asins if (place := self.store.find(asin)) is not None)
 
     def visit(self, goal: Goal, *, rng: random.Random | None = None) -> Visit:
-        """A customer comes in."""
+        """Returns a new visit, at the start page."""
         return Visit(self, goal, rng or random.Random(goal.index))
 
 
@@ -124,9 +124,9 @@ class Visit:
     """One customer's way through the shop.
 
     Attributes:
-        goal: What to buy.
+        goal: The task's goal.
         page: What is shown now.
-        url: Its address.
+        url: The page's address.
         keywords, number: The last search's words and page; None before the first and back at the start.
         asin: The product being looked at; None elsewhere.
         visited: Products looked at since the start page.
@@ -159,11 +159,11 @@ class Visit:
         return self.purchase is not None
 
     def text(self) -> str:
-        """The page in the observation mode `text`."""
+        """Returns the page in the observation mode `text`."""
         return self.page.text()
 
     def text_rich(self) -> str:
-        """The page in the observation mode `text_rich`."""
+        """Returns the page in the observation mode `text_rich`."""
         return self.page.text_rich(self.url, self.visited)
 
     def act(self, action: str) -> Purchase | None:

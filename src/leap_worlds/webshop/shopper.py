@@ -55,7 +55,7 @@ class Judgement:
 
 
 def best(weighed: Sequence[tuple[T, float]], otherwise: float) -> T | None:
-    """The first of the greatest weight; None where something else weighs more."""
+    """Returns the first of the greatest weight; None where something else weighs more."""
     choice, weight = max(weighed, key=lambda pair: pair[1], default=(None, 0.0))
     return choice if weight >= otherwise else None
 
@@ -71,17 +71,17 @@ class Shopper:
         self._patience = patience
 
     def decide(self, history: History) -> Decision:
-        """The next reason and action."""
+        """Returns the next reason and action."""
         return next_decision(Memory.of(history), Judgement(hurry=actions_left(history, self._patience)))
 
 
 def actions_left(history: History, patience: int | None) -> int | None:
-    """How many more actions there should be, at least one."""
+    """Returns how many more actions there should be, at least one."""
     return None if patience is None else max(1, patience - len(history.actions))
 
 
 def next_decision(memory: Memory, judgement: Judgement) -> Decision:
-    """The one decision rule of shopper and teacher; they differ only in the judgement."""
+    """Decides by the one rule of shopper and teacher, who differ only in the judgement."""
     match memory.place:
         case Place.START:
             words = list(judgement.words(memory, _to_search(memory)))
@@ -103,14 +103,14 @@ def _to_search(memory: Memory) -> tuple[str, ...]:
 
 
 def weigh(memory: Memory, offers: Sequence[Offer]) -> list[tuple[Offer, float]]:
-    """Each offer with the number of wanted words in its title; little is left of that where it is too dear."""
+    """Returns each offer with the number of wanted words in its title; little is left of that where it is too dear."""
     return [
         (offer, len(memory.matches(offer.title)) * (DEAR if memory.too_dear(offer.price) else 1.0)) for offer in offers
     ]
 
 
 def _expected(memory: Memory) -> int:
-    """How many of the instruction's words a title could share, for all that is known of the shop's words."""
+    """Returns how many of the instruction's words a title could share, for all that is known of the shop's words."""
     return sum(word in memory.known for word in memory.words)
 
 

@@ -135,14 +135,14 @@ class ProductStore:
         return len(self._products)
 
     def __getitem__(self, index: int) -> Product:
-        """A product by its place in the files' order."""
+        """Returns a product by its place in the files' order."""
         return self._products[index]
 
     def __iter__(self) -> Iterator[Product]:
         return (self._products[index] for index in range(len(self)))
 
     def find(self, asin: str) -> int | None:
-        """The place of the product of that number; None if it is not on sale."""
+        """Returns the place of the product of that number; None if it is not on sale."""
         wanted = asin.encode("utf-8", "replace")
         if len(wanted) > self._asins.itemsize:
             return None
@@ -152,7 +152,7 @@ class ProductStore:
         return None
 
     def product(self, asin: str) -> Product:
-        """The product of that number.
+        """Returns the product of that number.
 
         Raises:
             KeyError: It is not on sale.
@@ -163,15 +163,15 @@ class ProductStore:
         return self._products[index]
 
     def with_category(self, category: str) -> list[int]:
-        """Places of the products of a department."""
+        """Returns the places of the products of a department."""
         return self._coded("categories", category)
 
     def with_query(self, query: str) -> list[int]:
-        """Places of the products that were collected by a query."""
+        """Returns the places of the products that were collected by a query."""
         return self._coded("queries", query)
 
     def titled(self, title: str) -> int | None:
-        """Place of the last product of that title in lower case."""
+        """Returns the place of the last product of that title in lower case."""
         wanted = np.uint64(title_hash(title))
         hashes, places = self._titles
         at = int(np.searchsorted(hashes, wanted, side="right")) - 1
@@ -208,7 +208,7 @@ def title_hash(title: str) -> int:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file.
+    """Returns the SHA-256 of a file.
 
     Raises:
         PrerequisiteError: It is missing or unreadable.
@@ -246,7 +246,7 @@ def put_in_place(folder: Path, fill: Callable[[Path], None], *, done: str = "man
 
 
 def load_array(path: Path) -> Any:
-    """A memory-mapped array, as a plain one: numpy's own class for mapped ones is slow to index."""
+    """Returns a memory-mapped array, as a plain one: numpy's own class for mapped ones is slow to index."""
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError:

@@ -40,7 +40,7 @@ class Tagger(Protocol):
     official: bool
 
     def tag(self, titles: Iterable[str]) -> Iterator[list[str]]:
-        """The nouns of each title in lower case, with repeats."""
+        """Yields the nouns of each title in lower case, with repeats."""
         ...
 
 
@@ -51,7 +51,7 @@ class LexicalTagger:
     official = False
 
     def tag(self, titles: Iterable[str]) -> Iterator[list[str]]:
-        """The nouns of each title in lower case, with repeats."""
+        """Yields the nouns of each title in lower case, with repeats."""
         for title in titles:
             yield [word for word in _WORD.findall(title.lower()) if word not in _NO_NOUNS]
 
@@ -81,7 +81,7 @@ class SpacyTagger:
         self.name = f"spacy-{model}-{self._nlp.meta.get('version', '')}"
 
     def tag(self, titles: Iterable[str]) -> Iterator[list[str]]:
-        """The nouns of each title in lower case, with repeats."""
+        """Yields the nouns of each title in lower case, with repeats."""
         for parsed in self._nlp.pipe(titles, batch_size=256):
             yield [token.text.lower() for token in parsed if token.pos_ in _NOUN_TAGS]
 
@@ -98,7 +98,7 @@ def check_tagger(name: str) -> None:
 
 
 def load_tagger(name: str) -> Tagger:
-    """A tagger by the name a recipe gives: `lexical`, or `spacy:MODEL`.
+    """Returns a tagger by the name a recipe gives: `lexical`, or `spacy:MODEL`.
 
     Raises:
         RecipeError: There is no such tagger.

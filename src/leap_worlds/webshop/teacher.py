@@ -48,7 +48,7 @@ _SEARCH_ANEW = 6
 def teach(
     history: History, privileged: PrivilegedState, privilege: int, *, patience: int | None = None
 ) -> Decision | None:
-    """What to think and do at the student's state; the module's docstring states the rule.
+    """Returns what to think and do at the student's state; the module's docstring states the rule.
 
     Args:
         history: The student's own history.
@@ -134,7 +134,7 @@ def search_words(instruction: str, meant: Sequence[str], privilege: int) -> list
 
 
 def _follow(memory: Memory, privileged: PrivilegedState, left: int | None) -> Decision:
-    """The plan's first action, or what brings most where the plan takes more actions than are left."""
+    """Returns the plan's first action, or what brings most where the plan takes more actions than are left."""
     assert privileged.plan
     facts, plan = privileged.facts, privileged.plan
     action = plan[0]
@@ -155,7 +155,7 @@ def _in_time(memory: Memory, facts: dict[str, Any], left: int) -> str | None:
 
 
 def _reason_for(action: str, memory: Memory) -> str:
-    """A reason that names nothing the student has not seen."""
+    """Returns a reason that names nothing the student has not seen."""
     own = next_decision(memory, replace(Judgement(), value=lambda name, weighed, skip: _chosen(action, weighed)))
     if own.action == action:
         return own.reason

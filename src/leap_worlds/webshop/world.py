@@ -46,7 +46,7 @@ class ShopWorld:
     mode: RewardMode
 
     def price(self, asin: str) -> float:
-        """What a product costs, in US dollars.
+        """Returns what a product costs, in US dollars.
 
         Raises:
             KeyError: It is not on sale.
@@ -78,7 +78,7 @@ def open_world(
         human: Goals that people wrote, or made-up ones.
         seed: Of prices and price limits; None draws them unseeded, as the original does.
         tagger: Finds the nouns of titles.
-        mode: Which reward.
+        mode: Which reward a purchase pays.
         searcher: The search; the catalogue's own index if None.
         progress: Called with what is done, of how much, and what is under way.
 
@@ -113,7 +113,7 @@ def open_world(
 
 
 def title_nouns(store: ProductStore, tagger: Tagger, *, progress: Progress | None = None) -> Callable[[int], list[str]]:
-    """The nouns of each title by the product's place, from the store, or found and kept there now."""
+    """Returns the nouns of each title by the product's place, from the store, or found and kept there now."""
     folder = store.folder / f"nouns-{tagger.name}"
     if not (folder / "manifest.json").is_file():
         put_in_place(folder, lambda partial: _tag_all(store, tagger, partial, progress))
@@ -139,7 +139,7 @@ def _tag_all(store: ProductStore, tagger: Tagger, folder: Path, progress: Progre
 
 
 def open_search(store: ProductStore, *, progress: Progress | None = None) -> Searcher:
-    """The catalogue's own search index, from the store, or made there now.
+    """Returns the catalogue's own search index, from the store, or made there now.
 
     Raises:
         PrerequisiteError: It is damaged or of another catalogue.

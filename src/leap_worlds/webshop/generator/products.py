@@ -21,7 +21,7 @@ class Drawn:
     """A product before it is put into words.
 
     Attributes:
-        kind: What it is.
+        kind: The kind of product.
         attributes: What it is known for; the first two can stand in its title.
         options: Groups and the values there are.
         title, asin: Its name and number.
@@ -37,19 +37,19 @@ class Drawn:
 
 
 def stream(*names: object) -> random.Random:
-    """A random stream of its own for a name, the same on every machine and in every process."""
+    """Returns a random stream of its own for a name, the same on every machine and in every process."""
     return random.Random(int.from_bytes(sha256(repr(names).encode()).digest()[:16], "big"))
 
 
 def the_kinds(config: CatalogueConfig) -> list[Kind]:
-    """The kinds that a catalogue has."""
+    """Returns the kinds that a catalogue has."""
     if isinstance(config.kinds, int):
         return some_kinds(config.kinds)
     return [kinds()[name] for name in config.kinds] if config.kinds else list(kinds().values())
 
 
 def draw(config: CatalogueConfig, choices: list[Kind], number: int) -> Drawn:
-    """The product of that number."""
+    """Returns the product of that number."""
     rng = stream(config.seed, "product", number)
     kind = choices[number % len(choices)]
     wanted = min(rng.randint(*config.attributes), len(kind.attributes))
@@ -66,7 +66,7 @@ def draw(config: CatalogueConfig, choices: list[Kind], number: int) -> Drawn:
 
 
 def entry(product: Drawn, rng: random.Random) -> dict[str, Any]:
-    """The product as an element of `items_shuffle`, with the keys that the shop reads or drops on purpose."""
+    """Returns the product as an element of `items_shuffle`, with the keys that the shop reads or drops on purpose."""
     kind, name = product.kind, product.kind.name
     praise = tables()["praise"]
     bullets = [f"this {name} {attribute.said}" for attribute in product.attributes]

@@ -69,13 +69,13 @@ class Kind:
 
 @cache
 def tables() -> dict[str, Any]:
-    """The tables as they are on file."""
+    """Returns the tables as they are on file."""
     return json.loads((Path(__file__).parent / "tables.json").read_text(encoding="utf-8"))
 
 
 @cache
 def kinds() -> dict[str, Kind]:
-    """All kinds by name, the departments one after the other."""
+    """Returns all kinds by name, the departments one after the other."""
     data = tables()
     attributes = {
         pool: tuple(Attribute(name, said, tuple(people)) for name, said, people in entries)
@@ -96,12 +96,12 @@ def kinds() -> dict[str, Kind]:
 
 @cache
 def kind_names() -> tuple[str, ...]:
-    """Names of all kinds."""
+    """Returns names of all kinds."""
     return tuple(kinds())
 
 
 def some_kinds(number: int) -> list[Kind]:
-    """So many kinds, of the sections in turn, so that few share their attributes."""
+    """Returns so many kinds, of the sections in turn, so that few share their attributes."""
     sections: dict[str, list[Kind]] = {}
     for kind in kinds().values():
         sections.setdefault(kind.section, []).append(kind)

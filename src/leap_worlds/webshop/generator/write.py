@@ -28,7 +28,7 @@ def write_catalogue(config: CatalogueConfig, folder: Path, *, progress: Progress
     """Writes the three files, unless the folder holds them already.
 
     Args:
-        config: What to generate.
+        config: The catalogue's settings.
         folder: Made if missing; appears whole or not at all.
         progress: Optional callable `(done, total, what)`.
 
@@ -63,7 +63,7 @@ def write_catalogue(config: CatalogueConfig, folder: Path, *, progress: Progress
 
 
 def _attributes(product: Drawn) -> dict[str, Any]:
-    """An entry of `items_ins_v2`: what is known, and an instruction as the original's are made up."""
+    """Returns an entry of `items_ins_v2`: what is known, and an instruction as the original's are made up."""
     known = [attribute.name for attribute in product.attributes]
     return {
         "attributes": known,

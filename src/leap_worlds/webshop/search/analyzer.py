@@ -16,7 +16,7 @@ _APOSTROPHES = "'’＇"
 
 
 def analyze(text: str) -> list[str]:
-    """The terms of a text in order, repeats included; stop words are gone.
+    """Returns the terms of a text in order, repeats included; stop words are gone.
 
     Args:
         text: Any string.
@@ -25,7 +25,7 @@ def analyze(text: str) -> list[str]:
 
 
 def term_of(token: str) -> str | None:
-    """The index term of one token, or None where it is a stop word."""
+    """Returns the index term of one token, or None where it is a stop word."""
     if len(token) >= 2 and token[-1] in "sS" and token[-2] in _APOSTROPHES:
         token = token[:-2]
     token = token.lower() if token.isascii() else "".join(map(_lower, token))

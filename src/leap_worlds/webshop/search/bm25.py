@@ -42,7 +42,7 @@ def encode_lengths(lengths: Array) -> Array:
 
 
 def decoded_lengths() -> Array:
-    """What each of the 256 bytes stands for: int64, shape (256,)."""
+    """Returns what each of the 256 bytes stands for: int64, shape (256,)."""
     code = np.arange(256, dtype=np.int64) - _EXACT_LENGTHS
     shift = np.maximum((code >> 3) - 1, 0)
     value = np.where(code < 8, code, ((code & 7) | 8) << shift)

@@ -125,7 +125,7 @@ def _keys(terms: Array, documents: Array) -> Array:
 
 
 def _write(scan: _Scan, folder: Path) -> None:
-    """The second pass."""
+    """Writes the index's arrays from a scan's runs: the second pass."""
     order = sorted(range(len(scan.asins)), key=scan.asins.__getitem__)
     asins = [scan.asins[at] for at in order]
     for before, after in pairwise(asins):
@@ -167,18 +167,18 @@ def _write(scan: _Scan, folder: Path) -> None:
 
 
 def _places(order: list[int]) -> Array:
-    """Where each number stands in an order."""
+    """Returns the place of each number in an order."""
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
     return places
 
 
 def _renumbered(folder: Path, run: int, terms: Array, documents: Array, factors: Array) -> tuple[Array, Array]:
-    """A run sorted by the final numbers of terms and documents, and its saturations; memory-mapped.
+    """Returns a run sorted by the final numbers of terms and documents, and its saturations; memory-mapped.
 
     Args:
-        folder: Where the run is.
-        run: Its number.
+        folder: The folder of the runs.
+        run: The run's number.
         terms, documents: The final number of each.
         factors: For each document, norm of BM25, float32.
     """
@@ -193,7 +193,7 @@ def _renumbered(folder: Path, run: int, terms: Array, documents: Array, factors:
 
 
 def _ranges(starts: Array) -> Iterator[tuple[int, int]]:
-    """Ranges of terms with about `MERGE_POSTINGS` postings each."""
+    """Yields ranges of terms with about `MERGE_POSTINGS` postings each."""
     low, terms = 0, len(starts) - 1
     while low < terms:
         high = int(np.searchsorted(starts, starts[low] + MERGE_POSTINGS, side="right")) - 1

@@ -18,8 +18,8 @@ class SearchIndex:
     """A catalogue's index. Read only, memory-mapped: worker processes that open the same folder share its pages.
 
     Attributes:
-        folder: Where it is.
-        manifest: Its counts.
+        folder: The index's folder.
+        manifest: The counts of documents, terms and postings.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class SearchIndex:
         return self.manifest.documents
 
     def search(self, query: str, k: int = 50) -> list[str]:
-        """The best documents for a query, in Lucene's order: score descending, then ASIN ascending.
+        """Returns the best documents for a query, in Lucene's order: score descending, then ASIN ascending.
 
         Args:
             query: Any text. One without a known term finds nothing.

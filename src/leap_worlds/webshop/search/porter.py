@@ -41,7 +41,7 @@ _STEP_4 = {
 
 
 def stem(word: str) -> str:
-    """The stem of a lower-case word."""
+    """Returns the stem of a lower-case word."""
     if any(character > "\uffff" for character in word):  # Lucene counts and compares UTF-16 units
         return _from_units(_stem(_to_units(word)))
     return _stem(word)
@@ -123,7 +123,7 @@ def _consonants(word: str) -> list[bool]:
 
 
 def _measure(base: str) -> int:
-    """How often a vowel is followed by a consonant: m of [C](VC)^m[V]."""
+    """Returns how often a vowel is followed by a consonant: m of [C](VC)^m[V]."""
     consonants = _consonants(base)
     return sum(after and not before for before, after in itertools.pairwise(consonants))
 

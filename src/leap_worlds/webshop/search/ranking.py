@@ -98,12 +98,12 @@ def best(postings: list[Postings], documents: int, k: int) -> Array:
 
 
 def _raised(floor: float, partial: Array, k: int) -> float:
-    """The floor, raised to the k-th best of some documents' partial scores."""
+    """Returns the floor, raised to the k-th best of some documents' partial scores."""
     return max(floor, float(np.partition(partial, -k)[-k])) if len(partial) >= k else floor
 
 
 def _least(floor: float, ahead: float) -> float:
-    """The partial score below which a document is out, when so much is still to come."""
+    """Returns the partial score below which a document is out, when so much is still to come."""
     return floor * (1 - _MARGIN) - ahead * (1 + _MARGIN)
 
 

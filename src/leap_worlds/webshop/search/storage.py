@@ -64,7 +64,7 @@ class StringTable:
         return self._bytes(at).decode("utf-8", "surrogatepass")
 
     def find(self, text: str) -> int | None:
-        """Where a string is, or None."""
+        """Returns the place of a string; None where it is not in the table."""
         wanted = text.encode("utf-8", "surrogatepass")
         low, high = 0, len(self)
         while low < high:
@@ -88,7 +88,7 @@ def write_strings(folder: Path, name: str, strings: list[bytes]) -> None:
 
 
 def load_array(folder: Path, name: str) -> Array:
-    """A memory-mapped array, as a plain ndarray: the subclass costs microseconds at every slice."""
+    """Returns a memory-mapped array, as a plain ndarray: the subclass costs microseconds at every slice."""
     path = folder / f"{name}.npy"
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -148,7 +148,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def damaged(folder: Path, why: str) -> PrerequisiteError:
-    """The error for an index that is not whole."""
+    """Returns the error for an index that is not whole."""
     return PrerequisiteError(
         f"the search index at {folder} is damaged: {why}; delete the folder and build the index again"
     )

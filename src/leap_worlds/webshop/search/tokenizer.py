@@ -18,7 +18,7 @@ _BREAK = " "
 
 
 def read_classes() -> list[tuple[int, int, str]]:
-    """The table that ships with leap: first code point, last code point, class letter; sorted, disjoint."""
+    """Returns the table that ships with leap: first code point, last code point, class letter; sorted, disjoint."""
     text = (files("leap_worlds.webshop.search") / "word_classes.tsv").read_text(encoding="utf-8")
     ranges = []
     for line in text.splitlines():
@@ -81,7 +81,7 @@ _ASCII_TOKEN = re.compile(
 
 
 def tokenize(text: str) -> list[str]:
-    """The tokens of a text, in order, as they stand in it.
+    """Returns the tokens of a text, in order, as they stand in it.
 
     Args:
         text: Any string; lone surrogates break words.
