@@ -14,7 +14,7 @@ from leap.errors import LeapError, PrerequisiteError
 from leap_worlds.intercode.data import CHECKSUMS, IntercodeData, default_root
 
 SOURCE = "https://raw.githubusercontent.com/princeton-nlp/intercode/master"
-"""The files' checksums, not their address, say that they are the right ones."""
+"""Where upstream's files come from. Their checksums, not this address, say that they are the right ones."""
 
 _LARGEST = 16 * 2**20
 
@@ -56,7 +56,7 @@ def fetch(
 
 
 def fetch_all(path: Path | None, source: str | None, progress: Progress | None) -> list[Finding]:
-    """What `leap data` does for each environment of InterCode: fetches what is missing and counts what is there.
+    """`leap data` for the environments of InterCode: fetches what is missing and counts what is there.
 
     Args:
         path: Folder to fill; the cache if None.

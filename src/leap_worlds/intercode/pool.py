@@ -25,7 +25,7 @@ class Pool(Generic[T]):
 
     @contextmanager
     def lent(self, use: Hashable = None) -> Iterator[T]:
-        """One thing for the time of the `with` block: that which had the same use last, if it is free, else the one that
+        """Lends one thing for the time of the `with` block: that which had the same use last, if it is free, else the one that
         was not used for longest. One that was being used when something went wrong is thrown away."""
         with self._lock:
             uses = [last for last, _ in self._free]

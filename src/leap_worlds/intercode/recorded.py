@@ -1,5 +1,5 @@
-"""What SQL and Python share: one list of tasks with their golds, of which splits take a leading share, and sessions in which
-whatever was shown last, or defined, is what a submission is scored by.
+"""The common base of the SQL and the Python environment: one list of tasks with their golds, of which splits take a leading
+share, and sessions in which a submission is scored by what was shown last, or defined.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Recorded(Protocol):
 
 
 class RecordedConfig(EnvironmentConfig):
-    """Options that both have."""
+    """Options that the SQL and the Python environment share."""
 
     path: Path | None = Field(default=None, description="Upstream's data; $INTERCODE_DATA, or leap's cache, if null.")
     observation_limit: int = Field(default=10_000, ge=200, description="Longest observation shown, in characters.")
@@ -39,7 +39,7 @@ R = TypeVar("R", bound=Recorded)
 
 
 class RecordedEnvironment(Environment[C], Generic[C, R]):
-    """Tasks that are one list."""
+    """An environment whose tasks are one list."""
 
     test_splits: ClassVar[frozenset[str]] = TEST_SPLITS
     grammar = Line()
@@ -55,11 +55,11 @@ class RecordedEnvironment(Environment[C], Generic[C, R]):
 
     @abstractmethod
     def kind_of(self, record: R) -> str:
-        """What results are told apart by."""
+        """The group that results are reported by."""
 
     @property
     def benchmark(self) -> str:
-        """What numbers are of."""
+        """The benchmark's name in records."""
         return self.name
 
     def records(self) -> Mapping[str, R]:
@@ -116,7 +116,7 @@ class RecordedSession(Session):
 
     @abstractmethod
     def shown(self) -> str:
-        """All that is shown of the last action."""
+        """The whole text that came of the last action."""
 
     @abstractmethod
     def value(self, submission: str) -> float:

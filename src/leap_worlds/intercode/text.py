@@ -1,4 +1,4 @@
-"""What of an output is shown in a prompt, and which names in it the leak check looks at."""
+"""How an output is shortened for a prompt, and which names in a text the leak check looks at."""
 
 from __future__ import annotations
 

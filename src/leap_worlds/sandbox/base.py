@@ -44,7 +44,7 @@ class SandboxError(LeapError):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one sandbox may use.
+    """Limits of one sandbox.
 
     Attributes:
         memory: Bytes of memory: of each process, and of all together where control groups can be used.
@@ -65,7 +65,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecResult:
-    """What came of one command.
+    """The result of one command.
 
     Attributes:
         output: Standard output and standard error in the order they were written, raw.

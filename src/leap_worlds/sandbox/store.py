@@ -50,6 +50,6 @@ class LayerStore:
         return self.root / "layers" / name
 
     def require(self, name: str) -> None:
-        """Raises `SandboxError` unless the layer is there."""
+        """Checks that a layer is there; raises `SandboxError` where it is not."""
         if not self.layer(name).is_dir():
             raise SandboxError(f"image layer {name} is not in {self.root}: build the image again")

@@ -32,7 +32,7 @@ class Boxes:
 
 
 class Rules(NamedTuple):
-    """What worlds are played by.
+    """The rules of a world.
 
     Attributes:
         compat: Whose rules.

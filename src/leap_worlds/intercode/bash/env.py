@@ -143,7 +143,7 @@ class ShellEnvironment(Environment[C]):
 
     @property
     def benchmark(self) -> str:
-        """What numbers are of: `compat: fixed` and generated tasks are other benchmarks than InterCode's."""
+        """The benchmark's name in records: `compat: fixed` and generated tasks are other benchmarks than InterCode's."""
         name = self.source.benchmark
         return name if self.config.compat == "intercode" else f"{name}-{self.config.compat}"
 

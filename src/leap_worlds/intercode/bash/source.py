@@ -18,7 +18,7 @@ from leap_worlds.intercode.data import IntercodeData
 
 
 class Source(ABC):
-    """Tasks, the boxes that they are done in, and who knows how.
+    """Tasks, the boxes that they are done in, and the scripted knowledge of them.
 
     Class attributes:
         benchmark: What numbers on these tasks are of.

@@ -42,7 +42,7 @@ class BashTask:
 
     @property
     def kind(self) -> str:
-        """What results are told apart by: the file system."""
+        """The group that results are reported by: the file system."""
         return f"fs_{self.file_system}"
 
 

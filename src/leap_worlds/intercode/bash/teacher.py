@@ -62,7 +62,7 @@ class Remembered(Generic[K, V]):
         self._known: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K, find_out: Callable[[], V]) -> V:
-        """What is known by a key, or has to be found out."""
+        """Returns what is known by a key; finds it out where nothing is."""
         known = self._known.get(key, _UNKNOWN)
         if known is not _UNKNOWN:
             return known  # pyright: ignore[reportReturnType]
@@ -117,7 +117,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do at a state.
+    """Advice for a state.
 
     Attributes:
         rule: Which rule it comes from.
@@ -290,7 +290,7 @@ class Coach:
             yield Advice("undo", reason, undo, tuple(again))
 
     def _reason(self, moment: Moment, proposal: Advice) -> str:
-        """What is said for a proposal."""
+        """Returns the reason that is given for a proposal."""
         return proposal.reason
 
     def _staged(

@@ -47,7 +47,7 @@ _TELL_WHERE = f"trap 'pwd -P >{_WHERE}' EXIT\n"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a command may take.
+    """Limits of one command.
 
     Attributes:
         command: Seconds for a student's command; upstream's limit is 10.
@@ -62,7 +62,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What came of a command.
+    """The outcome of one command, as upstream shows it.
 
     Attributes:
         text: Upstream's observation.
@@ -124,16 +124,16 @@ class World:
         return self.cwd != "/" and self._exec(("true",), self.cwd, self._limits.command).exec_error == "cwd"
 
     def short_status(self) -> str:
-        """What git sees that changed."""
+        """Returns git's short status: what changed."""
         return self._text(("/bin/bash", "-c", "git status --short;"), again=True)
 
     def z_status(self) -> list[Change]:
-        """What git sees that changed, file by file."""
+        """Returns git's whole status: what changed, file by file."""
         return parse_z_status(self._text(("git", "status", "--porcelain", "-z", "--untracked-files=all")))
 
     def hash(self, change: Change) -> str:
-        """What upstream compares of a new file. Of a path without a dot it asks a program that its image does not have, so
-        that all of those are alike.
+        """Returns what upstream compares of a new file. Of a path without a dot it asks a program that its image does not
+        have, so that all of those are alike.
 
         Raises:
             ValueError: The path cannot be split by the shell's rules; upstream falls over.
@@ -153,7 +153,7 @@ class World:
         return Command((*argv[:2], _TELL_WHERE + argv[2]), self.cwd)
 
     def _follow(self) -> None:
-        """Where the shell was when it ended; where it did not say, it stayed."""
+        """Sets the working directory to where the shell was when it ended; it stays where the shell did not say."""
         told = self._exec(("cat", _WHERE), "/", self._limits.command)
         where = told.output.decode("utf-8", "replace").removesuffix("\n")
         if told.exit_code == 0 and where.startswith("/"):

@@ -80,7 +80,7 @@ class PythonEnvironment(RecordedEnvironment[PythonConfig, PythonRecord]):
         return PythonSession(self, self.record(task))
 
     def gold_replies(self, record: PythonRecord) -> dict[str, Reply]:
-        """What the tests give with the gold, in a fresh interpreter."""
+        """Runs the tests with the gold in a fresh interpreter and returns their replies."""
         with self._gold_boxes.lent() as box:
             replies = Interpreter(box, self.config.time_limit).run_all([record.test_setup_code, record.gold, *record.tests])
             box.reset()  # for the next
@@ -102,7 +102,7 @@ class PythonEnvironment(RecordedEnvironment[PythonConfig, PythonRecord]):
             return False
 
     def entities(self, text: str) -> set[str]:
-        """None: a task's text names all there is."""
+        """Always empty: a task's text names all there is."""
         return set()
 
     def prompt_directory(self) -> Path:

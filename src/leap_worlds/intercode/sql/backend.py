@@ -10,7 +10,7 @@ Rows = list[tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a statement gave.
+    """The result of one statement.
 
     Attributes:
         rows: Its result; None where it has none.
@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class SqlLimits:
-    """What a statement may take.
+    """Limits of one statement.
 
     Attributes:
         seconds: Time.
@@ -47,7 +47,7 @@ class SqlLimits:
 
 
 class Connection(Protocol):
-    """One student's, or one gold run's."""
+    """One connection to a database: a student's or a gold run's."""
 
     def run(self, statement: str) -> Answer:
         """Runs a statement. Raises nothing on account of the statement."""
@@ -76,5 +76,5 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Stops what was started."""
+        """Stops the server, if this object started one."""
         ...

@@ -80,7 +80,7 @@ class SqlEnvironment(RecordedEnvironment[SqlConfig, SqlRecord]):
 
     @property
     def limits(self) -> SqlLimits:
-        """What a statement may take."""
+        """Limits of one statement."""
         return SqlLimits(seconds=self.config.time_limit)
 
     def read_records(self) -> dict[str, SqlRecord]:

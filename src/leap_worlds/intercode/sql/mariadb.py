@@ -214,7 +214,7 @@ def _answers(socket: Path, user: str) -> bool:
 
 
 def _server_user() -> str | None:
-    """Whom to run as where leap itself is root, which a database server should not be; None where it is not."""
+    """The user to run the server as where leap itself is root, which a database server should not be; None where it is not."""
     if os.geteuid() != 0:
         return None
     for name in ("mysql", "nobody"):

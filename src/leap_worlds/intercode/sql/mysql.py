@@ -30,7 +30,7 @@ _NOT_REACHABLE = "cannot reach the database server at {where}: {error}"
 
 
 def driver() -> Any:
-    """PyMySQL.
+    """Returns the PyMySQL module.
 
     Raises:
         PrerequisiteError: It is not installed.
@@ -167,4 +167,4 @@ class MySqlServer:
         return MySqlConnection(self._options, database, limits)
 
     def close(self) -> None:
-        """The server is the user's: it goes on."""
+        """Does nothing: the server is the user's and goes on."""

@@ -1,4 +1,4 @@
-"""Who knows how to answer questions in SQL: an unprivileged expert, and a teacher that knows the gold statement.
+"""Scripted knowledge of SQL tasks: an unprivileged expert, and a teacher that knows the gold statement.
 
 The expert plays from the history alone: it lists the tables, looks up those that the question names, and tries a count or a
 whole table.

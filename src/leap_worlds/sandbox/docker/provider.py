@@ -185,7 +185,7 @@ class DockerProvider(base.SandboxProvider):
         return DockerSandbox(self, image, limits or base.Limits(), hostname)
 
     def _sweep(self) -> None:
-        """Once: removes containers of processes that were killed and could not."""
+        """Removes, the first time it is called, containers whose processes were killed before they could."""
         with self._lock:
             swept, self._swept = self._swept, True
         if swept:

@@ -35,7 +35,7 @@ def close_the_monitor() -> None:
 
 
 def drop_privileges(limits: dict[str, int]) -> None:
-    """What every process that runs the model's commands gives up, in the order that still allows the next."""
+    """Takes from this process what no command of a model may have, each thing while the next can still be taken."""
     # A process that is not dumpable may not write its own score. No process of the box can use the moment: this one has
     # more capabilities than they, still.
     kernel.set_dumpable(True)

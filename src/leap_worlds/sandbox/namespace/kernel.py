@@ -64,7 +64,7 @@ def pivot_to_cwd() -> None:
 
 
 def close_range(first: int, last: int) -> None:
-    """Python's own may try a million numbers one by one."""
+    """Closes file descriptors from first to last. (Python's own function may try a million numbers one by one.)"""
     if first <= last:
         _check(_libc.syscall(ctypes.c_long(436), ctypes.c_uint(first), ctypes.c_uint(last), 0), "close_range")
 
@@ -120,7 +120,7 @@ def drop_capabilities() -> None:
 
 
 def reset_signals() -> None:
-    """Python ignores SIGPIPE and SIGXFSZ and children inherit that: `yes | head` would print errors."""
+    """Gives signals their default effect: Python ignores SIGPIPE and SIGXFSZ, which children would inherit."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

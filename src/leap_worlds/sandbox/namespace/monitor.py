@@ -143,7 +143,7 @@ def _end(init: int) -> None:
 
 
 def _identity() -> dict[str, Any]:
-    """What tells this place from another: the namespaces, the root folder."""
+    """Returns what identifies the place that this process is in: its namespaces and its root folder."""
     root = Path("/").stat()
     names = ("user", "mnt", "pid_for_children", "net", "ipc", "uts", "cgroup")
     return {name: Path("/proc/self/ns", name).stat().st_ino for name in names} | {"root": [root.st_dev, root.st_ino]}

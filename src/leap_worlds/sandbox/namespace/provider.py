@@ -149,7 +149,7 @@ class _Zygote:
         atexit.register(self.close)
 
     def usable(self) -> bool:
-        """Not after a fork of the training process (the parent owns it), nor once it has ended."""
+        """Whether it can be asked for boxes: not after a fork (the parent owns it), nor once it has ended."""
         return self.owner == os.getpid() and self.process.poll() is None
 
     def create(self, config: dict[str, Any]) -> socket.socket:

@@ -31,7 +31,7 @@ def main() -> None:
 
 
 class Zygote:
-    """The loop; see the module."""
+    """Makes boxes as they are asked for, until the control socket closes."""
 
     def __init__(self, control: socket.socket, settings: dict[str, Any], groups: cgroups.Groups | None) -> None:
         self.control = control

@@ -219,7 +219,7 @@ def draw_request(config: BashFamilyConfig, tree: Tree, rng: random.Random) -> tu
 def _target(
     config: BashFamilyConfig, select: Select, tree: Tree, rng: random.Random
 ) -> tuple[dict[str, str], str] | None:
-    """What is told of a file, and the file."""
+    """Draws a file: what the request tells of it, and its path; None where the draw does not fit."""
     if select is Select.TOLD:
         path = rng.choice(list(tree.files))
         return {"path": path}, path
@@ -261,7 +261,7 @@ def _mentioned(config: BashFamilyConfig, tree: Tree, rng: random.Random) -> tupl
 def _details(
     config: BashFamilyConfig, operation: Operation, tree: Tree, path: str, rng: random.Random
 ) -> dict[str, str] | None:
-    """What else is told."""
+    """Draws what else the request tells; None where the draw does not fit."""
     lexicon = config.lexicon
     here = path.rpartition("/")[0]
     words = rng.sample(lexicon.words, 2 if rng.random() < config.two_words else 1)

@@ -36,7 +36,7 @@ class GeneratedTask(BashTask):
 
     @property
     def kind(self) -> str:
-        """What results are told apart by: how the file is named."""
+        """The group that results are reported by: how the request names its file."""
         return str(self.request.select or "none")
 
 
