@@ -127,10 +127,11 @@ def test_what_changes_no_result_may_change_while_a_run_goes_on(
 ) -> None:
     """A reached cap is raised by the same command with --set; so is a slow server's time-out, and logging turned on."""
     run, react = tmp_path / "run", "baselines.react=[{model: openai/some, endpoint: {timeout: 7}}]"
-    first = ("--set", "budget.tokens=5", "--set", react, "--set", "teacher.endpoint.base_url=http://localhost:1/v1")
+    teacher = "teacher={kind: model, model: openai/some, endpoint: {base_url: 'http://localhost:1/v1'}}"
+    first = ("--set", "budget.tokens=5", "--set", react, "--set", teacher)
     assert rollout(monkeypatch, recipe, run, *first) == 0
     raised = ["budget.tokens=500000", "budget.usd=2", "prices={openai/some: {input: 1, output: 2}}", "training.logging=wandb"]
-    raised += [react.replace("7", "70"), "teacher.endpoint.base_url=http://localhost:2/v1"]
+    raised += [react.replace("7", "70"), teacher.replace("localhost:1", "localhost:2")]
     assert rollout(monkeypatch, recipe, run, *(part for one in raised for part in ("--set", one))) == 0
     kept = yaml.safe_load((run / "recipe.yaml").read_text())
     assert kept["budget"] == {"usd": 2, "tokens": 500000} and kept["baselines"]["react"][0]["endpoint"]["timeout"] == 70
@@ -189,6 +190,22 @@ def test_a_report_of_nothing_names_no_option_that_it_lacks(
     error = capsys.readouterr().err
     assert "nosuch is not a run directory" in error and "--recipe" not in error
     assert not (tmp_path / "nosuch").exists()
+
+
+def test_a_run_of_another_version_is_refused_in_one_line(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert rollout(monkeypatch, recipe, run) == 0
+    values = yaml.safe_load((run / "recipe.yaml").read_text())
+    values["teacher"] |= {"attempts": 3, "by": "trajectory"}  # as leap 0.1 wrote it
+    (run / "recipe.yaml").write_text(yaml.safe_dump(values))
+    (run / "provenance.jsonl").write_text('{"leap": "0.1.0", "commit": "61459c4"}\n')
+    capsys.readouterr()
+    for command in (("report", run), ("train", run, "-i", "0"), ("rollout", run, "-i", "0", "--recipe", recipe)):
+        assert inside(monkeypatch, *command) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "unknown key" in error and "leap 0.1.0 61459c4, which made it" in error
 
 
 def test_an_earlier_stage_is_asked_for(

@@ -8,20 +8,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
+from leap import __version__
 from leap.errors import RunError, describe_validation_error
 from leap.files import write_text
 from leap.progress import Progress
-from leap.recipe import Recipe, dump_recipe, load_recipe
+from leap.recipe import Recipe, dump_recipe, load_recipe, read_mapping
 from leap.runs.preflight import Ready, check_prerequisites
 from leap.runs.provenance import provenance
 from leap.runs.stages import Stages
 from leap.runs.store import RunDirectory
 from leap.runs.table import missing_stages
 
-_FREE = re.compile(r"(budget|prices|executor|teacher\.endpoint|baselines\.react\.\d+\.endpoint|training\.(sft\.)?logging)(\.|$)")
+_FREE = re.compile(
+    r"(budget|prices|executor|(teacher|demonstrations\.annotate|baselines\.react\.\d+)\.endpoint|training\.(sft\.)?logging)(\.|$)"
+)
 """What may change while a run goes on: what may be spent, where a model is reached, who logs, where episodes are played."""
 
 
@@ -50,7 +52,7 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
     run = RunDirectory(root)
     if root.exists() and not root.is_dir():
         raise RunError(f"{root} is a file; choose another --run-dir.")
-    if root.exists() and any(root.iterdir()) and not run.recipe.exists() and not (root / ".lock").exists():
+    if root.exists() and any(root.iterdir()) and not run.recipe.exists() and not run.lock.exists():
         raise RunError(f"{root} is not empty and is not a run directory; choose another --run-dir.")
     with run.locked():
         text = dump_recipe(recipe)
@@ -76,21 +78,41 @@ def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: `dotted.key=value` settings that replace the file's.
 
     Raises:
-        RunError: There is no run directory.
-        RecipeError: Its recipe is not one that this version of leap can read, or an override is wrong.
+        RunError: There is no run directory, or its recipe is not one that this version of leap can read.
+        RecipeError: An override is wrong, or the recipe is damaged.
     """
     run = RunDirectory(root)
     if not run.recipe.exists():
         raise RunError(f"{root} is not a run directory.")
-    return load_recipe(run.recipe, list(overrides))
+    kept = _kept(run)
+    return load_recipe(run.recipe, list(overrides)) if overrides else kept
+
+
+def _kept(run: RunDirectory) -> Recipe:
+    """The recipe in a run directory, whoever wrote it."""
+    try:
+        return Recipe.model_validate(read_mapping(run.recipe, "recipe"))
+    except ValidationError as error:
+        lines = describe_validation_error(error, str(run.recipe)).splitlines()
+        first = f"{lines[1].strip()}{f', and {len(lines) - 2} more' if len(lines) > 2 else ''}"
+        maker = f"leap {maker}, which made it" if (maker := _maker(run)) else "the version that made it"
+        raise RunError(
+            f"{run.root} holds a recipe that this version of leap ({__version__}) cannot read ({first}). Go on with {maker}, or "
+            "start a new run."
+        ) from error
+
+
+def _maker(run: RunDirectory) -> str:
+    """Version and commit of leap that last worked on a run; empty where that is not on file."""
+    try:
+        last = json.loads(run.provenance.read_text(encoding="utf-8").splitlines()[-1])
+        return f"{last['leap']} {last['commit']}".strip()
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _check_same(run: RunDirectory, recipe: Recipe) -> None:
-    try:
-        kept = Recipe.model_validate(yaml.safe_load(run.recipe.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        detail = describe_validation_error(error, str(run.recipe)) if isinstance(error, ValidationError) else str(error)
-        raise RunError(f"{run.root} holds a recipe that this version of leap cannot read. {detail}") from error
+    kept = _kept(run)
     old, new = _flat(kept.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _FREE.match(key))
     if not differing or (differing == ["iterations"] and recipe.iterations >= kept.iterations):
