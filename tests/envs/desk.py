@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from leap.core import Observation, PrivilegedState, Task
 from leap.envs.base import Environment, Outcome, Session, sampled, unknown_split
 from leap.envs.grammar import ToolCalls
-from leap.envs.tools import Tool, call_of
+from leap.envs.tools import Tool
 
 CAUSES = ("lost", "damaged", "late")
 
@@ -52,9 +52,9 @@ class _Ticket(Session):
         return Observation(text="A new ticket.")
 
     async def act(self, action: str) -> Outcome:
-        call = call_of(action)
-        if call is None or not Desk.grammar.valid(action, self.observe()):
-            return Outcome(Observation(text="That is no call of a tool."))
+        call = Desk.grammar.call(action)
+        if call is None:
+            return Outcome(Observation(text=Desk.grammar.problem(action)))
         if call["arguments"]["order"] != self._order:
             return Outcome(Observation(text="There is no such order."))
         if call["name"] == "look_up":

@@ -17,12 +17,16 @@ from leap.envs.tools import call_of
 from leap.models.base import Sampling
 from leap.models.endpoint_config import EndpointConfig
 from leap.models.ledger import Ledger, MeteredModel
-from leap.models.mock import Calls, Request, first_choice, mock_model
+from leap.models.mock import Calls, MockModel, Request, first_choice, mock_model
 from leap.models.openai import OpenAIModel
 from leap.policies.base import UNPARSED
 from leap.policies.model import ModelPolicy
+from leap.policies.react import ReActRenderer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.sync import run_sync
+from leap.teachers.base import StudentContext, TeacherContext
+from leap.teachers.config import SelfTeacherConfig
+from leap.teachers.self import SelfTeacher
 from leap.testing.checkpoints import tiny_checkpoint
 from leap.testing.models import Scripted
 from leap.testing.play import played, walked
@@ -122,6 +126,32 @@ def test_requests_with_other_tools_are_other_requests(tmp_path: Path) -> None:
 def test_the_mock_calls_the_first_tool_with_the_least_arguments() -> None:
     said = first_choice(Request([{"role": "user", "content": "x"}], tools=Desk.grammar.tools[1:]))
     assert isinstance(said, Calls) and said.told() == [("refund", '{"order": "mock", "cents": 1}')]
+
+
+def test_a_react_baseline_is_offered_the_tools_and_shown_calls_as_text() -> None:
+    shown: list[Request] = []
+    example = walked(DESK, TASKS[0], ['{"name": "refund", "arguments": {"order": "A-0", "cents": 1000}}'])
+
+    def watched(request: Request) -> Calls:
+        shown.append(request)
+        return Calls([("look_up", {"order": order_in(request)})], "I look.")
+
+    policy = ModelPolicy(
+        MockModel(watched), ReActRenderer([example], grammar_of=DESK.grammar_of, examples=1), Actor(name="react")
+    )
+    (episode,) = played(DESK, policy, TASKS[1:2], horizon=2)
+    assert [step.reason for step in episode.steps] == ["I look."] * 2
+    assert shown[-1].tools == Desk.grammar.tools
+    prompt = shown[-1].messages[0]["content"]
+    assert 'ACTION: {"name": "refund", "arguments": {"order": "A-0", "cents": 1000}}' in prompt and "<one action" not in prompt
+
+
+def test_the_self_teacher_calls_tools_as_the_student_does() -> None:
+    meant = '{"name": "refund", "arguments": {"order": "A-0", "cents": 1000}}'
+    model = MockModel(lambda request: Calls([("refund", {"cents": 1000, "order": "A-0"})], "It is lost."))
+    context = TeacherContext(DESK, student=StudentContext(open=lambda: model, renderer=renderer()))
+    corrections = run_sync(SelfTeacher(SelfTeacherConfig(), context).correct(walked(DESK, TASKS[0], WRONG)))
+    assert [(c.reason, c.action, c.rejected) for c in corrections] == [("It is lost.", meant, None)] * 3
 
 
 # ---- corrections -----------------------------------------------------------------------------------------------------

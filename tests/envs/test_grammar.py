@@ -13,6 +13,7 @@ from leap.core import Decision, Observation
 from leap.envs.answer import format_answer, parse_answer
 from leap.envs.grammar import FreeText, Grammar, Line, ToolCalls
 from leap.envs.tools import Tool, call_of, calls_as_text, canonical_call, in_words
+from leap.errors import LeapError
 
 FREE, OPEN = FreeText(), Observation(text="?")
 LISTED = Observation(text="?", admissible=("look", "go to cabinet 12", "Look"))
@@ -249,7 +250,18 @@ def test_thinking_before_a_call_is_no_call() -> None:
 )
 def test_only_calls_that_the_schema_allows_are_valid(action: str, valid: bool) -> None:
     assert DESK.valid(action, OPEN) is valid
+    spaced = DESK.canonical(action) != action  # understood, but not the one spelling
+    assert (DESK.call(action) is not None) is (not DESK.problem(action)) is (valid or spaced)
     assert DESK.valid(action, Observation(text="", admissible=("x",))) is False
+
+
+def test_what_is_wrong_with_a_call_is_said() -> None:
+    assert DESK.problem("refund A-7") == "That is no call of a tool."
+    assert DESK.problem('{"name": "pay", "arguments": {}}') == "There is no tool 'pay'; there are: refund, look_up."
+    assert DESK.problem('{"name": "refund", "arguments": {"order": "A"}}') == "refund: 'cents' is a required property."
+    broken = ToolCalls([Tool(name="x", parameters={"type": "nothing"})])
+    with pytest.raises(LeapError, match="no JSON schema"):
+        broken.problem('{"name": "x", "arguments": {}}')
 
 
 def test_a_dialogue_holds_calls_and_what_they_gave() -> None:

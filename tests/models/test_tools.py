@@ -138,8 +138,9 @@ def a_row(decision: Decision, steps: int, renderer: str = "dialogue") -> Row:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_templates_with_tools_are_known_by_what_they_write(chats: dict[str, ChatTokens], name: str) -> None:
-    assert chats[name].takes_tools
+def test_templates_with_tools_are_known_by_what_they_write(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert chat_of(*TEMPLATES[name]).takes_tools
+    assert ("without reasons" in caplog.text) is (name == "llama")
 
 
 @pytest.mark.parametrize("name", [*WITHOUT, "llama3", "chatml"])

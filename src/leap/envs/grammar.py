@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 from leap.core import Decision, Observation, Task
-from leap.core.message import Message, ToolSpec
+from leap.core.message import CalledFunction, Message, ToolSpec
 from leap.envs.answer import (
     ACTION_MARKER,
     format_answer,
@@ -248,12 +248,22 @@ class ToolCalls(Grammar):
 
     def valid(self, action: str, observation: Observation) -> bool:
         """Whether it is a call of one of the tools in its canonical spelling, with arguments that its schema allows."""
-        if observation.admissible is not None and action not in observation.admissible:
-            return False
+        listed = observation.admissible is None or action in observation.admissible
+        return listed and action == self.canonical(action) and not self.problem(action)
+
+    def call(self, action: str) -> CalledFunction | None:
+        """Name and arguments of a call that the schemas allow; None for any other action."""
+        return None if self.problem(action) else call_of(action)
+
+    def problem(self, action: str) -> str:
+        """What is wrong with an action, in words that may be shown to who took it; empty where nothing is."""
         call = call_of(action)
-        if call is None or call["name"] not in self._tools or action != self.canonical(action):
-            return False
-        return self._schema_of(call["name"]).is_valid(call["arguments"])
+        if call is None:
+            return "That is no call of a tool."
+        if call["name"] not in self._tools:
+            return f"There is no tool {call['name']!r}; there are: {', '.join(self._tools)}."
+        error = next(self._schema_of(call["name"]).iter_errors(call["arguments"]), None)
+        return f"{call['name']}: {error.message}." if error else ""
 
     def _schema_of(self, name: str) -> Any:
         """The validator of a tool's arguments.

@@ -90,6 +90,7 @@ class ChatTokens:
         schema = {"type": "object", "properties": {"leap_argument": {"type": "string"}}, "required": ["leap_argument"]}
         tools = [{"type": "function", "function": {"name": "leap_probe", "description": "leap tells", "parameters": schema}}]
         made: Message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
+        reasoned: Message = {**made, "content": "leap says"}
         past: Message = {**made, "tool_calls": [{"id": call_id(0), "type": "function", "function": call}]}
         prompt: list[Message] = [{"role": "user", "content": "leap asks"}]
         told: Message = {"role": "tool", "content": "leap gave", "tool_call_id": call_id(0)}
@@ -99,11 +100,15 @@ class ChatTokens:
             later = self._render(longer, tools, tokenize=False)
             made_so = [self._readable(self._called(made, before, tools), tools) for before in (prompt, longer)]
             read = [call_in(text) for text in made_so]
+            silent = "leap says" not in self._called(reasoned, prompt, tools)
         except Exception as error:  # a template may refuse in any way it likes
             log.info("the chat template takes no tools: %s", error)
             return False
         parts = all(part in shown for part in ("leap_probe", "leap tells", "leap_argument", "leap asks"))
-        return parts and "leap gave" in later and all(each is not None and each[0] == call for each in read)
+        takes = parts and "leap gave" in later and all(each is not None and each[0] == call for each in read)
+        if takes and silent:
+            log.warning("the chat template leaves out the words beside a call of a tool: calls are trained without reasons")
+        return takes
 
     def _called(self, message: Message, prompt: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
         """What the template writes for an assistant message that calls tools, without the end of the turn.
