@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from xml.etree import ElementTree
 
 import pytest
@@ -25,7 +26,7 @@ def test_ticks_are_round_evenly_spaced_and_inside(low: float, width: float, most
     assert len(found) <= most + 1
     room = 1e-6 * width
     assert all(low - room <= value <= low + width + room for value, _ in found)
-    steps = {round((b - a) / width, 6) for (a, _), (b, _) in zip(found, found[1:], strict=False)}
+    steps = {round((b - a) / width, 6) for (a, _), (b, _) in itertools.pairwise(found)}
     assert len(steps) <= 1
     assert all(float(label) == pytest.approx(value, abs=1e-3 * width) for value, label in found)
 
@@ -39,7 +40,7 @@ def test_ticks_that_people_would_choose() -> None:
 def test_labels_keep_apart_and_inside(heights: list[float]) -> None:
     placed = apart(heights, 20, 214)
     in_order = sorted(placed)
-    assert all(b - a >= LINE - 1e-6 for a, b in zip(in_order, in_order[1:], strict=False))
+    assert all(b - a >= LINE - 1e-6 for a, b in itertools.pairwise(in_order))
     assert len(placed) == len(heights) and max(placed, default=20) <= 214
     assert [placed.index(one) for one in in_order] == sorted(range(len(heights)), key=lambda at: (heights[at], at))
 
