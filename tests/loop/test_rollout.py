@@ -183,13 +183,14 @@ def test_the_privileged_state_changes_no_byte_of_a_prompt(
     assert name in SMALL_WORLDS, f"give environment {name!r} a small world here"
     world: Environment = request.getfixturevalue(SMALL_WORLDS[name])
     tasks = world.tasks("train", limit=3)  # of a mixture of three one each
-    shown: dict[bool, list[Any]] = {True: [], False: []}
+    shown: dict[bool, dict[tuple[str, int], list[Any]]] = {True: {}, False: {}}  # by task and step: episodes run side by side
     whole = Renderer.whole
     for tells in (True, False):
 
         def noting(self: Renderer, history: History, tells: bool = tells) -> Any:
-            shown[tells].append(whole(self, history))
-            return shown[tells][-1]
+            at_step = shown[tells].setdefault((history.task.key, len(history.actions)), [])
+            at_step.append(whole(self, history))
+            return at_step[-1]
 
         monkeypatch.setattr(Renderer, "whole", noting)
         for task in tasks if not tells else ():
@@ -197,7 +198,7 @@ def test_the_privileged_state_changes_no_byte_of_a_prompt(
                 secret = lambda self: pytest.fail("a student's rollout read the secret")  # noqa: E731
                 monkeypatch.setattr(type(session), "privileged", secret)
         played(world, student(checkpoints, world, renderer), tasks, horizon=4)
-    assert shown[True] == shown[False] and len(shown[True]) >= 8
+    assert shown[True] == shown[False] and sum(map(len, shown[True].values())) >= 8
 
 
 @pytest.mark.parametrize("name", sorted(SMALL_WORLDS.keys() - {"intercode-python"}))  # whose stand-in box runs nothing
