@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from leap.core import Correction, Decision, Episode, Rejection
+from leap.core import Correction, Decision, Episode, PrivilegedState, Rejection
 from leap.core.message import characters
 from leap.envs.grammar import Line
 from leap.envs.live import states_along
 from leap.errors import ContextTooLong, LeapError, ModelError, RecipeError
+from leap.policies.rendering import PromptConfig, Renderer
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA
 from leap.teachers.asking import MOST_USELESS
 from leap.teachers.model import ModelTeacher
-from leap.teachers.prompts import LEVELS, TeacherPrompts
+from leap.teachers.prompts import LEVELS, PrivilegedRenderer, TeacherPrompts
 from leap.teachers.verdict import Verdict
 from leap.testing.models import Scripted
 from leap.testing.play import expert_episodes, waited
@@ -183,6 +184,16 @@ def test_at_level_0_the_privileged_state_enters_no_prompt(mode: Any) -> None:
         seen.append(model.prompts)
     assert seen[0] == seen[1]
     assert "The key is in the" not in "".join(seen[0])
+
+
+def test_where_nothing_is_hidden_no_prompt_speaks_of_hidden_information() -> None:
+    for level in LEVELS:
+        prompts = TeacherPrompts(level)
+        assert prompts.trajectory(EPISODE, " ") == TeacherPrompts(0).trajectory(EPISODE, "x")
+        assert prompts.step(EPISODE, 1, "") == TeacherPrompts(0).step(EPISODE, 1, "x")
+        student = Renderer(PromptConfig())
+        acting = PrivilegedRenderer(student, level).render(EPISODE.history(1), PrivilegedState(text=""))
+        assert acting == student.render(EPISODE.history(1))
 
 
 def test_a_level_without_a_prompt_is_refused() -> None:

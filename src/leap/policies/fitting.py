@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from leap.core import History, Observation
-from leap.core.message import Length, Message, characters
+from leap.core.message import Message, characters
 from leap.errors import ContextTooLong
 
 
@@ -34,7 +34,7 @@ class Fit:
         length: Measures a prompt.
     """
 
-    def __init__(self, limit: int | None, length: Length = characters) -> None:
+    def __init__(self, limit: int | None, length: Callable[[Sequence[Message]], int] = characters) -> None:
         self._limit = limit
         self._length = length
         self._learnt: int | None = None

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from leap.core.record import Record
 from leap.envs.base import Environment
 from leap.files import Journal
 from leap.models.base import Model
 from leap.teachers.asking import Asker, Asking, Question, UselessAnswers
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Record)
 V = TypeVar("V")
 
 

@@ -24,17 +24,6 @@ _SHIPPED = Path(__file__).parent / "templates", Path(leap.policies.__file__).par
 _NAMES = {"leave": LEAVE, "reason": REASON, "action": ACTION}
 
 
-def check_level(privilege: int) -> None:
-    """Refuses a privilege level without a prompt.
-
-    Raises:
-        RecipeError: It is none of `LEVELS`.
-    """
-    if privilege not in LEVELS:
-        levels = ", ".join(str(level) for level in LEVELS)
-        raise RecipeError(f"privilege {privilege}: a model teacher knows the levels {levels}; choose one of them.")
-
-
 class TeacherPrompts:
     """Prompts of a teacher at one privilege level. The same inputs give the same bytes, so that requests can be keyed.
 
@@ -44,6 +33,9 @@ class TeacherPrompts:
         prompts: Tells the folder of a task's templates, looked into next.
         grammar_of: Tells the grammar of a task's actions.
         most_candidates: Admissible actions are listed at steps that have at most so many.
+
+    Raises:
+        RecipeError: There is no prompt for that privilege level.
     """
 
     def __init__(
@@ -55,7 +47,9 @@ class TeacherPrompts:
         grammar_of: GrammarOf = free_text,
         most_candidates: int = 100,
     ) -> None:
-        check_level(privilege)
+        if privilege not in LEVELS:
+            levels = ", ".join(str(level) for level in LEVELS)
+            raise RecipeError(f"privilege {privilege}: a model teacher knows the levels {levels}; choose one of them.")
         self.privilege = privilege
         self._templates = templates
         self._prompts = prompts
@@ -106,13 +100,14 @@ class TeacherPrompts:
 
     def _ask(self, macro: str, episode: Episode, steps: list[dict[str, Any]], state: str, **more: Any) -> list[Message]:
         grammar = self._grammar_of(episode.task)
+        privilege = self.privilege if state.strip() else 0  # where nothing is hidden, no level has anything to use
         text = call_macro(
             self._template(episode.task),
             macro,
             names=_NAMES,
-            privilege=self.privilege,
+            privilege=privilege,
             task=episode.task,
-            state=state.strip() if self.privilege else None,
+            state=state.strip() if privilege else None,
             steps=steps,
             length=len(episode.steps),
             tools=listed(grammar.tools),
@@ -126,8 +121,8 @@ class TeacherPrompts:
 class PrivilegedRenderer:
     """Renders the student's own prompt with the privileged state behind it: for a model that acts with privilege.
 
-    At level 0 a prompt is the student's, byte for byte. What is privileged stands at the very end, so that the steps of
-    an episode share all that comes before.
+    At level 0, and where nothing is hidden, a prompt is the student's, byte for byte. What is privileged stands at the very end,
+    so that the steps of an episode share all that comes before.
 
     Args:
         renderer: Makes the student's prompts. Its limit is that of the prompts with the privileged state.
@@ -155,6 +150,8 @@ class PrivilegedRenderer:
             return messages
         if privileged is None:
             raise ValueError("no privileged state was given")
+        if not privileged.text.strip():
+            return messages  # nothing is hidden
         last = messages[-1]
         text = f"{last['content']}\n\n{self._prompts.acting(history.task, privileged.text)}"
         return [*messages[:-1], {**last, "content": text}]
