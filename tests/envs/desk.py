@@ -18,17 +18,20 @@ def _tool(name: str, description: str, **properties: Any) -> Tool:
     return Tool(name=name, description=description, parameters=schema)
 
 
+TOOLS = ToolCalls(
+    [
+        _tool("look_up", "Shows an order.", order={"type": "string"}),
+        _tool("refund", "Pays back and ends the ticket.", order={"type": "string"}, cents={"type": "integer", "minimum": 1}),
+    ]
+)
+
+
 class Desk(Environment):
     """Find out what went wrong with an order, then pay back what the rules say."""
 
     name: ClassVar[str] = "desk"
     blocking: ClassVar[bool] = False
-    grammar = ToolCalls(
-        [
-            _tool("look_up", "Shows an order.", order={"type": "string"}),
-            _tool("refund", "Pays back and ends the ticket.", order={"type": "string"}, cents={"type": "integer", "minimum": 1}),
-        ]
-    )
+    grammar = TOOLS
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
         if split not in ("train", "test"):
@@ -52,9 +55,9 @@ class _Ticket(Session):
         return Observation(text="A new ticket.")
 
     async def act(self, action: str) -> Outcome:
-        call = Desk.grammar.call(action)
+        call = TOOLS.call(action)
         if call is None:
-            return Outcome(Observation(text=Desk.grammar.problem(action)))
+            return Outcome(Observation(text=TOOLS.problem(action)))
         if call["arguments"]["order"] != self._order:
             return Outcome(Observation(text="There is no such order."))
         if call["name"] == "look_up":
