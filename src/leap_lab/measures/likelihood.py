@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from leap.core.record import Record
 from leap.datasets import Row
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from leap.models.chat import ChatTokens
     from leap.training.branches import TokenRow
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
@@ -220,14 +222,13 @@ def _packs_well(model: Any, encoded: Sequence[TokenRow], episodes: Sequence[Sequ
 def _packed(
     model: Any, encoded: Sequence[TokenRow], episodes: Sequence[Sequence[int]], batch_tokens: int
 ) -> Iterator[dict[int, list[float]]]:
+    """Episodes as trunk and branches, several to a batch."""
     from leap.training.branches import ATTENTION, IGNORED, collate, pack
 
     model.set_attn_implementation(ATTENTION)
-    batch: list[Any] = []
-    members: list[int] = []
-
-    def score() -> dict[int, list[float]]:
-        inputs = collate(batch)
+    packs = ((pack([encoded[i] for i in group]), group) for group in episodes)
+    for batch in _batches(packs, batch_tokens, size=lambda one: len(one[0].ids)):
+        inputs = collate([one for one, _ in batch])
         labels, layout = inputs["labels"][0].to(model.device), inputs["layout"].placed(model.device, model.dtype)
         before = (labels[1:] != IGNORED).nonzero().squeeze(1)
         logits = model(
@@ -237,26 +238,22 @@ def _packed(
             logits_to_keep=before,
             use_cache=False,
         ).logits[0]
-        losses = _cross_entropy(logits, labels[before + 1]).tolist()
-        ends, found = 0, {}
-        for i in members:  # answers lie in the order of their rows
-            found[i] = losses[ends : ends + len(encoded[i].answer)]
-            ends += len(encoded[i].answer)
-        batch.clear()
-        members.clear()
-        return found
+        losses = iter(_cross_entropy(logits, labels[before + 1]).tolist())  # answers lie in the order of their rows
+        yield {i: list(islice(losses, len(encoded[i].answer))) for _, group in batch for i in group}
 
-    room = batch_tokens
-    for group in episodes:
-        one = pack([encoded[i] for i in group])
-        if batch and len(one.ids) > room:
-            yield score()
-            room = batch_tokens
-        batch.append(one)
-        members += group
-        room -= len(one.ids)
+
+def _batches(items: Iterable[T], room: int, *, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yields items in lists whose sizes add up to no more than there is room for, or that have one item."""
+    batch: list[T] = []
+    used = 0
+    for item in items:
+        if batch and used + size(item) > room:
+            yield batch
+            batch, used = [], 0
+        batch.append(item)
+        used += size(item)
     if batch:
-        yield score()
+        yield batch
 
 
 def _padded(

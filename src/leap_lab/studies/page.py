@@ -110,7 +110,12 @@ def loop_page(study: LoopStudy, results: StudyResults) -> Page:
     figures = draw(study, results)
     kinds = [plot.kind for plot in study.plots]
     reading = "Points are seeds; lines and bars are means over seeds with 95 % intervals over tasks and seeds."
-    tables = [table for table in (_scores(results), _curves(results), _differences(results), _gaps(results)) if table.rows]
+    tables = [
+        _scores(f"Success on {results.split}", results.rows, results.seeds),
+        _scores(f"Success on {results.split} by iteration", results.curves, results.seeds),
+        _differences(results),
+        _gaps(results),
+    ]
     return Page(
         name=results.name,
         claim=results.claim,
@@ -118,7 +123,7 @@ def loop_page(study: LoopStudy, results: StudyResults) -> Page:
         notes=results.notes,
         findings=[finding(one) for one in results.differences],
         figures=[(figure, f"{captions[kind]} {reading}") for figure, kind in zip(figures, kinds, strict=False)],
-        tables=tables,
+        tables=[table for table in tables if table.rows],
         fine=[
             "Success is the share of test tasks solved; an episode that fails counts as the horizon in actions. `best` is the "
             "iteration with most successes on validation tasks, never on these. Per seed: success, with the 95 % Wilson "
@@ -142,18 +147,10 @@ def finding(one: Difference) -> str:
     )
 
 
-def _scores(results: StudyResults) -> Table:
+def _scores(caption: str, rows: Sequence[Row], seeds: Sequence[int]) -> Table:
     columns = ["arm", "policy", "n", "success, mean", "95 % over tasks", "over tasks and seeds", "actions"]
-    columns += [f"seed {seed}" for seed in results.seeds]
-    rows = [_score_row(row, results.seeds) for row in results.rows]
-    return Table(f"Success on {results.split}", columns, rows, left=2)
-
-
-def _curves(results: StudyResults) -> Table:
-    columns = ["arm", "policy", "n", "success, mean", "95 % over tasks", "over tasks and seeds", "actions"]
-    columns += [f"seed {seed}" for seed in results.seeds]
-    rows = [_score_row(row, results.seeds) for row in results.curves]
-    return Table(f"Success on {results.split} by iteration", columns, rows, left=2)
+    columns += [f"seed {seed}" for seed in seeds]
+    return Table(caption, columns, [_score_row(row, seeds) for row in rows], left=2)
 
 
 def _score_row(row: Row, seeds: Sequence[int]) -> list[str]:
