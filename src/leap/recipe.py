@@ -9,14 +9,13 @@ import yaml
 from pydantic import (
     Field,
     SerializeAsAny,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
 from leap import registry
 from leap.config import Section, by_kind, default_config
+from leap.demonstrations.config import DemonstrationConfig, TutorDemonstrationConfig
 from leap.errors import LeapError, RecipeError, describe_validation_error
 from leap.models.base import Sampling
 from leap.models.config import ModelConfig
@@ -37,6 +36,10 @@ TeacherSection = Annotated[SerializeAsAny[TeacherConfig], by_kind(registry.teach
 SCRATCH = "scratch"
 """What `student.model` is for a student from random weights."""
 
+DemonstrationSection = Annotated[
+    SerializeAsAny[DemonstrationConfig],
+    by_kind(registry.demonstration, DemonstrationConfig, key="from", default="tutor"),
+]
 PolicySection = Annotated[SerializeAsAny[PolicyConfig], by_kind(registry.policy, PolicyConfig, default="plain")]
 """How the student decides on an action; which keys there are depends on `kind`."""
 
@@ -123,49 +126,6 @@ class StudentSection(Section):
         return min(room, self.prompt.max_tokens or room)
 
 
-class DemonstrationSection(Section):
-    """D_0: what pi_0 is cloned from, if anything."""
-
-    source: Literal["tutor", "none"] = Field(
-        default="tutor",
-        alias="from",
-        description="tutor: the environment's scripted expert plays D_0. none: there is no D_0, and pi_0 is the base model.",
-    )
-    episodes: int | None = Field(
-        default=None, ge=1, description="How many training tasks the expert plays; all by default."
-    )
-    successes_only: bool = Field(default=True, description="Clone only episodes that solved their task.")
-    privilege: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="Above 0 the environment's privileged teacher plays them (the paper's rebuttal baseline).",
-    )
-    labels: int | None = Field(
-        default=None, ge=1, description="Clone at most so many steps, of whole episodes; all by default."
-    )
-    with_state: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="Above 0, D_0 also holds the environment's teacher's play of the same tasks at that privilege, the "
-        "privileged state in the prompt: what a student that never saw one needs to be its own teacher.",
-    )
-    annotate: ModelConfig | None = Field(
-        default=None, description="A model that writes reasons where the expert gives none; none does if null."
-    )
-
-    @model_serializer(mode="wrap")
-    def _by_its_key(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The section as a recipe states it: `from` is a word of Python's and can be no attribute."""
-        return {("from" if name == "source" else name): value for name, value in dump(self).items()}
-
-    @property
-    def none(self) -> bool:
-        """Whether there is no D_0, so that pi_0 is the base model."""
-        return self.source == "none"
-
-
 class RolloutSection(Section):
     """Who acts in rollouts: pi_{i-1}, or a mixture with the environment's teacher (DAgger's beta, Ross et al. 2011)."""
 
@@ -230,7 +190,9 @@ class Recipe(Section):
     environment: EnvironmentSection
     student: StudentSection = Field(default_factory=StudentSection)
     policy: PolicySection = Field(default_factory=PolicyConfig, description="How the student decides on an action.")
-    demonstrations: DemonstrationSection = Field(default_factory=DemonstrationSection)
+    demonstrations: DemonstrationSection = Field(
+        default_factory=TutorDemonstrationConfig, description="D_0: what pi_0 is cloned from, if anything."
+    )
     rollouts: RolloutSection = Field(default_factory=RolloutSection)
     teacher: TeacherSection = Field(
         default_factory=default_config(registry.teacher, "expert"), description="Who corrects, with how much privilege, and what."
@@ -266,9 +228,7 @@ class Recipe(Section):
             )
         if self.demonstrations.none and self.student.from_scratch:
             raise ValueError("demonstrations.from: none needs a student that can already speak; scratch learns from them")
-        if self.demonstrations.none and (self.demonstrations.annotate or self.demonstrations.with_state):
-            raise ValueError("demonstrations.from: none leaves nothing for annotate and with_state to add to")
-        if self.demonstrations.with_state and self.demonstrations.with_state not in LEVELS:
+        if self.demonstrations.state_level and self.demonstrations.state_level not in LEVELS:
             raise ValueError(f"demonstrations.with_state: prompts know {', '.join(map(str, LEVELS))}")
         if self.student.from_scratch and self.training.lora is not None:
             raise ValueError("training.lora makes no sense for a scratch student: its base weights are random")
@@ -279,8 +239,7 @@ class Recipe(Section):
     @property
     def models(self) -> list[ModelConfig]:
         """The models that take part beside the student, so that calls may be paid for."""
-        annotator = self.demonstrations.annotate
-        return [*self.teacher.models, *([annotator] if annotator else []), *self.baselines.react]
+        return [*self.teacher.models, *self.demonstrations.models, *self.baselines.react]
 
     @property
     def rollout_privilege(self) -> int:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from leap.core import Decision, Episode
+from leap.demonstrations.config import PlayedConfig
 from leap.envs.base import Environment, load_environment
 from leap.envs.live import states_along
 from leap.models.estimate import Lengths, StageEstimate, estimate, rough_tokens, total_estimate
@@ -77,8 +78,9 @@ def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
     held_out = min(recipe.measures.held_out or 0, validated)
     episodes = _sample(environment, recipe)
     asked = next((section.model for section in teacher.models if section.paid), None)
-    annotator = recipe.demonstrations.annotate
-    demonstrations = min(recipe.demonstrations.episodes or tasks, len(environment.tasks(section.train)))
+    played = recipe.demonstrations if isinstance(recipe.demonstrations, PlayedConfig) else None
+    annotator = played.annotate if played else None
+    demonstrations = min(played.episodes or tasks, len(environment.tasks(section.train))) if played else 0
     baselines = [r.model for r in recipe.baselines.react if r.model in paid]
     if recipe.baselines.teacher_model and asked is not None:
         baselines += [asked] * len({0, teacher.privilege})

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from leap import registry
 from leap.core import Actor, Episode, content_key
+from leap.demonstrations.sources import Source
 from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
@@ -111,8 +112,8 @@ class Actors:
     def acting(self, role: Role) -> Acting:
         """Returns who plays a role."""
         if role.kind == "demonstrator":
-            privilege = self.recipe.demonstrations.privilege
-            return self._scripted(TeacherPolicy(self.environment, privilege) if privilege else ExpertPolicy(self.environment))
+            source = self.demonstrations
+            return Acting(source.actor, lambda: source.policy(self.open_model), source.config.who)
         if role.kind == "expert":
             return self._scripted(ExpertPolicy(self.environment))
         if role.kind == "teacher":
@@ -122,6 +123,12 @@ class Actors:
         if role.kind == "student":
             return self._evaluated(role.iteration)
         return self._baseline(next(one for one in self.baselines() if one.name == role.name))
+
+    @cached_property
+    def demonstrations(self) -> Source[Any]:
+        """Where D_0 comes from."""
+        section = self.recipe.demonstrations
+        return registry.demonstration.get(section.source)(section, self.environment, self.recipe.environment.train)
 
     def baselines(self) -> list[Baseline]:
         """Returns who else is evaluated."""

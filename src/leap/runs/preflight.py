@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from leap import registry
 from leap.envs.base import Environment, listed, load_environment
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.models.base import Completion
@@ -108,12 +109,8 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
 
 def _check_tutor(recipe: Recipe, environment: Environment) -> None:
     """Refuses a recipe that asks for scripts of an environment that has none."""
-    tutor, section = environment.tutor, recipe.demonstrations
-    if not section.none and not (tutor is not None and (tutor.corrects if section.privilege else tutor.plays)):
-        raise PrerequisiteError(
-            f"{environment.name} has no scripted expert to play demonstrations; set demonstrations.from: none, and start from "
-            "a model that can already act."
-        )
+    section, tutor = recipe.demonstrations, environment.tutor
+    registry.demonstration.get(section.source)(section, environment, recipe.environment.train).check()
     if recipe.teacher.kind == "expert" and recipe.iterations and not (tutor is not None and tutor.corrects):
         raise PrerequisiteError(f"{environment.name} has no scripted teacher; set teacher.kind: model, or self.")
 

@@ -25,11 +25,13 @@ from leap.datasets import (
     privileged_rows,
     read_rows,
 )
+from leap.demonstrations.config import PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
 from leap.errors import RecipeError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, atomic_directory, read_json, write_json, write_text
+from leap.models.config import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.progress import Progress
 from leap.recipe import Recipe
@@ -107,8 +109,8 @@ class Stages:
         with the environment's teacher."""
         section, stream = self.recipe.environment, f"rollout-{i}"
         if i == 0:
-            tasks, role = self._training_tasks(self.recipe.demonstrations.episodes, "demonstrations"), Role("demonstrator")
-            what = "expert demonstrations"
+            tasks, role = self._demonstrated_tasks(), Role("demonstrator")
+            what = f"demonstrations by {self.recipe.demonstrations.who}"
         else:
             tasks, role = self._training_tasks(section.train_tasks, stream), Role("rollout", i)
             what = f"rollouts of {self.actors.acting(role).label}"
@@ -261,18 +263,29 @@ class Stages:
     def _demonstrations(self) -> list[Episode]:
         """The episodes to clone, with reasons."""
         episodes = _in_order(self.episodes(0))
-        every = not self.recipe.demonstrations.successes_only
-        wanted = [e for e in episodes if (e.success or every) and e.stop is not StopReason.ENVIRONMENT_ERROR]
+        section = self._played
+        wanted = [e for e in episodes if section.keeps(e) and e.stop is not StopReason.ENVIRONMENT_ERROR]
         if not any(episode.steps for episode in wanted):
             raise RunError(
-                "the expert solved no training task, so there is nothing to clone. Give it a longer horizon, or set "
-                "demonstrations.successes_only: false."
+                f"none of {len(episodes)} demonstrations by {section.who} is good enough to be cloned. Give a longer horizon or "
+                f"more demonstrations.episodes, or change what is kept: {section.kept_by}."
             )
-        return self._annotated(self._up_to(self.recipe.demonstrations.labels, wanted, "labels-0"))
+        return self._annotated(self._up_to(section.labels, wanted, "labels-0"), section.annotate)
 
-    def _annotated(self, demonstrations: list[Episode]) -> list[Episode]:
+    @property
+    def _played(self) -> PlayedConfig:
+        """The recipe's demonstrations, where there are any."""
+        section = self.recipe.demonstrations
+        assert isinstance(section, PlayedConfig)
+        return section
+
+    def _demonstrated_tasks(self) -> list[Task]:
+        """The training tasks that are demonstrated."""
+        drawn = self._training_tasks(self._played.episodes, "demonstrations")
+        return list(self.actors.demonstrations.tasks(drawn))
+
+    def _annotated(self, demonstrations: list[Episode], section: ModelConfig | None) -> list[Episode]:
         """The demonstrations, where the recipe asks for it with the reasons of a model at steps that have none."""
-        section = self.recipe.demonstrations.annotate
         if section is None or all(step.reason for e in demonstrations for step in e.steps):
             return demonstrations
         annotated: list[Episode] = []
@@ -296,17 +309,16 @@ class Stages:
         """Where the recipe asks for it: the tasks of the demonstrations played by the environment's teacher, each step's
         prompt with the privileged state behind it, as the self teacher will render it."""
         recipe = self.recipe
-        privilege = recipe.demonstrations.with_state
+        privilege = recipe.demonstrations.state_level
         if not privilege:
             return
-        tasks = self._training_tasks(recipe.demonstrations.episodes, "demonstrations")
+        tasks = self._demonstrated_tasks()
         play = Play(Role("teacher", privilege=privilege), tuple(tasks), recipe.horizon, "rollout-with-state")
         journal = Journal(self.run.with_state(), Episode)
         played = self._play("rollout", 0, play, journal, f"teacher's play at privilege {privilege}")
         renderer = PrivilegedRenderer(self.actors.whole_renderer, privilege)
         for episode in _in_order(played):
-            every = not recipe.demonstrations.successes_only
-            if episode.success or (every and episode.stop is not StopReason.ENVIRONMENT_ERROR):
+            if recipe.demonstrations.keeps(episode) and episode.stop is not StopReason.ENVIRONMENT_ERROR:
                 states = run_sync(states_along(self.environment, episode))
                 yield from privileged_rows(episode, states, renderer.render, renderer.grammar_of(episode.task))
 

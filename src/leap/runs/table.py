@@ -192,6 +192,7 @@ class _Table:
                 recipe.seed,
                 recipe.demonstrations.model_dump(mode="json"),
                 self._student["prompt"],
+                recipe.demonstrations.fingerprint,
             ],
         )
 

@@ -1,0 +1,1 @@
+"""Where demonstrations come from: an environment's tutor, a language model, a file, or nowhere."""
