@@ -30,6 +30,8 @@ from leap.models.hf import HFModel
 from leap.models.scratch import ScratchConfig, build_scratch
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.training.config import LoraConfig, SFTConfig
+from leap.training.method import Job
+from leap.training.methods import SFT
 from leap.training.train import train
 
 SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4}
@@ -185,7 +187,7 @@ def main() -> None:
                 marks.append((time.perf_counter(), time.process_time()))
 
             out, work = Path(name) / what / "out", Path(name) / what / "work"
-            result = train(config, some, start=str(folder), out=out, work=work, seed=0, on_step=step)
+            result = train(SFT(config), some, Job(0, str(folder), out, work, seed=0, on_step=step))
             after_first = (len(marks) - 1) / len(marks)
             wall, cpu = marks[-1][0] - marks[0][0], marks[-1][1] - marks[0][1]
             rates[what] = told(what, round(whole * len(some) * after_first), wall, cpu, 6 * parameters)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from leap.envs.tutor import Tutor as Tutor
     from leap.evaluation import Evaluation as Evaluation
     from leap.models.base import Model as Model
+    from leap.models.providers import Provider as Provider
     from leap.policies.base import Act as Act
     from leap.policies.base import Policy as Policy
     from leap.policies.decoding import DecodingConfig as DecodingConfig
@@ -62,6 +63,12 @@ if TYPE_CHECKING:
     from leap.teachers.base import Teacher as Teacher
     from leap.teachers.config import TeacherConfig as TeacherConfig
     from leap.teachers.function import Ask as Ask
+    from leap.training.config import SFTConfig as SFTConfig
+    from leap.training.config import TrainingSettings as TrainingSettings
+    from leap.training.method import Collected as Collected
+    from leap.training.method import Job as Job
+    from leap.training.method import Method as Method
+    from leap.training.method import TrainingResult as TrainingResult
 
 _WHERE = {
     "leap.api": ("Records", "Run", "evaluate", "rollout", "run"),
@@ -75,6 +82,7 @@ _WHERE = {
     "leap.envs.tutor": ("Tutor",),
     "leap.evaluation": ("Evaluation",),
     "leap.models.base": ("Model",),
+    "leap.models.providers": ("Provider",),
     "leap.policies.base": ("Act", "Policy"),
     "leap.policies.decoding": ("DecodingConfig", "DecodingPolicy"),
     "leap.recipe": ("Recipe",),
@@ -83,6 +91,8 @@ _WHERE = {
     "leap.teachers.base": ("Teacher",),
     "leap.teachers.config": ("TeacherConfig",),
     "leap.teachers.function": ("Ask",),
+    "leap.training.config": ("SFTConfig", "TrainingSettings"),
+    "leap.training.method": ("Collected", "Job", "Method", "TrainingResult"),
 }  # fmt: skip
 _OF = {name: module for module, names in _WHERE.items() for name in names} | {"open": "leap.api"}
 

@@ -27,7 +27,7 @@ from leap.policies.config import PolicyConfig
 from leap.policies.rendering import PromptConfig
 from leap.teachers.config import TeacherConfig
 from leap.teachers.levels import LEVELS
-from leap.training.config import SFTConfig, TrainingConfig
+from leap.training.config import TrainingSettings
 
 TeacherSection = Annotated[SerializeAsAny[TeacherConfig], by_kind(registry.teacher, TeacherConfig, default="expert")]
 """Who corrects; which keys there are depends on `kind`."""
@@ -40,6 +40,13 @@ DemonstrationSection = Annotated[
     SerializeAsAny[DemonstrationConfig],
     by_kind(registry.demonstration, DemonstrationConfig, key="from", default="tutor"),
 ]
+"""Where D_0 comes from; which keys there are depends on `from`."""
+
+TrainingSection = Annotated[
+    SerializeAsAny[TrainingSettings], by_kind(registry.method, TrainingSettings, key="method", default="sft")
+]
+"""How pi_i is trained; which keys there are depends on `method`."""
+
 PolicySection = Annotated[SerializeAsAny[PolicyConfig], by_kind(registry.policy, PolicyConfig, default="plain")]
 """How the student decides on an action; which keys there are depends on `kind`."""
 
@@ -197,7 +204,9 @@ class Recipe(Section):
     teacher: TeacherSection = Field(
         default_factory=default_config(registry.teacher, "expert"), description="Who corrects, with how much privilege, and what."
     )
-    training: TrainingConfig = Field(default_factory=SFTConfig, description="The method and its settings.")
+    training: TrainingSection = Field(
+        default_factory=default_config(registry.method, "sft"), description="The method and its settings."
+    )
     baselines: BaselineSection = Field(default_factory=BaselineSection)
     measures: MeasureSection = Field(default_factory=MeasureSection)
     executor: ExecutorSection = Field(default_factory=ExecutorSection)
@@ -217,21 +226,11 @@ class Recipe(Section):
             raise ValueError(f"training split {env.train!r} is also a test split; test tasks may not be trained on")
         if env.train == env.validation:
             raise ValueError(f"training and validation are both {env.train!r}; choose models on other tasks")
-        if self.training.branches and self.student.prompt.renderer != "dialogue":
-            raise ValueError(
-                "training.branches needs student.prompt.renderer: dialogue (paper prompts share no prefix)"
-            )
-        if self.rollouts.beta and self.training.method != "sft":
-            raise ValueError(
-                f"rollouts.beta: {self.training.method} prefers corrections over the student's own answers, so the student "
-                "must act alone; set it to 0 or use training.method: sft"
-            )
+        self.training.check(self)
         if self.demonstrations.none and self.student.from_scratch:
             raise ValueError("demonstrations.from: none needs a student that can already speak; scratch learns from them")
         if self.demonstrations.state_level and self.demonstrations.state_level not in LEVELS:
             raise ValueError(f"demonstrations.with_state: prompts know {', '.join(map(str, LEVELS))}")
-        if self.student.from_scratch and self.training.lora is not None:
-            raise ValueError("training.lora makes no sense for a scratch student: its base weights are random")
         if self.baselines.teacher_model and not self.teacher.models:
             raise ValueError("baselines.teacher_model needs teacher.kind: model")
         return self

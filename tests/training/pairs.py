@@ -16,6 +16,8 @@ from leap.envs.answer import format_answer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.testing.checkpoints import CHOICES, a_history
 from leap.training.config import DPOConfig, KTOConfig, LoraConfig, SFTConfig, SFTThenDPOConfig
+from leap.training.method import Job, method_of, quiet
+from leap.training.methods import PreferenceData
 
 SMALL: dict[str, Any] = {"lr": 1e-2, "warmup_steps": 0, "schedule": "constant", "max_grad_norm": 1.0}
 DPO = DPOConfig(**SMALL, beta=0.1, batch_rows=4, device_rows=2)
@@ -61,11 +63,28 @@ def some_pairs(episodes: int = 3, steps: int = 3) -> list[PreferenceRow]:
     ]
 
 
-def train(config: Any, start: str, folder: Path, **more: Any) -> Any:
+def train(
+    config: Any,
+    start: str,
+    folder: Path,
+    *,
+    rows: Any = None,
+    preferences: Any = (),
+    seed: int = 1,
+    steps: int | None = None,
+    on_step: Any = quiet,
+) -> Any:
+    """Trains pi_1, or pi_0 where there are no preferences (None); by default on some rows and some pairs."""
     from leap.training.train import train
 
-    settings: dict[str, Any] = {"rows": some_rows(), "preferences": some_pairs(), "seed": 1} | more
-    return train(config, start=start, out=folder / "out", work=folder / "work", **settings)
+    if steps is not None:  # of SFT
+        sft = getattr(config, "sft", config).model_copy(update={"steps": steps, "first_steps": None})
+        config = config.model_copy(update={"sft": sft}) if hasattr(config, "sft") else sft
+    rows = some_rows() if rows is None else rows
+    method, i = method_of(config), 0 if preferences is None else 1
+    if i and hasattr(config, "sft"):
+        rows = PreferenceData(rows, some_pairs() if preferences == () else preferences)
+    return train(method, rows, Job(i, start, folder / "out", folder / "work", seed, on_step))
 
 
 @dataclass

@@ -12,22 +12,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from leap import registry
 from leap.errors import PrerequisiteError, RecipeError
-from leap.training.config import (
-    METHODS,
-    DPOConfig,
-    KTOConfig,
-    LoraConfig,
-    SFTConfig,
-    SFTThenDPOConfig,
-    SFTThenKTOConfig,
-    SFTThenPreferenceConfig,
-    TrainingConfig,
-)
+from leap.recipe import TrainingSection
+from leap.training.config import DPOConfig, KTOConfig, LoraConfig, SFTConfig, SFTThenDPOConfig, SFTThenKTOConfig
+from leap.training.method import method_of
+
+METHODS = {name: registry.method.get(name) for name in ("sft", "dpo", "kto", "sft+dpo", "sft+kto")}
 
 
 class Section(BaseModel):
-    training: TrainingConfig = SFTConfig()
+    training: TrainingSection = SFTConfig()
 
 
 def read(**training: Any) -> Any:
@@ -42,17 +37,20 @@ def test_a_recipe_without_a_method_is_sft() -> None:
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_is_read_back_as_it_was_written(method: str) -> None:
     config = read(method=method, lr=0.5, lora={"rank": 3})
-    assert type(config) is METHODS[method] and config.method == method
+    assert type(config) is METHODS[method].Config and config.method == method
+    assert type(method_of(config)) is METHODS[method]
     assert read(**config.model_dump(mode="json")) == config
-    assert isinstance(config, SFTThenPreferenceConfig) == ("+" in method)
+    assert getattr(config, "sft_first", False) == ("+" in method)
 
 
 def test_what_the_stages_ask_every_method() -> None:
     sft = {"start_from": "base", "branches": True, "first_steps": 7}
     for method in METHODS:
         config = read(**(sft if method == "sft" else {"method": method, "sft": sft}))
-        assert (config.branches, config.first_steps) == (True, 7)
-        assert config.start_from == ("base" if "sft" in method else "previous")
+        made = method_of(config)
+        assert made.planned_steps(0) == {"train": 7} and made.settings(0)["branches"] is True
+        assert made.starts_from(1) == ("base" if "sft" in method else "previous") and made.starts_from(0) == "base"
+        assert list(made.reads(2)) == ([0, 1, 2] if "sft" in method else [2]) and list(made.reads(0)) == [0]
 
 
 def test_the_adapter_of_a_preference_method_is_also_that_of_its_cloning() -> None:
@@ -65,11 +63,11 @@ def test_the_adapter_of_a_preference_method_is_also_that_of_its_cloning() -> Non
 @pytest.mark.parametrize(
     ("training", "key", "says"),
     [
-        ({"method": "ppo"}, ("training",), "unknown method"),
-        ({"method": "dpo", "lrr": 1}, ("training", "lrr"), "Extra inputs"),
-        ({"method": "dpo", "sft": {"lrr": 1}}, ("training", "sft", "lrr"), "Extra inputs"),
-        ({"method": "dpo", "branches": True}, ("training", "branches"), "Extra inputs"),
-        ({"beta": 0.1}, ("training", "beta"), "Extra inputs"),
+        ({"method": "ppo"}, ("training", "method"), "there is no method 'ppo'"),
+        ({"method": "dpo", "lrr": 1}, ("training", "lrr"), "unknown key"),
+        ({"method": "dpo", "sft": {"lrr": 1}}, ("training", "sft", "lrr"), "unknown key"),
+        ({"method": "dpo", "branches": True}, ("training", "branches"), "unknown key"),
+        ({"beta": 0.1}, ("training", "beta"), "unknown key"),
         ({"method": "kto", "device_rows": 1}, ("training", "device_rows"), "greater than or equal to 2"),
         ({"quantize": "4bit"}, ("training",), "needs lora"),
         ({"method": "dpo", "sft": {"lora": {}}}, ("training",), "set lora too"),

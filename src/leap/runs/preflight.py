@@ -22,6 +22,7 @@ from leap.models.prices import Prices
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.sync import run_sync
+from leap.training.method import method_of
 
 Check = Callable[[], Any]
 
@@ -118,8 +119,7 @@ def _check_tutor(recipe: Recipe, environment: Environment) -> None:
 def _packages(recipe: Recipe) -> Iterator[str]:
     training = recipe.training
     needed = ["torch", "transformers", "accelerate", "tokenizers", "safetensors"]
-    if training.method != "sft" or not training.branches:
-        needed += ["trl", "datasets"]
+    needed += method_of(training).packages
     if training.lora is not None:
         needed.append("peft")
     if missing := [name for name in needed if find_spec(name) is None]:

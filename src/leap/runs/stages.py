@@ -49,6 +49,7 @@ from leap.teachers.base import Teacher
 from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.privileged import ExtractedState, StateExtractor
 from leap.teachers.prompts import PrivilegedRenderer
+from leap.training.method import Collected, Job, method_of
 
 
 class Stages:
@@ -343,41 +344,50 @@ class Stages:
     # ---- train ---------------------------------------------------------------------------------------------------
 
     def train(self, i: int) -> Path:
-        """pi_i: the student trained on the union of D_0..D_i."""
+        """pi_i: the student trained by the recipe's method on what has been collected."""
         out = self.run.checkpoint(i)
         if marker(out).exists():
             return out
         from leap.training.train import train
 
-        recipe, config = self.recipe, self.recipe.training
+        recipe, method = self.recipe, method_of(self.recipe.training)
         data = [hashlib.sha256(self.dataset(j).read_bytes()).hexdigest() for j in self._data(i)]
-        if i == self._data(i).start or config.start_from == "base":
+        if i == self._data(i).start or method.starts_from(i) == "base":
             start, lineage = self.base(), "base"
         else:
             start, lineage = self.actors.checkpoint(i - 1), self.actors.checkpoint_key(i - 1)
-        rows = self.rows(i)
-        preferences = None if i == 0 or config.method == "sft" else self.preferences(i)
-        if preferences is not None:
-            data.append(content_key([(pair.key, pair.rejected) for pair in preferences]))
-        settings = config.model_dump(mode="json", exclude={"logging": True, "sft": {"logging"}})  # changes no weights
-        key = content_key("checkpoint", recipe.student.model, lineage, data, settings, recipe.seed)
+        rows = method.rows(self._collected(i))
+        data += method.fingerprint(rows)
+        key = content_key("checkpoint", recipe.student.model, lineage, data, recipe.training.deciding(), recipe.seed)
         work = self.run.training(i)
         with self.timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
-            result = train(
-                config,
-                rows,
-                preferences,
-                start=start,
-                out=temporary,
-                work=work,
+            job = Job(
+                i,
+                start,
+                temporary,
+                work,
                 seed=int(content_key(recipe.seed, "train", i), 16) % 2**31,
-                steps=config.first_steps if i == 0 else None,
                 on_step=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
             )
+            result = train(method, rows, job)
             write_json(marker(temporary), {"key": key, "iteration": i, "result": result.as_dict()})
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
         shutil.rmtree(work, ignore_errors=True)
         return out
+
+    def _collected(self, i: int) -> Collected:
+        """What pi_i may be trained on."""
+        return Collected(
+            i,
+            rows=self.rows_of,
+            pairs=self.preferences,
+            episodes=self.episodes,
+            corrections=self.corrections,
+            states=lambda episode: run_sync(states_along(self.environment, episode)),
+            renderer=self.renderer,
+            privileged=PrivilegedRenderer(self.renderer, self.recipe.teacher.privilege),
+            first=self._data(i).start,
+        )
 
     def base(self) -> str:
         """The model before any training: the recipe's, or a scratch student made from the demonstrations' words."""

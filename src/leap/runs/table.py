@@ -21,7 +21,7 @@ from leap.errors import LeapError
 from leap.recipe import Recipe
 from leap.runs.baselines import Baseline, baselines_of
 from leap.runs.store import RunDirectory, marker
-from leap.training.config import PreferenceConfig
+from leap.training.method import method_of
 
 if TYPE_CHECKING:
     from leap.runs.stages import Stages
@@ -133,18 +133,19 @@ class _Table:
         self._student = recipe.student.model_dump(mode="json", exclude=_WEIGHTS) | deciding
         self._acting = {key: value for key, value in self._student.items() if key != "evaluation_temperature"}
         self._teacher = recipe.teacher.model_dump(mode="json")
+        self._method = method_of(recipe.training)
         for baseline in baselines_of(recipe, environment):
             self._baseline(baseline)
-        data = [] if recipe.demonstrations.none else [self._demonstrations()]
-        base = self._base(data)
-        weights = base if recipe.demonstrations.none else self._trained(0, base, data)
+        data = {} if recipe.demonstrations.none else {0: self._demonstrations()}
+        base = self._base(list(data.values()))
+        weights = base if recipe.demonstrations.none else self._trained(0, base, list(data.values()))
         self._evaluated(0, weights)
         self._extend(0)
         for i in range(1, recipe.iterations + 1):
             rollouts = self._rollouts(i, weights)
-            data.append(self._corrections(i, rollouts, weights))
-            start = base if recipe.training.start_from == "base" else weights
-            weights = self._trained(i, start, data[-1:] if _on_the_last_alone(recipe) else data)
+            data[i] = self._corrections(i, rollouts, weights)
+            start = base if self._method.starts_from(i) == "base" else weights
+            weights = self._trained(i, start, [data[j] for j in self._method.reads(i) if j in data])
             self._evaluated(i, weights)
             self._extend(i)
 
@@ -257,7 +258,7 @@ class _Table:
             [_AT.checkpoint(i)],
             marker(_AT.checkpoint(i)),
             inputs=[start, *data],
-            settings=[training_settings(self.recipe, i), self.recipe.seed],
+            settings=[self._method.settings(i), self.recipe.seed],
         )
 
     def _evaluated(self, i: int, weights: Stage | str) -> Stage:
@@ -276,21 +277,6 @@ class _Table:
     def _evaluation_settings(self) -> list[Any]:
         recipe = self.recipe
         return [recipe.environment.model_dump(mode="json", exclude=_TRAINING), recipe.test_horizon, recipe.seed]
-
-
-def _on_the_last_alone(recipe: Recipe) -> bool:
-    """Whether pi_i is trained on D_i and not on the union."""
-    return isinstance(recipe.training, PreferenceConfig) and not recipe.training.sft_first
-
-
-def training_settings(recipe: Recipe, i: int) -> dict[str, Any]:
-    """What of the settings pi_i's training depends on: pi_0 is cloned by SFT in every method."""
-    config = recipe.training
-    if i == 0 and isinstance(config, PreferenceConfig):
-        config = config.sft
-    dumped = config.model_dump(mode="json", exclude={"logging": True, "sft": {"logging"}})
-    # Which of both counts are that of behaviour cloning and which that of the other trainings.
-    return dumped | {"first_steps": None, "steps": (config.first_steps if i == 0 else None) or dumped["steps"]}
 
 
 def _hooks() -> list[AddStage]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from leap.config import Section
 
@@ -25,7 +24,7 @@ class LoraConfig(Section):
 class TrainingSettings(Section):
     """What every method is told."""
 
-    method: str = Field(default="sft", description="sft, dpo, kto, sft+dpo or sft+kto.")
+    method: str = Field(default="", description="Registered method: sft, dpo, kto, sft+dpo, sft+kto, or another package's.")
     optimizer: Literal["adamw", "muon"] = Field(
         default="adamw", description="muon: Muon on matrices, AdamW on the rest."
     )
@@ -64,6 +63,32 @@ class TrainingSettings(Section):
         return self
 
 
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide the weights: all but where training is logged."""
+        return self.model_dump(mode="json", exclude={"logging": True, "sft": {"logging"}})
+
+    @classmethod
+    def in_place_of(cls, other: Mapping[str, Any]) -> dict[str, Any]:
+        """The section under this method where it was another's: the values of the keys that both methods have.
+
+        Args:
+            other: The section under the other method.
+        """
+        return {key: value for key, value in other.items() if key in cls.model_fields}
+
+    def check(self, recipe: Any) -> None:
+        """Looks at the rest of the recipe.
+
+        Args:
+            recipe: A `leap.recipe.Recipe`.
+
+        Raises:
+            ValueError: Something in it makes no sense with these settings.
+        """
+        if recipe.student.from_scratch and self.lora is not None:
+            raise ValueError("training.lora makes no sense for a scratch student: its base weights are random")
+
+
 class SFTConfig(TrainingSettings):
     """Supervised fine-tuning on the union of D_0..D_i."""
 
@@ -77,6 +102,15 @@ class SFTConfig(TrainingSettings):
     )
     batch_tokens: int = Field(default=4096, ge=64, description="Tokens per optimizer step (branch training).")
 
+    @classmethod
+    def in_place_of(cls, other: Mapping[str, Any]) -> dict[str, Any]:
+        return super().in_place_of(other.get("sft") or other)
+
+    def check(self, recipe: Any) -> None:
+        super().check(recipe)
+        if self.branches and recipe.student.prompt.renderer != "dialogue":
+            raise ValueError("training.branches needs student.prompt.renderer: dialogue (paper prompts share no prefix)")
+
 
 SHARED = ("lora", "quantize", "bf16", "gradient_checkpointing", "max_tokens", "save_steps", "logging")
 """Keys that hold for the section `sft` of a preference method too, unless it says otherwise."""
@@ -87,7 +121,12 @@ class PreferenceConfig(TrainingSettings):
 
     pi_0 is cloned from D_0 by SFT, as in every method: there is nothing yet to prefer. After that pi_i is trained from
     pi_{i-1} on D_i alone, with pi_{i-1} as its reference (paper, Fig. 1). Dropout is off in preference training.
+
+    Class attributes:
+        sft_first: Whether each iteration is SFT on the union of D_0..D_i, then preference tuning on D_i.
     """
+
+    sft_first: ClassVar[bool] = False
 
     # The reference implementation's settings of preference training (DPO).
     lr: float = Field(default=5e-7, gt=0, description="Learning rate (AdamW's part).")
@@ -97,7 +136,7 @@ class PreferenceConfig(TrainingSettings):
         default=False, description="Ask pi_{i-1} before training instead of keeping it in memory (saves its weights)."
     )
     sft: SFTConfig = Field(
-        default_factory=lambda: SFTConfig(),
+        default_factory=SFTConfig,
         description="Behaviour cloning of pi_0; with sft+dpo and sft+kto, also what comes first in every iteration.",
     )
 
@@ -117,25 +156,26 @@ class PreferenceConfig(TrainingSettings):
             raise ValueError("lora: SFT then trains all weights, of which no copy is kept for the adapter: set sft.lora too")
         return self
 
+    @classmethod
+    def in_place_of(cls, other: Mapping[str, Any]) -> dict[str, Any]:
+        """What was said of SFT stays true of SFT, and the method's own settings are its defaults, but for what holds for both."""
+        sft = other.get("sft") or other
+        own = {key: value for key, value in sft.items() if key in SFTConfig.model_fields}
+        return {key: own[key] for key in SHARED if key in own} | {"sft": own | {"method": "sft"}}
+
+    def check(self, recipe: Any) -> None:
+        super().check(recipe)
+        self.sft.check(recipe)
+        if recipe.rollouts.beta:
+            raise ValueError(
+                f"rollouts.beta: {self.method} prefers corrections over the student's own answers, so the student "
+                "must act alone; set it to 0 or use training.method: sft"
+            )
+
     @property
     def start_from(self) -> Literal["base", "previous"]:
         """Where an iteration's training starts."""
         return self.sft.start_from if self.sft_first else "previous"
-
-    @property
-    def branches(self) -> bool:
-        """Whether SFT trains all steps of an episode in one pass."""
-        return self.sft.branches
-
-    @property
-    def first_steps(self) -> int | None:
-        """Optimizer steps of behaviour cloning, if they differ from those of SFT."""
-        return self.sft.first_steps
-
-    @property
-    def sft_first(self) -> bool:
-        """Whether each iteration is SFT on the union of D_0..D_i, then preference tuning on D_i."""
-        return self.method.startswith("sft+")
 
 
 class DPOConfig(PreferenceConfig):
@@ -166,41 +206,14 @@ class KTOConfig(PreferenceConfig):
 class SFTThenDPOConfig(DPOConfig):
     """In every iteration SFT on D_0..D_i, then DPO on D_i with the policy that SFT left as its reference."""
 
+    sft_first: ClassVar[bool] = True
+
     method: Literal["sft+dpo"] = Field(default="sft+dpo", description="sft+dpo.")  # type: ignore[assignment]
 
 
 class SFTThenKTOConfig(KTOConfig):
     """In every iteration SFT on D_0..D_i, then KTO on D_i with the policy that SFT left as its reference."""
 
+    sft_first: ClassVar[bool] = True
+
     method: Literal["sft+kto"] = Field(default="sft+kto", description="sft+kto.")  # type: ignore[assignment]
-
-
-SFTThenPreferenceConfig = SFTThenDPOConfig | SFTThenKTOConfig
-
-METHODS: dict[str, type[TrainingSettings]] = {
-    "sft": SFTConfig,
-    "dpo": DPOConfig,
-    "kto": KTOConfig,
-    "sft+dpo": SFTThenDPOConfig,
-    "sft+kto": SFTThenKTOConfig,
-}
-"""Each method's settings by its name in a recipe."""
-
-
-def _by_method(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    # Not pydantic's own discriminator: that puts the method into the key of every finding ("training.sft.lr").
-    if isinstance(value, TrainingSettings):
-        return handler(value)
-    if not isinstance(value, Mapping):
-        raise PydanticCustomError("method", "must be a mapping of keys to values")
-    method = value.get("method", "sft")
-    chosen = METHODS.get(method) if isinstance(method, str) else None
-    if chosen is None:
-        raise PydanticCustomError("method", "unknown method; there are {known}", {"known": ", ".join(METHODS)})
-    return chosen.model_validate(value)
-
-
-TrainingConfig = Annotated[
-    SFTConfig | DPOConfig | KTOConfig | SFTThenDPOConfig | SFTThenKTOConfig, WrapValidator(_by_method)
-]
-"""A recipe's section `training`: which settings there are depends on `method`, which is sft where it is not given."""

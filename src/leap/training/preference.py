@@ -11,9 +11,8 @@ import copy
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,8 +26,9 @@ from leap.datasets import PreferenceRow
 from leap.errors import RunError
 from leap.models.chat import ChatTokens
 from leap.training.config import DPOConfig, KTOConfig, PreferenceConfig
+from leap.training.method import Job, TrainingResult
 from leap.training.student import POLICY, load_reference, load_student, save_student, unrounded
-from leap.training.trainer import Progress, TrainingResult, arguments, logged, optimizers, row_batches, run
+from leap.training.trainer import arguments, logged, optimizers, row_batches, run
 
 REFERENCE = "ref"
 """The name under which TRL's trainers keep the reference's adapter."""
@@ -50,32 +50,23 @@ def encode_pair(pair: PreferenceRow, chat: ChatTokens) -> TokenPair:
 
 
 def train_preference(
-    config: PreferenceConfig,
-    pairs: Sequence[PreferenceRow],
-    *,
-    start: str,
-    out: Path,
-    work: Path,
-    seed: int,
-    on_step: Progress = lambda done, total, loss: None,
+    config: PreferenceConfig, pairs: Sequence[PreferenceRow], job: Job, build: BuildTrainer, *, rows_per_pair: int = 1
 ) -> TrainingResult:
     """Tunes a checkpoint to prefer the corrections in D_i to what the student did; the checkpoint is also the reference.
 
     Args:
-        config: Settings of DPO or KTO.
+        config: Settings of the method.
         pairs: The pairs of D_i.
-        start: Checkpoint directory or hub name of pi_{i-1}.
-        out: Where to leave the trained checkpoint.
-        work: Folder for the trainer's own states, from which an interrupted training goes on.
-        seed: Seed of the order of the pairs.
-        on_step: Called after each step.
+        job: The training; its `start` is pi_{i-1}.
+        build: Makes the trainer: `dpo_trainer` or `kto_trainer`.
+        rows_per_pair: Rows that the trainer makes of a pair.
 
     Raises:
         RunError: All pairs are too long.
     """
     began = time.monotonic()
-    torch.manual_seed(seed)
-    model, tokenizer = load_student(start, config)
+    torch.manual_seed(job.seed)
+    model, tokenizer = load_student(job.start, config)
     chat = ChatTokens(tokenizer)
     encoded = [encode_pair(pair, chat) for pair in pairs]
     kept = [
@@ -86,22 +77,21 @@ def train_preference(
     if not kept:
         raise RunError(f"none of the {len(pairs)} pairs has at most training.max_tokens: {config.max_tokens} tokens.")
     # With an adapter TRL keeps a frozen copy of it; without, a second model, or its likelihoods computed beforehand.
-    reference = None if config.lora or config.precompute_reference else load_reference(start, config)
+    reference = None if config.lora or config.precompute_reference else load_reference(job.start, config)
     shared: dict[str, Any] = {
         "model": model,
         "ref_model": reference,
         "processing_class": copy.deepcopy(tokenizer),  # it may be given a padding token
         "optimizers": optimizers(config, model),
     }
-    build = _kto_trainer if isinstance(config, KTOConfig) else _dpo_trainer
-    with logged(config, work), unrounded(model):
-        trainer = build(config, kept, shared, work=work, seed=seed)
+    with logged(config, job.work), unrounded(model):
+        trainer = build(config, kept, shared, job)
     if config.lora is not None:
         copy_policy_to_reference(trainer.model)
-    watch = run(trainer, work, on_step)
-    save_student(trainer, tokenizer, out)
+    watch = run(trainer, job.work, job.on_step)
+    save_student(trainer, tokenizer, job.out)
     steps = trainer.state.global_step
-    epochs = steps * config.batch_rows / (len(kept) * (2 if isinstance(config, KTOConfig) else 1))
+    epochs = steps * config.batch_rows / (len(kept) * rows_per_pair)
     answers = sum(len(pair.chosen) + len(pair.rejected) for pair in kept)
     return TrainingResult(
         steps=steps,
@@ -113,6 +103,10 @@ def train_preference(
         seconds=round(time.monotonic() - began, 1),
         rewards=watch.last_rewards(),
     )
+
+
+BuildTrainer = Callable[[PreferenceConfig, Sequence[TokenPair], dict[str, Any], Job], Trainer]
+"""Makes a trainer of settings, pairs, the models and the job."""
 
 
 class _Tokenized:
@@ -133,15 +127,16 @@ class TokenizedKTOTrainer(_Tokenized, KTOTrainer):
     """KTOTrainer on `prompt_ids`, `completion_ids`, `KL_completion_ids` and `label`."""
 
 
-def _dpo_trainer(
-    config: PreferenceConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], *, work: Path, seed: int
+def dpo_trainer(
+    config: PreferenceConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], job: Job
 ) -> Trainer:
+    """Makes TRL's trainer of DPO on the pairs."""
     assert isinstance(config, DPOConfig)
     rows = [{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in pairs]
     made = arguments(
         config,
-        work,
-        seed,
+        job.work,
+        job.seed,
         config.steps,
         TRLDPOConfig,
         beta=config.beta,
@@ -154,16 +149,17 @@ def _dpo_trainer(
     return TokenizedDPOTrainer(args=made, train_dataset=Dataset.from_list(rows), **shared)
 
 
-def _kto_trainer(
-    config: PreferenceConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], *, work: Path, seed: int
+def kto_trainer(
+    config: PreferenceConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], job: Job
 ) -> Trainer:
+    """Makes TRL's trainer of KTO on the halves of the pairs."""
     assert isinstance(config, KTOConfig)
     batches = row_batches(config, least=2)
     steps = config.steps or max(1, round(config.epochs * 2 * len(pairs) / config.batch_rows))
     made = arguments(
         config,
-        work,
-        seed,
+        job.work,
+        job.seed,
         steps,
         TRLKTOConfig,
         beta=config.beta,
@@ -174,7 +170,7 @@ def _kto_trainer(
         **batches,
     )
     order = kto_order(
-        len(pairs), steps * config.batch_rows, device_rows=batches["per_device_train_batch_size"], seed=seed
+        len(pairs), steps * config.batch_rows, device_rows=batches["per_device_train_batch_size"], seed=job.seed
     )
     halves = [half for pair in pairs for half in (pair.chosen, pair.rejected)]
     rows = [

@@ -25,9 +25,10 @@ from leap.models.chat import ChatTokens
 from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, collate
 from leap.training.config import SFTConfig
 from leap.training.distributed import rank, world
+from leap.training.method import Progress, TrainingResult, quiet
 from leap.training.rows import encode_rows, pack_rows
 from leap.training.student import load_student, save_student, unrounded
-from leap.training.trainer import Progress, TrainingResult, arguments, logged, optimizers, row_batches, run
+from leap.training.trainer import arguments, logged, optimizers, row_batches, run
 
 
 def train_sft(
@@ -39,7 +40,7 @@ def train_sft(
     work: Path,
     seed: int,
     steps: int | None = None,
-    on_step: Progress = lambda done, total, loss: None,
+    on_step: Progress = quiet,
 ) -> TrainingResult:
     """Fine-tunes a checkpoint on rows.
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,47 +17,11 @@ from transformers.utils import logging as transformers_logging
 from leap.errors import PrerequisiteError, RecipeError
 from leap.training.config import TrainingSettings
 from leap.training.distributed import rank, world
+from leap.training.method import Progress, quiet
 from leap.training.optim import muon_with_adamw
 
 # transformers has a newer name for gradient checkpointing, and TRL asks by the old one.
 warnings.filterwarnings("ignore", message=r".*gradient_checkpointing", category=FutureWarning)
-
-Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, loss)."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """What a training did.
-
-    Attributes:
-        steps: Optimizer steps.
-        rows: Rows in the union (preference methods: pairs).
-        too_long: Rows left out because they exceed max_tokens.
-        tokens: Tokens computed, prompts included.
-        answer_tokens: Tokens that bore loss.
-        loss: Mean loss over the last tenth of the steps: of SFT, nats per answer token.
-        seconds: Wall-clock time.
-        rewards: Of preference methods, over the same steps: mean implicit rewards of the chosen and the rejected, their
-            margin, and the share of pairs in which the chosen has more.
-        first: What the SFT before a preference tuning did.
-    """
-
-    steps: int
-    rows: int
-    too_long: int
-    tokens: int
-    answer_tokens: int
-    loss: float
-    seconds: float
-    rewards: dict[str, float] = field(default_factory=dict)
-    first: TrainingResult | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        values = asdict(self)
-        return {key: value for key, value in values.items() if value or key not in {"rewards", "first"}}
-
 
 def arguments(
     config: TrainingSettings,
@@ -163,7 +126,7 @@ def _places(work: Path) -> tuple[Path, Path]:
 def run(trainer: Trainer, work: Path, on_step: Progress) -> Watch:
     """Trains, from the last state on file if there is one."""
     trainer.remove_callback(PrinterCallback)  # leap shows the progress itself
-    watch = Watch(on_step if rank() == 0 else lambda done, total, loss: None)
+    watch = Watch(on_step if rank() == 0 else quiet)
     trainer.add_callback(watch)
     if (state := last_state(work)) is not None:
         transformers_logging.set_verbosity_error()  # that tied weights are not in the state twice is no news

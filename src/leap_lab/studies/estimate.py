@@ -17,7 +17,7 @@ from leap.envs.base import load_environment
 from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
 from leap.recipe import Recipe, read_mapping
 from leap.runs.table import Stage
-from leap.training.config import PreferenceConfig
+from leap.training.method import method_of
 from leap_lab.studies.schema import FOLDER
 
 Seconds = Callable[[Recipe, Stage], float | None]
@@ -79,15 +79,10 @@ def pace_of(pace: Pace | None) -> Seconds:
 
 
 def _training(recipe: Recipe, i: int, pace: Pace) -> float | None:
-    config = recipe.training
-    if not isinstance(config, PreferenceConfig):
-        return _times((config.first_steps if i == 0 else None) or config.steps, pace.train_step)
-    first = (config.sft.first_steps if i == 0 else None) or config.sft.steps
-    if i == 0:
-        return _times(first, pace.train_step)
-    own = _times(config.steps, pace.preference_step)
-    before = _times(first, pace.train_step) if config.sft_first else 0.0
-    return None if own is None or before is None else own + before
+    planned = method_of(recipe.training).planned_steps(i)
+    paces = {"train": pace.train_step, "preference": pace.preference_step}
+    times = [_times(steps, paces[kind]) if kind in paces else None for kind, steps in planned.items()]
+    return None if None in times else sum(time for time in times if time is not None)
 
 
 def _evaluated(recipe: Recipe, count: Callable[[Recipe, str], int | None]) -> int | None:

@@ -25,7 +25,6 @@ from leap.errors import RecipeError, describe_validation_error
 from leap.recipe import Recipe, load_recipe, read_mapping
 from leap.recipes import find_recipe
 from leap.teachers.config import TeacherConfig
-from leap.training.config import SHARED
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 """Holds the studies that come with leap."""
@@ -311,7 +310,7 @@ def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, over
     values = copy.deepcopy(base)
     changes = study.changes()[arm] | (overrides or {})
     if (method := changes.get("training.method")) is not None:
-        values["training"] = _with_method(values["training"], method)
+        values["training"] = _with_method(values["training"], str(method))
     if (kind := changes.get("teacher.kind")) is not None:
         values["teacher"] = under_kind(registry.teacher, TeacherConfig, values["teacher"], str(kind))
     for key, value in changes.items():
@@ -331,15 +330,11 @@ def run_name(arm: str, seed: int) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._]+', '-', arm)}-{seed}"
 
 
-def _with_method(training: dict[str, Any], method: JsonValue) -> dict[str, Any]:
-    """A section `training` under another method: what it said of SFT stays true of SFT, and the preference method's own
-    settings are its defaults, except for what holds for both."""
+def _with_method(training: dict[str, Any], method: str) -> dict[str, Any]:
+    """A section `training` under another method: what it said stays true as far as the other method has such keys."""
     if method == training["method"]:
         return training
-    sft = training.get("sft") or training  # a preference method's, or SFT's own
-    if method == "sft":
-        return copy.deepcopy(sft)
-    return {"method": method, **{key: sft[key] for key in SHARED}, "sft": copy.deepcopy(sft)}
+    return copy.deepcopy(registry.method.get(method).Config.in_place_of(training)) | {"method": method}
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -1,0 +1,174 @@
+"""What a training method is. To add one, derive from `Method` and register the class by `@leap.registry.method("mine")`, or
+in your own package's entry points:
+
+    [project.entry-points."leap.methods"]
+    mine = "my_package.mine:Mine"
+
+Imports no training library, so that recipes are read at once; a method's module should import them where it trains.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+from leap import registry
+from leap.core import Correction, Episode, PrivilegedState
+from leap.datasets import PreferenceRow, Row
+from leap.policies.rendering import Renderer
+from leap.training.config import TrainingSettings
+
+if TYPE_CHECKING:
+    from leap.teachers.prompts import PrivilegedRenderer
+
+Progress = Callable[[int, int, float], None]
+"""Called with (steps done, steps in all, loss)."""
+
+C = TypeVar("C", bound=TrainingSettings)
+
+
+def quiet(done: int, total: int, loss: float) -> None:
+    """Shows no progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What a training did.
+
+    Attributes:
+        steps: Optimizer steps.
+        rows: Rows in the union (preference methods: pairs).
+        too_long: Rows left out because they exceed max_tokens.
+        tokens: Tokens computed, prompts included.
+        answer_tokens: Tokens that bore loss.
+        loss: Mean loss over the last tenth of the steps: of SFT, nats per answer token.
+        seconds: Wall-clock time.
+        rewards: Of preference methods, over the same steps: mean implicit rewards of the chosen and the rejected, their
+            margin, and the share of pairs in which the chosen has more.
+        first: What the SFT before a preference tuning did.
+    """
+
+    steps: int
+    rows: int
+    too_long: int
+    tokens: int
+    answer_tokens: int
+    loss: float
+    seconds: float
+    rewards: dict[str, float] = field(default_factory=dict)
+    first: TrainingResult | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        values = asdict(self)
+        return {key: value for key, value in values.items() if value or key not in {"rewards", "first"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training to be done, in each of the processes that take part.
+
+    Attributes:
+        iteration: i of pi_i.
+        start: Checkpoint directory or hub name of pi_{i-1}, or of the base; see `Method.starts_from`.
+        out: Where to leave the trained checkpoint, as `save_student` does; only rank 0 writes.
+        work: Folder for what an interrupted training goes on from.
+        seed: Seed of the order of the rows.
+        on_step: Called after each step; a method's parts count for themselves.
+    """
+
+    iteration: int
+    start: str
+    out: Path
+    work: Path
+    seed: int
+    on_step: Progress = quiet
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a run has collected when pi_i is to be trained. Everything is read when it is asked for.
+
+    Attributes:
+        iteration: i.
+        rows: D_j as rows, by j.
+        pairs: The corrections of D_j over the student's own answers, by j.
+        episodes: The episodes of iteration j, by j; of 0, the demonstrations.
+        corrections: Corrections of iteration j, kept and rejected, by j.
+        states: The privileged state before each step of an episode, from a replay of it.
+        renderer: Makes the student's prompts.
+        privileged: Makes the student's prompts with the privileged state in them; see `PrivilegedRenderer.render`.
+        first: The first j of which there is a D_j: 0, or 1 where there are no demonstrations.
+    """
+
+    iteration: int
+    rows: Callable[[int], list[Row]]
+    pairs: Callable[[int], list[PreferenceRow]]
+    episodes: Callable[[int], Iterable[Episode]]
+    corrections: Callable[[int], Iterable[Correction]]
+    states: Callable[[Episode], Sequence[PrivilegedState]]
+    renderer: Renderer
+    privileged: PrivilegedRenderer
+    first: int = 0
+
+    def union(self) -> list[Row]:
+        """The union of D_0..D_i; rows of one episode stand together."""
+        return [row for j in range(self.first, self.iteration + 1) for row in self.rows(j)]
+
+
+class Method(ABC, Generic[C]):
+    """How pi_i is made of pi_{i-1} (or the base) and what has been collected.
+
+    Class attributes:
+        Config: Its settings, the section `training` of a recipe.
+        packages: What training imports that may be missing, beside what every student needs.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[TrainingSettings]]
+    packages: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    def starts_from(self, i: int) -> Literal["base", "previous"]:
+        """Where the training of pi_i starts: from the base, or from pi_{i-1}."""
+        return "base" if i == 0 else "previous"
+
+    def reads(self, i: int) -> Sequence[int]:
+        """Which D_j the training of pi_i depends on, of those that there are."""
+        return range(i + 1)
+
+    def settings(self, i: int) -> dict[str, Any]:
+        """The settings that the weights of pi_i depend on: those of two recipes that agree in them can be shared."""
+        return self.config.deciding()
+
+    def planned_steps(self, i: int) -> Mapping[str, int | None]:
+        """Optimizer steps of pi_i's training, by kind of step (`train`: of SFT); None where that depends on the rows."""
+        return {"train": self.config.steps}
+
+    def rows(self, collected: Collected) -> Any:
+        """What pi_i is trained on, in whatever form `train` takes; with several processes it is sent to each."""
+        return collected.union()
+
+    def fingerprint(self, rows: Any) -> list[str]:
+        """Keys of what is in the rows beyond the D_j on file, for the checkpoint's own key."""
+        return []
+
+    @abstractmethod
+    def train(self, rows: Any, job: Job) -> TrainingResult:
+        """Trains pi_i and leaves it in `job.out`.
+
+        Raises:
+            PrerequisiteError: A package or the checkpoint is missing.
+            RecipeError: The settings do not fit the number of processes.
+            RunError: No row can be used.
+        """
+
+
+def method_of(config: TrainingSettings) -> Method[Any]:
+    """The method of a recipe's section `training`."""
+    return registry.method.get(config.method)(config)
