@@ -57,7 +57,7 @@ def other_values(value: Any) -> list[Any]:
         return [[*value, "x"], ["x"], [{"model": "mock/x"}]]
     if isinstance(value, dict):
         return [{"mock/x": {"input": 1, "output": 1}}]
-    words = ["paper", "free", "step", "extracted", "failures", "float32", "previous", "base", "linear", "adamw", "trackio"]
+    words = ["paper", "none", "free", "step", "extracted", "failures", "float32", "previous", "base", "linear", "adamw", "trackio"]
     return [*words, {"rank": 2}, {"model": "mock/x"}, 50, 100, "self", "dialogue", "hf/x", "4bit", "mock/x", 3, 0.5, "x", ["x"]]
 
 
