@@ -41,6 +41,13 @@ class Player(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """A player made of one function."""
+
+    decide: Callable[[History], Awaitable[Act]]
+
+
 Peek = Callable[[], Awaitable[PrivilegedState]]
 """Reads the privileged state of the present moment. Rollouts hand it to policies that declare `privileged` alone."""
 
@@ -90,21 +97,18 @@ class ExpertPolicy:
 
     @asynccontextmanager
     async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
-        yield _Expert(self._environment, self._tutor)
+        expert: Expert | None = None
 
+        def decision(history: History) -> Decision:
+            nonlocal expert
+            expert = expert or self._tutor.expert(history.task)
+            return expert.decide(history)
 
-class _Expert:
-    def __init__(self, environment: Environment, tutor: Tutor[Any]) -> None:
-        self._environment, self._tutor = environment, tutor
-        self._expert: Expert | None = None
+        async def decide(history: History) -> Act:
+            with faults_of(self._environment, history.task, "the expert"):
+                return Act(await called(decision, history, blocking=self._tutor.blocking))
 
-    async def decide(self, history: History) -> Act:
-        with faults_of(self._environment, history.task, "the expert"):
-            return Act(await called(self._decide, history, blocking=self._tutor.blocking))
-
-    def _decide(self, history: History) -> Decision:
-        self._expert = self._expert or self._tutor.expert(history.task)
-        return self._expert.decide(history)
+        yield Deciding(decide)
 
 
 class ScriptedPolicy:
@@ -125,14 +129,10 @@ class ScriptedPolicy:
 
     @asynccontextmanager
     async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
-        yield _Script(self._actions)
-
-
-class _Script:
-    def __init__(self, actions: Sequence[str]) -> None:
-        self._actions = actions
+        yield self
 
     async def decide(self, history: History) -> Act:
+        """The action of that step."""
         action = self._actions[min(len(history.actions), len(self._actions) - 1)]
         return Act(Decision(reason="", action=action))
 
@@ -154,19 +154,15 @@ class TeacherPolicy:
     async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
         if peek is None:
             raise LeapError("a teacher cannot play without the privileged state")
-        yield _Teacher(self._environment, self._tutor, self._privilege, peek)
+        tutor = self._tutor
 
+        async def decide(history: History) -> Act:
+            state = await peek()
+            with faults_of(self._environment, history.task, "the tutor's correct"):
+                decision = await called(tutor.correct, history, state, self._privilege, blocking=tutor.blocking)
+            return Act(decision or _give_up(history.now))
 
-class _Teacher:
-    def __init__(self, environment: Environment, tutor: Tutor[Any], privilege: int, peek: Peek) -> None:
-        self._environment, self._tutor, self._privilege, self._peek = environment, tutor, privilege, peek
-
-    async def decide(self, history: History) -> Act:
-        state = await self._peek()
-        with faults_of(self._environment, history.task, "the tutor's correct"):
-            tutor = self._tutor
-            decision = await called(tutor.correct, history, state, self._privilege, blocking=tutor.blocking)
-        return Act(decision or _give_up(history.now))
+        yield Deciding(decide)
 
 
 def _give_up(now: Observation) -> Decision:

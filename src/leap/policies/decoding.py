@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
 from leap.core import Actor, History, content_key
 from leap.envs.live import called
-from leap.policies.base import Act, Peek, Player, Policy
+from leap.policies.base import Act, Deciding, Peek, Player, Policy
 from leap.policies.config import PolicyConfig
 
 
@@ -80,20 +80,16 @@ class DecodingPolicy(ABC, Generic[C]):
         """Opens an episode."""
         seeds = [seed, *(int(content_key(seed, "answer", k), 16) % 2**31 for k in range(1, self.config.n))]
         async with AsyncExitStack() as stack:
-            yield _Several(self, [await stack.enter_async_context(self.student.playing(own, None)) for own in seeds])
+            players = [await stack.enter_async_context(self.student.playing(own, None)) for own in seeds]
+            yield Deciding(lambda history: self._decide(history, players))
 
-
-class _Several:
-    def __init__(self, policy: DecodingPolicy[Any], players: Sequence[Player]) -> None:
-        self._policy, self._players = policy, players
-
-    async def decide(self, history: History) -> Act:
-        answers = await asyncio.gather(*(player.decide(history) for player in self._players), return_exceptions=True)
-        acts = [answer for answer in answers if isinstance(answer, Act)]
+    async def _decide(self, history: History, players: Sequence[Player]) -> Act:
+        answers = await asyncio.gather(*(player.decide(history) for player in players), return_exceptions=True)
         for answer in answers:  # only now, so that no call is left under way
             if isinstance(answer, BaseException):
                 raise answer
-        chosen: Act = await called(self._policy.choose, history, acts, blocking=False)
+        acts = [answer for answer in answers if isinstance(answer, Act)]
+        chosen: Act = await called(self.choose, history, acts, blocking=False)
         return replace(
             chosen,
             prompt_tokens=sum(act.prompt_tokens for act in acts),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from leap.core import Actor, History, content_key
-from leap.policies.base import Act, Peek, Player, Policy
+from leap.policies.base import Act, Deciding, Peek, Player, Policy
 
 
 class MixedPolicy:
@@ -36,14 +36,10 @@ class MixedPolicy:
     @asynccontextmanager
     async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
         async with self._student.playing(seed, None) as student, self._teacher.playing(seed, peek) as teacher:
-            yield _Mixed(student, teacher, self._beta, seed)
 
+            async def decide(history: History) -> Act:
+                # Of the step, not of a stream: a step that is tried again is drawn alike.
+                draw = random.Random(content_key(seed, "who acts", len(history.actions))).random()
+                return await (teacher if draw < self._beta else student).decide(history)
 
-class _Mixed:
-    def __init__(self, student: Player, teacher: Player, beta: float, seed: int) -> None:
-        self._student, self._teacher, self._beta, self._seed = student, teacher, beta, seed
-
-    async def decide(self, history: History) -> Act:
-        # Of the step, not of a stream: a step that is tried again is drawn alike.
-        draw = random.Random(content_key(self._seed, "who acts", len(history.actions))).random()
-        return await (self._teacher if draw < self._beta else self._student).decide(history)
+            yield Deciding(decide)
