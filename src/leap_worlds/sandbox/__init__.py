@@ -8,7 +8,6 @@ from leap_worlds.sandbox.base import (
     Sandbox,
     SandboxError,
     SandboxProvider,
-    available_sandboxes,
     open_provider,
     sandbox_provider,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "SandboxError",
     "SandboxProvider",
     "Step",
-    "available_sandboxes",
     "open_provider",
     "sandbox_provider",
 ]

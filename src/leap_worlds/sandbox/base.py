@@ -219,11 +219,6 @@ class SandboxProvider(ABC):
         return [Finding(probe.ok, probe.detail), *(Finding(probe.ok, f"note: {warning}") for warning in probe.warnings)]
 
 
-def available_sandboxes() -> tuple[str, ...]:
-    """Names of all registered providers."""
-    return tuple(registry.sandbox.names())
-
-
 AUTO = ("namespace", "docker")
 
 
