@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -261,13 +262,26 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     Raises:
         RecipeError: The file is missing, is not YAML, or does not state a valid experiment.
     """
-    values = read_mapping(path, "recipe")
-    for override in overrides or []:
+    return resolved(read_mapping(path, "recipe"), f"recipe {path}", overrides or ())
+
+
+def resolved(values: dict[str, Any], where: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Makes a recipe of keys and values.
+
+    Args:
+        values: Changed by the overrides.
+        where: Names them in messages.
+        overrides: `dotted.key=value` settings.
+
+    Raises:
+        RecipeError: They do not state a valid experiment.
+    """
+    for override in overrides:
         apply_setting(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(describe_validation_error(error, f"recipe {path}")) from error
+        raise RecipeError(describe_validation_error(error, where)) from error
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:

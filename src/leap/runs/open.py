@@ -14,7 +14,8 @@ from leap import __version__
 from leap.errors import RunError, describe_validation_error
 from leap.files import write_text
 from leap.progress import Progress
-from leap.recipe import Recipe, dump_recipe, load_recipe, read_mapping
+from leap.recipe import Recipe, dump_recipe, read_mapping, resolved
+from leap.runs.former import from_0_1
 from leap.runs.preflight import Ready, check_prerequisites
 from leap.runs.provenance import provenance
 from leap.runs.stages import Stages
@@ -85,13 +86,15 @@ def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
     if not run.recipe.exists():
         raise RunError(f"{root} is not a run directory.")
     kept = _kept(run)
-    return load_recipe(run.recipe, list(overrides)) if overrides else kept
+    if not overrides:
+        return kept
+    return resolved(from_0_1(read_mapping(run.recipe, "recipe")), f"recipe {run.recipe}", overrides)
 
 
 def _kept(run: RunDirectory) -> Recipe:
     """The recipe in a run directory, whoever wrote it."""
     try:
-        return Recipe.model_validate(read_mapping(run.recipe, "recipe"))
+        return Recipe.model_validate(from_0_1(read_mapping(run.recipe, "recipe")))
     except ValidationError as error:
         lines = describe_validation_error(error, str(run.recipe)).splitlines()
         first = f"{lines[1].strip()}{f', and {len(lines) - 2} more' if len(lines) > 2 else ''}"

@@ -1,0 +1,64 @@
+"""Recipes as leap 0.1 wrote them into run directories, read as today's."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from leap.errors import RunError
+
+MAKER = "pip install leap-agents==0.1.0"
+"""How to get the version that made them."""
+
+_OF_MODELS = ("model", "endpoint", "sampling", "by", "state", "limit")
+"""What 0.1 wrote of a model teacher into the recipe of every teacher; others read none of it."""
+
+
+def from_0_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns a resolved recipe of 0.1 with today's keys, and any other as it is.
+
+    Keys that nothing read are left out. A resolved recipe holds every key, so that one without `policy` is 0.1's.
+
+    Raises:
+        RunError: A key that is gone had an effect.
+    """
+    if "policy" in values or not isinstance(values.get("teacher"), dict) or "attempts" not in values["teacher"]:
+        return values
+    values = copy.deepcopy(values)
+    teacher, demonstrations = values["teacher"], values.get("demonstrations", {})
+    _drop_default(teacher, "attempts", 3, "teacher")
+    section = _section(teacher)
+    if demonstrations.get("annotate") is not None:
+        asked = {key: section[key] for key in ("model", "endpoint", "sampling") if key in section}
+        demonstrations["annotate"] = asked if demonstrations["annotate"] else None
+    if teacher.get("kind") == "model":
+        values["teacher"] = section
+    else:
+        if teacher.get("kind") == "self":
+            _drop_default(teacher, "limit", None, "teacher")
+        else:
+            teacher.pop("verify", None)
+        if values.get("baselines", {}).get("teacher_model"):
+            raise _gone("baselines.teacher_model without teacher.kind: model")
+        for key in _OF_MODELS:
+            teacher.pop(key, None)
+    if baselines := values.get("baselines"):
+        baselines["react"] = [_section(react) for react in baselines.get("react", ())]
+    return values
+
+
+def _section(values: dict[str, Any]) -> dict[str, Any]:
+    """A section that names a model, without what is no option of it any more."""
+    section = {**values, "sampling": {k: v for k, v in values.get("sampling", {}).items() if k != "max_reason_tokens"}}
+    if str(values.get("model", "")).startswith("hf/"):
+        section.pop("endpoint", None)
+    return section
+
+
+def _drop_default(values: dict[str, Any], key: str, default: Any, where: str) -> None:
+    if values.pop(key, default) != default:
+        raise _gone(f"{where}.{key}")
+
+
+def _gone(key: str) -> RunError:
+    return RunError(f"this run was made by leap 0.1 and sets {key}, which is gone; go on with that version ({MAKER}).")
