@@ -11,6 +11,7 @@ import pytest
 
 from leap.core.message import Message
 from leap.envs.answer import parse_answer
+from leap.envs.grammar import Line
 from leap.errors import ModelError, PrerequisiteError
 from leap.models.base import Completion, Sampling
 from leap.policies.rendering import PromptConfig, Renderer
@@ -60,7 +61,7 @@ def converse(model: Any, prompts: Sequence[Sequence[Sequence[Message]]], **more:
 
 
 def dialogues(renderer: str, lengths: Sequence[int]) -> list[list[list[Message]]]:
-    render = Renderer(PromptConfig(renderer=renderer)).render  # type: ignore[arg-type]
+    render = Renderer(PromptConfig(renderer=renderer), grammar_of=lambda task: Line()).render  # type: ignore[arg-type]
     return [[render(a_history("abcdef"[k] * (k + 1), t)) for t in range(n)] for k, n in enumerate(lengths)]
 
 
