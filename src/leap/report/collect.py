@@ -244,7 +244,7 @@ def _iterations(recipe: Recipe, run: RunDirectory, per_group: int) -> tuple[list
         if i:
             summaries.append(summary)
         shown = Shown(
-            title=f"rollouts of {words.pi(i - 1)}" if i else "demonstrations by the expert",
+            title=f"rollouts of {words.pi(i - 1)}" if i else f"demonstrations by {recipe.demonstrations.who}",
             role="rollouts" if i else "demonstrations",
             iteration=i,
             split=recipe.environment.train,

@@ -136,6 +136,8 @@ class Actors:
 
     def pays(self, role: Role) -> bool:
         """Whether who plays a role asks a model at an endpoint, through the ledger."""
+        if role.kind == "demonstrator":
+            return bool(self.recipe.demonstrations.models)
         return any(one.name == role.name and one.kind in ("model", "react") for one in self.baselines())
 
     def _scripted(self, policy: Policy) -> Acting:

@@ -116,7 +116,8 @@ class Stages:
             tasks, role = self._training_tasks(section.train_tasks, stream), Role("rollout", i)
             what = f"rollouts of {self.actors.acting(role).label}"
         journal = self.episodes(i)
-        self._play("rollout", i, Play(role, tuple(tasks), self.recipe.horizon, stream), journal, what)
+        with self.booked(f"rollout {i}"):
+            self._play("rollout", i, Play(role, tuple(tasks), self.recipe.horizon, stream), journal, what)
         return journal
 
     def episodes(self, i: int) -> Journal[Episode]:
