@@ -32,7 +32,7 @@ class Act:
 class Player(Protocol):
     """A policy at one episode."""
 
-    async def decide(self, history: History) -> Act:
+    def decide(self, history: History, /) -> Awaitable[Act]:
         """The next act.
 
         Raises:
