@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from leap import registry
 from leap.errors import PrerequisiteError, RecipeError
 from leap_worlds.sandbox import (
     Image,
@@ -20,7 +21,6 @@ from leap_worlds.sandbox import (
     SandboxError,
     SandboxProvider,
     Step,
-    available_sandboxes,
     sandbox_provider,
 )
 from leap_worlds.sandbox.docker import DockerProvider
@@ -29,7 +29,7 @@ from leap_worlds.sandbox.namespace.provider import GRACE, NamespaceProvider
 
 
 def test_registry_names_them_and_an_unknown_one() -> None:
-    assert {"namespace", "docker"} <= set(available_sandboxes())
+    assert {"namespace", "docker"} <= set(registry.sandbox.names())
     with pytest.raises(RecipeError, match=r"no sandbox 'x'.*namespace"):
         sandbox_provider("x")
 
