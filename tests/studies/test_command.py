@@ -62,7 +62,7 @@ def test_the_theory_runs_and_its_page_and_twin_agree(tmp_path: Path) -> None:
         (["study", "methods", "--arms", "ppo"], "no arm 'ppo'"),
         (["study", "methods", "--set", "teacher.privilige=3"], "privilige: unknown key"),
         (["study", "methods", "--set", "x"], "dotted.key=value"),
-        (["study", "methods", "--recipe", "none.yaml"], "cannot read the recipe none.yaml"),
+        (["study", "methods", "--recipe", "none.yaml"], "there is no recipe 'none.yaml'"),
         (["study", "methods", "--split", "unseen"], "--split goes with --recipe"),
         (["study", "theory", "--recipe", "none.yaml"], "no base recipe"),
     ],

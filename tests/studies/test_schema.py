@@ -21,6 +21,7 @@ from leap_lab.studies.schema import (
     LoopStudy,
     TheoryStudy,
     available_studies,
+    base_recipe,
     base_values,
     find_study,
     load_study,
@@ -71,7 +72,7 @@ def test_a_shipped_study_is_whole(path: Path, tmp_path: Path) -> None:
         tasks = options["each"] if "each" in options else options["generator"]["games"]
         assert tasks[study.split] >= 100, "of each part, where there are several"
         assert arm.recipe.environment.test_tasks is None, "every test task, so the same for each seed"
-    assert study.contrasts() and study.shown() and load_pace(path.parent / study.recipe) is not None
+    assert study.contrasts() and study.shown() and load_pace(base_recipe(study, path)) is not None
     first = {seed: {part.key for arm in arms if arm.seed == seed for part in stage_table(arm.recipe)} for seed in study.seeds}
     assert not first[0] & first[1], "seeds share nothing"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, thread
 from contextlib import suppress
 from contextvars import copy_context
@@ -196,6 +196,10 @@ class Live:
         if not isinstance(state, PrivilegedState):
             raise self._broken("privileged", f"a PrivilegedState is needed, not {state!r:.200}.")
         return state
+
+    async def explain(self) -> Sequence[tuple[str, str, str]]:
+        """What the score would be made of if the episode ended now: name, value and reason of each part."""
+        return await self._ask("explain")
 
     async def _ask(self, name: str, *arguments: str) -> Any:
         session = self._at_hand()

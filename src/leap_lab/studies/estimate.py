@@ -36,13 +36,14 @@ class Pace(Section):
 
 
 def load_pace(recipe: Path) -> Pace | None:
-    """Returns the pace of a base recipe; None where none was measured.
+    """Returns the pace of a base recipe, from `pace/` beside it or of those that come with leap; None where none was measured.
 
     Raises:
         RecipeError: Its file cannot be read or does not state a pace.
     """
-    path = FOLDER / "pace" / recipe.name
-    if not path.is_file():
+    found = (folder / "pace" / recipe.name for folder in (recipe.parent, FOLDER))
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
         return None
     try:
         return Pace.model_validate(read_mapping(path, "pace"))
