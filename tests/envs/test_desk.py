@@ -215,8 +215,8 @@ def test_a_rows_tokens_are_what_the_rollout_fed_and_would_generate(
     model = HFModel(str(checkpoint), Sampling(max_tokens=8), batch=2)
     assert model.chat.takes_tools is (checkpoint.name == "tools")
     fed: set[tuple[int, ...]] = set()
-    answer = model._answer
-    monkeypatch.setattr(model, "_answer", lambda requests: (fed.update(tuple(r.ids) for r in requests), answer(requests)))
+    answer = model.answer_batch
+    monkeypatch.setattr(model, "answer_batch", lambda requests: (fed.update(tuple(r.ids) for r in requests), answer(requests)))
     policy = ModelPolicy(model, shown, Actor(name="student"))
     (episode,) = played(DESK, policy, TASKS[:1], horizon=1)
     # A random student calls nothing, so it goes on from what a better one did, as a rollout would.

@@ -48,6 +48,7 @@ def test_an_environment_of_another_package_runs_through_the_whole_loop(tmp_path:
     assert validated.returncode == 0, validated.stdout + validated.stderr
 
 
+@pytest.mark.slow
 def test_the_loop_in_one_file_finds_the_key_sooner_than_its_demonstrator(monkeypatch: pytest.MonkeyPatch) -> None:
     """The student really learns: after one iteration it needs fewer actions than the expert it was cloned from."""
     monkeypatch.syspath_prepend(str(EXAMPLES))

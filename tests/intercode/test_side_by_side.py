@@ -120,7 +120,7 @@ def test_scores_and_corrections_are_those_of_one_after_another(world: GeneratedB
 
     def fresh() -> GeneratedBashEnvironment:  # nothing is remembered there
         other = GeneratedBashEnvironment(world.config)
-        other._boxes = world.boxes
+        other.boxes = world.boxes
         return other
 
     async def all_at_once(other: GeneratedBashEnvironment) -> list[list[Taught]]:

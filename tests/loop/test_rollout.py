@@ -94,7 +94,7 @@ class Feeding:
     def __init__(self, model: Any, patch: pytest.MonkeyPatch) -> None:
         self.prompts: list[list[int]] = []
         self._fed: dict[int, list[int]] = {}
-        forward, answer = model._forward, model._answer
+        forward, answer = model._forward, model.answer_batch
         self._requests: list[Any] = []
 
         def answering(requests: list[Any]) -> None:
@@ -113,7 +113,7 @@ class Feeding:
             self._first = False
             return forward(ids, positions, mask)
 
-        patch.setattr(model, "_answer", answering)
+        patch.setattr(model, "answer_batch", answering)
         patch.setattr(model, "_forward", forwarding)
 
 

@@ -50,7 +50,7 @@ def make_mixture(folder: Path, data: Path) -> Environment:
         "bash": {"environment": "intercode-bash", "options": {"path": str(data)}, "splits": {"valid": "train_valid"}},
     }
     environment: Any = load_environment("mixture", {"parts": parts, "each": {"valid": 3, "test": 3}})
-    environment.parts["bash"]._boxes = stand_in_boxes()
+    environment.parts["bash"].boxes = stand_in_boxes()
     environment.prepare()
     return environment
 

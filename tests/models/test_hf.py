@@ -40,7 +40,7 @@ def alone(model: Any, messages: Sequence[Message]) -> str:
     generated: list[int] = []
     with torch.inference_mode():
         for _ in range(model.sampling.max_tokens):
-            logits = model._model(input_ids=torch.tensor([ids + generated]), use_cache=False).logits[0, -1]
+            logits = model.network(input_ids=torch.tensor([ids + generated]), use_cache=False).logits[0, -1]
             generated.append(int(logits.argmax()))
             if generated[-1] == model.chat.end_of_turn:
                 break

@@ -48,8 +48,8 @@ def test_a_batching_model_answers_n_times_and_the_majority_acts(
 ) -> None:
     tasks, own = WORLD.tasks("train"), student(checkpoint)
     sizes: list[int] = []
-    answer = own.model._answer
-    monkeypatch.setattr(own.model, "_answer", lambda requests: (sizes.append(len(requests)), answer(requests))[1])
+    answer = own.model.answer_batch
+    monkeypatch.setattr(own.model, "answer_batch", lambda requests: (sizes.append(len(requests)), answer(requests))[1])
     policy = Majority(Majority.Config(n=3), own)
     assert policy.concurrency == 2 and policy.waves  # two episodes of three conversations fill the batch of eight
     episodes = leap.rollout(WORLD, policy, tasks, horizon=3)

@@ -42,7 +42,7 @@ def make_intercode(name: str, data: Path) -> Environment:
     if name == "sql":
         return SqlEnvironment(SqlConfig(path=data), sqlite_databases(data))
     environment: Any = load_environment(f"intercode-{name}", {"path": str(data)} if name != "generated" else {})
-    environment._boxes = stand_in_boxes()
+    environment.boxes = stand_in_boxes()
     return environment
 
 

@@ -110,8 +110,8 @@ class TestWithAModelInThisProcess:
 
     def test_all_steps_of_all_episodes_go_in_batches(self, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         sizes: list[int] = []
-        answer = model._answer
-        monkeypatch.setattr(model, "_answer", lambda requests: (sizes.append(len(requests)), answer(requests))[1])
+        answer = model.answer_batch
+        monkeypatch.setattr(model, "answer_batch", lambda requests: (sizes.append(len(requests)), answer(requests))[1])
         found = self.correct_all(model)
         assert set(found) == {episode.key for episode in EPISODES[:6]}
         longest = [max(len(e.steps) for e in wave) for wave in (EPISODES[:4], EPISODES[4:6])]

@@ -103,7 +103,7 @@ def test_a_trained_checkpoint_has_learned_and_loads_again(
     base = HFModel(checkpoints["llama3"], model.sampling)
     ids = torch.tensor([model.chat.prompt(some_rows()[4].prompt)])
     with torch.inference_mode():
-        trained, untrained = (m._model(input_ids=ids).logits[0, -1].log_softmax(-1) for m in (model, base))
+        trained, untrained = (m.network(input_ids=ids).logits[0, -1].log_softmax(-1) for m in (model, base))
     first = model.chat.answer(answer(1, 1))[0]
     assert trained[first] > untrained[first] + 0.3
     assert (tmp_path / "out" / "adapter_config.json").exists() == (config.lora is not None)

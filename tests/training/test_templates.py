@@ -46,13 +46,13 @@ def rolled_out(checkpoint: Path, prompts: Sequence[Any]) -> tuple[list[tuple[int
 
     model = HFModel(str(checkpoint), Sampling(max_tokens=4, max_reason_tokens=2), device="cpu")
     fed: list[tuple[int, ...]] = []
-    answering = model._answer
+    answering = model.answer_batch
 
     def noting(requests: Any) -> None:
         fed.extend(tuple(request.ids) for request in requests)
         answering(requests)
 
-    model._answer = noting  # type: ignore[method-assign]
+    model.answer_batch = noting  # type: ignore[method-assign]
 
     async def ask() -> None:
         for prompt in prompts:

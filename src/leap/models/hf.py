@@ -163,11 +163,14 @@ class HFModel(Model):
         batch: Conversations held at once.
         dtype: Weights' type; "auto" takes the checkpoint's.
         device: Torch device; the best there is by default.
+
+    Attributes:
+        network: The loaded model.
+        chat: Its tokenizer and chat template.
     """
 
     in_process = True
     constrains = True
-    in_process = True
 
     def __init__(
         self, path: str, sampling: Sampling, *, batch: int = 64, dtype: str = "auto", device: str | None = None
@@ -175,13 +178,13 @@ class HFModel(Model):
         self.name = f"hf/{path}"
         self.concurrency = batch
         self.sampling = sampling
-        self._model, tokenizer = load_causal_lm(path, dtype=dtype, device=device)
-        self._model.eval()
-        self._device = next(self._model.parameters()).device
-        self._cache_keyword = _cache_keyword(self._model)
+        self.network, tokenizer = load_causal_lm(path, dtype=dtype, device=device)
+        self.network.eval()
+        self._device = next(self.network.parameters()).device
+        self._cache_keyword = _cache_keyword(self.network)
         self.chat = ChatTokens(tokenizer)
         self._grammar = ActionGrammar(self.chat)
-        self._limit = context_of(self._model.config)
+        self._limit = context_of(self.network.config)
         self.room = self._limit - sampling.max_tokens
         self._seats: list[_Seat] = []
         self._pending: list[_Request] = []
@@ -234,7 +237,7 @@ class HFModel(Model):
         requests = sorted(self._pending, key=lambda request: order[id(request.seat)])
         self._pending = []
         try:
-            self._answer(requests)
+            self.answer_batch(requests)
         except Exception as error:  # out of memory, a bad shape: these episodes fail, the run goes on
             self._cache = SlotCache()
             for seat in self._seats:
@@ -245,7 +248,8 @@ class HFModel(Model):
                     request.future.set_exception(ModelError(f"generation failed: {reason}"))
 
     @torch.inference_mode()
-    def _answer(self, requests: list[_Request]) -> None:
+    def answer_batch(self, requests: list[_Request]) -> None:
+        """Generates the answers of requests that wait, all at once, and hands each to who asked."""
         self._keep_prefixes(requests)
         logits = self._feed_prompts(requests)
         self._decode(requests, logits)
@@ -335,7 +339,7 @@ class HFModel(Model):
             request.seat.tokens = (request.ids + request.generated)[: len(request.seat.slots)]
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        output = self._model(
+        output = self.network(
             input_ids=ids.to(self._device),
             position_ids=positions.to(self._device),
             attention_mask=mask[:, None].to(self._device),

@@ -120,13 +120,17 @@ class ShellEnvironment(Environment[C]):
 
     @property
     def boxes(self) -> Boxes:
-        """Where commands run."""
+        """Where commands run: made when needed, or those that were set."""
         boxes = self._boxes
         if boxes is None:
             self.prepare()
             boxes = self._boxes
         assert boxes is not None
         return boxes
+
+    @boxes.setter
+    def boxes(self, boxes: Boxes) -> None:
+        self._boxes = boxes
 
     def coaching(self, record: BashTask) -> AbstractContextManager[Coach]:
         """A scripted teacher with roll-ins, for this thread alone during the `with` block."""

@@ -62,13 +62,17 @@ class PythonEnvironment(RecordedEnvironment[PythonConfig, PythonRecord]):
 
     @property
     def boxes(self) -> Boxes:
-        """Where code runs."""
+        """Where code runs: made when needed, or those that were set."""
         boxes = self._boxes
         if boxes is None:
             self.prepare()
             boxes = self._boxes
         assert boxes is not None
         return boxes
+
+    @boxes.setter
+    def boxes(self, boxes: Boxes) -> None:
+        self._boxes = boxes
 
     def read_records(self) -> dict[str, PythonRecord]:
         return {f"mbpp/{record.task_id}": record for record in IntercodeData(self.config.path).python()}
