@@ -63,7 +63,8 @@ def other_values(value: Any) -> list[Any]:
 
 
 def cases() -> list[str]:
-    return sorted(leaves(BASE).keys() - {"training.method", "policy.kind"})  # with a method go other keys: see below
+    # With a kind go other keys: see below.
+    return sorted(leaves(BASE).keys() - {"training.method", "policy.kind", "demonstrations.from"})
 
 
 @pytest.mark.parametrize("key", cases())
@@ -88,6 +89,12 @@ def test_privilege_changes_corrections_and_what_follows_but_not_pi_0_or_its_roll
     assert "corrections for pi_1 1" in found and "pi_1 1" in found and "rollouts of pi_1 2" in found
     assert not found & {"demonstrations 0", "pi_0 0", "evaluation of pi_0 0", "rollouts of pi_0 1", "evaluation of expert -1"}
     assert "measures of pi_0 0" in found
+
+
+def test_demonstrations_from_elsewhere_change_everything_but_the_baselines() -> None:
+    found = differing(("demonstrations", {"from": "model", "model": "mock/x"}))
+    assert {"demonstrations 0", "pi_0 0", "rollouts of pi_0 1", "pi_1 1"} <= found
+    assert "evaluation of expert -1" not in found
 
 
 def test_a_preference_method_shares_pi_0_its_rollouts_and_their_corrections() -> None:
