@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from leap import registry
+from leap.config import Section
+from leap.demonstrations.config import DemonstrationConfig
 from leap.envs.mixture import MixtureConfig
-from leap.recipe import Recipe
-from leap.training.config import DPOConfig, KTOConfig, SFTConfig
+from leap.models.endpoint_config import EndpointConfig
+from leap.policies.config import PolicyConfig
+from leap.recipe import ExecutorConfig, Recipe
+from leap.registry import Registry
+from leap.teachers.config import TeacherConfig
+from leap.training.config import TrainingSettings
 from leap_worlds.alfworld.env import AlfworldConfig
 from leap_worlds.alfworld.generator import GeneratorConfig
 from leap_worlds.webshop.env import WebshopConfig
@@ -21,41 +30,62 @@ Unknown keys are errors. `leap run RECIPE --set KEY=VALUE` replaces a value by i
 """
 
 
-def section(title: str, model: type[BaseModel], prefix: str = "") -> list[str]:
-    """A table of a model's own keys, then one of each model within it."""
-    lines = [f"## {title}", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+KINDS: dict[str, tuple[Registry, str, type[BaseModel]]] = {
+    "policy": (registry.policy, "kind", PolicyConfig),
+    "demonstrations": (registry.demonstration, "from", DemonstrationConfig),
+    "teacher": (registry.teacher, "kind", TeacherConfig),
+    "training": (registry.method, "method", TrainingSettings),
+    "executor": (registry.executor, "kind", ExecutorConfig),
+}
+"""Sections whose keys are those of the thing that they name: where these are, the key that names one, what all have."""
+
+
+_told: set[tuple[str, type[BaseModel]]] = set()
+"""Sections within sections that are on the page already: kinds of a thing have some in common."""
+
+
+def section(title: str, model: type[BaseModel], prefix: str = "", told: Mapping[str, FieldInfo] | None = None) -> list[str]:
+    """A table of a model's own keys, then one of each model within it.
+
+    Args:
+        title: Its heading.
+        model: The model.
+        prefix: Stands before each key.
+        told: Keys that have been told; those of the model that are no different are left out.
+    """
     inner: list[tuple[str, type[BaseModel]]] = []
-    schema = model.model_json_schema()
-    for name, field in model.model_fields.items():
-        nested, name = _model_in(field.annotation), field.alias or name
-        if nested is not None:
+    schema, rows = model.model_json_schema(), []
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
+        if told and attribute in told and _default(told[attribute]) == _default(field):
+            continue
+        kinds = not prefix and name in KINDS
+        nested = None if kinds else _model_in(field.annotation)
+        if nested is not None and nested is not Section:
             inner.append((f"{prefix}{name}{'.NAME' if get_origin(field.annotation) is dict else ''}", nested))
-        lines.append(
-            f"| `{prefix}{name}` | {_type(schema['properties'][name], schema)} | {_default(field)} | {field.description or ''} |"
-        )
-    lines.append("")
+        kind = "mapping" if kinds or field.annotation is Section else _type(schema["properties"][name], schema)
+        rows.append(f"| `{prefix}{name}` | {kind} | {_default(field)} | {field.description or ''} |")
+    lines = [f"## {title}", "", "| key | type | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else []
     for name, nested in inner:
-        lines += section(f"`{name}`", nested, f"{name}.")
-        if nested is SFTConfig and name == "training":
-            lines += preference_section()
+        if (name, nested) not in _told:
+            _told.add((name, nested))
+            lines += section(f"`{name}`", nested, f"{name}.")
+    if model is Recipe:
+        for name in KINDS:
+            lines += kind_sections(name)
     return lines
 
 
-def preference_section() -> list[str]:
-    """What DPO and KTO add to `training`, or have other defaults for."""
-    lines = ["## `training` with `method: dpo`, `kto`, `sft+dpo` or `sft+kto`", ""]
-    lines += ["Keys that differ from those above; `training.sft` takes all of those above, for pi_0 and for `sft+...`.", ""]
-    lines += ["| key | type | default: dpo | kto | meaning |", "|---|---|---|---|---|"]
-    for name in {**KTOConfig.model_fields, **DPOConfig.model_fields}:
-        known, *both = (method.model_fields.get(name) for method in (SFTConfig, DPOConfig, KTOConfig))
-        if name == "method" or (known and all(one and one.default == known.default for one in both)):
-            continue
-        dpo, kto = (_default(one) if one else "no such key" for one in both)
-        method = KTOConfig if both[1] else DPOConfig
-        schema = method.model_json_schema()
-        kind = _type(schema["properties"][name], schema)
-        lines.append(f"| `training.{name}` | {kind} | {dpo} | {kto} | {method.model_fields[name].description or ''} |")
-    return [*lines, ""]
+def kind_sections(name: str) -> list[str]:
+    """The keys of a section that every kind has, then what each of leap's own kinds has beside them or otherwise."""
+    kinds, key, base = KINDS[name]
+    lines = section(f"`{name}`: every {kinds.noun}", base, f"{name}.")
+    for kind in (kind for kind, where in kinds.where().items() if where.startswith("leap.")):
+        config = getattr(kinds.get(kind), "Config", base)
+        attribute = next((one for one, field in config.model_fields.items() if field.alias == key), key)
+        told = {**base.model_fields, attribute: config.model_fields[attribute]}
+        lines += section(f"`{name}` with `{key}: {kind}`", config, f"{name}.", told)
+    return lines
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -87,7 +117,9 @@ def _default(field: Any) -> str:
 
 def render() -> str:
     """The whole page."""
+    _told.clear()
     lines = [INTRO, *section("Recipe", Recipe)]
+    lines += section("`endpoint` beside a `model` of openai, vllm or mock; hf has none", EndpointConfig, "endpoint.")
     lines += section("`environment.options` of alfworld", AlfworldConfig, "environment.options.")
     lines += ["", "What the generator's keys mean in detail:", "", "```", (GeneratorConfig.__doc__ or "").strip(), "```", ""]
     lines += section("`environment.options` of webshop", WebshopConfig, "environment.options.")

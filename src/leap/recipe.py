@@ -52,6 +52,16 @@ PolicySection = Annotated[SerializeAsAny[PolicyConfig], by_kind(registry.policy,
 """How the student decides on an action; which keys there are depends on `kind`."""
 
 
+class ExecutorConfig(Section):
+    """Base of an executor's options: where episodes are played. It changes no episode."""
+
+    kind: str = Field(default="local", description="Registered executor; local plays in the process of the run.")
+
+
+ExecutorSection = Annotated[SerializeAsAny[ExecutorConfig], by_kind(registry.executor, ExecutorConfig, default="local")]
+"""Where episodes are played; which keys there are depends on `kind`."""
+
+
 class EnvironmentSection(Section):
     """Which world, and which of its tasks serve for what."""
 
@@ -170,13 +180,6 @@ class BaselineSection(Section):
     )
 
 
-class ExecutorSection(Section):
-    """Where episodes are played. It changes no episode."""
-
-    kind: str = Field(default="local", description="Registered executor; local plays in the process of the run.")
-    options: dict[str, Any] = Field(default_factory=dict, description="The executor's own options.")
-
-
 class MeasureSection(Section):
     """Leakage and realizability, per iteration (docs/measures.md)."""
 
@@ -210,7 +213,7 @@ class Recipe(Section):
     )
     baselines: BaselineSection = Field(default_factory=BaselineSection)
     measures: MeasureSection = Field(default_factory=MeasureSection)
-    executor: ExecutorSection = Field(default_factory=ExecutorSection)
+    executor: ExecutorSection = Field(default_factory=ExecutorConfig, description="Where episodes are played.")
     budget: Budget = Field(default_factory=Budget, description="The most that paid models may cost.")
     prices: dict[str, Price] = Field(
         default_factory=dict, description="USD per million tokens by `provider/model`, over the shipped table."

@@ -1,5 +1,5 @@
 """Executors: where the shards of a stage are played. `local` plays them in this process; others are registered by a decorator or
-an entry point (`leap.executors`) and named in a recipe, `executor: {kind: NAME, options: {...}}`.
+an entry point (`leap.executors`) and named in a recipe, `executor: {kind: NAME, ...}` with its own options.
 
 What crosses to another process or machine is a `Shard`: names, settings and tasks, never live objects. Episodes come back; only
 the process that drives the run writes its files. Which tasks are in a shard depends on the recipe alone and never on who plays
@@ -16,13 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from leap import registry
 from leap.core import Episode, Task
 from leap.envs.base import load_environment
-from leap.errors import RecipeError, describe_validation_error
-from leap.recipe import ExecutorSection, Recipe
+from leap.recipe import ExecutorConfig, Recipe
 from leap.rollouts import play_all
 from leap.runs.actors import Actors, Role
 from leap.runs.store import RunDirectory
@@ -62,12 +59,6 @@ class Shard:
     recipe: Recipe
     play: Play
     done: frozenset[str] = frozenset()
-
-
-class ExecutorConfig(BaseModel):
-    """Base of an executor's options in a recipe. Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Executor(ABC):
@@ -160,15 +151,11 @@ def _actors_of(shard: Shard) -> Actors:
     return _known[key]
 
 
-def open_executor(section: ExecutorSection) -> Executor:
+def open_executor(section: ExecutorConfig) -> Executor:
     """Makes the executor that a recipe names.
 
     Raises:
-        RecipeError: There is none of that name, or it does not know one of its options.
+        RecipeError: There is none of that name.
         PrerequisiteError: Its package cannot be imported.
     """
-    kind = registry.executor.get(section.kind)
-    try:
-        return kind(kind.Config.model_validate(section.options))
-    except ValidationError as error:
-        raise RecipeError(describe_validation_error(error, f"executor {section.kind!r}")) from error
+    return registry.executor.get(section.kind)(section)

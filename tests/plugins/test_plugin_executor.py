@@ -17,9 +17,9 @@ from leap.core import Episode
 from leap.errors import RecipeError
 from leap.loop import leap
 from leap.progress import Progress
-from leap.recipe import Recipe
+from leap.recipe import ExecutorConfig, resolved
 from leap.runs.actors import Actors
-from leap.runs.executors import Executor, ExecutorConfig, Shard, play_shard
+from leap.runs.executors import Executor, Shard, play_shard
 from leap.runs.stages import Stages
 from leap.runs.store import RunDirectory
 
@@ -55,7 +55,7 @@ def run(folder: Path, **executor: Any) -> dict[str, Any]:
         "training": {"steps": 2},
         "executor": executor,
     }  # fmt: skip
-    stages = Stages(Recipe.model_validate(recipe), RunDirectory(folder), Progress())
+    stages = Stages(resolved(recipe, "the recipe"), RunDirectory(folder), Progress())
     leap(stages)
     stages.close()
     episodes = {}
@@ -68,8 +68,8 @@ def run(folder: Path, **executor: Any) -> dict[str, Any]:
 
 def test_who_plays_the_shards_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
-    assert run(tmp_path / "here") == run(tmp_path / "there", kind="pool", options={"workers": 2})
+    assert run(tmp_path / "here") == run(tmp_path / "there", kind="pool", workers=2)
     with pytest.raises(RecipeError, match="wokers: unknown key"):
-        run(tmp_path / "here", kind="pool", options={"wokers": 2})
+        run(tmp_path / "here", kind="pool", wokers=2)
     with pytest.raises(RecipeError, match="no executor 'pol'"):
         run(tmp_path / "here", kind="pol")
