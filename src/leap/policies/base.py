@@ -104,9 +104,11 @@ class ExpertPolicy:
             expert = expert or self._tutor.expert(history.task)
             return expert.decide(history)
 
+        blocking = self._tutor.blocking
+
         async def decide(history: History) -> Act:
             with faults_of(self._environment, history.task, "the expert"):
-                return Act(await called(decision, history, blocking=self._tutor.blocking))
+                return Act(await called(decision, history, blocking=True) if blocking else decision(history))
 
         yield Deciding(decide)
 
