@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = [
