@@ -232,6 +232,10 @@ def test_malformed_arguments_stay_in_the_text_without_loss() -> None:
 def test_thinking_before_a_call_is_no_call() -> None:
     read = DESK.read(f'<think>{{"name": "look_up", "arguments": {{}}}}</think>\n\nNow.\n{REFUNDED}', OPEN)
     assert read == Decision(reason="Now.", action=REFUNDED)
+    begun = DESK.read(f'Perhaps {{"name": "look_up", "arguments": {{}}}}?\n</think>\n\nNow.\n{REFUNDED}', OPEN)
+    assert begun == read
+    quoted = canonical_call({"name": "look_up", "arguments": {"what": "</think>"}})
+    assert DESK.read(f"Now. {quoted}", OPEN) == Decision(reason="Now.", action=str(quoted))
 
 
 @pytest.mark.parametrize(

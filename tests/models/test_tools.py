@@ -47,11 +47,10 @@ HERMES = (
     "<|im_end|>\n{% endfor %}" + _ENDS
 )
 THINKING = HERMES.replace(  # an empty thought before the last message, of which the generation prompt says nothing
-    "{% for c in m.tool_calls", "{% for c in [1] if loop.last and m.role == 'assistant' %}{% endfor %}{% for c in m.tool_calls"
-).replace(
     "{% else %}{{ m.content }}{% endif %}",
     "{% else %}{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}{% endif %}",
 )
+OPENED = THINKING.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")  # a thought that the prompt begins
 LIST = HERMES.replace('<tool_call>\n{"name"', '<tool_call>[{"name"').replace("}}}\n</tool_call>", "}}}]</tool_call>")
 XML = HERMES.replace(
     '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n',
@@ -87,6 +86,7 @@ MISTRAL_NEW = (
 TEMPLATES = {
     "hermes": (HERMES, "chatml"),
     "thinking": (THINKING, "chatml"),
+    "opened": (OPENED, "chatml"),
     "list": (LIST, "chatml"),
     "xml": (XML, "chatml"),
     "llama": (LLAMA, "llama3"),
@@ -154,7 +154,7 @@ words = st.text(st.characters(categories=("L", "N"), include_characters=" .,'!\"
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
-    | st.sampled_from(["</tool_call>", "\n\n", '"}', "ACTION: x", "[TOOL_CALLS", "\u2028", "\\", "<b>&'"]),
+    | st.sampled_from(["</tool_call>", "</think>", "\n\n", '"}', "ACTION: x", "[TOOL_CALLS", "\u2028", "\\", "<b>&'"]),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
     max_leaves=4,
 )  # fmt: skip

@@ -234,6 +234,9 @@ class ToolCalls(Grammar):
     def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
         text = _LEADING_THOUGHT.sub("", completion)
         found = call_in(text, self._tools)
+        _, closed, behind = text.partition("</think>")
+        if closed and (later := call_in(behind, self._tools)):  # of a thought that the prompt began
+            text, found = behind, later
         if found is None:
             return None
         call, start = found
