@@ -49,7 +49,7 @@ class Shard:
 
     Attributes:
         root: The run directory, which holds the checkpoints.
-        recipe: The recipe.
+        recipe: The recipe, but for its executor.
         play: Who plays what.
         done: Keys of the episodes that are on file; they are not wanted again, though their tasks may be played again as a part
             of a batch.

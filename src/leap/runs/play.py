@@ -11,6 +11,7 @@ from leap.core import Episode, StopReason
 from leap.core.episode import episode_key
 from leap.files import Journal
 from leap.progress import Bar
+from leap.recipe import ExecutorConfig
 from leap.rollouts import check_faults, episode_seed
 from leap.runs.actors import Actors
 from leap.runs.executors import Executor, LocalExecutor, Play, Shard
@@ -38,6 +39,7 @@ def play_tasks(
     Returns:
         The tasks' episodes, in the order of splits and ids.
     """
+    recipe = actors.recipe.model_copy(update={"executor": ExecutorConfig()})  # who plays a shard needs no executor
     seed, tasks, actor = actors.recipe.seed, play.tasks, actors.acting(play.role).actor
     key_of = {
         task.key: episode_key(task, actor, seed=episode_seed(seed, play.stream, task), horizon=play.horizon) for task in tasks
@@ -51,7 +53,7 @@ def play_tasks(
             some = tasks[start : start + size]
             done = frozenset(key for task in some if (key := key_of[task.key]) in journal)
             if len(done) < len(some):
-                shards.append(Shard(actors.run.root, actors.recipe, replace(play, tasks=some), done))
+                shards.append(Shard(actors.run.root, recipe, replace(play, tasks=some), done))
         with under_way() as (bar, note):
             played: list[Episode] = []
             faults: list[Episode] = []  # put on file when all is played: where there are too many, they are played again
