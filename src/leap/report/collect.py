@@ -33,6 +33,7 @@ from leap.report.model import (
 from leap.report.sections import read_sections
 from leap.runs.baselines import baselines_of, teacher_acting
 from leap.runs.store import RunDirectory, marker
+from leap.runs.table import stage_table
 from leap.stats import wilson
 
 _log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ def _policies(recipe: Recipe, run: RunDirectory, notes: list[str]) -> tuple[list
         if evaluations := _evaluations(run.evaluation(name), notes):
             baselines.append(_baseline(name, recipe).model_copy(update={"evaluations": evaluations}))
     baselines.sort(key=lambda policy: (policy.role != "expert", policy.privilege or 0, policy.name))
-    if not baselines:
+    if not baselines and any(stage.kind == "evaluate" and stage.iteration < 0 for stage in stage_table(recipe)):
         notes.append("No baseline has been evaluated, so there is nothing to compare the students with.")
     for policy in students + baselines:
         for split, evaluation in policy.evaluations.items():
