@@ -184,3 +184,29 @@ def test_an_environment_names_options_it_does_not_know(options: dict[str, Any], 
 def test_an_unknown_environment_is_told_with_those_there_are() -> None:
     with pytest.raises(RecipeError, match=r"no environment 'alfword'.*alfworld"):
         load_environment("alfword")
+
+
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: x\nenvironment: {name: alfworld}\nhorizon: 2\nseed: 1\nhorizon: 3\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="key 'horizon' stands in line 3 and again in line 5"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"horizn": 3}, "horizn: unknown key. Did you mean 'horizon'?"),
+        ({"teacher": {"privlege": 3}}, "teacher.privlege: unknown key. Did you mean 'privilege'?"),
+        ({"teacher": {"model": "mock/x"}}, "teacher.model: unknown key. kind: expert does not have it; kind: model does."),
+        ({"teacher": {"kind": "modle"}}, "there is no teacher 'modle'. Did you mean 'model'?"),
+        ({"training": {"beta": 0.1}}, "training.beta: unknown key. method: sft does not have it; method: dpo or kto"),
+        ({"student": {"model": "Qwen/Qwen3-4B"}}, "Did you mean 'hf/Qwen/Qwen3-4B'?"),
+        ({"teacher": {"kind": "model", "model": "mock/x", "endpoint": {"tiemout": 3}}}, "teacher.endpoint.tiemout: unknown key."),
+        ({"teacher": {"kind": "model", "model": "hf/x", "endpoint": {"timeout": 3}}}, "teacher.endpoint.timeout: unknown key"),
+    ],
+)
+def test_what_was_meant_is_said(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, minimal(**change)))
+    assert said in str(caught.value)
