@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, get_args
 
 from pydantic import (
@@ -126,9 +126,3 @@ def _with_unknown_keys(error: ValidationError, hint: Callable[[str], str]) -> Va
             found = PydanticCustomError(kind, "{message}", {"message": item["msg"]})  # type: ignore[arg-type]
         details.append(InitErrorDetails(type=found, loc=item["loc"], input=item["input"], ctx=context))
     return ValidationError.from_exception_data(error.title, details)
-
-
-def all_configs(registry: Registry) -> Iterable[tuple[str, type[Section]]]:
-    """Yields each registered kind's name and settings, in order of names. Used where all keys are listed."""
-    for name in registry.names():
-        yield name, registry.get(name).Config
