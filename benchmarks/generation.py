@@ -154,7 +154,7 @@ def main() -> None:
                     ids = torch.tensor([model.chat.prompt(renderer.render(history))], device=model._device)
                     mask, n = torch.ones_like(ids), arguments.answer
                     drawn: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "pad_token_id": 0}
-                    out = model._model.generate(ids, attention_mask=mask, max_new_tokens=n, min_new_tokens=n, **drawn)
+                    out = model.network.generate(ids, attention_mask=mask, max_new_tokens=n, min_new_tokens=n, **drawn)
                     generated += out.shape[1] - ids.shape[1]
             return generated
 

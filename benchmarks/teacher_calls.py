@@ -45,6 +45,7 @@ class RandomPolicy:
     """Takes any admissible action: long failures, which is what teachers get to see."""
 
     privileged = False
+    waves = False
     concurrency = 64
     actor = Actor(name="random")
 

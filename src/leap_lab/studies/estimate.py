@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from leap.config import Section
 from leap.core import content_key
+from leap.demonstrations.config import PlayedConfig
 from leap.envs.base import load_environment
 from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
 from leap.recipe import Recipe, read_mapping
@@ -64,7 +65,8 @@ def pace_of(pace: Pace | None) -> Seconds:
             return _times(_evaluated(recipe, count), pace.correct_episode if stage.iteration < 0 else pace.evaluate_episode)
         section = recipe.environment
         if stage.iteration == 0 and stage.kind == "rollout":
-            return _times(recipe.demonstrations.episodes or count(recipe, section.train), pace.correct_episode)
+            wanted = recipe.demonstrations.episodes if isinstance(recipe.demonstrations, PlayedConfig) else None
+            return _times(wanted or count(recipe, section.train), pace.correct_episode)
         by_model = pace.rollout_episode if pace.ask_episode is None else pace.ask_episode
         asked = by_model if recipe.teacher.uses_student or recipe.teacher.models else pace.correct_episode
         if stage.kind in ("rollout", "correct"):
