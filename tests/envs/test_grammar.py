@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -292,3 +293,38 @@ def test_what_does_not_read_back_is_told(grammar: Grammar, reason: str, action: 
     elif grammar.reads_back(decision, OPEN) and isinstance(grammar, Line):
         read = parse_answer(format_answer(decision))
         assert read is not None and read.action == action
+
+
+# ---- hostile answers -------------------------------------------------------------------------------------------------
+
+FILLERS = (
+    "{", "[", '{"', '{"a":', '{"a" ', '[{"a":', '{"a":[{"b":', "[{[],", REFUNDED, "<tool_call>", '<tool_call>{"name": ',
+    "[TOOL_CALLS]", "<function=refund>", "<parameter=x>", "ACTION:", "ACTION: ", "ACTION:\n", "\nACTION: x", "REASON:\n",
+    "`", "```\n", "\n```", "```a\n", " ", "\n", " \n", "*", "> ", '"', "\\", "<think>", "</think>", "1", "x", "\u2028",
+)  # fmt: skip
+BEGINNINGS = ("", "ACTION:", "ACTION:\n```\n", "REASON:", '<tool_call>{"name": "refund", "arguments": ', "</think>", '{"a":')
+
+
+@pytest.mark.parametrize("filler", FILLERS)
+def test_no_answer_is_read_for_long(filler: str) -> None:
+    for begins in BEGINNINGS:
+        text = begins + filler * (100_000 // len(filler))
+        for grammar in (Line(), FREE, DESK):
+            began = time.process_time()
+            grammar.read(text, OPEN)
+            assert time.process_time() - began < 2, (type(grammar).__name__, begins)
+
+
+def test_a_call_behind_many_broken_ones_is_read_where_it_is_marked() -> None:
+    broken = '{"a" ' * 5_000
+    assert DESK.read(f"{broken}\n<tool_call>{REFUNDED}</tool_call>", OPEN) is not None
+    assert DESK.read(broken[:100] + REFUNDED, OPEN) is not None
+
+
+def test_arguments_that_are_nested_without_end_are_no_call() -> None:
+    def nested(depth: int) -> str:
+        return f'{{"name": "refund", "arguments": {{"z": {"[" * depth}{"]" * depth}}}}}'
+
+    assert DESK.read(nested(20), OPEN) is not None
+    for depth in (40, 500, 50_000):
+        assert DESK.read(nested(depth), OPEN) is None

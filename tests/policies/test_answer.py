@@ -105,6 +105,9 @@ def test_a_marker_that_is_said_twice_is_no_part_of_the_action(admissible: tuple[
 
 @given(st.lists(fragments, max_size=15).map("".join), st.sampled_from(ADMISSIBLE))
 @example("ACTION:**\u2028\u2028", "go to cabinet 1")
+@example("#action :ACTION: \nACTION:\u2028", "look")
+@example("ACTION:ACTION:\r ACTION:\u2028:", "look")
+@example("action :**\n**\nAction", "look")
 def test_an_answer_without_a_marker_so_far_may_be_ended_with_one(text: str, action: str) -> None:
     if parse_answer(f"{text} probe") is None:
         found = parse_answer(f"{text}\n{ACTION_MARKER} {action}", ADMISSIBLE)

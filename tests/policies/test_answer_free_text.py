@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leap.core import Decision
@@ -41,6 +41,8 @@ def test_no_action_is_none() -> None:
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), min_size=1))
+@example("ACTION:")
+@example("Action: ACTION: x ")
 def test_what_is_formatted_is_read_back(action: str) -> None:
     """But for marks that wrap the whole, which training refuses (`Verdict`), and blanks at its ends."""
     decision = Decision(reason="because", action=action)

@@ -13,10 +13,10 @@ _ACTION = re.compile(rf"(?im){_BEFORE}action{_WITHIN}[ \t*_`\"']*(.*)$")
 _ACTION_IN_LINE = re.compile(r"(?m)\bACTION:[ \t*_`\"']*(.*)$")
 _REASON = re.compile(rf"(?ims){_BEFORE}(?:reason|thought|think){_WITHIN}[ \t*_]*(.*?)(?={_BEFORE}action{_WITHIN}|\Z)")
 _FENCE = "```"
-_BLOCK = re.compile(r"\s*(?:\*\*)?\s*```[a-zA-Z]*[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
+_BLOCK = re.compile(r"\s*+(?:\*\*)?\s*+```[a-zA-Z]*[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
 _THINK_BLOCK = re.compile(r"(?is)<think>.*?</think>")
-
-
+_THINK_END = re.compile(r"(?i)</think>")
+_AGAIN = re.compile(rf"(?i)\s*+{_BEFORE[1:]}+action{_WITHIN}[ \t*_`\"']*")  # possessive: no time is lost on long blanks
 _NEXT_TURN = re.compile(rf"(?im)\n{_BEFORE[1:]}(?:reason|thought|think|observation|action){_WITHIN}")
 
 
@@ -39,10 +39,13 @@ def ends_in_marker(text: str) -> bool:
 
 
 def format_answer(decision: Decision) -> str:
-    """The completion that a student is trained to give, byte for byte. An action of several lines stands in a code block."""
+    """The completion that a student is trained to give, byte for byte. An action of several lines stands in a code block, and
+    so does one that begins with a marker of its own."""
     action = f" {decision.action}"
     if "\n" in decision.action:
         action = f"\n{_FENCE}\n{decision.action}\n{_FENCE}"
+    elif unmarked(decision.action) != decision.action:
+        action = f"\n{_FENCE}\n{decision.action.strip()}\n{_FENCE}"
     return f"REASON: {decision.reason}\n{ACTION_MARKER}{action}"
 
 
@@ -67,10 +70,9 @@ def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> 
         return None
     if admissible is None:
         return _free(text, found)
-    action = _strip(found.group(1))
-    if not action:  # the action on the line below its marker
-        rest = text[found.end() :].strip().splitlines()
-        action = _strip(unmarked(rest[0])) if rest else ""
+    line, _, below = past_repeated_markers(text[found.start(1) :]).partition("\n")
+    lines = (_strip(unmarked(each)) for each in (line, *below.splitlines()))  # it may stand below its marker
+    action = next((each for each in lines if each), "")
     if not action:
         return None
     if action not in admissible:
@@ -86,13 +88,21 @@ def reason_in(before: str) -> str:
 
 def _free(text: str, found: re.Match[str]) -> Decision | None:
     """A decision whose action is free text."""
-    behind = text[text.index(":", found.start()) + 1 :]
+    behind = past_repeated_markers(text[text.index(":", found.start()) + 1 :])
     block = _BLOCK.match(behind)
-    lines = (unwrapped(unmarked(line)) for line in [line for line in behind.splitlines() if line.strip()][:2])
+    lines = (unwrapped(unmarked(line)) for line in behind.splitlines())
     action = block.group(1) if block else next((line for line in lines if line), "")
     if not action.strip():
         return None
     return Decision(reason=reason_in(text[: found.start()]), action=action)
+
+
+def past_repeated_markers(behind: str) -> str:
+    """What stands behind the last of several markers that follow each other with nothing between them."""
+    position = 0
+    while again := _AGAIN.match(behind, position):
+        position = again.end()
+    return behind[position:]
 
 
 def unmarked(line: str) -> str:
@@ -116,7 +126,8 @@ def unwrapped(action: str) -> str:
 
 
 def _without_thinking(text: str) -> str:
-    return _THINK_BLOCK.sub("", text) if "</think>" in text.lower() else text
+    end = max((closing.end() for closing in _THINK_END.finditer(text)), default=0)  # no block behind it is ever closed
+    return _THINK_BLOCK.sub("", text[:end]) + text[end:]
 
 
 def _strip(action: str) -> str:

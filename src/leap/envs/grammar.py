@@ -20,8 +20,8 @@ from leap.envs.answer import (
     marker_in,
     next_turn,
     parse_answer,
+    past_repeated_markers,
     reason_in,
-    unmarked,
     unwrapped,
 )
 from leap.envs.tools import Tool, before_call, call_id, call_in, call_of, calls_as_text, canonical_call
@@ -166,7 +166,7 @@ def _free_text(completion: str, *, truncated: bool) -> Decision | None:
         else:
             action = _until_next_turn(behind[opening.end() :])[0].rstrip()
     else:
-        action, ended = _until_next_turn(_past_repeated_marker(behind))
+        action, ended = _until_next_turn(past_repeated_markers(behind))
         if len(_FENCE_LINE.findall(before)) % 2:  # the whole answer stands in a code block
             closing = _FENCE_LINE.search(action)
             action, ended = (action[: closing.start()], True) if closing else (action, ended)
@@ -174,13 +174,6 @@ def _free_text(completion: str, *, truncated: bool) -> Decision | None:
             return None
         action = _trimmed(action)
     return Decision(reason=reason_in(before), action=action) if action.strip() else None
-
-
-def _past_repeated_marker(behind: str) -> str:
-    """What stands behind the last of several markers that follow each other with nothing between them."""
-    first, line, rest = behind.lstrip().partition("\n")
-    after = unmarked(first)
-    return behind if after == first else _past_repeated_marker(f"{after}{line}{rest}")
 
 
 def _until_next_turn(text: str) -> tuple[str, bool]:

@@ -44,7 +44,8 @@ def canonical_call(call: CalledFunction, tool: Tool | None = None) -> str | None
         tool: The tool that is called, where it is known. Arguments that its schema does not name come last, by name.
 
     Returns:
-        The action's text, or None where JSON cannot hold the arguments (an infinite number, half a character).
+        The action's text, or None where JSON cannot hold the arguments (an infinite number, half a character), or they are
+        nested more than 32 deep.
     """
     try:
         text = _spelled(call["name"], _ordered(call["arguments"], tool.parameters if tool else {}))
@@ -58,16 +59,18 @@ def _spelled(name: str, arguments: dict[str, Any]) -> str:
     return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False, allow_nan=False)
 
 
-def _ordered(value: Any, schema: Any) -> Any:
+def _ordered(value: Any, schema: Any, depth: int = 0) -> Any:
+    if depth > _DEPTH:
+        raise ValueError(f"nested more than {_DEPTH} deep")
     known = schema if isinstance(schema, Mapping) else {}
     if isinstance(value, list):
-        return [_ordered(item, known.get("items")) for item in value]
+        return [_ordered(item, known.get("items"), depth + 1) for item in value]
     if not isinstance(value, dict):
         return value
     properties = known.get("properties")
     properties = properties if isinstance(properties, Mapping) else {}
     names = [name for name in properties if name in value] + sorted(value.keys() - properties.keys())
-    return {name: _ordered(value[name], properties.get(name)) for name in names}
+    return {name: _ordered(value[name], properties.get(name), depth + 1) for name in names}
 
 
 def calls_as_text(content: str, calls: Iterable[tuple[str, str]]) -> str:
@@ -129,7 +132,9 @@ _MARKER = re.compile(r"<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<function=")
 _NAME = re.compile(r"\s*(?:<function=|)([A-Za-z0-9_.-]+)(?:\[CALL_ID\]\w*)?(?:\[ARGS\]|>)?\s*(?=[{<])")
 _PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
 _BETWEEN = re.compile(r"(?:[\s*_]|```\w*\n|`)*")
-_OBJECT = re.compile(r"[{\[]\s*[\"{]")
+_OBJECT = re.compile(r"\{\s*\"|\[\s*[\"{]")
+_TRIES = 100  # openings that turn out to be no JSON: each costs a reading of what is behind it, and some answers hold little else
+_DEPTH = 32  # how deep the arguments of a call may be nested: readers and validators go down by recursion
 
 
 def call_of(action: str) -> CalledFunction | None:
@@ -155,12 +160,13 @@ def call_in(text: str, tools: Mapping[str, Tool] | None = None) -> tuple[CalledF
     """
     found, worded = _MARKER.search(text), marker_in(text)
     marked = min(each.start() for each in (found, worded) if each) if found or worded else len(text)
-    position = 0
-    while (opening := _OBJECT.search(text, position)) and opening.start() < marked:  # what is in a string is no marker
+    position, tries = 0, _TRIES
+    while tries and (opening := _OBJECT.search(text, position)) and opening.start() < marked:  # what is in a string is no marker
         value, end = _decoded(text, opening.start())
         if call := _first(value, bare=True):
             return call, opening.start()
         position = max(end, opening.start() + 1)
+        tries -= end < position
     if worded is not None and worded.start() == marked:
         behind = text.index(":", worded.start()) + 1
         behind = _BETWEEN.match(text, behind).end()  # type: ignore[union-attr]
