@@ -275,7 +275,7 @@ def test_generate_is_atomic_and_idempotent(tmp_path: Path, monkeypatch: pytest.M
         ({"test_scenes": (10, 219, 308, 99)}, "no scenes"),
         ({"test_scenes": (10, 219, 308)}, "none is a bathroom"),
         ({"test_scenes": (10, 219, 308, 424, VALID_SCENES[0])}, "valid split"),
-        ({"colour": "red"}, "Extra inputs"),
+        ({"colour": "red"}, "unknown key"),
     ],
 )
 def test_settings_that_make_no_sense(options: dict[str, Any], message: str) -> None:

@@ -33,7 +33,7 @@ class Parrot(leap.Provider):
         return MockModel(lambda request: f"{config.voice}: {model}", sampling=sampling)
 
 
-@leap.model("counted")
+@leap.model("tallied")
 class Counted(HFProvider):
     """Checkpoints in this process, each opening noted: the place of an engine of one's own."""
 
@@ -68,7 +68,7 @@ def test_a_student_needs_weights(tmp_path: Path) -> None:
     pytest.importorskip("trl")
     from leap.testing.checkpoints import tiny_checkpoint
 
-    student = {"model": f"counted/{tiny_checkpoint(tmp_path / 'tiny')}", "sampling": {"max_tokens": 8}}
+    student = {"model": f"tallied/{tiny_checkpoint(tmp_path / 'tiny')}", "sampling": {"max_tokens": 8}}
     values = {"name": "c", "iterations": 0, "horizon": 2, "student": student, "environment": {"test": ["test"]}}
     values |= {"training": {"steps": 1}, "demonstrations": {"successes_only": False}}
     run = leap.run(values, environment=TinyWorld(TinyWorldConfig(tasks=2)), run_dir=tmp_path / "run")

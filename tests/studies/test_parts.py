@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from leap import registry
 from leap.recipe import Recipe, load_recipe
 from leap.recipes import FOLDER as RECIPES
+from leap.runs.executors import LocalExecutor
 from leap.runs.table import stage_table
 
 BASE = load_recipe(RECIPES / "quickstart.yaml", ["measures.held_out=20"]).model_dump(mode="json")
@@ -45,6 +47,11 @@ def leaves(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= leaves(value, f"{prefix}.{key}" if prefix else key)
     return found
+
+
+@registry.executor("x")
+class Elsewhere(LocalExecutor):
+    """Another executor than the one that ships."""
 
 
 def other_values(value: Any) -> list[Any]:
