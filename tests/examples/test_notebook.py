@@ -26,6 +26,9 @@ def test_the_notebook_runs_and_its_student_learns(tmp_path: Path, monkeypatch: p
     import leap
 
     (run,) = tmp_path.glob("*/dark-house")
+    with pytest.raises(leap.errors.RunError, match="Import the module that registers it"):
+        leap.open(run)  # the notebook's teacher is registered in the notebook alone
+    leap.teacher("seer")(lambda ask: None)
     scores: Any = leap.open(run).evaluations().df().set_index(["policy", "split"])["success"]
     assert scores["pi_2", "test"] > scores["pi_0", "test"]
 

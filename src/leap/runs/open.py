@@ -97,6 +97,11 @@ def _kept(run: RunDirectory) -> Recipe:
         return Recipe.model_validate(from_0_1(read_mapping(run.recipe, "recipe")))
     except ValidationError as error:
         lines = describe_validation_error(error, str(run.recipe)).splitlines()
+        if "Registered: " in lines[1]:
+            raise RunError(
+                f"{run.root} names something that is not registered here ({lines[1].strip()}). Import the module that "
+                "registers it before the run is opened, or install its package."
+            ) from error
         first = f"{lines[1].strip()}{f', and {len(lines) - 2} more' if len(lines) > 2 else ''}"
         maker = f"leap {maker}, which made it" if (maker := _maker(run)) else "the version that made it"
         raise RunError(
