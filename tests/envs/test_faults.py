@@ -19,6 +19,7 @@ from leap.errors import ContractError, EnvironmentFault, PrerequisiteError
 from leap.files import Journal
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.progress import Progress
+from leap.recipe import Recipe
 from leap.rollouts import rollout
 from leap.runs.executors import Play
 from leap.runs.play import play_tasks
@@ -141,7 +142,7 @@ def test_faults_go_on_file_only_with_a_stage_that_is_whole(tmp_path: Path) -> No
     def play(world: TinyWorld, journal: Journal[Episode]) -> list[Episode]:
         policy = TeacherPolicy(world, 50)
         acting = SimpleNamespace(actor=policy.actor, policy=lambda: policy)
-        recipe = SimpleNamespace(seed=0, environment=SimpleNamespace(error_share=0.1))
+        recipe = Recipe.model_validate({"name": "faults", "environment": {"name": "tiny-world", "error_share": 0.1}})
         run = SimpleNamespace(root=tmp_path)
         actors: Any = SimpleNamespace(
             recipe=recipe, run=run, environment=world, acting=lambda role: acting, pays=lambda role: False
