@@ -22,6 +22,9 @@ from leap.registry import Registry
 UNKNOWN_KEY = "unknown_key"
 """Type of the finding that a key is not known; its message may say which was meant."""
 
+UNKNOWN_KIND = "kind"
+"""Type of the finding that nothing is registered by the name that a section gives."""
+
 _PYDANTIC_TYPES = frozenset(get_args(core_schema.ErrorType))
 
 
@@ -66,7 +69,7 @@ def by_kind(registry: Registry, base: type[Section], *, key: str = "kind", defau
         if isinstance(value, base):
             return handler(value)
         if not isinstance(value, Mapping):
-            raise PydanticCustomError("kind", "must be a mapping of keys to values")
+            raise PydanticCustomError("mapping", "must be a mapping of keys to values")
         kind = value.get(key, default)
         try:
             config = _config_of(registry, base, str(kind))
@@ -107,7 +110,7 @@ def default_config(registry: Registry, kind: str) -> Callable[[], Any]:
 
 
 def _finding(key: str, given: Any, message: str) -> ValidationError:
-    details = InitErrorDetails(type=PydanticCustomError("kind", "{message}", {"message": message}), loc=(key,), input=given)
+    details = InitErrorDetails(type=PydanticCustomError(UNKNOWN_KIND, "{message}", {"message": message}), loc=(key,), input=given)
     return ValidationError.from_exception_data("section", [details])
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import ClassVar, Generic, TypeVar
 
-from leap.core import Actor, Task
+from leap.core import Actor, Decision, Task
 from leap.demonstrations.config import (
     DemonstrationConfig,
     FileDemonstrationConfig,
@@ -127,12 +128,11 @@ class FromFile(Source[FileDemonstrationConfig]):
 
     def check(self) -> None:
         """Reads the file."""
-        read_decisions(self.config.path, self.environment, self.split)
+        _ = self._decisions
 
     def tasks(self, tasks: Sequence[Task]) -> Sequence[Task]:
         """The tasks of which the file holds decisions."""
-        known = read_decisions(self.config.path, self.environment, self.split)
-        return [task for task in tasks if task.id in known]
+        return [task for task in tasks if task.id in self._decisions]
 
     @property
     def actor(self) -> Actor:
@@ -141,7 +141,12 @@ class FromFile(Source[FileDemonstrationConfig]):
 
     def policy(self, open_model: Callable[[ModelConfig], Model]) -> Policy:
         """Who takes the decisions of the file."""
-        return Recorded(read_decisions(self.config.path, self.environment, self.split), self.actor)
+        return Recorded(self._decisions, self.actor)
+
+    @cached_property
+    def _decisions(self) -> dict[str, list[Decision]]:
+        """The decisions on file by task id, read once."""
+        return read_decisions(self.config.path, self.environment, self.split)
 
 
 class FromNowhere(Source[NoDemonstrationConfig]):

@@ -95,11 +95,6 @@ class ActionConstraint:
         self._written = -1  # tokens of a free text under way; -1 outside one
 
     @property
-    def in_reason(self) -> bool:
-        """Whether the answer is still in its free part, where it may not end."""
-        return self._node is None and not self._forced
-
-    @property
     def complete(self) -> bool:
         """Whether what was generated is a whole answer, even if no token is left to end the turn with."""
         return self._node is not None and _END in self._node

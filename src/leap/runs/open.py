@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from leap import __version__
+from leap.config import UNKNOWN_KIND
 from leap.errors import RunError, describe_validation_error
 from leap.files import write_text
 from leap.progress import Progress
@@ -97,7 +98,7 @@ def _kept(run: RunDirectory) -> Recipe:
         return Recipe.model_validate(from_0_1(read_mapping(run.recipe, "recipe")))
     except ValidationError as error:
         lines = describe_validation_error(error, str(run.recipe)).splitlines()
-        if "Registered: " in lines[1]:
+        if error.errors(include_url=False)[0]["type"] == UNKNOWN_KIND:
             raise RunError(
                 f"{run.root} names something that is not registered here ({lines[1].strip()}). Import the module that "
                 "registers it before the run is opened, or install its package."
