@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from leap.core import History
 
@@ -48,6 +49,7 @@ class Goal:
     target: str
 
 
+@lru_cache(4096)  # asked at every step
 def parse_goal(instruction: str) -> Goal | None:
     """Understands an official goal sentence; None for any other (ALFRED's human annotations, say)."""
     for kind, pattern in _GOALS:
@@ -56,11 +58,13 @@ def parse_goal(instruction: str) -> Goal | None:
     return None
 
 
+@lru_cache(4096)  # asked some forty times a step, of a hundred names
 def entity_type(entity: str) -> str:
     """The type of "cabinet 3" is "cabinet"."""
     return entity.rpartition(" ")[0]
 
 
+@lru_cache(4096)
 def entity_number(entity: str) -> int:
     """The number of "cabinet 3" is 3."""
     return int(entity.rpartition(" ")[2])
