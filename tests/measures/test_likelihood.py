@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from leap.models.chat import ChatTokens  # noqa: E402
 from leap.models.hf import load_causal_lm  # noqa: E402
 from leap.policies.rendering import PromptConfig, Renderer  # noqa: E402
 from leap.testing.checkpoints import STYLES, a_history, tiny_checkpoint  # noqa: E402
+from leap.training.branches import ATTENTION  # noqa: E402
+from leap.training.rows import encode_row  # noqa: E402
 from leap_lab.measures.likelihood import AnswerLoss, Losses, answer_losses, compare, nll, summarise  # noqa: E402
 
 
@@ -60,16 +64,13 @@ def student(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return model.eval(), ChatTokens(tokenizer)
 
 
-@pytest.mark.parametrize("packed", [None, True, False])
 @pytest.mark.parametrize("renderer", ["dialogue", "paper"])
 @pytest.mark.parametrize("batch_tokens", [1, 700, 100_000])
-def test_batches_are_the_single_rows(
-    student: tuple[Any, ChatTokens], renderer: str, packed: bool | None, batch_tokens: int
-) -> None:
+def test_batches_are_the_single_rows(student: tuple[Any, ChatTokens], renderer: str, batch_tokens: int) -> None:
     model, chat = student
     rows = make_rows(renderer)
     before = model.config._attn_implementation
-    found = answer_losses(model, chat, rows, batch_tokens=batch_tokens, packed=packed)
+    found = answer_losses(model, chat, rows, batch_tokens=batch_tokens)
     assert model.config._attn_implementation == before
     assert [(a.episode, a.t) for a in found.answers] == [(row.episode, row.t) for row in rows]
     for answer, row in zip(found.answers, rows, strict=True):
@@ -80,9 +81,7 @@ def test_batches_are_the_single_rows(
         assert 0 < answer.action_tokens < tokens
 
 
-def test_an_episode_is_one_pass_where_that_pays(
-    student: tuple[Any, ChatTokens], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_episode_is_one_pass(student: tuple[Any, ChatTokens], monkeypatch: pytest.MonkeyPatch) -> None:
     model, chat = student
     sizes: list[int] = []
     forward = type(model).forward
@@ -92,15 +91,19 @@ def test_an_episode_is_one_pass_where_that_pays(
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(type(model), "forward", counted)
-    total = {}
-    for packed in (None, False):
-        sizes.clear()
-        answer_losses(model, chat, make_rows("dialogue", (8, 8, 8)), packed=packed, batch_tokens=1)
-        total[packed] = sum(sizes)
-    assert total[None] < 0.9 * total[False], "what is scored twice to see that it pays included"
+    rows = make_rows("dialogue", (8, 8, 8))
+    answer_losses(model, chat, rows, batch_tokens=1)
+    apart = sum(len(row.prompt) + len(row.answer) for row in (encode_row(row, chat) for row in rows))
+    assert sum(sizes) < 0.9 * apart, "what is scored twice to see that it holds included"
 
 
-def test_another_way_of_attending_is_found_out(tmp_path: Path) -> None:
+@contextmanager
+def unchecked(model: Any, episode: Any) -> Iterator[bool]:
+    model.set_attn_implementation(ATTENTION)
+    yield True
+
+
+def test_another_way_of_attending_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sliding window is unknown to trunk and branches: the numbers stay those of the single rows."""
     from transformers import MistralConfig, MistralForCausalLM
 
@@ -122,16 +125,16 @@ def test_another_way_of_attending_is_found_out(tmp_path: Path) -> None:
     rows = make_rows("dialogue", (6,))
     found = answer_losses(model, chat, rows)
     assert [a.nats for a in found.answers] == pytest.approx([one_by_one(model, chat, r)[0] for r in rows], rel=1e-6)
-    wrong = answer_losses(model, chat, rows, packed=True)
+    monkeypatch.setattr("leap_lab.measures.likelihood._attending_by_branches", unchecked)
+    wrong = answer_losses(model, chat, rows)
     assert max(abs(a.nats - b.nats) for a, b in zip(found.answers, wrong.answers, strict=True)) > 0.1, "it has teeth"
 
 
 def test_from_a_checkpoint_and_what_is_too_long(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path, "llama3")
     rows = make_rows("dialogue")
-    done: list[tuple[int, int]] = []
-    every = nll(folder, rows, device="cpu", on_rows=lambda *at: done.append(at))
-    assert every.left_out == 0 and done[-1] == (len(rows), len(rows))
+    every = nll(folder, rows, device="cpu")
+    assert every.left_out == 0 and len(every.answers) == len(rows)
     some = nll(folder, rows, device="cpu", max_tokens=120)
     assert 0 < some.left_out < len(rows) and len(some.answers) == len(rows) - some.left_out
     kept = {(a.episode, a.t): a.nats for a in every.answers}

@@ -12,7 +12,7 @@ itself, so cost is proportional to real work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,19 @@ def _groups(episode: PackedEpisode) -> tuple[int, list[_Group]]:
             groups.append(_Group(start, end, width, torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)))
             start = end
     return trunk, groups
+
+
+def filled(episodes: Iterable[PackedEpisode], budget: int) -> list[list[PackedEpisode]]:
+    """Returns episodes in batches of at most so many tokens, or of one episode."""
+    batches: list[list[PackedEpisode]] = []
+    room = 0
+    for episode in episodes:
+        if not batches or len(episode.ids) > room:
+            batches.append([])
+            room = budget
+        batches[-1].append(episode)
+        room -= len(episode.ids)
+    return batches
 
 
 def collate(episodes: Sequence[PackedEpisode]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from trl import SFTTrainer
 
 from leap.datasets import Row
 from leap.models.chat import ChatTokens
-from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, collate
+from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, collate, filled
 from leap.training.config import SFTConfig
 from leap.training.distributed import rank, world
 from leap.training.method import Progress, TrainingResult, quiet
@@ -138,7 +138,7 @@ class _Batches(torch.utils.data.Dataset):
         while epochs < config.epochs if steps is None else len(self.batches) < steps:
             shuffled = list(episodes)
             order.shuffle(shuffled)
-            self.batches += _fill(shuffled, config.batch_tokens)
+            self.batches += filled(shuffled, config.batch_tokens)
             epochs += 1
         if steps is not None:
             del self.batches[steps:]
@@ -148,18 +148,6 @@ class _Batches(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> list[PackedEpisode]:
         return _share(self.batches[index], rank(), world())
-
-
-def _fill(episodes: Sequence[PackedEpisode], budget: int) -> list[list[PackedEpisode]]:
-    batches: list[list[PackedEpisode]] = []
-    room = 0
-    for episode in episodes:
-        if not batches or len(episode.ids) > room:
-            batches.append([])
-            room = budget
-        batches[-1].append(episode)
-        room -= len(episode.ids)
-    return batches
 
 
 def _share(batch: list[PackedEpisode], rank: int, world: int) -> list[PackedEpisode]:
