@@ -28,7 +28,7 @@ from leap.policies.model import ModelPolicy
 from leap.policies.rendering import Renderer
 from leap.recipe import load_recipe
 from leap.rollouts import rollout
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap_worlds.alfworld.env import AlfworldEnvironment
 from leap_worlds.alfworld.textworld import TextWorldEngine
 

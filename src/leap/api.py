@@ -29,8 +29,8 @@ from leap.recipe import Recipe, apply_setting, read_mapping
 from leap.recipes import find_recipe
 from leap.report import write_report
 from leap.rollouts import rollout as play_tasks
+from leap.runs.directory import RunDirectory
 from leap.runs.open import check_run, open_run, recipe_of
-from leap.runs.store import RunDirectory
 from leap.teachers.config import TeacherConfig
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from leap.envs.base import Environment
 from leap.envs.live import Live
 from leap.errors import ContractError, EnvironmentFault, ModelError
 from leap.policies.base import Act, Player, Policy
-from leap.sync import run_sync, side_by_side
+from leap.sync import side_by_side, synchronous
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def episode_seed(seed: int, stream: str, task: Task) -> int:
     return int(content_key(seed, stream, task.key), 16) % 2**31
 
 
-def rollout(
+async def play_all(
     environment: Environment,
     policy: Policy,
     tasks: Sequence[Task],
@@ -65,35 +65,6 @@ def rollout(
         EnvironmentFault: More of them did.
         ContractError: A task is given twice, or the environment returned what it may not.
     """
-
-    run_sync(
-        play_all(
-            environment,
-            policy,
-            tasks,
-            horizon=horizon,
-            seed=seed,
-            stream=stream,
-            done=done,
-            on_episode=on_episode,
-            error_share=error_share,
-        )
-    )
-
-
-async def play_all(
-    environment: Environment,
-    policy: Policy,
-    tasks: Sequence[Task],
-    *,
-    horizon: int,
-    seed: int,
-    stream: str,
-    done: Container[str] = frozenset(),
-    on_episode: Callable[[Episode], None] = lambda episode: None,
-    error_share: float = ERROR_SHARE,
-) -> None:
-    """`rollout` for callers that are coroutines themselves."""
     seeded = [(task, episode_seed(seed, stream, task)) for task in tasks]
     missing = [(task, own) for task, own in seeded if episode_key(task, policy.actor, seed=own, horizon=horizon) not in done]
     wanted = {task.key for task, _ in missing}
@@ -118,6 +89,9 @@ async def play_all(
         wave = seeded[start : start + policy.concurrency]
         if any(task.key in wanted for task, _ in wave):
             await side_by_side(wave, play_one, len(wave))
+
+
+rollout = synchronous(play_all)
 
 
 def check_faults(errors: Sequence[str], episodes: int, share: float) -> None:

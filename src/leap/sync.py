@@ -8,10 +8,12 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from leap.errors import LeapError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -24,6 +26,16 @@ def run_sync(main: Coroutine[Any, Any, T]) -> T:
         KeyboardInterrupt: Ctrl-C was pressed, at whatever moment. The coroutine is cancelled and has ended by then.
     """
     return _run_in_thread(main) if _loop_runs() else _run_here(main)
+
+
+def synchronous(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """A coroutine function as a plain one, for callers that are not coroutines."""
+
+    @wraps(function)
+    def run(*arguments: P.args, **named: P.kwargs) -> T:
+        return run_sync(function(*arguments, **named))
+
+    return run
 
 
 def _loop_runs() -> bool:

@@ -17,7 +17,7 @@ import yaml
 from leap.cli.doctor import print_doctor
 from leap.errors import PrerequisiteError
 from leap.extras import extras, with_remedy
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 
 LEAP = [sys.executable, "-c", "from leap.cli import main; main()"]
 

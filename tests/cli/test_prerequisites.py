@@ -14,9 +14,9 @@ from leap.files import write_json
 from leap.models.mock import least_json
 from leap.progress import Progress
 from leap.recipe import Recipe
+from leap.runs.directory import RunDirectory
 from leap.runs.open import check_run, open_run
 from leap.runs.preflight import check_prerequisites
-from leap.runs.store import RunDirectory
 from leap.runs.table import stage_table
 from leap.testing.server import MockServer
 

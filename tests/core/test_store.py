@@ -18,7 +18,7 @@ from samples import an_episode
 from leap.core import Episode
 from leap.errors import LeapError, RunError
 from leap.files import Journal, atomic_directory, read_json, write_json, write_text
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 
 
 def journal(path: Path, count: int) -> Journal[Episode]:
@@ -178,7 +178,7 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
 def test_a_run_is_locked_against_other_processes_and_free_after_a_kill(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     code = (
-        "import sys, time; from pathlib import Path; from leap.runs.store import RunDirectory\n"
+        "import sys, time; from pathlib import Path; from leap.runs.directory import RunDirectory\n"
         "with RunDirectory(Path(sys.argv[1])).locked(): print('locked', flush=True); time.sleep(60)\n"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(run.root)], stdout=subprocess.PIPE, text=True)

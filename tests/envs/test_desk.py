@@ -265,8 +265,8 @@ def test_what_is_exported_holds_tools_and_calls(tmp_path: Path) -> None:
     from datasets import load_dataset
 
     from leap.files import Journal, write_text
+    from leap.runs.directory import RunDirectory
     from leap.runs.export import export_parquet, export_trl
-    from leap.runs.store import RunDirectory
 
     run = RunDirectory(tmp_path / "run")
     episode = walked(DESK, TASKS[0], WRONG)

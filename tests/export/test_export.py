@@ -15,8 +15,8 @@ from leap.envs.answer import format_answer
 from leap.errors import RunError
 from leap.files import Journal, write_text
 from leap.policies.rendering import PromptConfig, Renderer
+from leap.runs.directory import RunDirectory
 from leap.runs.export import export_parquet, export_trl
-from leap.runs.store import RunDirectory
 
 pytest.importorskip("datasets")
 

@@ -20,8 +20,8 @@ from leap.cli.export import push
 from leap.core import Correction
 from leap.errors import PrerequisiteError, RunError
 from leap.files import Journal, read_json
+from leap.runs.directory import RunDirectory
 from leap.runs.push import push_to_folder, push_to_hub
-from leap.runs.store import RunDirectory
 from leap.testing.checkpoints import tiny_checkpoint
 from leap_lab.measures.figures import share
 

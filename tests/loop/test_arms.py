@@ -19,8 +19,8 @@ from leap.policies.base import Act, ExpertPolicy, Peek, Player, TeacherPolicy
 from leap.policies.mixed import MixedPolicy
 from leap.progress import Progress
 from leap.recipe import Recipe
+from leap.runs.directory import RunDirectory
 from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory
 from leap.testing.play import played
 
 

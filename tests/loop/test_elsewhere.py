@@ -11,8 +11,8 @@ from leap.errors import RecipeError
 from leap.files import write_json
 from leap.progress import Progress
 from leap.recipe import Recipe
+from leap.runs.directory import RunDirectory
 from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory
 from leap.runs.transfer import evaluate_elsewhere
 
 pytest.importorskip("torch")

@@ -21,8 +21,8 @@ from leap.models.ledger import BudgetReached, Ledger
 from leap.progress import Progress
 from leap.recipe import Recipe, load_recipe
 from leap.report import write_report
+from leap.runs.directory import RunDirectory
 from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory
 
 pytest.importorskip("torch")
 

@@ -15,8 +15,8 @@ from leap.models import mock
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe, load_recipe
 from leap.report import write_report
+from leap.runs.directory import RunDirectory
 from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory
 from leap.runs.table import missing_stages, stage_table
 from leap.testing.checkpoints import tiny_checkpoint
 from leap.testing.corridor import EAST, Corridor

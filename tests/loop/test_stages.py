@@ -13,8 +13,8 @@ from leap.envs.base import Environment
 from leap.errors import RecipeError, RunError
 from leap.progress import Progress
 from leap.recipe import Recipe
+from leap.runs.directory import RunDirectory
 from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory
 from leap_worlds.alfworld.env import AlfworldEnvironment, AlfworldSession
 
 

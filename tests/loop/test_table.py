@@ -11,8 +11,8 @@ from leap import registry
 from leap.loop import leap
 from leap.progress import Progress
 from leap.recipe import Recipe
+from leap.runs.directory import RunDirectory
 from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory
 from leap.runs.table import Stage, missing_stages, new_stage, stage_table
 from leap.testing.corridor import STAY, Corridor, CorridorTutor
 

@@ -19,9 +19,9 @@ from leap.loop import leap
 from leap.progress import Progress
 from leap.recipe import ExecutorConfig, resolved
 from leap.runs.actors import Actors
+from leap.runs.directory import RunDirectory
 from leap.runs.executors import Executor, Shard, play_shard
 from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory
 
 pytest.importorskip("torch")
 

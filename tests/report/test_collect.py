@@ -17,7 +17,7 @@ from leap.report.journals import briefs
 from leap.report.model import Report
 from leap.report.page import write_report
 from leap.report.trajectories import embed
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap.testing.corridor import EAST, Corridor
 
 

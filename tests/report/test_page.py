@@ -24,7 +24,7 @@ from leap.report.model import Report
 from leap.report.page import embedded, render, write_report
 from leap.report.sections import Section
 from leap.report.svg import LINE, apart
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap_lab.measures import charts as gap_charts
 
 NARROW = "\u202f"

@@ -12,7 +12,7 @@ from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, read_json, write_json
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import Recipe, dump_recipe
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap.testing.corridor import EAST, STAY, WEST, Corridor, CorridorConfig
 from leap.testing.play import walked
 from leap_lab.measures import AnswerLoss, Corrected, IterationMeasures, Losses, measure_iteration, write_measures

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 pytest.importorskip("torch")
 from leap.cli.app import app
 from leap.recipe import Recipe
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap.runs.table import missing_stages
 from leap_lab.studies.outcomes import RunResults
 from leap_lab.studies.page import loop_page, markdown, render

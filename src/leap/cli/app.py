@@ -166,8 +166,8 @@ def report(
 ) -> None:
     """Write the HTML report and its JSON twin from what is on file. The run may be under way, or its folder read-only."""
     from leap.report import write_report
+    from leap.runs.directory import RunDirectory
     from leap.runs.open import recipe_of
-    from leap.runs.store import RunDirectory
 
     typer.echo(f"report: {write_report(recipe_of(run_dir), RunDirectory(run_dir), out=out)}")
 

@@ -24,8 +24,8 @@ def export(
     ] = Format.PARQUET,
 ) -> None:
     """Write a run's episodes, corrections and training rows for other programs; both forms load with `datasets`."""
+    from leap.runs.directory import RunDirectory
     from leap.runs.export import export_parquet, export_trl
-    from leap.runs.store import RunDirectory
 
     write = export_parquet if format is Format.PARQUET else export_trl
     for kind, splits in write(RunDirectory(run_dir), out).items():
@@ -42,8 +42,8 @@ def push(
 ) -> None:
     """Give pi_i away with a model card: to the Hugging Face Hub, or into a folder."""
     from leap.errors import RecipeError
+    from leap.runs.directory import RunDirectory
     from leap.runs.push import push_to_folder, push_to_hub
-    from leap.runs.store import RunDirectory
 
     if (repo is None) == (to_folder is None):
         raise RecipeError("give either a repository (owner/name) or --to-folder.")

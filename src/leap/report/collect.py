@@ -32,7 +32,7 @@ from leap.report.model import (
 )
 from leap.report.sections import read_sections
 from leap.runs.baselines import baselines_of, teacher_acting
-from leap.runs.store import RunDirectory, marker
+from leap.runs.directory import RunDirectory, marker
 from leap.runs.table import stage_table
 from leap.stats import wilson
 

@@ -25,7 +25,7 @@ from leap.report.collect import Costs, collect
 from leap.report.model import Report, StageTime
 from leap.report.sections import render_sections
 from leap.report.trajectories import embed
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap.stats import wilson
 
 PER_GROUP = 40

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from leap import registry
 from leap.errors import LeapError
 from leap.recipe import Recipe
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from jinja2 import Environment as Jinja

@@ -26,7 +26,7 @@ from leap.policies.react import ReActRenderer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import ReActSection, Recipe
 from leap.runs.baselines import Baseline, baselines_of
-from leap.runs.store import RunDirectory, marker
+from leap.runs.directory import RunDirectory, marker
 from leap.teachers.asking import shorter
 from leap.teachers.base import StudentContext, Teacher, TeacherContext
 from leap.teachers.function import teacher_class

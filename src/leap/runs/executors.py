@@ -22,7 +22,7 @@ from leap.envs.base import load_environment
 from leap.recipe import ExecutorConfig, Recipe
 from leap.rollouts import play_all
 from leap.runs.actors import Actors, Role
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap.sync import run_sync
 
 

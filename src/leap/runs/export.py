@@ -23,7 +23,7 @@ from leap.envs.tools import Tool
 from leap.errors import LeapError, PrerequisiteError, RunError
 from leap.files import Journal, atomic_directory, write_text
 from leap.recipe import load_recipe
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from leap.errors import RunError, describe_validation_error
 from leap.files import write_text
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe, read_mapping, resolved
+from leap.runs.directory import RunDirectory
 from leap.runs.former import from_0_1
 from leap.runs.preflight import Ready, check_prerequisites
 from leap.runs.provenance import provenance
 from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory
 from leap.runs.table import missing_stages
 
 _FREE = re.compile(

@@ -16,8 +16,8 @@ from leap.errors import PrerequisiteError, RunError
 from leap.evaluation import Evaluation
 from leap.files import Journal, read_json, write_text
 from leap.recipe import Recipe
+from leap.runs.directory import RunDirectory, marker
 from leap.runs.open import recipe_of
-from leap.runs.store import RunDirectory, marker
 from leap.stats import clustered_share
 
 _PUBLIC = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")

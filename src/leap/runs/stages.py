@@ -37,10 +37,10 @@ from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.actors import Actors, Role
 from leap.runs.baselines import idle_baselines
+from leap.runs.directory import RunDirectory, marker
 from leap.runs.executors import Executor, Play, open_executor
 from leap.runs.play import play_tasks
 from leap.runs.preflight import prepared_environment
-from leap.runs.store import RunDirectory, marker
 from leap.runs.table import stage_table
 from leap.sync import run_sync
 from leap.teachers.annotate import Annotation, ReasonAnnotator

@@ -20,7 +20,7 @@ from leap.envs.base import Environment, load_environment
 from leap.errors import LeapError
 from leap.recipe import Recipe
 from leap.runs.baselines import Baseline, baselines_of
-from leap.runs.store import RunDirectory, marker
+from leap.runs.directory import RunDirectory, marker
 from leap.training.method import method_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from leap.recipe import Recipe
 from leap.report import words
 from leap.report.model import Report
 from leap.report.sections import Section
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap_lab.measures import charts
 from leap_lab.measures.measure import read_measures
 from leap_lab.measures.records import IterationMeasures

@@ -12,8 +12,8 @@ from leap.evaluation import Evaluation
 from leap.files import Journal, read_json
 from leap.recipe import Recipe
 from leap.runs.baselines import teacher_acting
+from leap.runs.directory import RunDirectory
 from leap.runs.stages import Stages
-from leap.runs.store import RunDirectory
 from leap.runs.table import Stage, new_stage
 from leap_lab.measures.corrected import Corrected, held_out
 from leap_lab.measures.measure import measure_iteration, read_measures, write_measures

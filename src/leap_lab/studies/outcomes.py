@@ -12,7 +12,7 @@ from leap.files import Journal, read_json
 from leap.loop import best_on_validation
 from leap.recipe import Recipe
 from leap.runs.baselines import folder_name
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap.runs.table import missing_stages
 from leap_lab.measures import IterationMeasures, read_measures
 from leap_lab.measures.stage import measures_file

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from leap.errors import RecipeError
 from leap.loop import leap
 from leap.recipe import Recipe
+from leap.runs.directory import RunDirectory
 from leap.runs.open import open_run
-from leap.runs.store import RunDirectory
 from leap.runs.table import Stage, missing_stages
 from leap_lab.studies.outcomes import RunResults
 from leap_lab.studies.results import Runs

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from leap.files import atomic_directory
 from leap.recipe import Recipe
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap.runs.table import Stage, stage_table
 
 

@@ -1,0 +1,117 @@
+"""The run directory: where each file of a run lies, and the lock that keeps other processes out of it."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partialmethod
+from pathlib import Path
+
+from leap.errors import RunError
+
+
+class RunDirectory:
+    """Where each file of a run lies. Nobody else writes a path of a run directory.
+
+    Args:
+        root: The directory; an empty path gives every path relative to it.
+
+    Attributes:
+        recipe: The resolved recipe: every default written out.
+        provenance: Versions, git commit and machine of each start, a line each.
+        stages: Time and tokens of each finished stage.
+        calls: The ledger: every call to an endpoint, its answer and its cost.
+        shared: Which stages were taken from other runs of a study, a line each.
+        report: The report's folder.
+        base: A scratch student before any training: weights and tokenizer.
+        baselines: Episodes and scores of the policies outside the loop, a folder each.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.recipe = root / "recipe.yaml"
+        self.provenance = root / "provenance.jsonl"
+        self.stages = root / "stages.json"
+        self.calls = root / "calls.sqlite"
+        self.shared = root / "shared.jsonl"
+        self.report = root / "report"
+        self.lock = root / ".lock"
+        self.base = root / "base"
+        self.baselines = root / "baselines"
+
+    # ---- iterations ------------------------------------------------------------------------------------------------
+
+    def iteration(self, i: int, name: str = "") -> Path:
+        """A file of iteration i, or the folder of all of them."""
+        return self.root / f"iter-{i}" / name
+
+    episodes = partialmethod(iteration, name="episodes.jsonl")
+    """Journal of the demonstrations (i = 0), or of pi_{i-1}'s rollouts."""
+    with_state = partialmethod(iteration, 0, "with-state.jsonl")
+    """Journal of the teacher's play that demonstrations with the privileged state come from."""
+    annotations = partialmethod(iteration, 0, "annotations.jsonl")
+    """Journal of the reasons that a model wrote for demonstrations."""
+    expert_play = partialmethod(iteration, name="expert.jsonl")
+    """Journal of the expert's play of the tasks to correct, from which a model reads privileged states."""
+    states = partialmethod(iteration, name="states.jsonl")
+    """Journal of the privileged states that a model read."""
+    corrections = partialmethod(iteration, name="corrections.jsonl")
+    """Journal of the corrections of iteration i's episodes."""
+    rows = partialmethod(iteration, name="rows.jsonl")
+    """D_i, the training rows."""
+    training = partialmethod(iteration, name="training")
+    """What an unfinished training goes on from."""
+    checkpoint = partialmethod(iteration, name="checkpoint")
+    """pi_i's weights and tokenizer."""
+
+    def iterations(self) -> list[int]:
+        """Every i of which episodes are on file."""
+        return sorted(int(path.parent.name.removeprefix("iter-")) for path in self.root.glob("iter-*/episodes.jsonl"))
+
+    def elsewhere(self, i: int, world: str) -> Path:
+        """Folder of pi_i's evaluation in another world than the run's."""
+        return self.iteration(i) / "elsewhere" / world
+
+    # ---- evaluations -----------------------------------------------------------------------------------------------
+
+    def evaluation(self, policy: str) -> Path:
+        """Scores of a policy, on each split: of a student (`pi_3`) or a baseline (`expert`)."""
+        i = _student(policy)
+        return (self.baselines / policy if i is None else self.iteration(i)) / "evaluation.json"
+
+    def played(self, policy: str, split: str) -> Path:
+        """Journal of the episodes in which a student (`pi_3`) or a baseline (`expert`) was evaluated on a split."""
+        i = _student(policy)
+        return (self.baselines / policy if i is None else self.iteration(i, "evaluation")) / f"{split}.jsonl"
+
+    def evaluated_baselines(self) -> list[str]:
+        """Names of the baselines that are on file."""
+        return sorted(path.name for path in self.baselines.iterdir()) if self.baselines.is_dir() else []
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes out of this run.
+
+        Raises:
+            RunError: Another process works on it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self.lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(f"another process is working on {self.root}; wait for it or stop it.") from error
+            yield
+
+
+def _student(policy: str) -> int | None:
+    """i of a policy named `pi_i`; None of any other."""
+    found = re.fullmatch(r"pi_(\d+)", policy)
+    return int(found[1]) if found else None
+
+
+def marker(checkpoint: Path) -> Path:
+    """The file that is written last into a checkpoint: its key, its iteration and what training noted."""
+    return checkpoint / "leap.json"
