@@ -13,8 +13,8 @@ from time import process_time
 
 from leap.core import History, Task
 from leap.envs.base import load_environment, opened
-from leap_worlds.intercode.bash.boxes import Worlds
 from leap_worlds.intercode.bash.env import BashEnvironment
+from leap_worlds.intercode.bash.worlds import Worlds
 
 HORIZON = 10
 
@@ -23,7 +23,7 @@ def gold(environment: BashEnvironment, task: Task) -> float:
     """The reward of the gold's own run, as it is run for the reward."""
     record = environment.record(task)
     with closing(Worlds(environment.boxes, environment.rules, environment.record)) as worlds:
-        world = worlds.roll_in_world(record)
+        world = worlds.fresh(record, "roll-in")
         world.last = world.run_gold(record.gold).text
         return worlds.judge(world, record).total
 

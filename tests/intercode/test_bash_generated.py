@@ -24,8 +24,8 @@ from leap.testing.play import played
 from leap.testing.teachers import model_teacher
 from leap_worlds.intercode.bash.env import BashConfig, BashEnvironment
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig, Operation, Select
-from leap_worlds.intercode.bash.generated.tasks import Family
-from leap_worlds.intercode.bash.generated.vocabulary import names, vocabulary
+from leap_worlds.intercode.bash.generated.family import Family
+from leap_worlds.intercode.bash.generated.voice import names, vocabulary
 
 SMALL = BashFamilyConfig(file_systems={"train": 6, "valid": 3, "unseen": 3})
 

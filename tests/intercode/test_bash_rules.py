@@ -19,8 +19,8 @@ from leap_worlds.intercode.bash.reward import (
     diff_part,
     parse_short_status,
     parse_z_status,
+    similarity,
 )
-from leap_worlds.intercode.bash.similarity import similarity
 
 
 def test_double_quotes_are_eaten_and_cut_the_command() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap_worlds.intercode.bash.world import Limits, World, judge
+from leap_worlds.intercode.bash.world import Rules, World, judge
 from leap_worlds.sandbox import ExecResult
 
 
@@ -25,7 +25,7 @@ class Answers:
 
 def world(result: ExecResult, compat: Any = "intercode") -> tuple[World, Answers]:
     box: Any = Answers(result)
-    return World(box, compat=compat, limits=Limits(), query="the request"), box
+    return World(box, Rules(compat), "the request"), box
 
 
 def test_texts_are_upstreams() -> None:
@@ -81,5 +81,5 @@ def test_no_step_and_no_reward_raises(mine: ExecResult, gold: ExecResult, action
     for action in actions:
         student.act(action)
     other, _ = world(gold, compat)
-    parts = judge(student, other, other.run_gold(command), compat)
+    parts = judge(student, other, other.run_gold(command))
     assert 0.0 <= parts.total <= 1.0 + 1e-12

@@ -9,10 +9,11 @@ import pytest
 
 from leap.envs.base import sampled
 from leap.errors import PrerequisiteError
-from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE, load_tasks, split_tasks
+from leap_worlds.intercode.base import leading_splits
+from leap_worlds.intercode.bash.source import load_tasks, split_tasks
+from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE
 from leap_worlds.intercode.data import SIZES, IntercodeData
 from leap_worlds.intercode.fetch import fetch
-from leap_worlds.intercode.splits import leading_split
 
 
 def test_counts_and_splits_are_those_published(intercode_data: Path) -> None:
@@ -30,10 +31,10 @@ def test_counts_and_splits_are_those_published(intercode_data: Path) -> None:
 
 def test_leading_split_leaves_nothing_out() -> None:
     numbers = list(range(1034))
-    assert leading_split(numbers, "train") + leading_split(numbers, "test") == numbers
-    assert len(leading_split(numbers, "train")) == 723
-    train = leading_split(numbers, "train")
-    assert sorted(leading_split(numbers, "train_rest") + leading_split(numbers, "train_valid")) == train
+    splits = leading_splits(numbers)
+    assert [*splits["train"], *splits["test"]] == splits["all"] == numbers
+    assert len(splits["train"]) == 723
+    assert sorted([*splits["train_rest"], *splits["train_valid"]]) == splits["train"]
     assert sampled(numbers, "train", 5, 1) == sampled(numbers, "train", 5, 1) == sorted(sampled(numbers, "train", 5, 1))
 
 

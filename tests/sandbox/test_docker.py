@@ -24,7 +24,7 @@ ENV = {"PATH": "/bin"}
 
 
 def test_dockerfile_of_intercode() -> None:
-    recipe = intercode_recipe("echo hello", 2)
+    recipe = intercode_recipe(b"echo hello", 2)
     assert "imagemagick" in base_dockerfile(recipe.packages)
     text, files, env = steps_dockerfile("leap-debian:1", recipe.steps)
     assert text.startswith("FROM leap-debian:1\n")

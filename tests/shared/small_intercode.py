@@ -9,7 +9,7 @@ from typing import Any
 from sqlite_databases import SqliteDatabases
 
 from leap.envs.base import Environment, load_environment
-from leap_worlds.intercode.bash.boxes import Boxes
+from leap_worlds.intercode.base import Boxes
 from leap_worlds.intercode.data import IntercodeData
 from leap_worlds.intercode.sql.env import SqlConfig, SqlEnvironment
 from leap_worlds.sandbox import ExecResult

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,27 +10,22 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled
-from leap.envs.grammar import Line
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Progress
 from leap.envs.live import called
 from leap.envs.tutor import Expert, Taught, Tutor
-from leap.errors import PrerequisiteError
-from leap_worlds.intercode.bash.boxes import Boxes, Rules, Worlds
+from leap_worlds.intercode.base import BoxedEnvironment, Boxes, IntercodeSession
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig
-from leap_worlds.intercode.bash.generated.source import Generated
+from leap_worlds.intercode.bash.generated.family import Family
 from leap_worlds.intercode.bash.images import ImageKind
 from leap_worlds.intercode.bash.quoting import Malformed, is_submit, read_action
-from leap_worlds.intercode.bash.reward import Parts
-from leap_worlds.intercode.bash.similarity import similarity
+from leap_worlds.intercode.bash.reward import Parts, similarity
 from leap_worlds.intercode.bash.source import Nl2Bash, Source
-from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE, TEST_SPLITS, BashTask
-from leap_worlds.intercode.bash.teacher import SUBMIT, Coach, Memory
-from leap_worlds.intercode.bash.world import Compat, Limits
-from leap_worlds.intercode.fetch import data_here, fetch_all
+from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE, BashTask
+from leap_worlds.intercode.bash.teacher import Coach, Memory
+from leap_worlds.intercode.bash.world import Compat, Rules, World
+from leap_worlds.intercode.bash.worlds import Worlds
 from leap_worlds.intercode.pool import Pool
-from leap_worlds.intercode.text import paths_in, shorten_output
-
-FIRST = "A new shell is open at /."
+from leap_worlds.intercode.text import SUBMIT, paths_in, shorten_output
 
 
 class ShellConfig(EnvironmentConfig):
@@ -60,7 +54,7 @@ class BashConfig(ShellConfig):
     source: Literal["official", "generated"] = Field(
         default="official", description="NL2Bash's tasks, or a generated family of tasks and file systems of leap's own."
     )
-    generator: BashFamilyConfig = Field(default_factory=lambda: BashFamilyConfig(), description="What to generate.")
+    generator: BashFamilyConfig = Field(default_factory=BashFamilyConfig, description="What to generate.")
     path: Path | None = Field(default=None, description="Upstream's data; $INTERCODE_DATA, or leap's cache, if null.")
 
     @model_validator(mode="after")
@@ -73,7 +67,7 @@ class BashConfig(ShellConfig):
 class GeneratedConfig(ShellConfig):
     """Options of generated Bash tasks in a recipe."""
 
-    generator: BashFamilyConfig = Field(default_factory=lambda: BashFamilyConfig(), description="What to generate.")
+    generator: BashFamilyConfig = Field(default_factory=BashFamilyConfig, description="What to generate.")
     image: ImageKind = Field(
         default="machine",
         description="What the file systems are put on. machine: this machine's own programs, in seconds and without a download; "
@@ -84,7 +78,7 @@ class GeneratedConfig(ShellConfig):
 C = TypeVar("C", bound=ShellConfig)
 
 
-class ShellEnvironment(Environment[C]):
+class ShellEnvironment(BoxedEnvironment[C, BashTask]):
     """Requests to be fulfilled in a shell, by InterCode's rules, whatever the source of the tasks.
 
     Args:
@@ -92,45 +86,31 @@ class ShellEnvironment(Environment[C]):
         source: Where the tasks come from.
     """
 
-    grammar = Line()
+    prompts: ClassVar[str] = "bash"
 
     def __init__(self, config: C, source: Source) -> None:
         super().__init__(config)
         self.source = source
         self.gold_splits = source.gold_splits  # pyright: ignore[reportAttributeAccessIssue] - the options decide
-        self.rules = Rules(config.compat, Limits(command=config.time_limit, gold=config.gold_time_limit))
+        self.rules = Rules(config.compat, config.time_limit, config.gold_time_limit)
         self._memory = Memory()
         self._coaches = Pool(self._new_coach, Coach.close)
-        self._preparing = threading.Lock()
-        self._tasks: dict[str, BashTask] | None = None
-        self._boxes: Boxes | None = None
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Reads the tasks, finds a sandbox that works and makes the file systems' images, if they are not there yet."""
         similarity("", "")  # says at once if scikit-learn is missing
-        self._load()
-        with self._preparing:
-            if self._boxes is None:
-                self._boxes = self.source.open_boxes(self.config.sandbox, self.config.image, progress)
+        super().prepare(progress)
 
-    def _load(self) -> dict[str, BashTask]:
-        if self._tasks is None:
-            self._tasks = {task.id: task for task in self.source.tasks()}
-        return self._tasks
+    def open_boxes(self, progress: Progress | None) -> Boxes:
+        return self.source.open_boxes(self.config.sandbox, self.config.image, progress)
 
-    @property
-    def boxes(self) -> Boxes:
-        """Where commands run: made when needed, or those that were set."""
-        boxes = self._boxes
-        if boxes is None:
-            self.prepare()
-            boxes = self._boxes
-        assert boxes is not None
-        return boxes
+    def read_records(self) -> dict[str, BashTask]:
+        return {task.id: task for split in self.gold_splits for task in self.source.split(split)}
 
-    @boxes.setter
-    def boxes(self, boxes: Boxes) -> None:
-        self._boxes = boxes
+    def split(self, name: str) -> list[tuple[str, BashTask]]:
+        return [(task.id, task) for task in self.source.split(name)]
+
+    def kind_of(self, record: BashTask) -> str:
+        return record.kind
 
     def coaching(self, record: BashTask) -> AbstractContextManager[Coach]:
         """A scripted teacher with roll-ins, for this thread alone during the `with` block."""
@@ -139,28 +119,11 @@ class ShellEnvironment(Environment[C]):
     def _new_coach(self) -> Coach:
         return self.source.coach(Worlds(self.boxes, self.rules, self.record), self._memory)
 
-    def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
-        chosen = sampled(self.source.split(split), split, limit, seed)
-        return [
-            Task(env=self.benchmark, split=split, id=task.id, instruction=task.query, kind=task.kind) for task in chosen
-        ]
-
     @property
     def benchmark(self) -> str:
         """The benchmark's name in records: `compat: fixed` and generated tasks are other benchmarks than InterCode's."""
         name = self.source.benchmark
         return name if self.config.compat == "intercode" else f"{name}-{self.config.compat}"
-
-    def record(self, task: Task) -> BashTask:
-        """The task with its gold command.
-
-        Raises:
-            PrerequisiteError: It is not in the data at hand.
-        """
-        record = self._load().get(task.id)
-        if record is None or record.query != task.instruction:
-            raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the data at hand.")
-        return record
 
     def start(self, task: Task) -> BashSession:
         return BashSession(self, task, self.record(task))
@@ -202,17 +165,12 @@ class ShellEnvironment(Environment[C]):
     def names(self) -> Sequence[str]:
         return self.source.names()
 
-    def prompt_directory(self) -> Path:
-        return Path(__file__).parents[1] / "prompts" / "bash"
-
     def versions(self) -> dict[str, str]:
         return {self.benchmark: f"compat {self.config.compat}, sandbox {self.boxes.description}", **self.source.versions()}
 
     def close(self) -> None:
         self._coaches.close()
-        boxes, self._boxes = self._boxes, None
-        if boxes is not None:
-            boxes.close()
+        super().close()
 
 
 class BashEnvironment(ShellEnvironment[BashConfig]):
@@ -221,18 +179,11 @@ class BashEnvironment(ShellEnvironment[BashConfig]):
 
     name: ClassVar[str] = "intercode-bash"
     Config: ClassVar[type[EnvironmentConfig]] = BashConfig
-    test_splits: ClassVar[frozenset[str]] = TEST_SPLITS | {"unseen"}
+    test_splits: ClassVar[frozenset[str]] = frozenset({"test", "code-0.7-test", "all", "unseen"})
 
     def __init__(self, config: BashConfig | None = None) -> None:
         config = config or BashConfig()
-        super().__init__(config, Generated(config.generator) if config.source == "generated" else Nl2Bash(config.path))
-
-    @classmethod
-    def doctor(cls) -> list[Finding]:
-        return data_here()
-
-    def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
-        return fetch_all(self.config.path, source, progress)
+        super().__init__(config, Family(config.generator) if config.source == "generated" else Nl2Bash(config.path))
 
 
 class GeneratedBashEnvironment(ShellEnvironment[GeneratedConfig]):
@@ -241,10 +192,15 @@ class GeneratedBashEnvironment(ShellEnvironment[GeneratedConfig]):
     name: ClassVar[str] = "intercode-generated"
     Config: ClassVar[type[EnvironmentConfig]] = GeneratedConfig
     test_splits: ClassVar[frozenset[str]] = frozenset({"unseen"})
+    fetch_data = Environment.fetch_data  # nothing of upstream's is needed
 
     def __init__(self, config: GeneratedConfig | None = None) -> None:
         config = config or GeneratedConfig()
-        super().__init__(config, Generated(config.generator))
+        super().__init__(config, Family(config.generator))
+
+    @classmethod
+    def doctor(cls) -> Sequence[Finding]:
+        return ()
 
 
 class BashTutor(Tutor[ShellEnvironment[Any]]):
@@ -292,30 +248,29 @@ class BashTutor(Tutor[ShellEnvironment[Any]]):
             return coach.worth(history, action, left)
 
 
-class BashSession(Session):
+class BashSession(IntercodeSession):
     """One task being worked on, in a box of its own. What programs print of times and processes differs from run to run."""
 
     repeats: ClassVar[bool] = False
+    first: ClassVar[str] = "A new shell is open at /."
 
     def __init__(self, environment: ShellEnvironment[Any], task: Task, record: BashTask) -> None:
+        super().__init__(environment.config.observation_limit)
         self._environment = environment
         self._record = record
         self._box = environment.boxes.open(record.file_system)
-        self._world = environment.rules.world(record, self._box)
+        self._world = World(self._box, environment.rules, record.query)
         self._history = History(task=task, observations=(self.observe(),))
 
-    def observe(self) -> Observation:
-        return Observation(text=FIRST)
+    def run(self, action: str) -> None:
+        self._world.act(action)
+        self._history = self._history.extend(action, self.observation())
 
-    def act(self, action: str) -> Outcome:
-        if action == "skip":
-            return Outcome(Observation(text="skipped"), done=True)
-        if is_submit(action):
-            parts = self.judge()
-            return Outcome(self._show(self._world.last), reward=parts.total, done=True, success=parts.solved, score=parts.total)
-        shown = self._show(self._world.act(action).text)
-        self._history = self._history.extend(action, shown)
-        return Outcome(shown)
+    def shown(self) -> str:
+        return self._world.last
+
+    def value(self, submission: str) -> float:
+        return self.judge().total
 
     def judge(self) -> Parts:
         """The reward, part by part, if the student submitted now. Changes nothing."""
@@ -346,6 +301,3 @@ class BashSession(Session):
 
     def close(self) -> None:
         self._box.close()
-
-    def _show(self, text: str) -> Observation:
-        return Observation(text=shorten_output(text, self._environment.config.observation_limit))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 from leap.envs.base import Progress
-from leap_worlds.intercode.bash.boxes import Boxes
+from leap_worlds.intercode.base import Boxes
 from leap_worlds.intercode.data import FILE_SYSTEMS, IntercodeData
-from leap_worlds.sandbox.base import SandboxProvider, open_provider
-from leap_worlds.sandbox.image import Image, Recipe, Report, Step
+from leap_worlds.sandbox.base import open_provider
+from leap_worlds.sandbox.image import Recipe, Step
 
 # What InterCode's Dockerfile installs, and procps, which Ubuntu's base has and Debian's lacks.
 TOOLS = (
@@ -34,14 +33,11 @@ OPTIONAL_PROGRAMS = frozenset({"rev", "awk", "tree"})
 # Upstream's `docker.gitignore`: no leading slash, so these names are ignored at any depth.
 IGNORED = "bin boot dev etc home lib media opt proc root run sbin srv sys usr var".split()  # noqa: SIM905
 
-
 ImageKind = Literal["full", "small", "machine"]
 """full: Debian with upstream's packages; small: without the largest of them; machine: this machine's own programs."""
 
 
-def intercode_recipe(
-    setup: bytes | str, number: int | str, *, kind: ImageKind = "full", rootfs: Path | None = None
-) -> Recipe:
+def intercode_recipe(setup: bytes, number: int | str, *, kind: ImageKind = "full") -> Recipe:
     """InterCode's Bash image (upstream's `nl2bash.Dockerfile`): set-up and first commit, then the state that upstream's
     first `git clean` leaves: empty untracked folders, /tmp and /mnt among them, are gone.
 
@@ -49,31 +45,23 @@ def intercode_recipe(
         setup: Content of `setup_nl2b_fs_N.sh`. Its exit status does not count: upstream's scripts have bad lines.
         number: N, 1 to 4, or the name of a file system of one's own.
         kind: What the file system is put on.
-        rootfs: See `Recipe`.
     """
     script = f"setup_nl2b_fs_{number}.sh"
     commit = (
         f"cd / && bash /{script}; git config --global user.email intercode@example.com && "
         "git config --global user.name intercode && git init -q && git add -A && git commit -qm initial"
     )
-    files = {
-        f"/{script}": setup.encode() if isinstance(setup, str) else setup,
-        "/.gitignore": ("\n".join(IGNORED) + "\n").encode(),
-    }
+    # Refreshed first: an engine's layers have new inodes, for which git would write every file anew, and with it its time
+    clean = "cd / && git update-index -q --refresh; git reset -q --hard && git clean -fdq"
+    files = {f"/{script}": setup, "/.gitignore": ("\n".join(IGNORED) + "\n").encode()}
     env = {"file_system_version": str(number), "script": script}
     return Recipe(
         packages=tuple(tool for tool in TOOLS if kind == "full" or tool not in LARGE),
-        rootfs=rootfs,
         programs=PROGRAMS if kind == "machine" else (),
         optional=OPTIONAL_PROGRAMS,
         steps=(
             Step(argv=("/bin/bash", "-c", commit), files=files, env=env),
-            # Refreshed first: an engine's layers have new inodes, for which git would write every file anew, and with it
-            # its time
-            Step(
-                argv=("/bin/bash", "-c", "cd / && git update-index -q --refresh; git reset -q --hard && git clean -fdq"),
-                env=env,
-            ),
+            Step(argv=("/bin/bash", "-c", clean), env=env),
         ),
     )
 
@@ -85,27 +73,10 @@ def generated_recipe(setup: str, *, kind: ImageKind) -> Recipe:
         setup: The script.
         kind: What the file system is put on.
     """
-    recipe = intercode_recipe(setup, "generated", kind=kind)
+    recipe = intercode_recipe(setup.encode(), "generated", kind=kind)
     first, second = recipe.steps
     both = f"{first.argv[-1]} && {second.argv[-1]}"
     return replace(recipe, steps=(replace(first, argv=(*first.argv[:-1], both)),))
-
-
-def file_system_image(
-    provider: SandboxProvider,
-    setup: bytes | str | Path,
-    number: int | str,
-    *,
-    kind: ImageKind = "full",
-    report: Report | None = None,
-) -> Image:
-    """The image of one of InterCode's file systems, made by the provider unless it is in its cache.
-
-    Raises:
-        SandboxError, PrerequisiteError: It cannot be made; the message says why and what to do.
-    """
-    content = setup.read_bytes() if isinstance(setup, Path) else setup
-    return provider.build(intercode_recipe(content, number, kind=kind), report=report)
 
 
 def open_boxes(
@@ -133,5 +104,6 @@ def open_boxes(
     for done, number in enumerate(file_systems):
         if progress is not None:
             progress(done, len(file_systems), f"file system {number}")
-        images[number] = file_system_image(provider, data.setup_script(number), number, kind=kind)
+        setup = data.setup_script(number).read_bytes()
+        images[number] = provider.build(intercode_recipe(setup, number, kind=kind))
     return Boxes(lambda number: provider.create(images[int(number)]), provider.name, provider.close)

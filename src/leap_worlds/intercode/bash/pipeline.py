@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _OPENERS = {"(": ")", "{": "}"}
+_PIECES = re.compile(r"""\\.?|'[^']*'|"[^"]*"|['"]|[^\\'"]+""", re.DOTALL)
 
 
 def prefixes(command: str) -> list[str]:
@@ -39,27 +40,12 @@ def single_quoted(command: str) -> str | None:
         backslash, a single quote within).
     """
     parts: list[str] = []
-    position, changed = 0, False
-    while position < len(command):
-        sign = command[position]
-        if sign == "\\":
-            parts.append(command[position : position + 2])
-            position += 2
-        elif sign in "'\"":
-            end = command.find(sign, position + 1)
-            if end < 0:
-                return None
-            inside = command[position + 1 : end]
-            if sign == '"':
-                if any(special in inside for special in "$`\\'"):
-                    return None
-                changed = True
-            parts.append(f"'{inside}'")
-            position = end + 1
-        else:
-            parts.append(sign)
-            position += 1
-    return "".join(parts) if changed else None
+    for piece in _PIECES.findall(command):
+        if piece in ("'", '"') or (piece[0] == '"' and any(special in piece[1:-1] for special in "$`\\'")):
+            return None  # a quote without end, or double quotes that are needed
+        parts.append(f"'{piece[1:-1]}'" if piece[0] == '"' else piece)
+    mended = "".join(parts)
+    return mended if mended != command else None
 
 
 def _separators(command: str) -> list[tuple[int, str]]:

@@ -14,6 +14,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from leap.errors import PrerequisiteError
+
 BASE = 0.01
 PART = 0.33
 CHECKED = frozenset({"A", "??", "C"})
@@ -100,3 +102,32 @@ def parse_z_status(text: str) -> list[Change]:
         if status[:1] in ("R", "C"):
             next(entries, None)  # the old name
     return changes
+
+
+def similarity(agent: str, gold: str | None) -> float:
+    """Cosine of the outputs' TF-IDF vectors over the two of them, as upstream computes it: by scikit-learn with its defaults.
+
+    Order, case, punctuation and words of one character do not matter. Where no word of two characters is left, or there is
+    no gold output, only equal texts are alike (upstream: any exception).
+
+    Args:
+        agent: The student's last output.
+        gold: The gold command's output; None where it could not be read.
+
+    Returns:
+        A value in [0, 1], up to rounding.
+
+    Raises:
+        PrerequisiteError: scikit-learn is not installed.
+    """
+    if gold is None:
+        return 0.0
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+    except ImportError as error:
+        raise PrerequisiteError(f"the reward needs scikit-learn ({error}); pip install 'leap-agents[intercode]'.") from error
+    try:
+        vectors = TfidfVectorizer().fit_transform([agent, gold])
+    except ValueError:  # an empty vocabulary
+        return 1.0 if agent == gold else 0.0
+    return float((vectors * vectors.T).toarray()[0][1])

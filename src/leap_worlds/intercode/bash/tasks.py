@@ -1,22 +1,8 @@
-"""NL2Bash's 200 tasks and their splits.
-
-| split | tasks | |
-|---|---|---|
-| train, test | 113, 87 | the paper's text: file systems 1 and 2 to train on, 3 and 4 to test on |
-| train_rest, train_valid | 90, 23 | of train: every fifth task to choose models by, the others to train on |
-| code-0.7-train, code-0.7-test | 140, 60 | the paper's released code: the leading 70 % of all four, one after another |
-| all | 200 | for what is only measured, as upstream's own tables are |
-"""
+"""A Bash task, and those of NL2Bash whose golds tell of the moment."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from leap.errors import PrerequisiteError
-from leap_worlds.intercode.data import FILE_SYSTEMS, IntercodeData
-
-SPLITS = ("train", "test", "train_rest", "train_valid", "code-0.7-train", "code-0.7-test", "all")
-TEST_SPLITS = frozenset({"test", "code-0.7-test", "all"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,37 +30,6 @@ class BashTask:
     def kind(self) -> str:
         """The group that results are reported by: the file system."""
         return f"fs_{self.file_system}"
-
-
-def load_tasks(data: IntercodeData) -> list[BashTask]:
-    """All tasks, file system by file system."""
-    return [
-        BashTask(number, index, record.query, record.gold)
-        for number in FILE_SYSTEMS
-        for index, record in enumerate(data.bash(number))
-    ]
-
-
-def split_tasks(tasks: list[BashTask], split: str) -> list[BashTask]:
-    """The tasks of a split, in upstream's order.
-
-    Raises:
-        PrerequisiteError: There is no such split.
-    """
-    paper = [task for task in tasks if task.file_system in (1, 2)]
-    leading = int(0.7 * len(tasks))
-    splits = {
-        "train": paper,
-        "test": [task for task in tasks if task.file_system in (3, 4)],
-        "train_rest": [task for number, task in enumerate(paper) if number % 5],
-        "train_valid": paper[::5],
-        "code-0.7-train": tasks[:leading],
-        "code-0.7-test": tasks[leading:],
-        "all": tasks,
-    }
-    if split not in splits:
-        raise PrerequisiteError(f"there is no split {split!r} of NL2Bash; there are: {', '.join(SPLITS)}.")
-    return splits[split]
 
 
 NOT_REPEATABLE = {

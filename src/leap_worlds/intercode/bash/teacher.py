@@ -31,7 +31,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from leap.core import Decision, Episode, History, Observation
 from leap_worlds.intercode.bash import reasons
@@ -44,44 +44,33 @@ from leap_worlds.intercode.bash.world import MALFORMED
 from leap_worlds.intercode.text import SUBMIT
 
 if TYPE_CHECKING:
-    from leap_worlds.intercode.bash.boxes import Worlds
     from leap_worlds.intercode.bash.tasks import BashTask
     from leap_worlds.intercode.bash.world import World
+    from leap_worlds.intercode.bash.worlds import Worlds
 
-K = TypeVar("K")
-V = TypeVar("V")
-_MOST = 4096
+T = TypeVar("T")
 _UNKNOWN = object()
 
 
-class Remembered(Generic[K, V]):
-    """What was found out once and need not be again; the oldest goes where it becomes too much. For any number of threads:
-    two that ask for the same at once both find it out."""
+class Memory:
+    """What all coaches of an environment have found out once and need not again: stages of golds, values of roll-ins, advice.
+    The oldest goes where it becomes too much. For any number of threads: two that ask for the same at once both find it out.
+    """
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[K, V] = OrderedDict()
+    def __init__(self, most: int = 16_384) -> None:
+        self._known: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+        self._most = most
 
-    def get(self, key: K, find_out: Callable[[], V]) -> V:
+    def get(self, key: tuple[object, ...], find_out: Callable[[], T]) -> T:
         """Returns what is known by a key; finds it out where nothing is."""
         known = self._known.get(key, _UNKNOWN)
         if known is not _UNKNOWN:
-            return known  # pyright: ignore[reportReturnType]
+            return known
         value = self._known[key] = find_out()
-        if len(self._known) > _MOST:
+        if len(self._known) > self._most:
             with suppress(KeyError):
                 self._known.popitem(last=False)
         return value
-
-
-class Memory:
-    """What all coaches of an environment have found out: by task the gold's stages and whether it changes files; by state the
-    value of a roll-in and the advice."""
-
-    def __init__(self) -> None:
-        self.stages: Remembered[str, list[Stage]] = Remembered()
-        self.changing: Remembered[str, bool] = Remembered()
-        self.values: Remembered[tuple[str, ...], float] = Remembered()
-        self.advice: Remembered[tuple[object, ...], Advice | None] = Remembered()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +128,14 @@ class Advice:
         return (self.action,) if self.action == SUBMIT else (self.action, *self.rest, SUBMIT)
 
 
+class Told(NamedTuple):
+    """What is told at a step: its history, the decision (None where nothing helps), the plan (None where none reaches 1.0)."""
+
+    history: History
+    decision: Decision | None
+    plan: tuple[str, ...] | None
+
+
 class Coach:
     """Advises on states of an environment's tasks, for one thread at a time. Results are remembered by task and actions: a
     state that is asked for again costs nothing.
@@ -163,9 +160,7 @@ class Coach:
 
     # ---- what is asked -------------------------------------------------------------------------------------------------
 
-    def advise(
-        self, history: History, privilege: int, *, left: int | None = None, grounded: bool = True
-    ) -> Advice | None:
+    def advise(self, history: History, privilege: int, *, left: int | None = None, grounded: bool = True) -> Advice | None:
         """The advice at a history's present state, for someone who would else score 0.
 
         Args:
@@ -174,30 +169,29 @@ class Coach:
             left: Actions left; no limit if not given.
             grounded: Look for what was not seen yet before naming it.
         """
-        key = (history.task.key, history.actions, privilege, left, grounded)
-        return self._memory.advice.get(
-            key, lambda: self._best(self._walk(history, every=False)[-1], privilege, left, grounded)
-        )
+        key = ("advice", history.task.key, history.actions, privilege, left, grounded)
+        return self._memory.get(key, lambda: self._best(self._walk(history, every=False)[-1], privilege, left, grounded))
 
-    def along(
-        self, episode: Episode, privilege: int
-    ) -> list[tuple[History, Decision | None, tuple[str, ...] | None]]:
-        """For each step of an episode: its history, the decision (None where nothing helps), and the advised plan (None where
-        nothing reaches 1.0)."""
+    def along(self, episode: Episode, privilege: int) -> list[Told]:
+        """What is told at each step of an episode."""
         moments = self._walk(episode.history(len(episode.steps)))
         lefts = [None if self.timeless else episode.horizon - t for t in range(len(moments))]
         best = [self._best(m, privilege, left, True) for m, left in zip(moments, lefts, strict=True)]
-        told: list[tuple[History, Decision | None, tuple[str, ...] | None]] = []
+        told: list[Told] = []
         for t, step in enumerate(episode.steps):
             history, advice = episode.history(t), best[t]
             if self._brings_on(moments, best, t, step.action, privilege):
-                plan = (step.action, *(() if is_submit(step.action) else _plan(best[t + 1])))
-                told.append((history, Decision(reason=step.reason or _own_reason(step.action), action=step.action), plan))
+                if is_submit(step.action):
+                    reason, after = reasons.SUBMIT, None
+                else:
+                    reason, after = reasons.own(step.action), best[t + 1]
+                plan = (step.action, *(after.plan if after else ()))
+                told.append(Told(history, Decision(reason=step.reason or reason, action=step.action), plan))
             elif advice is None or (advice.value < 1.0 and advice.value <= episode.score):
-                told.append((history, None, None))
+                told.append(Told(history, None, None))
             else:
                 plan = advice.plan if advice.value == 1.0 else None
-                told.append((history, Decision(reason=advice.reason, action=advice.action), plan))
+                told.append(Told(history, Decision(reason=advice.reason, action=advice.action), plan))
         return told
 
     def judge(self, world: World, record: BashTask) -> Parts:
@@ -294,12 +288,7 @@ class Coach:
         return proposal.reason
 
     def _staged(
-        self,
-        moment: Moment,
-        stages: Sequence[Stage],
-        commands: Sequence[str],
-        privilege: int,
-        grounded: bool,
+        self, moment: Moment, stages: Sequence[Stage], commands: Sequence[str], privilege: int, grounded: bool
     ) -> Iterator[Advice]:
         """The next stage, behind a look where one is due."""
         command, rest = commands[0], tuple(commands[1:])
@@ -343,21 +332,20 @@ class Coach:
 
     def _changes(self, record: BashTask) -> bool:
         """Whether the gold command changes any file."""
-        return self._memory.changing.get(
-            record.id, lambda: bool(self._worlds.gold_run(record)[0].short_status().strip())
-        )
+        status = self._memory.get(("changes", record.id), lambda: self._worlds.gold_run(record)[0].short_status())
+        return bool(status.strip())
 
     # ---- roll-ins ------------------------------------------------------------------------------------------------------
 
     def stages(self, record: BashTask) -> list[Stage]:
         """The gold pipeline's beginnings that print something of their own accord, the whole last."""
-        return self._memory.stages.get(record.id, lambda: self._run_stages(record))
+        return self._memory.get(("stages", record.id), lambda: self._run_stages(record))
 
     def _run_stages(self, record: BashTask) -> list[Stage]:
         commands, known = prefixes(record.gold), []
         for number, command in enumerate(commands):
             whole = number == len(commands) - 1
-            shown = self._worlds.gold_world(record).run_gold(command, as_student=not whole)
+            shown = self._worlds.fresh(record, "gold").run_gold(command, as_student=not whole)
             if whole or (shown.readable and shown.text.strip()):  # what shows nothing could never be seen to be done
                 known.append(Stage(command, shown.text if shown.readable else ""))
         return known
@@ -406,7 +394,7 @@ class Coach:
             if task == record.id and actions[: len(taken)] == taken and record.id not in NOT_REPEATABLE:
                 return world, outputs, len(taken)
         self._standing = None
-        return self._worlds.walk_world(record), [], 0
+        return self._worlds.fresh(record, "walk"), [], 0
 
     def _value(self, moment: Moment, proposal: Advice) -> float:
         """The reward of the student's actions, the proposal and what should follow it, submitted."""
@@ -417,13 +405,13 @@ class Coach:
 
         def play() -> float:
             record = self._worlds.record(task)
-            world = self._worlds.roll_in_world(record)
+            world = self._worlds.fresh(record, "roll-in")
             world.cwd = folder
             for action in actions:
                 world.act(action)
             return self._worlds.judge(world, record).total
 
-        return self._memory.values.get((task.key, folder, *actions), play)
+        return self._memory.get(("value", task.key, folder, *actions), play)
 
     def _trial(self, moment: Moment, actions: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """In which folder of a fresh box a roll-in of actions begins, and all that is done there."""
@@ -444,21 +432,13 @@ def _mended(moment: Moment) -> str | None:
 
 def _undo(parts: Parts) -> Iterator[tuple[str, str]]:
     """Commands that take back what the gold does not do, one for what is new and one for what was changed."""
-    new = [change.path for change in parts.extra if change.status == "??"]
-    wrong = [change.path for change in parts.unlike]
+    new = [change.path for change in parts.extra if change.status == "??"] + [change.path for change in parts.unlike]
     changed = [change.path for change in parts.extra if change.status in ("M", "D", "T")]
-    if new or wrong:
-        yield f"rm -rf {' '.join(f'/{path}' for path in (*new, *wrong))}", reasons.UNDO_NEW
+    remove = f"rm -rf {' '.join(f'/{path}' for path in new)}"
+    restore = f"git -C / checkout -- {' '.join(f'/{path}' for path in changed)}"
+    if new:
+        yield remove, reasons.UNDO_NEW
     if changed:
-        yield f"git -C / checkout -- {' '.join(f'/{path}' for path in changed)}", reasons.UNDO_CHANGE
-    if (new or wrong) and changed:
-        both = f"rm -rf {' '.join(f'/{p}' for p in (*new, *wrong))}; git -C / checkout -- {' '.join(f'/{p}' for p in changed)}"
-        yield both, reasons.UNDO_CHANGE
-
-
-def _plan(advice: Advice | None) -> tuple[str, ...]:
-    return advice.plan if advice is not None else ()
-
-
-def _own_reason(action: str) -> str:
-    return reasons.SUBMIT if is_submit(action) else reasons.own(action)
+        yield restore, reasons.UNDO_CHANGE
+    if new and changed:
+        yield f"{remove}; {restore}", reasons.UNDO_CHANGE

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -30,8 +29,8 @@ from leap_worlds.intercode.bash.reward import (
     diff_part,
     parse_short_status,
     parse_z_status,
+    similarity,
 )
-from leap_worlds.intercode.bash.similarity import similarity
 
 if TYPE_CHECKING:
     from leap_worlds.sandbox.base import ExecResult, Sandbox
@@ -46,15 +45,17 @@ _TELL_WHERE = f"trap 'pwd -P >{_WHERE}' EXIT\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits of one command.
+class Rules:
+    """The rules that a world is played by.
 
     Attributes:
+        compat: Whose they are.
         command: Seconds for a student's command; upstream's limit is 10.
         gold: Seconds for the gold command; upstream has no limit.
         output: Bytes of output after which a command is stopped, as one that never ends.
     """
 
+    compat: Compat = "intercode"
     command: float = 10.0
     gold: float = 30.0
     output: int = 4 * 2**20
@@ -80,18 +81,16 @@ class World:
 
     Args:
         box: A fresh box; closed by whoever gave it. Its image sets upstream's environment variables.
-        compat: Whose rules.
-        limits: What a command may take.
+        rules: What it is played by.
         query: What is asked: upstream's first observation, and so the answer of a student that only submits.
     """
 
-    def __init__(self, box: Sandbox, *, compat: Compat, limits: Limits, query: str) -> None:
-        self.box = box
+    def __init__(self, box: Sandbox, rules: Rules, query: str) -> None:
+        self.rules = rules
         self.cwd = "/"
         self.last = query
-        self._compat = compat
-        self._limits = limits
-        self._told: dict[str, str] = {}  # what git and md5sum said since the last command
+        self._box = box
+        self._told: dict[tuple[str, ...], str] = {}  # what git and md5sum said since the last command
 
     def act(self, action: str) -> Shown:
         """Runs a student's action."""
@@ -101,10 +100,10 @@ class World:
         except Malformed:
             shown = Shown(MALFORMED, executed=False)
         else:
-            shown = _shown(self._exec(command.argv, command.cwd, self._limits.command), command)
+            shown = _shown(self._exec(command.argv, command.cwd, self.rules.command), command)
             if command.moves_to is not None and shown.executed:
                 self.cwd = command.moves_to
-            if self._compat == "fixed":
+            if self.rules.compat == "fixed":
                 self._follow()
         self.last = shown.text
         return shown
@@ -113,23 +112,23 @@ class World:
         """Runs a gold command, in a box of its own: at the root, and with its own time limit or a student's."""
         self._told.clear()
         try:
-            argv = upstream_argv(gold) if self._compat == "intercode" else true_argv(gold)
+            argv = upstream_argv(gold) if self.rules.compat == "intercode" else true_argv(gold)
         except Malformed:
             return Shown(MALFORMED, executed=False, readable=False)
-        seconds = self._limits.command if as_student else self._limits.gold
+        seconds = self.rules.command if as_student else self.rules.gold
         return _shown(self._exec(argv, "/", seconds), Command(argv, "/"))
 
     def in_lost_folder(self) -> bool:
         """Whether nothing can start any more, for the working directory does not exist."""
-        return self.cwd != "/" and self._exec(("true",), self.cwd, self._limits.command).exec_error == "cwd"
+        return self.cwd != "/" and self._exec(("true",), self.cwd, self.rules.command).exec_error == "cwd"
 
     def short_status(self) -> str:
         """Returns git's short status: what changed."""
-        return self._text(("/bin/bash", "-c", "git status --short;"), again=True)
+        return self._text("/bin/bash", "-c", "git status --short;")
 
     def z_status(self) -> list[Change]:
         """Returns git's whole status: what changed, file by file."""
-        return parse_z_status(self._text(("git", "status", "--porcelain", "-z", "--untracked-files=all")))
+        return parse_z_status(self._text("git", "status", "--porcelain", "-z", "--untracked-files=all"))
 
     def hash(self, change: Change) -> str:
         """Returns what upstream compares of a new file. Of a path without a dot it asks a program that its image does not
@@ -139,39 +138,34 @@ class World:
             ValueError: The path cannot be split by the shell's rules; upstream falls over.
         """
         program = "md5sum" if "." in change.path else "md5deep -r"
-        return self._text(tuple(shlex.split(f"{program} {change.path}")), again=True)
+        return self._text(*shlex.split(f"{program} {change.path}"))
 
     def content(self, path: str) -> str:
         """The checksum of a file or a link, for `compat: fixed`."""
-        link = self._exec(("readlink", "--", path), "/", self._limits.gold)
-        return link.output.decode("utf-8", "replace") or self._text(("sha256sum", "--", path))
+        link = self._exec(("readlink", "--", path), "/", self.rules.gold)
+        return link.output.decode("utf-8", "replace") or self._text("sha256sum", "--", path)
 
     def _read(self, action: str) -> Command:
-        if self._compat == "intercode":
+        if self.rules.compat == "intercode":
             return read_action(action, self.cwd)
         argv = true_argv(action)
         return Command((*argv[:2], _TELL_WHERE + argv[2]), self.cwd)
 
     def _follow(self) -> None:
         """Sets the working directory to where the shell was when it ended; it stays where the shell did not say."""
-        told = self._exec(("cat", _WHERE), "/", self._limits.command)
+        told = self._exec(("cat", _WHERE), "/", self.rules.command)
         where = told.output.decode("utf-8", "replace").removesuffix("\n")
         if told.exit_code == 0 and where.startswith("/"):
             self.cwd = where
 
-    def _text(self, argv: Iterable[str], *, again: bool = False) -> str:
-        """What a program prints at the root; with `again`, what it printed since the last command, if it did."""
-        argv = tuple(argv)
-        key = "\0".join(argv)
-        if again and key in self._told:
-            return self._told[key]
-        text = _shown(self._exec(argv, "/", self._limits.gold), Command(argv, "/")).text
-        if again:
-            self._told[key] = text
-        return text
+    def _text(self, *argv: str) -> str:
+        """What a program prints at the root, or printed since the last command."""
+        if argv not in self._told:
+            self._told[argv] = _shown(self._exec(argv, "/", self.rules.gold), Command(argv, "/")).text
+        return self._told[argv]
 
     def _exec(self, argv: tuple[str, ...], cwd: str, timeout: float) -> ExecResult:
-        return self.box.exec(list(argv), cwd=cwd, timeout=timeout, max_output=self._limits.output)
+        return self._box.exec(list(argv), cwd=cwd, timeout=timeout, max_output=self.rules.output)
 
 
 def _shown(result: ExecResult, command: Command) -> Shown:
@@ -193,18 +187,17 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def judge(student: World, gold: World, shown: Shown, compat: Compat) -> Parts:
+def judge(student: World, gold: World, shown: Shown) -> Parts:
     """The reward of the student's box as it is now.
 
     Args:
-        student: The student's.
+        student: The student's world.
         gold: The world in which the gold command was run.
         shown: What came of it there.
-        compat: Whose rules.
     """
     output = shown.text if shown.readable else None
     cosine = similarity(student.last, output)
-    compare = _strict if compat == "fixed" else _upstream
+    compare = _strict if student.rules.compat == "fixed" else _upstream
     missing, extra, common, unlike, error = compare(student, gold)
     return Parts(
         diff=diff_part(len(missing) + len(extra)),

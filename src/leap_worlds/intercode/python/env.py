@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -12,13 +10,12 @@ from pydantic import Field
 from leap.core import Decision, History, Observation, PrivilegedState, Task
 from leap.envs.base import EnvironmentConfig, Progress
 from leap.envs.tutor import Tutor
-from leap_worlds.intercode.bash.boxes import Boxes
+from leap_worlds.intercode.base import BoxedEnvironment, Boxes, IntercodeSession, UpstreamConfig
 from leap_worlds.intercode.bash.images import open_boxes
 from leap_worlds.intercode.data import IntercodeData, PythonRecord
 from leap_worlds.intercode.pool import Pool
 from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
 from leap_worlds.intercode.python.interpreter import Interpreter, Reply
-from leap_worlds.intercode.recorded import RecordedConfig, RecordedEnvironment, RecordedSession
 from leap_worlds.intercode.text import SUBMIT
 
 _BOX = 4  # of the four file systems the one without files of its own
@@ -28,51 +25,30 @@ BROKEN_TESTS = {"mbpp/367": _SETUP_FIRST, "mbpp/927": _SETUP_FIRST}
 """Tasks whose gold scores 0 by upstream's rules: who defines the class passes the tests, and so differs from the gold."""
 
 
-class PythonConfig(RecordedConfig):
+class PythonConfig(UpstreamConfig):
     """InterCode Python's options in a recipe."""
 
-    sandbox: str = Field(
-        default="auto", description="Where code runs: namespace, docker; auto takes the first that works."
-    )
+    sandbox: str = Field(default="auto", description="Where code runs: namespace, docker; auto takes the first that works.")
     image: Literal["full", "small"] = Field(
         default="full", description="What Python runs on: Debian as Bash's tasks have it, or without imagemagick."
     )
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a piece of code, and for a test.")
 
 
-class PythonEnvironment(RecordedEnvironment[PythonConfig, PythonRecord]):
+class PythonEnvironment(BoxedEnvironment[PythonConfig, PythonRecord]):
     """MBPP (Austin et al. 2021) as InterCode has it (Yang et al. 2023): 974 functions to write."""
 
     name: ClassVar[str] = "intercode-python"
     Config: ClassVar[type[EnvironmentConfig]] = PythonConfig
+    prompts: ClassVar[str] = "python"
 
     def __init__(self, config: PythonConfig | None = None) -> None:
         super().__init__(config)
-        self._preparing = threading.Lock()
-        self._boxes: Boxes | None = None
         self._gold_boxes = Pool(lambda: self.boxes.open(_BOX), lambda box: box.close())
 
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Reads the tasks, and finds a sandbox that works."""
-        self.records()
-        with self._preparing:
-            if self._boxes is None:
-                data = IntercodeData(self.config.path)
-                self._boxes = open_boxes(self.config.sandbox, data, self.config.image, progress, file_systems=(_BOX,))
-
-    @property
-    def boxes(self) -> Boxes:
-        """Where code runs: made when needed, or those that were set."""
-        boxes = self._boxes
-        if boxes is None:
-            self.prepare()
-            boxes = self._boxes
-        assert boxes is not None
-        return boxes
-
-    @boxes.setter
-    def boxes(self, boxes: Boxes) -> None:
-        self._boxes = boxes
+    def open_boxes(self, progress: Progress | None) -> Boxes:
+        data = IntercodeData(self.config.path)
+        return open_boxes(self.config.sandbox, data, self.config.image, progress, file_systems=(_BOX,))
 
     def read_records(self) -> dict[str, PythonRecord]:
         return {f"mbpp/{record.task_id}": record for record in IntercodeData(self.config.path).python()}
@@ -109,17 +85,9 @@ class PythonEnvironment(RecordedEnvironment[PythonConfig, PythonRecord]):
         """Always empty: a task's text names all there is."""
         return set()
 
-    def prompt_directory(self) -> Path:
-        return Path(__file__).parents[1] / "prompts" / "python"
-
-    def versions(self) -> dict[str, str]:
-        return {self.name: f"sandbox {self.boxes.description}"}
-
     def close(self) -> None:
         self._gold_boxes.close()
-        boxes, self._boxes = self._boxes, None
-        if boxes is not None:
-            boxes.close()
+        super().close()
 
 
 class PythonTutor(Tutor[PythonEnvironment]):
@@ -138,9 +106,7 @@ class PythonTutor(Tutor[PythonEnvironment]):
             return PythonExpert().decide(history)
         action = privileged.plan[0]
         defines = action != privileged.plan[-1]
-        reason = (
-            "I write the function that the task asks for." if defines else "The function is defined, so I submit it."
-        )
+        reason = "I write the function that the task asks for." if defines else "The function is defined, so I submit it."
         return Decision(reason=reason, action=action)
 
 
@@ -153,7 +119,7 @@ class PythonExpert:
         return Decision(reason="I know no better function.", action=script[min(len(history.actions), 1)])
 
 
-class PythonSession(RecordedSession):
+class PythonSession(IntercodeSession):
     """One function being written, in an interpreter of its own. Addresses in what it prints differ from run to run."""
 
     repeats: ClassVar[bool] = False
@@ -182,24 +148,25 @@ class PythonSession(RecordedSession):
         return self.judge(submitted_name(submission, self._actions))
 
     def judge(self, name: str | None) -> float:
-        """The reward if the student submitted this function now. The tests run in its own interpreter."""
-        gold_name = function_name(self._record.gold)
+        """The reward if the student submitted this function now."""
+        replies = self._replies(name)
+        return reward(replies, self._environment.gold_replies(self._record)) if replies is not None else 0.0
+
+    def _replies(self, name: str | None) -> dict[str, Reply] | None:
+        """What the tests say of a function; None where there is none. They run in the student's own interpreter."""
+        gold_name, tests = function_name(self._record.gold), self._record.tests
         if name is None or gold_name is None:
-            return 0.0
-        tests = self._record.tests
+            return None
         replies = self._interpreter.run_all([f"{gold_name} = {name}", self._record.test_setup_code, *tests])
-        return reward(dict(zip(tests, replies[2:], strict=True)), self._environment.gold_replies(self._record))
+        return dict(zip(tests, replies[2:], strict=True))
 
     def explain(self) -> list[tuple[str, str, str]]:
-        """The reward that the last function would get, test by test; they run in the student's interpreter."""
-        name, gold_name = submitted_name(SUBMIT, self._actions), function_name(self._record.gold)
-        if name is None or gold_name is None:
+        """The reward that the last function would get, test by test."""
+        replies = self._replies(submitted_name(SUBMIT, self._actions))
+        if replies is None:
             return [("tests", "0", "no function is defined yet")]
-        tests = self._record.tests
-        replies = self._interpreter.run_all([f"{gold_name} = {name}", self._record.test_setup_code, *tests])[2:]
-        gold, share = self._environment.gold_replies(self._record), 1 / len(tests)
-        rows = zip(tests, replies, strict=True)
-        return [(test[:60], f"{share * (reply == gold[test]):.2f}", str(reply)[:80]) for test, reply in rows]
+        gold, share = self._environment.gold_replies(self._record), 1 / len(self._record.tests)
+        return [(test[:60], f"{share * (said == gold[test]):.2f}", str(said)[:80]) for test, said in replies.items()]
 
     def privileged(self) -> PrivilegedState:
         gold, name = self._record.gold, function_name(self._record.gold)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -14,8 +13,8 @@ from leap.envs.base import EnvironmentConfig, Progress
 from leap.envs.live import states_along
 from leap.envs.tutor import Taught, Tutor
 from leap.errors import RecipeError
+from leap_worlds.intercode.base import IntercodeEnvironment, IntercodeSession, UpstreamConfig
 from leap_worlds.intercode.data import IntercodeData, SqlRecord
-from leap_worlds.intercode.recorded import RecordedConfig, RecordedEnvironment, RecordedSession
 from leap_worlds.intercode.sql.backend import Answer, Backend, SqlLimits
 from leap_worlds.intercode.sql.mariadb import ManagedMariaDb
 from leap_worlds.intercode.sql.mysql import MySqlServer
@@ -28,7 +27,7 @@ AT_LAST = "This is my last action, and only what is submitted counts, so I submi
 MALFORMED_GOLD = "MariaDB and MySQL 8 cannot parse the gold: upstream's data"
 
 
-class SqlConfig(RecordedConfig):
+class SqlConfig(UpstreamConfig):
     """InterCode SQL's options in a recipe."""
 
     database: str = Field(
@@ -36,12 +35,10 @@ class SqlConfig(RecordedConfig):
         description="mariadb: leap starts the one it finds. mysql://user:password@host:port/: yours.",
     )
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a statement.")
-    rows_shown: int = Field(
-        default=100, ge=1, description="Rows of a result that are shown; the reward knows them all."
-    )
+    rows_shown: int = Field(default=100, ge=1, description="Rows of a result that are shown; the reward knows them all.")
 
 
-class SqlEnvironment(RecordedEnvironment[SqlConfig, SqlRecord]):
+class SqlEnvironment(IntercodeEnvironment[SqlConfig, SqlRecord]):
     """Spider's dev set (Yu et al. 2018) as InterCode has it (Yang et al. 2023): 1,034 questions.
 
     Args:
@@ -51,6 +48,7 @@ class SqlEnvironment(RecordedEnvironment[SqlConfig, SqlRecord]):
 
     name: ClassVar[str] = "intercode-sql"
     Config: ClassVar[type[EnvironmentConfig]] = SqlConfig
+    prompts: ClassVar[str] = "sql"
 
     def __init__(self, config: SqlConfig | None = None, backend: Backend | None = None) -> None:
         super().__init__(config)
@@ -110,9 +108,6 @@ class SqlEnvironment(RecordedEnvironment[SqlConfig, SqlRecord]):
         session.close()
         return f"{MALFORMED_GOLD} ({error[:80]}...)" if error else ""
 
-    def prompt_directory(self) -> Path:
-        return Path(__file__).parents[1] / "prompts" / "sql"
-
     def versions(self) -> dict[str, str]:
         return {self.benchmark: self.backend.description}
 
@@ -152,7 +147,7 @@ class SqlTutor(Tutor[SqlEnvironment]):
         return taught
 
 
-class SqlSession(RecordedSession):
+class SqlSession(IntercodeSession):
     """One question being answered, by one connection that cannot change anything."""
 
     first: ClassVar[str] = "You are connected to a database."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from leap.config import Section
 from leap_worlds.intercode.bash.generated.words import ENDINGS, FOLDERS, RARE, ROOTS, STEMS, WORDS
@@ -95,39 +95,22 @@ class BashFamilyConfig(Section):
     )
     stems: int = Field(default=len(STEMS), ge=1, le=len(STEMS), description="So many words begin the names of files.")
     endings: int = Field(default=len(ENDINGS), ge=2, le=len(ENDINGS), description="Endings of files, so many.")
-    words: int = Field(
-        default=len(WORDS), ge=8, le=len(WORDS), description="So many words are in files; rare ones apart."
-    )
+    words: int = Field(default=len(WORDS), ge=8, le=len(WORDS), description="So many words are in files; rare ones apart.")
     wordings: int = Field(default=3, ge=1, description="Ways of saying each thing, at most so many.")
 
     @field_validator("folders", "files", "lines")
     @classmethod
-    def _span(cls, span: tuple[int, int]) -> tuple[int, int]:
-        if not 1 <= span[0] <= span[1]:
-            raise ValueError(f"a range needs 1 <= least <= most, not {list(span)}")
-        return span
-
-    @field_validator("folders")
-    @classmethod
-    def _two_folders(cls, span: tuple[int, int]) -> tuple[int, int]:
-        if not 2 <= span[0] <= span[1] <= 12:
-            raise ValueError(f"2 to 12 folders, not {list(span)}: files are moved from one to another")
-        return span
-
-    @field_validator("files")
-    @classmethod
-    def _two_files(cls, span: tuple[int, int]) -> tuple[int, int]:
-        if not 2 <= span[0] <= span[1] <= 8:
-            raise ValueError(f"2 to 8 files in a folder, not {list(span)}")
+    def _span(cls, span: tuple[int, int], field: ValidationInfo) -> tuple[int, int]:
+        least, most = {"folders": (2, 12), "files": (2, 8)}.get(str(field.field_name), (1, 10**6))
+        if not least <= span[0] <= span[1] <= most:
+            raise ValueError(f"a range needs {least} <= least <= most <= {most}, not {list(span)}")
         return span
 
     @model_validator(mode="after")
     def _enough_stems(self) -> BashFamilyConfig:
         least = self.folders[1] * self.files[1] + 1
         if self.stems < least:
-            raise ValueError(
-                f"stems: {self.stems} are too few for {self.folders[1]} folders of {self.files[1]} files: {least}"
-            )
+            raise ValueError(f"stems: {self.stems} are too few for {self.folders[1]} folders of {self.files[1]} files: {least}")
         return self
 
     @property

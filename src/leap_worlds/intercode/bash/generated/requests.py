@@ -1,12 +1,14 @@
-"""What is asked for: a request in parts, its words, the command that fulfils it, and how to come to know that command."""
+"""What is asked for: a request in parts, its words, the command that fulfils it, how to come to know it, and why."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from leap_worlds.intercode.bash.generated.config import LONE, BashFamilyConfig, Lexicon, Operation, Select
 from leap_worlds.intercode.bash.generated.trees import Tree
+from leap_worlds.intercode.bash.tasks import BashTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,76 +44,184 @@ class Request:
     ending: str = ""
 
 
-TARGETS: dict[Select, tuple[str, ...]] = {
-    Select.TOLD: ("the file {path}", "{path}", "the file at {path}"),
-    Select.NAMED: (
-        "the file {name}, which is somewhere below {root},",
-        "{name}, wherever it is in {root},",
-        "the file called {name} in one of the folders of {root}",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedTask(BashTask):
+    """One task of a generated family.
+
+    Attributes:
+        request: What the query says, in parts.
+        path: The file that it is about; empty where it is about none.
+        look: A command that tells what the query does not; None where it tells all that the gold names.
+    """
+
+    request: Request
+    path: str
+    look: str | None
+
+    @property
+    def id(self) -> str:
+        """train-017/3 and so on."""
+        return f"{self.file_system}/{self.index}"
+
+    @property
+    def kind(self) -> str:
+        """The group that results are reported by: how the request names its file."""
+        return str(self.request.select or "none")
+
+
+class Way(NamedTuple):
+    """How a file may be named.
+
+    Attributes:
+        words: The ways to say it.
+        look: The command by which who knows the shell's rules finds the file; None where it is told.
+        reason: Why to look so.
+    """
+
+    words: tuple[str, ...]
+    look: str | None = None
+    reason: str = ""
+
+
+WAYS = {
+    Select.TOLD: Way(("the file {path}", "{path}", "the file at {path}")),
+    Select.NAMED: Way(
+        (
+            "the file {name}, which is somewhere below {root},",
+            "{name}, wherever it is in {root},",
+            "the file called {name} in one of the folders of {root}",
+        ),
+        "find {root} -name {name}",
+        "I know its name alone, so I search for it.",
     ),
-    Select.MENTIONS: (
-        "the file below {root} that mentions {holds}",
-        "the one file in the folders of {root} with {holds} in it",
-        "whichever file of {root} has the words {holds}",
+    Select.MENTIONS: Way(
+        (
+            "the file below {root} that mentions {holds}",
+            "the one file in the folders of {root} with {holds} in it",
+            "whichever file of {root} has the words {holds}",
+        ),
+        "grep -l {holds} {root}/*/*",
+        "I know what it holds, so I search the files.",
     ),
-    Select.LARGEST: (
-        "the largest file of {folder}",
-        "the file in {folder} that takes most space",
-        "the biggest file in {folder}",
+    Select.LARGEST: Way(
+        ("the largest file of {folder}", "the file in {folder} that takes most space", "the biggest file in {folder}"),
+        "ls -S {folder} | head -n 1",
+        "I list the folder by size, the largest first.",
     ),
-    Select.SMALLEST: (
-        "the smallest file of {folder}",
-        "the file in {folder} that takes least space",
-        "the tiniest file in {folder}",
+    Select.SMALLEST: Way(
+        ("the smallest file of {folder}", "the file in {folder} that takes least space", "the tiniest file in {folder}"),
+        "ls -rS {folder} | head -n 1",
+        "I list the folder by size, the smallest first.",
     ),
-    Select.LISTED: (
-        "the file that {path} names",
-        "the file whose path is written in {path}",
-        "the file with the path that stands in {path}",
+    Select.LISTED: Way(
+        (
+            "the file that {path} names",
+            "the file whose path is written in {path}",
+            "the file with the path that stands in {path}",
+        ),
+        "cat {path}",
+        "I read the file that names it.",
     ),
 }
-ASKS: dict[Operation, tuple[str, ...]] = {
-    Operation.DELETE: ("Delete {it}.", "Remove {it} for good.", "Get rid of {it}."),
-    Operation.MOVE: ("Move {it} to {to}.", "Put {it} into {to} instead of where it is.", "Shift {it} over to {to}."),
-    Operation.COPY: ("Copy {it} to {to}.", "Put a copy of {it} into {to}.", "Duplicate {it} in {to}."),
-    Operation.RENAME: (
-        "Rename {it} to {new}, in its folder.",
-        "Give {it} the name {new} and leave it in its folder.",
-        "Let {it} be called {new}, where it is.",
+
+
+class Ask(NamedTuple):
+    """What may be asked for.
+
+    Attributes:
+        words: The ways to ask.
+        command: What does it.
+        act: What it does, as "I ..." goes on.
+    """
+
+    words: tuple[str, ...]
+    command: str
+    act: str
+
+
+ASKS = {
+    Operation.DELETE: Ask(("Delete {it}.", "Remove {it} for good.", "Get rid of {it}."), "rm {file}", "delete it"),
+    Operation.MOVE: Ask(
+        ("Move {it} to {to}.", "Put {it} into {to} instead of where it is.", "Shift {it} over to {to}."),
+        "mv {file} {to}",
+        "move it",
     ),
-    Operation.APPEND: (
-        "Append the line {text} to {it}.",
-        "Add a last line {text} to {it}.",
-        "Write {text} at the end of {it}.",
+    Operation.COPY: Ask(
+        ("Copy {it} to {to}.", "Put a copy of {it} into {to}.", "Duplicate {it} in {to}."), "cp {file} {to}", "copy it"
     ),
-    Operation.REPLACE: (
-        "Replace {text} by {by} in {it}.",
-        "Put {by} for each {text} in {it}.",
-        "Change {text} to {by} all over {it}.",
+    Operation.RENAME: Ask(
+        (
+            "Rename {it} to {new}, in its folder.",
+            "Give {it} the name {new} and leave it in its folder.",
+            "Let {it} be called {new}, where it is.",
+        ),
+        "mv {file} {beside}/{new}",
+        "rename it",
     ),
-    Operation.LINES: (
-        "How many lines does {it} have? Print the number alone.",
-        "Count the lines of {it} and print nothing but the number.",
-        "Tell the number of lines in {it}, only the number.",
+    Operation.APPEND: Ask(
+        ("Append the line {text} to {it}.", "Add a last line {text} to {it}.", "Write {text} at the end of {it}."),
+        "echo {text} >> {file}",
+        "append the line",
     ),
-    Operation.HITS: (
-        "How many lines with {text} are in {it}?",
-        "Count the lines that have {text} in {it}.",
-        "Tell in how many lines {text} stands in {it}.",
+    Operation.REPLACE: Ask(
+        ("Replace {text} by {by} in {it}.", "Put {by} for each {text} in {it}.", "Change {text} to {by} all over {it}."),
+        "sed -i {swap} {file}",
+        "replace the word",
     ),
-    Operation.FIRST: ("Print the first line of {it}.", "What is the first line of {it}?", "Show the top line of {it}."),
-    Operation.LAST: ("Print the last line of {it}.", "What is the last line of {it}?", "Show the bottom line of {it}."),
-    Operation.COUNT: (
-        "How many {ending} files are in {folder}?",
-        "Count the files that end in {ending} in {folder}.",
-        "Tell the number of {ending} files of {folder}.",
+    Operation.LINES: Ask(
+        (
+            "How many lines does {it} have? Print the number alone.",
+            "Count the lines of {it} and print nothing but the number.",
+            "Tell the number of lines in {it}, only the number.",
+        ),
+        "wc -l < {file}",
+        "count its lines",
     ),
-    Operation.CREATE: (
-        "Make the file {new} in {folder} with the text {text}.",
-        "Create {new} in {folder}; it should hold the line {text}.",
-        "Write {text} into a new file {new} in {folder}.",
+    Operation.HITS: Ask(
+        (
+            "How many lines with {text} are in {it}?",
+            "Count the lines that have {text} in {it}.",
+            "Tell in how many lines {text} stands in {it}.",
+        ),
+        "grep -c {text} {file}",
+        "count the lines with it",
+    ),
+    Operation.FIRST: Ask(
+        ("Print the first line of {it}.", "What is the first line of {it}?", "Show the top line of {it}."),
+        "head -n 1 {file}",
+        "print its first line",
+    ),
+    Operation.LAST: Ask(
+        ("Print the last line of {it}.", "What is the last line of {it}?", "Show the bottom line of {it}."),
+        "tail -n 1 {file}",
+        "print its last line",
+    ),
+    Operation.COUNT: Ask(
+        (
+            "How many {ending} files are in {folder}?",
+            "Count the files that end in {ending} in {folder}.",
+            "Tell the number of {ending} files of {folder}.",
+        ),
+        "find {folder} -name {pattern} | wc -l",
+        "count the files",
+    ),
+    Operation.CREATE: Ask(
+        (
+            "Make the file {new} in {folder} with the text {text}.",
+            "Create {new} in {folder}; it should hold the line {text}.",
+            "Write {text} into a new file {new} in {folder}.",
+        ),
+        "echo {text} > {folder}/{new}",
+        "make the file",
     ),
 }
+
+
+def _parts(request: Request, quote: str = "'") -> dict[str, str]:
+    """A request's parts as they stand in its words and in commands: texts in quotes."""
+    parts = {name: str(value) for name, value in asdict(request).items()}
+    quoted = {name: f"{quote}{parts[name]}{quote}" for name in ("holds", "text", "by")}
+    return parts | quoted | {"ending": f".{request.ending}"}
 
 
 def say(request: Request, select: int, ask: int) -> str:
@@ -122,84 +232,29 @@ def say(request: Request, select: int, ask: int) -> str:
         select: Which way of naming the file.
         ask: Which way of asking.
     """
-    parts = {
-        "path": request.path,
-        "root": request.root,
-        "name": request.name,
-        "folder": request.folder,
-        "to": request.to,
-        "new": request.new,
-        "ending": f".{request.ending}",
-        "holds": f"'{request.holds}'",
-        "text": f"'{request.text}'",
-        "by": f"'{request.by}'",
-    }
-    targets = TARGETS[request.select] if request.select else ("",)
+    parts = _parts(request)
+    targets = WAYS[request.select].words if request.select else ("",)
     it = targets[select % len(targets)].format(**parts)
-    asks = ASKS[request.operation]
+    asks = ASKS[request.operation].words
     words = asks[ask % len(asks)].format(it=it, **parts)
-    for mark in ".?":
-        words = words.replace(f",{mark}", mark)
-    return words.replace(",,", ",")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How a request is fulfilled.
-
-    Attributes:
-        gold: The one command, with the paths that only the file system tells.
-        look: A command that tells what the request does not; None where it tells all.
-    """
-
-    gold: str
-    look: str | None
+    return words.replace(",.", ".").replace(",?", "?").replace(",,", ",")
 
 
 def look_command(request: Request) -> str | None:
-    """The command by which who knows the shell's rules finds the file."""
-    match request.select:
-        case Select.NAMED:
-            return f"find {request.root} -name {request.name}"
-        case Select.MENTIONS:
-            return f"grep -l '{request.holds}' {request.root}/*/*"
-        case Select.LARGEST:
-            return f"ls -S {request.folder} | head -n 1"
-        case Select.SMALLEST:
-            return f"ls -rS {request.folder} | head -n 1"
-        case Select.LISTED:
-            return f"cat {request.path}"
-    return None
+    """The command by which who knows the shell's rules finds the file; None where the request tells all."""
+    look = WAYS[request.select].look if request.select else None
+    return look and look.format(**_parts(request))
 
 
 def command(request: Request, path: str, quote: str = "'") -> str:
     """The command that does what is asked to the file, with the given quotes."""
-    text = f"{quote}{request.text}{quote}"
-    match request.operation:
-        case Operation.DELETE:
-            return f"rm {path}"
-        case Operation.MOVE:
-            return f"mv {path} {request.to}"
-        case Operation.COPY:
-            return f"cp {path} {request.to}"
-        case Operation.RENAME:
-            return f"mv {path} {path.rpartition('/')[0]}/{request.new}"
-        case Operation.APPEND:
-            return f"echo {text} >> {path}"
-        case Operation.REPLACE:
-            return f"sed -i {quote}s/{request.text}/{request.by}/g{quote} {path}"
-        case Operation.LINES:
-            return f"wc -l < {path}"
-        case Operation.HITS:
-            return f"grep -c {text} {path}"
-        case Operation.FIRST:
-            return f"head -n 1 {path}"
-        case Operation.LAST:
-            return f"tail -n 1 {path}"
-        case Operation.COUNT:
-            return f"find {request.folder} -name {quote}*.{request.ending}{quote} | wc -l"
-        case Operation.CREATE:
-            return f"echo {text} > {request.folder}/{request.new}"
+    return ASKS[request.operation].command.format(
+        **_parts(request, quote),
+        file=path,
+        beside=path.rpartition("/")[0],
+        swap=f"{quote}s/{request.text}/{request.by}/g{quote}",
+        pattern=f"{quote}*.{request.ending}{quote}",
+    )
 
 
 def draw_request(config: BashFamilyConfig, tree: Tree, rng: random.Random) -> tuple[Request, str]:

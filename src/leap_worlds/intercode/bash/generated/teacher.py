@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from leap_worlds.intercode.bash import reasons
 from leap_worlds.intercode.bash.generated import voice
 from leap_worlds.intercode.bash.generated.config import Select
-from leap_worlds.intercode.bash.generated.tasks import GeneratedTask
+from leap_worlds.intercode.bash.generated.requests import GeneratedTask
 from leap_worlds.intercode.bash.quoting import is_submit
 from leap_worlds.intercode.bash.sight import is_look
 from leap_worlds.intercode.bash.teacher import Advice, Coach, Moment, Stage
@@ -69,7 +69,7 @@ class GeneratedCoach(Coach):
         stages = [Stage(record.gold, shown.text)]
         if record.look is not None:
             self._standing = None  # its world is used here
-            look = self._worlds.walk_world(record).run_gold(record.look, as_student=True)
+            look = self._worlds.fresh(record, "walk").run_gold(record.look, as_student=True)
             stages.insert(0, Stage(record.look, look.text))
         return stages
 

@@ -66,11 +66,8 @@ def draw_tree(config: BashFamilyConfig, split: str, number: int) -> Tree:
     for folder in folders:
         for _ in range(rng.randint(*config.files)):
             # The same stem may come again with another ending, so that a name is no use by its beginning.
-            stem = (
-                stems.pop()
-                if rng.random() < 0.85 or not files
-                else rng.choice(sorted(files)).rpartition("/")[2].split(".")[0]
-            )
+            again = rng.random() >= 0.85 and bool(files)
+            stem = rng.choice(sorted(files)).rpartition("/")[2].split(".")[0] if again else stems.pop()
             free = [e for e in lexicon.endings if all(path.rpartition("/")[2] != f"{stem}.{e}" for path in files)]
             if not free:
                 stem, free = stems.pop(), lexicon.endings

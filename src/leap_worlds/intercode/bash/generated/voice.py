@@ -1,31 +1,13 @@
-"""What expert and teacher say on generated tasks: short, in the first person, with nothing that only a teacher knows."""
+"""What expert and teacher say on generated tasks (short, in the first person, with nothing that only a teacher knows), and
+every word that a student of these tasks meets, in the forms in which a scratch tokenizer should keep it whole."""
 
 from __future__ import annotations
 
-from leap_worlds.intercode.bash.generated.config import Operation, Select
-from leap_worlds.intercode.bash.generated.requests import Request
+from itertools import chain
 
-_LOOKS = {
-    Select.NAMED: "I know its name alone, so I search for it.",
-    Select.MENTIONS: "I know what it holds, so I search the files.",
-    Select.LARGEST: "I list the folder by size, the largest first.",
-    Select.SMALLEST: "I list the folder by size, the smallest first.",
-    Select.LISTED: "I read the file that names it.",
-}
-_ACTS = {
-    Operation.DELETE: "delete it",
-    Operation.MOVE: "move it",
-    Operation.COPY: "copy it",
-    Operation.RENAME: "rename it",
-    Operation.APPEND: "append the line",
-    Operation.REPLACE: "replace the word",
-    Operation.LINES: "count its lines",
-    Operation.HITS: "count the lines with it",
-    Operation.FIRST: "print its first line",
-    Operation.LAST: "print its last line",
-    Operation.COUNT: "count the files",
-    Operation.CREATE: "make the file",
-}
+from leap_worlds.intercode.bash.generated.config import Lexicon, Select
+from leap_worlds.intercode.bash.generated.requests import ASKS, WAYS, Request
+
 SAYS = {
     "submit": "All is done, so I submit.",
     "give up": "More would only do harm, so I submit.",
@@ -38,21 +20,48 @@ SAYS = {
 }
 """By the teacher's rule."""
 
+_KNOWS = "I know all I need, so I"
+_SEES = "I see which file it is, so I"
+_NUMBERS = 40
+_COMMANDS = (
+    " find -name rm mv cp sed -i 's/amber/azure/g' wc -l < > >> grep -c -l -r head -n 1 tail -n 1 ls -S -rS cat echo cd / && * | "
+    "submit true git stash -uq"
+)
+_SHOWN = (
+    "/bin/bash: line 1: cannot remove '': No such file or directory ls: cannot access cannot stat '': OCI runtime exec "
+    "failed: exec failed: unable to start container process: chdir to cwd (\"\") set in config.json failed: no such "
+    "file or directory: unknown\r\n grep: rm: mv: cp: cat: sed: can't read : Is a directory missing operand Command "
+    "timed out Malformed command skipped are the same file A new shell is open at /. (no output) command not found"
+)
+
 
 def look_reason(request: Request) -> str:
     """For the command that finds the file."""
     assert request.select is not None
-    return _LOOKS[request.select]
+    return WAYS[request.select].reason
 
 
 def act_reason(request: Request) -> str:
     """For the command that does what is asked."""
-    if request.select in (None, Select.TOLD):
-        return f"I know all I need, so I {_ACTS[request.operation]}."
-    return f"I see which file it is, so I {_ACTS[request.operation]}."
+    known = request.select in (None, Select.TOLD)
+    return f"{_KNOWS if known else _SEES} {ASKS[request.operation].act}."
 
 
-def spoken() -> list[str]:
-    """All that is said for a command."""
-    ways = ("I know all I need, so I", "I see which file it is, so I")
-    return [*_LOOKS.values(), *(f"{way} {act}." for way in ways for act in _ACTS.values())]
+def names(lexicon: Lexicon) -> list[str]:
+    """Names of files and folders, each to be one token: `/depot`, `/notes`, `apple.txt`."""
+    folders = [f"/{word}" for word in (*lexicon.roots, *lexicon.folders)]
+    return folders + [f"{stem}.{ending}" for stem in lexicon.stems for ending in lexicon.endings]
+
+
+def vocabulary(lexicon: Lexicon) -> list[str]:
+    """Texts that hold those words."""
+    texts = {
+        form for word in chain(*lexicon) for form in (f" {word}", f"/{word}", f"'{word}'", f"\n{word}\n", f".{word}")
+    }
+    texts |= {form for name in names(lexicon) for form in (f" {name}", f"\n{name}", f"/{name}")}
+    texts |= {f"\n{number}\n" for number in range(_NUMBERS)} | {f" {number}" for number in range(_NUMBERS)}
+    asked = chain.from_iterable(said.words for said in (*ASKS.values(), *WAYS.values()))
+    texts |= {text.replace("{", " ").replace("}", " ") for text in asked}
+    texts |= {f" {said}" for said in SAYS.values()} | {f" {way.reason}" for way in WAYS.values() if way.reason}
+    texts |= {f" {start} {ask.act}." for start in (_KNOWS, _SEES) for ask in ASKS.values()}
+    return sorted(texts | {_COMMANDS, _SHOWN})
