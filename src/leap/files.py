@@ -43,9 +43,7 @@ class Journal(Generic[R]):
 
     def __init__(self, path: Path, record: type[R]) -> None:
         self.path = path
-        self._record = record
-        self._by_key: dict[str, R] = {}
-        self._load()
+        self._by_key: dict[str, R] = {one.key: one for _, one in read_records(path, record)}  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -80,20 +78,30 @@ class Journal(Generic[R]):
                     raise OSError(errno.ENOSPC, "No space left on device")
         self._by_key[key] = record
 
-    def _load(self) -> None:
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:whole].splitlines(), start=1):
+
+def read_records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
+    """The records of a journal, one at a time, each with the place in the file where its line begins.
+
+    A line that is still being written, or that a kill has torn, is left out; nothing is repaired.
+
+    Raises:
+        RunError: A line is damaged.
+    """
+    if not path.exists():
+        return
+    place = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
             try:
-                record = self._record.model_validate_json(line)
+                yield place, record.model_validate_json(line)
             except ValidationError as error:
                 raise RunError(
-                    f"{self.path} line {number} is damaged ({error.error_count()} problems, the first: "
+                    f"{path} line {number} is damaged ({error.error_count()} problems, the first: "
                     f"{error.errors()[0]['msg']}). Delete that line to have this piece of work done again."
                 ) from error
-            self._by_key[record.key] = record  # type: ignore[attr-defined]
+            place += len(line)
 
 
 def _cut_torn_line(file: FileIO) -> int:

@@ -71,7 +71,7 @@ def run(made: Recipe, folder: Path) -> Stages:
     stages = Stages(made, RunDirectory(folder), Progress())
     try:
         leap(stages)
-        write_report(made, stages.run, stages.environment, costs=stages.actors.costs)
+        write_report(made, stages.run, stages.environment)
     finally:
         stages.close()
     return stages

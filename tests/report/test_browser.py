@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import HOSTILE, WORLD, costs, make_recipe, make_run
+from tiny_run import HOSTILE, WORLD, make_recipe, make_run
 
 from leap.report.page import write_report
 
@@ -40,7 +40,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(make_recipe(), make_run(tmp_path_factory.mktemp("runs") / "tiny"), WORLD, costs=costs)
+    return write_report(make_recipe(), make_run(tmp_path_factory.mktemp("runs") / "tiny"), WORLD)
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from tiny_run import FAIL, HOSTILE, WORLD, correct, costs, make_recipe, make_run, play, task
+from tiny_run import FAIL, HOSTILE, WORLD, correct, make_recipe, make_run, play, task
 
 from leap.core import Actor
 from leap.errors import RunError
 from leap.files import read_json, write_json
-from leap.report.collect import choose, collect
-from leap.report.journals import briefs
+from leap.report import page as page_module
+from leap.report.collect import briefs, choose, collect
 from leap.report.model import Report
 from leap.report.page import write_report
 from leap.report.trajectories import embed
@@ -133,10 +133,11 @@ def test_another_world_is_said_not_hidden(tmp_path: Path) -> None:
     assert not any("state" in step for e in data["episodes"] for step in e["steps"])
 
 
-def test_the_budget_bounds_the_page(tmp_path: Path) -> None:
+def test_the_budget_bounds_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path)
     full = write_report(make_recipe(), run, WORLD).stat().st_size
-    page = write_report(make_recipe(), run, WORLD, budget=6000)
+    monkeypatch.setattr(page_module, "BUDGET", 6000)
+    page = write_report(make_recipe(), run, WORLD)
     report = json.loads((run.report / "report.json").read_text(encoding="utf-8"))
     assert page.stat().st_size < full - 5000
     assert [len(one["keys"]) > 0 for one in report["shown"]] == [True] * 5, "every group has its share"
@@ -164,15 +165,11 @@ def test_journals_are_not_held_in_memory(tmp_path: Path) -> None:
     assert size > 12e6 and peak < size / 5, f"{peak / 1e6:.1f} of {size / 1e6:.1f} MB"
 
 
-def test_costs_are_asked_for_only_where_there_is_a_ledger(tmp_path: Path) -> None:
+def test_costs_are_those_of_the_ledger_where_there_is_one(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    report, _ = collect(make_recipe(), run, per_group=1, costs=costs)
+    report, _ = collect(make_recipe(), run, per_group=1)
     assert [one.model for one in report.costs] == [f"openai/{HOSTILE}", "openai/small"]
     total = report.costs_total
     assert (total.calls, total.tokens_in, total.usd) == (4, 2400, pytest.approx(1.2542))
-    run.root.joinpath("calls.sqlite").unlink()
-
-    def none() -> list[dict[str, object]]:
-        raise AssertionError("there is no ledger")
-
-    assert collect(make_recipe(), run, per_group=1, costs=none)[0].costs == []
+    run.calls.unlink()
+    assert collect(make_recipe(), run, per_group=1)[0].costs == []

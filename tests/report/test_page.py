@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 from jinja2 import Environment
-from tiny_run import HOSTILE, WORLD, costs, make_recipe, make_run
+from tiny_run import HOSTILE, WORLD, make_recipe, make_run
 
 from leap import registry
 from leap.errors import RunError
@@ -49,7 +49,7 @@ class Tags(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = make_run(tmp_path_factory.mktemp("runs") / "tiny")
-    return write_report(make_recipe(), run, WORLD, costs=costs).read_text(encoding="utf-8")
+    return write_report(make_recipe(), run, WORLD).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +88,10 @@ def test_nothing_is_loaded_and_only_our_script_runs(page: str, tags: Tags) -> No
 
 def test_same_files_same_bytes(tmp_path: Path, page: str) -> None:
     run = make_run(tmp_path)
-    again = write_report(make_recipe(), run, WORLD, costs=costs)
+    again = write_report(make_recipe(), run, WORLD)
     assert again.read_text(encoding="utf-8") == page
     twin = (run.report / "report.json").read_bytes()
-    write_report(make_recipe(), run, WORLD, costs=costs)
+    write_report(make_recipe(), run, WORLD)
     assert (run.report / "report.json").read_bytes() == twin
 
 
@@ -119,14 +119,14 @@ def test_without_measures_or_ledger_there_is_no_such_section(tmp_path: Path) -> 
     run.root.joinpath("calls.sqlite").unlink()
     for path in tmp_path.glob("iter-*/measures.json"):
         path.unlink()
-    page = write_report(make_recipe(), run, costs=costs).read_text(encoding="utf-8")
+    page = write_report(make_recipe(), run).read_text(encoding="utf-8")
     assert "#realizability" not in page and "#cost" not in page
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])
 def test_charts_are_well_formed_and_inside_their_box(tmp_path: Path, finished: int) -> None:
     report, _ = collect(make_recipe(), make_run(tmp_path, finished=finished), per_group=1)
-    for measure in (charts.success(), charts.actions(6)):
+    for measure in (charts.SUCCESS, charts.actions(6)):
         root = ElementTree.fromstring(charts.learning_curve(report, "seen", measure, width=600))
         assert len(root.findall(".//circle[@class='dot student']")) == finished + 1
         assert len(root.findall("./line[@class]/title")) == 3
@@ -198,7 +198,7 @@ def test_another_package_adds_a_section(tmp_path: Path, monkeypatch: pytest.Monk
     for name, section in (("notes", Notes), ("broken", Broken)):
         monkeypatch.setitem(registry.report_section._decorated, name, section)
     recipe, run = make_recipe(), make_run(tmp_path)
-    page = write_report(recipe, run, costs=costs).read_text(encoding="utf-8")
+    page = write_report(recipe, run).read_text(encoding="utf-8")
     twin = json.loads((run.report / "report.json").read_text(encoding="utf-8"))
     assert f'<section id="notes">&lt;b&gt;{recipe.name}&lt;/b&gt;</section>' in page and 'href="#notes"' in page
     assert twin["sections"]["notes"] == [f"<b>{recipe.name}</b>"] and "broken" not in twin["sections"]

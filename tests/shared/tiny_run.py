@@ -10,6 +10,9 @@ from leap.core import Actor, Correction, Episode, Rejection, Task
 from leap.datasets import Row, correction_rows
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, read_json, write_json
+from leap.models.base import Completion
+from leap.models.ledger import Ledger
+from leap.models.prices import Price
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import Recipe, dump_recipe
 from leap.runs.directory import RunDirectory
@@ -77,7 +80,7 @@ def make_run(root: Path, *, iterations: int = 2, finished: int | None = None, ta
         stages.append({"stage": "train", "iteration": i, "what": f"train pi_{i}", "seconds": 61.2, "tokens": 12345})
     write_json(run.stages, stages)
     measure(run, len(stages))
-    run.root.joinpath("calls.sqlite").touch()
+    pay(run)
     return run
 
 
@@ -126,13 +129,19 @@ def score(checkpoint: Path | str, rows: Sequence[Row]) -> Losses:
     )
 
 
-def costs() -> list[dict[str, object]]:
-    """What a ledger would say."""
-    call = {"tokens_in": 1200, "tokens_out": 80, "tokens_cached": 300}
-    return [
-        {"stage": "correct", "model": f"openai/{HOSTILE}", "calls": 3, "usd": 1.25, **call},
-        {"stage": "measure", "model": "openai/small", "calls": 1, "failed": 2, "cost": 0.0042, "latency": 1.0, **call},
-    ]
+def pay(run: RunDirectory) -> None:
+    """Books calls of two models, two of which failed."""
+    big, small = f"openai/{HOSTILE}", "openai/small"
+    ledger = Ledger(run.calls, prices={big: Price(input=0, output=15_625), small: Price(input=0, output=52.5)})
+    for stage, model, repeats in (("correct", big, 2), ("measure", small, 0)):
+        with ledger.stage(stage):
+            ledger.book(stage, model, Completion("", 1200, 80, 300), 1.0)
+            for number in range(repeats):
+                ledger.book(f"{stage} {number}", model, Completion("", 0, 0), 1.0)
+    with ledger.stage("measure"):
+        for number in range(2):
+            ledger.book_failure(f"failed {number}", small, "no answer", 1.0)
+    ledger.close()
 
 
 def correct(episode: Episode) -> list[Correction]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -19,81 +19,48 @@ PERCENT = [(share, f"{100 * share:.0f}" + (f"{words.THIN}%" if share in (0, 1) e
 """Ticks of an axis from 0 to 100 %."""
 
 
-@dataclass(frozen=True)
-class Measure:
-    """What a chart shows of a score."""
+class Measure(NamedTuple):
+    """What a chart shows of a score: its value and the ends of its interval, on an axis from 0 to `top`."""
 
     name: str
     top: float
-    value: Callable[[Score], float]
-    low: Callable[[Score], float]
-    high: Callable[[Score], float]
     ticks: list[tuple[float, str]]
+    of: Callable[[Score], tuple[float, float, float]]
     written: Callable[[Score], str]
 
 
-def success() -> Measure:
-    """Share solved, 0 to 100 %."""
-    return Measure(
-        name="success",
-        top=1.0,
-        value=lambda score: score.success,
-        low=lambda score: score.low,
-        high=lambda score: score.high,
-        ticks=PERCENT,
-        written=lambda score: percent(score),
-    )
+SUCCESS = Measure("success", 1.0, PERCENT, lambda score: (score.success, score.low, score.high), words.success)
 
 
-def actions(horizon: int) -> Measure:
+def actions(horizon: float) -> Measure:
     """Mean actions, 0 to the horizon."""
-    return Measure(
-        name="mean actions",
-        top=float(horizon),
-        value=lambda score: score.actions,
-        low=lambda score: max(0.0, score.actions - score.actions_ci),
-        high=lambda score: min(float(horizon), score.actions + score.actions_ci),
-        ticks=quarters(float(horizon), every=2),
-        written=lambda score: f"{score.actions:.1f}",
-    )
 
+    def of(score: Score) -> tuple[float, float, float]:
+        return score.actions, max(0.0, score.actions - score.actions_ci), min(horizon, score.actions + score.actions_ci)
 
-def percent(score: Score) -> str:
-    """Returns the success rate with its unit."""
-    return words.percent(score.success, score.n)
+    return Measure("mean actions", horizon, quarters(horizon, every=2), of, lambda score: f"{score.actions:.1f}")
 
 
 def style_of(policy: PolicyScores, report: Report) -> str:
     """Returns the CSS class that colours a policy, the same all over the page."""
-    if policy.role == "student":
-        return "student"
-    if policy.role == "expert":
-        return "expert"
-    if policy.role == "teacher":
-        if not policy.privilege:
-            return "teacher-without"
-        return "teacher-with" if policy.privilege == report.setup.privilege else "teacher-other"
-    return "other"
+    if policy.role != "teacher":
+        return policy.role
+    if not policy.privilege:
+        return "teacher-without"
+    return "teacher-with" if policy.privilege == report.setup.privilege else "teacher-other"
 
 
 def tag(policy: PolicyScores) -> str:
     """Returns a policy's name where there is little room."""
-    if policy.role == "student":
-        return policy.label
-    return f"teacher p{policy.privilege}" if policy.role == "teacher" else policy.name
+    names = {"student": policy.label, "teacher": f"teacher p{policy.privilege}"}
+    return names.get(policy.role, policy.name)
 
 
 def learning_curve(report: Report, split: str, measure: Measure, *, width: int) -> Markup:
-    """Returns one chart: pi_0..pi_N with intervals, and a line for each baseline.
-
-    Args:
-        report: The report.
-        split: The split; charts never mix splits.
-        measure: What of a score is shown.
-        width: Width in user units; heights are equal, so that charts stand side by side.
-    """
-    students = [p for p in report.policies if p.role == "student" and split in p.evaluations]
-    baselines = [p for p in report.policies if p.role != "student" and split in p.evaluations]
+    """Returns one chart, which never mixes splits: pi_0..pi_N with intervals, and a line for each baseline. Heights are equal,
+    so that charts stand side by side."""
+    policies = report.evaluated(split)
+    students, baselines = ([p for p in policies if (p.role == "student") is one] for one in (True, False))
     last = max([report.setup.iterations, *(p.iteration or 0 for p in students)])
     xs = (0.0, float(last)) if last else (-1.0, 1.0)
     panel = Panel(LEFT, TOP, width - GUTTER, HEIGHT - BOTTOM, xs, (0.0, measure.top), pad=14)
@@ -101,19 +68,18 @@ def learning_curve(report: Report, split: str, measure: Measure, *, width: int) 
     parts = panel.rows(measure.ticks)
     parts += panel.columns((i, words.pi(i)) for i in range(last + 1) if i % every == 0 or i == last)
     parts += _baselines(baselines, report, split, measure, panel)
-    points = [(p, p.evaluations[split].overall) for p in students]
-    if len(points) > 1:
-        line = panel.points((policy.iteration or 0, measure.value(score)) for policy, score in points)
-        parts.append(mark("polyline", class_="curve", points=line))
-    values = [measure.value(score) for _, score in points]
-    for place, (policy, score) in enumerate(points):
-        if place:
-            side, below = "end", values[place] < values[place - 1]
-        else:  # clear of the axis, hence on the side where the curve goes on
-            side, below = "start", len(values) > 1 and values[1] > values[0]
+    scores = [p.evaluations[split].overall for p in students]
+    values = [measure.of(score)[0] for score in scores]
+    if len(students) > 1:
+        places = [(policy.iteration or 0, value) for policy, value in zip(students, values, strict=True)]
+        parts.append(mark("polyline", class_="curve", points=panel.points(places)))
+    for place, (policy, score) in enumerate(zip(students, scores, strict=True)):
         chosen = policy.iteration == report.best
-        said = chosen or len(points) <= LABELLED or place in (0, len(points) - 1)
-        parts.append(_point(policy, score, measure, panel, chosen=chosen, side=side if said else None, below=below))
+        side = None
+        if chosen or len(students) <= LABELLED or place in (0, len(students) - 1):
+            side = "end" if place else "start"  # clear of the axis, hence on the side where the curve goes on
+        below = values[place] < values[place - 1] if place else values[1:2] > values[:1]
+        parts.append(_point(policy, score, measure, panel, chosen=chosen, side=side, below=below))
     said = "; ".join(f"{p.label} {measure.written(p.evaluations[split].overall)}" for p in (*students, *baselines))
     return Markup(chart(f"{measure.name} on {split}: {said}", parts, width, HEIGHT))
 
@@ -124,14 +90,14 @@ def _baselines(
     """Horizontal lines; equal ones share the dashes, so that each can be seen. Labels keep clear of each other."""
     parts = []
     scores = [policy.evaluations[split].overall for policy in policies]
-    values = [round(measure.value(score), 6) for score in scores]
+    values = [round(measure.of(score)[0], 6) for score in scores]
     heights = [panel.y(value) for value in values]
     for place, (policy, score, value, y) in enumerate(zip(policies, scores, values, heights, strict=True)):
-        equal = [other for other, twin in enumerate(values) if twin == value]
+        style, equal = style_of(policy, report), [other for other, twin in enumerate(values) if twin == value]
         line = mark(
             "line",
             hint=f"{policy.label} on {split}: {measure.written(score)}, n = {score.n}",
-            class_=f"base {style_of(policy, report)}",
+            class_=f"base {style}",
             x1=LEFT,
             x2=panel.right,
             y1=y,
@@ -139,24 +105,24 @@ def _baselines(
             stroke_dasharray=f"6 {6 * (len(equal) - 1)}" if len(equal) > 1 else "6 4",
             stroke_dashoffset=-6 * equal.index(place),
         )
-        gutter = panel.right + 5 + 5 * place
-        parts += [line, _interval(f"whisker {style_of(policy, report)}", gutter, measure, score, panel)]
+        parts += [line, _interval(style, panel.right + 5 + 5 * place, measure, score, panel)]
     for policy, score, y in zip(policies, scores, apart(heights, TOP, panel.bottom), strict=True):
         css, label = f"label {style_of(policy, report)}", f"{tag(policy)} {measure.written(score)}"
         parts.append(mark("text", class_=css, x=panel.right + 8 + 5 * len(policies), y=y + 4, text=label))
     return parts
 
 
-def _interval(css: str, x: float, measure: Measure, score: Score, panel: Panel) -> str:
-    return whisker(x, panel.y(measure.low(score)), panel.y(measure.high(score)), class_=css)
+def _interval(style: str, x: float, measure: Measure, score: Score, panel: Panel) -> str:
+    _, low, high = measure.of(score)
+    return whisker(x, panel.y(low), panel.y(high), class_=f"whisker {style}")
 
 
 def _point(
     policy: PolicyScores, score: Score, measure: Measure, panel: Panel, *, chosen: bool, side: str | None, below: bool
 ) -> str:
-    x, y = panel.x(policy.iteration or 0), panel.y(measure.value(score))
+    x, y = panel.x(policy.iteration or 0), panel.y(measure.of(score)[0])
     hint = f"{policy.label}: {measure.written(score)}, n = {score.n}" + (", chosen on validation" if chosen else "")
-    parts = [_interval("whisker student", x, measure, score, panel)]
+    parts = [_interval("student", x, measure, score, panel)]
     if chosen:
         parts.append(mark("circle", class_="chosen", cx=x, cy=y, r=8))
     parts.append(mark("circle", class_="dot student", cx=x, cy=y, r=4))
@@ -170,8 +136,13 @@ def _point(
 def rail(parts: Sequence[str]) -> Markup:
     """Returns bands and ticks on a line from 0 to 100 %."""
     line = mark("line", class_="rail", x1=0, x2=100, y1=6, y2=6)
-    box = {"viewBox": "0 0 100 12", "preserveAspectRatio": "none", "aria_hidden": "true"}
-    return Markup(mark("svg", (line, *parts), class_="bar", **box))
+    return _strip("bar", 12, (line, *parts))
+
+
+def _strip(css: str, height: int, parts: Sequence[str]) -> Markup:
+    """Returns a drawing as wide as its cell."""
+    box = {"viewBox": f"0 0 100 {height}", "preserveAspectRatio": "none", "aria_hidden": "true"}
+    return Markup(mark("svg", parts, class_=css, **box))
 
 
 def band(low: float, high: float, css: str, *, height: float = 6) -> str:
@@ -197,5 +168,4 @@ def shares(parts: Sequence[tuple[str, float]], of: float) -> Markup:
         width = 100 * number / of if of else 0.0
         drawn.append(mark("rect", class_=css, x=at, width=width, y=0, height=10))
         at += width
-    box = {"viewBox": "0 0 100 10", "preserveAspectRatio": "none", "aria_hidden": "true"}
-    return Markup(mark("svg", drawn, class_="shares", **box))
+    return _strip("shares", 10, drawn)

@@ -8,12 +8,6 @@
   const list = byId("list"), panel = byId("episode");
   const subscript = (i) => "π" + String(i).replace(/\d/g, (d) => "₀₁₂₃₄₅₆₇₈₉"[d]);
   const words = (name) => (name || "(no type)").replaceAll("_", " ");
-  const causes = {
-    not_admissible: "action not admissible there", empty: "no action or no reason",
-    leak: "names what the student has not seen", hopeless: "nothing can succeed any more",
-    worse: "worse than the student's own by a roll-in", declined: "the teacher said nothing",
-    teacher_error: "no usable answer",
-  };
   const stops = {
     success: "solved", ended: "ended by the environment", horizon: "horizon reached", model_error: "model error",
     environment_error: "environment error",
@@ -144,7 +138,7 @@
     if (teacher.action !== undefined && text(teacher.action)) {
       chips.push(make("span", same ? "chip" : "chip new", same ? "same action" : "another action"));
     }
-    if (teacher.rejected) chips.push(make("span", "chip bad", `rejected: ${causes[teacher.rejected] || teacher.rejected}`));
+    if (teacher.rejected) chips.push(make("span", "chip bad", `rejected: ${data.causes[teacher.rejected] || teacher.rejected}`));
     else chips.push(make("span", "chip", "kept"));
     if (teacher.leaked.length) chips.push(make("span", "chip leak", `leaks ${teacher.leaked.join(", ")}`));
     if (teacher.left !== null) chips.push(make("span", "chip quiet", `${teacher.left} actions to go at best`));

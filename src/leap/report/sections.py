@@ -27,15 +27,12 @@ class Section(ABC):
 
     @abstractmethod
     def read(self, recipe: Recipe, run: RunDirectory, notes: list[str]) -> Any:
-        """Returns what a run's files say, as records or JSON values, for the page and its JSON twin.
+        """Returns what a run's files say, as records or JSON values; None where they say nothing for this section.
 
         Args:
             recipe: The run's recipe.
             run: The run directory.
             notes: Takes sentences on what is missing or could not be read.
-
-        Returns:
-            The data; None where the run has nothing for this section.
         """
 
     @abstractmethod
@@ -54,19 +51,13 @@ def read_sections(recipe: Recipe, run: RunDirectory, notes: list[str]) -> dict[s
     found = {}
     for name in registry.report_section.names():
         try:
-            data = registry.report_section.get(name)().read(recipe, run, notes)
+            found[name] = registry.report_section.get(name)().read(recipe, run, notes)
         except LeapError as error:
             notes.append(f"The section {name!r} is left out: {error}")
-            continue
-        if data is not None:
-            found[name] = data
-    return found
+    return {name: data for name, data in found.items() if data is not None}
 
 
 def render_sections(report: Report, jinja: Jinja) -> list[tuple[str, str, str]]:
     """Returns name, title and HTML of each section of a report."""
-    made = []
-    for name, data in report.sections.items():
-        section = registry.report_section.get(name)()
-        made.append((name, section.title, section.render(data, report, jinja)))
-    return made
+    sections = {name: registry.report_section.get(name)() for name in report.sections}
+    return [(name, one.title, one.render(report.sections[name], report, jinja)) for name, one in sections.items()]

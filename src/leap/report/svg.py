@@ -48,9 +48,7 @@ def mark(name: str, inside: Iterable[str] = (), /, **attributes: Attribute) -> s
 
 
 def _written(value: Attribute) -> str:
-    if isinstance(value, float):
-        return f"{value:.2f}".rstrip("0").rstrip(".")
-    return str(escape(value))
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(escape(value))
 
 
 def symbol(shape: str, x: float, y: float, size: float, **attributes: Attribute) -> str:
@@ -68,10 +66,9 @@ def whisker(x: float, low: float, high: float, **attributes: Attribute) -> str:
 
 @dataclass(frozen=True)
 class Panel:
-    """A rectangle to draw in, and the scales of its axes.
+    """A rectangle to draw in, in the picture's units, and the scales of its axes.
 
     Attributes:
-        left, top, right, bottom: Its edges, in the picture's units.
         xs, ys: The values at the ends of the axes.
         pad: Room beside both ends of the horizontal axis.
     """
@@ -101,50 +98,41 @@ class Panel:
     def rows(self, ticks: Iterable[tuple[float, str]]) -> list[str]:
         """Lines across at some values, with their labels on the left."""
         parts = []
-        for value, label in ticks:
-            at = self.y(value)
+        for at, label in ((self.y(value), label) for value, label in ticks):
             parts.append(mark("line", class_="grid", x1=self.left, x2=self.right, y1=at, y2=at))
             parts.append(mark("text", class_="tick end", x=self.left - 6, y=at + 4, text=label))
         return parts
 
     def columns(self, ticks: Iterable[tuple[float, str]], *, grid: bool = False) -> list[str]:
         """Labels below some values, with upright lines if wanted."""
-        ticks = list(ticks)
-        parts = [whisker(self.x(value), self.top, self.bottom, class_="grid") for value, _ in ticks if grid]
-        return parts + [
-            mark("text", class_="tick middle", x=self.x(value), y=self.bottom + 20, text=label)
-            for value, label in ticks
-        ]
+        places = [(self.x(value), label) for value, label in ticks]
+        lines = [whisker(x, self.top, self.bottom, class_="grid") for x, _ in places if grid]
+        return lines + [mark("text", class_="tick middle", x=x, y=self.bottom + 20, text=label) for x, label in places]
 
     def clipped(self, parts: Iterable[str]) -> str:
         """Elements of which only what lies in the panel is seen."""
         width, height = self.right - self.left, self.bottom - self.top
-        box = f"{_written(self.left)} {_written(self.top)} {_written(width)} {_written(height)}"
+        box = " ".join(map(_written, (self.left, self.top, width, height)))
         return mark("svg", parts, x=self.left, y=self.top, width=width, height=height, viewBox=box)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]]:
     """Returns at most so many round values between two numbers, with their labels, all with equally many decimals."""
-    rough = (high - low) / most
-    unit = 10.0 ** math.floor(math.log10(rough))
+    unit = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(unit * size for size in (1, 2, 2.5, 5, 10, 20) if (high - low) / (unit * size) <= most)
     places = max(0, -math.floor(math.log10(step))) + (step / 10 ** math.floor(math.log10(step)) == 2.5)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [(n * step, f"{n * step:.{places}f}") for n in range(first, last + 1)]
 
 
-def quarters(top: float, label: str = "{:g}", *, every: int = 1) -> list[tuple[float, str]]:
+def quarters(top: float, *, every: int = 1) -> list[tuple[float, str]]:
     """Returns 0, a quarter, ... of a number, with their labels."""
-    return [(top * part / 4, label.format(top * part / 4)) for part in range(0, 5, every)]
+    return [(top * part / 4, f"{top * part / 4:g}") for part in range(0, 5, every)]
 
 
 def apart(heights: Sequence[float], top: float, bottom: float) -> list[float]:
-    """Returns where labels go: as near to their heights as they can be without touching one another.
-
-    Args:
-        heights: Where they would best be.
-        top, bottom: Edges of the panel that they stand beside.
-    """
+    """Returns where labels go beside a panel from top to bottom: as near to their best heights as they can be without touching
+    one another."""
     order = sorted(range(len(heights)), key=lambda place: (heights[place], place))
     placed = [0.0] * len(heights)
     lowest = top - LINE + 2.0
@@ -158,12 +146,6 @@ def apart(heights: Sequence[float], top: float, bottom: float) -> list[float]:
 
 
 def chart(said: str, parts: Iterable[str], width: float, height: float) -> str:
-    """Returns a whole chart.
-
-    Args:
-        said: What it shows, for those who do not see it.
-        parts: Its elements.
-        width, height: Its size in units.
-    """
+    """Returns a whole chart; `said` is what it shows, for those who do not see it."""
     box = f"0 0 {_written(float(width))} {_written(float(height))}"
     return mark("svg", parts, class_="chart", viewBox=box, role="img", aria_label=said)

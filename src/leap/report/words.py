@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from leap.core import Rejection
 from leap.evaluation import Score
 from leap.report.model import Comparison, PolicyScores, Relation, Setup
 from leap.stats import sign_test
@@ -9,10 +13,31 @@ from leap.stats import sign_test
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 THIN = "\u202f"  # narrow no-break space: a number and its unit stay together
 
+CAUSES = {
+    Rejection.NOT_ADMISSIBLE: "action not admissible there",
+    Rejection.EMPTY: "no action or no reason",
+    Rejection.LEAK: "names what the student has not seen",
+    Rejection.HOPELESS: "nothing can succeed any more",
+    Rejection.WORSE: "worse than the student's own by a roll-in",
+    Rejection.DECLINED: "the teacher said nothing",
+    Rejection.TEACHER_ERROR: "no usable answer",
+}
+"""Why corrections do not train."""
+
 
 def pi(i: int) -> str:
     """π with its index."""
     return f"π{str(i).translate(_SUBSCRIPTS)}"
+
+
+def policy(name: str) -> str:
+    """`pi_2` as π₂."""
+    return pi(int(name[3:])) if name.startswith("pi_") and name[3:].isdecimal() else name
+
+
+def kind(name: str) -> str:
+    """Returns a task type as words."""
+    return name.replace("_", " ") or "(no type)"
 
 
 def percent(share: float, n: int, *, unit: bool = True) -> str:
@@ -20,15 +45,20 @@ def percent(share: float, n: int, *, unit: bool = True) -> str:
     return f"{100 * share:.{1 if n >= 100 else 0}f}" + (f"{THIN}%" if unit else "")
 
 
+def success(score: Score) -> str:
+    """Returns the success rate."""
+    return percent(score.success, score.n)
+
+
 def interval(score: Score) -> str:
-    """Returns a share's 95 % interval, in percent."""
+    """Returns the 95 % interval of the success rate."""
     return f"{percent(score.low, score.n, unit=False)}–{percent(score.high, score.n)}"
 
 
 def duration(seconds: float) -> str:
     """Seconds for people."""
     if seconds < 59.95:
-        return f"{seconds:.1f}{THIN}s" if seconds < 9.95 else f"{seconds:.0f}{THIN}s"
+        return f"{seconds:.{1 if seconds < 9.95 else 0}f}{THIN}s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}{THIN}h {minutes:02d}{THIN}min" if hours else f"{minutes}{THIN}min {rest:02d}{THIN}s"
@@ -36,9 +66,9 @@ def duration(seconds: float) -> str:
 
 def count(number: float) -> str:
     """Returns a large number for people."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= size:
-            return f"{number / (1e3 if unit == 'k' else size):.3g}{THIN}{unit}"
+    for least, size, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if number >= least:
+            return f"{number / size:.3g}{THIN}{unit}"
     return f"{number:,.0f}".replace(",", THIN)
 
 
@@ -66,14 +96,13 @@ def usd(value: float) -> str:
     return f"${value:.4f}" if value >= 0.00005 else "< $0.0001"
 
 
-def policy(name: str) -> str:
-    """`pi_2` as π₂."""
-    return pi(int(name[3:])) if name.startswith("pi_") and name[3:].isdecimal() else name
-
-
-def kind_label(kind: str) -> str:
-    """Returns a task type as words."""
-    return kind.replace("_", " ") or "(no type)"
+def plain(value: Any) -> str:
+    """Returns a figure of unknown kind."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}".replace(",", THIN)
+    return str(value)
 
 
 def relation(first: Score, second: Score) -> Relation:
@@ -86,57 +115,40 @@ def relation(first: Score, second: Score) -> Relation:
 
 
 def compare(
-    split: str,
-    policy: PolicyScores,
-    against: PolicyScores,
-    solved: tuple[dict[str, bool], dict[str, bool]] | None,
+    split: str, policy: PolicyScores, against: PolicyScores, mine: Mapping[str, bool], theirs: Mapping[str, bool]
 ) -> Comparison:
-    """Compares two policies on one split.
-
-    Args:
-        split: A split that both were evaluated on.
-        policy: The one the sentence is about.
-        against: The other.
-        solved: For each, whether it solved the task of each key; None if unknown.
-    """
+    """Compares two policies on a split that both were evaluated on; `mine` and `theirs` tell whether each solved the task of
+    each key, and are empty if that is not known."""
     first, second = policy.evaluations[split].overall, against.evaluations[split].overall
-    how = relation(first, second)
-    tasks = only_first = only_second = 0
-    p = None
-    if solved is not None:
-        common = solved[0].keys() & solved[1].keys()
-        tasks = len(common)
-        only_first = sum(solved[0][key] and not solved[1][key] for key in common)
-        only_second = sum(solved[1][key] and not solved[0][key] for key in common)
-        p = sign_test(only_first, only_second) if tasks else None
-    comparison = Comparison(
-        split=split,
-        policy=policy.name,
-        against=against.name,
-        difference=first.success - second.success,
-        relation=how,
-        tasks=tasks,
-        only_policy=only_first,
-        only_against=only_second,
-        p=p,
-    )
-    return comparison.model_copy(update={"words": _sentence(comparison, policy.short, against.short)})
-
-
-def _sentence(comparison: Comparison, policy: str, against: str) -> str:
-    how, points = comparison.relation, abs(100 * comparison.difference)
+    tasks = mine.keys() & theirs.keys()
+    only_first = sum(mine[key] and not theirs[key] for key in tasks)
+    only_second = sum(theirs[key] and not mine[key] for key in tasks)
+    p = sign_test(only_first, only_second) if tasks else None
+    how, difference = relation(first, second), first.success - second.success
+    points = f"{abs(100 * difference):.0f} points"
     if how == "level":
         words = "The same share solved."
     elif how.startswith("clearly"):
-        words = f"{points:.0f} points {how.removeprefix('clearly ')}; the intervals do not overlap."
+        words = f"{points} {how.removeprefix('clearly ')}; the intervals do not overlap."
     else:
-        words = f"{points:.0f} points {how}, but the intervals overlap: they alone do not settle it."
-    if comparison.p is not None:
+        words = f"{points} {how}, but the intervals overlap: they alone do not settle it."
+    if p is not None:
         words += (
-            f" Of the same {comparison.tasks} tasks, {policy} alone solved {comparison.only_policy}, "
-            f"{against} alone {comparison.only_against} ({_p(comparison.p)})."
+            f" Of the same {len(tasks)} tasks, {policy.short} alone solved {only_first}, "
+            f"{against.short} alone {only_second} ({_p(p)})."
         )
-    return words
+    return Comparison(
+        split=split,
+        policy=policy.name,
+        against=against.name,
+        difference=difference,
+        relation=how,
+        tasks=len(tasks),
+        only_policy=only_first,
+        only_against=only_second,
+        p=p,
+        words=words,
+    )
 
 
 def _p(p: float) -> str:
@@ -150,19 +162,16 @@ def headline(best: PolicyScores, comparisons: list[Comparison], setup: Setup, te
         best: The student chosen on validation.
         comparisons: It against the others.
         setup: The run's conditions.
-        teacher: Name of the teacher that corrects, playing itself without privilege; it may not have been evaluated.
+        teacher: The baseline in which the teacher that corrects plays without privilege; it may not have been evaluated.
     """
-    lines, solved = [], []
-    for split in setup.test:
-        if evaluation := best.evaluations.get(split):
-            score = evaluation.overall
-            solved.append(f"{percent(score.success, score.n)} of {split} (n = {score.n}, {interval(score)})")
+    scores = {split: best.evaluations[split].overall for split in setup.test if split in best.evaluations}
+    solved = [f"{success(score)} of {split} (n = {score.n}, {interval(score)})" for split, score in scores.items()]
+    lines = []
     if solved:
         lines.append(f"{best.label} solves {', '.join(solved[:-1])}{' and ' if solved[1:] else ''}{solved[-1]}.")
     for against, name in (("pi_0", f"{pi(0)}, {setup.first}"), (teacher, "its teacher without privilege")):
-        found = [c for c in comparisons if c.against == against]
-        if found:
-            lines.append(f"Against {name}: " + "; ".join(f"{_standing(c)} on {c.split}" for c in found) + ".")
+        if found := [f"{_standing(c)} on {c.split}" for c in comparisons if c.against == against]:
+            lines.append(f"Against {name}: {'; '.join(found)}.")
     if best.name == "pi_0":
         lines.append(f"It is the student before any correction: no iteration did better on {setup.validation}.")
     return lines
