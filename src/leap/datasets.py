@@ -22,20 +22,13 @@ log = logging.getLogger(__name__)
 
 
 class _Example(Record):
-    """A training example whose prompt may offer tools.
-
-    Attributes:
-        tools: The tools that the prompt offers; a file has none of it where there are none.
-    """
+    """A training example. A file has nothing of `tools`, which the prompt offers, where there are none."""
 
     tools: list[ToolSpec] = Field(default_factory=list)
 
     @model_serializer(mode="wrap")
     def _without_no_tools(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values = handler(self)
-        if not values.get("tools"):
-            values.pop("tools", None)
-        return values
+        return {key: value for key, value in handler(self).items() if value or key != "tools"}
 
 
 class Row(_Example):
@@ -44,8 +37,7 @@ class Row(_Example):
     Attributes:
         prompt: The messages that the student was shown at that step, from the logged observations and original actions.
         completion: One assistant message: the reason and action to learn.
-        episode: Key of the episode.
-        t: Step in it.
+        episode, t: Key of the episode, and the step in it.
         source: `demonstration` or `correction`.
         iteration: i of D_i.
     """
@@ -86,15 +78,11 @@ def _told(message: Message) -> tuple[str, ...]:
 
 
 class PreferenceRow(_Example):
-    """One pair: TRL reads `prompt`, `chosen` and `rejected`.
+    """One pair: TRL reads `prompt`, `chosen` and `rejected`; the rest is as in a row.
 
     Attributes:
-        prompt: The messages that the student was shown at that step.
         chosen: One assistant message: the corrected reason and action (paper: r~_t, a~_t).
         rejected: One assistant message: what the student answered there itself (r_t, a_t).
-        episode: Key of the episode.
-        t: Step in it.
-        iteration: i of D_i.
     """
 
     prompt: list[Message]
@@ -110,40 +98,17 @@ class PreferenceRow(_Example):
         return content_key("preference", self.episode, self.t, *_told(self.chosen[0]))
 
 
-class UnpairedRow(_Example):
-    """Half of a pair: TRL reads `prompt`, `completion` and `label` (KTO).
-
-    Attributes:
-        prompt: The messages that the student was shown at that step.
-        completion: One assistant message.
-        label: Whether it is the correction, or else what the student answered itself.
-        episode: Key of the episode.
-        t: Step in it.
-        iteration: i of D_i.
-    """
-
-    prompt: list[Message]
-    completion: list[Message]
-    label: bool
-    episode: str
-    t: int
-    iteration: int
-
-
 def demonstration_rows(episodes: Iterable[Episode], renderer: Renderer) -> Iterator[Row]:
     """D_0: every step of the expert's episodes that the student could be asked about."""
     too_long = 0
     for episode in episodes:
-        grammar = renderer.grammar_of(episode.task)
         for t, step in enumerate(episode.steps):
-            decision = Decision(reason=step.reason, action=step.action)
             try:
                 prompt = renderer.render(episode.history(t))
             except ContextTooLong:
                 too_long += 1
                 continue
-            answer = grammar.write(decision)
-            yield _row(episode, t, answer, prompt, grammar, source="demonstration", iteration=0)
+            yield _row(episode, t, step, prompt, renderer.grammar_of(episode.task))
     if too_long:
         log.warning("%d steps of demonstrations are left out: even alone they do not fit into the student's context", too_long)
 
@@ -161,12 +126,9 @@ def correction_rows(
     """
     for correction in corrections:
         if correction.kept:
-            decision = Decision(reason=correction.reason, action=correction.action)
             episode = episodes[correction.episode]
-            prompt = renderer.render(episode.history(correction.t))
-            grammar = renderer.grammar_of(episode.task)
-            answer = grammar.write(decision)
-            yield _row(episode, correction.t, answer, prompt, grammar, source="correction", iteration=iteration)
+            prompt, grammar = renderer.render(episode.history(correction.t)), renderer.grammar_of(episode.task)
+            yield _row(episode, correction.t, correction, prompt, grammar, source="correction", iteration=iteration)
 
 
 def privileged_rows(
@@ -175,27 +137,25 @@ def privileged_rows(
     render: Callable[[History, PrivilegedState], list[Message]],
     grammar: Grammar,
 ) -> Iterator[Row]:
-    """The steps of a privileged teacher's episode, with what it knew in the prompt. For a student that is to be its own
-    teacher; at rollout and evaluation no prompt has a privileged state.
-
-    Args:
-        episode: The teacher's episode.
-        states: The privileged state before each step.
-        render: Makes the prompt.
-        grammar: Of the episode's task.
-    """
+    """The steps of a privileged teacher's episode, the privileged state before each in its prompt. For a student that is to be
+    its own teacher; at rollout and evaluation no prompt has a privileged state."""
     for (t, step), state in zip(enumerate(episode.steps), states, strict=True):
-        decision = Decision(reason=step.reason, action=step.action)
-        prompt, answer = render(episode.history(t), state), grammar.write(decision)
-        yield _row(episode, t, answer, prompt, grammar, source="demonstration", iteration=0)
+        yield _row(episode, t, step, render(episode.history(t), state), grammar)
 
 
 def _row(
-    episode: Episode, t: int, answer: Message, prompt: list[Message], grammar: Grammar, *, source: str, iteration: int
+    episode: Episode,
+    t: int,
+    said: Step | Correction,
+    prompt: list[Message],
+    grammar: Grammar,
+    *,
+    source: str = "demonstration",
+    iteration: int = 0,
 ) -> Row:
     return Row.model_construct(
         prompt=prompt,
-        completion=[answer],
+        completion=[grammar.write(Decision(reason=said.reason, action=said.action))],
         tools=list(grammar.tools),
         episode=episode.key,
         t=t,
@@ -207,48 +167,36 @@ def _row(
 def preference_rows(
     rows: Iterable[Row], episodes: Mapping[str, Episode], grammar_of: GrammarOf = free_text
 ) -> Iterator[PreferenceRow]:
-    """The pairs of D_i: each correction over the student's own answer at that step. Where both say the same there is
-    nothing to prefer, and no pair.
+    """The pairs of D_i: each correction over the student's own answer at that step, word for word where no reason and action
+    could be read from it. Where both say the same there is nothing to prefer, and no pair; nor is there for demonstrations.
 
     Args:
-        rows: Rows of corrections; those of demonstrations give no pair.
+        rows: Rows of D_i.
         episodes: The student's episodes by key.
         grammar_of: Tells the grammar of a task's actions.
     """
     for row in rows:
-        if row.source != "correction":
-            continue
-        episode = episodes[row.episode]
-        rejected = _answered(episode.steps[row.t], grammar_of(episode.task))
-        if rejected != row.completion[0]:
-            yield PreferenceRow.model_construct(
-                prompt=row.prompt,
-                chosen=row.completion,
-                rejected=[rejected],
-                tools=row.tools,
-                episode=row.episode,
-                t=row.t,
-                iteration=row.iteration,
-            )
+        if row.source == "correction":
+            episode = episodes[row.episode]
+            step = episode.steps[row.t]
+            rejected: Message = {"role": "assistant", "content": step.completion}
+            if step.parsed:
+                rejected = grammar_of(episode.task).write(Decision(reason=step.reason, action=step.action))
+            if rejected != row.completion[0]:
+                yield PreferenceRow.model_construct(
+                    prompt=row.prompt,
+                    chosen=row.completion,
+                    rejected=[rejected],
+                    tools=row.tools,
+                    episode=row.episode,
+                    t=row.t,
+                    iteration=row.iteration,
+                )
 
 
-def unpaired_rows(pairs: Iterable[PreferenceRow]) -> Iterator[UnpairedRow]:
-    """The two halves of each pair."""
+def unpaired_rows(pairs: Iterable[PreferenceRow]) -> Iterator[dict[str, Any]]:
+    """The two halves of each pair, as TRL reads them (KTO): `prompt`, `completion` and `label`, whether it is the correction."""
     for pair in pairs:
+        shared = pair.model_dump(include={"tools", "prompt"})
         for label, completion in ((True, pair.chosen), (False, pair.rejected)):
-            yield UnpairedRow.model_construct(
-                prompt=pair.prompt,
-                completion=completion,
-                tools=pair.tools,
-                label=label,
-                episode=pair.episode,
-                t=pair.t,
-                iteration=pair.iteration,
-            )
-
-
-def _answered(step: Step, grammar: Grammar) -> Message:
-    """What the student answered; word for word where no reason and action could be read from it."""
-    if not step.parsed:
-        return {"role": "assistant", "content": step.completion}
-    return grammar.write(Decision(reason=step.reason, action=step.action))
+            yield shared | {"completion": completion, "label": label}

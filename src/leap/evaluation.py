@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 from pydantic import Field
 
@@ -13,17 +13,14 @@ from leap.stats import mean_ci, wilson
 
 
 class Score(Record):
-    """What a set of episodes amounts to. Never of more than one split.
+    """What a set of n episodes amounts to. Never of more than one split.
 
     Attributes:
-        n: Episodes.
-        success: Share solved.
-        low, high: 95 % Wilson interval of the share.
-        actions: Mean number of actions; a failure counts as the horizon.
-        actions_ci: Half-width of its 95 % interval (normal approximation).
-        score: Mean of the environment's own score.
-        score_ci: Half-width of its 95 % interval (normal approximation).
-        parts: Mean of each part of it, over the episodes whose task has that part.
+        success, low, high: Share solved, and its 95 % Wilson interval.
+        actions, actions_ci: Mean number of actions, where a failure counts as the horizon, and the half-width of its 95 %
+            interval (normal approximation).
+        score, score_ci: Mean of the environment's own score, and the same of it.
+        parts: Mean of each part of the score, over the episodes whose task has that part.
         solved_actions: Mean number of actions of the solved ones; None if none was.
         unparsed: Share of steps whose action could not be read.
         shortened: Share of steps whose prompt was too long, so that the oldest steps were left out of it.
@@ -46,14 +43,9 @@ class Score(Record):
 
 
 class Evaluation(Record):
-    """Scores of one policy on one split.
+    """Scores of one policy on one split, of all episodes and by task type.
 
     Attributes:
-        policy: Who acted.
-        split: Where.
-        horizon: Largest number of actions.
-        overall: All episodes.
-        kinds: By task type.
         versions: What produced the episodes, as far as they agree: the environment's engine, data and reward.
     """
 
@@ -68,35 +60,34 @@ class Evaluation(Record):
 def score_episodes(episodes: Iterable[Episode]) -> Score:
     """Scores a set of episodes."""
     episodes = list(episodes)
-    n = len(episodes)
+    steps = [step for episode in episodes for step in episode.steps]
     successes = sum(episode.success for episode in episodes)
-    low, high = wilson(successes, n)
+    low, high = wilson(successes, len(episodes))
     actions, actions_ci = mean_ci([episode.actions for episode in episodes])
     score, score_ci = mean_ci([episode.score for episode in episodes])
     parts: dict[str, list[float]] = defaultdict(list)
     for episode in episodes:
         for name, value in episode.parts.items():
             parts[name].append(value)
-    solved = [len(episode.steps) for episode in episodes if episode.success]
-    steps = sum(len(episode.steps) for episode in episodes)
-    stops: dict[str, int] = defaultdict(int)
-    for episode in episodes:
-        stops[episode.stop.value] += 1
     return Score(
-        n=n,
-        success=successes / n if n else 0.0,
+        n=len(episodes),
+        success=_mean([episode.success for episode in episodes]),
         low=low,
         high=high,
         actions=actions,
         actions_ci=actions_ci,
         score=score,
         score_ci=score_ci,
-        parts={name: sum(values) / len(values) for name, values in parts.items()},
-        solved_actions=sum(solved) / len(solved) if solved else None,
-        unparsed=sum(not step.parsed for e in episodes for step in e.steps) / steps if steps else 0.0,
-        shortened=sum(step.dropped > 0 for e in episodes for step in e.steps) / steps if steps else 0.0,
-        stops=dict(sorted(stops.items())),
+        parts={name: _mean(values) for name, values in parts.items()},
+        solved_actions=_mean([len(episode.steps) for episode in episodes if episode.success]) if successes else None,
+        unparsed=_mean([not step.parsed for step in steps]),
+        shortened=_mean([step.dropped > 0 for step in steps]),
+        stops=dict(sorted(Counter(episode.stop.value for episode in episodes).items())),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def evaluate_episodes(episodes: Iterable[Episode], *, policy: str) -> Evaluation:

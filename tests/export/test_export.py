@@ -119,7 +119,7 @@ def test_pairs_are_the_correction_over_what_the_student_answered(run: RunDirecto
         step = episodes[row.episode].steps[row.t]
         assert (pair.prompt, pair.chosen, pair.episode, pair.t) == (row.prompt, row.completion, row.episode, row.t)
         assert pair.rejected == [{"role": "assistant", "content": format_answer(step)}]  # type: ignore[arg-type]
-    assert [half.label for half in unpaired_rows(pairs[:1])] == [True, False]
+    assert [half["label"] for half in unpaired_rows(pairs[:1])] == [True, False]
 
 
 def test_where_both_say_the_same_there_is_no_pair_and_what_cannot_be_read_is_rejected_as_it_was(run: RunDirectory) -> None:

@@ -149,9 +149,7 @@ def export_trl(run: RunDirectory, out: Path) -> dict[str, dict[str, int]]:
     kinds: dict[str, Callable[[Iteration], Iterable[dict[str, Any]]]] = {
         "sft": lambda one: (row.model_dump(include={"prompt", "completion", "tools"}) for row in one.rows),
         "preference": lambda one: (pair.model_dump(include={"prompt", "chosen", "rejected", "tools"}) for pair in one.pairs),
-        "unpaired": lambda one: (
-            half.model_dump(include={"prompt", "completion", "label", "tools"}) for half in unpaired_rows(one.pairs)
-        ),
+        "unpaired": lambda one: unpaired_rows(one.pairs),
     }
 
     def write(path: Path, kind: str, rows: Iterable[dict[str, Any]]) -> None:
