@@ -25,8 +25,7 @@ from leap.models.scratch import ScratchConfig, build_scratch
 from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.rollouts import rollout
-from leap.training.branches import ATTENTION, IGNORED, collate, pack
-from leap.training.rows import encode_rows
+from leap.training.branches import ATTENTION, IGNORED, collate, encode_rows, pack
 from leap_worlds.alfworld.env import AlfworldConfig, AlfworldEnvironment
 from leap_worlds.alfworld.generator import GeneratorConfig
 

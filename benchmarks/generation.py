@@ -30,9 +30,9 @@ from leap.models.hf import HFModel
 from leap.models.scratch import ScratchConfig, build_scratch
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.training.config import LoraConfig, SFTConfig
+from leap.training.distributed import train
 from leap.training.method import Job
 from leap.training.methods import SFT
-from leap.training.train import train
 
 SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4}
 LLAMA_8B = {

@@ -208,8 +208,8 @@ def test_a_rows_tokens_are_what_the_rollout_fed_and_would_generate(
     checkpoint: Path, prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from leap.models.hf import HFModel
+    from leap.training.branches import encode_row
     from leap.training.preference import encode_pair
-    from leap.training.rows import encode_row
 
     shown = renderer(prompt, instructions=False)
     model = HFModel(str(checkpoint), Sampling(max_tokens=8), batch=2)

@@ -26,7 +26,7 @@ from leap.teachers.leakage import leaked_entities
 from leap.testing.checkpoints import STYLES, tiny_checkpoint
 from leap.testing.play import played
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 RENDERERS = ("paper", "dialogue")
 SMALL_WORLDS = {"alfworld": "world", "webshop": "small_webshop", "mixture": "small_mixture"} | {
@@ -123,7 +123,7 @@ def test_prompts_in_training_are_the_rollouts_token_by_token(
     world: Environment, checkpoints: Path, renderer: str, style: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Invariant 2, and the cache as well: what was fed, what was kept and what is trained on are the same ids."""
-    from leap.training.rows import encode_row
+    from leap.training.branches import encode_row
 
     policy = student(checkpoints, world, renderer, style, batch=2)
     feeding = Feeding(policy.model, monkeypatch)
@@ -145,8 +145,7 @@ def test_prompts_too_long_lose_the_same_steps_in_rollouts_and_in_training(
     world: Environment, checkpoints: Path, renderer: str, style: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Invariants 2 and 4 where histories outgrow the student's context, and trunk and branches on what is left."""
-    from leap.training.branches import pack
-    from leap.training.rows import encode_row
+    from leap.training.branches import encode_row, pack
 
     tasks = world.tasks("train", limit=1)
     policy = student(checkpoints, world, renderer, style, batch=1)
@@ -170,7 +169,7 @@ def test_prompts_too_long_lose_the_same_steps_in_rollouts_and_in_training(
     for rows in by_episode.values():
         packed = pack(rows)
         for k, row in enumerate(rows, start=1):
-            seen = packed.mask()[int((packed.branch == k).nonzero()[-1])]
+            seen = packed.sees(slice(None), torch.arange(len(packed.ids)))[int((packed.branch == k).nonzero()[-1])]
             assert packed.ids[seen].tolist() == row.prompt + row.answer
 
 

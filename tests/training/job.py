@@ -30,11 +30,10 @@ def main(folder: Path, start: str, kinds: list[str]) -> None:
     from accelerate import PartialState
 
     from leap.training import distributed
-    from leap.training.train import train_as_follower
 
     state = PartialState(cpu=True)
     if distributed.rank():
-        train_as_follower()
+        distributed.follow()
     else:
         for kind in kinds:
             work = folder / kind

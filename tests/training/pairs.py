@@ -15,7 +15,7 @@ from leap.datasets import PreferenceRow, Row
 from leap.envs.answer import format_answer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.testing.checkpoints import CHOICES, a_history
-from leap.training.config import DPOConfig, KTOConfig, LoraConfig, SFTConfig, SFTThenDPOConfig
+from leap.training.config import DPOConfig, KTOConfig, LoraConfig, SFTConfig
 from leap.training.method import Job, method_of, quiet
 from leap.training.methods import PreferenceData
 
@@ -25,7 +25,7 @@ KTO = KTOConfig(**SMALL, beta=0.1, batch_rows=8, device_rows=4)
 ADAPTER = LoraConfig(rank=4, alpha=8, dropout=0.1, targets=["q_proj", "v_proj"])
 SFT = SFTConfig(**SMALL, batch_rows=4, device_rows=2)
 LORA = SFT.model_copy(update={"lora": ADAPTER})
-BOTH = SFTThenDPOConfig(**SMALL, beta=0.1, batch_rows=4, device_rows=2, sft=SFT)
+BOTH = DPOConfig(method="sft+dpo", **SMALL, beta=0.1, batch_rows=4, device_rows=2, sft=SFT)
 
 
 def answer(k: int, t: int, *, wrong: bool = False) -> str:
@@ -75,7 +75,7 @@ def train(
     on_step: Any = quiet,
 ) -> Any:
     """Trains pi_1, or pi_0 where there are no preferences (None); by default on some rows and some pairs."""
-    from leap.training.train import train
+    from leap.training.distributed import train
 
     if steps is not None:  # of SFT
         sft = getattr(config, "sft", config).model_copy(update={"steps": steps, "first_steps": None})

@@ -34,7 +34,7 @@ def episodes(draw: st.DrawFn) -> list[TokenRow]:
 @pytest.mark.slow
 def test_every_row_can_be_read_back_from_the_packed_episode(rows: list[TokenRow]) -> None:
     packed = pack(rows)
-    mask = packed.mask()
+    mask = packed.sees(slice(None), torch.arange(len(packed.ids)))
     for k, row in enumerate(rows, start=1):
         own = (packed.branch == k).nonzero().squeeze(1)
         seen = mask[own[-1]].nonzero().squeeze(1)  # what the row's last token sees, itself included

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pairs import answer, some_rows
 
+from leap.errors import RunError
 from leap.models.base import Sampling
 from leap.testing.checkpoints import STYLES, tiny_checkpoint
 from leap.training.config import LoraConfig, SFTConfig
@@ -153,7 +154,7 @@ def test_rows_too_long_are_left_out_and_counted(checkpoints: dict[str, str], tmp
     from transformers import AutoTokenizer
 
     from leap.models.chat import ChatTokens
-    from leap.training.rows import encode_row
+    from leap.training.branches import encode_row
 
     chat = ChatTokens(AutoTokenizer.from_pretrained(checkpoints["llama3"]))
     lengths = sorted(len(r.prompt) + len(r.answer) for r in (encode_row(row, chat) for row in some_rows()))
@@ -161,3 +162,9 @@ def test_rows_too_long_are_left_out_and_counted(checkpoints: dict[str, str], tmp
         cut = config.model_copy(update={"max_tokens": lengths[5]})
         too_long = sum(length > lengths[5] for length in lengths)
         assert too_long and train(cut, checkpoints["llama3"], tmp_path / name, 1).too_long == too_long
+
+
+@pytest.mark.parametrize("config", [ROWS, BRANCHES], ids=["rows", "branches"])
+def test_rows_that_are_all_too_long_are_refused(config: SFTConfig, checkpoints: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"none of the 9 rows has at most training\.max_tokens: 64 tokens"):
+        train(config.model_copy(update={"max_tokens": 64}), checkpoints["llama3"], tmp_path, 1)

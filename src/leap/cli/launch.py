@@ -26,12 +26,11 @@ def train(
     from accelerate import PartialState
 
     from leap.training import distributed
-    from leap.training.train import train_as_follower
 
     state = PartialState(cpu=not torch.cuda.is_available())
     status = 0
     if distributed.rank():
-        train_as_follower()
+        distributed.follow()
     else:
         status = _lead(run_dir, iteration)
     state.destroy_process_group()

@@ -26,10 +26,12 @@ from leap.models.checkpoints import adapters_base, context_of
 from leap.models.constraint import ActionConstraint, ActionGrammar
 
 
-def load_causal_lm(path: str, *, dtype: torch.dtype | str = "auto", device: str | None = None) -> tuple[Any, Any]:
+def load_causal_lm(
+    path: str, *, dtype: torch.dtype | str = "auto", device: str | None = None, quantization: Any = None
+) -> tuple[Any, Any]:
     """Loads a model and its tokenizer from a checkpoint directory or a hub name; a LoRA adapter is put on its base.
 
-    Remote code is never run and only safetensors are read.
+    Remote code is never run and only safetensors are read. `quantization` is a configuration of transformers.
 
     Raises:
         PrerequisiteError: Nothing usable is at that path or name.
@@ -39,21 +41,23 @@ def load_causal_lm(path: str, *, dtype: torch.dtype | str = "auto", device: str 
 
     transformers_logging.disable_progress_bar()  # leap shows its own
     adapted = (Path(path) / "adapter_config.json").exists()
+    device = device or best_device()
+    quantized = {"quantization_config": quantization, "device_map": {"": device}} if quantization is not None else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         base = adapters_base(path) if adapted else path
         model: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            base, dtype=dtype, use_safetensors=True, trust_remote_code=False, **quantized
         )
         if adapted:
             model = with_adapter(model, path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PrerequisiteError(f"cannot load the model {path!r}: {reason}") from error
-    return model.to(device or best_device()), tokenizer
+    return (model if quantized else model.to(device)), tokenizer
 
 
-def with_adapter(model: Any, path: str, *, trainable: bool = False) -> Any:
+def with_adapter(model: Any, path: str) -> Any:
     """A model with the LoRA adapter of a checkpoint directory.
 
     Raises:
@@ -64,7 +68,7 @@ def with_adapter(model: Any, path: str, *, trainable: bool = False) -> Any:
 
     foreign = f"the LoRA adapter {path!r} does not fit the model it names as its base; give it the base that it was made for"
     try:
-        adapted: Any = PeftModel.from_pretrained(model, path, is_trainable=trainable)
+        adapted: Any = PeftModel.from_pretrained(model, path)
     except RuntimeError as error:  # other shapes
         raise PrerequisiteError(f"{foreign}.") from error
     # Layers that only one of the two has pass PEFT without an error.

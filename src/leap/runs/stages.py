@@ -349,7 +349,7 @@ class Stages:
         out = self.run.checkpoint(i)
         if marker(out).exists():
             return out
-        from leap.training.train import train
+        from leap.training.distributed import train
 
         recipe, method = self.recipe, method_of(self.recipe.training)
         data = [hashlib.sha256(self.dataset(j).read_bytes()).hexdigest() for j in self._data(i)]

@@ -14,11 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
+
+from leap.datasets import Row
+from leap.models.chat import ChatTokens
 
 ATTENTION = "leap_branches"
 IGNORED = -100
@@ -54,22 +58,37 @@ class PackedEpisode:
     def answer_tokens(self) -> int:
         return int((self.labels != IGNORED).sum())
 
-    def mask(self) -> torch.Tensor:
-        """Which token may see which: bool [n, n], True where the row's query may attend to the column's key."""
-        index = torch.arange(len(self.ids))
-        earlier = index[:, None] >= index[None, :]
-        in_trunk = (self.branch == 0)[None, :] & (index[None, :] < self.limit[:, None])
-        same = self.branch[:, None] == self.branch[None, :]
-        return earlier & (in_trunk | same)
+    def sees(self, queries: slice, keys: torch.Tensor) -> torch.Tensor:
+        """Which of some tokens may attend to which: bool [queries, keys], both counted from the episode's first token."""
+        earlier = torch.arange(len(self.ids))[queries, None] >= keys
+        in_trunk = (self.branch[keys] == 0) & (keys < self.limit[queries, None])
+        return earlier & (in_trunk | (self.branch[queries, None] == self.branch[keys]))
+
+
+def encode_row(row: Row, chat: ChatTokens) -> TokenRow:
+    """A row's prompt and answer as the model sees and gives them at rollout."""
+    return TokenRow(chat.prompt(row.prompt, row.tools), chat.completion(row.completion[0], row.prompt, row.tools))
+
+
+def encode_rows(rows: Iterable[Row], chat: ChatTokens, *, max_tokens: int) -> tuple[list[TokenRow], int]:
+    """All rows that are not too long, and how many were."""
+    encoded = [encode_row(row, chat) for row in rows]
+    kept = [row for row in encoded if len(row.prompt) + len(row.answer) <= max_tokens]
+    return kept, len(encoded) - len(kept)
+
+
+def pack_rows(rows: Iterable[Row], chat: ChatTokens, *, max_tokens: int) -> tuple[list[PackedEpisode], int]:
+    """Rows grouped by episode, each group packed; and how many rows were too long. Rows of one episode stand together."""
+    groups = [
+        encode_rows(group, chat, max_tokens=max_tokens)
+        for _, group in groupby(rows, key=lambda row: (row.source, row.episode))
+    ]
+    return [pack(kept) for kept, _ in groups if kept], sum(too_long for _, too_long in groups)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common prefix."""
-    n = min(len(a), len(b))
-    for i in range(n):
-        if a[i] != b[i]:
-            return i
-    return n
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def pack(rows: Sequence[TokenRow]) -> PackedEpisode:
@@ -92,62 +111,38 @@ def pack(rows: Sequence[TokenRow]) -> PackedEpisode:
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
-    """Some neighbouring branches of an episode: their queries, how much of the trunk they may need, and who sees what.
-
-    Attributes:
-        start, stop: The queries, counted from the episode's first token.
-        trunk: The first so many trunk tokens are keys, followed by the group's own tokens.
-        mask: float [queries, trunk + queries], 0 where seen and -inf elsewhere.
-    """
-
-    start: int
-    stop: int
-    trunk: int
-    mask: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
 class Layout:
     """Where each packed episode lies in the sequence. Travels through the model's forward as a keyword.
 
     Attributes:
-        episodes: (length of the trunk, groups of branches) of each episode, in the sequence's order.
+        episodes: In the sequence's order, the length of each trunk, and a mask for each group of neighbouring branches behind
+            it: float [queries, first trunk tokens + queries], 0 where seen and -inf elsewhere.
     """
 
-    episodes: list[tuple[int, list[_Group]]]
+    episodes: list[tuple[int, list[torch.Tensor]]]
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Layout:
         """The same with its masks on a device and in the type of the queries."""
-        return Layout(
-            [
-                (trunk, [_Group(g.start, g.stop, g.trunk, g.mask.to(device, dtype)) for g in groups])
-                for trunk, groups in self.episodes
-            ]
-        )
+        return Layout([(trunk, [mask.to(device, dtype) for mask in masks]) for trunk, masks in self.episodes])
 
 
 _GROUP_TOKENS = 128
 """Branches are attended in groups of about so many tokens: one call each would cost more in calls than it saves."""
 
 
-def _groups(episode: PackedEpisode) -> tuple[int, list[_Group]]:
+def _grouped(episode: PackedEpisode) -> tuple[int, list[torch.Tensor]]:
+    """An episode's part of a layout."""
     branch = episode.branch.tolist()
-    trunk = branch.index(1)
+    start = trunk = branch.index(1)
     ends = [i for i in range(trunk + 1, len(branch)) if branch[i] != branch[i - 1]] + [len(branch)]
-    groups: list[_Group] = []
-    start = trunk
-    for position, end in enumerate(ends):
-        if end - start >= _GROUP_TOKENS or position == len(ends) - 1:
-            own, limit = episode.branch[start:end], episode.limit[start:end]
-            width = int(limit.max())
-            seen_trunk = torch.arange(width)[None, :] < limit[:, None]
-            index = torch.arange(end - start)
-            seen_own = (own[:, None] == own[None, :]) & (index[:, None] >= index[None, :])
-            seen = torch.cat([seen_trunk, seen_own], dim=1)
-            groups.append(_Group(start, end, width, torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)))
+    masks = []
+    for end in ends:
+        if end - start >= _GROUP_TOKENS or end == ends[-1]:
+            width = int(episode.limit[start:end].max())
+            seen = episode.sees(slice(start, end), torch.cat([torch.arange(width), torch.arange(start, end)]))
+            masks.append(torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf))
             start = end
-    return trunk, groups
+    return trunk, masks
 
 
 def filled(episodes: Iterable[PackedEpisode], budget: int) -> list[list[PackedEpisode]]:
@@ -169,7 +164,7 @@ def collate(episodes: Sequence[PackedEpisode]) -> dict[str, Any]:
         "input_ids": torch.cat([e.ids for e in episodes])[None],
         "position_ids": torch.cat([e.positions for e in episodes])[None],
         "labels": torch.cat([e.labels for e in episodes])[None],
-        "layout": Layout([_groups(episode) for episode in episodes]),
+        "layout": Layout([_grouped(episode) for episode in episodes]),
     }
 
 
@@ -196,18 +191,18 @@ def branch_attention(
         )
 
     # Cut once, by `split`: a slice's gradient would be a tensor of zeros as long as the sequence, for each slice.
-    sizes = [size for trunk, groups in layout.episodes for size in (trunk, *(g.stop - g.start for g in groups))]
+    sizes = [size for trunk, masks in layout.episodes for size in (trunk, *map(len, masks))]
     pieces = zip(*(x.split(sizes, dim=2) for x in (query, key, value)), strict=True)
     parts = []
-    for trunk, groups in layout.episodes:
-        q, k, v = next(pieces)
+    for trunk, masks in layout.episodes:
+        q, *shared = next(pieces)
         if trunk:
-            parts.append(attend(q, k, v, None))
-        for g in groups:
-            own_q, own_k, own_v = next(pieces)
-            keys = torch.cat([k[:, :, : g.trunk], own_k], dim=2)
-            values = torch.cat([v[:, :, : g.trunk], own_v], dim=2)
-            parts.append(attend(own_q, keys, values, g.mask))
+            parts.append(attend(q, *shared, None))
+        for mask in masks:
+            q, *own = next(pieces)
+            width = mask.shape[1] - len(mask)
+            keys, values = (torch.cat([x[:, :, :width], y], dim=2) for x, y in zip(shared, own, strict=True))
+            parts.append(attend(q, keys, values, mask))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 

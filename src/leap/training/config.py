@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,9 +45,7 @@ class TrainingSettings(Section):
     max_grad_norm: float = Field(default=0.3, gt=0, description="Gradient clipping.")
     bf16: bool = Field(default=False, description="Compute in bfloat16.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations to save memory.")
-    save_steps: int = Field(
-        default=0, ge=0, description="Save the trainer's state so often, to resume from; 0: never."
-    )
+    save_steps: int = Field(default=0, ge=0, description="Save the trainer's state so often, to resume from; 0: never.")
     lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
     quantize: Literal["none", "4bit"] = Field(
         default="none", description="4bit: the frozen base in 4-bit NF4 (QLoRA; needs lora and bitsandbytes)."
@@ -62,25 +60,17 @@ class TrainingSettings(Section):
             raise ValueError("quantize: 4bit needs lora: quantized weights cannot be trained themselves")
         return self
 
-
     def deciding(self) -> dict[str, Any]:
         """The settings that decide the weights: all but where training is logged."""
         return self.model_dump(mode="json", exclude={"logging": True, "sft": {"logging"}})
 
     @classmethod
     def in_place_of(cls, other: Mapping[str, Any]) -> dict[str, Any]:
-        """The section under this method where it was another's: the values of the keys that both methods have.
-
-        Args:
-            other: The section under the other method.
-        """
+        """The section under this method where it was `other` under another: the values of the keys that both have."""
         return {key: value for key, value in other.items() if key in cls.model_fields}
 
     def check(self, recipe: Any) -> None:
-        """Looks at the rest of the recipe.
-
-        Args:
-            recipe: A `leap.recipe.Recipe`.
+        """Looks at the rest of the recipe, a `leap.recipe.Recipe`.
 
         Raises:
             ValueError: Something in it makes no sense with these settings.
@@ -120,13 +110,9 @@ class PreferenceConfig(TrainingSettings):
     """What the preference methods share.
 
     pi_0 is cloned from D_0 by SFT, as in every method: there is nothing yet to prefer. After that pi_i is trained from
-    pi_{i-1} on D_i alone, with pi_{i-1} as its reference (paper, Fig. 1). Dropout is off in preference training.
-
-    Class attributes:
-        sft_first: Whether each iteration is SFT on the union of D_0..D_i, then preference tuning on D_i.
+    pi_{i-1} on D_i alone, with pi_{i-1} as its reference (paper, Fig. 1); with sft+dpo and sft+kto from what SFT on
+    D_0..D_i leaves, with that as its reference. Dropout is off in preference training.
     """
-
-    sft_first: ClassVar[bool] = False
 
     # The reference implementation's settings of preference training (DPO).
     lr: float = Field(default=5e-7, gt=0, description="Learning rate (AdamW's part).")
@@ -159,9 +145,8 @@ class PreferenceConfig(TrainingSettings):
     @classmethod
     def in_place_of(cls, other: Mapping[str, Any]) -> dict[str, Any]:
         """What was said of SFT stays true of SFT, and the method's own settings are its defaults, but for what holds for both."""
-        sft = other.get("sft") or other
-        own = {key: value for key, value in sft.items() if key in SFTConfig.model_fields}
-        return {key: own[key] for key in SHARED if key in own} | {"sft": own | {"method": "sft"}}
+        sft = SFTConfig.in_place_of(other)
+        return {key: sft[key] for key in SHARED if key in sft} | {"sft": sft | {"method": "sft"}}
 
     def check(self, recipe: Any) -> None:
         super().check(recipe)
@@ -173,15 +158,15 @@ class PreferenceConfig(TrainingSettings):
             )
 
     @property
-    def start_from(self) -> Literal["base", "previous"]:
-        """Where an iteration's training starts."""
-        return self.sft.start_from if self.sft_first else "previous"
+    def sft_first(self) -> bool:
+        """Whether each iteration is SFT on the union of D_0..D_i, then preference tuning on D_i."""
+        return self.method.startswith("sft+")
 
 
 class DPOConfig(PreferenceConfig):
     """Direct preference optimisation (Rafailov et al. 2023) of corrections over what the student did."""
 
-    method: Literal["dpo"] = Field(default="dpo", description="dpo.")  # pyright: ignore[reportIncompatibleVariableOverride]
+    method: Literal["dpo", "sft+dpo"] = "dpo"  # pyright: ignore[reportIncompatibleVariableOverride]
     beta: float = Field(default=0.01, gt=0, description="Strength of the pull towards the reference.")
     sft_weight: float = Field(
         default=0.0,
@@ -193,7 +178,7 @@ class DPOConfig(PreferenceConfig):
 class KTOConfig(PreferenceConfig):
     """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): corrections desirable, what the student did undesirable."""
 
-    method: Literal["kto"] = Field(default="kto", description="kto.")  # pyright: ignore[reportIncompatibleVariableOverride]
+    method: Literal["kto", "sft+kto"] = "kto"  # pyright: ignore[reportIncompatibleVariableOverride]
     batch_rows: int = Field(default=32, ge=2, description="Rows per optimizer step, over all processes.")
     device_rows: int = Field(
         default=4, ge=2, description="Rows at once on a device; they also estimate the divergence from the reference."
@@ -201,19 +186,3 @@ class KTOConfig(PreferenceConfig):
     beta: float = Field(default=0.1, gt=0, description="Strength of the pull towards the reference.")
     desirable_weight: float = Field(default=1.0, gt=0, description="Weight of the corrections.")
     undesirable_weight: float = Field(default=1.0, gt=0, description="Weight of what the student did.")
-
-
-class SFTThenDPOConfig(DPOConfig):
-    """In every iteration SFT on D_0..D_i, then DPO on D_i with the policy that SFT left as its reference."""
-
-    sft_first: ClassVar[bool] = True
-
-    method: Literal["sft+dpo"] = Field(default="sft+dpo", description="sft+dpo.")  # type: ignore[assignment]
-
-
-class SFTThenKTOConfig(KTOConfig):
-    """In every iteration SFT on D_0..D_i, then KTO on D_i with the policy that SFT left as its reference."""
-
-    sft_first: ClassVar[bool] = True
-
-    method: Literal["sft+kto"] = Field(default="sft+kto", description="sft+kto.")  # type: ignore[assignment]

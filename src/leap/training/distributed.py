@@ -1,17 +1,18 @@
-"""Training in several processes: one leads, the others follow.
+"""Training by any method, in one process or in several.
 
-Rank 0 works on the run directory as a single process would. When it comes to a training, it hands the arguments to the
-other ranks, who take part in the computation and write nothing.
+Of several, rank 0 works on the run directory as a single process would. When it comes to a training, it hands the
+arguments to the other ranks, who take part in the computation and write nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from dataclasses import replace
 from typing import Any
 
 import torch.distributed as dist
 
-_RELEASE = None
+from leap.training.method import Job, Method, TrainingResult, quiet
 
 
 def world() -> int:
@@ -24,33 +25,38 @@ def rank() -> int:
     return dist.get_rank() if world() > 1 else 0
 
 
-def lead(job: dict[str, Any]) -> None:
-    """Hands a training to the followers; called by rank 0 just before it starts the same."""
-    if world() > 1:
-        dist.broadcast_object_list([job], src=0)
-
-
-def release() -> None:
-    """Lets the followers go; called by rank 0 when there is nothing more to train."""
-    if world() > 1:
-        dist.broadcast_object_list([_RELEASE], src=0)
-
-
-def follow(do: Callable[..., Any]) -> None:
-    """Takes part in every training that rank 0 starts, until it lets go.
-
-    Args:
-        do: The training function; gets the keywords that rank 0 gave it.
-    """
-    while True:
-        box: list[Any] = [_RELEASE]
-        dist.broadcast_object_list(box, src=0)
-        if box[0] is _RELEASE:
-            return
-        do(**box[0])
+def sharded() -> bool:
+    """Whether FSDP shares out the weights among them."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in {"1", "true"}
 
 
 def barrier() -> None:
     """Waits until all processes are here."""
     if world() > 1:
         dist.barrier()
+
+
+def train(method: Method[Any], rows: Any, job: Job) -> TrainingResult:
+    """Trains pi_i by a method on its rows (see `Method.train`). In several processes rank 0 calls this, the others `follow`."""
+    _hand_out((method, rows, replace(job, on_step=quiet)))
+    return method.train(rows, job)
+
+
+def release() -> None:
+    """Lets the followers go; called by rank 0 when there is nothing more to train."""
+    _hand_out(None)
+
+
+def follow() -> None:
+    """Takes part in the trainings that rank 0 starts, until it lets go."""
+    while (work := _hand_out(None)) is not None:
+        method, rows, job = work
+        method.train(rows, job)
+
+
+def _hand_out(work: Any) -> Any:
+    """Returns rank 0's work in every process."""
+    box = [work]
+    if world() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]

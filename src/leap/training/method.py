@@ -1,8 +1,4 @@
-"""What a training method is. To add one, derive from `Method` and register the class by `@leap.registry.method("mine")`, or
-in your own package's entry points:
-
-    [project.entry-points."leap.methods"]
-    mine = "my_package.mine:Mine"
+"""What a training method is. To add one, derive from `Method` and register the class (see `leap.registry`).
 
 Imports no training library, so that recipes are read at once; a method's module should import them where it trains.
 """
@@ -39,11 +35,8 @@ class TrainingResult:
     """What a training did.
 
     Attributes:
-        steps: Optimizer steps.
-        rows: Rows in the union (preference methods: pairs).
-        too_long: Rows left out because they exceed max_tokens.
-        tokens: Tokens computed, prompts included.
-        answer_tokens: Tokens that bore loss.
+        rows: Rows in the union (preference methods: pairs), of which `too_long` exceed max_tokens and are left out.
+        tokens: Tokens computed, prompts included; `answer_tokens` of them bore loss.
         loss: Mean loss over the last tenth of the steps: of SFT, nats per answer token.
         seconds: Wall-clock time.
         rewards: Of preference methods, over the same steps: mean implicit rewards of the chosen and the rejected, their
@@ -63,8 +56,7 @@ class TrainingResult:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        values = asdict(self)
-        return {key: value for key, value in values.items() if value or key not in {"rewards", "first"}}
+        return {key: value for key, value in asdict(self).items() if value or key not in {"rewards", "first"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +66,7 @@ class Job:
     Attributes:
         iteration: i of pi_i.
         start: Checkpoint directory or hub name of pi_{i-1}, or of the base; see `Method.starts_from`.
-        out: Where to leave the trained checkpoint, as `save_student` does; only rank 0 writes.
+        out: Where to leave the trained checkpoint; only rank 0 writes.
         work: Folder for what an interrupted training goes on from.
         seed: Seed of the order of the rows.
         on_step: Called after each step; a method's parts count for themselves.
@@ -94,13 +86,10 @@ class Collected:
 
     Attributes:
         iteration: i.
-        rows: D_j as rows, by j.
-        pairs: The corrections of D_j over the student's own answers, by j.
-        episodes: The episodes of iteration j, by j; of 0, the demonstrations.
-        corrections: Corrections of iteration j, kept and rejected, by j.
+        rows, pairs: D_j as rows, and its corrections over the student's own answers, by j.
+        episodes, corrections: Those of iteration j, rejected ones included, by j; episodes of 0 are the demonstrations.
         states: The privileged state before each step of an episode, from a replay of it.
-        renderer: Makes the student's prompts.
-        privileged: Makes the student's prompts with the privileged state in them; see `PrivilegedRenderer.render`.
+        renderer, privileged: Make the student's prompts, without and with the privileged state in them.
         first: The first j of which there is a D_j: 0, or 1 where there are no demonstrations.
     """
 

@@ -11,11 +11,10 @@ import copy
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import Trainer
 from trl import DPOConfig as TRLDPOConfig
@@ -25,10 +24,10 @@ from trl import KTOConfig as TRLKTOConfig
 from leap.datasets import PreferenceRow
 from leap.errors import RunError
 from leap.models.chat import ChatTokens
-from leap.training.config import DPOConfig, KTOConfig, PreferenceConfig
+from leap.training.config import DPOConfig, KTOConfig
 from leap.training.method import Job, TrainingResult
-from leap.training.student import POLICY, load_reference, load_student, save_student, unrounded
-from leap.training.trainer import arguments, logged, optimizers, row_batches, run
+from leap.training.student import POLICY, load_reference, load_student, unrounded
+from leap.training.trainer import Tokenized, arguments, fit, optimizers, row_batches
 
 REFERENCE = "ref"
 """The name under which TRL's trainers keep the reference's adapter."""
@@ -49,129 +48,72 @@ def encode_pair(pair: PreferenceRow, chat: ChatTokens) -> TokenPair:
     return TokenPair(chat.prompt(pair.prompt, pair.tools), chosen, rejected)
 
 
-def train_preference(
-    config: PreferenceConfig, pairs: Sequence[PreferenceRow], job: Job, build: BuildTrainer, *, rows_per_pair: int = 1
-) -> TrainingResult:
-    """Tunes a checkpoint to prefer the corrections in D_i to what the student did; the checkpoint is also the reference.
-
-    Args:
-        config: Settings of the method.
-        pairs: The pairs of D_i.
-        job: The training; its `start` is pi_{i-1}.
-        build: Makes the trainer: `dpo_trainer` or `kto_trainer`.
-        rows_per_pair: Rows that the trainer makes of a pair.
+def train_preference(config: DPOConfig | KTOConfig, pairs: Sequence[PreferenceRow], job: Job) -> TrainingResult:
+    """Tunes the job's `start` to prefer the corrections in D_i to what the student did; it is also the reference.
 
     Raises:
         RunError: All pairs are too long.
     """
     began = time.monotonic()
-    torch.manual_seed(job.seed)
-    model, tokenizer = load_student(job.start, config)
+    model, tokenizer = load_student(job.start, config, job.seed)
     chat = ChatTokens(tokenizer)
     encoded = [encode_pair(pair, chat) for pair in pairs]
-    kept = [
-        pair
-        for pair in encoded
-        if len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) <= config.max_tokens
-    ]
+    kept = [one for one in encoded if len(one.prompt) + max(len(one.chosen), len(one.rejected)) <= config.max_tokens]
     if not kept:
         raise RunError(f"none of the {len(pairs)} pairs has at most training.max_tokens: {config.max_tokens} tokens.")
     # With an adapter TRL keeps a frozen copy of it; without, a second model, or its likelihoods computed beforehand.
-    reference = None if config.lora or config.precompute_reference else load_reference(job.start, config)
-    shared: dict[str, Any] = {
+    shared = {
         "model": model,
-        "ref_model": reference,
+        "ref_model": None if config.lora or config.precompute_reference else load_reference(job.start),
         "processing_class": copy.deepcopy(tokenizer),  # it may be given a padding token
         "optimizers": optimizers(config, model),
     }
-    with logged(config, job.work), unrounded(model):
-        trainer = build(config, kept, shared, job)
+    with unrounded(model):
+        dpo = isinstance(config, DPOConfig)
+        trainer = _dpo_trainer(config, kept, shared, job) if dpo else _kto_trainer(config, kept, shared, job)
     if config.lora is not None:
         copy_policy_to_reference(trainer.model)
-    watch = run(trainer, job.work, job.on_step)
-    save_student(trainer, tokenizer, job.out)
-    steps = trainer.state.global_step
-    epochs = steps * config.batch_rows / (len(kept) * rows_per_pair)
+    done = fit(trainer, tokenizer, job)
+    epochs = done["steps"] * config.batch_rows / (len(kept) if dpo else 2 * len(kept))
     answers = sum(len(pair.chosen) + len(pair.rejected) for pair in kept)
     return TrainingResult(
-        steps=steps,
         rows=len(pairs),
         too_long=len(pairs) - len(kept),
         tokens=round(epochs * (answers + 2 * sum(len(pair.prompt) for pair in kept))),
         answer_tokens=round(epochs * answers),
-        loss=watch.last_loss(),
         seconds=round(time.monotonic() - began, 1),
-        rewards=watch.last_rewards(),
+        **done,
     )
 
 
-BuildTrainer = Callable[[PreferenceConfig, Sequence[TokenPair], dict[str, Any], Job], Trainer]
-"""Makes a trainer of settings, pairs, the models and the job."""
-
-
-class _Tokenized:
-    """For TRL's trainers: the rows come in tokens already. And no message to TRL's makers."""
-
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return dataset
-
-    def _send_telemetry(self) -> None:
-        pass
-
-
-class TokenizedDPOTrainer(_Tokenized, DPOTrainer):
+class TokenizedDPOTrainer(Tokenized, DPOTrainer):
     """DPOTrainer on `prompt_ids`, `chosen_ids` and `rejected_ids`."""
 
 
-class TokenizedKTOTrainer(_Tokenized, KTOTrainer):
+class TokenizedKTOTrainer(Tokenized, KTOTrainer):
     """KTOTrainer on `prompt_ids`, `completion_ids`, `KL_completion_ids` and `label`."""
 
 
-def dpo_trainer(
-    config: PreferenceConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], job: Job
-) -> Trainer:
+def _reference(config: DPOConfig | KTOConfig) -> dict[str, Any]:
+    """What both trainers are told of the reference."""
+    return {"beta": config.beta, "precompute_ref_log_probs": config.precompute_reference, "max_length": None}
+
+
+def _dpo_trainer(config: DPOConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], job: Job) -> Trainer:
     """Makes TRL's trainer of DPO on the pairs."""
-    assert isinstance(config, DPOConfig)
+    loss = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, config.sft_weight]} if config.sft_weight else {}
     rows = [{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in pairs]
-    made = arguments(
-        config,
-        job.work,
-        job.seed,
-        config.steps,
-        TRLDPOConfig,
-        beta=config.beta,
-        loss_type=["sigmoid", "sft"] if config.sft_weight else ["sigmoid"],
-        loss_weights=[1.0, config.sft_weight] if config.sft_weight else None,
-        max_length=None,
-        precompute_ref_log_probs=config.precompute_reference,
-        **row_batches(config),
-    )
+    made = arguments(config, job, TRLDPOConfig, **loss, **_reference(config), **row_batches(config))
     return TokenizedDPOTrainer(args=made, train_dataset=Dataset.from_list(rows), **shared)
 
 
-def kto_trainer(
-    config: PreferenceConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], job: Job
-) -> Trainer:
+def _kto_trainer(config: KTOConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], job: Job) -> Trainer:
     """Makes TRL's trainer of KTO on the halves of the pairs."""
-    assert isinstance(config, KTOConfig)
     batches = row_batches(config, least=2)
     steps = config.steps or max(1, round(config.epochs * 2 * len(pairs) / config.batch_rows))
-    made = arguments(
-        config,
-        job.work,
-        job.seed,
-        steps,
-        TRLKTOConfig,
-        beta=config.beta,
-        desirable_weight=config.desirable_weight,
-        undesirable_weight=config.undesirable_weight,
-        max_length=None,
-        precompute_ref_log_probs=config.precompute_reference,
-        **batches,
-    )
-    order = kto_order(
-        len(pairs), steps * config.batch_rows, device_rows=batches["per_device_train_batch_size"], seed=job.seed
-    )
+    weights = {"desirable_weight": config.desirable_weight, "undesirable_weight": config.undesirable_weight}
+    made = arguments(config, job, TRLKTOConfig, max_steps=steps, **weights, **_reference(config), **batches)
+    device_rows = batches["per_device_train_batch_size"]
     halves = [half for pair in pairs for half in (pair.chosen, pair.rejected)]
     rows = [
         {
@@ -180,7 +122,7 @@ def kto_trainer(
             "KL_completion_ids": halves[other],
             "label": half % 2 == 0,
         }
-        for half, other in order
+        for half, other in kto_order(len(pairs), steps * config.batch_rows, device_rows=device_rows, seed=job.seed)
     ]
     return TokenizedKTOTrainer(args=made, train_dataset=Dataset.from_list(rows), **shared)
 
@@ -194,12 +136,8 @@ def kto_order(pairs: int, rows: int, *, device_rows: int, seed: int) -> list[tup
 
     Args:
         pairs: Number of pairs; halves 2k and 2k + 1 are pair k's.
-        rows: How many halves the whole training takes.
-        device_rows: Size of a device batch.
+        rows, device_rows: How many halves the whole training takes, and a device batch of it.
         seed: Of the shuffles.
-
-    Returns:
-        (half, half whose answer is set against its prompt), `rows` times.
     """
     generator = random.Random(seed)
     halves: list[int] = []
@@ -210,12 +148,9 @@ def kto_order(pairs: int, rows: int, *, device_rows: int, seed: int) -> list[tup
     order: list[tuple[int, int]] = []
     for start in range(0, rows, device_rows):
         batch = halves[start : min(start + device_rows, rows)]
-
-        def clashes(shift: int, batch: list[int] = batch) -> int:
-            return sum(half // 2 == batch[k - shift] // 2 for k, half in enumerate(batch))
-
-        shift = min(range(1, len(batch)), key=clashes, default=0)
-        order += [(half, batch[k - shift]) for k, half in enumerate(batch)]
+        rotations = [batch[-shift:] + batch[:-shift] for shift in range(1, len(batch))] or [batch]
+        clashes = [sum(a // 2 == b // 2 for a, b in zip(batch, others, strict=True)) for others in rotations]
+        order += zip(batch, rotations[clashes.index(min(clashes))], strict=True)
     return order
 
 
@@ -231,5 +166,3 @@ def copy_policy_to_reference(model: Any) -> None:
             reference = tensors[policy.sub(f".{REFERENCE}", name)]
             reference.data = tensor.data.clone()
             reference.requires_grad = False
-
-

@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
 from leap.datasets import Row
+from leap.errors import RunError
 from leap.models.chat import ChatTokens
-from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, collate, filled
+from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, collate, encode_rows, filled, pack_rows
 from leap.training.config import SFTConfig
 from leap.training.distributed import rank, world
-from leap.training.method import Progress, TrainingResult, quiet
-from leap.training.rows import encode_rows, pack_rows
-from leap.training.student import load_student, save_student, unrounded
-from leap.training.trainer import arguments, logged, optimizers, row_batches, run
+from leap.training.method import Job, Progress, TrainingResult, quiet
+from leap.training.student import load_student, unrounded
+from leap.training.trainer import Tokenized, arguments, fit, optimizers, row_batches
 
 
 def train_sft(
@@ -53,43 +54,30 @@ def train_sft(
         seed: Seed of the order of the rows.
         steps: Optimizer steps; the config's by default.
         on_step: Called after each step.
+
+    Raises:
+        RunError: All rows are too long.
     """
-    began = time.monotonic()
-    torch.manual_seed(seed)
-    model, tokenizer = load_student(start, config)
+    began, job = time.monotonic(), Job(0, start, out, work, seed, on_step)
+    config = config.model_copy(update={"steps": steps or config.steps})
+    model, tokenizer = load_student(start, config, seed)
     build = _branch_trainer if config.branches else _row_trainer
-    with logged(config, work), unrounded(model):
-        trainer, totals = build(
-            config, model, ChatTokens(tokenizer), rows, work=work, seed=seed, steps=steps or config.steps
-        )
-    watch = run(trainer, work, on_step)
-    if config.branches:
-        model.set_attn_implementation("sdpa")
-    save_student(trainer, tokenizer, out)
-    return TrainingResult(
-        steps=trainer.state.global_step,
-        rows=len(rows),
-        too_long=totals["too_long"],
-        tokens=totals["tokens"],
-        answer_tokens=totals["answer_tokens"],
-        loss=watch.last_loss(),
-        seconds=round(time.monotonic() - began, 1),
-    )
+    with unrounded(model):
+        trainer, figures = build(config, model, ChatTokens(tokenizer), rows, job)
+    done = fit(trainer, tokenizer, job)
+    return TrainingResult(rows=len(rows), seconds=round(time.monotonic() - began, 1), **figures, **done)
 
 
-class _RowTrainer(SFTTrainer):
-    """TRL's, without its message to its makers."""
-
-    def _send_telemetry(self) -> None:
-        pass
+class _RowTrainer(Tokenized, SFTTrainer):
+    """SFTTrainer on `input_ids` and `labels`."""
 
 
 def _row_trainer(
-    config: SFTConfig, model: Any, chat: ChatTokens, rows: Sequence[Row], *, work: Path, seed: int, steps: int | None
+    config: SFTConfig, model: Any, chat: ChatTokens, rows: Sequence[Row], job: Job
 ) -> tuple[Trainer, dict[str, int]]:
-    from datasets import Dataset
-
+    """A trainer, and figures for its result."""
     encoded, too_long = encode_rows(rows, chat, max_tokens=config.max_tokens)
+    _some(encoded, rows, config)
     dataset = Dataset.from_list(
         [
             {
@@ -102,64 +90,58 @@ def _row_trainer(
     )
     trainer = _RowTrainer(
         model=model,
-        args=arguments(
-            config,
-            work,
-            seed,
-            steps,
-            TRLConfig,
-            completion_only_loss=True,
-            max_length=None,
-            packing=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            **row_batches(config),
-        ),
+        args=arguments(config, job, TRLConfig, completion_only_loss=True, max_length=None, **row_batches(config)),
         train_dataset=dataset,
         processing_class=copy.deepcopy(chat.tokenizer),  # it may be given a padding token
         optimizers=optimizers(config, model),
     )
-    epochs = (steps * config.batch_rows / max(1, len(encoded))) if steps else config.epochs
-    totals = {
-        "too_long": too_long,
-        "tokens": round(epochs * sum(len(row.prompt) + len(row.answer) for row in encoded)),
-        "answer_tokens": round(epochs * sum(len(row.answer) for row in encoded)),
-    }
-    return trainer, totals
+    epochs = config.steps * config.batch_rows / len(encoded) if config.steps else config.epochs
+    answers = sum(len(row.answer) for row in encoded)
+    prompts = sum(len(row.prompt) for row in encoded)
+    tokens = {"tokens": round(epochs * (prompts + answers)), "answer_tokens": round(epochs * answers)}
+    return trainer, {"too_long": too_long, **tokens}
+
+
+def _some(kept: Sequence[object], rows: Sequence[Row], config: SFTConfig) -> None:
+    if not kept:
+        raise RunError(f"none of the {len(rows)} rows has at most training.max_tokens: {config.max_tokens} tokens.")
 
 
 class _Batches(torch.utils.data.Dataset):
     """The whole training's batches, in order: token budgets filled with episodes, shuffled anew each epoch. With several
     processes, this one's share of each batch."""
 
-    def __init__(self, episodes: Sequence[PackedEpisode], config: SFTConfig, seed: int, steps: int | None) -> None:
+    def __init__(self, episodes: Sequence[PackedEpisode], config: SFTConfig, seed: int) -> None:
         order = random.Random(seed)
         self.batches: list[list[PackedEpisode]] = []
-        epochs = 0.0
-        while epochs < config.epochs if steps is None else len(self.batches) < steps:
+        epochs = 0
+        while epochs < config.epochs if config.steps is None else len(self.batches) < config.steps:
             shuffled = list(episodes)
             order.shuffle(shuffled)
             self.batches += filled(shuffled, config.batch_tokens)
             epochs += 1
-        if steps is not None:
-            del self.batches[steps:]
+        del self.batches[config.steps or len(self.batches) :]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> list[PackedEpisode]:
-        return _share(self.batches[index], rank(), world())
-
-
-def _share(batch: list[PackedEpisode], rank: int, world: int) -> list[PackedEpisode]:
-    """One process's part of a batch. Where there are fewer episodes than processes, the rest compute one without loss:
-    sharded weights are gathered by all of them together."""
-    if part := batch[rank::world]:
-        return part
-    return [replace(batch[0], labels=torch.full_like(batch[0].labels, IGNORED))]
+        batch = self.batches[index]
+        # Where there are fewer episodes than processes, the rest compute one without loss: sharded weights are gathered by
+        # all of them together.
+        return batch[rank() :: world()] or [replace(batch[0], labels=torch.full_like(batch[0].labels, IGNORED))]
 
 
 class BranchTrainer(Trainer):
     """transformers' Trainer on packed episodes: one sequence a step, the loss at answer tokens alone."""
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        model: Any = self.model
+        model.set_attn_implementation(ATTENTION)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            model.set_attn_implementation("sdpa")
 
     def get_train_dataloader(self) -> DataLoader:
         assert self.train_dataset is not None
@@ -191,21 +173,18 @@ class BranchTrainer(Trainer):
 
 
 def _branch_trainer(
-    config: SFTConfig, model: Any, chat: ChatTokens, rows: Sequence[Row], *, work: Path, seed: int, steps: int | None
+    config: SFTConfig, model: Any, chat: ChatTokens, rows: Sequence[Row], job: Job
 ) -> tuple[Trainer, dict[str, int]]:
+    """A trainer, and figures for its result."""
     episodes, too_long = pack_rows(rows, chat, max_tokens=config.max_tokens)
-    model.set_attn_implementation(ATTENTION)
-    data = _Batches(episodes, config, seed, steps)
+    _some(episodes, rows, config)
+    data = _Batches(episodes, config, job.seed)
     trainer = BranchTrainer(
         model=model,
-        args=arguments(config, work, seed, len(data), per_device_train_batch_size=1),
+        args=arguments(config, job, max_steps=len(data), per_device_train_batch_size=1),
         train_dataset=data,
         optimizers=optimizers(config, model),
     )
     used = [episode for batch in data.batches for episode in batch]
-    totals = {
-        "too_long": too_long,
-        "tokens": sum(len(episode.ids) for episode in used),
-        "answer_tokens": sum(episode.answer_tokens for episode in used),
-    }
-    return trainer, totals
+    tokens, answers = sum(len(one.ids) for one in used), sum(one.answer_tokens for one in used)
+    return trainer, {"too_long": too_long, "tokens": tokens, "answer_tokens": answers}

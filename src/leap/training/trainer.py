@@ -4,70 +4,113 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging as transformers_logging
 
 from leap.errors import PrerequisiteError, RecipeError
 from leap.training.config import TrainingSettings
-from leap.training.distributed import rank, world
-from leap.training.method import Progress, quiet
-from leap.training.optim import muon_with_adamw
+from leap.training.distributed import rank, sharded, world
+from leap.training.method import Job, Progress, quiet
+from leap.training.student import save_student
 
 # transformers has a newer name for gradient checkpointing, and TRL asks by the old one.
 warnings.filterwarnings("ignore", message=r".*gradient_checkpointing", category=FutureWarning)
 
-def arguments(
-    config: TrainingSettings,
-    work: Path,
-    seed: int,
-    steps: int | None,
-    cls: type = TrainingArguments,
-    **extra: Any,
-) -> Any:
-    """The trainer's arguments. Everything that TRL would decide otherwise than transformers is said."""
-    made: Any = cls(
-        output_dir=str(work),
-        seed=seed,
-        data_seed=seed,
-        max_steps=steps or -1,
-        learning_rate=config.lr,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        bf16=config.bf16,
-        gradient_checkpointing=config.gradient_checkpointing,
-        save_strategy="steps" if config.save_steps else "no",
-        save_steps=config.save_steps or 500,
-        save_total_limit=1,
-        logging_steps=1,
-        logging_strategy="steps",
-        report_to=[] if config.logging == "none" else [config.logging],
-        run_name=" ".join(path.name for path in reversed(_places(work))),
-        project=os.environ.get("WANDB_PROJECT", "leap"),
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available(),
-        **({"num_train_epochs": config.epochs} | extra),
-    )
+
+def arguments(config: TrainingSettings, job: Job, cls: type = TrainingArguments, **extra: Any) -> Any:
+    """The trainer's arguments. Everything that TRL would decide otherwise than transformers is said.
+
+    Raises:
+        PrerequisiteError: The logger's package is not installed.
+    """
+    if config.logging != "none" and find_spec(config.logging) is None:
+        raise PrerequisiteError(f"logging: {config.logging} is not installed: pip install {config.logging}")
+    shared: dict[str, Any] = {
+        "output_dir": str(job.work),
+        "seed": job.seed,
+        "data_seed": job.seed,
+        "max_steps": config.steps or -1,
+        "num_train_epochs": config.epochs,
+        "learning_rate": config.lr,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup_steps,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "bf16": config.bf16,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "save_strategy": "steps" if config.save_steps else "no",
+        "save_steps": config.save_steps or 500,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "logging_strategy": "steps",
+        "report_to": [] if config.logging == "none" else [config.logging],
+        "run_name": " ".join(path.name for path in reversed(_places(job.work))),
+        "project": os.environ.setdefault("WANDB_PROJECT", "leap"),
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "use_cpu": not torch.cuda.is_available(),
+    }
+    made: Any = cls(**(shared | extra))
     if made.n_gpu > 1:  # one process, several GPUs: nn.DataParallel fits none of the trainers, so one GPU is used
         made._n_gpu = 1
     return made
 
 
-def row_batches(config: TrainingSettings, *, least: int = 1) -> dict[str, int]:
-    """How a step's rows are shared out: each process takes its part, in as few equal pieces as the device holds.
+class Combined(torch.optim.Optimizer):
+    """Several optimizers stepped as one, so that trainers, schedulers and checkpoints need not know."""
 
-    Args:
-        config: Settings.
-        least: Smallest number of rows that a device may be given at once.
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._join_groups()
+
+    def _join_groups(self) -> None:
+        # The groups are the parts' own objects: a scheduler that sets a learning rate here sets it there.
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._join_groups()
+
+
+def optimizers(config: TrainingSettings, model: torch.nn.Module) -> Any:
+    """The optimizer that the trainer would not make itself, in the form it takes: Muon (Jordan et al. 2024) on the hidden
+    layers' matrices, AdamW on embeddings, norms and head.
+
+    Raises:
+        RecipeError: Muon is asked for with sharded weights.
+    """
+    if config.optimizer != "muon":
+        return None, None
+    if sharded():
+        raise RecipeError("optimizer: muon needs whole matrices, and FSDP shards them; use optimizer: adamw.")
+    matrices, rest = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+            (matrices if hidden else rest).append(parameter)
+    decay = config.weight_decay
+    muon = torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=decay, momentum=0.95, nesterov=True)
+    return Combined(muon, torch.optim.AdamW(rest, lr=config.lr, weight_decay=decay, betas=(0.9, 0.95))), None
+
+
+def row_batches(config: TrainingSettings, *, least: int = 1) -> dict[str, int]:
+    """How a step's rows are shared out: each process takes its part, in as few equal pieces as the device holds, but of at
+    least so many rows.
 
     Raises:
         RecipeError: The rows of a step cannot be shared out equally.
@@ -82,63 +125,37 @@ def row_batches(config: TrainingSettings, *, least: int = 1) -> dict[str, int]:
     return {"per_device_train_batch_size": fitting[-1], "gradient_accumulation_steps": share // fitting[-1]}
 
 
-def optimizers(config: TrainingSettings, model: torch.nn.Module) -> Any:
-    """The optimizer that the trainer would not make itself, in the form it takes.
-
-    Raises:
-        RecipeError: Muon is asked for with sharded weights.
-    """
-    if config.optimizer == "muon":
-        if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in {"1", "true"}:
-            raise RecipeError("optimizer: muon needs whole matrices, and FSDP shards them; use optimizer: adamw.")
-        return muon_with_adamw(model, lr=config.lr, muon_lr=config.muon_lr, weight_decay=config.weight_decay), None
-    return None, None
-
-
-@contextmanager
-def logged(config: TrainingSettings, work: Path) -> Iterator[None]:
-    """While the trainer is made: where its logger writes (TensorBoard: `logs/` in the iteration's folder).
-
-    Raises:
-        PrerequisiteError: The logger's package is not installed.
-    """
-    if config.logging == "none":
-        yield
-        return
-    if find_spec(config.logging) is None:
-        raise PrerequisiteError(f"logging: {config.logging} is not installed: pip install {config.logging}")
-    ours = {"TENSORBOARD_LOGGING_DIR": str(_places(work)[0] / "logs"), "WANDB_PROJECT": "leap"}
-    added = [name for name in ours if name not in os.environ]
-    os.environ.update({name: ours[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
-
-
 def _places(work: Path) -> tuple[Path, Path]:
     """The folders of the iteration and of the run that a training's own folder lies in."""
     iteration = next((path for path in work.parents if path.name.startswith("iter-")), work.parent)
     return iteration, iteration.parent
 
 
-def run(trainer: Trainer, work: Path, on_step: Progress) -> Watch:
-    """Trains, from the last state on file if there is one."""
+def fit(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
+    """Trains, from the last state on file if there is one, and leaves the checkpoint; returns fields of a `TrainingResult`."""
     trainer.remove_callback(PrinterCallback)  # leap shows the progress itself
-    watch = Watch(on_step if rank() == 0 else quiet)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):  # by itself it writes into the folder that goes after the training
+            callback.logging_dir = callback.logging_dir or str(_places(job.work)[0] / "logs")
+    watch = Watch(quiet if rank() else job.on_step)
     trainer.add_callback(watch)
-    if (state := last_state(work)) is not None:
+    states = [path.parent for path in job.work.glob("checkpoint-*/trainer_state.json")]  # complete ones
+    last = max(states, key=lambda path: int(path.name.split("-")[1]), default=None)
+    if last is not None:
         transformers_logging.set_verbosity_error()  # that tied weights are not in the state twice is no news
-    trainer.train(resume_from_checkpoint=state)
-    return watch
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    save_student(trainer, tokenizer, job.out)
+    return {"steps": trainer.state.global_step, "loss": watch.last("loss"), "rewards": watch.last_rewards()}
 
 
-def last_state(work: Path) -> str | None:
-    """The newest complete state of an interrupted training."""
-    states = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    whole = [path for path in states if (path / "trainer_state.json").exists()]
-    return str(whole[-1]) if whole else None
+class Tokenized:
+    """For TRL's trainers: the rows come in tokens already. And no message to TRL's makers."""
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset
+
+    def _send_telemetry(self) -> None:
+        pass
 
 
 class Watch(TrainerCallback):
@@ -153,15 +170,12 @@ class Watch(TrainerCallback):
             self._logs.append(logs)
             self._on_step(state.global_step, state.max_steps, logs["loss"])
 
-    def last_loss(self) -> float:
+    def last(self, name: str) -> float:
         """Mean over the last tenth of the steps."""
-        return self._mean("loss")
-
-    def last_rewards(self) -> dict[str, float]:
-        """Means over the last tenth of the steps, by name: chosen, rejected, margins, accuracies."""
-        names = {name for logs in self._logs for name in logs if name.startswith("rewards/")}
-        return {name.removeprefix("rewards/"): self._mean(name) for name in sorted(names)}
-
-    def _mean(self, name: str) -> float:
         tail = [logs[name] for logs in self._logs[-max(1, len(self._logs) // 10) :] if name in logs]
         return round(sum(tail) / len(tail), 4) if tail else float("nan")
+
+    def last_rewards(self) -> dict[str, float]:
+        """Such means of the rewards, by name: chosen, rejected, margins, accuracies."""
+        names = {name for logs in self._logs for name in logs if name.startswith("rewards/")}
+        return {name.removeprefix("rewards/"): self.last(name) for name in sorted(names)}

@@ -96,8 +96,7 @@ def answer_losses(
     """Returns what `nll` returns, for a model that is loaded already."""
     import torch
 
-    from leap.training.branches import filled, pack
-    from leap.training.rows import encode_row
+    from leap.training.branches import encode_row, filled, pack
 
     limit = max_tokens or getattr(model.config, "max_position_embeddings", None) or math.inf
     encoded = {i: encode_row(row, chat) for i, row in enumerate(rows)}
