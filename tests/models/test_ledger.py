@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from leap.errors import ModelError, RecipeError, RunError
 from leap.models.base import Completion, Sampling
-from leap.models.estimate import Lengths, estimate, rough_tokens, total_estimate, trajectory_lengths
 from leap.models.ledger import Budget, BudgetReached, Ledger, MeteredModel, Totals
 from leap.models.mock import Faults, MockModel, Request
 from leap.models.prices import Price, Prices, shipped_prices
@@ -241,7 +240,7 @@ def test_budgets_that_make_no_sense(values: dict[str, Any]) -> None:
         Budget.model_validate(values)
 
 
-# ---- prices and estimates --------------------------------------------------------------------------------------------
+# ---- prices ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_shipped_prices_are_whole() -> None:
@@ -269,66 +268,6 @@ def test_the_cost_of_a_call() -> None:
     assert price.of(Completion("", 1_000_000, 0, 400_000, 100_000)) == pytest.approx(1.5)
     assert Price(input=2, output=8).of(Completion("", 1_000_000, 0, 400_000, 100_000)) == 2.0
     assert price.of(Completion("", 10, 0, cached_tokens=10**9)) == pytest.approx(5e-6)  # no more than the prompt
-
-
-def test_the_estimate_of_the_papers_run() -> None:
-    """Four thousand tasks, trajectories of 30 steps corrected by GPT-4o in one call each."""
-    lengths = trajectory_lengths(fixed=2000, per_step=120, answer_per_step=80, horizon=30)
-    assert lengths == Lengths(5600, 2400)
-    stages = estimate(
-        prices=Prices(),
-        iterations=2,
-        horizon=30,
-        rollout_tasks=1000,
-        evaluation_tasks=134,
-        corrected_episodes=600,
-        teacher="openai/gpt-4o",
-        correction=lengths,
-        turn=Lengths(1500, 60),
-        baselines=["openai/gpt-4o-mini"],
-        annotated_episodes=100,
-        annotation=Lengths(3000, 1000),
-    )
-    assert [(stage.stage, stage.calls) for stage in stages] == [
-        ("annotate demonstrations", 100),
-        ("evaluate baseline", 4020),
-        ("correct 1", 600),
-        ("correct 2", 600),
-    ]
-    assert stages[2].tokens_in == 3_360_000 and stages[2].tokens_out == 1_440_000
-    assert stages[2].usd == pytest.approx(3.36 * 2.5 + 1.44 * 10)
-    total = total_estimate(stages)
-    assert total.calls == 5320 and total.usd == pytest.approx(sum(stage.usd or 0 for stage in stages))
-
-
-def test_estimates_by_step_and_of_an_endpoint_student_of_unknown_price() -> None:
-    stages = estimate(
-        prices=Prices(),
-        iterations=1,
-        horizon=10,
-        evaluation_horizon=20,
-        rollout_tasks=5,
-        evaluation_tasks=3,
-        corrected_episodes=9,
-        teacher="vllm/t",
-        correction=Lengths(100, 10),
-        by="step",
-        student="openai/mystery",
-        turn=Lengths(7.5, 1),
-    )
-    assert [(stage.stage, stage.calls, stage.usd) for stage in stages] == [
-        ("evaluate pi_0", 60, None),
-        ("rollout 1", 50, None),
-        ("correct 1", 50, 0.0),  # no more episodes than are rolled out
-        ("evaluate pi_1", 60, None),
-    ]
-    assert stages[1].tokens_in == 375 and total_estimate(stages).usd is None
-    nothing = estimate(
-        prices=Prices(), iterations=3, horizon=9, rollout_tasks=9, evaluation_tasks=9, corrected_episodes=9, teacher=None,
-        correction=Lengths(1, 1),
-    )  # fmt: skip
-    assert nothing == [] and total_estimate(nothing).usd == 0
-    assert rough_tokens("abcde") == 2 == rough_tokens([{"role": "user", "content": "abcd"}, {"role": "user", "content": "e"}])
 
 
 # ---- kill -9 ---------------------------------------------------------------------------------------------------------

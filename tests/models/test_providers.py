@@ -32,7 +32,7 @@ def test_names() -> None:
 
 def test_reading_names_and_ledgers_imports_nothing_heavy() -> None:
     code = (
-        "import sys, leap.models.providers as p, leap.models.ledger, leap.models.estimate, leap.models.endpoint_config\n"
+        "import sys, leap.models.providers as p, leap.models.ledger, leap.models.endpoint_config\n"
         "p.split_name('openai/x')\n"
         "print([name for name in ('torch', 'transformers', 'trl', 'openai', 'httpx2', 'pyarrow') if name in sys.modules])"
     )

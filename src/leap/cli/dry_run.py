@@ -1,31 +1,67 @@
-"""`leap run --dry-run`: what paid models would be asked, and what that may cost, before anything is spent."""
+"""`leap run --dry-run`: what paid models would be asked, and what that may cost, before anything is spent.
+
+The recipe's own actors and teacher work on a few tasks, with a script in the place of every model and their calls in a ledger of
+their own. What that books is multiplied: by how many tasks there are, and up to the horizon, for the stand-ins end sooner.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.table import Table
 
-from leap.core import Decision, Episode
+from leap.core import Actor, Episode, Task
 from leap.demonstrations.config import PlayedConfig
-from leap.envs.base import Environment, load_environment
-from leap.envs.live import states_along
-from leap.models.estimate import Lengths, StageEstimate, estimate, rough_tokens, total_estimate
-from leap.models.ledger import check_price
+from leap.envs.base import listed
+from leap.files import Journal
+from leap.models.base import Completion, Model
+from leap.models.config import ModelConfig
+from leap.models.ledger import Budget, MeteredModel, check_price
+from leap.models.mock import Calls, MockModel, Request, Script, first_choice, least_value, steps_asked
 from leap.models.prices import Prices
-from leap.policies.base import ExpertPolicy
-from leap.policies.rendering import PromptConfig, Renderer
+from leap.policies.base import ExpertPolicy, Policy
+from leap.policies.model import ModelPolicy
+from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.rollouts import rollout
+from leap.runs.actors import Actors, Role
+from leap.runs.preflight import prepared_environment
+from leap.runs.store import RunDirectory
 from leap.sync import run_sync
+from leap.teachers.annotate import Annotation, ReasonAnnotator
 from leap.teachers.config import ModelTeacherConfig
-from leap.teachers.prompts import TeacherPrompts
+from leap.teachers.privileged import HEADINGS, ExtractedState, StateExtractor
 
 SAMPLE = 8
-"""So many of the expert's episodes are played to see how long prompts are."""
-_JSON = 25  # tokens around each corrected step in a teacher's answer, as counted on answers in the form asked for
+"""So many tasks are played for each stage."""
+_SAID = "I have not found what the task needs yet, so I look where it is often found."
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one stage asks of one model, at most.
+
+    Attributes:
+        stage: The stage, by its name in the ledger.
+        model: `provider/model`.
+        calls: Number of calls.
+        tokens_in: Tokens of their prompts.
+        tokens_out: Tokens of their answers.
+        usd: What they cost; None where the price is unknown.
+    """
+
+    stage: str
+    model: str
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    usd: float | None
 
 
 def print_estimate(recipe: Recipe) -> None:
@@ -38,131 +74,160 @@ def print_estimate(recipe: Recipe) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("stage", "model", "calls", "tokens in", "tokens out", "USD"):
         table.add_column(column, justify="left" if column in ("stage", "model") else "right")
-    for stage in (*stages, total_estimate(stages)):
-        usd = "price unknown" if stage.usd is None else f"{stage.usd:.2f}"
+    known = [stage.usd for stage in stages if stage.usd is not None]
+    usd = sum(known) if len(known) == len(stages) else None
+    numbers = [(stage.calls, stage.tokens_in, stage.tokens_out) for stage in stages]
+    total = Estimate("total", "", *map(sum, zip(*numbers, strict=True)), usd=usd)
+    for stage in (*stages, total):
+        cost = "price unknown" if stage.usd is None else f"{stage.usd:.2f}"
         table.add_row(
-            stage.stage, stage.model, f"{stage.calls:,}", f"{stage.tokens_in:,}", f"{stage.tokens_out:,}", usd
+            stage.stage, stage.model, f"{stage.calls:,}", f"{stage.tokens_in:,}", f"{stage.tokens_out:,}", cost
         )
     console.print(table)
     console.print(
-        "At most: every episode is taken to last to its horizon and to be corrected. Lengths are guessed from the expert's "
-        f"play of {SAMPLE} training tasks, at four characters a token."
+        "At most: every episode is taken to last to its horizon and to be corrected. Lengths are those of scripted play of "
+        f"{SAMPLE} tasks, at four characters a token."
     )
     cap = recipe.budget.usd
-    total = total_estimate(stages).usd
-    if cap is not None and total is not None and total > cap:
+    if cap is not None and usd is not None and usd > cap:
         console.print(f"That is more than budget.usd {cap:g}: the run would stop there and go on when it is raised.")
 
 
-def estimate_recipe(recipe: Recipe) -> list[StageEstimate]:
+def estimate_recipe(recipe: Recipe) -> list[Estimate]:
     """The estimate of each stage that asks a paid model.
 
     Raises:
-        RecipeError: A cap in USD is set and a price is not known, so the run itself would refuse to start.
+        LeapError: The run itself would refuse to start: a cap in USD is set and a price is not known, a split is misused, data
+            is missing.
     """
-    teacher, section = recipe.teacher, recipe.environment
     paid = [section.model for section in recipe.models if section.paid]
     if not paid:
         return []
-    environment = load_environment(section.name, section.options)
-    environment.prepare()
     prices = Prices(recipe.prices)
     for name in paid:
-        check_price(name, prices, recipe.budget)  # what the run itself would refuse is refused here
-    tasks = len(environment.tasks(section.train, limit=section.train_tasks))
-    evaluated = sum(
-        len(environment.tasks(split, limit=limit))
-        for split, limit in [(section.validation, section.validation_tasks), *((s, section.test_tasks) for s in section.test)]
-    )
-    validated = len(environment.tasks(section.validation, limit=section.validation_tasks))
-    held_out = min(recipe.measures.held_out or 0, validated)
-    episodes = _sample(environment, recipe)
-    asked = next((section.model for section in teacher.models if section.paid), None)
-    played = recipe.demonstrations if isinstance(recipe.demonstrations, PlayedConfig) else None
-    annotator = played.annotate if played else None
-    demonstrations = min(played.episodes or tasks, len(environment.tasks(section.train))) if played else 0
-    baselines = [r.model for r in recipe.baselines.react if r.model in paid]
-    if recipe.baselines.teacher_model and asked is not None:
-        baselines += [asked] * len({0, teacher.privilege})
-    extracted = isinstance(teacher, ModelTeacherConfig) and teacher.state == "extracted"
-    log = _mean(rough_tokens(_log(episode)) for episode in episodes)
-    return estimate(
-        prices=prices,
-        iterations=recipe.iterations,
-        horizon=recipe.horizon,
-        rollout_tasks=tasks,
-        evaluation_tasks=evaluated,
-        corrected_episodes=tasks if asked else 0,
-        teacher=asked,
-        annotator=annotator.model if annotator and annotator.paid else None,
-        correction=_correction(environment, recipe, episodes) if asked else Lengths(0, 0),
-        by=_asked_by(recipe),
-        turn=_turn(environment, recipe, episodes),
-        evaluation_horizon=recipe.test_horizon,
-        baselines=baselines,
-        held_out_episodes=held_out if asked else 0,
-        extracted_tasks=(tasks * recipe.iterations + held_out) if extracted else 0,
-        extraction=Lengths(log + 400, 200),
-        annotated_episodes=demonstrations if annotator else 0,
-        annotation=Lengths(log + 400, _mean(len(e.steps) for e in episodes) * _JSON),
-    )
+        check_price(name, prices, recipe.budget)
+    environment = prepared_environment(recipe, Progress())
+    with TemporaryDirectory() as folder:
+        rehearsal = _Rehearsal(recipe.model_copy(update={"budget": Budget()}), RunDirectory(Path(folder)), environment)
+        try:
+            return list(rehearsal.estimates())
+        finally:
+            rehearsal.close()
+            environment.close()
 
 
-def _asked_by(recipe: Recipe) -> Literal["trajectory", "step"]:
-    return recipe.teacher.by if isinstance(recipe.teacher, ModelTeacherConfig) else "trajectory"
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Episodes of some tasks, how many times as many tasks there are in all, and how many times as many steps to the horizon."""
+
+    episodes: list[Episode]
+    tasks: float
+    steps: float
 
 
-def _sample(environment: Environment, recipe: Recipe) -> list[Episode]:
-    episodes: list[Episode] = []
-    tasks = environment.tasks(recipe.environment.train, limit=SAMPLE, seed=recipe.seed)
-    rollout(
-        environment,
-        ExpertPolicy(environment),
-        tasks,
-        horizon=recipe.horizon,
-        seed=recipe.seed,
-        stream="estimate",
-        on_episode=episodes.append,
-    )
-    return [episode for episode in episodes if episode.steps]
+class _Rehearsal(Actors):
+    """A recipe's actors with a script in the place of every model."""
+
+    def open_model(self, section: ModelConfig) -> Model:
+        return self._stand_in(section, _answer)
+
+    def _stand_in(self, section: ModelConfig, script: Script) -> Model:
+        """A script under a model's name; what it is asked is booked if the model's calls are paid for."""
+        sampling = section.sampling.sampling()
+        model = MockModel(script, sampling=sampling)
+        model.name = section.model
+        return MeteredModel(model, sampling, self.ledger) if section.paid else model
+
+    def estimates(self) -> Iterator[Estimate]:
+        """Each stage that asks a paid model, in the order of the run."""
+        recipe, section = self.recipe, self.recipe.environment
+        validated = self._tasks(section.validation, section.validation_tasks)
+        tested = [task for split in section.test for task in self._tasks(split, section.test_tasks)]
+        if isinstance(recipe.demonstrations, PlayedConfig):
+            yield from self._demonstrated(recipe.demonstrations)
+        for baseline in self.baselines():
+            if self.pays(role := Role("baseline", name=baseline.name)):
+                stage = f"baseline {baseline.actor}"
+                sample = self._played(stage, self.acting(role).policy(), [*validated, *tested], recipe.test_horizon)
+                yield from self._booked(stage, sample, by_step=True)
+        training = self._tasks(section.train, section.train_tasks, section.train_kinds)
+        corrected = list(self._corrected("", training, recipe.horizon))
+        measured = list(self._corrected("held-out ", validated[: recipe.measures.held_out or 0], recipe.test_horizon))
+        for i in range(recipe.iterations + 1):  # the stand-ins do not change
+            yield from (replace(one, stage=f"{one.stage}{i}") for one in [*(corrected if i else []), *measured])
+
+    def _demonstrated(self, section: PlayedConfig) -> Iterator[Estimate]:
+        """D_0, which prompted baselines are shown examples of."""
+        world = self.recipe.environment
+        tasks = self.demonstrations.tasks(self._tasks(world.train, section.episodes, world.train_kinds))
+        sample = self._played("rollout 0", self.acting(Role("demonstrator")).policy(), tasks, self.recipe.horizon)
+        yield from self._booked("rollout 0", sample, by_step=True)
+        journal = Journal(self.run.episodes(0), Episode)
+        for episode in sample.episodes:
+            journal.append(episode)
+        if section.annotate is not None:
+            model = self.open_model(section.annotate)
+            annotator = ReasonAnnotator(self.environment, model, Journal(self.run.annotations(), Annotation))
+            with self.ledger.stage("annotate"):
+                run_sync(annotator.annotate_all(sample.episodes, lambda episode: None))
+            yield from self._booked("annotate", replace(sample, steps=1))
+
+    def _corrected(self, which: str, tasks: Sequence[Task], horizon: int) -> Iterator[Estimate]:
+        teacher = self.recipe.teacher
+        if not any(section.paid for section in teacher.models):
+            return
+        stage, extraction, tutor = f"correct {which}", f"extract {which}", self.environment.tutor
+        student = ModelPolicy(MockModel(first_choice), self.whole_renderer, Actor(name="student"))
+        acting = ExpertPolicy(self.environment) if tutor is not None and tutor.plays else student
+        sample, by_step = self._played(stage, acting, tasks, horizon), True
+        if isinstance(teacher, ModelTeacherConfig):
+            by_step = teacher.by == "step"
+            if teacher.state == "extracted":
+                journal = Journal(self.run.states(0), ExtractedState)
+                extractor = StateExtractor(self.environment, self._stand_in(teacher, _state), journal)
+                with self.ledger.stage(extraction):
+                    run_sync(extractor.extract_all(sample.episodes))
+                yield from self._booked(extraction, replace(sample, steps=1))
+        with self.ledger.stage(stage):
+            run_sync(self.teacher(0).correct_all(sample.episodes, lambda episode, corrections: None))
+        yield from self._booked(stage, sample, by_step=by_step)
+
+    def _tasks(self, split: str, limit: int | None, kinds: Sequence[str] | None = None) -> list[Task]:
+        return [task for task in listed(self.environment, split) if kinds is None or task.kind in kinds][:limit]
+
+    def _played(self, stage: str, policy: Policy, tasks: Sequence[Task], horizon: int) -> _Sample:
+        """Some of the tasks, spread over all of them."""
+        some, episodes = tasks[:: -(-len(tasks) // SAMPLE) or 1], []
+        how = {"horizon": horizon, "seed": self.recipe.seed, "stream": "dry run"}
+        with self.ledger.stage(stage):
+            rollout(self.environment, policy, some, **how, on_episode=episodes.append)
+        steps = sum(len(episode.steps) for episode in episodes)
+        return _Sample(episodes, len(tasks) / max(len(some), 1), horizon * len(episodes) / max(steps, 1))
+
+    def _booked(self, stage: str, sample: _Sample, *, by_step: bool = False) -> Iterator[Estimate]:
+        """What was booked under a stage, for all its tasks and up to the horizon: longer prompts and answers, or more of them."""
+        for booked in self.ledger.totals():
+            if booked.stage == stage:
+                more_calls = sample.tasks * (sample.steps if by_step else 1)
+                tokens_in = ceil(booked.tokens_in * more_calls * sample.steps)
+                tokens_out = ceil(booked.tokens_out * sample.tasks * sample.steps)
+                price = self.ledger.prices.get(booked.model)
+                usd = price.of(Completion("", tokens_in, tokens_out)) if price else None
+                yield Estimate(stage, booked.model, ceil(booked.calls * more_calls), tokens_in, tokens_out, usd)
 
 
-def _correction(environment: Environment, recipe: Recipe, episodes: list[Episode]) -> Lengths:
-    """A correcting call on an episode that lasts to the horizon, scaled up from those at hand."""
-    prompts = TeacherPrompts(
-        recipe.teacher.privilege, None, environment.prompts_of, grammar_of=environment.grammar_of
-    )
-    asked, answered = [], []
-    for episode in episodes:
-        state = run_sync(states_along(environment, episode))[0].text
-        scale = recipe.horizon / len(episode.steps)
-        if _asked_by(recipe) == "trajectory":
-            asked.append(rough_tokens(prompts.trajectory(episode, state)) * scale)
-        else:
-            asked.append(rough_tokens(prompts.step(episode, len(episode.steps) // 2, state)) * scale)
-        step = _mean(rough_tokens(step.reason + step.action) + _JSON for step in episode.steps)
-        answered.append(step * (recipe.horizon if _asked_by(recipe) == "trajectory" else 1))
-    return Lengths(_mean(asked), _mean(answered))
+def _answer(request: Request) -> str | Calls:
+    """An answer of the usual length in the form asked for, on every step asked about."""
+    if request.schema is None:
+        chosen = first_choice(request)
+        return chosen if isinstance(chosen, Calls) else f"REASON: {_SAID}\n{chosen.splitlines()[-1]}"
+    answer = least_value(request.schema)
+    if "trajectory" in answer:
+        item = least_value(request.schema["properties"]["trajectory"]["items"])
+        answer["trajectory"] = [item | {"timestep": t} for t in steps_asked(request)]
+    return json.dumps(answer).replace('"mock"', json.dumps(_SAID))
 
 
-def _turn(environment: Environment, recipe: Recipe, episodes: list[Episode]) -> Lengths:
-    """A turn in the middle of an episode that lasts to the horizon."""
-    renderer = Renderer(PromptConfig(), environment.prompts_of, grammar_of=environment.grammar_of)
-    prompts = [
-        rough_tokens(renderer.render(e.history(len(e.steps) // 2))) * recipe.test_horizon / len(e.steps) for e in episodes
-    ]
-    answers = [
-        rough_tokens([environment.grammar_of(episode.task).write(Decision(reason=step.reason, action=step.action))])
-        for episode in episodes
-        for step in episode.steps
-    ]
-    return Lengths(_mean(prompts), _mean(answers))
-
-
-def _log(episode: Episode) -> str:
-    return " ".join(f"{step.observation.text} {step.action}" for step in episode.steps)
-
-
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return sum(numbers) / len(numbers) if numbers else 0.0
+def _state(request: Request) -> str:
+    """A privileged state that names nothing."""
+    return "\n".join(f"{heading}: {_SAID}" for heading in HEADINGS)

@@ -79,7 +79,9 @@ class Faults:
     def __post_init__(self) -> None:
         unknown = set(self.rates) - set(FAULTS)
         if unknown or sum(self.rates.values()) > 1 + 1e-9 or min(self.rates.values(), default=0) < 0:
-            raise RecipeError(f"faults of a mock are shares of at most 1 in all, of {', '.join(FAULTS)}; given: {self.rates}")
+            raise RecipeError(
+                f"faults of a mock are shares of at most 1 in all, of {', '.join(FAULTS)}; given: {self.rates}"
+            )
 
     def draw(self, number: int) -> str | None:
         """The fault of the call of that number; None for a good one."""
@@ -190,15 +192,14 @@ def first_choice(request: Request) -> str | Calls:
     the list in the prompt, else looks around."""
     if request.tools:
         tool = request.tools[0]["function"]
-        return Calls([(tool["name"], _least(tool["parameters"], tool["parameters"]))], "It is the first.")
+        return Calls([(tool["name"], least_value(tool["parameters"]))], "It is the first.")
     choices = request.choices or re.findall(r"^\s*[-*]\s+(.+)$", request.messages[-1]["content"], re.MULTILINE)
     return f"REASON: It is the first.\n{ACTION_MARKER} {choices[0] if choices else 'look'}"
 
 
 def least_json(request: Request) -> str:
     """The smallest value that meets the schema; an empty object without one."""
-    schema = request.schema or {"type": "object"}
-    return json.dumps(_least(schema, schema))
+    return json.dumps(least_value(request.schema or {"type": "object"}))
 
 
 def prose(request: Request) -> str:
@@ -207,16 +208,25 @@ def prose(request: Request) -> str:
 
 
 _PLAN = re.compile(r"(?m)^Optimal actions: (.+)$")
-_EVERY = re.compile(r"Correct every timestep from (\d+) to (\d+)")
-_SOME = re.compile(r"Correct only timesteps? ([\d, ]+)")
+_STEPS = re.compile(
+    r"(?:Correct|for) every timestep from (\d+) to (\d+)|(?:Correct only|only for) timesteps? ([\d, ]+)"
+)
+
+
+def steps_asked(request: Request) -> list[int]:
+    """The timesteps that a teacher's prompt asks about together; none where it asks about the present one."""
+    found = _STEPS.search(str(request.messages[-1]["content"]))
+    if found is None:
+        return []
+    first, last, some = found.groups()
+    return [int(t) for t in re.findall(r"\d+", some)] if some else list(range(int(first), int(last) + 1))
 
 
 def read_plan(request: Request) -> str:
     """Corrects by reading out the plan that stands in the prompt's privileged state behind `Optimal actions:`, with `; `
     between its actions: the first of them for one step, one after the other for a whole attempt. The least JSON where there
     is no plan."""
-    prompt = str(request.messages[-1]["content"])
-    found = _PLAN.findall(prompt)
+    found = _PLAN.findall(str(request.messages[-1]["content"]))
     if not found:
         return least_json(request)
     plan = found[-1].split("; ")
@@ -225,13 +235,9 @@ def read_plan(request: Request) -> str:
         action = plan[min(t, len(plan) - 1)]
         return {"leave_as_it_is": False, "corrected_reason": "It is next in the plan.", "corrected_action": action}
 
-    if some := _SOME.search(prompt):
-        steps = [int(t) for t in some[1].split(",")]
-    elif every := _EVERY.search(prompt):
-        steps = list(range(int(every[1]), int(every[2]) + 1))
-    else:
-        return json.dumps(correction(0))
-    return json.dumps({"summary": "", "trajectory": [{"timestep": t, **correction(t)} for t in steps]})
+    if steps := steps_asked(request):
+        return json.dumps({"summary": "", "trajectory": [{"timestep": t, **correction(t)} for t in steps]})
+    return json.dumps(correction(0))
 
 
 SCRIPTS: dict[str, Script] = {"first": first_choice, "json": least_json, "plan": read_plan, "prose": prose}
@@ -255,12 +261,14 @@ def mock_model(name: str, sampling: Sampling, *, concurrency: int = 16) -> MockM
     return MockModel(SCRIPTS[script], name=name, sampling=sampling, faults=faults, concurrency=concurrency)
 
 
-def _least(schema: dict[str, Any], root: dict[str, Any]) -> Any:
+def least_value(schema: dict[str, Any], root: dict[str, Any] | None = None) -> Any:
+    """The smallest value that meets a schema; its references are into `root`, by default itself."""
+    root = root or schema
     if "$ref" in schema:
         found: Any = root
         for part in schema["$ref"].removeprefix("#/").split("/"):
             found = found[part]
-        return _least(found, root)
+        return least_value(found, root)
     for key in ("const", "default"):
         if key in schema:
             return schema[key]
@@ -268,13 +276,13 @@ def _least(schema: dict[str, Any], root: dict[str, Any]) -> Any:
         return schema["enum"][0]
     for key in ("anyOf", "oneOf", "allOf"):
         if schema.get(key):
-            return _least(schema[key][0], root)
+            return least_value(schema[key][0], root)
     kind = schema.get("type", "object")
     match kind[0] if isinstance(kind, list) else kind:
         case "object":
-            return {name: _least(schema["properties"][name], root) for name in schema.get("required", [])}
+            return {name: least_value(schema["properties"][name], root) for name in schema.get("required", [])}
         case "array":
-            return [_least(schema.get("items", {}), root)] * schema.get("minItems", 0)
+            return [least_value(schema.get("items", {}), root)] * schema.get("minItems", 0)
         case "string":
             return "mock"
         case "integer" | "number":

@@ -22,12 +22,11 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 
-from leap.core.message import Message, ToolSpec
+from leap.core.message import Message, ToolSpec, characters
 from leap.envs.tools import calls_as_text, in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, PrerequisiteError
 from leap.models.base import Completion, Conversation, Model, Sampling
 from leap.models.endpoint_config import EndpointConfig
-from leap.models.estimate import rough_tokens
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,9 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 # Words by which a refusal names a structured-answer mode.
-_STRUCTURED = re.compile(r"response_format|json_schema|json_object|schema|grammar|guided|structured|xgrammar", re.IGNORECASE)
+_STRUCTURED = re.compile(
+    r"response_format|json_schema|json_object|schema|grammar|guided|structured|xgrammar", re.IGNORECASE
+)
 # Words by which a refusal names tools.
 _TOOLS = re.compile(r"\btools?\b|tool_choice|tool_calls|function.call", re.IGNORECASE)
 _FILTERED = re.compile(r"content[_ ](policy|filter|management)|safety|moderation|invalid_prompt", re.IGNORECASE)
@@ -267,10 +268,7 @@ class OpenAIModel(Model):
         usage = answer.usage
         if usage is None:  # rare; a guess keeps the budget honest where nothing would not
             return Completion(
-                text,
-                rough_tokens(messages),
-                rough_tokens(text),
-                truncated=choice.finish_reason == "length",
+                text, -(-characters(messages) // 4), -(-len(text) // 4), truncated=choice.finish_reason == "length"
             )
         details = usage.prompt_tokens_details
         return Completion(
@@ -310,12 +308,18 @@ class OpenAIModel(Model):
             case openai.NotFoundError():
                 return await self._not_found(error, client)
             case openai.RateLimitError() if error.code == "insufficient_quota" or "insufficient_quota" in said:
-                return PrerequisiteError(f"the account of the key in {key} has no credit left at {self.base_url}: {said}")
+                return PrerequisiteError(
+                    f"the account of the key in {key} has no credit left at {self.base_url}: {said}"
+                )
             case openai.APIStatusError() if error.status_code == 402:
-                return PrerequisiteError(f"the account of the key in {key} has no credit left at {self.base_url}: {said}")
+                return PrerequisiteError(
+                    f"the account of the key in {key} has no credit left at {self.base_url}: {said}"
+                )
             case openai.APIStatusError() if _TOO_LONG.search(f"{error.code} {error.type} {said}"):
                 return ContextTooLong(f"{self.name}: the prompt does not fit into the model's context: {said}")
-            case openai.BadRequestError() if re.search(rf"model.*{re.escape(self.model)}|pinned", said) and never_worked:
+            case openai.BadRequestError() if (
+                re.search(rf"model.*{re.escape(self.model)}|pinned", said) and never_worked
+            ):
                 return await self._not_found(error, client)
             case openai.BadRequestError() | openai.UnprocessableEntityError() if never_worked and not _FILTERED.search(
                 f"{error.code} {said}"
@@ -339,7 +343,9 @@ class OpenAIModel(Model):
             hint = "is base_url right? It mostly ends in /v1"
             return PrerequisiteError(f"{self.base_url} has no {self.model!r} ({self._redacted(_said(error))}); {hint}.")
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        return PrerequisiteError(f"{self.base_url} has no model {self.model!r}; it has: {self._redacted(shown) or 'none'}.")
+        return PrerequisiteError(
+            f"{self.base_url} has no model {self.model!r}; it has: {self._redacted(shown) or 'none'}."
+        )
 
     def _redacted(self, text: str) -> str:
         return text.replace(self._key, "(the key)") if len(self._key) > 6 else text
@@ -379,7 +385,8 @@ def _sent(message: Message) -> dict[str, Any]:
     if not calls:
         return dict(message)
     told = [
-        call | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}}
+        call
+        | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}}
         for call in calls
     ]
     return message | {"content": message["content"] or None, "tool_calls": told}

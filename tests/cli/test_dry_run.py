@@ -1,0 +1,78 @@
+"""`leap run --dry-run`: what paid models would be asked is found by rehearsing the recipe, and nobody is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from world import OPTIONS
+
+from leap.cli.dry_run import Estimate, estimate_recipe, print_estimate
+from leap.errors import RecipeError
+from leap.models import mock
+from leap.recipe import Recipe
+
+PRICES = {"mock/dear": {"input": 1.0, "output": 2.0}}
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(request: mock.Request) -> str:
+        raise AssertionError("a model was asked")
+
+    monkeypatch.setitem(mock.SCRIPTS, "dear", refuses)
+
+
+def recipe(**more: Any) -> Recipe:
+    world = {"name": "alfworld", "options": OPTIONS, "train_tasks": 3, "validation_tasks": 2, "test_tasks": 2}
+    values = {"name": "x", "iterations": 2, "horizon": 30, "environment": world, "prices": PRICES}
+    return Recipe.model_validate({**values, "teacher": {"kind": "model", "model": "mock/dear"}, **more})
+
+
+def calls(stages: list[Estimate]) -> dict[str, int]:
+    return {stage.stage: stage.calls for stage in stages}
+
+
+def test_a_trajectory_is_one_call_and_a_step_is_one_up_to_the_horizon() -> None:
+    by_trajectory = estimate_recipe(recipe())
+    assert calls(by_trajectory) == {"correct 1": 3, "correct 2": 3}
+    by_step = estimate_recipe(recipe(teacher={"kind": "model", "model": "mock/dear", "by": "step"}))
+    assert calls(by_step) == {"correct 1": 3 * 30, "correct 2": 3 * 30}
+    assert by_step[0].tokens_in > 5 * by_trajectory[0].tokens_in
+    for stage in (*by_trajectory, *by_step):
+        assert stage.usd == pytest.approx((stage.tokens_in + 2 * stage.tokens_out) / 1e6)
+
+
+def test_every_stage_that_asks_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    made = recipe(
+        iterations=1,
+        evaluation_horizon=10,
+        teacher={"kind": "model", "model": "mock/dear", "state": "extracted"},
+        demonstrations={"from": "model", "model": "openai/nobody-prices-this", "episodes": 4},
+        baselines={"react": [{"model": "mock/dear"}], "teacher_model": True},
+        measures={"held_out": 2},
+        student={"model": "hf/some/model"},
+    )
+    stages = estimate_recipe(made)
+    found = calls(stages)
+    extracted = {stage: found.pop(stage) for stage in list(found) if stage.startswith("extract")}
+    acting = {"baseline react-mock/dear": 40, "baseline mock/dear-0": 40, "baseline mock/dear-50": 40}
+    assert found == {"rollout 0": 4 * 30, **acting, "correct held-out 0": 2, "correct 1": 3, "correct held-out 1": 2}
+    assert extracted["extract 1"] == 3 and set(extracted) <= {"extract 1", "extract held-out 0", "extract held-out 1"}
+    assert [stage.usd for stage in stages if stage.model == "openai/nobody-prices-this"] == [None]
+    print_estimate(made)
+    lines = capsys.readouterr().out.splitlines()
+    assert "price unknown" in next(line for line in lines if line.startswith("total"))
+
+
+def test_what_the_run_would_refuse_is_refused() -> None:
+    with pytest.raises(RecipeError, match="price of openai/nobody-prices-this is not known"):
+        estimate_recipe(recipe(teacher={"kind": "model", "model": "openai/nobody-prices-this"}, budget={"usd": 1}))
+    world = {"name": "alfworld", "options": OPTIONS, "validation": "unseen", "test": []}
+    with pytest.raises(RecipeError, match="that is a test split"):
+        estimate_recipe(recipe(environment=world))
+
+
+def test_a_budget_that_is_too_small_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    print_estimate(recipe(budget={"usd": 1e-6}))
+    assert "more than budget.usd 1e-06" in capsys.readouterr().out
