@@ -32,7 +32,7 @@ from leap.recipe import Recipe
 from leap.rollouts import rollout
 from leap.runs.actors import Actors, Role
 from leap.runs.preflight import prepared_environment
-from leap.runs.store import RunDirectory
+from leap.runs.directory import RunDirectory
 from leap.sync import run_sync
 from leap.teachers.annotate import Annotation, ReasonAnnotator
 from leap.teachers.config import ModelTeacherConfig
