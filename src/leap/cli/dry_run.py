@@ -31,8 +31,8 @@ from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.rollouts import rollout
 from leap.runs.actors import Actors, Role
-from leap.runs.preflight import prepared_environment
 from leap.runs.directory import RunDirectory
+from leap.runs.preflight import prepared_environment
 from leap.sync import run_sync
 from leap.teachers.annotate import Annotation, ReasonAnnotator
 from leap.teachers.config import ModelTeacherConfig
