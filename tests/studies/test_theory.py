@@ -167,4 +167,4 @@ def test_the_page_tells_every_level_and_that_the_bound_holds() -> None:
     page = theory_page(study, results)
     assert page.findings[0].startswith("The bound holds in 12 of 12 cases")
     assert [row[1] for row in page.tables[0].rows] == ["0 %", "50 %", "100 %"]
-    assert len(page.figures) == 2 and page.figures[0][0].svg.startswith("<svg")
+    assert len(page.figures) == 2 and page.figures[0].svg.startswith("<svg")

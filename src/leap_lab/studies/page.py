@@ -4,9 +4,9 @@ as SVG, and the tables as Markdown."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jinja2 import Environment as Jinja
 from jinja2 import FileSystemLoader, StrictUndefined
@@ -15,11 +15,12 @@ from markupsafe import Markup
 from leap.core.record import Record
 from leap.files import write_text
 from leap_lab.studies.plots import Figure, draw, policy_words
-from leap_lab.studies.results import Difference, Row, StudyResults
-from leap_lab.studies.schema import LoopStudy
+from leap_lab.studies.results import Difference, Gap, Row, SeedDifference, SeedScore, StudyResults
+from leap_lab.studies.schema import LoopStudy, Study
 from leap_lab.studies.statistics import Estimate
 
 _HERE = Path(__file__).parent
+S = TypeVar("S", SeedScore, SeedDifference, Gap)
 
 
 class Table(NamedTuple):
@@ -35,7 +36,8 @@ class Page(NamedTuple):
     """What a study's page says.
 
     Attributes:
-        name, claim, hypothesis, notes: From the study.
+        study: The study: its name, claim and hypothesis.
+        notes: What a reader must know of the set-up.
         findings: What was found, in sentences.
         figures: Plots with captions.
         tables: The numbers.
@@ -44,12 +46,10 @@ class Page(NamedTuple):
         missing: What is not run yet.
     """
 
-    name: str
-    claim: str
-    hypothesis: str
+    study: Study
     notes: Sequence[str]
     findings: Sequence[str]
-    figures: Sequence[tuple[Figure, str]]
+    figures: Sequence[Figure]
     tables: Sequence[Table]
     fine: Sequence[str]
     provenance: dict[str, Any]
@@ -57,17 +57,8 @@ class Page(NamedTuple):
 
 
 def write_page(folder: Path, page: Page, results: Record) -> Path:
-    """Writes everything into a folder.
-
-    Args:
-        folder: The folder to write into.
-        page: The page's content.
-        results: The JSON twin.
-
-    Returns:
-        The page.
-    """
-    for figure, _ in page.figures:
+    """Writes the page, its plots, its tables and its JSON twin `results` into a folder; returns the page's file."""
+    for figure in page.figures:
         write_text(folder / f"{figure.name}.svg", figure.svg)
     write_text(folder / "results.json", results.model_dump_json(indent=1) + "\n")
     write_text(folder / "table.md", markdown(page))
@@ -80,36 +71,32 @@ def render(page: Page) -> str:
     jinja = Jinja(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    jinja.filters["data_uri"] = _data_uri
+    # A picture is given as an address: within `img` no script of it would run, whatever its labels say.
+    jinja.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode("ascii")
     style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
     return jinja.get_template("page.html.j2").render(page=page, style=style)
 
 
 def markdown(page: Page) -> str:
-    """Findings and tables as Markdown."""
-    lines = [f"# {page.name}", "", f"Claim: {page.claim}", "", f"Hypothesis: {page.hypothesis}", ""]
+    """Returns findings and tables as Markdown."""
+    study = page.study
+    lines = [f"# {study.name}", "", f"Claim: {study.claim}", "", f"Hypothesis: {study.hypothesis}", ""]
     lines += [f"* {finding}" for finding in page.findings]
     for table in page.tables:
         rules = ["---" if place < table.left else "---:" for place in range(len(table.columns))]
-        lines += ["", table.caption, "", _cells(table.columns), "|" + "|".join(rules) + "|"]
-        lines += [_cells(row) for row in table.rows]
-    lines += ["", *page.fine]
-    lines += ["", "; ".join(f"{key}: {value}" for key, value in page.provenance.items())]
+        lines += ["", table.caption, "", _cells(table.columns), "|" + "|".join(rules) + "|", *map(_cells, table.rows)]
+    lines += ["", *page.fine, "", "; ".join(f"{key}: {value}" for key, value in page.provenance.items())]
     if page.missing:
         lines += ["", f"Not run yet: {'; '.join(page.missing)}."]
     return "\n".join(lines) + "\n"
 
 
+def _cells(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
 def loop_page(study: LoopStudy, results: StudyResults) -> Page:
     """Returns the page of a study of the loop."""
-    captions = {
-        "iterations": "Success after each iteration.",
-        "policies": "Success of each policy.",
-        "axis": "Success along the axis.",
-    }
-    figures = draw(study, results)
-    kinds = [plot.kind for plot in study.plots]
-    reading = "Points are seeds; lines and bars are means over seeds with 95 % intervals over tasks and seeds."
     tables = [
         _scores(f"Success on {results.split}", results.rows, results.seeds),
         _scores(f"Success on {results.split} by iteration", results.curves, results.seeds),
@@ -117,12 +104,10 @@ def loop_page(study: LoopStudy, results: StudyResults) -> Page:
         _gaps(results),
     ]
     return Page(
-        name=results.name,
-        claim=results.claim,
-        hypothesis=results.hypothesis,
+        study=study,
         notes=results.notes,
-        findings=[finding(one) for one in results.differences],
-        figures=[(figure, f"{captions[kind]} {reading}") for figure, kind in zip(figures, kinds, strict=False)],
+        findings=[_finding(one) for one in results.differences],
+        figures=draw(study, results),
         tables=[table for table in tables if table.rows],
         fine=[
             "Success is the share of test tasks solved; an episode that fails counts as the horizon in actions. `best` is the "
@@ -137,83 +122,72 @@ def loop_page(study: LoopStudy, results: StudyResults) -> Page:
     )
 
 
-def finding(one: Difference) -> str:
+def _finding(one: Difference) -> str:
     """Returns a comparison in a sentence."""
-    points = 100 * one.difference.value
+    tasks, points, _, over_all = _estimated(one.difference, "+")
     seeds = ", ".join(f"{100 * seed.difference:+.1f}" for seed in one.seeds)
-    return (
-        f"{one.policy} against {one.against}: {points:+.1f} points [{100 * one.difference.low_all:+.1f}, "
-        f"{100 * one.difference.high_all:+.1f}], {one.verdict} (by seed {seeds}; n = {one.difference.tasks} tasks)."
-    )
+    return f"{one.policy} against {one.against}: {points} points {over_all}, {one.verdict} (by seed {seeds}; n = {tasks} tasks)."
 
 
 def _scores(caption: str, rows: Sequence[Row], seeds: Sequence[int]) -> Table:
     columns = ["arm", "policy", "n", "success, mean", "95 % over tasks", "over tasks and seeds", "actions"]
-    columns += [f"seed {seed}" for seed in seeds]
-    return Table(caption, columns, [_score_row(row, seeds) for row in rows], left=2)
+    return Table(
+        caption, columns + [f"seed {seed}" for seed in seeds], [_score_row(row, seeds) for row in rows], left=2
+    )
 
 
 def _score_row(row: Row, seeds: Sequence[int]) -> list[str]:
-    by_seed = {one.seed: one for one in row.seeds}
-    shown = []
-    for seed in seeds:
-        one = by_seed.get(seed)
-        chosen = f" ({one.policy})" if one and one.policy != row.policy and row.policy.startswith("best") else ""
-        shown.append(f"{100 * one.success:.1f} %{chosen}" if one else "–")
-    success = row.success
-    return [
-        row.arm,
-        policy_words(row.policy),
-        str(success.tasks),
-        f"{100 * success.value:.1f} %",
-        _interval(success),
-        f"[{100 * success.low_all:.1f}, {100 * success.high_all:.1f}]",
-        f"{row.actions.value:.2f}",
-        *shown,
-    ]
+    def said(one: SeedScore) -> str:
+        chosen = row.policy.startswith("best") and one.policy != row.policy
+        return f"{100 * one.success:.1f} %" + (f" ({one.policy})" if chosen else "")
+
+    tasks, mean, *intervals = _estimated(row.success)
+    by_seed = _by_seed(row.seeds, seeds, said)
+    return [row.arm, policy_words(row.policy), tasks, f"{mean} %", *intervals, f"{row.actions.value:.2f}", *by_seed]
 
 
 def _differences(results: StudyResults) -> Table:
+    def said(one: SeedDifference) -> str:
+        return f"{100 * one.difference:+.1f} ({one.only_policy}, {one.only_against})"
+
     columns = ["policy", "against", "n", "points", "95 % over tasks", "over tasks and seeds", "verdict"]
-    columns += [f"seed {seed}" for seed in results.seeds]
-    rows = []
-    for one in results.differences:
-        by_seed = {seed.seed: seed for seed in one.seeds}
-        whole = one.difference
-        cells = [one.policy, one.against, str(whole.tasks), f"{100 * whole.value:+.1f}", _interval(whole, sign=True)]
-        cells += [f"[{100 * whole.low_all:+.1f}, {100 * whole.high_all:+.1f}]", one.verdict]
-        for seed in results.seeds:
-            own = by_seed.get(seed)
-            cells.append(f"{100 * own.difference:+.1f} ({own.only_policy}, {own.only_against})" if own else "–")
-        rows.append(cells)
+    rows = [
+        [
+            one.policy,
+            one.against,
+            *_estimated(one.difference, "+"),
+            one.verdict,
+            *_by_seed(one.seeds, results.seeds, said),
+        ]
+        for one in results.differences
+    ]
     caption = (
         f"Differences in success on {results.split}, paired by task and seed; by seed the points, and in brackets how many tasks "
         "the first alone solved and the second alone"
     )
-    return Table(caption, columns, rows, left=2)
+    return Table(caption, columns + [f"seed {seed}" for seed in results.seeds], rows, left=2)
 
 
 def _gaps(results: StudyResults) -> Table:
-    arms = [arm for arm in results.arms if any(gap.arm == arm for gap in results.gaps)]
-    by = {(gap.arm, gap.seed): gap.nats for gap in results.gaps}
     rows = []
-    for arm in arms:
-        own = [by[arm, seed] for seed in results.seeds if (arm, seed) in by]
-        cells = [f"{by[arm, seed]:.3f}" if (arm, seed) in by else "–" for seed in results.seeds]
-        rows.append([arm, f"{sum(own) / len(own):.3f}", *cells])
+    for arm in results.arms:
+        if own := [gap for gap in results.gaps if gap.arm == arm]:
+            mean = sum(gap.nats for gap in own) / len(own)
+            rows.append([arm, f"{mean:.3f}", *_by_seed(own, results.seeds, lambda gap: f"{gap.nats:.3f}")])
     columns = ["arm", "mean", *(f"seed {seed}" for seed in results.seeds)]
-    return Table("Realizability gap after the last iteration: nats per corrected answer on held-out episodes", columns, rows)
+    return Table(
+        "Realizability gap after the last iteration: nats per corrected answer on held-out episodes", columns, rows
+    )
 
 
-def _interval(one: Estimate, *, sign: bool = False) -> str:
-    form = "+.1f" if sign else ".1f"
-    return f"[{100 * one.low:{form}}, {100 * one.high:{form}}]"
+def _estimated(one: Estimate, sign: str = "") -> tuple[str, str, str, str]:
+    """Returns the number of tasks, a share in percent, its interval over tasks, and that over tasks and seeds."""
+    value, low, high, low_all, high_all = (
+        f"{100 * share:{sign}.1f}" for share in (one.value, one.low, one.high, one.low_all, one.high_all)
+    )
+    return str(one.tasks), value, f"[{low}, {high}]", f"[{low_all}, {high_all}]"
 
 
-def _cells(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def _data_uri(svg: str) -> str:
-    """Returns a picture as an address: within `img` no script of it would run, whatever its labels say."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode("utf-8")).decode("ascii")
+def _by_seed(found: Sequence[S], seeds: Sequence[int], said: Callable[[S], str]) -> list[str]:
+    texts = {one.seed: said(one) for one in found}
+    return [texts.get(seed, "–") for seed in seeds]

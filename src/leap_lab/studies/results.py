@@ -109,6 +109,10 @@ class StudyResults(Record):
     axis: dict[str, float] = Field(default_factory=dict)
     provenance: dict[str, object] = Field(default_factory=dict)
 
+    def row(self, arm: str, policy: str) -> Row | None:
+        """Returns the table's row of a policy."""
+        return next((row for row in self.rows if (row.arm, row.policy) == (arm, policy)), None)
+
 
 def collect(study: LoopStudy, runs: Runs, *, command: str, provenance: dict[str, object]) -> StudyResults:
     """Returns the results of the runs at hand."""

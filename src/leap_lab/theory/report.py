@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +16,23 @@ from leap_lab.theory.run import Terms, run_leap
 from leap_lab.theory.world import search_world
 
 LOSSES = {"l1": "Students minimise the bound's own loss (L1)", "log": "Students minimise log loss, as SFT does"}
+COLUMNS = {
+    "J(expert)": "expert",
+    "H": "recoverability",
+    "epsilon": "epsilon",
+    "gamma": "gamma",
+    "bound": "bound",
+    "student: best": "student",
+    "last": "last",
+}
+ABOVE = {
+    "student, best": "student",
+    "student, last": "last",
+    "privileged expert": "expert",
+    "bound on the best": "bound",
+}
+BELOW = {"ε, realizability": "epsilon", "γ, regret": "gamma", "H, recoverability": "recoverability"}
+"""Columns of the tables, lines of the plots' upper and lower panels: fields of `Terms` by what they are called there."""
 _SLACK = 1e-9  # rounding
 
 
@@ -35,7 +52,7 @@ class TheoryResults(Record):
         format: Version of this schema.
         name, claim, hypothesis: From the study.
         command: The command that makes the page.
-        measured: By world, loss, level and seed.
+        measured: By world, seed, loss and level.
         provenance: Versions, commit, machine.
     """
 
@@ -47,49 +64,40 @@ class TheoryResults(Record):
     measured: list[Measured] = Field(default_factory=list)
     provenance: dict[str, object] = Field(default_factory=dict)
 
+    def values(self, world: str, loss: str, level: int, term: str) -> list[float]:
+        """Returns a term of each seed's world."""
+        found = [one.terms for one in self.measured if (one.world, one.terms.loss) == (world, loss)]
+        return [getattr(terms, term) for terms in found if round(100 * terms.privilege) == level]
+
 
 def measure(study: TheoryStudy, *, command: str, provenance: dict[str, object]) -> TheoryResults:
     """Computes everything."""
-    measured = [
-        Measured(world=family.name, seed=seed, prior=prior, terms=terms)
-        for family in study.worlds
-        for seed in study.seeds
-        for prior, terms in _of_world(study, family, seed)
-    ]
     return TheoryResults(
         name=study.name,
         claim=study.claim,
         hypothesis=study.hypothesis,
         command=command,
-        measured=measured,
+        measured=[one for family in study.worlds for seed in study.seeds for one in _measured(study, family, seed)],
         provenance=provenance,
     )
 
 
-def _of_world(study: TheoryStudy, family: SearchWorld, seed: int) -> list[tuple[list[float], Terms]]:
+def _measured(study: TheoryStudy, family: SearchWorld, seed: int) -> Iterator[Measured]:
     prior = np.random.default_rng(seed).dirichlet(np.full(family.rooms, family.concentration)).tolist()
     world, expert = search_world(prior, horizon=family.horizon, answer=family.answer, slip=family.slip)
-    return [
-        (prior, run_leap(world, expert, privilege=level / 100, iterations=study.iterations, loss=loss))
-        for loss in study.losses
-        for level in study.levels
-    ]
+    for loss in study.losses:
+        for level in study.levels:
+            terms = run_leap(world, expert, privilege=level / 100, iterations=study.iterations, loss=loss)
+            yield Measured(world=family.name, seed=seed, prior=prior, terms=terms)
 
 
 def theory_page(study: TheoryStudy, results: TheoryResults) -> Page:
     """Returns the study's page."""
-    figures = [_figure(study, results, loss) for loss in study.losses]
-    caption = (
-        "Above: success of the privileged expert and of the student, and the bound on the best student, by privilege level; "
-        "a bound below 0 says nothing and is cut off. Below: the bound's terms. Points are worlds (seeds), lines their means. "
-    )
     return Page(
-        name=results.name,
-        claim=results.claim,
-        hypothesis=results.hypothesis,
+        study=study,
         notes=[*study.notes, *(_words(family) for family in study.worlds)],
         findings=_findings(study, results),
-        figures=[(figure, caption + LOSSES[loss] + ".") for figure, loss in zip(figures, study.losses, strict=True)],
+        figures=[_figure(study, results, loss) for loss in study.losses],
         tables=[_table(study, results, loss) for loss in study.losses],
         fine=[
             "Nothing is sampled: every figure is a sum over all states, exact but for rounding, so it has no interval; n is "
@@ -109,123 +117,76 @@ def _words(family: SearchWorld) -> str:
     )
 
 
-def _of(results: TheoryResults, world: str, loss: str, privilege: float) -> list[Measured]:
-    return [
-        one
-        for one in results.measured
-        if (one.world, one.terms.loss, round(100 * one.terms.privilege)) == (world, loss, round(100 * privilege))
-    ]
-
-
 def _findings(study: TheoryStudy, results: TheoryResults) -> list[str]:
     slack = [one.terms.student - one.terms.bound for one in results.measured]
-    broken = sum(value < -_SLACK for value in slack)
     found = [
-        f"The bound holds in {len(slack) - broken} of {len(slack)} cases (smallest slack {min(slack):.3f}); it is above 0, so "
-        f"that it says something, in {sum(one.terms.bound > 0 for one in results.measured)}."
+        f"The bound holds in {sum(value >= -_SLACK for value in slack)} of {len(slack)} cases (smallest slack {min(slack):.3f}); "
+        f"it is above 0, so that it says something, in {sum(one.terms.bound > 0 for one in results.measured)}."
     ]
-    for family in study.worlds:
+    for world in (family.name for family in study.worlds):
         for loss in study.losses:
-            best = [_best_levels(study, results, family.name, loss, seed, _student) for seed in study.seeds]
-            last = [_best_levels(study, results, family.name, loss, seed, _last) for seed in study.seeds]
+            best, last = (_best_levels(study, results, world, loss, term) for term in ("student", "last"))
             found.append(
-                f"{family.name}, {loss} loss: the best student of the sequence comes from {_said(best)}; the best "
-                f"last student from {_said(last)}."
+                f"{world}, {loss} loss: the best student of the sequence comes from {best}; the best last student from {last}."
             )
     return found
 
 
-def _student(terms: Terms) -> float:
-    return terms.student
-
-
-def _last(terms: Terms) -> float:
-    return terms.students[-1]
-
-
-def _best_levels(
-    study: TheoryStudy, results: TheoryResults, world: str, loss: str, seed: int, value: Callable[[Terms], float]
-) -> list[int]:
-    own = {
-        level: value(one.terms)
-        for level in study.levels
-        for one in _of(results, world, loss, level / 100)
-        if one.seed == seed
-    }
-    top = max(own.values())
-    return [level for level, reached in own.items() if reached >= top - _SLACK]
-
-
-def _said(levels: Sequence[list[int]]) -> str:
-    texts = ["any level" if len(own) > 2 else f"level {' or '.join(map(str, own))}" for own in levels]
+def _best_levels(study: TheoryStudy, results: TheoryResults, world: str, loss: str, term: str) -> str:
+    """Returns, in words, the privilege levels from which a student of each seed reaches most."""
+    reached = {level: results.values(world, loss, level, term) for level in study.levels}
+    texts = []
+    for own in zip(*reached.values(), strict=True):
+        best = [str(level) for level, value in zip(reached, own, strict=True) if value >= max(own) - _SLACK]
+        texts.append("any level" if len(best) > 2 else f"level {' or '.join(best)}")
     if len(set(texts)) == 1:
         return f"{texts[0]} in every seed"
     return ", ".join(texts) + " (by seed)"
 
 
 def _table(study: TheoryStudy, results: TheoryResults, loss: str) -> Table:
-    columns = ["world", "privilege", "J(expert)", "H", "epsilon", "gamma", "bound", "student: best", "last"]
-    columns += [f"seed {seed}: bound, best, last" for seed in study.seeds]
     rows = []
-    for family in study.worlds:
+    for world in (family.name for family in study.worlds):
         for level in study.levels:
-            found = [one.terms for one in _of(results, family.name, loss, level / 100)]
-            values = (
-                [one.expert for one in found],
-                [one.recoverability for one in found],
-                [one.epsilon for one in found],
-                [one.gamma for one in found],
-                [one.bound for one in found],
-                [one.student for one in found],
-                [_last(one) for one in found],
-            )
-            cells = [f"{np.mean(own):.3f}" for own in values]
-            by_seed = [f"{one.bound:.3f}, {one.student:.3f}, {_last(one):.3f}" for one in found]
-            rows.append([family.name, f"{level} %", *cells, *by_seed])
+            values = {term: results.values(world, loss, level, term) for term in COLUMNS.values()}
+            by_seed = zip(values["bound"], values["student"], values["last"], strict=True)
+            cells = [f"{np.mean(own):.3f}" for own in values.values()]
+            rows.append([world, f"{level} %", *cells, *(", ".join(f"{one:.3f}" for one in three) for three in by_seed)])
+    columns = ["world", "privilege", *COLUMNS, *(f"seed {seed}: bound, best, last" for seed in study.seeds)]
     return Table(f"{LOSSES[loss]}: means over worlds, then each world", columns, rows, left=2)
 
 
 def _figure(study: TheoryStudy, results: TheoryResults, loss: str) -> Figure:
-    above: dict[str, Callable[[Terms], float]] = {
-        "student, best": _student,
-        "student, last": _last,
-        "privileged expert": lambda terms: terms.expert,
-        "bound on the best": lambda terms: terms.bound,
-    }
-    below: dict[str, Callable[[Terms], float]] = {
-        "ε, realizability": lambda terms: terms.epsilon,
-        "γ, regret": lambda terms: terms.gamma,
-        "H, recoverability": lambda terms: terms.recoverability,
-    }
     ends = (float(min(study.levels)), float(max(study.levels)))
     width = (WIDTH - 64 - 170) / len(study.worlds)
-    most = 1.05 * max(value(one.terms) for one in results.measured for value in below.values())
+    most = 1.05 * max(getattr(one.terms, term) for one in results.measured for term in BELOW.values())
     words, parts = [], []
-    for column, family in enumerate(study.worlds):
+    for column, world in enumerate(family.name for family in study.worlds):
         left = 64 + width * column
         top = Panel(left, 28, left + width - 12, 276, ends, (-0.03, 1.04), pad=14)
         bottom = Panel(left, 292, left + width - 12, 420, ends, (0.0, most), pad=14)
-        parts.append(mark("text", class_="middle", x=(top.left + top.right) / 2, y=18, text=family.name))
-        for panel, lines, first in ((top, above, 0), (bottom, below, len(above))):
+        parts.append(mark("text", class_="middle", x=(top.left + top.right) / 2, y=18, text=world))
+        for panel, lines, first in ((top, ABOVE, 0), (bottom, BELOW, len(ABOVE))):
             rows = ticks(*panel.ys, 6)
             parts += panel.rows(rows if column == 0 else [(value, "") for value, _ in rows])
             parts += panel.columns([(at, f"{at}" if panel is bottom else "") for at in (0, 25, 50, 75, 100)], grid=True)
-            for place, (name, value) in enumerate(lines.items(), start=first):
-                by_level = [
-                    [value(one.terms) for one in _of(results, family.name, loss, level / 100)] for level in study.levels
-                ]
-                means = [float(np.mean(own)) for own in by_level]
-                drawn = [curve(panel, zip(study.levels, means, strict=True), look(place), width=1.6)]
-                for level, own in zip(study.levels, by_level, strict=True):
+            for place, (name, term) in enumerate(lines.items(), start=first):
+                by_level = {level: results.values(world, loss, level, term) for level in study.levels}
+                means = [(level, float(np.mean(own))) for level, own in by_level.items()]
+                drawn = [curve(panel, means, look(place), width=1.6)]
+                for level, own in by_level.items():
                     drawn += seeds(panel, level, own, look(place), spread=1.5)
                 parts.append(panel.clipped(drawn))
                 if panel is top:
-                    told = ", ".join(f"{level} %: {mean:.2f}" for level, mean in zip(study.levels, means, strict=True))
-                    words.append(f"{family.name}, {name}: {told}")
+                    words.append(f"{world}, {name}: " + ", ".join(f"{level} %: {mean:.2f}" for level, mean in means))
             names = ("success, J", "terms") if column == 0 else ("", "")
             parts += axes(panel, rows=names[panel is bottom])
             if column == len(study.worlds) - 1:
                 parts += legend([(name, look(place), True) for place, name in enumerate(lines, start=first)], panel)
     across = 64 + width * len(study.worlds) / 2
     parts.append(mark("text", class_="middle", x=across, y=460, text="privilege of the expert, %"))
-    return Figure(f"plot-{loss}", picture(parts, 470), "; ".join(words) + ".")
+    caption = (
+        "Above: success of the privileged expert and of the student, and the bound on the best student, by privilege level; "
+        "a bound below 0 says nothing and is cut off. Below: the bound's terms. Points are worlds (seeds), lines their means. "
+    )
+    return Figure(f"plot-{loss}", picture(parts, 470), "; ".join(words) + ".", f"{caption}{LOSSES[loss]}.")

@@ -54,6 +54,11 @@ class Terms(Record):
     student: float
     identity: float
 
+    @property
+    def last(self) -> float:
+        """J(pi_N)."""
+        return self.students[-1]
+
 
 def run_leap(
     world: TabularWorld, unprivileged: Array, *, privilege: float, iterations: int, loss: Loss = "l1"
