@@ -5,14 +5,15 @@ The pace of the recipe NAME is stated in `leap_lab/recipes/pace/NAME.yaml`, wher
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from leap.config import Section
-from leap.core import content_key
 from leap.demonstrations.config import PlayedConfig
 from leap.envs.base import load_environment
 from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
@@ -20,8 +21,6 @@ from leap.recipe import Recipe, read_mapping
 from leap.runs.table import Stage
 from leap.training.method import method_of
 from leap_lab.studies.schema import FOLDER
-
-Seconds = Callable[[Recipe, Stage], float | None]
 
 
 class Pace(Section):
@@ -32,7 +31,9 @@ class Pace(Section):
     preference_step: float = Field(default=0.0, ge=0, description="One optimizer step of DPO or KTO.")
     rollout_episode: float = Field(ge=0, description="One rollout.")
     correct_episode: float = Field(ge=0, description="One episode corrected by rule.")
-    ask_episode: float | None = Field(default=None, ge=0, description="One episode corrected by a model; a rollout if null.")
+    ask_episode: float | None = Field(
+        default=None, ge=0, description="One episode corrected by a model; a rollout if null."
+    )
     evaluate_episode: float = Field(ge=0, description="One evaluation episode.")
 
 
@@ -52,67 +53,63 @@ def load_pace(recipe: Path) -> Pace | None:
         raise RecipeError(describe_validation_error(error, f"pace {path}")) from error
 
 
-def pace_of(pace: Pace | None) -> Seconds:
+def pace_of(pace: Pace | None) -> Callable[[Recipe, Stage], float | None]:
     """Returns a function that estimates the seconds of a stage; None where it cannot."""
-    count = _counter()
 
     def seconds(recipe: Recipe, stage: Stage) -> float | None:
         if pace is None:
             return None
-        if stage.kind == "train":
-            return _training(recipe, stage.iteration, pace)
-        if stage.kind == "evaluate":
-            return _times(_evaluated(recipe, count), pace.correct_episode if stage.iteration < 0 else pace.evaluate_episode)
-        section = recipe.environment
-        if stage.iteration == 0 and stage.kind == "rollout":
-            wanted = recipe.demonstrations.episodes if isinstance(recipe.demonstrations, PlayedConfig) else None
-            return _times(wanted or count(recipe, section.train), pace.correct_episode)
-        by_model = pace.rollout_episode if pace.ask_episode is None else pace.ask_episode
-        asked = by_model if recipe.teacher.uses_student or recipe.teacher.models else pace.correct_episode
-        if stage.kind in ("rollout", "correct"):
-            each = pace.rollout_episode if stage.kind == "rollout" else asked
-            if stage.kind == "rollout" and recipe.rollouts.beta_at(stage.iteration) >= 1:
-                each = pace.correct_episode
-            return _times(section.train_tasks or count(recipe, section.train), each)
-        if stage.kind == "measure":  # its corrections, and their likelihood under two checkpoints
-            return (recipe.measures.held_out or 0) * (asked + pace.evaluate_episode)
-        return 0.0
+        total = 0.0
+        for number, each in _work(recipe, stage, pace):
+            if number is None or each is None:
+                return None
+            total += number * each
+        return total
 
     return seconds
 
 
-def _training(recipe: Recipe, i: int, pace: Pace) -> float | None:
-    planned = method_of(recipe.training).planned_steps(i)
-    paces = {"train": pace.train_step, "preference": pace.preference_step}
-    times = [_times(steps, paces[kind]) if kind in paces else None for kind, steps in planned.items()]
-    return None if None in times else sum(time for time in times if time is not None)
-
-
-def _evaluated(recipe: Recipe, count: Callable[[Recipe, str], int | None]) -> int | None:
+def _work(recipe: Recipe, stage: Stage, pace: Pace) -> list[tuple[int | None, float | None]]:
+    """Returns how many pieces of work a stage is, and the seconds of one; None for what is not known."""
     section = recipe.environment
-    numbers = [section.validation_tasks or count(recipe, section.validation)]
-    numbers += [section.test_tasks or count(recipe, split) for split in section.test]
-    return None if None in numbers else sum(number for number in numbers if number)
+    by_rule, asked = pace.correct_episode, pace.ask_episode
+    if not (recipe.teacher.uses_student or recipe.teacher.models):
+        asked = by_rule
+    elif asked is None:
+        asked = pace.rollout_episode
+    if stage.kind == "train":
+        paces = {"train": pace.train_step, "preference": pace.preference_step}
+        return [
+            (steps, paces.get(kind))
+            for kind, steps in method_of(recipe.training).planned_steps(stage.iteration).items()
+        ]
+    if stage.kind == "evaluate":
+        each = by_rule if stage.iteration < 0 else pace.evaluate_episode
+        splits = {section.validation: section.validation_tasks} | dict.fromkeys(section.test, section.test_tasks)
+        return [(tasks or _count(recipe, split), each) for split, tasks in splits.items()]
+    if stage.kind == "rollout" and stage.iteration == 0:
+        wanted = recipe.demonstrations.episodes if isinstance(recipe.demonstrations, PlayedConfig) else None
+        return [(wanted or _count(recipe, section.train), by_rule)]
+    if stage.kind == "rollout":
+        alone = recipe.rollouts.beta_at(stage.iteration) >= 1  # the teacher, by rule
+        return [(section.train_tasks or _count(recipe, section.train), by_rule if alone else pace.rollout_episode)]
+    if stage.kind == "correct":
+        return [(section.train_tasks or _count(recipe, section.train), asked)]
+    if stage.kind == "measure":  # its corrections, and their likelihood under two checkpoints
+        return [(recipe.measures.held_out or 0, asked + pace.evaluate_episode)]
+    return []
 
 
-def _times(number: int | None, each: float) -> float | None:
-    return None if number is None else number * each
+def _count(recipe: Recipe, split: str) -> int | None:
+    """Returns the number of a split's tasks, where the environment's data is there."""
+    return _counted(recipe.environment.name, json.dumps(recipe.environment.options, sort_keys=True), split)
 
 
-def _counter() -> Callable[[Recipe, str], int | None]:
-    """Counts the tasks of a split, where the environment's data is there."""
-    known: dict[str, int | None] = {}
-
-    def count(recipe: Recipe, split: str) -> int | None:
-        section = recipe.environment
-        key = content_key(section.name, section.options, split)
-        if key not in known:
-            try:
-                with closing(load_environment(section.name, section.options)) as world:
-                    world.prepare()
-                    known[key] = len(world.tasks(split))
-            except PrerequisiteError:
-                known[key] = None
-        return known[key]
-
-    return count
+@lru_cache(maxsize=64)
+def _counted(name: str, options: str, split: str) -> int | None:
+    try:
+        with closing(load_environment(name, json.loads(options))) as world:
+            world.prepare()
+            return len(world.tasks(split))
+    except PrerequisiteError:
+        return None

@@ -118,15 +118,14 @@ def collect(study: LoopStudy, runs: Runs, *, command: str, provenance: dict[str,
     """Returns the results of the runs at hand."""
     arms = list(study.changes())
     done = {arm: {seed: run for seed, run in runs.get(arm, {}).items() if run.finished} for arm in arms}
-    rows = [row for ref in study.shown() if (row := _row(ref, done[ref.arm]))]
     drawn = [plot for plot in study.plots if isinstance(plot, IterationsPlot)]
-    by_iteration = list(dict.fromkeys(arm for plot in drawn for arm in plot.arms or arms))
     curves = [
-        row
-        for arm in by_iteration
+        _row(Ref(arm, f"pi_{i}"), done[arm])
+        for arm in dict.fromkeys(arm for plot in drawn for arm in plot.arms or arms)
         for i in range(max((run.recipe.iterations for run in done[arm].values()), default=-1) + 1)
-        if (row := _row(Ref(arm, f"pi_{i}"), done[arm]))
     ]
+    gap = any(isinstance(plot, AxisPlot) and plot.gap for plot in study.plots)
+    gaps = [_gap(arm, seed, run) for arm in arms for seed, run in done[arm].items()] if gap else []
     return StudyResults(
         name=study.name,
         claim=study.claim,
@@ -137,10 +136,10 @@ def collect(study: LoopStudy, runs: Runs, *, command: str, provenance: dict[str,
         arms=arms,
         seeds=study.seeds,
         missing=[f"{arm}, seed {seed}" for arm in arms for seed in study.seeds if seed not in done[arm]],
-        rows=rows,
-        curves=curves,
+        rows=[row for ref in study.shown() if (row := _row(ref, done[ref.arm]))],
+        curves=[row for row in curves if row],
         differences=[one for pair in study.contrasts() if (one := _difference(*pair, done))],
-        gaps=_gaps(done) if any(isinstance(plot, AxisPlot) and plot.gap for plot in study.plots) else [],
+        gaps=[one for one in gaps if one],
         axis=_axis(study),
         provenance=provenance,
     )
@@ -160,22 +159,23 @@ def _row(ref: Ref, runs: Mapping[int, RunResults]) -> Row | None:
 
 
 def _score(seed: int, outcome: Outcome) -> SeedScore:
-    n, solved = len(outcome), sum(episode.success for episode in outcome.values())
+    n, solved, actions = len(outcome), int(sum(outcome.success().values())), sum(outcome.actions().values())
     low, high = wilson(solved, n)
-    actions = sum(outcome.actions().values()) / n
     return SeedScore(
-        seed=seed, policy=outcome.resolved, n=n, success=solved / n, low=low, high=high, actions=actions
+        seed=seed, policy=outcome.resolved, n=n, success=solved / n, low=low, high=high, actions=actions / n
     )
 
 
 def _difference(first: Ref, second: Ref, runs: Runs) -> Difference | None:
-    seeds = [seed for seed in runs[first.arm] if seed in runs[second.arm]]
-    pairs = {seed: (runs[first.arm][seed].outcome(first.policy), runs[second.arm][seed].outcome(second.policy)) for seed in seeds}
-    found = {seed: (one.success(), other.success()) for seed, (one, other) in pairs.items() if one and other}
-    differences = paired([one for one, _ in found.values()], [other for _, other in found.values()])
-    if not differences or not all(differences):
+    found: dict[int, dict[str, float]] = {}
+    for seed, run in runs[first.arm].items():
+        other = runs[second.arm].get(seed)
+        pair = (run.outcome(first.policy), other.outcome(second.policy)) if other else (None, None)
+        if pair[0] and pair[1]:
+            (found[seed],) = paired([pair[0].success()], [pair[1].success()])
+    if not found or not all(found.values()):
         return None
-    overall = estimate(differences)
+    overall = estimate(list(found.values()))
     return Difference(
         policy=str(first),
         against=str(second),
@@ -187,40 +187,31 @@ def _difference(first: Ref, second: Ref, runs: Runs) -> Difference | None:
                 only_policy=sum(value > 0 for value in own.values()),
                 only_against=sum(value < 0 for value in own.values()),
             )
-            for seed, own in zip(found, differences, strict=True)
+            for seed, own in found.items()
         ],
         difference=overall,
-        verdict=_verdict(overall, [sum(own.values()) for own in differences]),
+        verdict=_verdict(overall, [sum(own.values()) for own in found.values()]),
     )
 
 
 def _verdict(overall: Estimate, sums: Sequence[float]) -> str:
-    if overall.low_all > 0:
-        found = "above"
-    elif overall.high_all < 0:
-        found = "below"
-    else:
+    if overall.low_all <= 0 <= overall.high_all:
         return "not settled"
     same = sum((total > 0) == (overall.value > 0) and total != 0 for total in sums)
-    return f"{found}, in {same} of {len(sums)} seeds"
+    return f"{'above' if overall.low_all > 0 else 'below'}, in {same} of {len(sums)} seeds"
 
 
-def _gaps(runs: Runs) -> list[Gap]:
-    found = []
-    for arm, by_seed in runs.items():
-        for seed, run in by_seed.items():
-            measures = run.measures(run.recipe.iterations)
-            if measures and measures.likelihood:
-                found.append(Gap(arm=arm, seed=seed, nats=measures.likelihood.after.per_answer.value))
-    return found
+def _gap(arm: str, seed: int, run: RunResults) -> Gap | None:
+    measures = run.measures()
+    if measures is None or measures.likelihood is None:
+        return None
+    return Gap(arm=arm, seed=seed, nats=measures.likelihood.after.per_answer.value)
 
 
 def _axis(study: LoopStudy) -> dict[str, float]:
     if len(study.axes) != 1 or study.arms:
         return {}
     values = study.axes[0].values
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    return {
-        arm: float(value) if numbers else float(place)  # type: ignore[arg-type]
-        for place, (arm, value) in enumerate(zip(study.changes(), values, strict=True))
-    }
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    places = numbers if len(numbers) == len(values) else range(len(values))
+    return {arm: float(place) for arm, place in zip(study.changes(), places, strict=True)}

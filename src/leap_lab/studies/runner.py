@@ -16,7 +16,7 @@ from leap.runs.table import Stage, missing_stages
 from leap_lab.studies.outcomes import RunResults
 from leap_lab.studies.results import Runs
 from leap_lab.studies.schema import Changes, LoopStudy, arm_recipe, run_name
-from leap_lab.studies.share import Pool, Taken
+from leap_lab.studies.share import Taken, holders, take
 
 
 class Arm(NamedTuple):
@@ -63,10 +63,7 @@ def arms_of(
 
 
 def run_arms(
-    arms: Sequence[Arm],
-    root: Path,
-    *,
-    tell: Callable[[Arm, list[Taken]], None] = lambda arm, taken: None,
+    arms: Sequence[Arm], root: Path, *, tell: Callable[[Arm, list[Taken]], None] = lambda arm, taken: None
 ) -> None:
     """Runs what is not finished.
 
@@ -80,7 +77,7 @@ def run_arms(
         if run.recipe.exists() and not missing_stages(arm.recipe, run):
             continue
         with open_run(arm.run, arm.recipe) as stages:
-            tell(arm, Pool(root).take(arm.recipe, stages.run))
+            tell(arm, take(root, arm.recipe, stages.run))
             leap(stages)
 
 
@@ -116,11 +113,11 @@ def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Stage], flo
         root: Folder of all studies' runs.
         seconds: Estimates a stage of a recipe.
     """
-    holders = {key: run.name for key, run in Pool(root).holders().items()}
+    known = holders(root)
     for arm in arms:
-        stages = missing_stages(arm.recipe, RunDirectory(arm.run))
-        for stage in stages:
-            source = holders.get(stage.key, "")
-            yield Planned(arm, stage.name, 0.0 if source else seconds(arm.recipe, stage), source)
-        for stage in stages:
-            holders.setdefault(stage.key, arm.run.name)
+        for stage in missing_stages(arm.recipe, RunDirectory(arm.run)):
+            source = known.setdefault(stage.key, arm.run)
+            if source == arm.run:
+                yield Planned(arm, stage.name, seconds(arm.recipe, stage), "")
+            else:
+                yield Planned(arm, stage.name, 0.0, source.name)

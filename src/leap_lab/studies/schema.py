@@ -72,7 +72,9 @@ class PoliciesPlot(Section):
     """Success of some policies side by side, seeds as points."""
 
     kind: Literal["policies"]
-    show: list[str] = Field(default_factory=list, description="ARM/POLICY drawn, in order; all of the table's if empty.")
+    show: list[str] = Field(
+        default_factory=list, description="ARM/POLICY drawn, in order; all of the table's if empty."
+    )
 
 
 class AxisPlot(Section):
@@ -90,7 +92,9 @@ class _Study(Section):
     name: str = Field(description="The study's name.", pattern=r"^[a-z0-9][a-z0-9-]*$")
     claim: str = Field(description="The paper's claim, in one sentence.")
     hypothesis: str = Field(description="What this experiment would have to show, in one sentence.")
-    notes: list[str] = Field(default_factory=list, description="What a reader must know of the set-up, told on the page.")
+    notes: list[str] = Field(
+        default_factory=list, description="What a reader must know of the set-up, told on the page."
+    )
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="Seeds of the whole experiment.")
 
     @field_validator("name")
@@ -105,7 +109,9 @@ class LoopStudy(_Study):
     """An experiment with the loop."""
 
     kind: Literal["loop"] = Field(default="loop", description="loop.")
-    recipe: str = Field(description="The base recipe: the name of one that comes with leap, or a path relative to this file.")
+    recipe: str = Field(
+        description="The base recipe: the name of one that comes with leap, or a path relative to this file."
+    )
     settings: Changes = Field(default_factory=dict, description="What every arm changes of it, by dotted key.")
     arms: dict[Annotated[str, Field(pattern=_NAME)], Changes] = Field(
         default_factory=dict, description="What each arm changes beyond that."
@@ -115,10 +121,14 @@ class LoopStudy(_Study):
         description="What an arm (`*`: each) changes besides, on this file's base recipe alone: numbers of steps and tasks, "
         "learning rates. Another base recipe states its own.",
     )
-    axes: list[Axis] = Field(default_factory=list, description="Keys that take several values; arms are all combinations.")
+    axes: list[Axis] = Field(
+        default_factory=list, description="Keys that take several values; arms are all combinations."
+    )
     split: str = Field(default="unseen", description="The test split of every number; nothing is chosen on it.")
     table: list[str] = Field(default_factory=lambda: ["*/best"], description="ARM/POLICY in the table.")
-    compare: list[Contrast] = Field(default_factory=list, description="Paired comparisons; the first is the hypothesis's.")
+    compare: list[Contrast] = Field(
+        default_factory=list, description="Paired comparisons; the first is the hypothesis's."
+    )
     plots: list[Plot] = Field(min_length=1, description="What is drawn.")
 
     def changes(self) -> dict[str, Changes]:
@@ -146,7 +156,9 @@ class LoopStudy(_Study):
         tests = base.environment.test
         chosen = split or (self.split if self.split in tests else tests[-1] if tests else None)
         if chosen not in tests:
-            raise RecipeError(f"{recipe}: split {chosen!r} is not among environment.test ({', '.join(tests) or 'empty'})")
+            raise RecipeError(
+                f"{recipe}: split {chosen!r} is not among environment.test ({', '.join(tests) or 'empty'})"
+            )
         note = f"On {recipe.name} instead of {Path(self.recipe).name}: numbers in the notes above are of the latter."
         return self.model_copy(
             update={
@@ -168,7 +180,9 @@ class LoopStudy(_Study):
         pairs: list[tuple[Ref, Ref]] = []
         for one in self.compare:
             for first in self.refs(one.policy):
-                against = [ref for ref in self.refs(one.against) if not one.against.startswith("*/") or ref.arm == first.arm]
+                against = [
+                    ref for ref in self.refs(one.against) if not one.against.startswith("*/") or ref.arm == first.arm
+                ]
                 pairs += [(first, second) for second in against if first != second]
         return pairs
 
@@ -176,7 +190,9 @@ class LoopStudy(_Study):
         """Returns the table's rows: what the file names, and whatever else is compared or drawn."""
         patterns = [*self.table]
         for plot in self.plots:
-            patterns += plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
+            patterns += (
+                plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
+            )
             patterns += [f"*/{policy}" for policy in plot.policies] if isinstance(plot, AxisPlot) else []
         found = [ref for pattern in patterns for ref in self.refs(pattern)]
         return list(dict.fromkeys([*found, *itertools.chain.from_iterable(self.contrasts())]))
@@ -187,7 +203,9 @@ class LoopStudy(_Study):
         if "" in arms:
             raise ValueError("give arms or axes: there is nothing that varies")
         if strange := [name for name in self.budget if name not in {"*", *self.arms}]:
-            raise ValueError(f"budget: there is no arm {strange[0]!r}; there are {', '.join(self.arms) or 'axes alone'}")
+            raise ValueError(
+                f"budget: there is no arm {strange[0]!r}; there are {', '.join(self.arms) or 'axes alone'}"
+            )
         for pattern in self._patterns():
             arm, slash, policy = pattern.rpartition("/")
             if not slash or not _POLICY.fullmatch(policy):
@@ -207,7 +225,9 @@ class LoopStudy(_Study):
         for one in self.compare:
             yield from (one.policy, one.against)
         for plot in self.plots:
-            yield from plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
+            yield from (
+                plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
+            )
 
 
 class SearchWorld(Section):
