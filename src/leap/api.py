@@ -5,12 +5,11 @@ What `leap/__init__.py` names is public; `leap.run` and its companions are defin
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-from pydantic import ValidationError
 
 from leap import registry
 from leap.config import under_kind
@@ -18,14 +17,14 @@ from leap.core import Correction, Episode, Task
 from leap.core.record import Record
 from leap.datasets import Row, read_rows
 from leap.envs.base import Environment
-from leap.errors import PrerequisiteError, RecipeError, RunError, describe_validation_error
+from leap.errors import PrerequisiteError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, read_json
 from leap.loop import best_on_validation
 from leap.loop import leap as leap_loop
 from leap.policies.base import Policy
 from leap.policies.function import Decide, FunctionPolicy
-from leap.recipe import Recipe, apply_setting, read_mapping
+from leap.recipe import Recipe, put, read_mapping, resolved
 from leap.recipes import find_recipe
 from leap.report import write_report
 from leap.rollouts import rollout as play_tasks
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     import pandas
 
 R = TypeVar("R", bound=Record)
+
 
 class Records(list[R], Generic[R]):
     """Records of one kind in a list, which can be had as a table."""
@@ -231,11 +231,8 @@ def _recipe(
         name = _registered(registry.teacher, teacher)
         values["teacher"] = under_kind(registry.teacher, TeacherConfig, values.get("teacher", {}), name)
     for key, value in settings.items():
-        apply_setting(values, f"{key}={json.dumps(value)}")
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(describe_validation_error(error, "the recipe")) from error
+        put(values, key, copy.deepcopy(value))
+    return resolved(values, "the recipe")
 
 
 def _registered(kind: registry.Registry, thing: Any) -> str:

@@ -338,15 +338,33 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
     Raises:
         RecipeError: It is not of that form, or a part of its key already holds something that is no mapping.
     """
+    put(values, *parse_setting(setting))
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """Returns the dotted key and the value of a `dotted.key=value` setting.
+
+    Raises:
+        RecipeError: It is not of that form.
+    """
     key, found, value = setting.partition("=")
     if not found or not key:
         raise RecipeError(f"override {setting!r} is not of the form dotted.key=value")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {setting!r}: the value is not valid YAML") from error
+
+
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Puts a value into nested mappings.
+
+    Raises:
+        RecipeError: A part of the dotted key already holds something that is no mapping.
+    """
     *path, last = key.split(".")
     for part in path:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
-            raise RecipeError(f"override {setting!r}: {part!r} is not a mapping")
-    try:
-        values[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {setting!r}: the value is not valid YAML") from error
+            raise RecipeError(f"override of {key}: {part!r} is not a mapping")
+    values[last] = value

@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +15,12 @@ import typer
 from leap.errors import RecipeError
 
 if TYPE_CHECKING:
+    from leap.core.record import Record
+    from leap_lab.studies.page import Page
     from leap_lab.studies.results import Runs
-    from leap_lab.studies.runner import Arm
-    from leap_lab.studies.schema import LoopStudy
+    from leap_lab.studies.runner import Arm, Planned
+    from leap_lab.studies.schema import TheoryStudy
+    from leap_lab.studies.share import Taken
 
 
 def measure(
@@ -43,16 +46,18 @@ def study(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value in every arm.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="The same experiment on another base recipe, for example alfworld-llama3-8b.")
+        str | None,
+        typer.Option("--recipe", help="The same experiment on another base recipe, for example alfworld-llama3-8b."),
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="With --recipe: the test split of every number.")] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all studies' runs.")] = Path("runs/studies"),
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the page; RUNS/NAME/report by default.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print arms, stages and estimated time, then stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print arms, stages and estimated time, then stop.")
+    ] = False,
 ) -> None:
     """Run one of the paper's claims as an experiment, and write its page. The same command goes on after any interruption."""
-    from leap.recipes import find_recipe
-    from leap_lab.studies.schema import LoopStudy, find_study, load_study
+    from leap_lab.studies.schema import LoopStudy, base_recipe, base_values, find_study, load_study
 
     if name == "list":
         _list()
@@ -65,16 +70,18 @@ def study(
     if not isinstance(found, LoopStudy):
         if recipe is not None:
             raise RecipeError(f"study {found.name} has no base recipe: its worlds are in its file")
-        _theory(found, numbers, out or runs / found.name / "report", dry_run=dry_run)
+        found = found.model_copy(update={"seeds": numbers or found.seeds})
+        _theory(found, out or runs / found.name / "report", dry_run=dry_run)
         return
-    from leap_lab.studies.runner import arms_of, run_arms
-    from leap_lab.studies.schema import base_recipe, base_values
+    from leap.recipe import parse_setting
+    from leap.recipes import find_recipe
+    from leap_lab.studies.page import loop_page
+    from leap_lab.studies.results import collect
+    from leap_lab.studies.runner import arms_of, results_of, run_arms
 
     if recipe is not None:
         found = found.on(find_recipe(recipe), split)
-    values: dict[str, Any] = {}
-    for override in overrides or []:
-        values |= _setting(override)
+    values: dict[str, Any] = dict(parse_setting(override) for override in overrides or [])
     some = [arm.strip() for arm in arms.split(",")] if arms else None
     planned = arms_of(found, base_values(found, path), runs, arms=some, seeds=numbers, overrides=values)
     if dry_run:
@@ -82,7 +89,9 @@ def study(
         return
     run_arms(planned, runs, tell=_tell)
     everything = arms_of(found, base_values(found, path), runs, seeds=numbers, overrides=values)
-    _write(found, everything, out or runs / found.name / "report")
+    results_by_run = results_of(everything, found.split)
+    results = collect(found, results_by_run, command=_command(), provenance=_made_by() | _trained_by(results_by_run))
+    _write(loop_page(found, results), results, out or runs / found.name / "report")
 
 
 def _list() -> None:
@@ -99,13 +108,18 @@ def _list() -> None:
     Console(width=None if Console().is_terminal else 120).print(table)
 
 
-def _tell(arm: Arm, taken: Sequence[Any]) -> None:
+def _tell(arm: Arm, taken: Sequence[Taken]) -> None:
     typer.echo(f"## {arm.recipe.name}: arm {arm.name}, seed {arm.seed}")
-    by_source: dict[str, list[str]] = {}
-    for one in taken:
-        by_source.setdefault(f"{one.source.parent.name}/{one.source.name}", []).append(one.stage.name)
-    for source, names in by_source.items():
-        typer.echo(f"taken from {source}: {', '.join(names)}")
+    for line in _by_source((f"{one.source.parent.name}/{one.source.name}", one.stage.name) for one in taken):
+        typer.echo(f"taken from {line}")
+
+
+def _by_source(taken: Iterable[tuple[str, str]]) -> list[str]:
+    """Returns a line for each run that stages are taken from."""
+    names: dict[str, list[str]] = {}
+    for source, name in taken:
+        names.setdefault(source, []).append(name)
+    return [f"{source}: {', '.join(own)}" for source, own in names.items()]
 
 
 def _print_plan(planned: Sequence[Arm], runs: Path, base: Path) -> None:
@@ -121,15 +135,11 @@ def _print_plan(planned: Sequence[Arm], runs: Path, base: Path) -> None:
     pace = load_pace(base)
     parts = list(plan(planned, runs, pace_of(pace)))
     for arm in planned:
-        own = [one for one in parts if (one.arm.name, one.arm.seed) == (arm.name, arm.seed)]
-        made = [one.part for one in own if not one.source]
-        taken: dict[str, list[str]] = {}
-        for one in own:
-            if one.source:
-                taken.setdefault(one.source, []).append(one.part)
-        given = "\n".join(f"{source}: {', '.join(names)}" for source, names in taken.items())
+        own = [one for one in parts if one.arm is arm]
+        made = ", ".join(one.part for one in own if not one.source)
+        given = "\n".join(_by_source((one.source, one.part) for one in own if one.source))
         done = "nothing: it is finished" if not own else "nothing: all is given"
-        table.add_row(str(arm.seed), arm.name, ", ".join(made) or done, given, _minutes(own))
+        table.add_row(str(arm.seed), arm.name, made or done, given, _minutes(own))
     table.add_row("", "in all", "", "", _minutes(parts), style="bold")
     console = Console(width=None if Console().is_terminal else 160)
     console.print(table)
@@ -139,36 +149,24 @@ def _print_plan(planned: Sequence[Arm], runs: Path, base: Path) -> None:
         console.print(f"Estimated from {pace.source}. With paid models in it, `leap run --dry-run` estimates the cost.")
 
 
-def _minutes(parts: Sequence[Any]) -> str:
+def _minutes(parts: Sequence[Planned]) -> str:
     known = [one.seconds for one in parts if one.seconds is not None]
-    if len(known) < len(parts):
-        return "unknown"
-    return f"{sum(known) / 60:.1f}"
+    return f"{sum(known) / 60:.1f}" if len(known) == len(parts) else "unknown"
 
 
-def _write(found: LoopStudy, arms: Sequence[Arm], folder: Path) -> None:
-    from leap_lab.studies.page import loop_page, write_page
-    from leap_lab.studies.results import collect
-    from leap_lab.studies.runner import results_of
-
-    runs = results_of(arms, found.split)
-    results = collect(found, runs, command=_command(), provenance=_made_by() | _trained_by(runs))
-    page = loop_page(found, results)
-    for finding in page.findings:
-        typer.echo(finding)
-    typer.echo(f"page: {write_page(folder, page, results)}")
-
-
-def _theory(found: Any, seeds: list[int] | None, folder: Path, *, dry_run: bool) -> None:
-    from leap_lab.studies.page import write_page
+def _theory(found: TheoryStudy, folder: Path, *, dry_run: bool) -> None:
     from leap_lab.theory.report import measure, theory_page
 
-    chosen = found.model_copy(update={"seeds": seeds}) if seeds else found
     if dry_run:
-        typer.echo(f"{len(chosen.seeds)} worlds, {len(chosen.levels)} privilege levels each: seconds, on one core.")
+        typer.echo(f"{len(found.seeds)} worlds, {len(found.levels)} privilege levels each: seconds, on one core.")
         return
-    results = measure(chosen, command=_command(), provenance=_made_by())
-    page = theory_page(chosen, results)
+    results = measure(found, command=_command(), provenance=_made_by())
+    _write(theory_page(found, results), results, folder)
+
+
+def _write(page: Page, results: Record, folder: Path) -> None:
+    from leap_lab.studies.page import write_page
+
     for finding in page.findings:
         typer.echo(finding)
     typer.echo(f"page: {write_page(folder, page, results)}")
@@ -214,15 +212,6 @@ def _numbers(seeds: str | None) -> list[int] | None:
     try:
         return [int(seed) for seed in seeds.split(",")]
     except ValueError as error:
-        raise typer.BadParameter(f"--seeds {seeds!r}: give whole numbers with commas between them, for example 0,1") from error
-
-
-def _setting(override: str) -> dict[str, Any]:
-    from leap.recipe import apply_setting
-
-    nested: dict[str, Any] = {}
-    apply_setting(nested, override)  # says what is wrong with its form
-    key = override.partition("=")[0]
-    for part in key.split("."):
-        nested = nested[part]
-    return {key: nested}
+        raise typer.BadParameter(
+            f"--seeds {seeds!r}: give whole numbers with commas between them, for example 0,1"
+        ) from error

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -22,7 +21,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_valid
 from leap import registry
 from leap.config import Section, under_kind
 from leap.errors import RecipeError, describe_validation_error
-from leap.recipe import Recipe, load_recipe, read_mapping
+from leap.recipe import Recipe, load_recipe, put, read_mapping, resolved
 from leap.recipes import find_recipe
 from leap.teachers.config import TeacherConfig
 
@@ -67,14 +66,22 @@ class IterationsPlot(Section):
     arms: list[str] = Field(default_factory=list, description="Arms drawn; all if empty.")
     lines: list[str] = Field(default_factory=list, description="ARM/POLICY drawn as horizontal lines.")
 
+    @property
+    def patterns(self) -> list[str]:
+        """ARM/POLICY of what is drawn besides every pi_i."""
+        return self.lines
+
 
 class PoliciesPlot(Section):
     """Success of some policies side by side, seeds as points."""
 
     kind: Literal["policies"]
-    show: list[str] = Field(
-        default_factory=list, description="ARM/POLICY drawn, in order; all of the table's if empty."
-    )
+    show: list[str] = Field(default_factory=list, description="ARM/POLICY drawn, in order; all of the table's if empty.")
+
+    @property
+    def patterns(self) -> list[str]:
+        """ARM/POLICY of what is drawn."""
+        return self.show
 
 
 class AxisPlot(Section):
@@ -84,6 +91,11 @@ class AxisPlot(Section):
     policies: list[str] = Field(min_length=1, description="Policies drawn, for example best and teacher.")
     gap: bool = Field(default=False, description="Draw the realizability gap below (needs measures.held_out).")
 
+    @property
+    def patterns(self) -> list[str]:
+        """ARM/POLICY of what is drawn."""
+        return [f"*/{policy}" for policy in self.policies]
+
 
 Plot = Annotated[IterationsPlot | PoliciesPlot | AxisPlot, Field(discriminator="kind")]
 
@@ -92,9 +104,7 @@ class _Study(Section):
     name: str = Field(description="The study's name.", pattern=r"^[a-z0-9][a-z0-9-]*$")
     claim: str = Field(description="The paper's claim, in one sentence.")
     hypothesis: str = Field(description="What this experiment would have to show, in one sentence.")
-    notes: list[str] = Field(
-        default_factory=list, description="What a reader must know of the set-up, told on the page."
-    )
+    notes: list[str] = Field(default_factory=list, description="What a reader must know of the set-up, told on the page.")
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="Seeds of the whole experiment.")
 
     @field_validator("name")
@@ -109,9 +119,7 @@ class LoopStudy(_Study):
     """An experiment with the loop."""
 
     kind: Literal["loop"] = Field(default="loop", description="loop.")
-    recipe: str = Field(
-        description="The base recipe: the name of one that comes with leap, or a path relative to this file."
-    )
+    recipe: str = Field(description="The base recipe: the name of one that comes with leap, or a path relative to this file.")
     settings: Changes = Field(default_factory=dict, description="What every arm changes of it, by dotted key.")
     arms: dict[Annotated[str, Field(pattern=_NAME)], Changes] = Field(
         default_factory=dict, description="What each arm changes beyond that."
@@ -121,14 +129,10 @@ class LoopStudy(_Study):
         description="What an arm (`*`: each) changes besides, on this file's base recipe alone: numbers of steps and tasks, "
         "learning rates. Another base recipe states its own.",
     )
-    axes: list[Axis] = Field(
-        default_factory=list, description="Keys that take several values; arms are all combinations."
-    )
+    axes: list[Axis] = Field(default_factory=list, description="Keys that take several values; arms are all combinations.")
     split: str = Field(default="unseen", description="The test split of every number; nothing is chosen on it.")
     table: list[str] = Field(default_factory=lambda: ["*/best"], description="ARM/POLICY in the table.")
-    compare: list[Contrast] = Field(
-        default_factory=list, description="Paired comparisons; the first is the hypothesis's."
-    )
+    compare: list[Contrast] = Field(default_factory=list, description="Paired comparisons; the first is the hypothesis's.")
     plots: list[Plot] = Field(min_length=1, description="What is drawn.")
 
     def changes(self) -> dict[str, Changes]:
@@ -156,9 +160,7 @@ class LoopStudy(_Study):
         tests = base.environment.test
         chosen = split or (self.split if self.split in tests else tests[-1] if tests else None)
         if chosen not in tests:
-            raise RecipeError(
-                f"{recipe}: split {chosen!r} is not among environment.test ({', '.join(tests) or 'empty'})"
-            )
+            raise RecipeError(f"{recipe}: split {chosen!r} is not among environment.test ({', '.join(tests) or 'empty'})")
         note = f"On {recipe.name} instead of {Path(self.recipe).name}: numbers in the notes above are of the latter."
         return self.model_copy(
             update={
@@ -177,23 +179,17 @@ class LoopStudy(_Study):
 
     def contrasts(self) -> list[tuple[Ref, Ref]]:
         """Returns every pair to compare."""
-        pairs: list[tuple[Ref, Ref]] = []
-        for one in self.compare:
-            for first in self.refs(one.policy):
-                against = [
-                    ref for ref in self.refs(one.against) if not one.against.startswith("*/") or ref.arm == first.arm
-                ]
-                pairs += [(first, second) for second in against if first != second]
-        return pairs
+        return [
+            (first, second)
+            for one in self.compare
+            for first in self.refs(one.policy)
+            for second in self.refs(one.against)
+            if first != second and (first.arm == second.arm or not one.against.startswith("*/"))
+        ]
 
     def shown(self) -> list[Ref]:
         """Returns the table's rows: what the file names, and whatever else is compared or drawn."""
-        patterns = [*self.table]
-        for plot in self.plots:
-            patterns += (
-                plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
-            )
-            patterns += [f"*/{policy}" for policy in plot.policies] if isinstance(plot, AxisPlot) else []
+        patterns = [*self.table, *(pattern for plot in self.plots for pattern in plot.patterns)]
         found = [ref for pattern in patterns for ref in self.refs(pattern)]
         return list(dict.fromkeys([*found, *itertools.chain.from_iterable(self.contrasts())]))
 
@@ -203,14 +199,13 @@ class LoopStudy(_Study):
         if "" in arms:
             raise ValueError("give arms or axes: there is nothing that varies")
         if strange := [name for name in self.budget if name not in {"*", *self.arms}]:
-            raise ValueError(
-                f"budget: there is no arm {strange[0]!r}; there are {', '.join(self.arms) or 'axes alone'}"
-            )
-        for pattern in self._patterns():
+            raise ValueError(f"budget: there is no arm {strange[0]!r}; there are {', '.join(self.arms) or 'axes alone'}")
+        compared = [pattern for one in self.compare for pattern in (one.policy, one.against)]
+        for pattern in [*self.table, *compared, *(pattern for plot in self.plots for pattern in plot.patterns)]:
             arm, slash, policy = pattern.rpartition("/")
             if not slash or not _POLICY.fullmatch(policy):
                 raise ValueError(f"{pattern!r} is not of the form ARM/POLICY")
-            if arm != "*" and arm not in arms:
+            if arm not in ("*", *arms):
                 raise ValueError(f"{pattern!r}: there is no arm {arm!r}; there are {', '.join(arms)}")
         for plot in self.plots:
             if isinstance(plot, AxisPlot) and (len(self.axes) != 1 or self.arms):
@@ -219,15 +214,6 @@ class LoopStudy(_Study):
             if unknown:
                 raise ValueError(f"plots: there is no arm {unknown[0]!r}; there are {', '.join(arms)}")
         return self
-
-    def _patterns(self) -> Iterator[str]:
-        yield from self.table
-        for one in self.compare:
-            yield from (one.policy, one.against)
-        for plot in self.plots:
-            yield from (
-                plot.show if isinstance(plot, PoliciesPlot) else plot.lines if isinstance(plot, IterationsPlot) else []
-            )
 
 
 class SearchWorld(Section):
@@ -293,11 +279,7 @@ def load_study(path: Path) -> Study:
 
 
 def base_recipe(study: LoopStudy, path: Path) -> Path:
-    """Returns the file of a study's base recipe.
-
-    Args:
-        study: The study.
-        path: The study's file, beside which a relative path is looked for.
+    """Returns the file of a study's base recipe; a relative path is looked for beside the study's own file.
 
     Raises:
         RecipeError: There is no such file and no recipe of that name.
@@ -306,11 +288,7 @@ def base_recipe(study: LoopStudy, path: Path) -> Path:
 
 
 def base_values(study: LoopStudy, path: Path) -> dict[str, Any]:
-    """Returns the base recipe's values, as written in its file.
-
-    Raises:
-        RecipeError: It cannot be read.
-    """
+    """Returns the base recipe's values, as `base_recipe` finds it."""
     return load_recipe(base_recipe(study, path)).model_dump(mode="json")
 
 
@@ -329,17 +307,16 @@ def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, over
     """
     values = copy.deepcopy(base)
     changes = study.changes()[arm] | (overrides or {})
-    if (method := changes.get("training.method")) is not None:
-        values["training"] = _with_method(values["training"], str(method))
+    method = changes.get("training.method")
+    if method is not None and method != values["training"]["method"]:
+        config = registry.method.get(str(method)).Config  # what the section says holds as far as the method has such keys
+        values["training"] = copy.deepcopy(config.in_place_of(values["training"])) | {"method": method}
     if (kind := changes.get("teacher.kind")) is not None:
         values["teacher"] = under_kind(registry.teacher, TeacherConfig, values["teacher"], str(kind))
     for key, value in changes.items():
-        _put(values, key, copy.deepcopy(value))
+        put(values, key, copy.deepcopy(value))
     values |= {"name": f"{study.name}-{run_name(arm, seed)}", "seed": seed}
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(describe_validation_error(error, f"arm {arm!r} of study {study.name}")) from error
+    recipe = resolved(values, f"arm {arm!r} of study {study.name}")
     if study.split not in recipe.environment.test:
         raise RecipeError(f"arm {arm!r} of study {study.name}: split {study.split!r} is not among environment.test")
     return recipe
@@ -348,19 +325,3 @@ def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, over
 def run_name(arm: str, seed: int) -> str:
     """Returns the run directory's name."""
     return f"{re.sub(r'[^A-Za-z0-9._]+', '-', arm)}-{seed}"
-
-
-def _with_method(training: dict[str, Any], method: str) -> dict[str, Any]:
-    """A section `training` under another method: what it said stays true as far as the other method has such keys."""
-    if method == training["method"]:
-        return training
-    return copy.deepcopy(registry.method.get(method).Config.in_place_of(training)) | {"method": method}
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    for part in path:
-        values = values.setdefault(part, {})
-        if not isinstance(values, dict):
-            raise RecipeError(f"{key}: {part!r} is not a mapping")
-    values[last] = value

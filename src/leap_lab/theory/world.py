@@ -50,9 +50,7 @@ class Room(NamedTuple):
     told: bool
 
 
-def search_world(
-    prior: Sequence[float], *, horizon: int, answer: float, slip: float
-) -> tuple[TabularWorld, Array]:
+def search_world(prior: Sequence[float], *, horizon: int, answer: float, slip: float) -> tuple[TabularWorld, Array]:
     """A thing is in one of several places. To open its place within T steps is success; one can also ask where it is.
 
     Args:
