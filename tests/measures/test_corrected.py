@@ -8,9 +8,8 @@ import pytest
 from line import EAST, LINE, STAY, correct, play
 
 from leap.core import Correction, Rejection, StopReason
-from leap_lab.measures.corrected import Corrected, held_out, measure_corrections, privileged_states
+from leap_lab.measures.corrected import Corrected, held_out, measure_corrections, privileged_states, quoted_commands
 from leap_lab.measures.figures import Figure
-from leap_lab.measures.leaks import quoted_commands
 from leap_lab.measures.records import CorrectionMeasures
 from leap_lab.measures.recoverability import lengths_from_corrections, lengths_from_states
 

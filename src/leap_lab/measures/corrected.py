@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from leap.core import Correction, Episode, PrivilegedState, Rejection, StopReason, content_key
+from leap.core import Correction, Episode, History, PrivilegedState, Rejection, StopReason, content_key
 from leap.envs.base import Environment
 from leap.envs.live import states_along
 from leap.sync import run_sync
 from leap_lab.measures.figures import Figure, mean, share
-from leap_lab.measures.leaks import hidden_entities, quoted_commands
 from leap_lab.measures.records import CorrectionMeasures, Leakage
-from leap_lab.measures.recoverability import Tally, lengths_from_corrections, lengths_from_states
+from leap_lab.measures.recoverability import Planned, lengths_from_corrections, lengths_from_states, recoverability
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,11 @@ def held_out(episodes: Iterable[Episode], limit: int | None) -> list[Episode]:
 
 
 def measure_corrections(corrected: Corrected, *, policy: str) -> CorrectionMeasures | None:
-    """Everything that episodes and corrections tell by themselves.
+    """Returns everything that episodes and corrections tell by themselves; None where there is no episode.
 
     Args:
         corrected: The episodes and corrections.
         policy: Who acted in the episodes.
-
-    Returns:
-        The measures; None where there is no episode.
 
     Raises:
         ValueError: The episodes are of several splits or horizons.
@@ -62,11 +61,64 @@ def measure_corrections(corrected: Corrected, *, policy: str) -> CorrectionMeasu
     for correction in corrected.corrections:
         by_episode[correction.episode][correction.t] = correction
         planner = planner or correction.plan_length is not None
-    counts = _Counts()
+    world, played, whole = corrected.environment, Counter[tuple[str, int]](), True
+    groups: list[list[_Judged]] = []
+    planned: list[Planned] = []
     for episode in corrected.episodes:
         mine = {t: one for t, one in by_episode.get(episode.key, {}).items() if t < len(episode.steps)}
-        counts.add(episode, mine, corrected.environment, planner)
-    return counts.result(policy)
+        played[episode.task.split, episode.horizon] += 1
+        whole = whole and len(mine) == len(episode.steps)
+        if not mine:
+            continue
+        states = None if world is None else privileged_states(world, episode)
+        groups.append([_judged(episode, one, states, world) for one in mine.values()])
+        if states is not None or planner:
+            lengths = (
+                lengths_from_corrections(episode, mine) if states is None else lengths_from_states(episode, states)
+            )
+            agrees = {one.correction.t: one.agrees for one in groups[-1]}
+            planned.append(Planned(episode, lengths, [agrees.get(t) for t in range(len(episode.steps))]))
+    if not played:
+        return None
+    if len(played) != 1:
+        raise ValueError(f"episodes of one split and horizon are needed, got {sorted(played)}")
+    (((split, horizon), episodes),) = played.items()
+
+    def counted(
+        what: Callable[[_Judged], object], among: Callable[[_Judged], object] = lambda one: True
+    ) -> Figure | None:
+        """Returns the share of corrections, among some of them."""
+        chosen = [[one for one in group if among(one)] for group in groups]
+        return share((sum(bool(what(one)) for one in group), len(group)) for group in chosen)
+
+    everyone = [one for group in groups for one in group]
+    causes = sorted({one.correction.rejected for one in everyone if one.correction.rejected})
+    rejected = {cause.value: counted(lambda one, cause=cause: one.correction.rejected is cause) for cause in causes}
+    acted = [one for one in everyone if one.agrees is not None]
+    by_step = [[(int(one.agrees), 1) for one in acted if one.correction.t == t] for t in range(horizon)]
+    return CorrectionMeasures(
+        policy=policy,
+        split=split,
+        horizon=horizon,
+        episodes=episodes,
+        corrected=len(groups),
+        corrections=len(everyone),
+        kept=counted(lambda one: one.correction.kept),
+        rejected={cause: figure for cause, figure in rejected.items() if figure is not None},
+        leakage=Leakage(
+            entities=counted(lambda one: one.correction.leaked),
+            kept=counted(lambda one: one.correction.leaked, among=lambda one: one.correction.kept),
+            hidden=counted(lambda one: one.hidden) if world is not None else None,
+            invented=counted(lambda one: one.invented) if world is not None else None,
+            commands=counted(lambda one: one.quotes) if world is not None else None,
+        ),
+        agreement=counted(lambda one: one.agrees, among=lambda one: one.agrees is not None),
+        agreement_by_step=[share(step) for step in by_step[: 1 + max((one.correction.t for one in acted), default=-1)]],
+        distance=mean([(2 * sum(one.apart for one in group) / horizon, 1) for group in groups], least=0.0, most=2.0)
+        if whole
+        else None,
+        recoverability=recoverability(planned),
+    )
 
 
 def privileged_states(environment: Environment, episode: Episode) -> list[PrivilegedState]:
@@ -79,120 +131,75 @@ def privileged_states(environment: Environment, episode: Episode) -> list[Privil
     return run_sync(states_along(environment, episode, after_last=unended))
 
 
-class _Counts:
-    """Sums over episodes; each list has an entry per corrected episode, the unit of the intervals."""
+class _Judged(NamedTuple):
+    """A correction, and what the episode and its privileged states say of it.
 
-    def __init__(self) -> None:
-        self._worlds: set[tuple[str, int]] = set()
-        self._episodes = self._corrected = self._corrections = 0
-        self._whole = True
-        self._shares: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        self._rejected: list[tuple[Counter[Rejection], int]] = []
-        self._by_step: dict[int, list[int]] = defaultdict(lambda: [0, 0])
-        self._distance: list[tuple[float, int]] = []
-        self._planned = Tally()
+    Attributes:
+        correction: The correction.
+        agrees: Whether it names the student's own action; None where it names none.
+        hidden, invented: Its reason names what the student has not seen, and the privileged state has it, or not either.
+        quotes: Its reason quotes a hidden command of the privileged plan.
+    """
 
-    def add(
-        self, episode: Episode, corrections: dict[int, Correction], environment: Environment | None, planner: bool
-    ) -> None:
-        self._worlds.add((episode.task.split, episode.horizon))
-        self._episodes += 1
-        self._whole = self._whole and len(corrections) == len(episode.steps)
-        if not corrections:
-            return
-        self._corrected += 1
-        self._corrections += len(corrections)
-        states = privileged_states(environment, episode) if environment is not None else None
-        self._judgement(list(corrections.values()))
-        self._leaks(episode, corrections, states, environment)
-        differs = self._agreement(episode, corrections)
-        if states is not None:
-            self._planned.add(episode, lengths_from_states(episode, states), differs)
-        elif planner:
-            self._planned.add(episode, lengths_from_corrections(episode, corrections), differs)
+    correction: Correction
+    agrees: bool | None
+    hidden: bool = False
+    invented: bool = False
+    quotes: bool = False
 
-    def _judgement(self, corrections: Sequence[Correction]) -> None:
-        kept = [one for one in corrections if one.kept]
-        self._shares["kept"].append((len(kept), len(corrections)))
-        self._shares["leaked"].append((sum(bool(one.leaked) for one in corrections), len(corrections)))
-        self._shares["leaked, kept"].append((sum(bool(one.leaked) for one in kept), len(kept)))
-        self._rejected.append((Counter(one.rejected for one in corrections if one.rejected), len(corrections)))
+    @property
+    def apart(self) -> bool:
+        """Whether it counts as a difference. Where nothing can succeed no action is worse than another; any other silence
+        of the teacher counts."""
+        return self.correction.rejected is not Rejection.HOPELESS if self.agrees is None else not self.agrees
 
-    def _leaks(
-        self,
-        episode: Episode,
-        corrections: dict[int, Correction],
-        states: Sequence[PrivilegedState] | None,
-        environment: Environment | None,
-    ) -> None:
-        if states is None or environment is None:
-            return
-        entities = environment.of(episode.task).entities
-        hidden = invented = quoted = 0
-        for t, correction in corrections.items():
-            if correction.leaked:
-                there = set.union(*(hidden_entities(state, entities) for state in (states[0], states[t])))
-                hidden += any(name in there for name in correction.leaked)
-                invented += any(name not in there for name in correction.leaked)
-            # A teacher that sees a whole trajectory is given the plan of its beginning.
-            commands = {*(states[t].plan or ()), *(states[0].plan or ())}
-            quoted += bool(quoted_commands(correction.reason, commands, episode.history(t)))
-        for name, hits in (("hidden", hidden), ("invented", invented), ("commands", quoted)):
-            self._shares[name].append((hits, len(corrections)))
 
-    def _agreement(self, episode: Episode, corrections: dict[int, Correction]) -> list[bool | None]:
-        """Counts equal actions; returns where they differ."""
-        differs: list[bool | None] = []
-        agreed = acted = apart = 0
-        for t, step in enumerate(episode.steps):
-            one = corrections.get(t)
-            if one is None or not one.action:
-                differs.append(None)
-                # Where nothing can succeed no action is worse than another; any other silence is counted as a difference.
-                apart += one is not None and one.rejected is not Rejection.HOPELESS
-                continue
-            same = one.action == step.action
-            differs.append(not same)
-            acted += 1
-            agreed += same
-            apart += not same
-            self._by_step[t][0] += same
-            self._by_step[t][1] += 1
-        self._shares["agreed"].append((agreed, acted))
-        self._distance.append((2 * apart / episode.horizon, 1))
-        return differs
+def _judged(
+    episode: Episode, one: Correction, states: Sequence[PrivilegedState] | None, environment: Environment | None
+) -> _Judged:
+    agrees = one.action == episode.steps[one.t].action if one.action else None
+    if states is None or environment is None:
+        return _Judged(one, agrees)
+    # A teacher that sees a whole trajectory is given the state and the plan of its beginning.
+    known, there = (states[0], states[one.t]), set()
+    if one.leaked:
+        there = set.union(*(hidden_entities(state, environment.of(episode.task).entities) for state in known))
+    commands = {command for state in known for command in state.plan or ()}
+    return _Judged(
+        one,
+        agrees,
+        hidden=any(name in there for name in one.leaked),
+        invented=any(name not in there for name in one.leaked),
+        quotes=bool(quoted_commands(one.reason, commands, episode.history(one.t))),
+    )
 
-    def result(self, policy: str) -> CorrectionMeasures | None:
-        if not self._episodes:
-            return None
-        if len(self._worlds) != 1:
-            raise ValueError(f"episodes of one split and horizon are needed, got {sorted(self._worlds)}")
-        ((split, horizon),) = self._worlds
-        causes = sorted({cause for found, _ in self._rejected for cause in found})
-        rejected = {cause.value: share((found[cause], total) for found, total in self._rejected) for cause in causes}
-        by_step = [self._step(t) for t in range(max(self._by_step, default=-1) + 1)]
-        return CorrectionMeasures(
-            policy=policy,
-            split=split,
-            horizon=horizon,
-            episodes=self._episodes,
-            corrected=self._corrected,
-            corrections=self._corrections,
-            kept=share(self._shares["kept"]),
-            rejected={cause: figure for cause, figure in rejected.items() if figure is not None},
-            leakage=Leakage(
-                entities=share(self._shares["leaked"]),
-                kept=share(self._shares["leaked, kept"]),
-                hidden=share(self._shares["hidden"]),
-                invented=share(self._shares["invented"]),
-                commands=share(self._shares["commands"]),
-            ),
-            agreement=share(self._shares["agreed"]),
-            agreement_by_step=by_step,
-            distance=mean(self._distance, least=0.0, most=2.0) if self._whole else None,
-            recoverability=self._planned.result(),
-        )
 
-    def _step(self, t: int) -> Figure | None:
-        agreed, acted = self._by_step[t]
-        return share([(1, 1)] * agreed + [(0, 1)] * (acted - agreed))
+def quoted_commands(reason: str, commands: Iterable[str], history: History) -> tuple[str, ...]:
+    """Commands of a privileged plan that the reason quotes word for word although the student has not seen them, sorted.
+
+    Seen is a command that was admissible at this step or an earlier one, that the student gave itself, or that stands in
+    the task or in an observation. Commands of one word are not looked for: `look` is also a word.
+    """
+    quoted = {c: _folded(c) for c in commands if len(c.split()) > 1 and _stands_in(_folded(c), _folded(reason))}
+    if not quoted:
+        return ()
+    offered = (command for observation in history.observations for command in observation.admissible or ())
+    known = {_folded(command) for command in (*history.actions, *offered)}
+    texts = [_folded(text) for text in (history.task.instruction, *(o.text for o in history.observations))]
+    return tuple(
+        sorted(c for c, own in quoted.items() if own not in known and not any(_stands_in(own, t) for t in texts))
+    )
+
+
+def hidden_entities(privileged: PrivilegedState, entities: Callable[[str], set[str]]) -> set[str]:
+    """Returns every entity that the privileged state names, in its text or its facts."""
+    facts = json.dumps(privileged.facts, ensure_ascii=False, default=str)
+    return entities(privileged.text) | entities(facts) | entities("\n".join(privileged.plan or ()))
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _stands_in(command: str, text: str) -> bool:
+    return command in text and re.search(rf"(?<!\w){re.escape(command)}(?!\w)", text) is not None

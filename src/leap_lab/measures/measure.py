@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from leap_lab.measures.bound import bound
 from leap_lab.measures.corrected import Corrected, measure_corrections
 from leap_lab.measures.figures import Figure
 from leap_lab.measures.likelihood import Losses, compare, nll, summarise
-from leap_lab.measures.records import CorrectionMeasures, IterationMeasures, Likelihood, Round
+from leap_lab.measures.records import Bound, IterationMeasures, Likelihood, Round
 
 Score = Callable[[Path | str, Sequence[Row]], Losses]
 """Scores rows under a checkpoint: `nll`, or a `partial` of it with other settings."""
@@ -52,9 +52,6 @@ def measure_iteration(
         earlier: Measures of the iterations 0..i-1 that are on file.
         score: Scores rows under a checkpoint.
 
-    Returns:
-        The measures, for `write_measures`.
-
     Raises:
         ValueError: Inputs that do not belong together: several splits or horizons, more rounds than iterations.
         PrerequisiteError: A checkpoint cannot be loaded.
@@ -64,35 +61,35 @@ def measure_iteration(
         raise ValueError(f"iteration {i} has {i} rounds at most, got {len(rounds)}")
     trained = measure_corrections(training, policy=f"pi_{i - 1}") if training is not None and i else None
     own = measure_corrections(held_out, policy=f"pi_{i}") if held_out is not None else None
+    horizons = {one.horizon for one in (own, success) if one is not None}
+    if len(horizons) > 1:
+        raise ValueError(f"held-out episodes and evaluation have different horizons: {sorted(horizons)}")
+    likelihood, hindsight = None, {}
+    if rounds and rounds[-1] and checkpoints is not None and horizons:
+        likelihood, hindsight = _likelihood(i, rounds, checkpoints, score, *horizons)
     measures = IterationMeasures(
         iteration=i,
         teacher=teacher,
         privilege=privilege,
         training=trained,
         held_out=own,
-        success=_success(success),
-        teacher_value=_success(teacher_value),
+        likelihood=likelihood,
+        success=success and _success(success),
+        teacher_value=teacher_value and _success(teacher_value),
     )
-    horizon = _horizon(own, success)
-    likelihood, losses = None, []
-    if rounds and rounds[-1] and checkpoints is not None and horizon:
-        likelihood, losses = _likelihood(i, rounds, checkpoints, score, horizon)
-    measures = measures.model_copy(update={"likelihood": likelihood})
-    sequence = [*sorted((one for one in earlier if one.iteration < i), key=lambda one: one.iteration), measures]
     found = None
-    if measures.success is not None and measures.teacher_value is not None and success is not None:
-        assert teacher_value is not None
+    if success is not None and teacher_value is not None:
         if (success.split, success.horizon) != (teacher_value.split, teacher_value.horizon):
             raise ValueError("the student and the teacher must be evaluated on one split and horizon")
+        before = sorted((one for one in earlier if one.iteration < i), key=lambda one: one.iteration)
         found = bound(
-            sequence=sequence,
+            sequence=[*before, measures],
             split=success.split,
             horizon=success.horizon,
-            teacher=measures.teacher_value,
-            rounds=_rounds(i, sequence, losses),
+            teacher=_success(teacher_value),
+            rounds=_rounds(i, [*before, measures], hindsight),
         )
-    measures = measures.model_copy(update={"bound": found})
-    return measures.model_copy(update={"notes": _missing(measures)})
+    return measures.model_copy(update={"bound": found, "notes": _missing(measures, found)})
 
 
 def write_measures(path: Path, measures: IterationMeasures) -> None:
@@ -119,52 +116,38 @@ def read_measures(path: Path) -> IterationMeasures | None:
 
 def _likelihood(
     i: int, rounds: Sequence[Sequence[Row]], checkpoints: tuple[Path | str, Path | str], score: Score, horizon: int
-) -> tuple[Likelihood | None, list[tuple[int, Figure]]]:
+) -> tuple[Likelihood | None, dict[int, Figure]]:
     """Returns the gap on the last round, and pi_i's loss per step on every round, by j."""
     before, after = checkpoints
-    rows = [row for group in rounds for row in group]
-    later = score(after, rows)
-    of_round = {row.episode: j for j, group in enumerate(rounds, start=i - len(rounds) + 1) for row in group}
-    losses = []
-    for j in sorted(set(of_round.values())):
-        mine = tuple(answer for answer in later.answers if of_round[answer.episode] == j)
-        if mine:
-            figure = summarise(Losses(answers=mine), policy=f"pi_{i}", horizon=horizon).per_step
-            losses.append((j, figure))
-    answers = tuple(answer for answer in later.answers if of_round[answer.episode] == i)
-    last = Losses(answers=answers, left_out=len(rounds[-1]) - len(answers))
+    later = score(after, [row for group in rounds for row in group])
     earlier = score(before, rounds[-1])
+    hindsight, last = {}, Losses(answers=())
+    for j, group in enumerate(rounds, start=i - len(rounds) + 1):
+        episodes = {row.episode for row in group}
+        answers = tuple(answer for answer in later.answers if answer.episode in episodes)
+        last = Losses(answers=answers, left_out=len(group) - len(answers))
+        if answers:
+            hindsight[j] = summarise(last, policy=f"pi_{i}", horizon=horizon).per_step
     if not last.answers or not earlier.answers:
-        return None, losses
-    return compare(earlier, last, policies=(f"pi_{i - 1}", f"pi_{i}"), horizon=horizon), losses
+        return None, hindsight
+    return compare(earlier, last, policies=(f"pi_{i - 1}", f"pi_{i}"), horizon=horizon), hindsight
 
 
-def _rounds(i: int, sequence: Sequence[IterationMeasures], losses: Sequence[tuple[int, Figure]]) -> list[Round]:
+def _rounds(i: int, sequence: Sequence[IterationMeasures], hindsight: Mapping[int, Figure]) -> list[Round]:
     """Rounds 1..i, each with what pi_{j-1} lost when it played; empty unless all are known."""
     played = {one.iteration: one.likelihood.before.per_step for one in sequence if one.likelihood is not None}
-    hindsight = dict(losses)
-    if not i or any(j not in played or j not in hindsight for j in range(1, i + 1)):
-        return []
-    return [Round(iteration=j, played=played[j], hindsight=hindsight[j]) for j in range(1, i + 1)]
+    known = [j for j in range(1, i + 1) if j in played and j in hindsight]
+    return [Round(iteration=j, played=played[j], hindsight=hindsight[j]) for j in known] if len(known) == i else []
 
 
-def _horizon(own: CorrectionMeasures | None, success: Evaluation | None) -> int | None:
-    found = {*([own.horizon] if own else []), *([success.horizon] if success else [])}
-    if len(found) > 1:
-        raise ValueError(f"held-out episodes and evaluation have different horizons: {sorted(found)}")
-    return next(iter(found), None)
-
-
-def _success(evaluation: Evaluation | None) -> Figure | None:
-    if evaluation is None:
-        return None
+def _success(evaluation: Evaluation) -> Figure:
     score = evaluation.overall
     return Figure(value=score.success, low=score.low, high=score.high, n=score.n, episodes=score.n)
 
 
-def _missing(measures: IterationMeasures) -> list[str]:
+def _missing(measures: IterationMeasures, found: Bound | None) -> list[str]:
     """Returns what is null and why."""
-    i, own, found = measures.iteration, measures.held_out, measures.bound
+    i, own = measures.iteration, measures.held_out
     notes = []
     if i and measures.training is None:
         notes.append("No training rollouts were given, so nothing is said of D_i.")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, pairwise
+from typing import NamedTuple
 
 from leap.core import Correction, Episode, PrivilegedState, Rejection
-from leap_lab.measures.figures import mean, share
+from leap_lab.measures.figures import Figure, mean, share
 from leap_lab.measures.records import Recoverability
 
 Lengths = list[float | None]
@@ -21,89 +23,58 @@ Lengths = list[float | None]
 def lengths_from_states(episode: Episode, states: Sequence[PrivilegedState]) -> Lengths:
     """Plan lengths from replayed privileged states, the last of which may be missing."""
     found: Lengths = [math.inf if one.hopeless else None if one.plan is None else len(one.plan) for one in states]
-    return _ended(episode, [*found, *[None] * (len(episode.steps) + 1 - len(found))])
+    found += [None] * (len(episode.steps) + 1 - len(found))
+    return [*found[:-1], 0] if episode.success else found
 
 
 def lengths_from_corrections(episode: Episode, corrections: dict[int, Correction]) -> Lengths:
     """Plan lengths as corrections note them; nothing is known of the state after the last step, unless it is solved."""
     found: Lengths = []
-    for t in range(len(episode.steps)):
-        one = corrections.get(t)
+    for one in (corrections.get(t) for t in range(len(episode.steps))):
         hopeless = one is not None and one.rejected is Rejection.HOPELESS
         found.append(math.inf if hopeless else None if one is None else one.plan_length)
-    return _ended(episode, [*found, None])
+    return [*found, 0 if episode.success else None]
 
 
-def _ended(episode: Episode, lengths: Lengths) -> Lengths:
-    if episode.success:
-        lengths[-1] = 0
-    return lengths
+class Planned(NamedTuple):
+    """An episode, its plan lengths and, for each step, whether the student's action is the teacher's; None where it has none."""
+
+    episode: Episode
+    lengths: Lengths
+    agrees: list[bool | None]
 
 
-class Tally:
-    """Adds up episodes."""
+def recoverability(planned: Sequence[Planned]) -> Recoverability | None:
+    """Returns what the steps of some episodes cost; None where no planner told anything."""
+    if not any(length is not None and length < math.inf for one in planned for length in one.lengths):
+        return None
+    told = [[pair for pair in pairwise(one.lengths) if None not in pair and pair[0] != math.inf] for one in planned]
+    changes = [[int(after - before + 1) for before, after in steps if after != math.inf] for steps in told]  # type: ignore[operator]
+    losses = [[max(0, change) for change in own] for own in changes]
+    count = Counter(chain.from_iterable(losses))
+    values = [_values(one.episode, one.lengths) for one in planned]
+    solved = [[*zip(pairwise(own), one.agrees, strict=True)] for own, one in zip(values, planned, strict=True)]
 
-    def __init__(self) -> None:
-        self._solvable: list[tuple[int, int]] = []
-        self._loss: list[tuple[float, int]] = []
-        self._dead: list[tuple[int, int]] = []
-        self._lost: dict[bool | None, list[tuple[int, int]]] = {None: [], True: [], False: []}
-        self._losses: Counter[int] = Counter()
-        self._negative = 0
-        self._told = False
+    def lost(*agreement: bool | None) -> Figure | None:
+        hits = [
+            [v and not then for (v, then), agrees in own if None not in (v, then) and agrees in agreement]
+            for own in solved
+        ]
+        return share((sum(map(bool, own)), len(own)) for own in hits)
 
-    def add(self, episode: Episode, lengths: Lengths, differs: Sequence[bool | None]) -> None:
-        """Adds an episode.
-
-        Args:
-            episode: The episode.
-            lengths: Its plan lengths.
-            differs: For each step, whether the student's action is not the teacher's; None where the teacher has none.
-        """
-        self._told = self._told or any(length is not None and length < math.inf for length in lengths)
-        values = _values(episode, lengths)
-        if values and values[0] is not None:
-            self._solvable.append((int(values[0]), 1))
-        total, told, dead = 0, 0, 0
-        lost = {None: [0, 0], True: [0, 0], False: [0, 0]}
-        for t in range(len(episode.steps)):
-            before, after = lengths[t], lengths[t + 1]
-            if before is not None and after is not None and before < math.inf:
-                told += 1
-                if after == math.inf:
-                    dead += 1
-                else:
-                    loss = int(after - (before - 1))
-                    self._negative += loss < 0
-                    self._losses[max(0, loss)] += 1
-                    total += max(0, loss)
-            now, then = values[t], values[t + 1]
-            if now is not None and then is not None:
-                for group in (None, differs[t]) if differs[t] is not None else (None,):
-                    lost[group][0] += now and not then
-                    lost[group][1] += 1
-        self._loss.append((total, told - dead))
-        self._dead.append((dead, told))
-        for group, (hits, steps) in lost.items():
-            self._lost[group].append((hits, steps))
-
-    def result(self) -> Recoverability | None:
-        """Returns the figures; None where no planner told anything."""
-        if not self._told:
-            return None
-        lost = share(self._lost[None])
-        return Recoverability(
-            solvable=share(self._solvable),
-            loss=mean(self._loss, least=0.0),
-            loss_max=max(self._losses, default=None),
-            losses=[self._losses[k] for k in range(max(self._losses, default=-1) + 1)],
-            dead_ends=share(self._dead),
-            lost=lost,
-            lost_differing=share(self._lost[True]),
-            lost_agreeing=share(self._lost[False]),
-            largest=float(lost.value > 0) if lost else None,
-            negative=self._negative,
-        )
+    anyhow = lost(None, True, False)
+    return Recoverability(
+        solvable=share((int(own[0]), 1) for own in values if own[0] is not None),
+        loss=mean([(sum(own), len(own)) for own in losses], least=0.0),
+        loss_max=max(count, default=None),
+        losses=[count[k] for k in range(max(count, default=-1) + 1)],
+        dead_ends=share((sum(after == math.inf for _, after in steps), len(steps)) for steps in told),
+        lost=anyhow,
+        lost_differing=lost(False),
+        lost_agreeing=lost(True),
+        largest=float(anyhow.value > 0) if anyhow else None,
+        negative=sum(change < 0 for own in changes for change in own),
+    )
 
 
 def _values(episode: Episode, lengths: Lengths) -> list[bool | None]:
