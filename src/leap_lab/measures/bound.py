@@ -43,15 +43,15 @@ def bound(
     if not known or sequence[-1].success is None:
         raise ValueError("the bound needs the success of the last student")
     best, where = max(known, key=lambda one: (one[0].value, -one[1]))
-    planned = [one.held_out.recoverability for one in sequence if one.held_out and one.held_out.recoverability]
-    observed = [one.largest for one in planned if one.largest is not None]
-    # A sample that lost nothing does not show that nothing can be lost.
-    h = max(observed, default=0.0) or 1.0
-    distances = [one.held_out.distance for one in sequence if one.held_out and one.held_out.distance]
-    whole = [one.iteration for one in sequence] == list(range(len(sequence))) and len(distances) == len(sequence)
-    own = sequence[-1].held_out
-    loss = own.recoverability.lost_differing if own and own.recoverability else None
-    apart = own.distance.value / 2 * horizon if own and own.distance else None
+    own = [one.held_out for one in sequence if one.held_out is not None]
+    costs = [one.recoverability for one in own if one.recoverability is not None]
+    observed = max((one.largest for one in costs if one.largest is not None), default=0.0)
+    h = observed or 1.0  # a sample that lost nothing does not show that nothing can be lost
+    distances = [one.distance for one in own if one.distance]
+    whole = [one.iteration for one in sequence] == list(range(len(distances)))
+    last = sequence[-1].held_out
+    loss = last.recoverability.lost_differing if last and last.recoverability else None
+    apart = last.distance.value / 2 * horizon if last and last.distance else None
     return Bound(
         split=split,
         horizon=horizon,
@@ -60,7 +60,7 @@ def bound(
         best=best,
         best_policy=f"pi_{where}",
         h=h,
-        h_observed=bool(max(observed, default=0.0)),
+        h_observed=bool(observed),
         actions=_from_actions(distances, teacher, horizon * h) if whole else None,
         log_loss=_from_log_losses(rounds, teacher, horizon * h) if rounds else None,
         rounds=list(rounds),
@@ -70,68 +70,47 @@ def bound(
 
 
 def _from_actions(distances: Sequence[Figure], teacher: Figure, slope: float) -> Terms:
-    total = _average(distances)
-    epsilon = min(distances, key=lambda one: one.value)
-    return _terms(epsilon, total, teacher, slope)
+    total, epsilon = _average(distances), min(distances, key=lambda one: one.value)
+    gamma = Figure(value=max(0.0, total.value - epsilon.value), n=total.n, episodes=total.episodes)
+    return _terms(epsilon, gamma, total, teacher, slope)
 
 
 def _from_log_losses(rounds: Sequence[Round], teacher: Figure, slope: float) -> Terms:
-    hindsight = _average([one.hindsight for one in rounds])
-    played = _average([one.played for one in rounds])
-    epsilon = _pinsker(hindsight)
-    regret = max(0.0, played.value - hindsight.value)
-    gamma = _pinsker(Figure(value=regret, n=played.n, episodes=played.episodes))
+    hindsight, played = _average([one.hindsight for one in rounds]), _average([one.played for one in rounds])
+    regret = Figure(value=max(0.0, played.value - hindsight.value), n=played.n, episodes=played.episodes)
+    epsilon, gamma = _pinsker(hindsight), _pinsker(regret)
     # The root of a sum is at most the sum of the roots, so this total is the looser, and the one in the bound's form.
-    return _terms(epsilon, _sum(epsilon, gamma), teacher, slope, gamma)
-
-
-def _terms(epsilon: Figure, total: Figure, teacher: Figure, slope: float, gamma: Figure | None = None) -> Terms:
-    rest = Figure(value=max(0.0, total.value - epsilon.value), n=total.n, episodes=total.episodes)
-    pessimistic = teacher.low is not None and total.high is not None
-    return Terms(
-        epsilon=epsilon,
-        gamma=gamma or rest,
-        total=total,
-        floor=teacher.value - slope * total.value,
-        floor_low=teacher.low - slope * total.high if pessimistic else None,  # type: ignore[operator]
+    total = Figure(
+        value=min(2.0, epsilon.value + gamma.value),
+        n=epsilon.n + gamma.n,
+        episodes=max(epsilon.episodes, gamma.episodes),
     )
+    return _terms(epsilon, gamma, total, teacher, slope)
+
+
+def _terms(epsilon: Figure, gamma: Figure, total: Figure, teacher: Figure, slope: float) -> Terms:
+    low = None if teacher.low is None or total.high is None else teacher.low - slope * total.high
+    return Terms(epsilon=epsilon, gamma=gamma, total=total, floor=teacher.value - slope * total.value, floor_low=low)
 
 
 def _pinsker(kl: Figure) -> Figure:
     """L1 <= sqrt(2 KL), and no distance is more than 2."""
-
-    def root(value: float) -> float:
-        return min(2.0, math.sqrt(2 * max(0.0, value)))
-
-    return Figure(
-        value=root(kl.value),
-        low=None if kl.low is None else root(kl.low),
-        high=None if kl.high is None else root(kl.high),
-        n=kl.n,
-        episodes=kl.episodes,
-    )
-
-
-def _sum(first: Figure, second: Figure) -> Figure:
-    return Figure(
-        value=min(2.0, first.value + second.value),
-        n=first.n + second.n,
-        episodes=max(first.episodes, second.episodes),
-    )
+    roots = {
+        end: None if value is None else min(2.0, math.sqrt(2 * max(0.0, value)))
+        for end, value in (("value", kl.value), ("low", kl.low), ("high", kl.high))
+    }
+    return kl.model_copy(update=roots)
 
 
 def _average(figures: Sequence[Figure]) -> Figure:
     """The mean of several figures. They come from the same tasks, so errors are taken to go together: the ends are
     averaged too, which is, if anything, too wide."""
-
-    def ends(values: Sequence[float | None]) -> float | None:
-        found = [value for value in values if value is not None]
-        return sum(found) / len(found) if len(found) == len(figures) else None
-
+    lows = [one.low for one in figures if one.low is not None]
+    highs = [one.high for one in figures if one.high is not None]
     return Figure(
         value=sum(one.value for one in figures) / len(figures),
-        low=ends([one.low for one in figures]),
-        high=ends([one.high for one in figures]),
+        low=sum(lows) / len(lows) if len(lows) == len(figures) else None,
+        high=sum(highs) / len(highs) if len(highs) == len(figures) else None,
         n=sum(one.n for one in figures),
         episodes=sum(one.episodes for one in figures),
     )

@@ -13,11 +13,11 @@ class Leakage(Record):
     """What reasons tell that a student could not have known. Shares of corrections.
 
     Attributes:
-        entities: The reason names an entity that stands nowhere in the student's history.
-        kept: The same among corrections that may train.
-        hidden: The reason names such an entity, and the privileged state has it: a leak proper.
-        invented: The reason names such an entity, and the privileged state does not have it either.
-        commands: The reason quotes a command of the privileged plan that the student has neither seen nor could give.
+        entities, kept: The reason names an entity that stands nowhere in the student's history; of all corrections, and of
+            those that may train.
+        hidden, invented: It names such an entity, and the privileged state has it (a leak proper), or does not have it
+            either.
+        commands: It quotes a command of the privileged plan that the student has neither seen nor could give.
     """
 
     entities: Figure | None = None
@@ -32,14 +32,12 @@ class Recoverability(Record):
 
     Attributes:
         solvable: Share of episodes whose task can be done within the horizon.
-        loss: Mean loss of a step in optimal remaining actions; steps into dead ends are not in it.
-        loss_max: The largest such loss.
+        loss, loss_max: Mean and largest loss of a step in optimal remaining actions, steps into dead ends left out.
         losses: How many steps lost 0, 1, 2, ... actions.
         dead_ends: Share of steps, taken where the task could be done, after which no sequence of actions does it.
         lost: Share of steps after which the task can no longer be done within the horizon, and before which it could:
             the mean one-step loss in units of success.
-        lost_differing: The same among steps where the student's action is not the teacher's.
-        lost_agreeing: The same among steps where it is.
+        lost_differing, lost_agreeing: The same among steps where the student's action is not, or is, the teacher's.
         largest: The largest one-step loss in units of success, 0 or 1: the observed H.
         negative: Steps after which the plan was shorter than the planner had said; not 0 means it is not optimal.
     """
@@ -60,14 +58,9 @@ class CorrectionMeasures(Record):
     """What corrections of one student's own states are like.
 
     Attributes:
-        policy: Who acted: pi_<i>.
-        split: On which tasks.
-        horizon: Largest number of actions.
-        episodes: Episodes given.
-        corrected: Episodes of them that were corrected.
-        corrections: Steps corrected.
-        kept: Share of corrections that may train.
-        rejected: Share of corrections rejected, by cause.
+        policy, split, horizon: Who acted (pi_<i>), on which tasks, for how many actions at most.
+        episodes, corrected, corrections: Episodes given, those of them that were corrected, and steps corrected.
+        kept, rejected: Share of corrections that may train, and of those rejected, by cause.
         leakage: What the reasons tell.
         agreement: Share of corrections, of those that name an action, that name the student's own.
         agreement_by_step: The same for step 0, 1, ...
@@ -92,12 +85,10 @@ class CorrectionMeasures(Record):
 
 
 class LossSummary(Record):
-    """Negative log-likelihood of corrections under one student, in nats.
+    """Negative log-likelihood of corrections under pi_<i> (`policy`), in nats.
 
     Attributes:
-        policy: pi_<i>.
-        per_answer: Mean over answers (reason, action and the end of the turn).
-        per_token: Mean over their tokens.
+        per_answer, per_token: Mean over answers (reason, action and the end of the turn), and over their tokens.
         action: Mean over answers of the action's part alone, given the corrected reason.
         missed: Mean over answers of 1 - probability: at least the total variation to the teacher's action.
         per_step: Mean over episodes of the sum over an episode's answers, per step of the horizon.
@@ -114,13 +105,8 @@ class LossSummary(Record):
 
 
 class Likelihood(Record):
-    """The realizability gap: corrections of held-out episodes of pi_{i-1}, before and after training on iteration i.
-
-    Attributes:
-        before: Under pi_{i-1}.
-        after: Under pi_i.
-        change: Mean of after - before per answer, of the same answers.
-    """
+    """The realizability gap: corrections of held-out episodes of pi_{i-1} under pi_{i-1} (`before`) and under pi_i (`after`),
+    and the mean `change` per answer, of the same answers."""
 
     before: LossSummary
     after: LossSummary
@@ -128,7 +114,7 @@ class Likelihood(Record):
 
 
 class Round(Record):
-    """One round of follow-the-leader: states of pi_{j-1}, in nats per step of the horizon.
+    """Round j of follow-the-leader: states of pi_{j-1}, in nats per step of the horizon.
 
     Attributes:
         iteration: j.
@@ -145,8 +131,7 @@ class Terms(Record):
     """One reading of J(pi) >= J(pi^E) - T H (epsilon + gamma).
 
     Attributes:
-        epsilon: Realizability error, L1 per step.
-        gamma: Average regret, L1 per step.
+        epsilon, gamma: Realizability error and average regret, L1 per step.
         total: epsilon + gamma, from which the floor is computed.
         floor: J(pi^E) - T H total. At or below 0 it says nothing.
         floor_low: The same at the pessimistic ends of the intervals.
@@ -163,17 +148,13 @@ class Bound(Record):
     """The terms of the paper's bound beside what was measured, on the validation split, for pi_0..pi_i.
 
     Attributes:
-        split: The split of every J.
-        horizon: T.
+        split, horizon: The split of every J, and T.
         teacher: J(pi^E): share of tasks solved when the teacher's own actions are executed, with privilege.
         success: J(pi_i).
-        best: J of the best of pi_0..pi_i, to which the bound applies.
-        best_policy: Name of the policy that `best` is of.
-        h: H, the largest one-step loss in units of success: the observed one, or 1 where none was observed.
-        h_observed: Whether H was observed (1 is always valid).
+        best, best_policy: J and name of the best of pi_0..pi_i, to which the bound applies.
+        h, h_observed: H, the largest one-step loss in units of success, if one was observed; 1, which is always valid, if not.
         actions: epsilon and gamma from the agreement of actions.
-        log_loss: epsilon and gamma from log losses, each turned into L1 by Pinsker's inequality.
-        rounds: The log losses behind the latter.
+        log_loss, rounds: epsilon and gamma from log losses, each turned into L1 by Pinsker's inequality, and these losses.
         mean_loss: Mean one-step loss of pi_i, in units of success, where its action is not the teacher's.
         expected: J(pi^E) less the mean number of such steps in an episode of pi_i times mean_loss: what is left of the
             bound for pi_i with means in place of the largest loss and of L1. An account of where success went, no bound.
@@ -200,13 +181,11 @@ class IterationMeasures(Record):
     Attributes:
         format: Version of this schema.
         iteration: i.
-        teacher: Name of the teacher that corrected.
-        privilege: At which privilege level.
+        teacher, privilege: Name of the teacher that corrected, and its privilege level.
         training: Corrections D_i of pi_{i-1}'s rollouts on training tasks; None for i = 0.
         held_out: Corrections of pi_i's own episodes on validation tasks, on which nothing is ever trained.
         likelihood: The realizability gap, on held-out episodes of pi_{i-1}; None for i = 0.
-        success: J(pi_i) on the validation split.
-        teacher_value: J(pi^E) there: success when the teacher's own actions are executed.
+        success, teacher_value: J(pi_i) and J(pi^E) on the validation split.
         bound: The bound's terms.
         notes: What is missing and why, for people.
     """
