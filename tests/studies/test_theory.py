@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leap_lab.studies.schema import TheoryStudy
-from leap_lab.theory.exact import advantages, occupancy, on_states
-from leap_lab.theory.experts import privileged_expert
+from leap_lab.theory.exact import advantages, occupancy, on_states, privileged_expert
 from leap_lab.theory.report import measure, theory_page
 from leap_lab.theory.run import leader, nearest, run_leap
 from leap_lab.theory.world import Array, TabularWorld, search_world

@@ -1,4 +1,4 @@
-"""The sums: what a policy is worth, where it gets to, and what one action gains or loses."""
+"""The sums: what a policy is worth, where it gets to, what one action gains or loses, and the teacher made of them."""
 
 from __future__ import annotations
 
@@ -47,6 +47,26 @@ def reachable(world: TabularWorld) -> Array:
     return occupancy(world, anything) > 0
 
 
-def worth(world: TabularWorld, policy: Array) -> float:
-    """J(pi) of a policy on states."""
-    return advantages(world, policy)[0]
+def privileged_expert(world: TabularWorld, unprivileged: Array, privilege: float) -> Array:
+    """The constrained privileged expert pi^E(a | x) [T, X, A]: the best it can do while it stays near to what it would do
+    without privilege.
+
+    It maximises the expected value of its action under optimal play on, among all distributions whose total variation to
+    those of the unprivileged expert [T, Z, A] is at most `privilege`. At 0 it is the unprivileged expert, at 1 it acts as
+    who sees everything. The maximiser takes that much probability from the worst actions and puts it on the best one.
+    """
+    expert = on_states(world, unprivileged).copy()
+    values = best_actions(world)
+    usual = expert.argmax(axis=2)
+    as_good = np.take_along_axis(values, usual[..., None], axis=2)[..., 0] >= values.max(axis=2) - 1e-12
+    best = np.where(as_good, usual, values.argmax(axis=2))  # among equally good ones what it does anyway
+    left = np.full(best.shape, float(privilege))
+    for rank in range(world.actions):
+        worst = np.argsort(values, axis=2, kind="stable")[:, :, rank]
+        share = np.take_along_axis(expert, worst[..., None], axis=2)[..., 0]
+        taken = np.where(worst == best, 0.0, np.minimum(share, left))
+        np.put_along_axis(expert, worst[..., None], (share - taken)[..., None], axis=2)
+        share = np.take_along_axis(expert, best[..., None], axis=2)[..., 0]
+        np.put_along_axis(expert, best[..., None], (share + taken)[..., None], axis=2)
+        left = left - taken
+    return expert

@@ -17,8 +17,7 @@ from typing import Literal
 import numpy as np
 
 from leap.core.record import Record
-from leap_lab.theory.exact import advantages, occupancy, on_states, reachable, worth
-from leap_lab.theory.experts import privileged_expert
+from leap_lab.theory.exact import advantages, occupancy, on_states, privileged_expert, reachable
 from leap_lab.theory.world import Array, TabularWorld
 
 Loss = Literal["l1", "log"]
@@ -30,14 +29,11 @@ class Terms(Record):
     Attributes:
         privilege: 0..1.
         loss: What the students minimise.
-        expert: J(pi^E), the privileged expert's.
-        unprivileged: J of the unprivileged expert.
+        expert, unprivileged: J(pi^E), the privileged expert's, and J of the unprivileged one.
         recoverability: H.
-        epsilon, gamma: As above.
-        bound: J(pi^E) - T H (epsilon + gamma).
-        students: J(pi_0)..J(pi_N).
-        losses: Loss of each on its own states.
-        student: The best of them.
+        epsilon, gamma, bound: As above.
+        students, losses: J(pi_0)..J(pi_N), and the loss of each on its own states.
+        student: The best of the students.
         identity: Largest error of the performance difference lemma over the students; rounding alone.
     """
 
@@ -74,30 +70,32 @@ def run_leap(
     """
     teacher = privileged_expert(world, unprivileged, privilege)
     demonstrator = on_states(world, unprivileged)
+    value, advantage = advantages(world, teacher)
+
+    def distance(visited: Array, student: Array) -> Array:
+        return (visited * np.abs(student - teacher).sum(axis=2)).sum()
+
     # What the aggregate holds: for each round the weight of each state [T, X] and the label there [T, X, A].
     weights, labels = [occupancy(world, demonstrator)], [demonstrator]
-    value, advantage = advantages(world, teacher)
-    students, losses, rounds, identity = [], [], [], 0.0
+    students, losses, identity = [], [], 0.0
     for _ in range(iterations + 1):
         student = on_states(world, leader(world, weights, labels, loss))
         visited = occupancy(world, student)
-        students.append(worth(world, student))
-        losses.append(float((visited * np.abs(student - teacher).sum(axis=2)).sum()) / world.horizon)
+        students.append(advantages(world, student)[0])
+        losses.append(float(distance(visited, student)) / world.horizon)
         gained = float((visited[..., None] * advantage * (student - teacher)).sum())
         identity = max(identity, abs(students[-1] - value - gained))
-        rounds.append(visited)
         weights.append(visited)
         labels.append(teacher)
-    best = on_states(world, leader(world, rounds, [teacher] * len(rounds), "l1"))
-    epsilon = float(sum((visited * np.abs(best - teacher).sum(axis=2)).sum() for visited in rounds))
-    epsilon /= world.horizon * len(rounds)
+    best = on_states(world, leader(world, weights[1:], labels[1:], "l1"))
+    epsilon = float(sum(distance(visited, best) for visited in weights[1:])) / (world.horizon * len(students))
     gamma = float(np.mean(losses)) - epsilon
     h = float(np.abs(advantage)[reachable(world)].max())
     return Terms(
         privilege=privilege,
         loss=loss,
         expert=value,
-        unprivileged=worth(world, demonstrator),
+        unprivileged=advantages(world, demonstrator)[0],
         recoverability=h,
         epsilon=epsilon,
         gamma=gamma,
@@ -114,8 +112,7 @@ def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss:
 
     Args:
         world: The world.
-        weights: For each round, the weight of each state [T, X].
-        labels: For each round, the distribution to imitate there [T, X, A].
+        weights, labels: For each round, the weight of each state [T, X], and the distribution to imitate there [T, X, A].
         loss: l1 or log.
     """
     policy = np.full((world.horizon, world.sights, world.actions), 1 / world.actions)
@@ -131,14 +128,10 @@ def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss:
 
 
 def nearest(points: Array, weights: Array) -> Array:
-    """Returns the distribution p that minimises sum_k w_k ||p - points_k||_1.
+    """Returns the distribution p that minimises sum_k w_k ||p - points_k||_1, of distributions [K, A] and weights [K] > 0.
 
     Each coordinate's cost is convex and linear between the points', so that probability is filled in where a step costs
     least, from 0 on, until all is spent.
-
-    Args:
-        points: [K, A] distributions.
-        weights: [K] positive.
     """
     segments = []  # (cost per unit, action, place in its order, length)
     for action in range(points.shape[1]):

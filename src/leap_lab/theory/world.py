@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import compress, product
 from typing import NamedTuple
 
 import numpy as np
@@ -64,11 +64,11 @@ def search_world(prior: Sequence[float], *, horizon: int, answer: float, slip: f
         the other from the left. Like a good script it does the sensible thing and knows nothing of the prior.
     """
     places = range(len(prior))
+    subsets = [frozenset(compress(places, chosen)) for chosen in product((False, True), repeat=len(prior))]
     rooms = [
-        Room(place, frozenset(opened), asked, told)
+        Room(place, opened, asked, told)
         for place in places
-        for size in product((False, True), repeat=len(prior))
-        for opened in [[one for one in places if size[one]]]
+        for opened in subsets
         if place not in opened
         for asked, told in ((False, False), (True, False), (True, True))
     ]
@@ -97,8 +97,8 @@ def search_world(prior: Sequence[float], *, horizon: int, answer: float, slip: f
     world = TabularWorld(start, moves, rewards, np.array([*seen, len(sights)]), horizon)
     expert = np.zeros((horizon, world.sights, ask + 1))
     expert[:, len(sights), ask] = 1.0
-    for room, x in number.items():
-        unopened = [place for place in places if place not in room.opened]
-        expert[:, world.seen[x], :] = 0.0
-        expert[:, world.seen[x], room.place if room.told else unopened[0] if room.asked else ask] = 1.0
+    for room, sight in zip(rooms, seen, strict=True):
+        unopened = next(place for place in places if place not in room.opened)
+        expert[:, sight, :] = 0.0
+        expert[:, sight, room.place if room.told else unopened if room.asked else ask] = 1.0
     return world, expert
