@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from leap.core.record import Record
     from leap_lab.studies.page import Page
     from leap_lab.studies.results import Runs
-    from leap_lab.studies.runner import Arm, Planned
+    from leap_lab.studies.runner import Arm, Planned, Taken
     from leap_lab.studies.schema import TheoryStudy
-    from leap_lab.studies.share import Taken
 
 
 def measure(

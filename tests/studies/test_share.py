@@ -16,12 +16,10 @@ from leap.cli.app import app
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
 from leap.runs.table import missing_stages
-from leap_lab.studies.outcomes import RunResults
 from leap_lab.studies.page import loop_page, markdown, render
-from leap_lab.studies.results import collect
-from leap_lab.studies.runner import Arm, arms_of, plan, results_of, run_arms
+from leap_lab.studies.results import RunResults, collect
+from leap_lab.studies.runner import Arm, Taken, arms_of, plan, results_of, run_arms
 from leap_lab.studies.schema import LoopStudy
-from leap_lab.studies.share import Taken
 
 pytestmark = pytest.mark.slow
 

@@ -1,22 +1,25 @@
-"""Runs a study's arms, one after the other, each in a run directory of its own, resumably; nothing two have in common is
-made twice."""
+"""Runs a study's arms, one after the other, each in a run directory of its own, resumably. Nothing that two have in common
+is made twice: stages that another run has finished are taken from there."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from leap.errors import RecipeError
+from leap.errors import LeapError, RecipeError
+from leap.files import atomic_directory
 from leap.loop import leap
-from leap.recipe import Recipe
+from leap.recipe import Recipe, load_recipe
 from leap.runs.directory import RunDirectory
 from leap.runs.open import open_run
-from leap.runs.table import Stage, missing_stages
-from leap_lab.studies.outcomes import RunResults
-from leap_lab.studies.results import Runs
+from leap.runs.table import Stage, missing_stages, stage_table
+from leap_lab.studies.results import RunResults, Runs
 from leap_lab.studies.schema import Changes, LoopStudy, arm_recipe, run_name
-from leap_lab.studies.share import Taken, holders, take
 
 
 class Arm(NamedTuple):
@@ -26,6 +29,13 @@ class Arm(NamedTuple):
     seed: int
     recipe: Recipe
     run: Path
+
+
+class Taken(NamedTuple):
+    """A stage and the run it came from."""
+
+    stage: Stage
+    source: Path
 
 
 def arms_of(
@@ -121,3 +131,64 @@ def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Stage], flo
                 yield Planned(arm, stage.name, seconds(arm.recipe, stage), "")
             else:
                 yield Planned(arm, stage.name, 0.0, source.name)
+
+
+def holders(root: Path, *, but: Path | None = None) -> dict[str, Path]:
+    """Returns, by a stage's key, a run that has finished it.
+
+    Args:
+        root: Folder of all studies' runs, STUDY/ARM-SEED/.
+        but: A run that does not count.
+    """
+    found: dict[str, Path] = {}
+    for run in sorted(path for path in root.glob("*/*") if path != but and RunDirectory(path).recipe.exists()):
+        try:
+            recipe = load_recipe(RunDirectory(run).recipe)
+        except LeapError:
+            continue  # of another version of leap: nothing can be taken from it
+        for stage in stage_table(recipe):
+            if stage.finished(RunDirectory(run)):
+                found.setdefault(stage.key, run)
+    return found
+
+
+def take(root: Path, recipe: Recipe, run: RunDirectory) -> list[Taken]:
+    """Brings into a run all stages that it lacks and another has finished. What it has begun itself it goes on with.
+
+    Args:
+        root: Folder of all studies' runs.
+        recipe: The run's recipe.
+        run: Its directory, locked by the caller.
+    """
+    known = holders(root, but=run.root)
+    taken = [Taken(one, known[one.key]) for one in stage_table(recipe) if one.key in known and not one.begun(run)]
+    for stage, source in taken:
+        for file in sorted(stage.files, key=lambda name: name == stage.marker):  # the marker last
+            _bring(source / file, run.root / file)
+    if taken:
+        with run.shared.open("a", encoding="utf-8") as file:
+            for stage, source in taken:
+                line = {"part": stage.name, "iteration": stage.iteration, "key": stage.key, "from": source.name}
+                file.write(json.dumps(line) + "\n")
+    return taken
+
+
+def _bring(source: Path, target: Path) -> None:
+    """Copies a file or a folder in one step."""
+    if source.is_dir():
+        with atomic_directory(target) as temporary:
+            shutil.copytree(source, temporary, copy_function=_copy, dirs_exist_ok=True)
+    elif source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        shutil.copy2(source, temporary)
+        temporary.replace(target)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copies a file; weights, which nothing ever writes into, are linked where the file system can."""
+    if source.endswith(".safetensors"):
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
