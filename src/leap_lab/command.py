@@ -94,17 +94,11 @@ def study(
 
 
 def _list() -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    from leap.cli.table import print_table
     from leap_lab.studies.schema import available_studies, load_study
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("study", "hypothesis"):
-        table.add_column(column)
-    for name, path in sorted(available_studies().items()):
-        table.add_row(name, load_study(path).hypothesis)
-    Console(width=None if Console().is_terminal else 120).print(table)
+    rows = [(name, load_study(path).hypothesis) for name, path in sorted(available_studies().items())]
+    print_table(("study", "hypothesis"), rows)
 
 
 def _tell(arm: Arm, taken: Sequence[Taken]) -> None:
@@ -122,30 +116,26 @@ def _by_source(taken: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _print_plan(planned: Sequence[Arm], runs: Path, base: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    from leap.cli.table import print_table
     from leap_lab.studies.estimate import load_pace, pace_of
     from leap_lab.studies.runner import plan
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("seed", "arm", "to be made", "taken from another run", "minutes"):
-        table.add_column(column, justify="right" if column in ("seed", "minutes") else "left")
     pace = load_pace(base)
     parts = list(plan(planned, runs, pace_of(pace)))
+    rows = []
     for arm in planned:
         own = [one for one in parts if one.arm is arm]
         made = ", ".join(one.part for one in own if not one.source)
         given = "\n".join(_by_source((one.source, one.part) for one in own if one.source))
         done = "nothing: it is finished" if not own else "nothing: all is given"
-        table.add_row(str(arm.seed), arm.name, made or done, given, _minutes(own))
-    table.add_row("", "in all", "", "", _minutes(parts), style="bold")
-    console = Console(width=None if Console().is_terminal else 160)
-    console.print(table)
+        rows.append((str(arm.seed), arm.name, made or done, given, _minutes(own)))
+    rows.append(("", "in all", "", "", _minutes(parts)))
+    columns = ("seed", "arm", "to be made", "taken from another run", "minutes")
+    print_table(columns, rows, right=("seed", "minutes"), total=True, width=160)
     if pace is None:
-        console.print(f"No time is estimated: no pace was measured for {base.name}.")
+        typer.echo(f"No time is estimated: no pace was measured for {base.name}.")
     else:
-        console.print(f"Estimated from {pace.source}. With paid models in it, `leap run --dry-run` estimates the cost.")
+        typer.echo(f"Estimated from {pace.source}. With paid models in it, `leap run --dry-run` estimates the cost.")
 
 
 def _minutes(parts: Sequence[Planned]) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
-from rich.table import Table
 
+from leap.cli.table import print_table
 from leap.core import Actor, Episode, Task
 from leap.demonstrations.config import PlayedConfig
 from leap.envs.base import listed
@@ -71,19 +71,15 @@ def print_estimate(recipe: Recipe) -> None:
     if not stages:
         console.print("This recipe asks no paid model: every model of it runs on this machine.")
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("stage", "model", "calls", "tokens in", "tokens out", "USD"):
-        table.add_column(column, justify="left" if column in ("stage", "model") else "right")
     known = [stage.usd for stage in stages if stage.usd is not None]
     usd = sum(known) if len(known) == len(stages) else None
     numbers = [(stage.calls, stage.tokens_in, stage.tokens_out) for stage in stages]
-    total = Estimate("total", "", *map(sum, zip(*numbers, strict=True)), usd=usd)
-    for stage in (*stages, total):
+    rows = []
+    for stage in (*stages, Estimate("total", "", *map(sum, zip(*numbers, strict=True)), usd=usd)):
         cost = "price unknown" if stage.usd is None else f"{stage.usd:.2f}"
-        table.add_row(
-            stage.stage, stage.model, f"{stage.calls:,}", f"{stage.tokens_in:,}", f"{stage.tokens_out:,}", cost
-        )
-    console.print(table)
+        rows.append((stage.stage, stage.model, f"{stage.calls:,}", f"{stage.tokens_in:,}", f"{stage.tokens_out:,}", cost))
+    figures = ("calls", "tokens in", "tokens out", "USD")
+    print_table(("stage", "model", *figures), rows, right=figures)
     console.print(
         "At most: every episode is taken to last to its horizon and to be corrected. Lengths are those of scripted play of "
         f"{SAMPLE} tasks, at four characters a token."

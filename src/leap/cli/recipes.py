@@ -14,17 +14,10 @@ def list_recipes(context: typer.Context) -> None:
     """List the recipes that come with leap, or show one."""
     if context.invoked_subcommand is not None:
         return
-    from rich.console import Console
-    from rich.table import Table
-
+    from leap.cli.table import print_table
     from leap.recipes import about, shipped_recipes
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("recipe", "what it is"):
-        table.add_column(column)
-    for name, path in shipped_recipes().items():
-        table.add_row(name, about(path))
-    Console(width=None if Console().is_terminal else 120).print(table)
+    print_table(("recipe", "what it is"), [(name, about(path)) for name, path in shipped_recipes().items()])
     typer.echo("leap recipes show NAME > mine.yaml writes one to start from; leap run mine.yaml runs it.")
 
 
