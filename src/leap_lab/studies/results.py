@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -25,38 +24,8 @@ from leap_lab.studies.schema import AxisPlot, IterationsPlot, LoopStudy, Ref
 from leap_lab.studies.statistics import Estimate, estimate, estimate_share, paired
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The episodes of one policy in one run.
-
-    Attributes:
-        resolved: Which policy it was: `best` is some pi_i.
-        episodes: By task key.
-    """
-
-    resolved: str
-    episodes: dict[str, Episode]
-
-    def __len__(self) -> int:
-        return len(self.episodes)
-
-    def success(self) -> dict[str, float]:
-        """1 where solved."""
-        return {key: float(episode.success) for key, episode in self.episodes.items()}
-
-    def actions(self) -> dict[str, float]:
-        """Number of actions; a failure counts as the horizon."""
-        return {key: float(episode.actions) for key, episode in self.episodes.items()}
-
-
 class RunResults:
-    """One run of a study, finished or not.
-
-    Args:
-        recipe: The run's recipe.
-        root: The run directory.
-        split: The test split.
-    """
+    """One run of a study, finished or not: what its policies did on the test split."""
 
     def __init__(self, recipe: Recipe, root: Path, split: str) -> None:
         self.recipe = recipe
@@ -73,15 +42,16 @@ class RunResults:
         """Whether every stage is on file."""
         return not missing_stages(self.recipe, self.files)
 
-    def outcome(self, policy: str) -> Outcome | None:
-        """The episodes of a policy (with `@KIND`, of that kind) on the test split; None where there are none."""
-        policy, _, kind = policy.partition("@")
-        resolved = self.resolve(policy)
-        episodes = {key: one for key, one in self._played(resolved).items() if kind in ("", one.task.kind)}
-        return Outcome(resolved, episodes) if episodes else None
+    def outcome(self, policy: str) -> dict[str, Episode] | None:
+        """The episodes of a policy (with `@KIND`, of that kind) on the test split by task key; None where there are none."""
+        kind = policy.partition("@")[2]
+        return {
+            key: one for key, one in self._played(self.resolve(policy)).items() if kind in ("", one.task.kind)
+        } or None
 
     def resolve(self, policy: str) -> str:
-        """Returns which pi_i or baseline a policy's name means in this run."""
+        """Returns which pi_i or baseline a policy's name means in this run, whatever kind of tasks it is of."""
+        policy = policy.partition("@")[0]
         if policy == "best":
             return f"pi_{self._run.best}"
         if policy == "last":
@@ -175,18 +145,15 @@ class StudyResults(Record):
 
     Attributes:
         format: Version of this schema.
-        name, claim, hypothesis, notes: From the study.
-        command: The command that makes the page.
-        split: The test split.
+        name, claim, hypothesis, notes, split, seeds: From the study.
+        command, provenance: The command that makes the page; versions, commit, machine.
         arms: In order.
-        seeds: Planned.
         missing: Runs that are not finished: ARM, seed S.
         rows: The table.
         curves: Success of every pi_i of the arms that are drawn by iteration.
         differences: Paired comparisons.
         gaps: Realizability gaps, where drawn.
         axis: Values along the axis by arm, where there is one.
-        provenance: Versions, commit, machine.
     """
 
     format: int = 1
@@ -242,6 +209,15 @@ def collect(study: LoopStudy, runs: Runs, *, command: str, provenance: dict[str,
     )
 
 
+def _success(episodes: Mapping[str, Episode]) -> dict[str, float]:
+    return {key: float(episode.success) for key, episode in episodes.items()}
+
+
+def _actions(episodes: Mapping[str, Episode]) -> dict[str, float]:
+    """Returns numbers of actions; a failure counts as the horizon."""
+    return {key: float(episode.actions) for key, episode in episodes.items()}
+
+
 def _row(ref: Ref, runs: Mapping[int, RunResults]) -> Row | None:
     found = {seed: outcome for seed, run in runs.items() if (outcome := run.outcome(ref.policy))}
     if not found:
@@ -249,27 +225,25 @@ def _row(ref: Ref, runs: Mapping[int, RunResults]) -> Row | None:
     return Row(
         arm=ref.arm,
         policy=ref.policy,
-        seeds=[_score(seed, outcome) for seed, outcome in found.items()],
-        success=estimate_share([outcome.success() for outcome in found.values()]),
-        actions=estimate([outcome.actions() for outcome in found.values()]),
+        seeds=[_score(seed, runs[seed].resolve(ref.policy), outcome) for seed, outcome in found.items()],
+        success=estimate_share([_success(outcome) for outcome in found.values()]),
+        actions=estimate([_actions(outcome) for outcome in found.values()]),
     )
 
 
-def _score(seed: int, outcome: Outcome) -> SeedScore:
-    n, solved, actions = len(outcome), int(sum(outcome.success().values())), sum(outcome.actions().values())
+def _score(seed: int, policy: str, outcome: Mapping[str, Episode]) -> SeedScore:
+    n, solved = len(outcome), sum(episode.success for episode in outcome.values())
     low, high = wilson(solved, n)
-    return SeedScore(
-        seed=seed, policy=outcome.resolved, n=n, success=solved / n, low=low, high=high, actions=actions / n
-    )
+    actions = sum(_actions(outcome).values()) / n
+    return SeedScore(seed=seed, policy=policy, n=n, success=solved / n, low=low, high=high, actions=actions)
 
 
 def _difference(first: Ref, second: Ref, runs: Runs) -> Difference | None:
     found: dict[int, dict[str, float]] = {}
-    for seed, run in runs[first.arm].items():
-        other = runs[second.arm].get(seed)
-        pair = (run.outcome(first.policy), other.outcome(second.policy)) if other else (None, None)
-        if pair[0] and pair[1]:
-            (found[seed],) = paired([pair[0].success()], [pair[1].success()])
+    for seed in (seed for seed in runs[first.arm] if seed in runs[second.arm]):
+        one, other = (runs[ref.arm][seed].outcome(ref.policy) for ref in (first, second))
+        if one and other:
+            (found[seed],) = paired([_success(one)], [_success(other)])
     if not found or not all(found.values()):
         return None
     overall = estimate(list(found.values()))

@@ -53,8 +53,7 @@ def arms_of(
         study: The study.
         base: The base recipe's values.
         root: Folder of all studies' runs.
-        arms: Some arms only.
-        seeds: Other seeds than the study's.
+        arms, seeds: Some arms only, and other seeds than the study's.
         overrides: What a user changes in every arm.
 
     Raises:
@@ -75,10 +74,10 @@ def arms_of(
 def run_arms(
     arms: Sequence[Arm], root: Path, *, tell: Callable[[Arm, list[Taken]], None] = lambda arm, taken: None
 ) -> None:
-    """Runs what is not finished.
+    """Runs what is not finished of some arms, in order.
 
     Args:
-        arms: What to run, in order.
+        arms: The arms.
         root: Folder of all studies' runs: whatever one of them has finished is taken from there.
         tell: Told of each arm that begins or goes on, and of what it was given.
     """
@@ -100,14 +99,8 @@ def results_of(arms: Sequence[Arm], split: str) -> Runs:
 
 
 class Planned(NamedTuple):
-    """A stage of an arm that is to be made.
-
-    Attributes:
-        arm: The arm that the run belongs to.
-        part: The stage's name.
-        seconds: Estimated; None where that is not known.
-        source: The run that it is taken from; empty where it is made here.
-    """
+    """A stage of an arm that is to be made (`part`: its name), the seconds that may take, None where that is not known, and the
+    run that it is taken from, empty where it is made here."""
 
     arm: Arm
     part: str
@@ -116,13 +109,7 @@ class Planned(NamedTuple):
 
 
 def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Stage], float | None]) -> Iterator[Planned]:
-    """Yields what running these arms would do, stage by stage: what is finished is left out.
-
-    Args:
-        arms: What to run, in order.
-        root: Folder of all studies' runs.
-        seconds: Estimates a stage of a recipe.
-    """
+    """Yields what running these arms would do, stage by stage: what is finished is left out. `seconds` estimates a stage."""
     known = holders(root)
     for arm in arms:
         for stage in missing_stages(arm.recipe, RunDirectory(arm.run)):
@@ -134,32 +121,23 @@ def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Stage], flo
 
 
 def holders(root: Path, *, but: Path | None = None) -> dict[str, Path]:
-    """Returns, by a stage's key, a run that has finished it.
-
-    Args:
-        root: Folder of all studies' runs, STUDY/ARM-SEED/.
-        but: A run that does not count.
-    """
+    """Returns, by a stage's key, a run STUDY/ARM-SEED below `root` that has finished it, other than the run `but`."""
     found: dict[str, Path] = {}
-    for run in sorted(path for path in root.glob("*/*") if path != but and RunDirectory(path).recipe.exists()):
+    for path in sorted(root.glob("*/*/recipe.yaml")):
+        run = RunDirectory(path.parent)
         try:
-            recipe = load_recipe(RunDirectory(run).recipe)
+            stages = stage_table(load_recipe(path)) if run.root != but else []
         except LeapError:
             continue  # of another version of leap: nothing can be taken from it
-        for stage in stage_table(recipe):
-            if stage.finished(RunDirectory(run)):
-                found.setdefault(stage.key, run)
+        for stage in stages:
+            if stage.finished(run):
+                found.setdefault(stage.key, run.root)
     return found
 
 
 def take(root: Path, recipe: Recipe, run: RunDirectory) -> list[Taken]:
-    """Brings into a run all stages that it lacks and another has finished. What it has begun itself it goes on with.
-
-    Args:
-        root: Folder of all studies' runs.
-        recipe: The run's recipe.
-        run: Its directory, locked by the caller.
-    """
+    """Brings into a run, locked by the caller, all stages that it lacks and another below `root` has finished. What it has
+    begun itself it goes on with."""
     known = holders(root, but=run.root)
     taken = [Taken(one, known[one.key]) for one in stage_table(recipe) if one.key in known and not one.begun(run)]
     for stage, source in taken:
