@@ -39,9 +39,7 @@ class Page(NamedTuple):
         study: The study: its name, claim and hypothesis.
         notes: What a reader must know of the set-up.
         findings: What was found, in sentences.
-        figures: Plots with captions.
-        tables: The numbers.
-        fine: How to read them.
+        figures, tables, fine: Plots, numbers, and how to read them.
         provenance: Versions, command, machine.
         missing: What is not run yet.
     """

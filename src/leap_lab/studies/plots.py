@@ -160,17 +160,8 @@ def _lines(
     names: Sequence[tuple[float, str]],
     results: StudyResults,
 ) -> tuple[Panel, list[str], str]:
-    """Means of policies with intervals and seeds, values of others as lines across, and a legend.
-
-    Args:
-        lines: What is drawn along the axis, by its words.
-        flat: What is drawn as lines across.
-        names: Places on the axis and what they are called.
-        results: All results.
-
-    Returns:
-        The panel, what is in it, and the same in words.
-    """
+    """Returns a panel, what is in it, and the same in words: success along an axis, with intervals and seeds, of what is in
+    `lines`, lines across for what is in `flat`, and a legend. `names` says what places on the axis are called."""
     labels = [*lines, *flat]
     first, last = min(at for at, _ in names), max(at for at, _ in names)
     right = WIDTH - 56 - _LETTER * max(map(len, labels))

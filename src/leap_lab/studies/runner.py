@@ -123,7 +123,7 @@ def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Stage], flo
 def holders(root: Path, *, but: Path | None = None) -> dict[str, Path]:
     """Returns, by a stage's key, a run STUDY/ARM-SEED below `root` that has finished it, other than the run `but`."""
     found: dict[str, Path] = {}
-    for path in sorted(root.glob("*/*/recipe.yaml")):
+    for path in sorted(root.glob(str(RunDirectory(Path("*/*")).recipe))):
         run = RunDirectory(path.parent)
         try:
             stages = stage_table(load_recipe(path)) if run.root != but else []

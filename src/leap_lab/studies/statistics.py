@@ -20,15 +20,8 @@ _CHUNK = 500
 
 
 class Estimate(Record):
-    """A mean over seeds of means over tasks.
-
-    Attributes:
-        value: The mean.
-        low, high: 95 % interval over tasks, for these seeds.
-        low_all, high_all: 95 % interval over tasks and seeds.
-        tasks: Different tasks.
-        seeds: Seeds.
-    """
+    """A mean over seeds of means over tasks, its 95 % intervals over tasks, for these seeds (`low`, `high`), and over tasks and
+    seeds (`low_all`, `high_all`), and the numbers of different tasks and of seeds."""
 
     value: float
     low: float
@@ -71,9 +64,8 @@ def estimate(outcomes: Sequence[Mapping[str, float]], *, replicates: int = REPLI
     if float(np.ptp(values[known > 0])) == 0.0:  # nothing varies, and what never varied cannot be resampled
         room = wilson(0, len(tasks))[1]
         low, high = low_all, high_all = mean - room, mean + room
-    return Estimate(
-        value=mean, low=low, high=high, low_all=low_all, high_all=high_all, tasks=len(tasks), seeds=len(outcomes)
-    )
+    ends = {"low": low, "high": high, "low_all": low_all, "high_all": high_all}
+    return Estimate(value=mean, **ends, tasks=len(tasks), seeds=len(outcomes))
 
 
 def estimate_share(outcomes: Sequence[Mapping[str, float]], **more: int) -> Estimate:
@@ -84,12 +76,7 @@ def estimate_share(outcomes: Sequence[Mapping[str, float]], **more: int) -> Esti
 
 
 def paired(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """For each seed, the difference at each task that both have an outcome of.
-
-    Args:
-        first: Outcomes by seed.
-        second: The same seeds' outcomes of another policy.
-    """
+    """For each seed, the difference of two policies' outcomes at each task that both have one of."""
     return [
         {task: one[task] - other[task] for task in one if task in other}
         for one, other in zip(first, second, strict=True)
