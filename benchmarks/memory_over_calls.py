@@ -27,8 +27,7 @@ from pathlib import Path
 
 from leap.core import Episode
 from leap.envs.base import Environment, load_environment
-from leap.models.base import Model, Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import EndpointConfig, Model, Sampling
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 from leap.rollouts import rollout

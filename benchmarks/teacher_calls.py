@@ -27,8 +27,7 @@ from pathlib import Path
 
 from leap.core import Actor, Correction, Decision, Episode, History
 from leap.envs.base import Environment, load_environment
-from leap.models.base import Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import EndpointConfig, Sampling
 from leap.models.ledger import Ledger
 from leap.models.mock import Faults, Request
 from leap.models.prices import Price

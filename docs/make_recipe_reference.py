@@ -13,7 +13,7 @@ from leap import registry
 from leap.config import Section
 from leap.demonstrations.config import DemonstrationConfig
 from leap.envs.mixture import MixtureConfig
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import EndpointConfig
 from leap.policies.config import PolicyConfig
 from leap.recipe import ExecutorConfig, Recipe
 from leap.registry import Registry

@@ -14,8 +14,7 @@ from desk import Desk
 from leap.core import Actor, Correction, Decision, Episode, Rejection
 from leap.datasets import Row, correction_rows, preference_rows, read_rows
 from leap.envs.tools import call_of
-from leap.models.base import Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import EndpointConfig, Sampling
 from leap.models.ledger import Ledger, MeteredModel
 from leap.models.mock import Calls, MockModel, Request, first_choice, mock_model
 from leap.models.openai import OpenAIModel

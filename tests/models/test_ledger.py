@@ -138,7 +138,7 @@ def test_what_is_no_ledger_is_said(tmp_path: Path) -> None:
 
 def test_no_key_is_ever_on_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openai")
-    from leap.models.endpoint_config import EndpointConfig
+    from leap.models.base import EndpointConfig
     from leap.models.providers import open_model
 
     key = "sk-secret-of-the-test-0123456789"
@@ -193,7 +193,7 @@ def test_the_cap_is_never_overshot_by_more_than_the_calls_under_way(tmp_path: Pa
 
 def test_calls_that_wait_for_a_place_are_not_under_way(tmp_path: Path) -> None:
     pytest.importorskip("openai")
-    from leap.models.endpoint_config import EndpointConfig
+    from leap.models.base import EndpointConfig
     from leap.models.providers import open_model
 
     ledger = Ledger(tmp_path / "calls.sqlite", {"openai/mock": DOLLAR}, Budget(usd=20))
@@ -276,7 +276,7 @@ KILLED = """
 import asyncio, sys
 from pathlib import Path
 from leap.models.base import Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import EndpointConfig
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 

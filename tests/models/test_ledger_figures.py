@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from leap.core import Correction, Episode, Task
-from leap.models.base import Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import EndpointConfig, Sampling
 from leap.models.ledger import Ledger
 from leap.models.mock import Faults, Request
 from leap.models.prices import Price

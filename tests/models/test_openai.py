@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from leap.errors import ContextTooLong, ModelError, PrerequisiteError
-from leap.models.base import Completion, Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import Completion, EndpointConfig, Sampling
 from leap.models.mock import Faults, Request, prose
 from leap.testing.server import MockServer
 

@@ -13,8 +13,7 @@ import pytest
 
 from leap import registry
 from leap.errors import PrerequisiteError, RecipeError
-from leap.models.base import Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import EndpointConfig, Sampling
 from leap.models.ledger import Budget, Ledger, MeteredModel
 from leap.models.mock import MockModel
 from leap.models.providers import Provider, open_model, split_name
@@ -32,7 +31,7 @@ def test_names() -> None:
 
 def test_reading_names_and_ledgers_imports_nothing_heavy() -> None:
     code = (
-        "import sys, leap.models.providers as p, leap.models.ledger, leap.models.endpoint_config\n"
+        "import sys, leap.models.providers as p, leap.models.ledger, leap.models.base\n"
         "p.split_name('openai/x')\n"
         "print([name for name in ('torch', 'transformers', 'trl', 'openai', 'httpx2', 'pyarrow') if name in sys.modules])"
     )

@@ -27,6 +27,24 @@ class Sampling(Section):
     max_reason_tokens: int = Field(default=192, ge=0, description="Constrained decoding starts the action after so many tokens.")
 
 
+class EndpointConfig(Section):
+    """An OpenAI-compatible endpoint. Part of a recipe, beside the name of the model it serves."""
+
+    base_url: str | None = Field(
+        default=None, description="Address up to and with /v1; OpenAI's own if null. vLLM, SGLang, llama.cpp, Ollama, gateways."
+    )
+    api_key_env: str = Field(
+        default="OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Name of the environment variable that holds the key. The key itself never stands in a recipe.",
+    )
+    timeout: float = Field(default=120.0, gt=0, description="Seconds until a call counts as failed and is made again.")
+    retries: int = Field(
+        default=5, ge=0, description="How often a call is made again after 429, 5xx or a time-out; Retry-After is kept to."
+    )
+    concurrency: int = Field(default=16, ge=1, description="Calls under way at once.")
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A model's answer and what it cost.
@@ -92,7 +110,6 @@ class Model(ABC):
         name: `provider/model`.
         concurrency: How many conversations to hold at once.
         calls_at_once: How many calls may be under way; as many as there are conversations if None.
-        in_process: Whether it answers in this process, all open conversations in one batch.
         constrains: Whether `choices` are honoured.
         in_process: Whether it runs in this process and answers open conversations together, in one batch.
         room: Longest prompt that leaves room for an answer, in tokens; None where it is not known.
@@ -102,7 +119,6 @@ class Model(ABC):
     name: str
     concurrency: int
     calls_at_once: int | None = None
-    in_process: bool = False
     constrains: bool = False
     in_process: bool = False
     room: int | None = None
@@ -118,8 +134,7 @@ class Model(ABC):
         return -(-characters(messages, tools) // 3)
 
     async def check(self) -> Completion | None:
-        """Finds out whether calls can work, before hours of work rely on them. A model in this process has shown that it
-        works by being here.
+        """Finds out whether calls can work, before hours of work rely on them; a model in this process has shown it.
 
         Returns:
             The answer that was paid for to find out; None where nothing was.

@@ -79,9 +79,8 @@ class Faults:
     def __post_init__(self) -> None:
         unknown = set(self.rates) - set(FAULTS)
         if unknown or sum(self.rates.values()) > 1 + 1e-9 or min(self.rates.values(), default=0) < 0:
-            raise RecipeError(
-                f"faults of a mock are shares of at most 1 in all, of {', '.join(FAULTS)}; given: {self.rates}"
-            )
+            kinds = ", ".join(FAULTS)
+            raise RecipeError(f"faults of a mock are shares of at most 1 in all, of {kinds}; given: {self.rates}")
 
     def draw(self, number: int) -> str | None:
         """The fault of the call of that number; None for a good one."""

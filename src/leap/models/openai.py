@@ -25,8 +25,7 @@ from openai.types.chat import ChatCompletion
 from leap.core.message import Message, ToolSpec, characters
 from leap.envs.tools import calls_as_text, in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, PrerequisiteError
-from leap.models.base import Completion, Conversation, Model, Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import Completion, Conversation, EndpointConfig, Model, Sampling
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +36,12 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 # Words by which a refusal names a structured-answer mode.
-_STRUCTURED = re.compile(
-    r"response_format|json_schema|json_object|schema|grammar|guided|structured|xgrammar", re.IGNORECASE
-)
+_STRUCTURED = re.compile(r"response_format|json_object|schema|grammar|guided|structured", re.IGNORECASE)
 # Words by which a refusal names tools.
 _TOOLS = re.compile(r"\btools?\b|tool_choice|tool_calls|function.call", re.IGNORECASE)
 _FILTERED = re.compile(r"content[_ ](policy|filter|management)|safety|moderation|invalid_prompt", re.IGNORECASE)
 _OPENAI = "https://api.openai.com/v1/"
+_REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
 
 
 @dataclass(slots=True)
@@ -79,11 +77,10 @@ class OpenAIModel(Model):
         name: str | None = None,
         api_key: str | None = None,
     ) -> None:
-        endpoint = endpoint or EndpointConfig()
+        self.endpoint = endpoint = endpoint or EndpointConfig()
         self.model = model
         self.name = name or f"openai/{model}"
         self.sampling = sampling
-        self.endpoint = endpoint
         self.calls_at_once = endpoint.concurrency
         # Half of the conversations get their next prompt ready (a replay, a step of a game) while the others' calls are
         # under way, so that no place for a call stays empty.
@@ -109,7 +106,7 @@ class OpenAIModel(Model):
 
     @asynccontextmanager
     async def conversation(self) -> AsyncIterator[Conversation]:
-        yield _Stateless(self)
+        yield self  # an endpoint is told everything each time
 
     def close(self) -> None:
         # The client is closed with its event loop; one without tasks any more is simply let go.
@@ -118,33 +115,26 @@ class OpenAIModel(Model):
     async def check(self) -> Completion | None:
         """Asks for the endpoint's list of models, which costs nothing; where that has not the name (aliases, gateways without
         a list), for an answer of one token."""
-        wire = await self._connected()
+        client = (await self._connected()).client
+        asked: list[Message] = [{"role": "user", "content": "Say OK."}]
         try:
-            listed = await wire.client.with_options(max_retries=1, timeout=20).models.list()
-            names = {str(model.id) for model in listed.data}
-        except (openai.AuthenticationError, openai.APIConnectionError) as error:
-            problem = await self._explain(error, wire.client, self._answered)
+            try:
+                listed = await client.with_options(max_retries=1, timeout=20).models.list()
+                if self.model in {str(model.id) for model in listed.data}:
+                    return None
+            except (openai.AuthenticationError, openai.APIConnectionError):
+                raise
+            except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+                pass  # a gateway without a list
+            request: dict[str, Any] = self._request(asked, 0, None, ()) | {self._limit: 1}
+            return self._read(await client.with_options(max_retries=1).chat.completions.create(**request), asked)
+        except (ModelError, *_REFUSED):
+            return None  # the model is there, it only wants to be asked otherwise
+        except (openai.OpenAIError, json.JSONDecodeError) as error:
+            problem = await self._explain(error, client, self._answered)
             if isinstance(problem, PrerequisiteError):
                 raise problem from error
             return None  # slow today, but there
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
-            names = set()
-        if self.model in names:
-            return None
-        asked: list[Message] = [{"role": "user", "content": "Say OK."}]
-        request: dict[str, Any] = self._request(asked, 0, None, ()) | {self._limit: 1}
-        try:
-            answer = await wire.client.with_options(max_retries=1).chat.completions.create(**request)
-            return self._read(answer, asked)
-        except ModelError:
-            return None
-        except (openai.BadRequestError, openai.UnprocessableEntityError):
-            return None  # the model is there, it only wants to be asked otherwise
-        except (openai.OpenAIError, json.JSONDecodeError) as error:
-            problem = await self._explain(error, wire.client, self._answered)
-            if isinstance(problem, PrerequisiteError):
-                raise problem from error
-        return None
 
     # ---- a call --------------------------------------------------------------------------------------------------
 
@@ -153,10 +143,11 @@ class OpenAIModel(Model):
         messages: Sequence[Message],
         *,
         seed: int,
+        choices: Sequence[str] | None = None,
         schema: dict[str, Any] | None = None,
         tools: Sequence[ToolSpec] = (),
     ) -> Completion:
-        """Answers a prompt; `Conversation.complete` says how."""
+        """Answers a prompt; see `Conversation.complete`. An endpoint cannot be held to `choices`."""
         wire = await self._connected()
         async with wire.gate:
             answered = self._answered
@@ -164,14 +155,9 @@ class OpenAIModel(Model):
                 request = self._request(messages, seed, schema, tools)
                 try:
                     answer = await wire.client.chat.completions.create(**request)
-                except openai.BadRequestError as error:
-                    if not self._can_do_without(error, request):
-                        raise await self._explain(error, wire.client, answered) from error
-                except openai.UnprocessableEntityError as error:
-                    if not self._can_do_without(error, request):
-                        raise await self._explain(error, wire.client, answered) from error
                 except (openai.OpenAIError, json.JSONDecodeError) as error:
-                    raise await self._explain(error, wire.client, answered) from error
+                    if not (isinstance(error, _REFUSED) and self._can_do_without(error, request)):
+                        raise await self._explain(error, wire.client, answered) from error
                 else:
                     completion = self._read(answer, messages)
                     self._answered += 1
@@ -204,12 +190,12 @@ class OpenAIModel(Model):
     def _request(
         self, messages: Sequence[Message], seed: int, schema: dict[str, Any] | None, tools: Sequence[ToolSpec]
     ) -> dict[str, Any]:
-        offered: dict[str, Any] = {}
-        if tools and self._tool_modes[0] == "words":
-            messages = in_words(messages, tools)
-        elif tools:
-            offered = {"tools": list(tools)} | ({"tool_choice": "none"} if self._tool_modes[0] == "none" else {})
-        request: dict[str, Any] = offered | {
+        mode = self._tool_modes[0]
+        if tools and mode == "words":
+            messages, tools = in_words(messages, tools), ()
+        request: dict[str, Any] = {
+            **({"tools": list(tools)} if tools else {}),
+            **({"tool_choice": "none"} if tools and mode == "none" else {}),
             "model": self.model,
             "messages": [_sent(message) for message in messages],
             "temperature": self.sampling.temperature,
@@ -217,12 +203,10 @@ class OpenAIModel(Model):
             self._limit: self.sampling.max_tokens,
         }
         if schema is not None and self._formats:
+            request["response_format"] = {"type": self._formats[0]}
             if self._formats[0] == "json_schema":
                 title = re.sub(r"[^A-Za-z0-9_-]", "_", str(schema.get("title", "answer")))[:64]
-                described = {"name": title, "schema": schema, "strict": True}
-                request["response_format"] = {"type": "json_schema", "json_schema": described}
-            else:
-                request["response_format"] = {"type": "json_object"}
+                request["response_format"]["json_schema"] = {"name": title, "schema": schema, "strict": True}
         return {key: value for key, value in request.items() if key not in self._dropped}
 
     def _can_do_without(self, error: openai.APIStatusError, request: dict[str, Any]) -> bool:
@@ -265,11 +249,9 @@ class OpenAIModel(Model):
         content = getattr(choice.message, "content", None)
         text = content if isinstance(content, str) else ""  # none where all tokens went into hidden reasoning
         text = calls_as_text(text, _calls(choice.message))
-        usage = answer.usage
+        usage, truncated = answer.usage, choice.finish_reason == "length"
         if usage is None:  # rare; a guess keeps the budget honest where nothing would not
-            return Completion(
-                text, -(-characters(messages) // 4), -(-len(text) // 4), truncated=choice.finish_reason == "length"
-            )
+            return Completion(text, -(-characters(messages) // 4), -(-len(text) // 4), truncated=truncated)
         details = usage.prompt_tokens_details
         return Completion(
             text,
@@ -277,7 +259,7 @@ class OpenAIModel(Model):
             _count(usage.completion_tokens),
             cached_tokens=_count(details and details.cached_tokens),
             cache_write_tokens=_count(details and details.cache_write_tokens),
-            truncated=choice.finish_reason == "length",
+            truncated=truncated,
         )
 
     # ---- errors --------------------------------------------------------------------------------------------------
@@ -287,52 +269,43 @@ class OpenAIModel(Model):
         never_worked = self._answered == 0
         cut_off = self._answered == answered  # nobody else has got through meanwhile either
         said = self._redacted(_said(error))
-        key = self.endpoint.api_key_env
+        key, host = self.endpoint.api_key_env, self.base_url
         match error:
             case openai.APITimeoutError() if not isinstance(error.__cause__, httpx2.ConnectTimeout):
-                return ModelError(
-                    f"{self.name}: no answer within {self.endpoint.timeout:g} s, {self.endpoint.retries + 1} times in a row"
-                )
+                times = self.endpoint.retries + 1
+                return ModelError(f"{self.name}: no answer within {self.endpoint.timeout:g} s, {times} times in a row")
             case openai.APIConnectionError():
-                cause = self._redacted(str(error.__cause__ or error))
-                text = f"nothing can be reached at {self.base_url} ({cause})"
+                text = f"nothing can be reached at {host} ({self._redacted(str(error.__cause__ or error))})"
                 if cut_off:
                     return PrerequisiteError(f"{text}; is the server running, and is base_url right?")
                 return ModelError(f"{self.name}: {text}")
             case openai.AuthenticationError() if self._key:
-                return PrerequisiteError(f"{self.base_url} refuses the key in the environment variable {key}.")
+                return PrerequisiteError(f"{host} refuses the key in the environment variable {key}.")
             case openai.AuthenticationError():
-                return PrerequisiteError(f"{self.base_url} needs a key: set the environment variable {key}.")
+                return PrerequisiteError(f"{host} needs a key: set the environment variable {key}.")
             case openai.PermissionDeniedError() if cut_off:
-                return PrerequisiteError(f"the key in {key} may not use {self.model!r} at {self.base_url}: {said}")
+                return PrerequisiteError(f"the key in {key} may not use {self.model!r} at {host}: {said}")
             case openai.NotFoundError():
-                return await self._not_found(error, client)
-            case openai.RateLimitError() if error.code == "insufficient_quota" or "insufficient_quota" in said:
-                return PrerequisiteError(
-                    f"the account of the key in {key} has no credit left at {self.base_url}: {said}"
-                )
-            case openai.APIStatusError() if error.status_code == 402:
-                return PrerequisiteError(
-                    f"the account of the key in {key} has no credit left at {self.base_url}: {said}"
-                )
+                return await self._not_found(said, client)
+            case openai.APIStatusError() if error.status_code == 402 or (
+                isinstance(error, openai.RateLimitError) and "insufficient_quota" in f"{error.code} {said}"
+            ):
+                return PrerequisiteError(f"the account of the key in {key} has no credit left at {host}: {said}")
             case openai.APIStatusError() if _TOO_LONG.search(f"{error.code} {error.type} {said}"):
                 return ContextTooLong(f"{self.name}: the prompt does not fit into the model's context: {said}")
-            case openai.BadRequestError() if (
-                re.search(rf"model.*{re.escape(self.model)}|pinned", said) and never_worked
+            case openai.BadRequestError() if never_worked and re.search(rf"model.*{re.escape(self.model)}|pinned", said):
+                return await self._not_found(said, client)
+            case openai.APIStatusError() if (
+                isinstance(error, _REFUSED) and never_worked and not _FILTERED.search(f"{error.code} {said}")
             ):
-                return await self._not_found(error, client)
-            case openai.BadRequestError() | openai.UnprocessableEntityError() if never_worked and not _FILTERED.search(
-                f"{error.code} {said}"
-            ):
-                return PrerequisiteError(f"{self.base_url} refuses the very first request for {self.model!r}: {said}")
+                return PrerequisiteError(f"{host} refuses the very first request for {self.model!r}: {said}")
             case openai.APIStatusError():
                 return ModelError(f"{self.name}: the endpoint answered {error.status_code}: {said}")
             case json.JSONDecodeError() | openai.APIResponseValidationError():
                 return ModelError(f"{self.name}: the endpoint's answer is damaged: {said}")
-            case _:
-                return ModelError(f"{self.name}: {said}")
+        return ModelError(f"{self.name}: {said}")
 
-    async def _not_found(self, error: openai.APIStatusError, client: openai.AsyncOpenAI) -> LeapError:
+    async def _not_found(self, said: str, client: openai.AsyncOpenAI) -> LeapError:
         """No such model, or no such address: the endpoint's own list of models tells which."""
         try:
             listed = await client.with_options(max_retries=0, timeout=10).models.list()
@@ -341,32 +314,12 @@ class OpenAIModel(Model):
             names = None
         if names is None or self.model in names:
             hint = "is base_url right? It mostly ends in /v1"
-            return PrerequisiteError(f"{self.base_url} has no {self.model!r} ({self._redacted(_said(error))}); {hint}.")
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        return PrerequisiteError(
-            f"{self.base_url} has no model {self.model!r}; it has: {self._redacted(shown) or 'none'}."
-        )
+            return PrerequisiteError(f"{self.base_url} has no {self.model!r} ({said}); {hint}.")
+        shown = self._redacted(", ".join(names[:8]) + (", ..." if len(names) > 8 else "")) or "none"
+        return PrerequisiteError(f"{self.base_url} has no model {self.model!r}; it has: {shown}.")
 
     def _redacted(self, text: str) -> str:
         return text.replace(self._key, "(the key)") if len(self._key) > 6 else text
-
-
-class _Stateless:
-    """A conversation with an endpoint, which is told everything each time."""
-
-    def __init__(self, model: OpenAIModel) -> None:
-        self._model = model
-
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        seed: int,
-        choices: Sequence[str] | None = None,
-        schema: dict[str, Any] | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> Completion:
-        return await self._model.complete(messages, seed=seed, schema=schema, tools=tools)
 
 
 def _host(url: str) -> str:
@@ -384,11 +337,10 @@ def _sent(message: Message) -> dict[str, Any]:
     calls = message.get("tool_calls")
     if not calls:
         return dict(message)
-    told = [
-        call
-        | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}}
-        for call in calls
+    functions = [
+        call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)} for call in calls
     ]
+    told = [call | {"function": function} for call, function in zip(calls, functions, strict=True)]
     return message | {"content": message["content"] or None, "tool_calls": told}
 
 
@@ -411,15 +363,18 @@ def _count(number: Any) -> int:
 
 
 def _said(error: Exception) -> str:
-    """What the endpoint itself said, in one line of bearable length."""
-    body = getattr(error, "body", None)
+    """What the endpoint itself said."""
+    return said_in(getattr(error, "body", None), str(error) or type(error).__name__)
+
+
+def said_in(body: Any, otherwise: str) -> str:
+    """The message in the body of an error, in one line of bearable length."""
+    text = otherwise
     if isinstance(body, dict):
         inner = body.get("error", body)
         found = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
         text = str(found or body.get("detail") or body)
     elif isinstance(body, str) and body.strip():
         text = re.sub(r"<[^>]*>", " ", body)  # an error page of some proxy
-    else:
-        text = str(error) or type(error).__name__
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= 300 else text[:297] + "..."

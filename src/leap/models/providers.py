@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 from leap import registry
 from leap.config import Section
 from leap.errors import PrerequisiteError, RecipeError, suggest
-from leap.models.base import Completion, Model, Sampling
-from leap.models.endpoint_config import EndpointConfig
+from leap.models.base import Completion, EndpointConfig, Model, Sampling
 from leap.models.ledger import Ledger, MeteredModel
 
 Ask = Callable[[], Awaitable[Completion | None]]

@@ -6,12 +6,12 @@ The starter holds the other end of our standard input. When that closes, because
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 GRACE = 15.0
 """Seconds that a server has to end by itself."""
@@ -21,24 +21,22 @@ def main() -> int:
     """Runs the command until it ends or standard input does."""
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the server; we end by standard input alone
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which the server would inherit and so never hear SIGTERM
-    server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, restore_signals=True)
+    server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def send(number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
 
     def stop() -> None:
         os.read(0, 1)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(server.pid, number)
-                server.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                continue
-            except ProcessLookupError:
-                break
+        send(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(GRACE)
+        send(signal.SIGKILL)
 
-    watch = threading.Thread(target=stop, daemon=True)
-    watch.start()
+    threading.Thread(target=stop, daemon=True).start()
     code = server.wait()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)  # workers that outlived it
+    send(signal.SIGKILL)  # workers that outlived it
     return code
 
 

@@ -6,30 +6,25 @@ server that runs elsewhere is reached as `openai/NAME` with its base_url.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import logging
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import httpx2
 
 from leap.errors import PrerequisiteError
-from leap.models.base import Sampling
-from leap.models.endpoint_config import EndpointConfig
-from leap.models.openai import OpenAIModel
-
-log = logging.getLogger(__name__)
+from leap.models.base import EndpointConfig, Sampling
+from leap.models.openai import OpenAIModel, said_in
 
 START_TIMEOUT = 1800.0
 """Seconds until a server must be up; the first start of a large model downloads and compiles."""
@@ -57,51 +52,31 @@ class VLLMServer:
     Args:
         model: Checkpoint directory or hub name of full weights.
         dtype: Weights' type.
-        lora_rank: Largest rank of an adapter that will be loaded; None for a server without adapters.
-        options: Further options of `vllm serve`.
-        executable: The program; found on the PATH by default.
-        log_file: Where its output goes; a temporary file by default.
+        lora_rank: Largest rank of an adapter that will be loaded.
         timeout: Seconds to wait for it.
 
     Raises:
         PrerequisiteError: vLLM is not installed, or the server did not come up.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        dtype: str = "auto",
-        lora_rank: int | None = None,
-        options: Sequence[str] = (),
-        executable: str | None = None,
-        log_file: Path | None = None,
-        timeout: float = START_TIMEOUT,
-    ) -> None:
+    def __init__(self, model: str, *, dtype: str, lora_rank: int, timeout: float) -> None:
         self.model = model
-        self.lora = lora_rank is not None
         self.key = secrets.token_urlsafe(24)  # others on this machine may reach the port
-        program = executable or vllm_program(model)
-        port = _free_port()
+        program, port = vllm_program(model), _free_port()
         self.url = f"http://127.0.0.1:{port}"
+        rank = next((rank for rank in _RANKS if rank >= lora_rank), lora_rank)
         command = [program, "serve", model, "--host", "127.0.0.1", "--port", str(port), "--dtype", dtype]
         command += ["--load-format", "safetensors"]  # weights in pickles are not read
-        environment = os.environ | {"VLLM_API_KEY": self.key, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
-        if lora_rank is not None:
-            rank = next((rank for rank in _RANKS if rank >= lora_rank), lora_rank)
-            command += ["--enable-lora", "--max-lora-rank", str(rank)]
-        self._made_log = log_file is None
-        self.log_file = log_file or Path(tempfile.mkstemp(prefix="leap-vllm-", suffix=".log")[1])
-        guard = Path(__file__).with_name("server_guard.py")
-        with self.log_file.open("ab") as output:
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, str(guard), *command, *options],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for leap, which then stops the server
-            )
+        command += ["--enable-lora", "--max-lora-rank", str(rank)]
+        self._output = NamedTemporaryFile(prefix="leap-vllm-", suffix=".log")  # noqa: SIM115 - closed when it stops
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("server_guard.py")), *command],
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"VLLM_API_KEY": self.key, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
+            start_new_session=True,  # Ctrl-C is for leap, which then stops the server
+        )
         try:
             self._wait(timeout)
         except BaseException:
@@ -115,14 +90,15 @@ class VLLMServer:
 
     def stop(self) -> None:
         """Stops the server and everything it started; fine to call twice."""
-        _close(self._process.stdin)
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
         try:
             self._process.wait(45)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._made_log and self._process.returncode is not None:
-            self.log_file.unlink(missing_ok=True)
+        self._output.close()
 
     def post(self, path: str, body: dict[str, Any]) -> None:
         """Sends a command to the server.
@@ -130,33 +106,29 @@ class VLLMServer:
         Raises:
             PrerequisiteError: It refuses; the message carries its reason.
         """
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
-        try:
-            _direct.open(request, timeout=600).read()
-        except urllib.error.HTTPError as error:
-            raise PrerequisiteError(f"vLLM refuses {path}: {_reason(error.read())}") from error
-        except OSError as error:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        try:  # a proxy for the outside world is none for this machine
+            answer = httpx2.post(self.url + path, json=body, headers=headers, timeout=600, trust_env=False)
+        except httpx2.HTTPError as error:
             raise PrerequisiteError(f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}") from error
+        if answer.is_error:
+            raise PrerequisiteError(f"vLLM refuses {path}: {said_in(_parsed(answer.text), answer.reason_phrase)}")
 
     def _wait(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if not self.running:
                 raise PrerequisiteError(f"vLLM could not serve {self.model}: {self._last_words()}")
-            with contextlib.suppress(OSError), _direct.open(f"{self.url}/health", timeout=5) as answer:
-                if answer.status == 200:
+            with suppress(httpx2.HTTPError):
+                if httpx2.get(f"{self.url}/health", timeout=5, trust_env=False).status_code == 200:
                     return
             time.sleep(0.2)
         raise PrerequisiteError(f"vLLM did not serve {self.model} within {timeout:.0f} s: {self._last_words()}")
 
     def _last_words(self) -> str:
         """The last line of the server's output that names an error, or just the last."""
-        try:
-            lines = self.log_file.read_text(encoding="utf-8", errors="replace")[-20_000:].splitlines()
-        except OSError:
-            lines = []
-        lines = [line.strip() for line in lines if line.strip()]
+        output = Path(self._output.name).read_text(encoding="utf-8", errors="replace")[-20_000:]
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
         told = [line for line in lines if "Error" in line or "error:" in line]
         return (told or lines or ["it said nothing"])[-1][-300:]
 
@@ -170,9 +142,7 @@ class VLLMModel(OpenAIModel):
         endpoint: Time-outs and retries; its address and key are not used.
         batch: Conversations held at once.
         dtype: Weights' type.
-        lora_rank: Largest rank of adapters to be loaded later; 64 by default.
-        options: Further options of `vllm serve`.
-        executable: The `vllm` program; found on the PATH by default.
+        lora_rank: Largest rank of adapters to be loaded later.
         timeout: Seconds to wait for the server.
 
     Raises:
@@ -188,18 +158,14 @@ class VLLMModel(OpenAIModel):
         batch: int = 64,
         dtype: str = "auto",
         lora_rank: int = 64,
-        options: Sequence[str] = (),
-        executable: str | None = None,
         timeout: float = START_TIMEOUT,
     ) -> None:
         adapter = _adapter_config(model)
         base = str(adapter["base_model_name_or_path"]) if adapter else model
         rank = max(lora_rank, int(adapter.get("r", 0))) if adapter else lora_rank
-        self.server = VLLMServer(
-            base, dtype=dtype, lora_rank=rank, options=options, executable=executable, timeout=timeout
-        )
+        self.server = VLLMServer(base, dtype=dtype, lora_rank=rank, timeout=timeout)
         try:
-            served = self._load(model) if adapter else model
+            served = self.load(model) if adapter else model
             self._connect(model, served, sampling, endpoint or EndpointConfig(), batch)
         except BaseException:
             self.server.stop()
@@ -232,7 +198,7 @@ class VLLMModel(OpenAIModel):
         super().close()
         self.server.stop()
 
-    def _load(self, path: str) -> str:
+    def load(self, path: str) -> str:
         """Loads an adapter; returns the name under which it is served."""
         adapter = _adapter_config(path)
         if adapter is None:
@@ -251,8 +217,7 @@ class AdaptedModel(OpenAIModel):
     """A LoRA adapter on a running server; made by `VLLMModel.adapted`."""
 
     def __init__(self, owner: VLLMModel, path: str, sampling: Sampling) -> None:
-        served = owner._load(path)
-        super().__init__(served, sampling, owner.endpoint, name=f"vllm/{path}", api_key=owner.server.key)
+        super().__init__(owner.load(path), sampling, owner.endpoint, name=f"vllm/{path}", api_key=owner.server.key)
         self.concurrency = owner.concurrency
         self._server = owner.server
 
@@ -266,30 +231,16 @@ class AdaptedModel(OpenAIModel):
             self._server.post("/v1/unload_lora_adapter", {"lora_name": self.model})
 
 
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy for the world is none for this machine
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _close(pipe: IO[bytes] | None) -> None:
-    if pipe is not None:
-        with contextlib.suppress(OSError):
-            pipe.close()
-
-
-def _reason(body: bytes) -> str:
-    text = body.decode("utf-8", "replace")
-    try:
-        found = json.loads(text)
-        inner = found.get("error", found)
-        text = str(inner.get("message") or inner.get("detail") or inner) if isinstance(inner, dict) else str(inner)
-    except (ValueError, AttributeError):
-        pass
-    return " ".join(text.split())[:300]
+def _parsed(text: str) -> Any:
+    with suppress(ValueError):
+        return json.loads(text)
+    return text
 
 
 def _adapter_config(path: str) -> dict[str, Any] | None:
