@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from leap import registry
 from leap.config import Section
-from leap.demonstrations.config import DemonstrationConfig
+from leap.demonstrations.sources import DemonstrationConfig
 from leap.envs.mixture import MixtureConfig
 from leap.models.base import EndpointConfig
 from leap.policies.config import PolicyConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,27 +44,44 @@ def check_env(
     Raises:
         ContractError: With `strict`: all that is not as it should be, a line each.
     """
-    check = _Check(environment, steps)
-    with check.that("its data can be prepared"):
+    findings = _Findings()
+    with findings.that("its data can be prepared"):
         environment.prepare()
-    with check.that(f"tasks({NO_SPLIT!r}) fails with a LeapError that says which splits there are"):
+    with findings.that(f"tasks({NO_SPLIT!r}) fails with a LeapError that says which splits there are"):
         _unknown_split(environment)
     for split in splits or environment.gold_splits:
         found: list[Task] = []
-        with check.that(f"split {split!r}: tasks are the same each time, each of its own id"):
+        with findings.that(f"split {split!r}: tasks are the same each time, each of its own id"):
             found = listed(environment, split)
-            if [*found] != listed(environment, split):
-                raise ContractError("two calls of tasks() give different tasks")
-            if not found:
-                raise ContractError("there are no tasks, and no PrerequisiteError says so")
-        with check.that(f"split {split!r}: with a limit tasks are a sample, in order"):
+            _must([*found] == listed(environment, split), "two calls of tasks() give different tasks")
+            _must(bool(found), "there are no tasks, and no PrerequisiteError says so")
+        with findings.that(f"split {split!r}: with a limit tasks are a sample, in order"):
             _samples(environment, split, found)
         for task in found[:: max(1, len(found) // tasks)][:tasks]:
-            run_sync(check.play(task))
-    bad = [finding.text for finding in check.findings if not finding.ok]
+            run_sync(_check_task(environment, task, steps, findings))
+    bad = [finding.text for finding in findings if not finding.ok]
     if strict and bad:
         raise ContractError("\n".join([f"environment {environment.name} does not keep its contract:", *bad]))
-    return check.findings
+    return findings
+
+
+class _Findings(list[Finding]):
+    @contextmanager
+    def that(self, text: str) -> Iterator[None]:
+        """Finds that `text` is so, unless the block raises."""
+        try:
+            yield
+        except LeapError as error:
+            self.append(Finding(False, f"{text}: no, {error}"))
+        except Exception as error:
+            self.append(Finding(False, f"{text}: no, {type(error).__name__}: {error}"))
+        else:
+            self.append(Finding(True, text))
+
+
+def _must(be: bool, otherwise: str) -> None:
+    if not be:
+        raise ContractError(otherwise)
 
 
 def _unknown_split(environment: Environment) -> None:
@@ -76,218 +93,166 @@ def _unknown_split(environment: Environment) -> None:
 
 
 def _samples(environment: Environment, split: str, everything: Sequence[Task]) -> None:
-    place = {task.id: number for number, task in enumerate(everything)}
-    for limit, seed in ((1, 0), (max(1, len(everything) // 2), 0), (max(1, len(everything) // 2), 1), (len(everything) + 1, 0)):
+    place, half = {task.id: number for number, task in enumerate(everything)}, max(1, len(everything) // 2)
+    for limit, seed in ((1, 0), (half, 0), (half, 1), (len(everything) + 1, 0)):
         sample = listed(environment, split, limit=limit, seed=seed)
         what = f"tasks(limit={limit}, seed={seed})"
-        if any(task.id not in place or everything[place[task.id]] != task for task in sample):
-            raise ContractError(f"{what} gives a task that is not among all of them")
-        if not 1 <= len(sample) <= limit:  # a mixture has as many of each part, and so may have fewer
-            raise ContractError(f"{what} gives {len(sample)} tasks")
-        if [place[task.id] for task in sample] != sorted(place[task.id] for task in sample):
-            raise ContractError(f"{what} gives them in another order")
-        if sample != listed(environment, split, limit=limit, seed=seed):
-            raise ContractError(f"{what} gives other tasks each time")
+        places = [place.get(task.id, -1) for task in sample]
+        known = all(at >= 0 and everything[at] == task for at, task in zip(places, sample, strict=True))
+        _must(known, f"{what} gives a task that is not among all of them")
+        _must(1 <= len(sample) <= limit, f"{what} gives {len(sample)} tasks")  # a mixture may give fewer than the limit
+        _must(places == sorted(places), f"{what} gives them in another order")
+        _must(sample == listed(environment, split, limit=limit, seed=seed), f"{what} gives other tasks each time")
+
+
+# ---- playing a task --------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Walk:
-    """One way through a task, as it is seen.
+    """One way through a task, as it is seen: what a student would know, what came of each action, and the privileged state
+    before each of them where it was read."""
 
-    Attributes:
-        history: What a student would know.
-        outcomes: What came of each action.
-        states: The privileged state before each action and after the last; empty where none were read.
-    """
-
+    repeats: bool
     history: History
     outcomes: list[Outcome] = field(default_factory=list)
     states: list[PrivilegedState] = field(default_factory=list)
 
-    @property
-    def done(self) -> bool:
-        return bool(self.outcomes) and self.outcomes[-1].done
+    def steps(self) -> Iterator[tuple[int, History, PrivilegedState]]:
+        """Number, history and privileged state of each action taken."""
+        for t, state in enumerate(self.states[: len(self.outcomes)]):
+            seen = {"observations": self.history.observations[: t + 1], "actions": self.history.actions[:t]}
+            yield t, self.history.model_copy(update=seen), state
 
 
-class _Check:
-    """Gathers findings.
-
-    Args:
-        environment: What is checked.
-        steps: Most actions in a task.
-    """
-
-    def __init__(self, environment: Environment, steps: int) -> None:
-        self.environment = environment
-        self.steps = steps
-        self.findings: list[Finding] = []
-
-    @contextmanager
-    def that(self, text: str) -> Iterator[None]:
-        """Finds that `text` is so, unless the block raises."""
-        try:
-            yield
-        except LeapError as error:
-            self.findings.append(Finding(False, f"{text}: no, {error}"))
-        except Exception as error:
-            self.findings.append(Finding(False, f"{text}: no, {type(error).__name__}: {error}"))
-        else:
-            self.findings.append(Finding(True, text))
-
-    async def play(self, task: Task) -> None:
-        """Plays a task several times over."""
-        where = f"task {task.id}"
-        walk = _Walk(History(task=task, observations=(Observation(text=""),)))
-        with self.that(f"{where}: it can be played, and tells its privileged state at every step"):
-            walk = await self._explore(task)
-        if not walk.outcomes:
-            return
-        actions = walk.history.actions
-        with self.that(f"{where}: an action that makes no sense is answered, and ends nothing well"):
-            await self._nonsense(task)
-        with self.that(f"{where}: sessions at the same time do not disturb each other, and repeat"):
-            others = await asyncio.gather(*(self._follow(task, actions) for _ in range(2)))
-            _compare(walk, others, repeats=await self._repeats(task))
-        with self.that(f"{where}: what is privileged stands in no student's prompt"):
-            self._secrets(walk)
-        with self.that(f"{where}: actions that are written read back, and those that may be taken are valid"):
-            self._grammar(walk)
-        with self.that(f"{where}: names of things are a set of texts"):
-            self._entities(walk)
-        with self.that(f"{where}: a session can be closed twice, and is not used after"):
-            await self._close_twice(task)
-        if self.environment.tutor is not None:
-            with self.that(f"{where}: what the tutor says can be done"):
-                await self._tutor(walk)
-
-    async def _explore(self, task: Task) -> _Walk:
-        """Takes the plan's actions, the expert's or any that are admissible, and reads the privileged state on the way."""
-        tutor = self.environment.tutor
-        expert = tutor.expert(task) if tutor is not None and tutor.plays else None
-        async with Live(self.environment, task) as session:
-            walk = _Walk(History(task=task, observations=(await session.observe(),)))
-            for number in range(self.steps):
+async def _walk(
+    environment: Environment, task: Task, steps: int, choose: Callable[[_Walk], Awaitable[str]], *, reads: bool
+) -> _Walk:
+    """Takes up to so many actions in a fresh session, and reads the privileged state before each of them if it is to."""
+    async with Live(environment, task) as session:
+        walk = _Walk(session.repeats, History(task=task, observations=(await session.observe(),)))
+        while len(walk.outcomes) < steps:
+            if reads:
                 state = await session.privileged()
                 state.model_dump_json()  # facts go on file
-                if state.hopeless and state.plan:
-                    raise ContractError("a privileged state is hopeless and has a plan")
+                _must(not (state.hopeless and state.plan), "a privileged state is hopeless and has a plan")
                 walk.states.append(state)
-                if walk.done:
-                    break
-                now = walk.history.now
-                action = _listed(now, number)
-                if state.plan:
-                    action = state.plan[0]
-                elif expert is not None:
-                    action = (await called(expert.decide, walk.history, blocking=tutor is not None and tutor.blocking)).action
-                outcome = await session.act(action)
-                walk.outcomes.append(outcome)
-                walk.history = walk.history.extend(action, outcome.observation)
-        return walk
+            if reads and walk.outcomes and walk.outcomes[-1].done:
+                break
+            action = await choose(walk)
+            outcome = await session.act(action)
+            await asyncio.sleep(0)  # so that sessions which answer at once take turns, too
+            walk.outcomes.append(outcome)
+            walk.history = walk.history.extend(action, outcome.observation)
+    return walk
 
-    async def _follow(self, task: Task, actions: Sequence[str]) -> _Walk:
-        """The same actions in another session, whose privileged state nobody reads."""
-        async with Live(self.environment, task) as session:
-            walk = _Walk(History(task=task, observations=(await session.observe(),)))
-            for action in actions:
-                outcome = await session.act(action)
-                await asyncio.sleep(0)  # so that sessions which answer at once take turns, too
-                walk.outcomes.append(outcome)
-                walk.history = walk.history.extend(action, outcome.observation)
-        return walk
 
-    async def _repeats(self, task: Task) -> bool:
-        async with Live(self.environment, task) as session:
-            return session.repeats
+async def _check_task(environment: Environment, task: Task, steps: int, findings: _Findings) -> None:
+    """Plays a task several times over: by the plan, the expert or any action that is admissible, then the same again."""
+    where, tutor = f"task {task.id}", environment.tutor
+    walk = None
 
-    async def _nonsense(self, task: Task) -> None:
-        async with Live(self.environment, task) as session:
-            await session.observe()
-            outcome = await session.act(NONSENSE)
-            if outcome.success:
-                raise ContractError(f"act({NONSENSE!r}) solves the task")
+    async def explore(walk: _Walk) -> str:
+        if walk.states[-1].plan:
+            return walk.states[-1].plan[0]
+        if tutor is None or expert is None:
+            choices = [action for action in walk.history.now.admissible or () if not open_action(action)]
+            return choices[len(walk.outcomes) % len(choices)] if choices else NONSENSE
+        return (await called(expert.decide, walk.history, blocking=tutor.blocking)).action
 
-    async def _close_twice(self, task: Task) -> None:
-        environment = self.environment
+    async def again(walk: _Walk) -> str:
+        return actions[len(walk.outcomes)]
+
+    with findings.that(f"{where}: it can be played, and tells its privileged state at every step"):
+        expert = tutor.expert(task) if tutor is not None and tutor.plays else None
+        walk = await _walk(environment, task, steps, explore, reads=True)
+    if walk is None or not walk.outcomes:
+        return
+    actions = walk.history.actions
+    with findings.that(f"{where}: an action that makes no sense is answered, and ends nothing well"):
+        async with Live(environment, task) as live:
+            await live.observe()
+            _must(not (await live.act(NONSENSE)).success, f"act({NONSENSE!r}) solves the task")
+    with findings.that(f"{where}: sessions at the same time do not disturb each other, and repeat"):
+        others = (_walk(environment, task, len(actions), again, reads=False) for _ in range(2))
+        for other in await asyncio.gather(*others):
+            _compare(walk, other)
+    with findings.that(f"{where}: what is privileged stands in no student's prompt"):
+        _secrets(environment, walk)
+    with findings.that(f"{where}: actions that are written read back, and those that may be taken are valid"):
+        _grammar(environment.of(task), walk)
+    with findings.that(f"{where}: names of things are a set of texts"):
+        for observation in walk.history.observations:
+            names = environment.of(task).entities(observation.text)
+            texts = isinstance(names, set) and all(isinstance(name, str) for name in names)
+            _must(texts, f"entities() gives {names!r:.200}")
+    with findings.that(f"{where}: a session can be closed twice, and is not used after"):
         session = await called(environment.start, task, blocking=environment.of(task).blocking)
         for _ in range(2):
             await called(session.close, blocking=session.blocking)
-
-    def _secrets(self, walk: _Walk) -> None:
-        environment, task = self.environment, walk.history.task
-        for style in ("paper", "dialogue"):
-            config = PromptConfig(renderer=style)  # pyright: ignore[reportArgumentType]
-            renderer = Renderer(config, environment.prompts_of, grammar_of=environment.grammar_of)
-            for t, state in enumerate(walk.states[: len(walk.outcomes)]):
-                history = _until(walk.history, t)
-                try:
-                    prompt = "\n".join(str(message["content"]) for message in renderer.render(history))
-                except ContextTooLong:
-                    continue
-                if state.text.strip() and state.text.strip() in prompt:
-                    raise ContractError(f"the prompt of step {t} holds the whole privileged state")
-                for line in state.text.splitlines() if t == 0 else ():
-                    told = line.strip() in task.instruction or task.instruction in line
-                    if len(line.strip()) >= SHORTEST_LINE and not told and line.strip() in prompt:
-                        raise ContractError(f"the first prompt says what is privileged: {line.strip()!r}")
-
-    def _grammar(self, walk: _Walk) -> None:
-        environment = self.environment.of(walk.history.task)
-        for t in range(len(walk.outcomes)):
-            now = walk.history.observations[t]
-            plan = walk.states[t].plan or ()
-            mentioned = {*plan[:1], *(a for a in now.admissible or () if not open_action(a))}
-            for action in mentioned:
-                if not environment.valid(action, now):
-                    raise ContractError(f"step {t}: valid() refuses {action!r}, which is admissible or planned")
-            for action in mentioned if now.admissible is not None else {*mentioned, *_samples_of(environment.grammar)}:
-                if not environment.grammar.reads_back(Decision(reason="So it is.", action=action), now):
-                    raise ContractError(f"step {t}: a student that answers {action!r} would not be understood")
-
-    def _entities(self, walk: _Walk) -> None:
-        entities = self.environment.of(walk.history.task).entities
-        for observation in walk.history.observations:
-            found = entities(observation.text)
-            if not isinstance(found, set) or not all(isinstance(name, str) for name in found):
-                raise ContractError(f"entities() gives {found!r:.200}")
-
-    async def _tutor(self, walk: _Walk) -> None:
-        environment, task = self.environment.of(walk.history.task), walk.history.task
-        tutor = self.environment.tutor
-        assert tutor is not None
-        expert = tutor.expert(task) if tutor.plays else None
-        for t, state in enumerate(walk.states[: len(walk.outcomes)]):
-            history = _until(walk.history, t)
-            says: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = []
-            if expert is not None:
-                says.append(("the expert", expert.decide, (history,)))
-            if tutor.corrects:
-                says += [(f"correct() at {level}", tutor.correct, (history, state, level)) for level in (0, 50, 100)]
-            for who, method, arguments in says:
-                with faults_of(self.environment, task, who):
-                    decision = await called(method, *arguments, blocking=tutor.blocking)
-                if decision is None and "correct" in who:
-                    continue
-                if not isinstance(decision, Decision):
-                    raise ContractError(f"step {t}: {who} gives {decision!r:.200}")
-                if not environment.valid(decision.action, history.now):
-                    raise ContractError(f"step {t}: {who} says {decision.action!r}, which is not valid")
+    if tutor is not None:
+        with findings.that(f"{where}: what the tutor says can be done"):
+            await _tutor(environment, walk)
 
 
-def _compare(walk: _Walk, others: Sequence[_Walk], *, repeats: bool) -> None:
-    for other in others:
-        if repeats and other.history.observations[0] != walk.history.observations[0]:
-            raise ContractError("the first observation differs; a session that does not repeat says repeats = False")
-        for t, (one, same) in enumerate(zip(walk.outcomes, other.outcomes, strict=True)):
-            if repeats and one != same:
-                raise ContractError(
-                    f"step {t}: the same action gives another outcome, which a session that does not repeat says (repeats = "
-                    f"False): {one.observation.text[:80]!r} and {same.observation.text[:80]!r}"
-                )
+def _compare(walk: _Walk, other: _Walk) -> None:
+    """Whether the same actions showed the same, where the session says that it repeats."""
+    if not walk.repeats:
+        return
+    first = other.history.observations[0] == walk.history.observations[0]
+    _must(first, "the first observation differs; a session that does not repeat says repeats = False")
+    for t, (one, same) in enumerate(zip(walk.outcomes, other.outcomes, strict=True)):
+        shown = f"{one.observation.text[:80]!r} and {same.observation.text[:80]!r}"
+        says = "which a session that does not repeat says (repeats = False)"
+        _must(one == same, f"step {t}: the same action gives another outcome, {says}: {shown}")
 
 
-def _until(history: History, t: int) -> History:
-    return History(task=history.task, observations=history.observations[: t + 1], actions=history.actions[:t])
+def _secrets(environment: Environment, walk: _Walk) -> None:
+    task = walk.history.task
+    for config in (PromptConfig(renderer="paper"), PromptConfig(renderer="dialogue")):
+        renderer = Renderer(config, environment.prompts_of, grammar_of=environment.grammar_of)
+        for t, history, state in walk.steps():
+            try:
+                prompt = "\n".join(str(message["content"]) for message in renderer.render(history))
+            except ContextTooLong:
+                continue
+            whole = state.text.strip()
+            _must(not whole or whole not in prompt, f"the prompt of step {t} holds the whole privileged state")
+            for line in map(str.strip, state.text.splitlines() if t == 0 else ()):
+                told = line in task.instruction or task.instruction in line
+                fine = len(line) < SHORTEST_LINE or told or line not in prompt
+                _must(fine, f"the first prompt says what is privileged: {line!r}")
+
+
+def _grammar(environment: Environment, walk: _Walk) -> None:
+    grammar = environment.grammar
+    for t, history, state in walk.steps():
+        now = history.now
+        mentioned = {*(state.plan or ())[:1], *(a for a in now.admissible or () if not open_action(a))}
+        for action in mentioned:
+            _must(environment.valid(action, now), f"step {t}: valid() refuses {action!r}, which is admissible or planned")
+        for action in mentioned if now.admissible is not None else {*mentioned, *_samples_of(grammar)}:
+            understood = grammar.reads_back(Decision(reason="So it is.", action=action), now)
+            _must(understood, f"step {t}: a student that answers {action!r} would not be understood")
+
+
+async def _tutor(environment: Environment, walk: _Walk) -> None:
+    task, tutor = walk.history.task, environment.tutor
+    assert tutor is not None
+    expert = tutor.expert(task) if tutor.plays else None
+    for t, history, state in walk.steps():
+        says: dict[str, tuple[Any, ...]] = {"the expert": (expert.decide, history)} if expert is not None else {}
+        for level in (0, 50, 100) if tutor.corrects else ():
+            says[f"correct() at {level}"] = (tutor.correct, history, state, level)
+        for who, (method, *arguments) in says.items():
+            with faults_of(environment, task, who):
+                decision = await called(method, *arguments, blocking=tutor.blocking)
+            if decision is None and who != "the expert":
+                continue
+            if not isinstance(decision, Decision):
+                raise ContractError(f"step {t}: {who} gives {decision!r:.200}")
+            valid = environment.of(task).valid(decision.action, history.now)
+            _must(valid, f"step {t}: {who} says {decision.action!r}, which is not valid")
 
 
 def _samples_of(grammar: Grammar) -> list[str]:
@@ -307,8 +272,3 @@ def _sample_of(schema: dict[str, Any]) -> Any:
     samples = {"integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}, "null": None}
     kind = schema.get("type", "string")
     return next(iter(schema.get("enum", ())), samples.get(kind, "so\nit is") if isinstance(kind, str) else "so it is")
-
-
-def _listed(now: Observation, number: int) -> str:
-    choices = [action for action in now.admissible or () if not open_action(action)]
-    return choices[number % len(choices)] if choices else NONSENSE

@@ -16,7 +16,7 @@ from pydantic import (
 
 from leap import registry
 from leap.config import Section, by_kind, default_config
-from leap.demonstrations.config import DemonstrationConfig, TutorDemonstrationConfig
+from leap.demonstrations.sources import DemonstrationConfig, TutorDemonstrationConfig
 from leap.errors import LeapError, RecipeError, describe_validation_error
 from leap.models.base import Sampling
 from leap.models.config import ModelConfig
@@ -26,8 +26,7 @@ from leap.models.providers import provider_of
 from leap.models.scratch import ScratchConfig
 from leap.policies.config import PolicyConfig
 from leap.policies.rendering import PromptConfig
-from leap.teachers.config import TeacherConfig
-from leap.teachers.levels import LEVELS
+from leap.teachers.config import LEVELS, TeacherConfig
 from leap.training.config import TrainingSettings
 
 TeacherSection = Annotated[SerializeAsAny[TeacherConfig], by_kind(registry.teacher, TeacherConfig, default="expert")]
@@ -233,7 +232,7 @@ class Recipe(Section):
         self.training.check(self)
         if self.demonstrations.none and self.student.from_scratch:
             raise ValueError("demonstrations.from: none needs a student that can already speak; scratch learns from them")
-        if self.demonstrations.state_level and self.demonstrations.state_level not in LEVELS:
+        if getattr(self.demonstrations, "with_state", 0) not in (0, *LEVELS):
             raise ValueError(f"demonstrations.with_state: prompts know {', '.join(map(str, LEVELS))}")
         if self.baselines.teacher_model and not self.teacher.models:
             raise ValueError("baselines.teacher_model needs teacher.kind: model")

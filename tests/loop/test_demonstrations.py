@@ -59,7 +59,7 @@ def test_decisions_on_file_are_played_again(tmp_path: Path) -> None:
 
 
 def test_a_chat_of_tool_calls_is_read_by_the_grammar(tmp_path: Path) -> None:
-    from leap.demonstrations.file import read_decisions
+    from leap.demonstrations.sources import read_decisions
 
     class Desk(TinyWorld):
         grammar = leap.ToolCalls([leap.Tool(name="look")])  # type: ignore[assignment]

@@ -17,8 +17,8 @@ from leap.evaluation import evaluate_episodes
 from leap.policies.base import ExpertPolicy, TeacherPolicy
 from leap.policies.react import ReActRenderer
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.teachers.leakage import leaked_entities
 from leap.teachers.prompts import PrivilegedRenderer, TeacherPrompts
+from leap.teachers.verdict import leaked_entities
 from leap.testing.play import played
 
 PARTS = ("alfworld", "webshop", "bash")
@@ -99,8 +99,8 @@ def test_every_prompt_is_the_one_that_the_part_itself_makes(mixture: MixtureEnvi
             state = PrivilegedState(text="the secret")
             acting = [PrivilegedRenderer(Renderer(config, world.prompts_of), 50) for world in (mixture, part)]
             assert acting[0].render(here, state) == acting[1].render(there, state) != student
-        asked = TeacherPrompts(50, None, mixture.prompts_of).trajectory(episode, "x")
-        assert asked == TeacherPrompts(50, None, part.prompts_of).trajectory(alone, "x")
+        asked = TeacherPrompts(50, mixture.prompts_of).trajectory(episode, "x")
+        assert asked == TeacherPrompts(50, part.prompts_of).trajectory(alone, "x")
         react = [ReActRenderer([], prompts=world.prompts_of) for world in (mixture, part)]
         assert react[0].render(episode.history(0), [], []) == react[1].render(alone.history(0), [], [])
     assert len({text.splitlines()[0] for text in texts}) == 3, "the rules of each world are its own"

@@ -22,7 +22,7 @@ from leap.models.base import Sampling
 from leap.policies.base import ExpertPolicy, TeacherPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.teachers.leakage import leaked_entities
+from leap.teachers.verdict import leaked_entities
 from leap.testing.checkpoints import STYLES, tiny_checkpoint
 from leap.testing.play import played
 

@@ -13,8 +13,7 @@ from leap.core import Episode
 from leap.errors import ModelError
 from leap.files import Journal
 from leap.models.base import Completion
-from leap.teachers.annotate import Annotation, ReasonAnnotator
-from leap.teachers.privileged import ExtractedState, StateExtractor
+from leap.teachers.onfile import Annotation, ExtractedState, ReasonAnnotator, StateExtractor
 from leap.testing.models import Scripted
 from leap.testing.play import expert_episodes
 from tiny_world import TinyWorld, TinyWorldConfig

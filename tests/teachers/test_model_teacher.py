@@ -166,7 +166,8 @@ def test_by_step_unreadable_answers_are_asked_again_then_rejected() -> None:
 
 @pytest.mark.parametrize("folder", [None, PROMPTS])
 def test_each_level_has_a_prompt_of_its_own(folder: Path | None) -> None:
-    texts = {level: TeacherPrompts(level, folder).trajectory(EPISODE, "WHERE IT IS")[0]["content"] for level in LEVELS}
+    prompts = [TeacherPrompts(level, lambda task: folder) for level in LEVELS]
+    texts = {each.privilege: each.trajectory(EPISODE, "WHERE IT IS")[0]["content"] for each in prompts}
     assert len(set(texts.values())) == len(LEVELS)
     for level, text in texts.items():
         assert ("WHERE IT IS" in text) == (level > 0)

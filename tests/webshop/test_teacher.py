@@ -21,7 +21,7 @@ from leap.sync import run_sync
 from leap.teachers.base import TeacherContext
 from leap.teachers.config import ExpertConfig
 from leap.teachers.expert import ExpertTeacher
-from leap.teachers.leakage import leaked_entities
+from leap.teachers.verdict import leaked_entities
 from leap_worlds.webshop.env import WebshopEnvironment
 from leap_worlds.webshop.memory import BUY, Memory, Place, place_of
 from leap_worlds.webshop.teacher import search_words

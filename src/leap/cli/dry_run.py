@@ -17,7 +17,7 @@ from rich.console import Console
 
 from leap.cli.table import print_table
 from leap.core import Actor, Episode, Task
-from leap.demonstrations.config import PlayedConfig
+from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import listed
 from leap.files import Journal
 from leap.models.base import Completion, Model
@@ -34,9 +34,8 @@ from leap.runs.actors import Actors, Role
 from leap.runs.directory import RunDirectory
 from leap.runs.preflight import prepared_environment
 from leap.sync import run_sync
-from leap.teachers.annotate import Annotation, ReasonAnnotator
 from leap.teachers.config import ModelTeacherConfig
-from leap.teachers.privileged import HEADINGS, ExtractedState, StateExtractor
+from leap.teachers.onfile import HEADINGS, Annotation, ExtractedState, ReasonAnnotator, StateExtractor
 
 SAMPLE = 8
 """So many tasks are played for each stage."""

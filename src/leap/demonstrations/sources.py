@@ -1,53 +1,173 @@
-"""Who plays the demonstrations, D_0: one class for each source that a recipe can name.
+"""Where the demonstrations D_0 come from: one class for each source that a recipe can name, with the keys that it takes.
 
 To add a source, register a class like these (`leap.demonstrations` is its entry-point group), with a `Config` of its own.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Generic, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
-from leap.core import Actor, Decision, Task
-from leap.demonstrations.config import (
-    DemonstrationConfig,
-    FileDemonstrationConfig,
-    ModelDemonstrationConfig,
-    NoDemonstrationConfig,
-    TutorDemonstrationConfig,
-)
-from leap.demonstrations.file import Recorded, read_decisions
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from leap.config import Section
+from leap.core import Actor, Decision, Episode, History, Observation, Task
 from leap.envs.base import Environment
+from leap.envs.grammar import Grammar
+from leap.envs.tools import calls_as_text
 from leap.errors import LeapError, PrerequisiteError
 from leap.models.base import Model
 from leap.models.config import ModelConfig
-from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
+from leap.policies.base import UNPARSED, Act, ExpertPolicy, Peek, Player, Policy, TeacherPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
+
+
+class DemonstrationConfig(Section):
+    """What every source of demonstrations is told.
+
+    Class attributes:
+        none: Whether there is no D_0, so that pi_0 is the base model.
+        player: Who plays, for people; may name attributes of the section.
+        kept_by: The key that says which episodes are cloned.
+    """
+
+    none: ClassVar[bool] = False
+    player: ClassVar[str] = "{0.source}"
+    kept_by: ClassVar[str] = ""
+
+    source: str = Field(default="tutor", alias="from", description="tutor, model, file or none.")
+
+    @model_serializer(mode="wrap")
+    def _by_its_key(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The section as a recipe states it: `from` is a word of Python's and can be no attribute."""
+        return {("from" if name == "source" else name): value for name, value in dump(self).items()}
+
+    @property
+    def who(self) -> str:
+        """Who plays, for people."""
+        return self.player.format(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what D_0 depends on beside these keys; empty where there is nothing."""
+        return ""
+
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        """The models that are asked; their calls may be paid for."""
+        return ()
+
+    def keeps(self, episode: Episode) -> bool:
+        """Whether an episode is cloned."""
+        return False
+
+
+class PlayedConfig(DemonstrationConfig):
+    """Options of all sources but `none`."""
+
+    episodes: int | None = Field(default=None, ge=1, description="How many training tasks are played; all by default.")
+    labels: int | None = Field(
+        default=None, ge=1, description="Clone at most so many steps, of whole episodes; all by default."
+    )
+    annotate: ModelConfig | None = Field(
+        default=None, description="A model that writes reasons at steps that have none; none does if null."
+    )
+
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        return (self.annotate,) if self.annotate else ()
+
+
+class ScoredConfig(PlayedConfig):
+    """Options of sources that may play badly."""
+
+    kept_by: ClassVar[str] = "demonstrations.min_score"
+
+    min_score: float = Field(default=1.0, ge=0, le=1, description="Clone only episodes of at least this score.")
+
+    def keeps(self, episode: Episode) -> bool:
+        return episode.score >= self.min_score
+
+
+class TutorDemonstrationConfig(PlayedConfig):
+    """The environment's scripted expert plays D_0."""
+
+    player: ClassVar[str] = "the expert"
+    kept_by: ClassVar[str] = "demonstrations.successes_only"
+
+    successes_only: bool = Field(default=True, description="Clone only episodes that solved their task.")
+    privilege: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Above 0 the environment's privileged teacher plays them (the paper's rebuttal baseline).",
+    )
+    with_state: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Above 0, D_0 also holds the environment's teacher's play of the same tasks at that privilege, the "
+        "privileged state in the prompt: what a student that never saw one needs to be its own teacher.",
+    )
+
+    def keeps(self, episode: Episode) -> bool:
+        return episode.success or not self.successes_only
+
+
+class ModelDemonstrationConfig(ScoredConfig, ModelConfig):
+    """A language model plays D_0, without the privileged state."""
+
+    player: ClassVar[str] = "{0.model}"
+
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        return (self, *super().models)
+
+
+class FileDemonstrationConfig(ScoredConfig):
+    """Decisions on file are played again."""
+
+    player: ClassVar[str] = "file {0.path.name}"
+
+    path: Path = Field(description="JSON Lines: episodes of leap's, or chats (docs/demonstrations.md).")
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest() if self.path.is_file() else ""
+
+
+class NoDemonstrationConfig(DemonstrationConfig):
+    """No D_0."""
+
+    none: ClassVar[bool] = True
+
 
 C = TypeVar("C", bound=DemonstrationConfig)
 
 
-class Source(ABC, Generic[C]):
+@dataclass(eq=False)
+class Source(Generic[C]):
     """A source of demonstrations.
 
-    Args:
+    Attributes:
+        Config: The keys that a recipe may give.
         config: Its own keys of the recipe.
         environment: Where the demonstrations are played.
         split: The training split.
-
-    Class attributes:
-        Config: The keys that a recipe may give.
     """
 
     Config: ClassVar[type[DemonstrationConfig]]
 
-    def __init__(self, config: C, environment: Environment, split: str) -> None:
-        self.config = config
-        self.environment = environment
-        self.split = split
+    config: C
+    environment: Environment
+    split: str
 
     def check(self) -> None:
         """Finds out whether there can be demonstrations, before anything is played.
@@ -61,26 +181,21 @@ class Source(ABC, Generic[C]):
         return tasks
 
     @property
-    @abstractmethod
     def actor(self) -> Actor:
         """Who plays, for the record."""
+        raise LeapError(f"demonstrations.from: {self.config.source} has nobody play.")
 
-    @abstractmethod
     def policy(self, open_model: Callable[[ModelConfig], Model]) -> Policy:
-        """Makes the player.
-
-        Args:
-            open_model: Opens a model; who opens it closes it.
-        """
+        """Makes the player; whoever gives `open_model` closes what it opens."""
+        raise LeapError(f"demonstrations.from: {self.config.source} has nobody play.")
 
 
 class FromTutor(Source[TutorDemonstrationConfig]):
-    """The environment's scripted expert, or its privileged teacher."""
+    """The environment's scripted expert, or its teacher at a privilege above 0."""
 
     Config = TutorDemonstrationConfig
 
     def check(self) -> None:
-        """Refuses an environment without such scripts."""
         tutor = self.environment.tutor
         if tutor is None or not (tutor.corrects if self.config.privilege else tutor.plays):
             raise PrerequisiteError(
@@ -90,57 +205,49 @@ class FromTutor(Source[TutorDemonstrationConfig]):
 
     @property
     def actor(self) -> Actor:
-        """The expert, or the teacher at its privilege."""
-        return self._policy().actor
+        return self._policy.actor
 
     def policy(self, open_model: Callable[[ModelConfig], Model]) -> Policy:
-        """The expert, or the teacher at its privilege."""
-        return self._policy()
+        return self._policy
 
+    @property
     def _policy(self) -> Policy:
         level = self.config.privilege
         return TeacherPolicy(self.environment, level) if level else ExpertPolicy(self.environment)
 
 
 class FromModel(Source[ModelDemonstrationConfig]):
-    """A language model that plays without fine-tuning and without the privileged state."""
+    """A language model that plays without fine-tuning and without the privileged state, shown the rules and the candidates."""
 
     Config = ModelDemonstrationConfig
 
     @property
     def actor(self) -> Actor:
-        """The model, by its name."""
         return Actor(name=self.config.model)
 
     def policy(self, open_model: Callable[[ModelConfig], Model]) -> Policy:
-        """The model, shown the rules of the world and the candidates."""
-        model = open_model(self.config)
-        whole = Renderer(
-            PromptConfig(renderer="paper"), self.environment.prompts_of, grammar_of=self.environment.grammar_of
-        )
+        model, environment = open_model(self.config), self.environment
+        whole = Renderer(PromptConfig(renderer="paper"), environment.prompts_of, grammar_of=environment.grammar_of)
         return ModelPolicy(model, whole.limited(model.room, model.length), self.actor)
 
 
 class FromFile(Source[FileDemonstrationConfig]):
-    """Decisions on file, played again."""
+    """Decisions on file, played again (docs/demonstrations.md). What a chat's assistant said is read by the environment's
+    grammar, and what the environment shows then is what is trained on: a demonstration cannot disagree with the world."""
 
     Config = FileDemonstrationConfig
 
     def check(self) -> None:
-        """Reads the file."""
         _ = self._decisions
 
     def tasks(self, tasks: Sequence[Task]) -> Sequence[Task]:
-        """The tasks of which the file holds decisions."""
         return [task for task in tasks if task.id in self._decisions]
 
     @property
     def actor(self) -> Actor:
-        """The file, by its contents."""
         return Actor(name="file", checkpoint=self.config.fingerprint[:16])
 
     def policy(self, open_model: Callable[[ModelConfig], Model]) -> Policy:
-        """Who takes the decisions of the file."""
         return Recorded(self._decisions, self.actor)
 
     @cached_property
@@ -154,11 +261,87 @@ class FromNowhere(Source[NoDemonstrationConfig]):
 
     Config = NoDemonstrationConfig
 
-    @property
-    def actor(self) -> Actor:
-        """Nobody plays."""
-        raise LeapError("demonstrations.from: none has nobody play.")
 
-    def policy(self, open_model: Callable[[ModelConfig], Model]) -> Policy:
-        """Nobody plays."""
-        raise LeapError("demonstrations.from: none has nobody play.")
+# ---- a file of demonstrations ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Recorded:
+    """A policy that takes the decisions of a file (by task id), each in its task's episode at its step."""
+
+    decisions: Mapping[str, list[Decision]]
+    actor: Actor
+    privileged: bool = False
+    waves: bool = False
+    concurrency: int = 16
+
+    @asynccontextmanager
+    async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
+        yield self
+
+    async def decide(self, history: History) -> Act:
+        """The decision on file for this step; behind the last one, an action that does nothing."""
+        decisions, t = self.decisions[history.task.id], len(history.actions)
+        return Act(decisions[t]) if t < len(decisions) else Act(Decision(reason="", action=UNPARSED), parsed=False)
+
+
+def read_decisions(path: Path, environment: Environment, split: str) -> dict[str, list[Decision]]:
+    """Reads a file of demonstrations.
+
+    Args:
+        path: JSON Lines of episodes and chats.
+        environment: Its training tasks are the ones that can be demonstrated.
+        split: The training split.
+
+    Returns:
+        The decisions of each task, by task id; of a task that is there several times, the first line's.
+
+    Raises:
+        PrerequisiteError: The file is missing or damaged, is of other tasks, or holds an answer that cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise PrerequisiteError(f"demonstrations.path: cannot read {path}: {error.strerror}") from error
+    tasks = {task.id: task for task in environment.tasks(split)}
+    found: dict[str, list[Decision]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            value = json.loads(line)
+            if "steps" in value:
+                episode = Episode.model_validate(value)
+                name, decisions = episode.task.id, [Decision(reason=s.reason, action=s.action) for s in episode.steps]
+            else:
+                name = str(value["task"])
+                decisions = _of_chat(value["messages"], environment.grammar_of(tasks[name])) if name in tasks else []
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PrerequisiteError(f"{where} is neither an episode nor a chat with `task` and `messages`: {error}") from error
+        except LeapError as error:
+            raise PrerequisiteError(f"{where}: {error}") from error
+        if name not in tasks:
+            raise PrerequisiteError(f"{where}: {name!r} is no task of split {split!r}, so it cannot be played again.")
+        if decisions:
+            found.setdefault(name, decisions)
+    if not found:
+        raise PrerequisiteError(f"demonstrations.path: {path} holds no demonstration.")
+    return found
+
+
+def _of_chat(messages: Any, grammar: Grammar) -> list[Decision]:
+    """The decisions of a chat's assistant."""
+    decisions = []
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        calls = [
+            (one["name"], one["arguments"] if isinstance(one["arguments"], str) else json.dumps(one["arguments"]))
+            for one in (call["function"] for call in message.get("tool_calls") or ())
+        ]
+        decision = grammar.read(calls_as_text(message.get("content") or "", calls), Observation(text=""))
+        if decision is None:
+            raise LeapError(f"message {number} of the assistant holds no action that the environment's grammar can read.")
+        decisions.append(decision)
+    return decisions

@@ -41,12 +41,11 @@ def ends_in_marker(text: str) -> bool:
 def format_answer(decision: Decision) -> str:
     """The completion that a student is trained to give, byte for byte. An action of several lines stands in a code block, and
     so does one that begins with a marker of its own."""
-    action = f" {decision.action}"
-    if "\n" in decision.action:
-        action = f"\n{_FENCE}\n{decision.action}\n{_FENCE}"
-    elif unmarked(decision.action) != decision.action:
-        action = f"\n{_FENCE}\n{decision.action.strip()}\n{_FENCE}"
-    return f"REASON: {decision.reason}\n{ACTION_MARKER}{action}"
+    action = decision.action
+    if "\n" in action or unmarked(action) != action:
+        inside = action if "\n" in action else action.strip()
+        return f"REASON: {decision.reason}\n{ACTION_MARKER}\n{_FENCE}\n{inside}\n{_FENCE}"
+    return f"REASON: {decision.reason}\n{ACTION_MARKER} {action}"
 
 
 def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> Decision | None:
@@ -57,10 +56,6 @@ def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> 
     full stop is taken as that one. Where they are not, the action is free text in which quotes may matter: only marks that
     wrap the whole of it are taken off, and a code block behind the marker is taken with all its lines.
 
-    Args:
-        completion: The model's text.
-        admissible: The actions that can be taken, where the environment lists them.
-
     Returns:
         The decision, or None where no action can be read.
     """
@@ -69,14 +64,17 @@ def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> 
     if found is None:
         return None
     if admissible is None:
-        return _free(text, found)
-    line, _, below = past_repeated_markers(text[found.start(1) :]).partition("\n")
-    lines = (_strip(unmarked(each)) for each in (line, *below.splitlines()))  # it may stand below its marker
-    action = next((each for each in lines if each), "")
-    if not action:
+        behind = past_repeated_markers(text[text.index(":", found.start()) + 1 :])
+        block = _BLOCK.match(behind)
+        lines = (block[1],) if block else (unwrapped(unmarked(line)) for line in behind.splitlines())
+    else:
+        line, _, below = past_repeated_markers(text[found.start(1) :]).partition("\n")
+        lines = (unmarked(each).strip().strip("`\"'*").strip() for each in (line, *below.splitlines()))
+    action = next((line for line in lines if line), "")  # it may stand below its marker
+    if not action.strip():
         return None
-    if action not in admissible:
-        action = {_fold(choice): choice for choice in admissible}.get(_fold(action), action)
+    if admissible is not None and action not in admissible:
+        action = {folded(choice): choice for choice in admissible}.get(folded(action), action)
     return Decision(reason=reason_in(text[: found.start()]), action=action)
 
 
@@ -84,17 +82,6 @@ def reason_in(before: str) -> str:
     """The reason in what stands before the action, on one line."""
     reason = _REASON.search(before + "\n")
     return " ".join((reason.group(1) if reason else before).split())
-
-
-def _free(text: str, found: re.Match[str]) -> Decision | None:
-    """A decision whose action is free text."""
-    behind = past_repeated_markers(text[text.index(":", found.start()) + 1 :])
-    block = _BLOCK.match(behind)
-    lines = (unwrapped(unmarked(line)) for line in behind.splitlines())
-    action = block.group(1) if block else next((line for line in lines if line), "")
-    if not action.strip():
-        return None
-    return Decision(reason=reason_in(text[: found.start()]), action=action)
 
 
 def past_repeated_markers(behind: str) -> str:
@@ -130,9 +117,6 @@ def _without_thinking(text: str) -> str:
     return _THINK_BLOCK.sub("", text[:end]) + text[end:]
 
 
-def _strip(action: str) -> str:
-    return action.strip().strip("`\"'*").strip()
-
-
-def _fold(action: str) -> str:
+def folded(action: str) -> str:
+    """An action without what does not tell two actions apart: case, spacing, a full stop."""
     return " ".join(action.lower().rstrip(" .").split())

@@ -13,8 +13,8 @@ import random
 import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -65,12 +65,7 @@ class Outcome(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What a check of data found.
-
-    Attributes:
-        ok: Whether it is as it should be.
-        text: What was found, for people.
-    """
+    """What a check found, for people, and whether it is as it should be."""
 
     ok: bool
     text: str
@@ -81,9 +76,8 @@ class Session(ABC):
 
     Class attributes:
         repeats: Whether the same actions always show the same, byte for byte. A replay insists on it where they do.
-        blocking: Whether plain methods take their time (a server, a box, a sleep). They then run in a thread that is the
-            session's own. A session that answers at once, from memory, says False and is called directly, which is faster by
-            the time of a change of threads.
+        blocking: Whether plain methods take their time (a server, a box, a sleep), so that they run in a thread of the session's
+            own. A session that answers at once, from memory, says False and is called directly, which is faster.
     """
 
     repeats: ClassVar[bool] = True
@@ -99,8 +93,7 @@ class Session(ABC):
 
     @abstractmethod
     def privileged(self) -> PrivilegedState | Awaitable[PrivilegedState | None] | None:
-        """The privileged state at this very moment, or None where nothing is hidden. Teachers call it; nothing that renders
-        a prompt for students can."""
+        """The privileged state now, or None where nothing is hidden. Nothing that renders a student's prompt calls it."""
 
     def explain(self) -> Sequence[tuple[str, str, str]] | Awaitable[Sequence[tuple[str, str, str]]]:
         """What the score would be made of if the episode ended now, for people: name, value and reason of each part."""
@@ -123,8 +116,7 @@ class Environment(ABC, Generic[C]):
     Class attributes:
         name: Registered name; by default the name of the class.
         Config: The options a recipe may give under `environment:`.
-        blocking: Whether `start` may take its time; it then runs in the new session's thread, several at once. An environment
-            whose `start` answers at once says False. (Whether a session takes its time, the session says.)
+        blocking: Whether `start` may take its time, so that it runs in the new session's thread, several at once.
         test_splits: Splits that no stage may train on or choose models by.
         gold_splits: Splits that together hold every task, for `leap validate`.
         grammar: How actions are written and read: free text of any length, or from the list where observations have one.
@@ -165,10 +157,7 @@ class Environment(ABC, Generic[C]):
         return None
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Makes or checks the data, once per run and idempotently.
-
-        Args:
-            progress: Told how far it is.
+        """Makes or checks the data, once per run and idempotently; tells `progress` how far it is.
 
         Raises:
             PrerequisiteError: Data is missing; the message says what to put where.
@@ -196,7 +185,7 @@ class Environment(ABC, Generic[C]):
         return self
 
     def valid(self, action: str, observation: Observation) -> bool:
-        """Whether a corrected action may train: as the grammar says, unless the environment knows better."""
+        """Whether a corrected action may train."""
         return self.grammar.valid(action, observation)
 
     def entities(self, text: str) -> set[str]:
@@ -235,18 +224,13 @@ class Environment(ABC, Generic[C]):
         return {}
 
 
-@contextmanager
-def opened(environment: Environment, task: Task) -> Iterator[Any]:
+def opened(environment: Environment, task: Task) -> closing[Any]:
     """A session whose methods are plain ones, closed at the end of the `with` block. `leap.envs.live` opens any."""
-    session = environment.start(task)
-    try:
-        yield session
-    finally:
-        session.close()  # pyright: ignore[reportAttributeAccessIssue]
+    return closing(environment.start(task))  # pyright: ignore[reportArgumentType]
 
 
 def sampled(tasks: Sequence[T], split: str, limit: int | None, seed: int) -> list[T]:
-    """A seeded sample without replacement, in the tasks' order; all of them without a limit."""
+    """A seeded sample without replacement, in order; all of them without a limit."""
     if limit is None or limit >= len(tasks):
         return list(tasks)
     chosen = set(random.Random(f"{seed}/{split}").sample(range(len(tasks)), limit))

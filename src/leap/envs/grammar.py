@@ -10,7 +10,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from leap.core import Decision, Observation, Task
 from leap.core.message import CalledFunction, Message, ToolSpec
@@ -25,7 +25,6 @@ from leap.envs.answer import (
     unwrapped,
 )
 from leap.envs.tools import Tool, before_call, call_id, call_in, call_of, calls_as_text, canonical_call
-from leap.errors import LeapError
 
 
 class Grammar(ABC):
@@ -45,15 +44,12 @@ class Grammar(ABC):
 
     @abstractmethod
     def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
-        """Reads a model's answer.
+        """Reads a model's answer; None where no action can be read.
 
         Args:
             completion: The text as generated. A call of a tool stands in it in any of the forms that models emit.
             observation: What is shown at that step; its admissible actions, where it lists any, settle what is meant.
             truncated: Whether the answer ended for want of tokens: then no action is read that may be half of another.
-
-        Returns:
-            The decision, or None where no action can be read.
         """
 
     def canonical(self, action: str) -> str:
@@ -80,13 +76,7 @@ class Grammar(ABC):
         return read is not None and read.action == decision.action
 
     def turn(self, action: str, shown: str, number: int) -> list[Message]:
-        """An earlier step in a dialogue: the action as it was taken, and what was shown then.
-
-        Args:
-            action: The action.
-            shown: The text that came of it.
-            number: How many steps of the dialogue come before it.
-        """
+        """An earlier step in a dialogue, of so many before it: the action as it was taken, and the text that was shown then."""
         return [{"role": "assistant", "content": self._taken(action)}, {"role": "user", "content": shown}]
 
     def _taken(self, action: str) -> str:
@@ -156,30 +146,25 @@ def _free_text(completion: str, *, truncated: bool) -> Decision | None:
     if found is None:
         return None
     before, behind = text[: found.start()], text[text.index(":", found.start()) + 1 :]
-    opening = _OPENING.match(behind)
+    ended, opening = False, _OPENING.match(behind)
     if opening:
-        closing = re.compile(rf"(?m)^[ \t]*`{{{len(opening[1])},}}[ \t]*\r?$").search(behind, opening.end())
+        behind = behind[opening.end() :]
+        closing = re.compile(rf"(?m)^[ \t]*`{{{len(opening[1])},}}[ \t]*\r?$").search(behind)
         if closing:
-            action = behind[opening.end() : max(closing.start() - 1, opening.end())]
-        elif truncated:
-            return None
+            action, ended = behind[: max(closing.start() - 1, 0)], True
         else:
-            action = _until_next_turn(behind[opening.end() :])[0].rstrip()
+            action = behind[: next_turn(behind)].rstrip()
     else:
-        action, ended = _until_next_turn(past_repeated_markers(behind))
+        behind = past_repeated_markers(behind)
+        turn = next_turn(behind)
+        action, ended = behind[:turn], turn is not None
         if len(_FENCE_LINE.findall(before)) % 2:  # the whole answer stands in a code block
             closing = _FENCE_LINE.search(action)
             action, ended = (action[: closing.start()], True) if closing else (action, ended)
-        if truncated and not ended:
-            return None
         action = _trimmed(action)
-    return Decision(reason=reason_in(before), action=action) if action.strip() else None
-
-
-def _until_next_turn(text: str) -> tuple[str, bool]:
-    """A text up to where the next turn is imagined, and whether it is."""
-    found = next_turn(text)
-    return (text, False) if found is None else (text[:found], True)
+    if (truncated and not ended) or not action.strip():
+        return None
+    return Decision(reason=reason_in(before), action=action)
 
 
 def _trimmed(action: str) -> str:
@@ -212,17 +197,12 @@ class ToolCalls(Grammar):
             raise ValueError("a grammar of tool calls needs tools, each with a name of its own")
         self._tools = {tool.name: tool for tool in tools}
         self.tools = tuple(tool.spec for tool in tools)
-        self._schemas: dict[str, Any] = {}
 
     def write(self, decision: Decision) -> Message:
         call = call_of(decision.action)
         if call is None:
             return {"role": "assistant", "content": f"{decision.reason}\n{decision.action}".strip()}
-        return {
-            "role": "assistant",
-            "content": decision.reason,
-            "tool_calls": [{"type": "function", "function": call}],
-        }
+        return {"role": "assistant", "content": decision.reason, "tool_calls": [{"type": "function", "function": call}]}
 
     def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
         text = _LEADING_THOUGHT.sub("", completion)
@@ -238,9 +218,7 @@ class ToolCalls(Grammar):
 
     def canonical(self, action: str) -> str:
         found = call_in(action, self._tools)
-        if found is None:
-            return action
-        return canonical_call(found[0], self._tools.get(found[0]["name"])) or action
+        return (canonical_call(found[0], self._tools.get(found[0]["name"])) if found else None) or action
 
     def valid(self, action: str, observation: Observation) -> bool:
         """Whether it is a call of one of the tools in its canonical spelling, with arguments that its schema allows."""
@@ -258,27 +236,8 @@ class ToolCalls(Grammar):
             return "That is no call of a tool."
         if call["name"] not in self._tools:
             return f"There is no tool {call['name']!r}; there are: {', '.join(self._tools)}."
-        error = next(self._schema_of(call["name"]).iter_errors(call["arguments"]), None)
+        error = next(self._tools[call["name"]].validator.iter_errors(call["arguments"]), None)
         return f"{call['name']}: {error.message}." if error else ""
-
-    def _schema_of(self, name: str) -> Any:
-        """The validator of a tool's arguments.
-
-        Raises:
-            LeapError: The tool's schema is none.
-        """
-        if name not in self._schemas:
-            from jsonschema import SchemaError
-            from jsonschema.validators import validator_for
-
-            schema = self._tools[name].parameters
-            try:
-                kind = validator_for(schema)
-                kind.check_schema(schema)
-            except SchemaError as error:
-                raise LeapError(f"tool {name!r}: its parameters are no JSON schema: {error.message}") from error
-            self._schemas[name] = kind(schema)
-        return self._schemas[name]
 
     def choices(self, observation: Observation) -> None:
         return None

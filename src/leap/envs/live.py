@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, thread
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import cache, partial
 from inspect import iscoroutinefunction
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 from leap.core import Episode, Observation, PrivilegedState, Task
 from leap.envs.base import Environment, Outcome, Session
@@ -24,19 +25,15 @@ from leap.errors import ContractError, EnvironmentFault, LeapError
 
 log = logging.getLogger(__name__)
 
-MOST_THREADS = 1024
-"""Of tutors' calls at once: far above any policy's concurrency. A thread is started only when all others are busy."""
+K = TypeVar("K")
 
-NOTHING_HIDDEN = PrivilegedState(text="")
-"""The privileged state of a session that has none."""
-
-_ROUNDING = 1e-9
-"""A score that is a sum of shares may miss 1 by so much."""
+_MOST_THREADS = 1024  # of tutors' calls at once: far above any policy's concurrency; one is started only when all are busy
+_ROUNDING = 1e-9  # a score that is a sum of shares may miss 1 by so much
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="leap-tutor")
+    return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="leap-tutor")
 
 
 async def called(
@@ -49,8 +46,7 @@ async def called(
     """Calls a method that may be a coroutine function, may take its time, or may do neither.
 
     Args:
-        method: What to call.
-        arguments: Its arguments.
+        method, arguments: What to call, and with what.
         blocking: Whether a plain method takes its time. It then runs in a thread, and who is cancelled meanwhile waits for
             it to end: a session is never closed under a call.
         threads: Where it runs then; in any thread by default.
@@ -72,36 +68,35 @@ async def called(
     return await result if isinstance(result, Awaitable) else result
 
 
+@dataclass(slots=True)
 class faults_of:
     """A `with` block in which an exception of an environment's own code, or of its tutor's, becomes an `EnvironmentFault`
     that says where it was raised and has the traceback of that code. Errors of leap's are meant for people already and stay
-    as they are.
+    as they are. (A class, for a generator would cost as much as a step of a fast environment.)
 
-    Args:
+    Attributes:
         environment: Whose code runs in the block.
         task: The task at hand.
         what: What is called, and when, for people.
     """
 
-    __slots__ = ("_environment", "_task", "_what")
-
-    def __init__(self, environment: Environment, task: Task, what: str) -> None:
-        self._environment, self._task, self._what = environment, task, what
+    environment: Environment
+    task: Task
+    what: str
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, LeapError):
-            raise _fault(self._environment, self._task, self._what, error) from error
+            raise _fault(self.environment, self.task, self.what, error) from error
 
 
 def _fault(environment: Environment, task: Task, what: str, error: Exception) -> EnvironmentFault:
-    mine, trace = (__file__, thread.__file__), error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename in mine:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, thread.__file__):
         trace = trace.tb_next
-    lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
-    told = f"{_where(environment, task)}, {what}: {type(error).__name__}: {error}"
-    return EnvironmentFault(f"{told}\n{''.join(lines).rstrip()}")
+    lines = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__)).rstrip()
+    return EnvironmentFault(f"{_where(environment, task)}, {what}: {type(error).__name__}: {error}\n{lines}")
 
 
 def _where(environment: Environment, task: Task) -> str:
@@ -133,12 +128,10 @@ class Live:
                 blocking = environment.of(task).blocking
                 threads = self._own_thread() if blocking else None
                 session = await called(environment.start, task, blocking=blocking, threads=threads, late=_close)
-            if not isinstance(session, Session):
-                raise self._broken("start", f"a Session is needed, not {session!r:.200}.")
+            self._session = self._held_to(Session, session, "start")
         except BaseException:
             self._let_go()
             raise
-        self._session = session
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -168,34 +161,24 @@ class Live:
 
     async def observe(self) -> Observation:
         """The first observation."""
-        observation = await self._ask("observe")
-        if not isinstance(observation, Observation):
-            raise self._broken("observe", f"an Observation is needed, not {observation!r:.200}.")
-        return observation
+        return self._held_to(Observation, await self._ask("observe"), "observe")
 
     async def act(self, action: str) -> Outcome:
         """Takes an action."""
-        outcome = await self._ask("act", action)
-        if not isinstance(outcome, Outcome):
-            raise self._broken(f"act({action!r:.200})", f"an Outcome is needed, not {outcome!r:.200}.")
+        outcome = self._held_to(Outcome, await self._ask("act", action), "act", action)
         observation, reward, _, _, score, parts = outcome
-        if not isinstance(observation, Observation):
-            raise self._broken(f"act({action!r:.200})", f"an Observation is needed, not {observation!r:.200}.")
+        self._held_to(Observation, observation, "act", action)
         if not -_ROUNDING <= score <= 1 + _ROUNDING:  # false of NaN, too
-            raise self._broken(f"act({action!r:.200})", f"the score {score} is not in [0, 1].")
+            raise self._broken(f"the score {score} is not in [0, 1].", "act", action)
         if not isfinite(reward) or (parts and not all(map(isfinite, parts.values()))):
-            raise self._broken(f"act({action!r:.200})", f"reward {reward} and parts {dict(parts)} are to be finite numbers.")
+            raise self._broken(f"reward {reward} and parts {dict(parts)} are to be finite numbers.", "act", action)
         self._acted += 1
         return outcome
 
     async def privileged(self) -> PrivilegedState:
         """The privileged state at this moment; an empty one where nothing is hidden."""
         state = await self._ask("privileged")
-        if state is None:
-            return NOTHING_HIDDEN
-        if not isinstance(state, PrivilegedState):
-            raise self._broken("privileged", f"a PrivilegedState is needed, not {state!r:.200}.")
-        return state
+        return PrivilegedState(text="") if state is None else self._held_to(PrivilegedState, state, "privileged")
 
     async def explain(self) -> Sequence[tuple[str, str, str]]:
         """What the score would be made of if the episode ended now: name, value and reason of each part."""
@@ -211,14 +194,22 @@ class Live:
         except LeapError:
             raise
         except Exception as error:
-            what = self._when(f"{name}({arguments[0]!r:.200})" if arguments else name)
-            raise _fault(self._environment, self._task, what, error) from error
+            raise _fault(self._environment, self._task, self._when(name, *arguments), error) from error
 
-    def _broken(self, what: str, problem: str) -> ContractError:
-        return ContractError(f"{_where(self._environment, self._task)}, {self._when(what)}: {problem}")
+    def _held_to(self, kind: type[K], thing: object, name: str, *arguments: str) -> K:
+        """What a method returned, which must be of a kind."""
+        if not isinstance(thing, kind):
+            needed = f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+            raise self._broken(f"{needed} is needed, not {thing!r:.200}.", name, *arguments)
+        return thing
 
-    def _when(self, what: str) -> str:
-        return what if what in ("start", "observe", "close") else f"step {self._acted}, {what}"
+    def _broken(self, problem: str, name: str, *arguments: str) -> ContractError:
+        return ContractError(f"{_where(self._environment, self._task)}, {self._when(name, *arguments)}: {problem}")
+
+    def _when(self, name: str, *arguments: str) -> str:
+        """Names a call of a method, for people."""
+        call = f"{name}({arguments[0]!r:.200})" if arguments else name
+        return call if name in ("start", "observe", "close") else f"step {self._acted}, {call}"
 
     def _at_hand(self) -> Session:
         if self._session is None:

@@ -16,6 +16,7 @@ is the one that the part itself would make.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -23,7 +24,7 @@ from pydantic import Field, model_validator
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
 from leap.envs.base import Environment, EnvironmentConfig, Progress, Session, load_environment, sampled
 from leap.envs.grammar import Grammar
-from leap.envs.tutor import Expert, Taught, Tutor, roll_in
+from leap.envs.tutor import Expert, Taught, Tutor, roll_in, scripts
 from leap.errors import PrerequisiteError
 
 PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -71,9 +72,10 @@ class MixtureEnvironment(Environment[MixtureConfig]):
 
     def __init__(self, config: MixtureConfig) -> None:
         super().__init__(config)
-        chosen = {name: part for name, part in config.parts.items() if config.only is None or name in config.only}
         self.parts: dict[str, Environment] = {
-            name: load_environment(part.environment or name, part.options) for name, part in chosen.items()
+            name: load_environment(part.environment or name, part.options)
+            for name, part in config.parts.items()
+            if config.only is None or name in config.only
         }
         self._listed: dict[tuple[str, str], dict[str, Task]] = {}
 
@@ -101,16 +103,46 @@ class MixtureEnvironment(Environment[MixtureConfig]):
             own, most = self._split(name, split), self.config.each.get(split)
             share = None if limit is None else (limit + len(self.parts) - 1 - place) // len(self.parts)
             drawn = part.tasks(own, limit=share, seed=seed) if most is None else part.tasks(own, limit=most)
-            found += [self._outer(name, split, task) for task in sampled(drawn, split, share, seed)]
+            found += [
+                Task(env=self.name, split=split, id=f"{name}/{t.id}", instruction=t.instruction, kind=name, seed=t.seed)
+                for t in sampled(drawn, split, share, seed)
+            ]
         return found
+
+    def inner(self, task: Task) -> tuple[Environment, Task]:
+        """A task's part, and the part's own task.
+
+        Raises:
+            PrerequisiteError: There is no such task; a recipe's other options or data made it.
+        """
+        name, _, own_id = task.id.partition("/")
+        if name not in self.parts:
+            raise PrerequisiteError(
+                f"task {task.id!r} is of no part of this mixture, which has {', '.join(self.parts)}."
+            )
+        if (name, task.split) not in self._listed:
+            listed = self.parts[name].tasks(self._split(name, task.split))
+            self._listed[name, task.split] = {own.id: own for own in listed}
+        own = self._listed[name, task.split].get(own_id)
+        if own is None or own.instruction != task.instruction:
+            raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the data at hand.")
+        return self.parts[name], own
+
+    def _split(self, part: str, split: str) -> str:
+        """What a split is called in a part."""
+        return self.config.parts[part].splits.get(split, split)
+
+    def seen_by_part(self, history: History) -> tuple[Environment, History]:
+        """A task's part, and the history as the part itself would have it."""
+        part, own = self.inner(history.task)
+        return part, history.model_copy(update={"task": own})
 
     def of(self, task: Task) -> Environment:
         return self.inner(task)[0]
 
     def grammar_of(self, task: Task) -> Grammar:
         """The grammar of a task's part; its data is not needed to tell."""
-        part = self.parts.get(task.id.partition("/")[0])
-        return part.grammar if part else self.grammar
+        return self.parts.get(task.id.partition("/")[0], self).grammar
 
     def start(self, task: Task) -> Session | Awaitable[Session]:
         part, own = self.inner(task)
@@ -119,7 +151,7 @@ class MixtureEnvironment(Environment[MixtureConfig]):
     @property
     def tutor(self) -> MixtureTutor | None:
         """The parts' own, where any has one."""
-        return MixtureTutor(self) if any(part.tutor is not None for part in self.parts.values()) else None
+        return MixtureTutor(self) if any(part.tutor for part in self.parts.values()) else None
 
     def valid(self, action: str, observation: Observation) -> bool:
         """Whether it is valid in some part; a task's own grammar is that of `of(task)`."""
@@ -146,85 +178,47 @@ class MixtureEnvironment(Environment[MixtureConfig]):
         for part in self.parts.values():
             part.close()
 
-    def seen_by_part(self, history: History) -> tuple[Environment, History]:
-        """A task's part, and the history as the part itself would have it."""
-        part, own = self.inner(history.task)
-        return part, history.model_copy(update={"task": own})
-
-    def _split(self, part: str, split: str) -> str:
-        """What a split is called in a part."""
-        return self.config.parts[part].splits.get(split, split)
-
-    def _outer(self, name: str, split: str, task: Task) -> Task:
-        """A part's task as the mixture's."""
-        return Task(
-            env=self.name,
-            split=split,
-            id=f"{name}/{task.id}",
-            instruction=task.instruction,
-            kind=name,
-            seed=task.seed,
-        )
-
-    def inner(self, task: Task) -> tuple[Environment, Task]:
-        """A task's part, and the part's own task.
-
-        Raises:
-            PrerequisiteError: There is no such task; a recipe's other options or data made it.
-        """
-        name, _, own_id = task.id.partition("/")
-        if name not in self.parts:
-            raise PrerequisiteError(
-                f"task {task.id!r} is of no part of this mixture, which has {', '.join(self.parts)}."
-            )
-        if (name, task.split) not in self._listed:
-            listed = self.parts[name].tasks(self._split(name, task.split))
-            self._listed[name, task.split] = {own.id: own for own in listed}
-        own = self._listed[name, task.split].get(own_id)
-        if own is None or own.instruction != task.instruction:
-            raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the data at hand.")
-        return self.parts[name], own
-
 
 class MixtureTutor(Tutor[MixtureEnvironment]):
-    """The tutors of the parts."""
+    """The tutors of the parts: it plays or corrects where every part has someone who does."""
+
+    def __init__(self, environment: MixtureEnvironment) -> None:
+        super().__init__(environment)
+        self._tutors = {name: part.tutor for name, part in environment.parts.items()}
 
     @property
     def plays(self) -> bool:
-        """Whether every part has an expert."""
-        return all(part.tutor is not None and part.tutor.plays for part in self.environment.parts.values())
+        return all(tutor is not None and tutor.plays for tutor in self._tutors.values())
 
     @property
     def corrects(self) -> bool:
-        """Whether every part has a scripted teacher."""
-        return all(part.tutor is not None and part.tutor.corrects for part in self.environment.parts.values())
+        return all(tutor is not None and tutor.corrects for tutor in self._tutors.values())
 
     @property
     def blocking(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether any part's takes its time."""
-        return any(part.tutor is not None and part.tutor.blocking for part in self.environment.parts.values())
+        return any(tutor is not None and tutor.blocking for tutor in self._tutors.values())
 
     @property
     def idle(self) -> Mapping[str, Sequence[str]]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Those of the parts; each is tried on every task."""
         return {
             f"{name}-{idle}": actions
-            for name, part in self.environment.parts.items()
-            if part.tutor is not None
-            for idle, actions in part.tutor.idle.items()
+            for name, tutor in self._tutors.items()
+            if tutor is not None
+            for idle, actions in tutor.idle.items()
         }
 
     def expert(self, task: Task) -> Expert:
         part, own = self.environment.inner(task)
-        return _Expert(own, _tutor_of(part).expert(own))
+        return _PartsExpert(self.environment, scripts(part).expert(own))
 
     def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
         part, own = self.environment.seen_by_part(history)
-        return _tutor_of(part).correct(own, privileged, privilege)
+        return scripts(part).correct(own, privileged, privilege)
 
     async def correct_along(self, episode: Episode, privilege: int) -> list[Taught]:
         part, own = self.environment.inner(episode.task)
-        taught = await _tutor_of(part).correct_along(episode.model_copy(update={"task": own}), privilege)
+        taught = await scripts(part).correct_along(episode.model_copy(update={"task": own}), privilege)
         return [one._replace(history=episode.history(t)) for t, one in enumerate(taught)]
 
     async def roll_in(self, history: History, action: str, left: int) -> float:
@@ -232,17 +226,12 @@ class MixtureTutor(Tutor[MixtureEnvironment]):
         return await roll_in(part, own, action, left)
 
 
-def _tutor_of(part: Environment) -> Tutor[Any]:
-    if part.tutor is None:
-        raise PrerequisiteError(f"{part.name}, a part of the mixture, has no scripted expert and no scripted teacher.")
-    return part.tutor
-
-
-class _Expert:
+@dataclass(frozen=True, slots=True)
+class _PartsExpert:
     """The expert of a task's part, which knows the task as the part does."""
 
-    def __init__(self, task: Task, expert: Expert) -> None:
-        self._task, self._expert = task, expert
+    mixture: MixtureEnvironment
+    expert: Expert
 
     def decide(self, history: History) -> Decision:
-        return self._expert.decide(history.model_copy(update={"task": self._task}))
+        return self.expert.decide(self.mixture.seen_by_part(history)[1])

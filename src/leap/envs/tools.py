@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from pydantic import Field
@@ -12,16 +13,11 @@ from pydantic import Field
 from leap.core.message import CalledFunction, Message, ToolSpec
 from leap.core.record import Record
 from leap.envs.answer import ACTION_MARKER, marker_in
+from leap.errors import LeapError
 
 
 class Tool(Record):
-    """Something that can be called.
-
-    Attributes:
-        name: Its name, without blanks.
-        description: What it does, for the model.
-        parameters: JSON schema of its arguments, of type `object`.
-    """
+    """Something that can be called: its name, what it does, for the model, and the JSON schema of its arguments, an `object`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: str = ""
@@ -32,21 +28,31 @@ class Tool(Record):
         """The tool as chat templates and endpoints take it."""
         return {"type": "function", "function": self.model_dump()}
 
+    @cached_property
+    def validator(self) -> Any:
+        """Checks arguments by the schema.
+
+        Raises:
+            LeapError: The schema is none.
+        """
+        from jsonschema import SchemaError
+        from jsonschema.validators import validator_for
+
+        try:
+            kind = validator_for(self.parameters)
+            kind.check_schema(self.parameters)
+        except SchemaError as error:
+            raise LeapError(f"tool {self.name!r}: its parameters are no JSON schema: {error.message}") from error
+        return kind(self.parameters)
+
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def canonical_call(call: CalledFunction, tool: Tool | None = None) -> str | None:
-    """The one spelling of a call: a JSON object on one line, arguments in the order of the tool's schema.
-
-    Args:
-        call: Name and arguments.
-        tool: The tool that is called, where it is known. Arguments that its schema does not name come last, by name.
-
-    Returns:
-        The action's text, or None where JSON cannot hold the arguments (an infinite number, half a character), or they are
-        nested more than 32 deep.
-    """
+    """The one spelling of a call: a JSON object on one line. Its arguments come in the order of the tool's schema, those that it
+    does not name last, by name. None where JSON cannot hold the arguments (an infinite number, half a character), or they are
+    nested more than 32 deep."""
     try:
         text = _spelled(call["name"], _ordered(call["arguments"], tool.parameters if tool else {}))
         text.encode()
@@ -74,13 +80,8 @@ def _ordered(value: Any, schema: Any, depth: int = 0) -> Any:
 
 
 def calls_as_text(content: str, calls: Iterable[tuple[str, str]]) -> str:
-    """An answer of an endpoint as one text that holds all of it, in the form of Hermes and Qwen.
-
-    Args:
-        content: The answer's words.
-        calls: Name and arguments of each call. Arguments that are no JSON object stand there as a string, so that nothing is
-            lost and no call is read from them.
-    """
+    """An answer of an endpoint, its words and the name and arguments of its calls, as one text in the form of Hermes and Qwen.
+    Arguments that are no JSON object stand there as a string, so that nothing is lost and no call is read from them."""
     parts = [content] if content else []
     for name, arguments in calls:
         told = arguments if isinstance(_json(arguments), dict) else json.dumps(arguments, ensure_ascii=False)
@@ -107,22 +108,18 @@ def in_words(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Mes
             role = "user" if message["role"] == "tool" else message["role"]
             said.append({"role": role, "content": message["content"]})
     if tools and said:
-        said[0] = {"role": said[0]["role"], "content": f"{described(tools)}\n\n{said[0]['content']}"}
+        form = f'REASON: <one or two short sentences>\n{ACTION_MARKER} {{"name": "<tool>", "arguments": {{<its arguments>}}}}'
+        how = f"A tool is called in exactly this form, one at a time:\n{form}"
+        said[0] = {"role": said[0]["role"], "content": f"Tools:\n{listed(tools)}\n{how}\n\n{said[0]['content']}"}
     return said
-
-
-def described(tools: Sequence[ToolSpec]) -> str:
-    """Tools and the form of a call, in words."""
-    form = f'REASON: <one or two short sentences>\n{ACTION_MARKER} {{"name": "<tool>", "arguments": {{<its arguments>}}}}'
-    return f"Tools:\n{listed(tools)}\nA tool is called in exactly this form, one at a time:\n{form}"
 
 
 def listed(tools: Sequence[ToolSpec]) -> str:
     """Tools in words: name, description and the schema of the arguments of each."""
+    form = "- {}: {}\n  Arguments, as a JSON schema: {}"
+    functions = (each["function"] for each in tools)
     return "\n".join(
-        f"- {tool['name']}: {tool['description']}\n"
-        f"  Arguments, as a JSON schema: {json.dumps(tool['parameters'], ensure_ascii=False)}"
-        for tool in (each["function"] for each in tools)
+        form.format(tool["name"], tool["description"], json.dumps(tool["parameters"], ensure_ascii=False)) for tool in functions
     )
 
 
@@ -145,18 +142,13 @@ def call_of(action: str) -> CalledFunction | None:
 
 
 def call_in(text: str, tools: Mapping[str, Tool] | None = None) -> tuple[CalledFunction, int] | None:
-    """The first call in a model's answer, and where it begins.
+    """The first call in a model's answer, and where it begins; None where there is none, or where what stands behind the first
+    marker cannot be read.
 
     Read are `<tool_call>{...}</tool_call>` (Hermes, Qwen, SmolLM; a list in it too), `[TOOL_CALLS][{...}]` and
     `[TOOL_CALLS]name[ARGS]{...}` (Mistral), `<function=name>` with a JSON object or with `<parameter=...>` (Llama, Qwen),
-    `{"name": ..., "parameters": {...}}` (Llama 3.1), `ACTION: {...}`, and a bare JSON object, in a code block or not.
-
-    Args:
-        text: The answer.
-        tools: The tools by name: they tell the types of arguments that are not written as JSON.
-
-    Returns:
-        None where there is no call, or where what stands behind the first marker cannot be read.
+    `{"name": ..., "parameters": {...}}` (Llama 3.1), `ACTION: {...}`, and a bare JSON object, in a code block or not. The tools
+    tell the types of arguments that are not written as JSON.
     """
     found, worded = _MARKER.search(text), marker_in(text)
     marked = min(each.start() for each in (found, worded) if each) if found or worded else len(text)

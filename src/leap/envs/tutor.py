@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from leap.core import Decision, Episode, History, PrivilegedState, Task
 from leap.envs.base import Environment
@@ -73,19 +73,17 @@ class Tutor(ABC, Generic[E]):
         raise PrerequisiteError(f"{self.environment.name} has no scripted teacher.")
 
     async def correct_along(self, episode: Episode, privilege: int) -> list[Taught]:
-        """The programmatic teacher on every step of an episode.
-
-        A teacher that also looks at what came of the student's own action overrides it.
+        """The programmatic teacher on every step of an episode. A teacher that also looks at what came of the student's own
+        action overrides it.
 
         Raises:
             LeapError: The episode cannot be replayed.
         """
-        states = await states_along(self.environment, episode)
-        histories = [episode.history(t) for t in range(len(states))]
-        return [
-            Taught(history, state, self.correct(history, state, privilege))
-            for history, state in zip(histories, states, strict=True)
-        ]
+        taught = []
+        for t, state in enumerate(await states_along(self.environment, episode)):
+            history = episode.history(t)
+            taught.append(Taught(history, state, self.correct(history, state, privilege)))
+        return taught
 
     async def roll_in(self, history: History, action: str, left: int) -> float:
         """The score that is still in reach once an action is taken at a history's end: what following the privileged plan
@@ -97,6 +95,17 @@ class Tutor(ABC, Generic[E]):
             left: Actions left, that one included.
         """
         return await follow_plan(self.environment, history, action, left)
+
+
+def scripts(environment: Environment) -> Tutor[Any]:
+    """The tutor of an environment.
+
+    Raises:
+        PrerequisiteError: It has none.
+    """
+    if environment.tutor is None:
+        raise PrerequisiteError(f"{environment.name} has no tutor: no scripted expert and no scripted teacher.")
+    return environment.tutor
 
 
 async def roll_in(environment: Environment, history: History, action: str, left: int) -> float:

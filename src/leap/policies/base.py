@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from leap.core import Actor, Decision, History, Observation, PrivilegedState
 from leap.envs.base import Environment
 from leap.envs.live import called, faults_of
-from leap.envs.tutor import Expert, Tutor
-from leap.errors import LeapError, PrerequisiteError
+from leap.envs.tutor import Expert, scripts
+from leap.errors import LeapError
 
 UNPARSED = "(no action)"
 """Sent to the environment when no action could be read; every environment answers that nothing happens."""
@@ -71,17 +71,6 @@ class Policy(Protocol):
     def playing(self, seed: int, peek: Peek | None) -> AbstractAsyncContextManager[Player]:
         """Opens an episode."""
         ...
-
-
-def scripts(environment: Environment) -> Tutor[Any]:
-    """The tutor of an environment.
-
-    Raises:
-        PrerequisiteError: It has none.
-    """
-    if environment.tutor is None:
-        raise PrerequisiteError(f"{environment.name} has no tutor: no scripted expert and no scripted teacher.")
-    return environment.tutor
 
 
 class ExpertPolicy:

@@ -25,7 +25,7 @@ from leap.datasets import (
     privileged_rows,
     read_rows,
 )
-from leap.demonstrations.config import PlayedConfig
+from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
 from leap.errors import RecipeError, RunError
@@ -43,11 +43,9 @@ from leap.runs.play import play_tasks
 from leap.runs.preflight import prepared_environment
 from leap.runs.table import stage_table
 from leap.sync import run_sync
-from leap.teachers.annotate import Annotation, ReasonAnnotator
-from leap.teachers.asking import Asking
 from leap.teachers.base import Teacher
 from leap.teachers.config import ModelTeacherConfig
-from leap.teachers.privileged import ExtractedState, StateExtractor
+from leap.teachers.onfile import Annotation, ExtractedState, ReasonAnnotator, StateExtractor
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.training.method import Collected, Job, method_of
 
@@ -226,12 +224,8 @@ class Stages:
         journal = Journal(self.run.expert_play(iteration), Episode)
         played = self._play("rollout", iteration, play, journal, "expert's play of the tasks to correct")
         model = self.actors.open_model(section)
-        extractor = StateExtractor(
-            self.environment,
-            model,
-            Journal(self.run.states(iteration), ExtractedState),
-            asking=Asking.of(model, limit=section.limit, seed=self.recipe.seed),
-        )
+        journal = Journal(self.run.states(iteration), ExtractedState)
+        extractor = StateExtractor(self.environment, model, journal, limit=section.limit, seed=self.recipe.seed)
         with self.timed("correct", iteration, "privileged states"), self.booked(f"extract {iteration}"):
             return run_sync(extractor.extract_all(played))
 
@@ -292,12 +286,8 @@ class Stages:
             return demonstrations
         annotated: list[Episode] = []
         model = self.actors.open_model(section)
-        annotator = ReasonAnnotator(
-            self.environment,
-            model,
-            Journal(self.run.annotations(), Annotation),
-            asking=Asking.of(model, seed=self.recipe.seed),
-        )
+        journal = Journal(self.run.annotations(), Annotation)
+        annotator = ReasonAnnotator(self.environment, model, journal, seed=self.recipe.seed)
         with self.timed("correct", 0, "reasons for demonstrations") as (bar, _), self.booked("annotate"):
 
             def keep(episode: Episode) -> None:
@@ -311,7 +301,7 @@ class Stages:
         """Where the recipe asks for it: the tasks of the demonstrations played by the environment's teacher, each step's
         prompt with the privileged state behind it, as the self teacher will render it."""
         recipe = self.recipe
-        privilege = recipe.demonstrations.state_level
+        privilege = getattr(recipe.demonstrations, "with_state", 0)
         if not privilege:
             return
         tasks = self._demonstrated_tasks()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from leap.core import content_key
-from leap.core.message import Length, Message, ToolSpec, characters, with_tools
+from leap.core.message import Message, ToolSpec, with_tools
 from leap.errors import ContextTooLong, ModelError
 from leap.models.base import Completion, Conversation, Model
 from leap.policies.fitting import Fit, Fitted
@@ -19,28 +18,10 @@ MOST_USELESS = 10
 """So many answers about different episodes of which nothing can be used, and not one of which anything can, end a stage."""
 
 V = TypeVar("V")
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """How a model is asked.
-
-    Attributes:
-        limit: Longest prompt, in the unit of `length`; the oldest steps are left out of longer ones. None where none is known.
-        length: Measures a prompt.
-        attempts: How often a missing answer is asked for.
-        seed: Seed of the requests.
-    """
-
-    limit: int | None = None
-    length: Length = characters
-    attempts: int = 3
-    seed: int = 0
-
-    @classmethod
-    def of(cls, model: Model, *, limit: int | None = None, attempts: int = 3, seed: int = 0) -> Asking:
-        """How to ask a model that measures prompts itself: they are as long as it has room for, or as `limit` says."""
-        return cls(shorter(limit, model.room), model.length, attempts, seed)
+Prompt = Callable[[list[int], int | None], list[Message]]
+"""Makes the prompt for some steps without so many of the oldest; None in place of the number shows everything."""
+Read = Callable[[Completion, list[int]], tuple[dict[int, V], str]]
+"""Reads an answer for some steps: what can be used of it by step, and what is wrong with the rest."""
 
 
 def shorter(*limits: int | None) -> int | None:
@@ -48,101 +29,76 @@ def shorter(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Question(Generic[V]):
-    """What is asked of a model, for one or several steps of an episode.
-
-    Attributes:
-        what: Names it in the log.
-        steps: The steps to answer for.
-        prompt: Makes the prompt for some of the steps without so many of the oldest; None in their place shows everything.
-        read: Reads an answer for some of the steps: what can be used of it by step, and what is wrong with the rest.
-        otherwise: What becomes of steps that stay without an answer, for a warning; none is given where it is empty.
-        droppable: How many of the oldest steps may be left out in asking for a step.
-        schema: JSON schema of the answer.
-        choices: The only actions that may be generated.
-        tools: Tools that the answer may call.
-        salt: More of what makes up a request's seed.
-    """
-
-    what: str
-    steps: Sequence[int]
-    prompt: Callable[[list[int], int | None], list[Message]]
-    read: Callable[[Completion, list[int]], tuple[dict[int, V], str]]
-    otherwise: str = ""
-    droppable: Callable[[int], int] = lambda step: step
-    schema: dict[str, Any] | None = None
-    choices: Sequence[str] | None = None
-    tools: Sequence[ToolSpec] = ()
-    salt: tuple[str, ...] = ()
-
-    def fitting(self, wanted: list[int], fit: Fit) -> tuple[list[int], Fitted]:
-        """The prompt for as many of the wanted steps as fit, and which these are.
-
-        Raises:
-            ContextTooLong: It does not fit even for a single step.
-        """
-        whole = self.prompt(wanted, None)
-        if fit.fits(whole):
-            return wanted, Fitted(whole, 0)
-        while True:
-            try:
-                return wanted, fit.shortest(
-                    lambda dropped, wanted=wanted: self.prompt(wanted, dropped),
-                    self.droppable(wanted[0]),
-                    self.what,
-                    last_resort=len(wanted) == 1,
-                )
-            except ContextTooLong:
-                if len(wanted) == 1:
-                    raise
-                wanted = wanted[: len(wanted) // 2]
-
-
 class Asker:
-    """Asks a model questions.
+    """Asks a model about steps of episodes.
 
     Args:
-        asking: How to ask.
+        model: The model.
+        limit: Longest prompt, where the model has room for more; the oldest steps are left out of longer ones.
+        attempts: How often a missing answer is asked for.
+        seed: Seed of the requests.
 
     Attributes:
         dropped: Steps left out of prompts so far, over all answered calls.
     """
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, model: Model, *, limit: int | None = None, attempts: int = 3, seed: int = 0) -> None:
         self.dropped = 0
-        self._asking = asking
+        self._model = model
+        self._limit = shorter(limit, model.room)
+        self._attempts = attempts
+        self._seed = seed
 
     def fit(self, tools: Sequence[ToolSpec] = ()) -> Fit:
         """What keeps the prompts of one conversation short enough, and learns from it what that is."""
-        return Fit(self._asking.limit, with_tools(self._asking.length, tools))
+        return Fit(self._limit, with_tools(self._model.length, tools))
 
-    async def asked(self, conversation: Conversation, question: Question[V], fit: Fit | None = None) -> dict[int, V]:
+    async def ask(
+        self,
+        conversation: Conversation,
+        what: str,
+        steps: Sequence[int],
+        prompt: Prompt,
+        read: Read[V],
+        *,
+        otherwise: str,
+        level: int = logging.WARNING,
+        keeps_first: bool = False,
+        fit: Fit | None = None,
+        salt: Sequence[str] = (),
+        **request: Any,
+    ) -> dict[int, V]:
         """The usable answers by step. A step is asked for until there is one, as often as there are attempts; a prompt that the
         model refuses as too long is no attempt.
 
         Args:
             conversation: The conversation with the model.
-            question: What to ask.
+            what: Names the question in the log.
+            steps: The steps to answer for.
+            prompt: Makes the prompts.
+            read: Reads the answers.
+            otherwise: What becomes of steps that stay without an answer, for the log.
+            level: How loudly the log says so.
+            keeps_first: Whether the first of all steps is never left out.
             fit: What an earlier question in the conversation has taught about the longest prompt.
+            salt: More of what makes up a request's seed.
+            request: Schema, choices and tools of the requests; see `Conversation.complete`.
         """
         answers: dict[int, V] = {}
-        tries = dict.fromkeys(question.steps, 0)
-        fit, call, problem = fit or self.fit(question.tools), 0, ""
-        while wanted := [t for t in question.steps if t not in answers and tries[t] < self._asking.attempts]:
+        tries = dict.fromkeys(steps, 0)
+        fit, call, problem = fit or self.fit(), 0, ""
+        while wanted := [t for t in steps if t not in answers and tries[t] < self._attempts]:
             if problem:
-                log.info("%s: %s; asking again", question.what, problem)
+                log.info("%s: %s; asking again", what, problem)
             call += 1
             try:
-                part, (messages, dropped) = question.fitting(wanted, fit)
+                part, (messages, dropped) = _fitting(prompt, wanted, fit, what, keeps_first)
             except ContextTooLong as error:
                 problem = str(error)
                 break
-            seed = request_seed(self._asking.seed, *question.salt, messages, call)
+            seed = int(content_key("request", self._seed, *salt, messages, call), 16) % 2**31
             try:
-                completion = await conversation.complete(
-                    messages, seed=seed, choices=question.choices, schema=question.schema, tools=question.tools
-                )
+                completion = await conversation.complete(messages, seed=seed, **request)
             except ContextTooLong as error:
                 problem = str(error)
                 fit.refused(messages)
@@ -151,30 +107,37 @@ class Asker:
                 problem = str(error)
             else:
                 self.dropped += dropped
-                usable, problem = question.read(completion, part)
+                usable, problem = read(completion, part)
                 answers |= usable
             for t in part:
                 tries[t] += 1
         if len(answers) < len(tries):
-            level = logging.WARNING if question.otherwise else logging.INFO
-            log.log(level, "%s: %s; %s", question.what, problem, question.otherwise or "its correction is rejected")
+            log.log(level, "%s: %s; %s", what, problem, otherwise)
         return answers
 
 
-def request_seed(*parts: object) -> int:
-    """A request's seed, from the recipe's seed, its own content and the attempt: a repeated request is the same request."""
-    return int(content_key("request", *parts), 16) % 2**31
+def _fitting(prompt: Prompt, wanted: list[int], fit: Fit, what: str, keeps_first: bool) -> tuple[list[int], Fitted]:
+    """The prompt for as many of the wanted steps as fit, and which these are.
+
+    Raises:
+        ContextTooLong: It does not fit even for a single step.
+    """
+    whole = prompt(wanted, None)
+    if fit.fits(whole):
+        return wanted, Fitted(whole, 0)
+    while True:
+        part, alone = wanted, len(wanted) == 1
+        most = max(part[0] - 1, 0) if keeps_first else part[0]
+        try:
+            return part, fit.shortest(lambda dropped, part=part: prompt(part, dropped), most, what, last_resort=alone)
+        except ContextTooLong:
+            if alone:
+                raise
+            wanted = wanted[: len(wanted) // 2]
 
 
 class UselessAnswers:
-    """Ends a stage whose model never gives anything that can be used: each further task would be paid for nothing.
-
-    Args:
-        model: The model's name.
-
-    Attributes:
-        any_useful: Whether anything could be used so far.
-    """
+    """Ends a stage whose model never gives anything that can be used: each further task would be paid for nothing."""
 
     def __init__(self, model: str) -> None:
         self.any_useful = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar, Generic, TypeVar
@@ -15,19 +15,14 @@ from leap.models.base import Model
 from leap.models.config import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.sync import side_by_side
-from leap.teachers.asking import UselessAnswers
-from leap.teachers.config import PromptedTeacherConfig, TeacherConfig
+from leap.teachers.asking import Asker, UselessAnswers
+from leap.teachers.config import TeacherConfig
 from leap.teachers.verdict import Verdict
 
 C = TypeVar("C", bound=TeacherConfig)
 
 OnEpisode = Callable[[Episode, list[Correction]], None]
 """Called with each corrected episode and its corrections, as soon as it is done."""
-
-
-def open_unbooked(section: ModelConfig) -> Model:
-    """Opens a model whose calls are booked nowhere."""
-    return section.open()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class TeacherContext:
 
     environment: Environment
     seed: int = 0
-    open_model: Callable[[ModelConfig], Model] = open_unbooked
+    open_model: Callable[[ModelConfig], Model] = ModelConfig.open
     student: StudentContext | None = None
     states: Mapping[str, str] | None = None
     attempts: int = 3
@@ -94,6 +89,7 @@ class Teacher(ABC, Generic[C]):
     name: str
     concurrency: int = 1
     waves: bool = False
+    _asker: Asker | None = None
 
     def __init__(self, config: C, context: TeacherContext) -> None:
         self.config = config
@@ -104,13 +100,18 @@ class Teacher(ABC, Generic[C]):
             self.name,
             config.privilege,
             drop_leaks=config.drop_leaks,
-            verify=isinstance(config, PromptedTeacherConfig) and config.verify,
+            verify=getattr(config, "verify", False),
         )
 
     @property
     def dropped(self) -> int:
         """Steps left out of prompts so far."""
-        return 0
+        return self._asker.dropped if self._asker else 0
+
+    def _asking(self, model: Model, limit: int | None = None) -> Asker:
+        """Takes as many episodes at once as a model that it asks; returns what asks it."""
+        self.concurrency, self.waves = model.concurrency, model.in_process
+        return Asker(model, limit=limit, attempts=self.context.attempts, seed=self.context.seed)
 
     @abstractmethod
     async def correct(self, episode: Episode) -> list[Correction]:
@@ -134,7 +135,9 @@ class Teacher(ABC, Generic[C]):
         """Corrects many episodes at once.
 
         An episode that is done makes room for the next; but a model in this process answers all open conversations in one batch,
-        so there episodes go in waves, and a wave that was interrupted is done again whole, as in rollouts.
+        so there episodes go in waves, and a wave that was interrupted is done again whole, as in rollouts. Corrections without
+        a usable answer are held back until any has one: a teacher that never answers in the form asked for ends the stage early,
+        and leaves nothing on file that hinders another try.
 
         Args:
             episodes: What to correct, in order.
@@ -145,10 +148,21 @@ class Teacher(ABC, Generic[C]):
             LeapError: What ended the work: the budget, a world that is another, a teacher of which nothing can be used.
                 Episodes under way at that moment are finished and handed on first.
         """
-        delivery = _Delivery(on_episode, done, self.name)
+        answers, held = UselessAnswers(self.name), list[tuple[Episode, list[Correction]]]()
+
+        def hand_on() -> None:
+            ready, held[:] = held[:], []
+            for episode, corrections in ready:
+                if episode.key not in done:
+                    on_episode(episode, corrections)
 
         async def correct(episode: Episode) -> None:
-            delivery.add(episode, await self.correct(episode))
+            corrections = await self.correct(episode)
+            held.append((episode, corrections))
+            if corrections:
+                answers.count(any(one.rejected is not Rejection.TEACHER_ERROR for one in corrections))
+            if answers.any_useful:
+                hand_on()
 
         if self.waves:
             source = iter(episodes)
@@ -157,45 +171,4 @@ class Teacher(ABC, Generic[C]):
                     await side_by_side(wave, correct, len(wave))
         else:
             await side_by_side((e for e in episodes if e.key not in done), correct, self.concurrency)
-        delivery.close()
-
-
-class _Delivery:
-    """Hands corrections on, but holds back those of episodes without a usable answer until one has any: a teacher that
-    never answers in the form asked for ends the stage early, and leaves nothing on file that hinders another try."""
-
-    def __init__(self, on_episode: OnEpisode, done: Container[str], teacher: str) -> None:
-        self._on_episode = on_episode
-        self._done = done
-        self._answers = UselessAnswers(teacher)
-        self._held: list[tuple[Episode, Sequence[Correction]]] = []
-
-    def add(self, episode: Episode, corrections: Sequence[Correction]) -> None:
-        """Takes an episode's corrections.
-
-        Raises:
-            ModelError: Nothing could be used of several episodes.
-        """
-        if corrections:
-            self._answers.count(any(one.rejected is not Rejection.TEACHER_ERROR for one in corrections))
-        if corrections and not self._answers.any_useful:
-            self._held.append((episode, corrections))
-            return
-        if self._answers.any_useful:
-            self.close()
-        self._hand_on(episode, corrections)
-
-    def close(self) -> None:
-        """Hands on what is still held back."""
-        held, self._held = self._held, []
-        for episode, corrections in held:
-            self._hand_on(episode, corrections)
-
-    def _hand_on(self, episode: Episode, corrections: Sequence[Correction]) -> None:
-        if episode.key not in self._done:
-            self._on_episode(episode, list(corrections))
-
-
-def plan_length(state: PrivilegedState) -> int | None:
-    """Actions left on an optimal plan; None where none is known."""
-    return len(state.plan) if state.plan is not None else None
+        hand_on()

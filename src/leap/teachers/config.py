@@ -8,7 +8,9 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from leap.config import Section
 from leap.models.config import ModelConfig, ModelSampling
-from leap.teachers.levels import LEVELS
+
+LEVELS = (0, 25, 50, 75, 100)
+"""Privilege levels that have a prompt for model teachers (paper, ablation of privileged information)."""
 
 
 class TeacherConfig(Section):
@@ -16,9 +18,11 @@ class TeacherConfig(Section):
 
     Class attributes:
         uses_student: Whether the student's own weights take part in its corrections.
+        acts_as: Name of the baseline in which its own actions are executed; may name attributes of the section.
     """
 
     uses_student: ClassVar[bool] = False
+    acts_as: ClassVar[str] = "{0.kind}-{0.privilege}"
 
     kind: str = Field(default="", description="Registered teacher: expert, model, self, or another package's.")
     privilege: int = Field(
@@ -46,7 +50,7 @@ class TeacherConfig(Section):
     @property
     def acting(self) -> str:
         """Name of the baseline in which its own actions are executed, where the run has that baseline."""
-        return f"{self.kind}-{self.privilege}"
+        return self.acts_as.format(self)
 
 
 class PromptedTeacherConfig(TeacherConfig):
@@ -69,11 +73,9 @@ class PromptedTeacherConfig(TeacherConfig):
 class ExpertConfig(TeacherConfig):
     """Options of the environment's scripted teacher."""
 
-    kind: Literal["expert"] = Field(default="expert", description="The environment's scripted teacher.")  # type: ignore[assignment]
+    acts_as: ClassVar[str] = "teacher-{0.privilege}"
 
-    @property
-    def acting(self) -> str:
-        return f"teacher-{self.privilege}"
+    kind: Literal["expert"] = Field(default="expert", description="The environment's scripted teacher.")  # type: ignore[assignment]
 
 
 class SelfTeacherConfig(PromptedTeacherConfig):
@@ -92,6 +94,8 @@ class TeacherSampling(ModelSampling):
 
 class ModelTeacherConfig(PromptedTeacherConfig, ModelConfig):
     """Options of a language model as teacher."""
+
+    acts_as: ClassVar[str] = "{0.model}-{0.privilege}"
 
     kind: Literal["model"] = Field(default="model", description="A language model.")  # type: ignore[assignment]
     sampling: TeacherSampling = Field(default_factory=TeacherSampling, description="How it answers.")  # type: ignore[assignment]
@@ -116,7 +120,3 @@ class ModelTeacherConfig(PromptedTeacherConfig, ModelConfig):
     @property
     def label(self) -> str:
         return f"{self.kind} {self.model}"
-
-    @property
-    def acting(self) -> str:
-        return f"{self.model}-{self.privilege}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from leap.core import Correction, Episode
-from leap.policies.base import scripts
+from leap.core import Correction, Episode, Rejection
+from leap.envs.tutor import scripts
 from leap.teachers.base import Teacher
 from leap.teachers.config import ExpertConfig
 
@@ -20,8 +20,8 @@ class ExpertTeacher(Teacher[ExpertConfig]):
         """A correction for every step; where the tutor says that nothing can succeed any more, one rejected for that."""
         taught = await scripts(self.context.environment).correct_along(episode, self.privilege)
         return [
-            self.verdict.hopeless(episode, t, state)
-            if decision is None
-            else await self.verdict.correction(episode, t, decision, state)
+            await self.verdict.correction(episode, t, decision, state)
+            if decision
+            else self.verdict.declined(episode, t, state, Rejection.HOPELESS)
             for t, (_, state, decision) in enumerate(taught)
         ]

@@ -56,22 +56,19 @@ class FunctionTeacher(Teacher[TeacherConfig]):
         """A correction for every step, as the function decides it."""
         corrections = []
         for t, state in enumerate(await self.states(episode)):
-            decision = await self._decide(Ask(episode.history(t), episode.steps[t], state, self.privilege, t, episode))
+            ask = Ask(episode.history(t), episode.steps[t], state, self.privilege, t, episode)
+            try:
+                decision = await called(self.function, ask, blocking=True)
+            except Exception as error:
+                error.add_note(f"(raised by teacher {self.name!r}, task {episode.task.id}, step {t})")
+                raise
+            if not isinstance(decision, Decision | None):
+                raise RecipeError(f"teacher {self.name!r} must return a Decision or None, not {type(decision).__name__}.")
             if decision is None:
                 corrections.append(self.verdict.declined(episode, t, state))
             else:
                 corrections.append(await self.verdict.correction(episode, t, decision, state))
         return corrections
-
-    async def _decide(self, ask: Ask) -> Decision | None:
-        try:
-            decision = await called(self.function, ask, blocking=True)
-        except Exception as error:
-            error.add_note(f"(raised by teacher {self.name!r}, task {ask.history.task.id}, step {ask.t})")
-            raise
-        if not isinstance(decision, Decision | None):
-            raise RecipeError(f"teacher {self.name!r} must return a Decision or None, not {type(decision).__name__}.")
-        return decision
 
 
 def teacher_class(teacher: str | type[Teacher[Any]] | TeacherFunction) -> type[Teacher[Any]]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from leap.core import Correction, Decision, Episode, PrivilegedState
+from leap.core import Correction, Decision, Episode, PrivilegedState, Rejection
 from leap.core.message import Message
 from leap.models.base import Completion, Conversation
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA, StepAnswer, parse_step, parse_trajectory
-from leap.teachers.asking import Asker, Asking, Question
 from leap.teachers.base import Teacher, TeacherContext
 from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.prompts import TeacherPrompts
@@ -27,45 +26,35 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
     A trajectory longer than the model's limit is asked for in parts, the steps before a part left out, oldest first, as far as
     needed. Where privileged states were extracted from logs, the model is shown those, and the environment's otherwise: by
     trajectory the state at the beginning, by step the present one.
-
-    Raises:
-        RecipeError: There is no prompt for the privilege level.
     """
 
     Config = ModelTeacherConfig
 
     def __init__(self, config: ModelTeacherConfig, context: TeacherContext) -> None:
-        self._prompts = TeacherPrompts(
-            config.privilege, prompts=context.environment.prompts_of, grammar_of=context.environment.grammar_of
-        )
+        environment = context.environment
+        self._prompts = TeacherPrompts(config.privilege, environment.prompts_of, grammar_of=environment.grammar_of)
         self._model = context.open_model(config)
         self.name = self._model.name
         super().__init__(config, context)
-        self.concurrency, self.waves = self._model.concurrency, self._model.in_process
-        self._asker = Asker(Asking.of(self._model, limit=config.limit, attempts=context.attempts, seed=context.seed))
-
-    @property
-    def dropped(self) -> int:
-        return self._asker.dropped
+        self._asker = self._asking(self._model, config.limit)
 
     async def correct(self, episode: Episode) -> list[Correction]:
-        """A correction for every step of the episode, kept or rejected, each rejection with its reason.
-
-        A step left as it is gets the student's own reason and action.
-        """
+        """A correction for every step of the episode, kept or rejected, each rejection with its reason. A step left as it is gets
+        the student's own reason and action."""
         if not episode.steps:
             return []
         async with self._model.conversation() as conversation:
             states = await self._shown(episode)
             if states is None:
                 log.warning("task %s: no privileged state was extracted, so its episode is not corrected", episode.task.id)
-                return [self.verdict.unanswered(episode, t) for t in range(len(episode.steps))]
-            ask = self._by_trajectory if self.config.by == "trajectory" else self._by_step
-            answers = await ask(conversation, episode, [state.text for state in states])
+                states, answers = [None] * len(episode.steps), {}
+            else:
+                ask = self._by_trajectory if self.config.by == "trajectory" else self._by_step
+                answers = await ask(conversation, episode, [state.text for state in states])
         return [
             await self.verdict.correction(episode, t, _decision(answers[t], episode, t), state)
             if t in answers
-            else self.verdict.unanswered(episode, t, state)
+            else self.verdict.declined(episode, t, state, Rejection.TEACHER_ERROR)
             for t, state in enumerate(states)
         ]
 
@@ -84,23 +73,15 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
         def prompt(asked: list[int], dropped: int | None) -> list[Message]:
             if dropped is None:
                 return self._prompts.trajectory(episode, states[0], None if len(asked) == length else asked)
-            last = asked[-1] if asked[-1] < length - 1 else None
-            return self._prompts.trajectory(episode, states[0], asked, first=dropped, last=last)
+            return self._prompts.trajectory(episode, states[0], asked, first=dropped, last=asked[-1])
 
         def read(completion: Completion, asked: list[int]) -> tuple[dict[int, StepAnswer], str]:
             parsed = parse_trajectory(completion.text, asked, length)
             return parsed.steps, parsed.problem and f"the answer of {self.name} is not complete: {parsed.problem}"
 
-        return await self._asker.asked(
-            conversation,
-            Question(
-                what=f"task {episode.task.id}",
-                steps=range(length),
-                prompt=prompt,
-                read=read,
-                otherwise="steps without a correction are rejected",
-                schema=TRAJECTORY_SCHEMA,
-            ),
+        what, otherwise = f"task {episode.task.id}", "steps without a correction are rejected"
+        return await self._asker.ask(
+            conversation, what, range(length), prompt, read, otherwise=otherwise, schema=TRAJECTORY_SCHEMA
         )
 
     async def _by_step(
@@ -114,22 +95,15 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
             return ({asked[0]: answer}, "") if answer else ({}, f"the answer of {self.name} cannot be read")
 
         answers: dict[int, StepAnswer] = {}
-        fit = self._asker.fit()
+        fit, otherwise = self._asker.fit(), "its correction is rejected"
         for t in range(len(states)):
-            question = Question(
-                what=f"task {episode.task.id}, step {t}",
-                steps=(t,),
-                prompt=prompt,
-                read=read,
-                otherwise="its correction is rejected",
-                schema=STEP_SCHEMA,
+            what = f"task {episode.task.id}, step {t}"
+            answers |= await self._asker.ask(
+                conversation, what, (t,), prompt, read, otherwise=otherwise, fit=fit, schema=STEP_SCHEMA
             )
-            answers |= await self._asker.asked(conversation, question, fit)
         return answers
 
 
 def _decision(answer: StepAnswer, episode: Episode, t: int) -> Decision:
-    step = episode.steps[t]
-    if answer.leave:
-        return Decision(reason=step.reason, action=step.action)
-    return Decision(reason=answer.reason, action=answer.action)
+    said = episode.steps[t] if answer.leave else answer
+    return Decision(reason=said.reason, action=said.action)

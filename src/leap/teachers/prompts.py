@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +19,35 @@ from leap.policies.base import Act, Peek
 from leap.policies.rendering import Renderer
 from leap.policies.templating import PromptFolder, call_macro, load_template, shipped_alone
 from leap.teachers.answers import ACTION, LEAVE, REASON
-from leap.teachers.levels import LEVELS
+from leap.teachers.config import LEVELS
 
 _SHIPPED = Path(__file__).parent / "templates", Path(leap.policies.__file__).parent / "templates"
 _NAMES = {"leave": LEAVE, "reason": REASON, "action": ACTION}
+MOST_CANDIDATES = 100
+"""Admissible actions are listed at steps that have at most so many."""
 
 
+@dataclass(frozen=True, slots=True)
 class TeacherPrompts:
     """Prompts of a teacher at one privilege level. The same inputs give the same bytes, so that requests can be keyed.
 
-    Args:
+    Attributes:
         privilege: One of `LEVELS`. At 0 the privileged state enters no prompt.
-        templates: Folder of the user's own, looked into first.
-        prompts: Tells the folder of a task's templates, looked into next.
+        prompts: Tells the folder of a task's templates.
         grammar_of: Tells the grammar of a task's actions.
-        most_candidates: Admissible actions are listed at steps that have at most so many.
 
     Raises:
         RecipeError: There is no prompt for that privilege level.
     """
 
-    def __init__(
-        self,
-        privilege: int,
-        templates: Path | None = None,
-        prompts: PromptFolder = shipped_alone,
-        *,
-        grammar_of: GrammarOf = free_text,
-        most_candidates: int = 100,
-    ) -> None:
-        if privilege not in LEVELS:
-            levels = ", ".join(str(level) for level in LEVELS)
-            raise RecipeError(f"privilege {privilege}: a model teacher knows the levels {levels}; choose one of them.")
-        self.privilege = privilege
-        self._templates = templates
-        self._prompts = prompts
-        self._grammar_of = grammar_of
-        self._most_candidates = most_candidates
+    privilege: int
+    prompts: PromptFolder = shipped_alone
+    grammar_of: GrammarOf = free_text
+
+    def __post_init__(self) -> None:
+        if self.privilege not in LEVELS:
+            levels = ", ".join(map(str, LEVELS))
+            raise RecipeError(f"privilege {self.privilege}: a model teacher knows the levels {levels}; choose one of them.")
 
     def trajectory(
         self, episode: Episode, state: str, asked: Sequence[int] | None = None, *, first: int = 0, last: int | None = None
@@ -68,14 +61,16 @@ class TeacherPrompts:
             first: Earlier steps are left out.
             last: Later steps are left out.
         """
-        steps = [self._step(episode, t) for t in range(first, len(episode.steps) if last is None else last + 1)]
-        end = episode.final.text.strip() if last is None else None
+        final = len(episode.steps) - 1
+        last = final if last is None else last
+        steps = [self._step(episode, t) for t in range(first, last + 1)]
+        end = episode.final.text.strip() if last == final else None
         more = {"asked": asked, "dropped": first, "end": end, "success": episode.success}
         return self._ask("trajectory", episode, steps, state, **more)
 
     def step(self, episode: Episode, t: int, state: str, *, first: int = 0) -> list[Message]:
         """Asks for the correction of step t; nothing later is shown. Parameters as for `trajectory`."""
-        steps = [self._step(episode, k, numbered=False) for k in range(first, t + 1)]
+        steps = [self._step(episode, k) | {"t": None} for k in range(first, t + 1)]
         for step in steps[:-1]:
             step["candidates"] = None  # only the present ones can be chosen from
         return self._ask("step", episode, steps, state, dropped=first)
@@ -85,21 +80,21 @@ class TeacherPrompts:
         return call_macro(self._template(task), "acting", privilege=self.privilege, state=state.strip())
 
     def _template(self, task: Task) -> Template:
-        return load_template("correct.j2", self._templates, self._prompts(task), *_SHIPPED)
+        return load_template("correct.j2", self.prompts(task), *_SHIPPED)
 
-    def _step(self, episode: Episode, t: int, *, numbered: bool = True) -> dict[str, Any]:
+    def _step(self, episode: Episode, t: int) -> dict[str, Any]:
         step = episode.steps[t]
         admissible = step.observation.admissible
         return {
-            "t": t if numbered else None,
+            "t": t,
             "observation": step.observation.text.strip(),
-            "candidates": admissible if admissible is not None and len(admissible) <= self._most_candidates else None,
+            "candidates": admissible if admissible is not None and len(admissible) <= MOST_CANDIDATES else None,
             "reason": " ".join(step.reason.split()),
             "action": step.action,
         }
 
     def _ask(self, macro: str, episode: Episode, steps: list[dict[str, Any]], state: str, **more: Any) -> list[Message]:
-        grammar = self._grammar_of(episode.task)
+        grammar = self.grammar_of(episode.task)
         privilege = self.privilege if state.strip() else 0  # where nothing is hidden, no level has anything to use
         text = call_macro(
             self._template(episode.task),
@@ -126,18 +121,16 @@ class PrivilegedRenderer:
 
     Args:
         renderer: Makes the student's prompts. Its limit is that of the prompts with the privileged state.
-        privilege: One of `LEVELS`.
-        templates: Folder of the user's own, looked into first.
+        privilege: One of `LEVELS`, if it ever renders a privileged state.
     """
 
-    def __init__(self, renderer: Renderer, privilege: int, templates: Path | None = None) -> None:
-        self.privilege = privilege
+    def __init__(self, renderer: Renderer, privilege: int) -> None:
         self.privileged = privilege > 0
         self.limit = renderer.limit
         self.length = renderer.length
         self.grammar_of = renderer.grammar_of
         self._renderer = renderer
-        self._prompts = TeacherPrompts(privilege, templates, renderer.prompts, grammar_of=renderer.grammar_of)
+        self._privilege = privilege
 
     async def at_step(self, acts: Sequence[Act], peek: Peek | None) -> Callable[[History], list[Message]]:
         state = await peek() if peek is not None else None
@@ -152,6 +145,5 @@ class PrivilegedRenderer:
             raise ValueError("no privileged state was given")
         if not privileged.text.strip():
             return messages  # nothing is hidden
-        last = messages[-1]
-        text = f"{last['content']}\n\n{self._prompts.acting(history.task, privileged.text)}"
-        return [*messages[:-1], {**last, "content": text}]
+        told = TeacherPrompts(self._privilege, self._renderer.prompts).acting(history.task, privileged.text)
+        return [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}\n\n{told}"}]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Rejection
+from leap.envs.answer import folded
 from leap.envs.base import Environment
 from leap.envs.tutor import roll_in
-from leap.teachers.leakage import leaked_entities
-
-_NOTHING = Decision(reason="", action="")
 
 
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """Makes a teacher's corrections: of what it decided, or of its silence.
 
-    Args:
+    Attributes:
         environment: Says which actions are valid, how they are written and what an entity is.
         name: Name of the teacher, for the record.
         privilege: Privilege level of the teacher, 0..100.
@@ -21,14 +22,11 @@ class Verdict:
         verify: Reject corrections after which, by a roll-in, less is in reach than after the student's own action.
     """
 
-    def __init__(
-        self, environment: Environment, name: str, privilege: int, *, drop_leaks: bool = False, verify: bool = False
-    ) -> None:
-        self._environment = environment
-        self._name = name
-        self._privilege = privilege
-        self._drop_leaks = drop_leaks
-        self._verify = verify
+    environment: Environment
+    name: str
+    privilege: int
+    drop_leaks: bool = False
+    verify: bool = False
 
     async def correction(
         self, episode: Episode, t: int, decision: Decision, state: PrivilegedState | None = None
@@ -46,24 +44,18 @@ class Verdict:
         """
         history = episode.history(t)
         decision = self._tidy(decision, history)
-        leaked = leaked_entities(self._environment, decision.reason, history)
+        leaked = leaked_entities(self.environment, decision.reason, history)
         rejected = self._rejection(decision, history, leaked)
-        if rejected is None and self._verify and await self._worse(episode, t, decision.action):
+        if rejected is None and self.verify and await self._worse(episode, t, decision.action):
             rejected = Rejection.WORSE
         return self._record(episode, t, state, rejected, decision, leaked)
 
-    def unanswered(self, episode: Episode, t: int, state: PrivilegedState | None = None) -> Correction:
-        """The record of a step for which the teacher gave no usable answer."""
-        return self._record(episode, t, state, Rejection.TEACHER_ERROR)
-
-    def hopeless(self, episode: Episode, t: int, state: PrivilegedState | None = None) -> Correction:
-        """The record of a step from which nothing can succeed any more, so that there is nothing to teach."""
-        return self._record(episode, t, state, Rejection.HOPELESS)
-
-    def declined(self, episode: Episode, t: int, state: PrivilegedState | None = None) -> Correction:
-        """The record of a step at which the teacher chose to say nothing."""
-        known = state is not None and state.hopeless
-        return self._record(episode, t, state, Rejection.HOPELESS if known else Rejection.DECLINED)
+    def declined(
+        self, episode: Episode, t: int, state: PrivilegedState | None = None, why: Rejection = Rejection.DECLINED
+    ) -> Correction:
+        """The record of a step for which there is no decision: the teacher chose to say nothing, or as `why` tells."""
+        hopeless = why is Rejection.DECLINED and state is not None and state.hopeless
+        return self._record(episode, t, state, Rejection.HOPELESS if hopeless else why, Decision(reason="", action=""), ())
 
     def _record(
         self,
@@ -71,16 +63,16 @@ class Verdict:
         t: int,
         state: PrivilegedState | None,
         rejected: Rejection | None,
-        decision: Decision = _NOTHING,
-        leaked: tuple[str, ...] = (),
+        decision: Decision,
+        leaked: tuple[str, ...],
     ) -> Correction:
         return Correction(
             episode=episode.key,
             t=t,
             reason=decision.reason,
             action=decision.action,
-            teacher=self._name,
-            privilege=self._privilege,
+            teacher=self.name,
+            privilege=self.privilege,
             rejected=rejected,
             leaked=leaked,
             plan_length=None if state is None or state.plan is None else len(state.plan),
@@ -91,32 +83,44 @@ class Verdict:
         own, history, left = episode.steps[t].action, episode.history(t), episode.horizon - t
         if action == own:
             return False
-        value = await roll_in(self._environment, history, action, left)
-        return value < 1.0 and value < await roll_in(self._environment, history, own, left)
+        value = await roll_in(self.environment, history, action, left)
+        return value < 1.0 and value < await roll_in(self.environment, history, own, left)
 
     def _rejection(self, decision: Decision, history: History, leaked: tuple[str, ...]) -> Rejection | None:
         if not decision.action or not decision.reason:
             return Rejection.EMPTY
-        environment = self._environment.of(history.task)
-        if not environment.valid(decision.action, history.now):
+        environment, now = self.environment.of(history.task), history.now
+        # What does not read back: a student that gave this answer would be understood to do something else.
+        if not environment.valid(decision.action, now) or not environment.grammar.reads_back(decision, now):
             return Rejection.NOT_ADMISSIBLE
-        if not environment.grammar.reads_back(decision, history.now):
-            return Rejection.NOT_ADMISSIBLE  # a student that gave this answer would be understood to do something else
-        if leaked and self._drop_leaks:
-            return Rejection.LEAK
-        return None
+        return Rejection.LEAK if leaked and self.drop_leaks else None
 
     def _tidy(self, decision: Decision, history: History) -> Decision:
         """The reason on one line, for a line break would end it; the action in its one spelling, and as
         the admissible one that it means, if it means one."""
-        grammar = self._environment.grammar_of(history.task)
+        grammar, admissible = self.environment.grammar_of(history.task), history.now.admissible
         reason, action = " ".join(decision.reason.split()), grammar.canonical(decision.action)
-        admissible = history.now.admissible
         if admissible is not None and action not in admissible:
-            meant = [choice for choice in admissible if _folded(choice) == _folded(action)]
+            meant = [choice for choice in admissible if folded(choice) == folded(action)]
             action = meant[0] if len(meant) == 1 else action
         return Decision(reason=reason, action=action)
 
 
-def _folded(action: str) -> str:
-    return " ".join(action.lower().rstrip(" .").split())
+def leaked_entities(environment: Environment, reason: str, history: History) -> tuple[str, ...]:
+    """Entities that a reason names and that appear nowhere in the history: a student could not have known them.
+
+    Args:
+        environment: Says what an entity is.
+        reason: A teacher's reason.
+        history: The student's history at that step.
+
+    Returns:
+        The leaked entities, sorted; empty for a reason that keeps the secret.
+    """
+    named_in = environment.of(history.task).entities
+    leaked = named_in(reason)
+    if leaked:
+        shown = (observation.text for observation in history.observations)
+        for text in (history.task.instruction, *shown, *history.actions, *(history.now.admissible or ())):
+            leaked = leaked - named_in(text)
+    return tuple(sorted(leaked))

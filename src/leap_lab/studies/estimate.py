@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from leap.config import Section
-from leap.demonstrations.config import PlayedConfig
+from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import load_environment
 from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
 from leap.recipe import Recipe, read_mapping
