@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -121,7 +121,6 @@ class Ledger:
         self._stage = ""
         self._under_way = 0
         self._waiting: dict[str, asyncio.Future[None]] = {}  # requests being answered right now, by key
-        self._settled: set[asyncio.Future[None]] = set()  # whoever waits for all calls under way to end
         self._lock = threading.Lock()
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,40 +151,6 @@ class Ledger:
         finally:
             self._stage = before
 
-    # ---- budget --------------------------------------------------------------------------------------------------
-
-    def check_price(self, name: str) -> None:
-        """Refuses a model whose price is unknown where a cap in USD is set. Called before anything is spent.
-
-        Raises:
-            RecipeError: The cap could not be kept.
-        """
-        check_price(name, self.prices, self.budget)
-
-    async def reserve(self) -> None:
-        """Announces a call. Calls under way are let to end before a reached cap is reported, so their answers are booked.
-
-        Raises:
-            BudgetReached: A cap is reached; no call may start any more.
-        """
-        reached = self._reached()
-        if reached:
-            while self._under_way:
-                ended = asyncio.get_running_loop().create_future()
-                self._settled.add(ended)
-                await ended
-            raise BudgetReached(self._reached() or reached)
-        self._under_way += 1
-
-    def settle(self) -> None:
-        """Ends what `reserve` announced, booked or failed."""
-        self._under_way -= 1
-        if not self._under_way:
-            waiting, self._settled = self._settled, set()
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
-
     def _reached(self) -> str:
         """What to say where a cap is reached; empty below it."""
         budget = self.budget
@@ -200,7 +165,47 @@ class Ledger:
             "--set) and give the same command again to go on."
         )
 
-    # ---- calls ---------------------------------------------------------------------------------------------------
+    async def answer(
+        self, key: str, name: str, ask: Callable[[], Awaitable[Completion]], gate: asyncio.Semaphore
+    ) -> Completion:
+        """A request's answer: from the file, or else asked for, booked and counted against the budget. The same request is
+        under way only once: a second asker waits and then finds the answer on file.
+
+        Args:
+            key: Names the request by its content.
+            name: `provider/model`.
+            ask: Makes the call.
+            gate: Calls wait here for a place, before the budget is asked: one that waits is not under way.
+
+        Raises:
+            BudgetReached: A cap is reached; no call may start any more. Those under way have ended and are booked.
+            ModelError: The call failed for good.
+        """
+        while key in self._waiting:
+            await asyncio.wait([self._waiting[key]])
+        self._waiting[key] = asyncio.get_running_loop().create_future()
+        try:
+            if (on_file := self.get(key)) is not None:
+                return on_file
+            async with gate:
+                return await self._paid(key, name, ask)
+        finally:
+            self._waiting.pop(key).set_result(None)
+
+    async def _paid(self, key: str, name: str, ask: Callable[[], Awaitable[Completion]]) -> Completion:
+        if reached := self._reached():
+            while self._under_way:
+                await asyncio.sleep(0.01)
+            raise BudgetReached(self._reached() or reached)
+        self._under_way += 1
+        began = time.monotonic()
+        try:
+            return self.book(key, name, await ask(), time.monotonic() - began)
+        except ModelError as error:
+            self.book_failure(key, name, str(error), time.monotonic() - began)
+            raise
+        finally:
+            self._under_way -= 1
 
     def get(self, key: str) -> Completion | None:
         """The answer to a request that was paid before, be it of no use: whoever wants another asks with another seed."""
@@ -251,19 +256,6 @@ class Ledger:
         )
         with self._lock, _explained(self.path):
             self._db.execute(f"INSERT INTO calls VALUES (NULL{', ?' * len(values)})", values)
-
-    @asynccontextmanager
-    async def alone(self, key: str) -> AsyncIterator[None]:
-        """Lets the same request be under way only once: a second asker waits and then finds the answer on file."""
-        while key in self._waiting:
-            await asyncio.wait([self._waiting[key]])
-        self._waiting[key] = asyncio.get_running_loop().create_future()
-        try:
-            yield
-        finally:
-            self._waiting.pop(key).set_result(None)
-
-    # ---- sums ----------------------------------------------------------------------------------------------------
 
     def totals(self) -> list[Totals]:
         """Sums by stage and model, in the order of their first calls."""
@@ -334,16 +326,12 @@ class MeteredModel(Model):
     """
 
     def __init__(self, model: Model, sampling: Sampling, ledger: Ledger) -> None:
-        ledger.check_price(model.name)
-        self.name = model.name
-        self.concurrency = model.concurrency
-        self.calls_at_once = model.calls_at_once
-        self.in_process = model.in_process
-        self.constrains = model.constrains
-        self.room = model.room
+        check_price(model.name, ledger.prices, ledger.budget)
+        self.name, self.room = model.name, model.room
+        self.concurrency, self.calls_at_once = model.concurrency, model.calls_at_once
+        self.in_process, self.constrains = model.in_process, model.constrains
+        self.model, self.ledger = model, ledger
         self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
-        self.model = model
-        self.ledger = ledger
         self._sampling = sampling.model_dump(mode="json")
 
     @property
@@ -357,7 +345,7 @@ class MeteredModel(Model):
         return await self.model.check()
 
     def gate(self) -> asyncio.Semaphore:
-        """A place for a call. Calls wait here, before the budget is asked: one that waits is not under way."""
+        """The places for calls, in the running event loop."""
         loop = asyncio.get_running_loop()
         if self._gate is None or self._gate[0] is not loop:
             self._gate = (loop, asyncio.Semaphore(self.calls_at_once or self.concurrency))
@@ -398,22 +386,9 @@ class _MeteredConversation:
         schema: dict[str, Any] | None = None,
         tools: Sequence[ToolSpec] = (),
     ) -> Completion:
-        ledger, name = self._model.ledger, self._model.name
         key = self._model.request_key(messages, seed, choices, schema, tools)
-        async with ledger.alone(key):
-            on_file = ledger.get(key)
-            if on_file is not None:
-                return on_file
-            async with self._model.gate():
-                await ledger.reserve()
-                began = time.monotonic()
-                try:
-                    completion = await self._conversation.complete(
-                        messages, seed=seed, choices=choices, schema=schema, tools=tools
-                    )
-                    return ledger.book(key, name, completion, time.monotonic() - began)
-                except ModelError as error:
-                    ledger.book_failure(key, name, str(error), time.monotonic() - began)
-                    raise
-                finally:
-                    ledger.settle()
+
+        def ask() -> Awaitable[Completion]:
+            return self._conversation.complete(messages, seed=seed, choices=choices, schema=schema, tools=tools)
+
+        return await self._model.ledger.answer(key, self._model.name, ask, self._model.gate())

@@ -203,10 +203,11 @@ class OpenAIModel(Model):
             self._limit: self.sampling.max_tokens,
         }
         if schema is not None and self._formats:
-            request["response_format"] = {"type": self._formats[0]}
+            shape: dict[str, Any] = {"type": self._formats[0]}
             if self._formats[0] == "json_schema":
                 title = re.sub(r"[^A-Za-z0-9_-]", "_", str(schema.get("title", "answer")))[:64]
-                request["response_format"]["json_schema"] = {"name": title, "schema": schema, "strict": True}
+                shape["json_schema"] = {"name": title, "schema": schema, "strict": True}
+            request["response_format"] = shape
         return {key: value for key, value in request.items() if key not in self._dropped}
 
     def _can_do_without(self, error: openai.APIStatusError, request: dict[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from leap import registry
 from leap.config import Section
 from leap.errors import PrerequisiteError, RecipeError, suggest
 from leap.models.base import Completion, EndpointConfig, Model, Sampling
-from leap.models.ledger import Ledger, MeteredModel
+from leap.models.ledger import Ledger, MeteredModel, check_price
 
 Ask = Callable[[], Awaitable[Completion | None]]
 """Finds out whether calls can work, by asking; see `Model.check`."""
@@ -183,7 +183,7 @@ def open_model(
     provider, model = provider_of(name), split_name(name)[1]
     metered = None if provider.local else ledger
     if metered is not None:
-        metered.check_price(name)  # before a server is started for nothing
+        check_price(name, metered.prices, metered.budget)  # before a server is started for nothing
     try:
         opened = provider.open(model, sampling, config=endpoint or provider.Config(), batch=batch, dtype=dtype)
     except ImportError as error:
