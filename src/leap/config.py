@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from leap.errors import LeapError, RecipeError, suggest
+from leap.errors import LeapError, RecipeError, describe_validation_error, suggest
 from leap.registry import Registry
 
 UNKNOWN_KEY = "unknown_key"
@@ -32,6 +32,18 @@ class Section(BaseModel):
     """A part of a recipe. Unknown keys are errors that name the key, and the known one that is nearest to it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def from_values(cls, values: Any, where: str) -> Self:
+        """Returns the settings that values state; `where` says in the message what they are.
+
+        Raises:
+            RecipeError: They are not valid.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RecipeError(describe_validation_error(error, where)) from error
 
     @model_validator(mode="wrap")
     @classmethod

@@ -10,14 +10,13 @@ import yaml
 from pydantic import (
     Field,
     SerializeAsAny,
-    ValidationError,
     model_validator,
 )
 
 from leap import registry
 from leap.config import Section, by_kind, default_config
 from leap.demonstrations.sources import DemonstrationConfig, TutorDemonstrationConfig
-from leap.errors import LeapError, RecipeError, describe_validation_error
+from leap.errors import LeapError, RecipeError
 from leap.models.base import Sampling
 from leap.models.config import ModelConfig
 from leap.models.ledger import Budget
@@ -280,10 +279,7 @@ def resolved(values: dict[str, Any], where: str, overrides: Iterable[str] = ()) 
     """
     for override in overrides:
         apply_setting(values, override)
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(describe_validation_error(error, where)) from error
+    return Recipe.from_values(values, where)
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:

@@ -19,8 +19,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from pydantic import ValidationError
-
 from leap import registry
 from leap.config import Section
 from leap.core import Observation, PrivilegedState, Task
@@ -30,8 +28,6 @@ from leap.errors import (
     EnvironmentFault,
     LeapError,
     PrerequisiteError,
-    RecipeError,
-    describe_validation_error,
     suggest,
 )
 
@@ -274,8 +270,4 @@ def load_environment(name: str, options: dict[str, Any] | None = None) -> Enviro
         PrerequisiteError: Its package is not importable.
     """
     cls = registry.environment.get(name)
-    try:
-        config = cls.Config.model_validate(options or {})
-    except ValidationError as error:
-        raise RecipeError(describe_validation_error(error, f"environment {name!r}")) from error
-    return cls(config)
+    return cls(cls.Config.from_values(options or {}, f"environment {name!r}"))

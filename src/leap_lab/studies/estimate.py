@@ -11,12 +11,12 @@ from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from leap.config import Section
 from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import load_environment
-from leap.errors import PrerequisiteError, RecipeError, describe_validation_error
+from leap.errors import PrerequisiteError
 from leap.recipe import Recipe, read_mapping
 from leap.runs.table import Stage
 from leap.training.method import method_of
@@ -45,12 +45,7 @@ def load_pace(recipe: Path) -> Pace | None:
     """
     found = (folder / "pace" / recipe.name for folder in (recipe.parent, FOLDER))
     path = next((path for path in found if path.is_file()), None)
-    if path is None:
-        return None
-    try:
-        return Pace.model_validate(read_mapping(path, "pace"))
-    except ValidationError as error:
-        raise RecipeError(describe_validation_error(error, f"pace {path}")) from error
+    return Pace.from_values(read_mapping(path, "pace"), f"pace {path}") if path else None
 
 
 def pace_of(pace: Pace | None) -> Callable[[Recipe, Stage], float | None]:

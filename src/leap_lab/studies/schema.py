@@ -16,11 +16,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
 
 from leap import registry
 from leap.config import Section, under_kind
-from leap.errors import RecipeError, describe_validation_error
+from leap.errors import RecipeError
 from leap.recipe import Recipe, load_recipe, put, read_mapping, resolved
 from leap.recipes import find_recipe
 from leap.teachers.config import TeacherConfig
@@ -272,10 +272,7 @@ def load_study(path: Path) -> Study:
     """
     values = read_mapping(path, "study")
     model = TheoryStudy if values.get("kind") == "theory" else LoopStudy
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(describe_validation_error(error, f"study {path}")) from error
+    return model.from_values(values, f"study {path}")
 
 
 def base_recipe(study: LoopStudy, path: Path) -> Path:

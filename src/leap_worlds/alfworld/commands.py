@@ -20,9 +20,6 @@ def generate_games(
     ] = None,
 ) -> None:
     """Generate games in the official layout."""
-    from pydantic import ValidationError
-
-    from leap.errors import RecipeError, describe_validation_error
     from leap.progress import Progress
     from leap.recipe import apply_setting
     from leap_worlds.alfworld.generator import GeneratorConfig, generate
@@ -30,10 +27,7 @@ def generate_games(
     settings: dict[str, Any] = {}
     for one in option or []:
         apply_setting(settings, one)
-    try:
-        config = GeneratorConfig.model_validate(settings)
-    except ValidationError as error:
-        raise RecipeError(describe_validation_error(error, "the generator's settings")) from error
+    config = GeneratorConfig.from_values(settings, "the generator's settings")
     with Progress().stage("generate games") as bar:
         manifest = generate(config, out, progress=lambda done, total, what: bar.update(done, total, what))
     counts = ", ".join(f"{split} {number}" for split, number in manifest.games.items())
