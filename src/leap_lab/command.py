@@ -17,7 +17,6 @@ from leap.errors import RecipeError
 if TYPE_CHECKING:
     from leap.core.record import Record
     from leap_lab.studies.page import Page
-    from leap_lab.studies.results import Runs
     from leap_lab.studies.runner import Arm, Planned, Taken
     from leap_lab.studies.schema import TheoryStudy
 
@@ -88,8 +87,10 @@ def study(
         return
     run_arms(planned, runs, tell=_tell)
     everything = arms_of(found, base_values(found, path), runs, seeds=numbers, overrides=values)
-    results_by_run = results_of(everything, found.split)
-    results = collect(found, results_by_run, command=_command(), provenance=_made_by() | _trained_by(results_by_run))
+    made = results_of(everything, found.split)
+    makers = {maker for by_seed in made.values() for run in by_seed.values() for maker in run.makers()}
+    provenance = _made_by() | {"runs by": "; ".join(sorted(makers))}  # a page may be written by a later commit
+    results = collect(found, made, command=_command(), provenance=provenance)
     _write(loop_page(found, results), results, out or runs / found.name / "report")
 
 
@@ -174,12 +175,6 @@ def _made_by() -> dict[str, object]:
         "machine": f"{known['platform']}, {os.cpu_count()} cores, {_processor()}",
         "time": known["time"],
     }
-
-
-def _trained_by(runs: Runs) -> dict[str, object]:
-    """Returns what made the runs themselves: a page may be written by a later commit."""
-    makers = {maker for by_seed in runs.values() for run in by_seed.values() for maker in run.makers()}
-    return {"runs by": "; ".join(sorted(makers))}
 
 
 def _processor() -> str:

@@ -75,19 +75,15 @@ def agreement(measures: Sequence[IterationMeasures], *, width: int) -> Markup:
                 points=panel.points((t, f.value) for t, f in points),
             )
         )
-        if now:
-            parts += [_dot(name, t, f, panel) for t, f in points]
+        for t, f in points if now else ():
+            hint = f"{name}, step {t}: {words.percent(f.value, f.n)}, n = {f.n}"
+            parts.append(mark("circle", hint=hint, class_="dot student", cx=panel.x(t), cy=panel.y(f.value), r=2.6))
     heights = apart([panel.y(points[-1][1].value) for _, points, _ in curves], TOP, panel.bottom)
     for (name, _, whole), y in zip(curves, heights, strict=True):
         label = f"{name} {words.percent(whole.value, 1)}" if whole else name
         parts.append(mark("text", class_="label student", x=panel.right + 2, y=y + 4, text=label))
     said = "; ".join(f"{name} {words.percent(whole.value, whole.n)}" for name, _, whole in curves if whole)
     return Markup(chart(f"agreement with the teacher by step: {said}", parts, width, HEIGHT))
-
-
-def _dot(name: str, t: int, figure: Figure, panel: Panel) -> str:
-    hint = f"{name}, step {t}: {words.percent(figure.value, figure.n)}, n = {figure.n}"
-    return mark("circle", hint=hint, class_="dot student", cx=panel.x(t), cy=panel.y(figure.value), r=2.6)
 
 
 def costs(planned: Recoverability) -> Markup:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from leap.api import Run
 from leap.core import Correction, Episode
 from leap.datasets import Row, correction_rows
 from leap.errors import RunError
-from leap.evaluation import Evaluation
-from leap.files import Journal, read_json
+from leap.files import Journal
 from leap.recipe import Recipe
 from leap.runs.baselines import teacher_acting
 from leap.runs.directory import RunDirectory
@@ -59,7 +59,8 @@ def measure(stages: Stages, i: int) -> IterationMeasures | None:
         return None
     if (known := read_measures(path)) is not None:
         return known
-    split = recipe.environment.validation
+    validation = recipe.environment.validation
+    evaluations = {one.policy: one for one in Run(run.root).evaluations() if one.split == validation}
     own, corrections = _held_out(stages, i, limit)
     with stages.timed(KIND, i, f"measures of iteration {i}"):
         measures = measure_iteration(
@@ -70,8 +71,8 @@ def measure(stages: Stages, i: int) -> IterationMeasures | None:
             held_out=Corrected(own, corrections, stages.environment),
             rounds=[_rows(stages, j - 1, limit) for j in range(1, i + 1)],
             checkpoints=(stages.actors.checkpoint(i - 1), stages.actors.checkpoint(i)) if i else None,
-            success=_on_split(run.evaluation(f"pi_{i}"), split),
-            teacher_value=_on_split(run.evaluation(teacher_acting(recipe)), split),
+            success=evaluations.get(f"pi_{i}"),
+            teacher_value=evaluations.get(teacher_acting(recipe)),
             earlier=[one for j in range(i) if (one := read_measures(measures_file(run, j)))],
         )
         write_measures(path, measures)
@@ -95,9 +96,3 @@ def _rows(stages: Stages, i: int, limit: int) -> list[Row]:
     by_key = {episode.key: episode for episode in episodes}
     chosen = sorted((c for c in corrections if c.episode in by_key), key=lambda c: (c.episode, c.t))
     return list(correction_rows(by_key, chosen, stages.renderer, iteration=i + 1))
-
-
-def _on_split(path: Path, split: str) -> Evaluation | None:
-    """Returns an evaluation on file, of one split."""
-    found = read_json(path) if path.exists() else []
-    return next((Evaluation.model_validate(one) for one in found if one["split"] == split), None)

@@ -191,14 +191,9 @@ def collect(study: LoopStudy, runs: Runs, *, command: str, provenance: dict[str,
     gap = any(isinstance(plot, AxisPlot) and plot.gap for plot in study.plots)
     gaps = [_gap(arm, seed, run) for arm in arms for seed, run in done[arm].items()] if gap else []
     return StudyResults(
-        name=study.name,
-        claim=study.claim,
-        hypothesis=study.hypothesis,
-        notes=study.notes,
+        **study.model_dump(include={"name", "claim", "hypothesis", "notes", "split", "seeds"}),
         command=command,
-        split=study.split,
         arms=arms,
-        seeds=study.seeds,
         missing=[f"{arm}, seed {seed}" for arm in arms for seed in study.seeds if seed not in done[arm]],
         rows=[row for ref in study.shown() if (row := _row(ref, done[ref.arm]))],
         curves=[row for row in curves if row],

@@ -32,13 +32,12 @@ class Estimate(Record):
     seeds: int
 
 
-def estimate(outcomes: Sequence[Mapping[str, float]], *, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+def estimate(outcomes: Sequence[Mapping[str, float]], *, replicates: int = REPLICATES) -> Estimate:
     """Estimates a mean.
 
     Args:
         outcomes: For each seed, a value of each task by its key; a seed may lack tasks of another.
         replicates: Bootstrap samples.
-        seed: Of the bootstrap, so that the same outcomes give the same interval.
 
     Raises:
         ValueError: A seed has no outcome.
@@ -48,7 +47,7 @@ def estimate(outcomes: Sequence[Mapping[str, float]], *, replicates: int = REPLI
     tasks = sorted(set().union(*outcomes))
     values = np.array([[one.get(task, 0.0) for task in tasks] for one in outcomes])
     known = np.array([[task in one for task in tasks] for one in outcomes], dtype=float)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)  # the same outcomes give the same interval
     over_tasks, over_all = [], []
     for start in range(0, replicates, _CHUNK):
         size = min(_CHUNK, replicates - start)
@@ -59,8 +58,8 @@ def estimate(outcomes: Sequence[Mapping[str, float]], *, replicates: int = REPLI
         over_tasks.append(means.mean(axis=1))
         over_all.append((means * seeds).sum(axis=1))
     mean = float(np.mean([np.mean(list(one.values())) for one in outcomes]))
-    low, high = _quantiles(np.concatenate(over_tasks))
-    low_all, high_all = _quantiles(np.concatenate(over_all))
+    low, high = np.quantile(np.concatenate(over_tasks), [0.025, 0.975]).tolist()
+    low_all, high_all = np.quantile(np.concatenate(over_all), [0.025, 0.975]).tolist()
     if float(np.ptp(values[known > 0])) == 0.0:  # nothing varies, and what never varied cannot be resampled
         room = wilson(0, len(tasks))[1]
         low, high = low_all, high_all = mean - room, mean + room
@@ -81,8 +80,3 @@ def paired(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, f
         {task: one[task] - other[task] for task in one if task in other}
         for one, other in zip(first, second, strict=True)
     ]
-
-
-def _quantiles(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)

@@ -73,9 +73,7 @@ class TheoryResults(Record):
 def measure(study: TheoryStudy, *, command: str, provenance: dict[str, object]) -> TheoryResults:
     """Computes everything."""
     return TheoryResults(
-        name=study.name,
-        claim=study.claim,
-        hypothesis=study.hypothesis,
+        **study.model_dump(include={"name", "claim", "hypothesis"}),
         command=command,
         measured=[one for family in study.worlds for seed in study.seeds for one in _measured(study, family, seed)],
         provenance=provenance,
