@@ -71,11 +71,15 @@ def write_report(
     return page
 
 
+def templates(folder: Path) -> Jinja:
+    """Returns the templates of a folder's pages: whatever is put into them is escaped, and an unknown name is an error."""
+    loader = FileSystemLoader(folder)
+    return Jinja(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
 def render(report: Report, data: dict[str, Any]) -> str:
     """Returns the page as text. Nothing of a model, a dataset or a recipe gets into it unescaped."""
-    jinja = Jinja(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    jinja = templates(_HERE)
     jinja.filters |= {name: getattr(words, name) for name in _FILTERS}
     style, script = (Markup(_HERE.joinpath(name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
     return jinja.get_template("template.html.j2").render(

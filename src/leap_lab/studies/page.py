@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from jinja2 import Environment as Jinja
-from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from leap.core.record import Record
 from leap.files import write_text
+from leap.report.page import templates
 from leap_lab.studies.plots import Figure, draw, policy_words
 from leap_lab.studies.results import Difference, Gap, Row, SeedDifference, SeedScore, StudyResults
 from leap_lab.studies.schema import LoopStudy, Study
@@ -66,9 +65,7 @@ def write_page(folder: Path, page: Page, results: Record) -> Path:
 
 def render(page: Page) -> str:
     """Returns the page as HTML. Nothing of a study's file or a run gets into it unescaped."""
-    jinja = Jinja(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    jinja = templates(_HERE)
     # A picture is given as an address: within `img` no script of it would run, whatever its labels say.
     jinja.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode("ascii")
     style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
