@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -149,19 +149,19 @@ def _attending_by_branches(model: Any, episode: Sequence[TokenRow]) -> Iterator[
     from leap.training.branches import ATTENTION, pack
 
     own = model.config._attn_implementation
-    longest = max(episode, key=lambda row: len(row.prompt))
+    longest, *others = sorted(episode, key=lambda row: len(row.prompt), reverse=True)
     alone = sum(_nats(model, [pack([longest])]))
     try:
-        model.set_attn_implementation(ATTENTION)
-        others = [row for row in episode if row is not longest]
-        together = sum(_nats(model, [pack([longest, *others])])[: len(longest.answer)])
-        holds = abs(alone - together) / len(longest.answer) <= (0.1 if model.dtype.itemsize < 4 else 1e-3)
-        why = "its numbers are others"
-    except (ValueError, TypeError, NotImplementedError) as error:
-        holds, why = False, str(error)
-    try:
-        if not holds:
-            _log.info("the model cannot attend by trunk and branches (%s); rows are scored one by one", why)
+        try:
+            model.set_attn_implementation(ATTENTION)
+            together = sum(_nats(model, [pack([longest, *others])])[: len(longest.answer)])
+            apart = abs(alone - together) / len(longest.answer)
+        except (ValueError, TypeError, NotImplementedError):
+            apart = math.inf
+        if not (holds := apart <= (0.1 if model.dtype.itemsize < 4 else 1e-3)):
+            _log.info(
+                "by trunk and branches this model's numbers are %g nats a token off; rows are scored one by one", apart
+            )
             model.set_attn_implementation(own)
         yield holds
     finally:
@@ -191,25 +191,24 @@ def _nats(model: Any, episodes: Sequence[PackedEpisode]) -> list[float]:
 def summarise(losses: Losses, *, policy: str, horizon: int) -> LossSummary:
     """Means over answers and tokens, clustered by episode.
 
-    Args:
-        losses: At least one answer.
-        policy: Whose losses they are.
-        horizon: Steps of an episode, for the loss per step.
-
     Raises:
         ValueError: There is no answer.
     """
-    groups: dict[str, list[AnswerLoss]] = defaultdict(list)
+    episodes: dict[str, list[AnswerLoss]] = defaultdict(list)
     for answer in losses.answers:
-        groups[answer.episode].append(answer)
-    episodes = list(groups.values())
+        episodes[answer.episode].append(answer)
+
+    def average(value: Callable[[AnswerLoss], float], *, most: float = math.inf) -> Figure:
+        return _mean([(sum(map(value, group)), len(group)) for group in episodes.values()], most=most)
+
+    sums = [(sum(a.nats for a in group), sum(a.tokens for a in group)) for group in episodes.values()]
     return LossSummary(
         policy=policy,
-        per_answer=_mean([(sum(a.nats for a in group), len(group)) for group in episodes]),
-        per_token=_mean([(sum(a.nats for a in group), sum(a.tokens for a in group)) for group in episodes]),
-        action=_mean([(sum(a.action_nats for a in group), len(group)) for group in episodes]),
-        missed=_mean([(sum(-math.expm1(-a.nats) for a in group), len(group)) for group in episodes], most=1.0),
-        per_step=_mean([(sum(a.nats for a in group) / horizon, 1) for group in episodes]),
+        per_answer=average(lambda a: a.nats),
+        per_token=_mean(sums),
+        action=average(lambda a: a.action_nats),
+        missed=average(lambda a: -math.expm1(-a.nats), most=1.0),
+        per_step=_mean([(nats / horizon, 1) for nats, _ in sums]),
         left_out=losses.left_out,
     )
 
