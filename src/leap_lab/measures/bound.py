@@ -31,8 +31,7 @@ def bound(
 
     Args:
         sequence: Measures of pi_0..pi_i, those without a success left out; the last is pi_i's.
-        split: The validation split.
-        horizon: T.
+        split, horizon: The validation split and T.
         teacher: J(pi^E).
         rounds: Log losses of the rounds 1..i.
 

@@ -35,12 +35,8 @@ class Corrected:
 
 
 def held_out(episodes: Iterable[Episode], limit: int | None) -> list[Episode]:
-    """Some of a student's evaluation episodes: of the same tasks for every student, so that iterations can be compared.
-
-    Args:
-        episodes: The student's episodes on the validation split.
-        limit: How many; all if None.
-    """
+    """Some of a student's episodes on the validation split (all if `limit` is None): of the same tasks for every student, so
+    that iterations can be compared."""
     chosen = sorted(episodes, key=lambda episode: content_key("held out", episode.task.key))[:limit]
     return sorted(chosen, key=lambda episode: (episode.task.split, episode.task.id))
 

@@ -116,14 +116,8 @@ class SeedDifference(Record):
 
 
 class Difference(Record):
-    """One policy's success less another's, paired by task and seed.
-
-    Attributes:
-        policy, against: ARM/POLICY.
-        seeds: Each seed's difference.
-        difference: Over all seeds.
-        verdict: above or below, if the interval over tasks and seeds leaves out 0; else not settled.
-    """
+    """The success of one ARM/POLICY less another's, paired by task and seed. `verdict` is above or below if the interval over
+    tasks and seeds leaves out 0, else not settled."""
 
     policy: str
     against: str

@@ -47,12 +47,13 @@ def arms_of(
     seeds: Sequence[int] | None = None,
     overrides: Changes | None = None,
 ) -> list[Arm]:
-    """Returns the runs of a study, seed by seed, so that a study cut short has all arms of its first seeds.
+    """Returns the runs of a study, below the folder of all studies' runs, seed by seed, so that a study cut short has all arms
+    of its first seeds.
 
     Args:
         study: The study.
         base: The base recipe's values.
-        root: Folder of all studies' runs.
+        root: The folder.
         arms, seeds: Some arms only, and other seeds than the study's.
         overrides: What a user changes in every arm.
 
@@ -74,13 +75,8 @@ def arms_of(
 def run_arms(
     arms: Sequence[Arm], root: Path, *, tell: Callable[[Arm, list[Taken]], None] = lambda arm, taken: None
 ) -> None:
-    """Runs what is not finished of some arms, in order.
-
-    Args:
-        arms: The arms.
-        root: Folder of all studies' runs: whatever one of them has finished is taken from there.
-        tell: Told of each arm that begins or goes on, and of what it was given.
-    """
+    """Runs what is not finished of some arms, in order; whatever a run below `root` has finished is taken from there. `tell` is
+    told of each arm that begins or goes on, and of what it was given."""
     for arm in arms:
         run = RunDirectory(arm.run)
         if run.recipe.exists() and not missing_stages(arm.recipe, run):

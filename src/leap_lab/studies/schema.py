@@ -290,17 +290,10 @@ def base_values(study: LoopStudy, path: Path) -> dict[str, Any]:
 
 
 def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, overrides: Changes | None = None) -> Recipe:
-    """Returns the recipe of one arm and seed.
-
-    Args:
-        study: The study.
-        base: The base recipe's values.
-        arm: Name of the arm.
-        seed: The recipe's seed.
-        overrides: What a user changes in every arm.
+    """Returns the recipe of one arm and seed: the base recipe's values, what the arm changes, and what a user overrides.
 
     Raises:
-        RecipeError: The arm's changes do not make a valid recipe.
+        RecipeError: They make no valid recipe.
     """
     values = copy.deepcopy(base)
     changes = study.changes()[arm] | (overrides or {})

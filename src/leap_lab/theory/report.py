@@ -46,15 +46,7 @@ class Measured(Record):
 
 
 class TheoryResults(Record):
-    """Everything on the page of the study.
-
-    Attributes:
-        format: Version of this schema.
-        name, claim, hypothesis: From the study.
-        command: The command that makes the page.
-        measured: By world, seed, loss and level.
-        provenance: Versions, commit, machine.
-    """
+    """Everything on the page of the study; `measured` is by world, seed, loss and level."""
 
     format: int = 1
     name: str

@@ -108,13 +108,8 @@ def run_leap(
 
 
 def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss: Loss) -> Array:
-    """Returns the student [T, Z, A] with the least total loss on an aggregate; uniform where nothing was ever seen.
-
-    Args:
-        world: The world.
-        weights, labels: For each round, the weight of each state [T, X], and the distribution to imitate there [T, X, A].
-        loss: l1 or log.
-    """
+    """Returns the student [T, Z, A] with the least total loss on an aggregate: for each round the weight of each state [T, X]
+    and the distribution to imitate there [T, X, A]. It is uniform where nothing was ever seen."""
     policy = np.full((world.horizon, world.sights, world.actions), 1 / world.actions)
     weight, label = np.concatenate(weights, axis=1), np.concatenate(labels, axis=1)
     seen = np.tile(world.seen, len(weights))
