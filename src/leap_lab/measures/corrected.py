@@ -91,7 +91,7 @@ def measure_corrections(corrected: Corrected, *, policy: str) -> CorrectionMeasu
     causes = sorted({one.correction.rejected for one in everyone if one.correction.rejected})
     rejected = {cause.value: counted(lambda one, cause=cause: one.correction.rejected is cause) for cause in causes}
     acted = [one for one in everyone if one.agrees is not None]
-    by_step = [[(int(one.agrees), 1) for one in acted if one.correction.t == t] for t in range(horizon)]
+    by_step = [[(int(one.agrees is True), 1) for one in acted if one.correction.t == t] for t in range(horizon)]
     return CorrectionMeasures(
         policy=policy,
         split=split,
