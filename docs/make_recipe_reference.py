@@ -1,27 +1,28 @@
-"""Writes docs/recipe.md from the recipe's schema, so that the two cannot differ (a test compares them)."""
+"""Writes docs/recipe.md from the recipe's schema and the shipped recipes (tests/docs/test_recipe_reference.py compares)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from leap import registry
 from leap.config import Section
 from leap.demonstrations.sources import DemonstrationConfig
-from leap.envs.mixture import MixtureConfig
 from leap.models.base import EndpointConfig
 from leap.policies.config import PolicyConfig
 from leap.recipe import ExecutorConfig, Recipe
 from leap.registry import Registry
 from leap.teachers.config import TeacherConfig
 from leap.training.config import TrainingSettings
-from leap_worlds.alfworld.env import AlfworldConfig
 from leap_worlds.alfworld.generator import GeneratorConfig
-from leap_worlds.webshop.env import WebshopConfig
 
 INTRO = """# Recipe reference
 
@@ -29,8 +30,25 @@ Every key of a recipe: its type, default and meaning. Made from the schema by `p
 Unknown keys are errors. `leap run RECIPE --set KEY=VALUE` replaces a value by its dotted key.
 """
 
+UNSET = """## Keys that no shipped recipe sets, and why they stay
 
-KINDS: dict[str, tuple[Registry, str, type[BaseModel]]] = {
+The schema has {options} options (a section that stands in several places counts once). The recipes and studies that ship, that of
+`leap init` included, set {set} of them. The other {unset}:
+
+| keys | why they stay |
+|---|---|"""
+
+GONE = """## Keys of earlier versions
+
+What was their default always holds. A recipe that says so is still valid; a run that was made with another value goes on
+with the version that made it.
+
+| key | always |
+|---|---|"""
+
+SOURCES = Path(__file__).parents[1] / "src"
+
+KINDS: dict[str, tuple[Registry, str, type[Section]]] = {
     "policy": (registry.policy, "kind", PolicyConfig),
     "demonstrations": (registry.demonstration, "from", DemonstrationConfig),
     "teacher": (registry.teacher, "kind", TeacherConfig),
@@ -39,12 +57,65 @@ KINDS: dict[str, tuple[Registry, str, type[BaseModel]]] = {
 }
 """Sections whose keys are those of the thing that they name: where these are, the key that names one, what all have."""
 
+SHIPPED = re.compile(r"leap(_worlds)?\.(?!testing)")
+"""Where a thing that ships is defined; tests may have registered others."""
 
-_told: set[tuple[str, type[BaseModel]]] = set()
+ENVIRONMENTS = [name for name, where in registry.environment.where().items() if SHIPPED.match(where)]
+
+WHY = {
+    "Other servers than OpenAI's need an address and a key, slow ones and rate limits the rest; shipped recipes call none.": (
+        "teacher.endpoint.base_url teacher.endpoint.api_key_env teacher.endpoint.timeout "
+        "teacher.endpoint.retries teacher.endpoint.concurrency"
+    ),
+    "Every model at an endpoint: hidden reasoning needs room.": (
+        "teacher.sampling.temperature teacher.sampling.max_tokens"
+    ),
+    "Some servers cut long prompts silently instead of refusing them.": "teacher.limit",
+    "The paper's variants of the model teacher: per step, and from demonstrations alone.": "teacher.by teacher.state",
+    "What may be done about worse corrections and about leaks (docs/teachers.md).": "teacher.verify teacher.drop_leaks",
+    "The cap for models without a price.": "budget.tokens",
+    "`budget.usd` needs the price of each model, and no shipped table can know all.": (
+        "prices.NAME.input prices.NAME.output prices.NAME.cached_input prices.NAME.cache_write"
+    ),
+    "The paper's baselines by models, which no shipped recipe can call.": (
+        "baselines.teacher_model baselines.react.examples"
+    ),
+    "D_0 from a file, and from players who may play badly.": "demonstrations.path demonstrations.min_score",
+    "For an environment of one's own that still fails now and then.": "environment.error_share",
+    "The seams for a registered policy (best of n) and executor (a cluster).": "policy.kind executor.kind",
+    "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens student.prompt.max_tokens",
+    "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",
+    "QLoRA, for GPUs of 24 GB.": "training.quantize",
+    "Wherever a group keeps its curves.": "training.logging",
+    "The RPO term, which the study `methods` tried and found of no help there (its log is on file).": (
+        "training.sft_weight"
+    ),
+    "Where the official data and the database server are on this machine.": (
+        "alfworld: path webshop: path intercode-bash: path intercode-sql: path intercode-sql: database"
+    ),
+    "Worlds without hopeless states, to tell what these cost; part of a generated set's name.": (
+        "alfworld: generator.traps"
+    ),
+    "Beside `asked_attributes`, how much is asked; part of a catalogue's name.": "webshop: generator.asked_options",
+    "Published figures differ by these (docs/webshop.md): 1,000 products, other prices, the reference's reward and lists.": (
+        "webshop: products webshop: seed webshop: reward webshop: candidates"
+    ),
+    "What recipes set for Bash, for the two environments beside it that no shipped recipe plays.": (
+        "intercode-python: sandbox intercode-python: image intercode-python: time_limit "
+        "intercode-sql: time_limit intercode-sql: observation_limit intercode-sql: rows_shown"
+    ),
+    "Two parts of one environment.": "mixture: parts.NAME.environment",
+}
+"""Why keys that no shipped recipe sets stay all the same, and which these are. Each such key must stand here, and no other."""
+
+
+_told: set[tuple[str, type[Section]]] = set()
 """Sections within sections that are on the page already: kinds of a thing have some in common."""
 
 
-def section(title: str, model: type[BaseModel], prefix: str = "", told: Mapping[str, FieldInfo] | None = None) -> list[str]:
+def section(
+    title: str, model: type[Section], prefix: str = "", told: Mapping[str, FieldInfo] | None = None
+) -> list[str]:
     """A table of a model's own keys, then one of each model within it.
 
     Args:
@@ -53,16 +124,16 @@ def section(title: str, model: type[BaseModel], prefix: str = "", told: Mapping[
         prefix: Stands before each key.
         told: Keys that have been told; those of the model that are no different are left out.
     """
-    inner: list[tuple[str, type[BaseModel]]] = []
+    inner: list[tuple[str, type[Section]]] = []
     schema, rows = model.model_json_schema(), []
     for attribute, field in model.model_fields.items():
         name = field.alias or attribute
         if told and attribute in told and _default(told[attribute]) == _default(field):
             continue
         kinds = not prefix and name in KINDS
-        nested = None if kinds else _model_in(field.annotation)
+        nested = None if kinds else _model_in(field)
         if nested is not None and nested is not Section:
-            inner.append((f"{prefix}{name}{'.NAME' if get_origin(field.annotation) is dict else ''}", nested))
+            inner.append((prefix + _step(name, field), nested))
         kind = "mapping" if kinds or field.annotation is Section else _type(schema["properties"][name], schema)
         rows.append(f"| `{prefix}{name}` | {kind} | {_default(field)} | {field.description or ''} |")
     lines = [f"## {title}", "", "| key | type | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else []
@@ -80,17 +151,106 @@ def kind_sections(name: str) -> list[str]:
     """The keys of a section that every kind has, then what each of leap's own kinds has beside them or otherwise."""
     kinds, key, base = KINDS[name]
     lines = section(f"`{name}`: every {kinds.noun}", base, f"{name}.")
-    for kind in (kind for kind, where in kinds.where().items() if where.startswith("leap.")):
-        config = getattr(kinds.get(kind), "Config", base)
+    for kind, config in _configs(name):
         attribute = next((one for one, field in config.model_fields.items() if field.alias == key), key)
         told = {**base.model_fields, attribute: config.model_fields[attribute]}
         lines += section(f"`{name}` with `{key}: {kind}`", config, f"{name}.", told)
     return lines
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+def sections(prefix: str = "", model: type[Section] = Recipe) -> Iterator[tuple[str, type[Section]]]:
+    """All sections of recipes, each with what stands before its keys: `alfworld: ` before an environment's options."""
+    yield prefix, model
+    for attribute, field in model.model_fields.items():
+        for inner in _inner(prefix, field.alias or attribute, field):
+            yield from sections(*inner)
+
+
+def _inner(prefix: str, name: str, field: FieldInfo) -> list[tuple[str, type[Section]]]:
+    """The sections that a key may hold; none where it holds a value."""
+    if not prefix and name in KINDS:
+        return [(f"{name}.", config) for _, config in _configs(name)]
+    if prefix + name == "environment.options":
+        return [(f"{one}: ", registry.environment.get(one).Config) for one in ENVIRONMENTS]
+    nested = _model_in(field)
+    return (
+        [] if nested is None else [(f"{prefix}{_step(name, field)}.", EndpointConfig if nested is Section else nested)]
+    )
+
+
+def options() -> Iterator[tuple[tuple[type, str], str]]:
+    """All values that can be set: the class that has the field first and its name, which are one for sections that stand in
+    several places, and the key."""
+    for prefix, model in sections():
+        for attribute, field in model.model_fields.items():
+            name = field.alias or attribute
+            if not _inner(prefix, name, field):
+                first = next(one for one in reversed(model.__mro__) if attribute in getattr(one, "model_fields", ()))
+                yield (first, attribute), prefix + name
+
+
+def keys_set() -> set[str]:
+    """The keys that a shipped recipe or study sets, in the form of `options`."""
+    found: set[str] = set()
+    for path in (*(SOURCES / "leap/recipes").glob("*.yaml"), SOURCES / "leap/cli/starter/recipe.yaml.j2"):
+        found |= set(_set(yaml.safe_load(re.sub(r"{{.*?}}", "own", path.read_text(encoding="utf-8")))))
+    for path in (SOURCES / "leap_lab/recipes").glob("*.yaml"):
+        study = yaml.safe_load(path.read_text(encoding="utf-8"))
+        arms = [change for part in ("arms", "budget") for change in study.get(part, {}).values()]
+        for changes in (study.get("settings", {}), *arms, *({axis["key"]: None} for axis in study.get("axes", ()))):
+            found |= {
+                key.replace("environment.options.", "mixture: ") for key in changes
+            }  # `one-model` alone has options
+    return found
+
+
+def _set(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The keys of a recipe and of the sections within it."""
+    for name, value in values.items():
+        key = prefix + name
+        yield key
+        if key == "environment.options":
+            yield from _set(value, f"{values['name']}: ")
+        elif key == "mixture: parts":
+            for part, told in value.items():
+                yield from (f"mixture: parts.NAME.{one}" for one in told)
+                yield from _set(told.get("options", {}), f"{told.get('environment', part)}: ")
+        elif isinstance(value, Mapping):
+            yield from _set(value, f"{key}.")
+
+
+def unset() -> tuple[int, list[str]]:
+    """How many options there are, and the shortest key of each that no shipped recipe sets."""
+    keys: dict[tuple[type, str], list[str]] = {}
+    for option, key in options():
+        keys.setdefault(option, []).append(key)
+    given = keys_set()
+    return len(keys), [min(all_, key=_rank) for all_ in keys.values() if given.isdisjoint(all_)]
+
+
+def defended() -> list[tuple[list[str], str]]:
+    """The keys of each reason in `WHY`; `alfworld:` and the key behind it are one."""
+    return [(re.findall(r"(?:[\w-]+: )?[\w.]+", keys), why) for why, keys in WHY.items()]
+
+
+def _rank(key: str) -> tuple[bool, int, str]:
+    return (not key.startswith("teacher."), len(key), key)
+
+
+def _configs(name: str) -> list[tuple[str, type[Section]]]:
+    """The settings of leap's own kinds of a section, by the kinds' names."""
+    kinds, _, base = KINDS[name]
+    own = (kind for kind, where in kinds.where().items() if SHIPPED.match(where))
+    return [(kind, getattr(kinds.get(kind), "Config", base)) for kind in own]
+
+
+def _step(name: str, field: FieldInfo) -> str:
+    return f"{name}.NAME" if get_origin(field.annotation) is dict and _model_in(field) else name
+
+
+def _model_in(field: FieldInfo) -> type[Section] | None:
+    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), None)
 
 
 def _type(schema: dict[str, Any], root: dict[str, Any]) -> str:
@@ -112,19 +272,34 @@ def _default(field: Any) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return "see below"
-    return f"`{value}`" if value is not None else "null"
+    return f"`{_as_yaml(value)}`" if value is not None else "null"
+
+
+def _as_yaml(value: Any) -> str:
+    told = to_jsonable_python(value)
+    return told if isinstance(told, str) else json.dumps(told)
 
 
 def render() -> str:
     """The whole page."""
     _told.clear()
+    number, bare = unset()
     lines = [INTRO, *section("Recipe", Recipe)]
     lines += section("`endpoint` beside a `model` of openai, vllm or mock; hf has none", EndpointConfig, "endpoint.")
-    lines += section("`environment.options` of alfworld", AlfworldConfig, "environment.options.")
-    lines += ["", "What the generator's keys mean in detail:", "", "```", (GeneratorConfig.__doc__ or "").strip(), "```", ""]
-    lines += section("`environment.options` of webshop", WebshopConfig, "environment.options.")
-    lines += section("`environment.options` of mixture", MixtureConfig, "environment.options.")
-    return "\n".join(lines)
+    for name in ENVIRONMENTS:
+        lines += section(
+            f"`environment.options` of {name}", registry.environment.get(name).Config, "environment.options."
+        )
+        if name == "alfworld":
+            told = (GeneratorConfig.__doc__ or "").strip()
+            lines += ["What the generator's keys mean in detail:", "", "```", told, "```", ""]
+    lines.append(UNSET.format(options=number, set=number - len(bare), unset=len(bare)))
+    lines += [f"| {', '.join(f'`{key}`' for key in keys)} | {why} |" for keys, why in defended()]
+    lines += ["", GONE]
+    lines += sorted(
+        {f"| `{prefix}{key}` | `{_as_yaml(was)}` |" for prefix, one in sections() for key, was in one.gone.items()}
+    )
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

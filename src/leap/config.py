@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -29,9 +30,14 @@ _PYDANTIC_TYPES = frozenset(get_args(core_schema.ErrorType))
 
 
 class Section(BaseModel):
-    """A part of a recipe. Unknown keys are errors that name the key, and the known one that is nearest to it."""
+    """A part of a recipe. Unknown keys are errors that name the key, and the known one that is nearest to it.
+
+    Class attributes:
+        gone: Keys of earlier versions, with the value that holds always now. Recipes that say the same are valid, others not.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    gone: ClassVar[dict[str, Any]] = {}
 
     @classmethod
     def from_values(cls, values: Any, where: str) -> Self:
@@ -48,10 +54,20 @@ class Section(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _name_unknown_keys(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if cls.gone and isinstance(values, Mapping):
+            values = {key: value for key, value in values.items() if key not in cls.gone or value != cls.gone[key]}
+
         try:
             return handler(values)
         except ValidationError as error:
-            raise _with_unknown_keys(error, lambda key: suggest(key, cls.model_fields)) from None
+            raise _with_unknown_keys(error, cls.hint) from None
+
+    @classmethod
+    def hint(cls, key: str) -> str:
+        """What to say of a key that is not known here: a sentence behind a space, or nothing."""
+        if key in cls.gone:
+            return f" It is gone: its default, {json.dumps(cls.gone[key])}, always holds."
+        return suggest(key, cls.model_fields)
 
 
 def by_kind(registry: Registry, base: type[Section], *, key: str = "kind", default: str) -> WrapValidator:
@@ -94,7 +110,7 @@ def by_kind(registry: Registry, base: type[Section], *, key: str = "kind", defau
             def hint(unknown: str) -> str:
                 if others := " or ".join(others_with(unknown, kind)):
                     return f" {key}: {kind} does not have it; {key}: {others} does."
-                return suggest(unknown, config.model_fields)
+                return config.hint(unknown)
 
             raise _with_unknown_keys(error, hint) from None
 

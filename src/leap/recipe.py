@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -63,6 +63,8 @@ ExecutorSection = Annotated[SerializeAsAny[ExecutorConfig], by_kind(registry.exe
 class EnvironmentSection(Section):
     """Which world, and which of its tasks serve for what."""
 
+    gone: ClassVar[dict[str, Any]] = {"train_kinds": None}
+
     name: str = Field(description="Registered environment, for example alfworld.")
     options: dict[str, Any] = Field(default_factory=dict, description="The environment's own options.")
     train: str = Field(default="train", description="Split of demonstrations and rollouts.")
@@ -70,9 +72,6 @@ class EnvironmentSection(Section):
     test: list[str] = Field(default_factory=lambda: ["unseen"], description="Splits that are only ever reported.")
     train_tasks: int | None = Field(
         default=None, ge=1, description="Tasks rolled out per iteration, a fresh sample for each; all by default."
-    )
-    train_kinds: list[str] | None = Field(
-        default=None, min_length=1, description="Train on tasks of these types alone (a specialist); evaluation is of all."
     )
     validation_tasks: int | None = Field(default=None, ge=1, description="Validation tasks; all by default.")
     test_tasks: int | None = Field(default=None, ge=1, description="Tasks of each test split; all by default.")
@@ -145,6 +144,8 @@ class StudentSection(Section):
 class RolloutSection(Section):
     """Who acts in rollouts: pi_{i-1}, or a mixture with the environment's teacher (DAgger's beta, Ross et al. 2011)."""
 
+    gone: ClassVar[dict[str, Any]] = {"privilege": None}
+
     beta: float = Field(
         default=0.0,
         ge=0,
@@ -153,9 +154,6 @@ class RolloutSection(Section):
         "1: it acts alone.",
     )
     decay: float = Field(default=1.0, ge=0, le=1, description="beta_i = beta * decay^(i - 1).")
-    privilege: int | None = Field(
-        default=None, ge=0, le=100, description="Privilege of the teacher that acts; teacher.privilege if null."
-    )
 
     def beta_at(self, i: int) -> float:
         """beta_i, i from 1."""
@@ -165,8 +163,9 @@ class RolloutSection(Section):
 class ReActSection(ModelConfig):
     """A model that plays without fine-tuning, from examples of the expert's."""
 
+    gone: ClassVar[dict[str, Any]] = {"limit": None}
+
     examples: int = Field(default=2, ge=0, description="Worked examples in the prompt, of the same task type where possible.")
-    limit: int | None = Field(default=None, ge=1, description="Longest prompt, in tokens; as a model teacher's.")
 
 
 class BaselineSection(Section):
@@ -241,11 +240,6 @@ class Recipe(Section):
     def models(self) -> list[ModelConfig]:
         """The models that take part beside the student, so that calls may be paid for."""
         return [*self.teacher.models, *self.demonstrations.models, *self.baselines.react]
-
-    @property
-    def rollout_privilege(self) -> int:
-        """Privilege of the teacher that acts in mixed rollouts."""
-        return self.teacher.privilege if self.rollouts.privilege is None else self.rollouts.privilege
 
     @property
     def test_horizon(self) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from leap.errors import RunError
+from leap.envs.base import load_environment
+from leap.errors import RecipeError, RunError
 from leap.recipe import Recipe, dump_recipe, load_recipe
 from leap.recipes import find_recipe
 from leap.runs.open import recipe_of
@@ -64,3 +65,30 @@ def test_what_had_an_effect_and_is_gone_is_refused_in_one_line(
         recipe_of(run_of(tmp_path / "run", recipe, **changes))
     assert gone in str(refused.value) and "pip install leap-agents==0.1.0" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+GONE = {"environment__train_kinds": ["x"], "student__prompt": {"repeat_task": False}, "rollouts__privilege": 25}
+
+
+@pytest.mark.parametrize("key", GONE)
+def test_a_run_that_sets_a_key_that_has_gone_since_is_refused_in_one_line(tmp_path: Path, key: str) -> None:
+    with pytest.raises(RunError, match=r"It is gone: its default, (null|true), always holds") as refused:
+        recipe_of(run_of(tmp_path / "run", "quickstart-0.1.yaml", **{key: GONE[key]}))
+    assert "\n" not in str(refused.value) and "Go on with" in str(refused.value)
+
+
+def test_a_key_that_has_gone_may_say_what_holds_always() -> None:
+    values = {"name": "x", "environment": {"name": "alfworld", "train_kinds": None}, "rollouts": {"privilege": None}}
+    assert Recipe.model_validate(values) == Recipe.model_validate({"name": "x", "environment": {"name": "alfworld"}})
+    shop = load_environment("webshop", {"prices": "seeded"})
+    assert shop.config == load_environment("webshop").config
+    with pytest.raises(RecipeError, match=r'prices: unknown key\. It is gone: its default, "seeded"'):
+        load_environment("webshop", {"prices": "compat"})
+
+
+@pytest.mark.parametrize("recipe", ["quickstart-0.1.yaml", "model-teacher-0.1.yaml"])
+def test_a_checkpoint_is_named_by_the_same_settings_as_ever(tmp_path: Path, recipe: str) -> None:
+    written = yaml.safe_load((DATA / recipe).read_text(encoding="utf-8"))["training"]
+    for section in (written, *(value for value in written.values() if isinstance(value, dict) and "logging" in value)):
+        del section["logging"]
+    assert recipe_of(run_of(tmp_path / "run", recipe)).training.deciding() == written

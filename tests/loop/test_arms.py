@@ -14,7 +14,6 @@ from world import OPTIONS
 
 from leap.core import Actor, Decision, History
 from leap.envs.base import Environment
-from leap.errors import RecipeError
 from leap.policies.base import Act, ExpertPolicy, Peek, Player, TeacherPolicy
 from leap.policies.mixed import MixedPolicy
 from leap.progress import Progress
@@ -97,7 +96,7 @@ def test_the_schedule_is_daggers() -> None:
 
 
 def test_a_teacher_that_acts_alone_needs_no_student(tmp_path: Path, world: Environment) -> None:
-    made = stages(tmp_path, rollouts={"beta": 1.0, "privilege": 100})
+    made = stages(tmp_path, rollouts={"beta": 1.0}, teacher={"privilege": 100, "episodes": "all"})
     episodes = list(made.rollout(1))
     assert {episode.actor.name for episode in episodes} == {"teacher-100"} and len(episodes) == 8
     made.correct(1)
@@ -153,18 +152,3 @@ def shown_episodes(made: Stages) -> list[Any]:
 def test_prompts_know_five_levels() -> None:
     with pytest.raises(ValidationError, match="with_state"):
         recipe(demonstrations={"with_state": 33})
-
-
-# ---- specialists -----------------------------------------------------------------------------------------------------
-
-
-def test_a_specialist_trains_on_its_kinds_and_is_evaluated_on_all(tmp_path: Path, world: Environment) -> None:
-    kinds = sorted({task.kind for task in world.tasks("train")})
-    environment = {"name": "alfworld", "options": OPTIONS, "train_kinds": kinds[:1], "train_tasks": 1}
-    made = stages(tmp_path, environment=environment, rollouts={"beta": 1.0})
-    assert {episode.task.kind for episode in made.rollout(0)} == set(kinds[:1])
-    assert [episode.task.kind for episode in made.rollout(1)] == kinds[:1]
-    assert {task.kind for task in made.evaluation_tasks()["valid"]} == {task.kind for task in world.tasks("valid")}
-    none = stages(tmp_path / "none", environment=environment | {"train_kinds": ["flying"]})
-    with pytest.raises(RecipeError, match=r"train_kinds.*alone"):
-        none.rollout(0)

@@ -118,11 +118,11 @@ def test_evaluation_settings_change_evaluations_alone() -> None:
 
 
 def test_what_the_teacher_does_alone_does_not_depend_on_the_student() -> None:
-    one = keys(changed(("rollouts", {"beta": 1.0, "decay": 1.0, "privilege": None})))
-    other = keys(changed(("rollouts", {"beta": 1.0, "decay": 1.0, "privilege": None}), ("training.first_steps", 7)))
+    one = keys(changed(("rollouts", {"beta": 1.0, "decay": 1.0})))
+    other = keys(changed(("rollouts", {"beta": 1.0, "decay": 1.0}), ("training.first_steps", 7)))
     assert one["pi_0 0"] != other["pi_0 0"]
     assert one["rollouts of the teacher 2"] == other["rollouts of the teacher 2"]
-    half = keys(changed(("rollouts", {"beta": 1.0, "decay": 0.5, "privilege": None})))
+    half = keys(changed(("rollouts", {"beta": 1.0, "decay": 0.5})))
     assert half["rollouts of the teacher 1"] == one["rollouts of the teacher 1"]
     assert half["rollouts of pi_1 2"] not in keys(Recipe.model_validate(BASE)).values()
 

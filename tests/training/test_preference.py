@@ -116,17 +116,6 @@ def mean_likelihood(checkpoint: Path, side: str, *, per_token: bool = False) -> 
     return total / (tokens if per_token else len(some_pairs()))
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto"])
-def test_a_reference_computed_beforehand_is_the_same(method: str, starts: dict[str, str], tmp_path: Path) -> None:
-    losses: dict[bool, list[float]] = {True: [], False: []}
-    for beforehand, noted in losses.items():
-        config = config_of(method, "llama3", steps=3, precompute_reference=beforehand)
-        with watched(trainer_of(method)) as seen:
-            train(config, starts["llama3"], tmp_path / str(beforehand))
-        noted += seen.losses
-    assert losses[True] == pytest.approx(losses[False], abs=1e-4)
-
-
 def test_a_step_does_not_depend_on_how_it_is_cut(starts: dict[str, str], tmp_path: Path) -> None:
     for rows in (1, 4):
         train(config_of("dpo", "llama3", steps=2, device_rows=rows), starts["llama3"], tmp_path / str(rows))

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ from leap.config import Section
 
 # Slow rotations leave most of a head's dimensions free of position: what must be found is what a thing is, not where.
 _ROPE_THETA = 1e6
+_STD = 0.08
+"""Standard deviation of the initial weights."""
 USER, ASSISTANT, END, PAD = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -38,12 +40,13 @@ _REST = rf"{_SEPARATOR}\b|,? and\b| ?[A-Za-z]+:?|\n+| ?\$?\d+(?:\.\d+)?| ?[^\sA-
 class ScratchConfig(Section):
     """Size of a scratch student. Part of a recipe, under `student.scratch`."""
 
+    gone: ClassVar[dict[str, Any]] = {"init": 0.08}
+
     layers: int = Field(default=3, ge=1, description="Transformer layers.")
     width: int = Field(default=128, ge=16, description="Hidden size.")
     heads: int = Field(default=8, ge=1, description="Attention heads.")
     mlp: int = Field(default=384, ge=16, description="Width of the feed-forward layers.")
     max_tokens: int = Field(default=4096, ge=256, description="Longest sequence, in tokens.")
-    init: float = Field(default=0.08, gt=0, description="Standard deviation of the initial weights.")
     phrases: int = Field(
         default=0,
         ge=0,
@@ -173,20 +176,20 @@ def build_scratch(
             num_key_value_heads=config.heads,
             rope_parameters={"rope_type": "default", "rope_theta": _ROPE_THETA},
             max_position_embeddings=config.max_tokens,
-            initializer_range=config.init,
+            initializer_range=_STD,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=specials.index(END),
             pad_token_id=specials.index(PAD),
         )
     )
-    _compose_names(model.get_input_embeddings().weight, tokenizer.get_vocab(), config.init)
+    _compose_names(model.get_input_embeddings().weight, tokenizer.get_vocab())
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 
-def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> None:
+def _compose_names(embedding: Any, vocabulary: dict[str, int]) -> None:
     """Starts each thing's embedding as its kind's plus its number's, the kind's word as the kind's alone, and a word without
     a space before it as the word with one plus the same for all.
 
@@ -199,7 +202,7 @@ def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> No
 
     def part(name: str) -> torch.Tensor:
         if name not in parts:
-            parts[name] = torch.randn(embedding.shape[1]) * std
+            parts[name] = torch.randn(embedding.shape[1]) * _STD
         return parts[name]
 
     names = {token: _NAME.fullmatch(token) for token in sorted(vocabulary)}

@@ -9,7 +9,7 @@ may bring its own beside its code.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ _SHIPPED = Path(__file__).parent / "templates"
 class PromptConfig(Section):
     """How a student is asked. Part of a recipe, under `student.prompt`."""
 
+    gone: ClassVar[dict[str, Any]] = {"repeat_task": True}
+
     renderer: Literal["paper", "dialogue"] = Field(
         default="paper", description="One message per step, or one growing dialogue."
     )
@@ -33,7 +35,6 @@ class PromptConfig(Section):
     candidates: bool = Field(
         default=True, description="List the admissible actions in the prompt, where there are any."
     )
-    repeat_task: bool = Field(default=True, description="Say the task once more right before the answer.")
     max_tokens: int | None = Field(
         default=None,
         ge=64,
@@ -119,7 +120,6 @@ class Renderer:
             "candidates": candidates,
             "form": self.grammar_of(history.task).form_at(now),
             "instructions": self.config.instructions,
-            "repeat_task": self.config.repeat_task,
         } | extra
         module: Any = load_template(f"{self.config.renderer}.j2", self.prompts(history.task), _SHIPPED).module
         return (

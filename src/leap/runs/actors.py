@@ -145,7 +145,7 @@ class Actors:
 
     def _rolling_out(self, i: int) -> Acting:
         """Who acts in the rollouts of iteration i: pi_{i-1}, the environment's teacher, or both in turn."""
-        beta, privilege = self.recipe.rollouts.beta_at(i), self.recipe.rollout_privilege
+        beta, privilege = self.recipe.rollouts.beta_at(i), self.recipe.teacher.privilege
         if beta >= 1:  # the student takes no part
             return self._scripted(TeacherPolicy(self.environment, privilege))._replace(
                 label=f"the teacher at privilege {privilege}"
@@ -200,7 +200,7 @@ class Actors:
             grammar_of=self.environment.grammar_of,
             examples=react.examples,
             seed=self.recipe.seed,
-            limit=shorter(react.limit, model.room),
+            limit=model.room,
             length=model.length,
         )
         return ModelPolicy(model, renderer, actor)

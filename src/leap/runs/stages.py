@@ -28,7 +28,7 @@ from leap.datasets import (
 from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
-from leap.errors import RecipeError, RunError
+from leap.errors import RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, atomic_directory, read_json, write_json, write_text
 from leap.models.config import ModelConfig
@@ -111,7 +111,7 @@ class Stages:
             tasks, role = self._demonstrated_tasks(), Role("demonstrator")
             what = f"demonstrations by {self.recipe.demonstrations.who}"
         else:
-            tasks, role = self._training_tasks(section.train_tasks, stream), Role("rollout", i)
+            tasks, role = self._tasks(section.train, section.train_tasks, stream=stream), Role("rollout", i)
             what = f"rollouts of {self.actors.acting(role).label}"
         journal = self.episodes(i)
         with self.booked(f"rollout {i}"):
@@ -129,20 +129,6 @@ class Stages:
             seed = int(content_key(self.recipe.seed, stream), 16) % 2**31
             self._task_lists[key] = listed(self.environment, split, limit=limit, seed=seed)
         return self._task_lists[key]
-
-    def _training_tasks(self, limit: int | None, stream: str) -> list[Task]:
-        """Training tasks, of the recipe's kinds; with a limit, a sample of its own for each stream."""
-        section = self.recipe.environment
-        if section.train_kinds is None:
-            return self._tasks(section.train, limit, stream=stream)
-        everything = self._tasks(section.train, None, stream=stream)
-        wanted = [task for task in everything if task.kind in section.train_kinds]
-        if not wanted:
-            kinds = ", ".join(sorted({task.kind for task in everything}))
-            raise RecipeError(f"environment.train_kinds: split {section.train!r} has tasks of kind {kinds} alone.")
-        drawn = sorted(wanted, key=lambda task: content_key(self.recipe.seed, stream, task.key))[:limit]
-        chosen = {task.key for task in drawn}
-        return [task for task in wanted if task.key in chosen]
 
     def _play(self, stage: str, iteration: int, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
         """Plays what is not on file, as a part of a stage; returns the tasks' episodes."""
@@ -277,7 +263,7 @@ class Stages:
 
     def _demonstrated_tasks(self) -> list[Task]:
         """The training tasks that are demonstrated."""
-        drawn = self._training_tasks(self._played.episodes, "demonstrations")
+        drawn = self._tasks(self.recipe.environment.train, self._played.episodes, stream="demonstrations")
         return list(self.actors.demonstrations.tasks(drawn))
 
     def _annotated(self, demonstrations: list[Episode], section: ModelConfig | None) -> list[Episode]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from leap.runs.stages import Stages
 
 _EVALUATION = {"validation", "validation_tasks", "test", "test_tasks"}
-_TRAINING = {"train", "train_tasks", "train_kinds"}
+_TRAINING = {"train", "train_tasks"}
 _WEIGHTS = {"model", "scratch"}
 _KINDS = {"rollout", "base", "correct", "train", "evaluate"}
 _AT = RunDirectory(Path())
@@ -217,7 +217,7 @@ class _Table:
         recipe, beta = self.recipe, self.recipe.rollouts.beta_at(i)
         alone = beta >= 1  # then the student takes no part, and its weights do not matter
         world = recipe.environment.model_dump(mode="json", exclude=_EVALUATION)
-        mixture = [beta, recipe.rollout_privilege if beta else None]
+        mixture = [beta, recipe.teacher.privilege if beta else None]
         return self._add(
             f"rollouts of {'the teacher' if alone else f'pi_{i - 1}'}",
             "rollout",

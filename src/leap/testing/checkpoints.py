@@ -83,7 +83,7 @@ def tiny_checkpoint(
 
     if style == "scratch":
         build_scratch(
-            ScratchConfig(width=32, layers=2, heads=4, mlp=32, max_tokens=context, init=init), TEXTS, directory, seed=seed
+            ScratchConfig(width=32, layers=2, heads=4, mlp=32, max_tokens=context), TEXTS, directory, seed=seed
         )
         return directory
     tokenizer = tiny_tokenizer(style)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,13 +24,14 @@ class LoraConfig(Section):
 class TrainingSettings(Section):
     """What every method is told."""
 
+    gone: ClassVar[dict[str, Any]] = {"weight_decay": 0.0}
+
     method: str = Field(default="", description="Registered method: sft, dpo, kto, sft+dpo, sft+kto, or another package's.")
     optimizer: Literal["adamw", "muon"] = Field(
         default="adamw", description="muon: Muon on matrices, AdamW on the rest."
     )
     lr: float = Field(default=3e-5, gt=0, description="Learning rate (AdamW's part).")
     muon_lr: float = Field(default=0.01, gt=0, description="Learning rate of Muon's part.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Weight decay.")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="Learning rate after the warm-up."
     )
@@ -61,8 +62,9 @@ class TrainingSettings(Section):
         return self
 
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide the weights: all but where training is logged."""
-        return self.model_dump(mode="json", exclude={"logging": True, "sft": {"logging"}})
+        """The settings that decide the weights: all but where training is logged. Keys that have gone stay in: these name
+        checkpoints, and those on file keep their names."""
+        return self.gone | self.model_dump(mode="json", exclude={"logging"})
 
     @classmethod
     def in_place_of(cls, other: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,13 +116,12 @@ class PreferenceConfig(TrainingSettings):
     D_0..D_i leaves, with that as its reference. Dropout is off in preference training.
     """
 
+    gone: ClassVar[dict[str, Any]] = TrainingSettings.gone | {"precompute_reference": False}
+
     # The reference implementation's settings of preference training (DPO).
     lr: float = Field(default=5e-7, gt=0, description="Learning rate (AdamW's part).")
     batch_rows: int = Field(default=16, ge=1, description="Rows (dpo: pairs) per optimizer step, over all processes.")
     device_rows: int = Field(default=2, ge=1, description="Rows (dpo: pairs) at once on a device.")
-    precompute_reference: bool = Field(
-        default=False, description="Ask pi_{i-1} before training instead of keeping it in memory (saves its weights)."
-    )
     sft: SFTConfig = Field(
         default_factory=SFTConfig,
         description="Behaviour cloning of pi_0; with sft+dpo and sft+kto, also what comes first in every iteration.",
@@ -147,6 +148,9 @@ class PreferenceConfig(TrainingSettings):
         """What was said of SFT stays true of SFT, and the method's own settings are its defaults, but for what holds for both."""
         sft = SFTConfig.in_place_of(other)
         return {key: sft[key] for key in SHARED if key in sft} | {"sft": sft | {"method": "sft"}}
+
+    def deciding(self) -> dict[str, Any]:
+        return super().deciding() | {"sft": self.sft.deciding()}
 
     def check(self, recipe: Any) -> None:
         super().check(recipe)
@@ -178,11 +182,11 @@ class DPOConfig(PreferenceConfig):
 class KTOConfig(PreferenceConfig):
     """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): corrections desirable, what the student did undesirable."""
 
+    gone: ClassVar[dict[str, Any]] = PreferenceConfig.gone | {"desirable_weight": 1.0, "undesirable_weight": 1.0}
+
     method: Literal["kto", "sft+kto"] = "kto"  # pyright: ignore[reportIncompatibleVariableOverride]
     batch_rows: int = Field(default=32, ge=2, description="Rows per optimizer step, over all processes.")
     device_rows: int = Field(
         default=4, ge=2, description="Rows at once on a device; they also estimate the divergence from the reference."
     )
     beta: float = Field(default=0.1, gt=0, description="Strength of the pull towards the reference.")
-    desirable_weight: float = Field(default=1.0, gt=0, description="Weight of the corrections.")
-    undesirable_weight: float = Field(default=1.0, gt=0, description="Weight of what the student did.")

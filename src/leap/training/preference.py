@@ -61,10 +61,10 @@ def train_preference(config: DPOConfig | KTOConfig, pairs: Sequence[PreferenceRo
     kept = [one for one in encoded if len(one.prompt) + max(len(one.chosen), len(one.rejected)) <= config.max_tokens]
     if not kept:
         raise RunError(f"none of the {len(pairs)} pairs has at most training.max_tokens: {config.max_tokens} tokens.")
-    # With an adapter TRL keeps a frozen copy of it; without, a second model, or its likelihoods computed beforehand.
+    # With an adapter TRL keeps a frozen copy of it; without, the reference is a second model.
     shared = {
         "model": model,
-        "ref_model": None if config.lora or config.precompute_reference else load_reference(job.start),
+        "ref_model": None if config.lora else load_reference(job.start),
         "processing_class": copy.deepcopy(tokenizer),  # it may be given a padding token
         "optimizers": optimizers(config, model),
     }
@@ -94,16 +94,11 @@ class TokenizedKTOTrainer(Tokenized, KTOTrainer):
     """KTOTrainer on `prompt_ids`, `completion_ids`, `KL_completion_ids` and `label`."""
 
 
-def _reference(config: DPOConfig | KTOConfig) -> dict[str, Any]:
-    """What both trainers are told of the reference."""
-    return {"beta": config.beta, "precompute_ref_log_probs": config.precompute_reference, "max_length": None}
-
-
 def _dpo_trainer(config: DPOConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], job: Job) -> Trainer:
     """Makes TRL's trainer of DPO on the pairs."""
     loss = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, config.sft_weight]} if config.sft_weight else {}
     rows = [{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in pairs]
-    made = arguments(config, job, TRLDPOConfig, **loss, **_reference(config), **row_batches(config))
+    made = arguments(config, job, TRLDPOConfig, beta=config.beta, max_length=None, **loss, **row_batches(config))
     return TokenizedDPOTrainer(args=made, train_dataset=Dataset.from_list(rows), **shared)
 
 
@@ -111,8 +106,7 @@ def _kto_trainer(config: KTOConfig, pairs: Sequence[TokenPair], shared: dict[str
     """Makes TRL's trainer of KTO on the halves of the pairs."""
     batches = row_batches(config, least=2)
     steps = config.steps or max(1, round(config.epochs * 2 * len(pairs) / config.batch_rows))
-    weights = {"desirable_weight": config.desirable_weight, "undesirable_weight": config.undesirable_weight}
-    made = arguments(config, job, TRLKTOConfig, max_steps=steps, **weights, **_reference(config), **batches)
+    made = arguments(config, job, TRLKTOConfig, max_steps=steps, beta=config.beta, max_length=None, **batches)
     device_rows = batches["per_device_train_batch_size"]
     halves = [half for pair in pairs for half in (pair.chosen, pair.rejected)]
     rows = [

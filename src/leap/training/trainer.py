@@ -40,7 +40,6 @@ def arguments(config: TrainingSettings, job: Job, cls: type = TrainingArguments,
         "learning_rate": config.lr,
         "lr_scheduler_type": config.schedule,
         "warmup_steps": config.warmup_steps,
-        "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "bf16": config.bf16,
         "gradient_checkpointing": config.gradient_checkpointing,
@@ -103,9 +102,8 @@ def optimizers(config: TrainingSettings, model: torch.nn.Module) -> Any:
         if parameter.requires_grad:
             hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
             (matrices if hidden else rest).append(parameter)
-    decay = config.weight_decay
-    muon = torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=decay, momentum=0.95, nesterov=True)
-    return Combined(muon, torch.optim.AdamW(rest, lr=config.lr, weight_decay=decay, betas=(0.9, 0.95))), None
+    muon = torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=0.0, momentum=0.95, nesterov=True)
+    return Combined(muon, torch.optim.AdamW(rest, lr=config.lr, weight_decay=0.0, betas=(0.9, 0.95))), None
 
 
 def row_batches(config: TrainingSettings, *, least: int = 1) -> dict[str, int]:

@@ -59,6 +59,8 @@ _NAMES = 1_000
 class WebshopConfig(EnvironmentConfig):
     """WebShop's options in a recipe."""
 
+    gone: ClassVar[dict[str, Any]] = {"prices": "seeded"}
+
     source: Literal["generated", "official"] = Field(
         default="generated", description="A generated catalogue, or the official files."
     )
@@ -68,9 +70,6 @@ class WebshopConfig(EnvironmentConfig):
     )
     products: int | None = Field(default=None, ge=1, description="Only the first so many products of the files; all if null.")
     seed: int = Field(default=0, ge=0, description="Of the prices and price limits, which the original draws unseeded.")
-    prices: Literal["seeded", "compat"] = Field(
-        default="seeded", description="compat: drawn anew in each process, as in the original; runs cannot be resumed."
-    )
     reward: RewardMode = Field(default=RewardMode.UPSTREAM, description="The original's reward, or one with two bugs fixed.")
     tagger: str = Field(
         default="lexical", description="Finds nouns for the type reward: lexical (not official), or spacy:MODEL."
@@ -149,7 +148,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
             self._worlds[which] = open_world(
                 self.files(which, progress),
                 human=which is World.HUMAN,
-                seed=self.config.seed if self.config.prices == "seeded" else None,
+                seed=self.config.seed,
                 tagger=self._tagger,
                 mode=self.config.reward,
                 progress=progress,
@@ -219,7 +218,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         if goal is None or goal.instruction != task.instruction:
             raise PrerequisiteError(
                 f"task {task.id!r} is {task.instruction[:80]!r}, but goal {number} of the catalogue at hand is another. The "
-                "task was made with other files, another environment.options.seed, or prices: compat."
+                "task was made with other files or another environment.options.seed."
             )
         return goal
 
@@ -289,9 +288,8 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         config, world = self.config, next(iter(self._worlds.values()), None)
         official = self._tagger.official and config.reward is RewardMode.UPSTREAM
         products = f", {len(world.shop.store)} products, data {world.shop.store.manifest.key}" if world else ""
-        prices = f"seed {config.seed}" if config.prices == "seeded" else "unseeded"
         return {
-            "webshop": f"{config.observation}, {config.candidates.value} candidates, prices by {prices}{products}",
+            "webshop": f"{config.observation}, {config.candidates.value} candidates, prices by seed {config.seed}{products}",
             "webshop reward": f"{config.reward.value}, tagger {self._tagger.name}, {'' if official else 'not '}official",
         }
 

@@ -65,7 +65,7 @@ def open_world(
     files: CatalogueFiles,
     *,
     human: bool,
-    seed: int | None,
+    seed: int,
     tagger: Tagger,
     mode: RewardMode = RewardMode.UPSTREAM,
     searcher: Searcher | None = None,
@@ -76,7 +76,7 @@ def open_world(
     Args:
         files: The official files.
         human: Goals that people wrote, or made-up ones.
-        seed: Of prices and price limits; None draws them unseeded, as the original does.
+        seed: Of prices and price limits, which the original draws unseeded.
         tagger: Finds the nouns of titles.
         mode: Which reward a purchase pays.
         searcher: The search; the catalogue's own index if None.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,7 +14,7 @@ from leap.errors import LeapError
 from leap_worlds.alfworld.generator.tables import ROOM_KINDS, SCENES, TASK_TYPES, room_kind
 
 SPLITS = ("train", "valid", "seen", "unseen")
-OFFICIAL_TEST_SCENES = (10, 219, 308, 424)
+TEST_SCENES = (10, 219, 308, 424)
 VALID_SCENES = (5, 12, 20, 27, 205, 212, 221, 227, 303, 311, 319, 326, 403, 411, 418, 426)
 """Rooms kept for choosing models: train-side rooms, four of each kind, that no training game uses."""
 
@@ -43,14 +43,13 @@ class GeneratorConfig(Section):
             a room's own types do not come to the least number, there are fewer.
         traps: Have things that no receptacle can hold, so that taking one spoils the game for good; in the official
             proportion (such a thing is in about half of the official games).
-        shared_locations: Have receptacles at the same location, in the official proportion.
-        doubles: List some things in two receptacles, in the official proportion.
         dialect: Commands and texts of ALFWorld's json_2.1.1 games ("put mug 1 in/on desk 1", as in the papers) or of
             those of 2.1.2 and later ("move mug 1 to desk 1").
-        test_scenes: Scenes of the `unseen` split, at least one for each kind of room in use.
         layout_per_game: Splits in which each game has a room of its own, a fresh variant of its kind, rather than the
             fixed room of its scene. With it, no room of `unseen` is ever seen twice.
     """
+
+    gone: ClassVar[dict[str, Any]] = {"shared_locations": True, "doubles": True, "test_scenes": list(TEST_SCENES)}
 
     seed: int = 0
     games: dict[str, int] = Field(default_factory=lambda: {"train": 200, "valid": 50, "seen": 50, "unseen": 50})
@@ -60,10 +59,7 @@ class GeneratorConfig(Section):
     receptacles: tuple[int, int] | None = None
     objects: tuple[int, int] | None = None
     traps: bool = True
-    shared_locations: bool = True
-    doubles: bool = True
     dialect: Literal["put", "move"] = "put"
-    test_scenes: tuple[int, ...] = OFFICIAL_TEST_SCENES
     layout_per_game: tuple[str, ...] = ("unseen",)
 
     @field_validator("games")
@@ -102,24 +98,15 @@ class GeneratorConfig(Section):
     def _possible(self) -> GeneratorConfig:
         if self.receptacles and self.receptacles[1] < 6:
             raise ValueError("receptacles: fewer than 6 cannot hold what the tasks need; raise the upper bound")
-        known = {scene for scenes in SCENES.values() for scene in scenes}
-        if strange := sorted(set(self.test_scenes) - known):
-            raise ValueError(f"test_scenes: {strange} are no scenes; rooms are 1-30, 201-230, 301-330 and 401-430")
-        for kind in self.rooms:
-            if self.games.get("unseen") and not self.scenes("unseen", kind):
-                raise ValueError(f"test_scenes: none is a {kind}; add one, or leave this kind out of rooms")
-        if clash := sorted(set(self.test_scenes) & set(VALID_SCENES)):
-            raise ValueError(f"test_scenes: {clash} are rooms of the valid split")
         return self
 
     def scenes(self, split: str, kind: str) -> tuple[int, ...]:
         """The scenes a split may use for a kind of room."""
         if split == "unseen":
-            return tuple(scene for scene in self.test_scenes if room_kind(scene) == kind)
+            return tuple(scene for scene in TEST_SCENES if room_kind(scene) == kind)
         if split == "valid":
             return tuple(scene for scene in VALID_SCENES if room_kind(scene) == kind)
-        kept = {*self.test_scenes, *OFFICIAL_TEST_SCENES, *VALID_SCENES}
-        return tuple(scene for scene in SCENES[kind] if scene not in kept)
+        return tuple(scene for scene in SCENES[kind] if scene not in TEST_SCENES + VALID_SCENES)
 
 
 def _subset(names: tuple[str, ...], known: tuple[str, ...], what: str, *, empty: bool = False) -> tuple[str, ...]:

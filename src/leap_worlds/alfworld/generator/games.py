@@ -209,7 +209,7 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 def fingerprint(config: GeneratorConfig) -> str:
     """A hash of everything that decides the games."""
-    settings = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    settings = json.dumps(config.gone | config.model_dump(mode="json"), sort_keys=True)
     return sha256(f"{GENERATOR_VERSION} {settings}".encode()).hexdigest()
 
 

@@ -153,18 +153,18 @@ def _quantile(counts: Mapping[str, int], at: float) -> int:
 
 
 @lru_cache(maxsize=512)
-def fixed_room(seed: int, scene: int, config_size: tuple[int, int] | None, shared: bool) -> Room:
+def fixed_room(seed: int, scene: int, size: tuple[int, int] | None) -> Room:
     """The room behind a scene number, the same for all games of a generator seed."""
     kind = room_kind(scene)
     at = {what: ranks[SCENES[kind].index(scene)] for what, ranks in _ranks(seed, kind).items()}
-    return _draw_room(scene, at, stream("room", seed, scene), config_size, shared)
+    return _draw_room(scene, at, stream("room", seed, scene), size)
 
 
-def fresh_room(rng: random.Random, scene: int, size: tuple[int, int] | None, shared: bool) -> Room:
+def fresh_room(rng: random.Random, scene: int, size: tuple[int, int] | None) -> Room:
     """A variant of a kind of room that no other game has."""
     room = tables().rooms[room_kind(scene)]
     at = {what: rng.random() for what in (*room["receptacles"], *room["things"])}
-    return _draw_room(scene, at, rng, size, shared)
+    return _draw_room(scene, at, rng, size)
 
 
 @lru_cache(maxsize=16)
@@ -184,7 +184,7 @@ def _ranks(seed: int, kind: str) -> dict[str, list[float]]:
 
 
 def _draw_room(
-    scene: int, at: Mapping[str, float], rng: random.Random, size: tuple[int, int] | None, shared: bool
+    scene: int, at: Mapping[str, float], rng: random.Random, size: tuple[int, int] | None
 ) -> Room:
     kind = room_kind(scene)
     measured = tables().rooms[kind]
@@ -200,7 +200,7 @@ def _draw_room(
         kinds = _smaller(rng, kinds, rng.randint(*size), each, LAMP in types)
         kept = sum(each[k] for k in kinds) / full
     ids = IdMaker(rng)
-    groups = _locations(rng, kinds, measured["shared"] if shared else [])
+    groups = _locations(rng, kinds, measured["shared"])
     receptacles = [
         Receptacle(ids.place(k), k, where, rng.random() < measured["receptacles"][k]["openable"])
         for k, where in zip(kinds, groups, strict=True)
@@ -281,9 +281,9 @@ def _find_room(
     # Not each room can host each task (a bedroom without a lamp): look at several before giving up.
     for scene in rng.sample(scenes, len(scenes)) * (20 if split in config.layout_per_game else 1):
         if split in config.layout_per_game:
-            room = fresh_room(rng, scene, config.receptacles, config.shared_locations)
+            room = fresh_room(rng, scene, config.receptacles)
         else:
-            room = fixed_room(config.seed, scene, config.receptacles, config.shared_locations)
+            room = fixed_room(config.seed, scene, config.receptacles)
         if goals := _possible_goals(room.kind, room.receptacle_types, room.types, task_type):
             return room, goals
     return None
@@ -367,8 +367,7 @@ def _draw_things(
             weights = {p: w for p, w in weights.items() if p in _LAMP_STANDS} or weights
         if place := _draw(rng, weights) if weights else NOWHERE:
             thing.places.append(rng.choice(by_type[place]))
-    if config.doubles:
-        _list_twice(rng, things, by_type, measured["doubles"], (target, destination))
+    _list_twice(rng, things, by_type, measured["doubles"], (target, destination))
     _nest(rng, things, measured["nested"])
     if task_type != "pick_cool_then_place_in_recep":
         for thing in things:

@@ -31,6 +31,8 @@ from leap_worlds.intercode.text import SUBMIT, paths_in, shorten_output
 class ShellConfig(EnvironmentConfig):
     """Options of every Bash environment."""
 
+    gone: ClassVar[dict[str, Any]] = {"gold_time_limit": 30.0}
+
     compat: Compat = Field(
         default="intercode",
         description="intercode: upstream's rules. fixed: true quoting, true cd, all contents checked; another benchmark.",
@@ -42,7 +44,6 @@ class ShellConfig(EnvironmentConfig):
         "machine: this machine's own programs, in seconds and without a download (generated tasks alone).",
     )
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a command.")
-    gold_time_limit: float = Field(default=30.0, gt=0, description="Seconds for the gold command.")
     observation_limit: int = Field(
         default=10_000, ge=200, description="Longest observation shown, in characters; the reward knows it whole."
     )
@@ -92,7 +93,7 @@ class ShellEnvironment(BoxedEnvironment[C, BashTask]):
         super().__init__(config)
         self.source = source
         self.gold_splits = source.gold_splits  # pyright: ignore[reportAttributeAccessIssue] - the options decide
-        self.rules = Rules(config.compat, config.time_limit, config.gold_time_limit)
+        self.rules = Rules(config.compat, config.time_limit)
         self._memory = Memory()
         self._coaches = Pool(self._new_coach, Coach.close)
 
