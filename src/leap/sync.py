@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
@@ -20,65 +19,12 @@ T = TypeVar("T")
 def run_sync(main: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine to its end and returns its result.
 
-    Where an event loop runs already, as in a notebook, the coroutine runs on a loop of its own in another thread.
+    It has an event loop of its own in another thread: one may run here already, as in a notebook, and a thread that waits
+    hears Ctrl-C at any moment, where `asyncio.run` forgets one that arrives as the last task is ending.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed, at whatever moment. The coroutine is cancelled and has ended by then.
+        KeyboardInterrupt: Ctrl-C was pressed. The coroutine is cancelled and has ended by then.
     """
-    return _run_in_thread(main) if _loop_runs() else _run_here(main)
-
-
-def synchronous(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """A coroutine function as a plain one, for callers that are not coroutines."""
-
-    @wraps(function)
-    def run(*arguments: P.args, **named: P.kwargs) -> T:
-        return run_sync(function(*arguments, **named))
-
-    return run
-
-
-def _loop_runs() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _run_here(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, ended by Ctrl-C at any moment: asyncio alone forgets one that arrives as the last task is ending."""
-    interrupted = False
-
-    async def listening() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-
-        def stop(*_: object) -> None:
-            nonlocal interrupted
-            interrupted = True
-            loop.call_soon_threadsafe(task.cancel)
-
-        if threading.current_thread() is not threading.main_thread():  # only the main thread hears signals
-            return await main
-        before = signal.signal(signal.SIGINT, stop)
-        try:
-            return await main
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    try:
-        result = asyncio.run(listening())
-    except asyncio.CancelledError:
-        if not interrupted:
-            raise
-        raise KeyboardInterrupt from None
-    if interrupted:
-        raise KeyboardInterrupt
-    return result
-
-
-def _run_in_thread(main: Coroutine[Any, Any, T]) -> T:
     answer: Future[T] = Future()
     started: Future[Callable[[], object]] = Future()
 
@@ -103,6 +49,16 @@ def _run_in_thread(main: Coroutine[Any, Any, T]) -> T:
             started.result()()
         thread.join()
         raise
+
+
+def synchronous(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """A coroutine function as a plain one, for callers that are not coroutines."""
+
+    @wraps(function)
+    def run(*arguments: P.args, **named: P.kwargs) -> T:
+        return run_sync(function(*arguments, **named))
+
+    return run
 
 
 async def side_by_side(items: Iterable[T], work: Callable[[T], Awaitable[None]], workers: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
@@ -25,7 +26,6 @@ from leap.envs.grammar import Grammar
 from leap.envs.live import Live
 from leap.errors import PrerequisiteError
 from leap.progress import Progress
-from leap.sync import run_sync
 
 Valid = Callable[[str, Observation], bool]
 Ask = Callable[[str], str]
@@ -82,7 +82,7 @@ def play_task(name: str, wanted: str, split: str | None, options: list[str]) -> 
         with Progress().stage(f"prepare {name}") as bar:
             environment.prepare(lambda done, total, what: bar.update(done, total, what))
         task = find_task(environment, wanted, split)
-        run_sync(play(environment, task, Console()))
+        asyncio.run(play(environment, task, Console()))  # in this thread, where `_asked` hears Ctrl-C
 
 
 def find_task(environment: Environment, wanted: str, split: str | None = None) -> Task:
