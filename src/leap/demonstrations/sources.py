@@ -286,15 +286,8 @@ class Recorded:
 
 
 def read_decisions(path: Path, environment: Environment, split: str) -> dict[str, list[Decision]]:
-    """Reads a file of demonstrations.
-
-    Args:
-        path: JSON Lines of episodes and chats.
-        environment: Its training tasks are the ones that can be demonstrated.
-        split: The training split.
-
-    Returns:
-        The decisions of each task, by task id; of a task that is there several times, the first line's.
+    """Reads a file of episodes and chats, which may demonstrate the tasks of the training split: the decisions of each task, by
+    task id; of a task that is there several times, the first line's.
 
     Raises:
         PrerequisiteError: The file is missing or damaged, is of other tasks, or holds an answer that cannot be read.

@@ -160,11 +160,8 @@ class Environment(ABC, Generic[C]):
         """
 
     def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
-        """Fetches the environment's official data where that is possible and it is missing, and checks what is there.
-
-        Args:
-            progress: Told how far it is.
-            source: Folder or address to take the files from, if not from where their authors keep them.
+        """Fetches the environment's official data where that is possible and it is missing, from a folder or an address if not
+        from where its authors keep it, and checks what is there.
 
         Raises:
             PrerequisiteError: There is nothing to fetch, or it cannot be had; the message says what to put where.

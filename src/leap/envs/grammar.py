@@ -24,7 +24,7 @@ from leap.envs.answer import (
     reason_in,
     unwrapped,
 )
-from leap.envs.tools import Tool, before_call, call_id, call_in, call_of, calls_as_text, canonical_call
+from leap.envs.tools import Tool, call_id, call_in, call_of, calls_as_text, canonical_call
 
 
 class Grammar(ABC):
@@ -214,7 +214,8 @@ class ToolCalls(Grammar):
             return None
         call, start = found
         action = canonical_call(call, self._tools.get(call["name"]))
-        return None if action is None else Decision(reason=reason_in(before_call(text[:start])), action=action)
+        before = re.sub(r"(?:```\w*\s*|`)?\Z", "", text[:start].rstrip())  # without what opens a code block around the call
+        return None if action is None else Decision(reason=reason_in(before), action=action)
 
     def canonical(self, action: str) -> str:
         found = call_in(action, self._tools)

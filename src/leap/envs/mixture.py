@@ -8,9 +8,8 @@
           webshop: {options: {...}, splits: {valid: eval}}
         each: {valid: 60, test: 100}
 
-A task is one of a part: `webshop/human/17` of kind `webshop`, so that every table is by part and
-`ARM/POLICY@webshop` in a study is a part's success. What is done with a task, its part does; a student's prompt
-is the one that the part itself would make.
+A task is one of a part: `webshop/human/17` of kind `webshop`, so that every table is by part (docs/mixture.md). What is done
+with a task, its part does; a student's prompt is the one that the part itself would make.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def listed(tools: Sequence[ToolSpec]) -> str:
 _MARKER = re.compile(r"<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<function=")
 _NAME = re.compile(r"\s*(?:<function=|)([A-Za-z0-9_.-]+)(?:\[CALL_ID\]\w*)?(?:\[ARGS\]|>)?\s*(?=[{<])")
 _PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
-_BETWEEN = re.compile(r"(?:[\s*_]|```\w*\n|`)*")
+_SIGNS = re.compile(r"(?:[\s*_]|```\w*\n|`)*")
 _OBJECT = re.compile(r"\{\s*\"|\[\s*[\"{]")
 _TRIES = 100  # openings that turn out to be no JSON: each costs a reading of what is behind it, and some answers hold little else
 _DEPTH = 32  # how deep the arguments of a call may be nested: readers and validators go down by recursion
@@ -159,30 +159,29 @@ def call_in(text: str, tools: Mapping[str, Tool] | None = None) -> tuple[CalledF
             return call, opening.start()
         position = max(end, opening.start() + 1)
         tries -= end < position
-    if worded is not None and worded.start() == marked:
-        behind = text.index(":", worded.start()) + 1
-        behind = _BETWEEN.match(text, behind).end()  # type: ignore[union-attr]
-        inner = _MARKER.match(text, behind)
-        call = _marked(text, inner, tools) if inner else _first(_decoded(text, behind)[0])
-        return (call, worded.start()) if call else None
-    call = _marked(text, found, tools) if found else None
+    if marked == len(text):
+        return None
+    start = text.index(":", marked) + 1 if worded and worded.start() == marked else marked
+    call = _marked(text, start, tools)
     return (call, marked) if call else None
 
 
-def before_call(text: str) -> str:
-    """The words before a call, without what opens a code block around it."""
-    return re.sub(r"(?:```\w*\s*|`)?\Z", "", text.rstrip())
+def _marked(text: str, start: int, tools: Mapping[str, Tool] | None) -> CalledFunction | None:
+    """The call at a place, behind one more marker or behind none."""
+    start = _past_signs(text, start)
+    if marker := _MARKER.match(text, start):
+        start = start if marker.group() == "<function=" else marker.end()
+        if named := _NAME.match(text, start):
+            if text.startswith("{", named.end()):
+                return _as_call({"name": named[1], "arguments": _decoded(text, named.end())[0]})
+            return _with_parameters(named[1], text[named.end() :], (tools or {}).get(named[1]))
+    return _first(_decoded(text, _past_signs(text, start))[0])
 
 
-def _marked(text: str, marker: re.Match[str], tools: Mapping[str, Tool] | None) -> CalledFunction | None:
-    """The call behind a marker."""
-    start = marker.start() if marker.group() == "<function=" else marker.end()
-    if named := _NAME.match(text, start):
-        if text.startswith("{", named.end()):
-            return _as_call({"name": named[1], "arguments": _decoded(text, named.end())[0]})
-        tool = (tools or {}).get(named[1])
-        return _with_parameters(named[1], text[named.end() :], tool)
-    return _first(_decoded(text, _BETWEEN.match(text, start).end())[0])  # type: ignore[union-attr]
+def _past_signs(text: str, start: int) -> int:
+    """Where blanks, emphasis and the beginning of a code block end."""
+    signs = _SIGNS.match(text, start)
+    return signs.end() if signs else start
 
 
 def _with_parameters(name: str, text: str, tool: Tool | None) -> CalledFunction | None:
@@ -217,11 +216,8 @@ def _as_call(value: Any) -> CalledFunction | None:
     return {"name": value["name"], "arguments": arguments} if isinstance(arguments, dict) else None
 
 
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
-
-
-_DECODER = json.JSONDecoder(strict=False, parse_constant=_no_number)  # not strict: line breaks in strings are understood
+# Not strict, so that line breaks in strings are understood; `int` refuses the names of what is no number: NaN, Infinity.
+_DECODER = json.JSONDecoder(strict=False, parse_constant=int)
 
 
 def _decoded(text: str, start: int) -> tuple[Any, int]:

@@ -86,14 +86,8 @@ class Tutor(ABC, Generic[E]):
         return taught
 
     async def roll_in(self, history: History, action: str, left: int) -> float:
-        """The score that is still in reach once an action is taken at a history's end: what following the privileged plan
-        brings from there. A tutor that knows better overrides it.
-
-        Args:
-            history: The student's own history.
-            action: The action to try.
-            left: Actions left, that one included.
-        """
+        """The score that is still in reach once an action is taken at the end of the student's history, of so many actions left
+        with it: what following the privileged plan brings from there. A tutor that knows better overrides it."""
         return await follow_plan(self.environment, history, action, left)
 
 

@@ -44,9 +44,6 @@ class FunctionTeacher(Teacher[TeacherConfig]):
 
     Steps of an episode are asked for in order, several episodes at once; a function that is not `async def` runs in a thread, so
     that one that waits for a server holds nobody up. What the function raises ends the run and is shown as its own error.
-
-    Class attributes:
-        function: The function.
     """
 
     concurrency = 16

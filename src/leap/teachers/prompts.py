@@ -52,15 +52,8 @@ class TeacherPrompts:
     def trajectory(
         self, episode: Episode, state: str, asked: Sequence[int] | None = None, *, first: int = 0, last: int | None = None
     ) -> list[Message]:
-        """Asks for the corrections of a whole trajectory.
-
-        Args:
-            episode: The student's.
-            state: Text of the privileged state.
-            asked: Timesteps to correct; None for all.
-            first: Earlier steps are left out.
-            last: Later steps are left out.
-        """
+        """Asks for the corrections of these timesteps of an episode, or of all; steps before the first and behind the last are
+        left out. `state` is the text of the privileged state."""
         final = len(episode.steps) - 1
         last = final if last is None else last
         steps = [self._step(episode, t) for t in range(first, last + 1)]
@@ -69,7 +62,7 @@ class TeacherPrompts:
         return self._ask("trajectory", episode, steps, state, **more)
 
     def step(self, episode: Episode, t: int, state: str, *, first: int = 0) -> list[Message]:
-        """Asks for the correction of step t; nothing later is shown. Parameters as for `trajectory`."""
+        """Asks for the correction of step t; nothing later is shown."""
         steps = [self._step(episode, k) | {"t": None} for k in range(first, t + 1)]
         for step in steps[:-1]:
             step["candidates"] = None  # only the present ones can be chosen from

@@ -31,16 +31,10 @@ class Verdict:
     async def correction(
         self, episode: Episode, t: int, decision: Decision, state: PrivilegedState | None = None
     ) -> Correction:
-        """Judges a teacher's decision for step t.
+        """Judges what a teacher would have thought and done at step t of the student's episode.
 
         The texts are those of the teacher but for spacing, and for the case and the full stop of an action that is
-        admissible otherwise.
-
-        Args:
-            episode: The student's episode.
-            t: Index of the step in it.
-            decision: What the teacher would have thought and done there.
-            state: The privileged state there, for the length of its plan; None where it is not known.
+        admissible otherwise. The privileged state there, where it is known, tells the length of the plan.
         """
         history = episode.history(t)
         decision = self._tidy(decision, history)
@@ -107,16 +101,8 @@ class Verdict:
 
 
 def leaked_entities(environment: Environment, reason: str, history: History) -> tuple[str, ...]:
-    """Entities that a reason names and that appear nowhere in the history: a student could not have known them.
-
-    Args:
-        environment: Says what an entity is.
-        reason: A teacher's reason.
-        history: The student's history at that step.
-
-    Returns:
-        The leaked entities, sorted; empty for a reason that keeps the secret.
-    """
+    """Entities that a teacher's reason names and that appear nowhere in the student's history, so that it could not have known
+    them; sorted."""
     named_in = environment.of(history.task).entities
     leaked = named_in(reason)
     if leaked:
