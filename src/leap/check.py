@@ -230,7 +230,8 @@ def _grammar(environment: Environment, walk: _Walk) -> None:
         now = history.now
         mentioned = {*(state.plan or ())[:1], *(a for a in now.admissible or () if not open_action(a))}
         for action in mentioned:
-            _must(environment.valid(action, now), f"step {t}: valid() refuses {action!r}, which is admissible or planned")
+            valid = environment.valid(action, now)
+            _must(valid, f"step {t}: valid() refuses {action!r}, which is admissible or planned")
         for action in mentioned if now.admissible is not None else {*mentioned, *_samples_of(grammar)}:
             understood = grammar.reads_back(Decision(reason="So it is.", action=action), now)
             _must(understood, f"step {t}: a student that answers {action!r} would not be understood")

@@ -214,7 +214,7 @@ class ToolCalls(Grammar):
             return None
         call, start = found
         action = canonical_call(call, self._tools.get(call["name"]))
-        before = re.sub(r"(?:```\w*\s*|`)?\Z", "", text[:start].rstrip())  # without what opens a code block around the call
+        before = re.sub(r"(?:```\w*\s*|`)?\Z", "", text[:start].rstrip())  # a code block may open around the call
         return None if action is None else Decision(reason=reason_in(before), action=action)
 
     def canonical(self, action: str) -> str:

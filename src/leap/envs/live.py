@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 K = TypeVar("K")
 
-_MOST_THREADS = 1024  # of tutors' calls at once: far above any policy's concurrency; one is started only when all are busy
+_MOST_THREADS = 1024  # of tutors' calls at once: far above any policy's concurrency
 _ROUNDING = 1e-9  # a score that is a sum of shares may miss 1 by so much
 
 

@@ -108,7 +108,8 @@ def in_words(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Mes
             role = "user" if message["role"] == "tool" else message["role"]
             said.append({"role": role, "content": message["content"]})
     if tools and said:
-        form = f'REASON: <one or two short sentences>\n{ACTION_MARKER} {{"name": "<tool>", "arguments": {{<its arguments>}}}}'
+        call = f'{ACTION_MARKER} {{"name": "<tool>", "arguments": {{<its arguments>}}}}'
+        form = f"REASON: <one or two short sentences>\n{call}"
         how = f"A tool is called in exactly this form, one at a time:\n{form}"
         said[0] = {"role": said[0]["role"], "content": f"Tools:\n{listed(tools)}\n{how}\n\n{said[0]['content']}"}
     return said
@@ -116,11 +117,11 @@ def in_words(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Mes
 
 def listed(tools: Sequence[ToolSpec]) -> str:
     """Tools in words: name, description and the schema of the arguments of each."""
-    form = "- {}: {}\n  Arguments, as a JSON schema: {}"
-    functions = (each["function"] for each in tools)
-    return "\n".join(
-        form.format(tool["name"], tool["description"], json.dumps(tool["parameters"], ensure_ascii=False)) for tool in functions
-    )
+    words = []
+    for tool in (each["function"] for each in tools):
+        schema = json.dumps(tool["parameters"], ensure_ascii=False)
+        words.append(f"- {tool['name']}: {tool['description']}\n  Arguments, as a JSON schema: {schema}")
+    return "\n".join(words)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ def _as_call(value: Any) -> CalledFunction | None:
     return {"name": value["name"], "arguments": arguments} if isinstance(arguments, dict) else None
 
 
-# Not strict, so that line breaks in strings are understood; `int` refuses the names of what is no number: NaN, Infinity.
+# Not strict, so that line breaks in strings are understood. `int` refuses the names of what is no number, such as NaN.
 _DECODER = json.JSONDecoder(strict=False, parse_constant=int)
 
 

@@ -143,7 +143,7 @@ def _final(text: str) -> str:
 
 # ---- nearly-JSON, as language models write it ------------------------------------------------------------------------
 
-# No alternative of these can match in a second way, so they are possessive throughout: a hostile text costs linear time.
+# No alternative of these can match in a second way, so they are possessive: a hostile text costs linear time.
 _ESCAPE = r"\\(?:[\"'\\/bfnrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})"
 _STRING = rf"""(?P<string>"(?:[^"\\]|{_ESCAPE})*+|'(?:[^'\\]|{_ESCAPE})*+)(?P<end>["'])?+"""
 _NUMBER = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?+(?:[eE][+-]?\d++)?+(?![\w.])"
@@ -249,5 +249,5 @@ def _value(token: re.Match[str]) -> Any:
         return json.loads(token["number"])
     if not token["end"]:
         raise ValueError("damage")
-    text = re.sub(_ESCAPE, lambda m: "/" if m[0] == r"\/" else codecs.decode(m[0], "unicode_escape"), token["string"][1:])
-    return text.encode("utf-16", "surrogatepass").decode("utf-16")  # joins JSON's surrogate pairs; one alone is an error
+    text = re.sub(_ESCAPE, lambda m: "/" if m[0] == r"\/" else codecs.decode(m[0], "unicode_escape"), token["string"])
+    return text[1:].encode("utf-16", "surrogatepass").decode("utf-16")  # joins surrogate pairs; half of one is an error

@@ -89,7 +89,7 @@ class Teacher(ABC, Generic[C]):
     name: str
     concurrency: int = 1
     waves: bool = False
-    _asker: Asker | None = None
+    _asker: Asker
 
     def __init__(self, config: C, context: TeacherContext) -> None:
         self.config = config
@@ -106,7 +106,7 @@ class Teacher(ABC, Generic[C]):
     @property
     def dropped(self) -> int:
         """Steps left out of prompts so far."""
-        return self._asker.dropped if self._asker else 0
+        return self._asker.dropped if hasattr(self, "_asker") else 0
 
     def _asking(self, model: Model, limit: int | None = None) -> Asker:
         """Takes as many episodes at once as a model that it asks; returns what asks it."""
@@ -145,8 +145,8 @@ class Teacher(ABC, Generic[C]):
             done: Keys of episodes on file already; they are not handed on again.
 
         Raises:
-            LeapError: What ended the work: the budget, a world that is another, a teacher of which nothing can be used.
-                Episodes under way at that moment are finished and handed on first.
+            LeapError: What ended the work, after the episodes under way: the budget, a world that is another, a teacher of which
+                nothing can be used.
         """
         answers, held = UselessAnswers(self.name), list[tuple[Episode, list[Correction]]]()
 

@@ -46,8 +46,8 @@ class TeacherPrompts:
 
     def __post_init__(self) -> None:
         if self.privilege not in LEVELS:
-            levels = ", ".join(map(str, LEVELS))
-            raise RecipeError(f"privilege {self.privilege}: a model teacher knows the levels {levels}; choose one of them.")
+            known = f"a model teacher knows the levels {', '.join(map(str, LEVELS))}; choose one of them."
+            raise RecipeError(f"privilege {self.privilege}: {known}")
 
     def trajectory(
         self, episode: Episode, state: str, asked: Sequence[int] | None = None, *, first: int = 0, last: int | None = None

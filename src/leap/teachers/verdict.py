@@ -48,8 +48,9 @@ class Verdict:
         self, episode: Episode, t: int, state: PrivilegedState | None = None, why: Rejection = Rejection.DECLINED
     ) -> Correction:
         """The record of a step for which there is no decision: the teacher chose to say nothing, or as `why` tells."""
-        hopeless = why is Rejection.DECLINED and state is not None and state.hopeless
-        return self._record(episode, t, state, Rejection.HOPELESS if hopeless else why, Decision(reason="", action=""), ())
+        if why is Rejection.DECLINED and state is not None and state.hopeless:
+            why = Rejection.HOPELESS
+        return self._record(episode, t, state, why, Decision(reason="", action=""), ())
 
     def _record(
         self,
