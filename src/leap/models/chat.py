@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from leap.core.message import CalledFunction, Message, ToolSpec
@@ -34,8 +34,9 @@ class ChatTokens:
             )
         self.tokenizer = tokenizer
         self._special = dict(tokenizer.get_added_vocab())
-        self._split = re.compile("|".join(re.escape(t) for t in sorted(self._special, key=len, reverse=True)) or r"(?!)")
-        self._segments: dict[str, list[int]] = {}
+        longest_first = sorted(self._special, key=len, reverse=True)
+        self._split = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+        self._segment = lru_cache(maxsize=200_000)(self.text)  # an episode's steps share nearly all of theirs
         self._by_segment = self._segments_are_exact()
         self.end_of_turn = self._find_end_of_turn()
 
@@ -55,9 +56,7 @@ class ChatTokens:
         """Token ids of a completion in words, the end of its turn included."""
         return [*self.text(text), self.end_of_turn]
 
-    def completion(
-        self, message: Message, prompt: Sequence[Message] = (), tools: Sequence[ToolSpec] = ()
-    ) -> list[int]:
+    def completion(self, message: Message, prompt: Sequence[Message] = (), tools: Sequence[ToolSpec] = ()) -> list[int]:
         """Token ids of the assistant message that answers a prompt, the end of its turn included."""
         if not message.get("tool_calls"):
             return self.answer(message["content"])
@@ -78,7 +77,8 @@ class ChatTokens:
             return text
         try:  # a form of its own, which the tokenizer can read
             read = self.tokenizer.parse_response(text, prefix="", tools=list(tools))
-            calls = [(call["function"]["name"], _as_json(call["function"]["arguments"])) for call in read["tool_calls"]]
+            called = [(call["function"]["name"], call["function"]["arguments"]) for call in read["tool_calls"]]
+            calls = [(name, given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)) for name, given in called]
         except Exception:  # whatever a model wrote, it is an answer
             return text
         return calls_as_text(str(read.get("content") or ""), calls)
@@ -117,10 +117,8 @@ class ChatTokens:
             LeapError: The template writes what came before otherwise once the message is there.
         """
         number = sum(earlier["role"] == "assistant" for earlier in prompt)
-        named: Message = {
-            **message,
-            "tool_calls": [{"id": call_id(number), **call} for call in message.get("tool_calls", ())],
-        }
+        calls = message.get("tool_calls", ())
+        named: Message = {**message, "tool_calls": [{"id": call_id(number), **call} for call in calls]}
         before = self._render(prompt, tools, tokenize=False)
         whole = self._render([*prompt, named], tools, add_generation_prompt=False, tokenize=False)
         if not whole.startswith(before):
@@ -131,9 +129,7 @@ class ChatTokens:
 
     def _render(self, messages: Sequence[Message], tools: Sequence[ToolSpec], **options: Any) -> Any:
         offered = {"tools": list(tools)} if tools else {}
-        return self.tokenizer.apply_chat_template(
-            list(messages), **{"add_generation_prompt": True} | offered | options
-        )
+        return self.tokenizer.apply_chat_template(list(messages), **{"add_generation_prompt": True} | offered | options)
 
     def text(self, text: str) -> list[int]:
         """Token ids of bare text, without special tokens."""
@@ -144,25 +140,11 @@ class ChatTokens:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def _encode_by_segment(self, text: str) -> list[int]:
-        """Encodes what stands between special tokens piece by piece, each distinct piece once: the steps of an episode
-        share nearly all of theirs."""
+        """Encodes what stands between special tokens piece by piece, each distinct piece once."""
         ids: list[int] = []
-        position = 0
-        for match in self._split.finditer(text):
-            ids += self._segment(text[position : match.start()])
-            ids.append(self._special[match.group()])
-            position = match.end()
-        return ids + self._segment(text[position:])
-
-    def _segment(self, text: str) -> list[int]:
-        if not text:
-            return []
-        found = self._segments.get(text)
-        if found is None:
-            if len(self._segments) > 200_000:
-                self._segments.clear()
-            found = self._segments[text] = self.text(text)
-        return found
+        for number, piece in enumerate(self._split.split(text)):  # every other one is a special token
+            ids += [self._special[piece]] if number % 2 else self._segment(piece)
+        return ids
 
     def _segments_are_exact(self) -> bool:
         """Whether this tokenizer encodes a text as the pieces between its special tokens, one by one. Nearly all do; one
@@ -170,32 +152,25 @@ class ChatTokens:
         decoder = getattr(self.tokenizer, "added_tokens_decoder", {})
         if any(token.lstrip or token.rstrip or token.single_word for token in decoder.values()):
             return False
-        turns = [("user", " a b\n\nc. "), ("assistant", "ACTION: go to x 1"), ("user", "The x 1 is closed.\n")]
-        probe = [{"role": role, "content": content} for role, content in turns]
-        text = self.tokenizer.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
-        whole = self.tokenizer.apply_chat_template(probe, add_generation_prompt=True, tokenize=True, return_dict=False)
-        return self._encode_by_segment(text) == list(whole)
+        probe: list[Message] = [
+            {"role": "user", "content": " a b\n\nc. "},
+            {"role": "assistant", "content": "ACTION: go to x 1"},
+            {"role": "user", "content": "The x 1 is closed.\n"},
+        ]
+        whole = self._render(probe, (), tokenize=True, return_dict=False)
+        return self._encode_by_segment(self._render(probe, (), tokenize=False)) == list(whole)
 
     def _find_end_of_turn(self) -> int:
         """The special token that the template puts after an assistant's words; EOS where it puts none."""
         probe = "leap probe"
-        ids = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": "x"}, {"role": "assistant", "content": probe}],
-            tokenize=True,
-            return_dict=False,
-        )
+        turns: list[Message] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": probe}]
+        ids = self._render(turns, (), add_generation_prompt=False, tokenize=True, return_dict=False)
         special = set(self.tokenizer.all_special_ids)
-        for position in range(len(ids) - 1, -1, -1):
-            tail = self.tokenizer.decode(ids[position:], skip_special_tokens=True)
-            if probe in tail:
-                after = [token for token in ids[position:] if token in special]
-                if after:
+        for position in reversed(range(len(ids))):
+            if probe in self.tokenizer.decode(ids[position:], skip_special_tokens=True):
+                if after := [token for token in ids[position:] if token in special]:
                     return after[0]
                 break
         if self.tokenizer.eos_token_id is None:
             raise PrerequisiteError("the tokenizer names no end-of-sequence token, so generation could not stop.")
         return self.tokenizer.eos_token_id
-
-
-def _as_json(arguments: Any) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)

@@ -22,9 +22,13 @@ def load_chat(path: str) -> tuple[ChatTokens, int]:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         chat = ChatTokens(AutoTokenizer.from_pretrained(path, trust_remote_code=False))
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PrerequisiteError(f"cannot load the tokenizer of {path!r}: {reason}") from error
+        raise PrerequisiteError(f"cannot load the tokenizer of {path!r}: {first_line(error)}") from error
     return chat, context_of(config)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def context_of(config: Any) -> int:

@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ import torch
 
 from leap.core.message import Message, ToolSpec
 from leap.errors import ContextTooLong, ModelError, PrerequisiteError
-from leap.models.base import Completion, Model, Sampling
+from leap.models.base import Completion, Conversation, Model, Sampling
 from leap.models.chat import ChatTokens
-from leap.models.checkpoints import adapters_base, context_of
+from leap.models.checkpoints import adapters_base, context_of, first_line
 from leap.models.constraint import ActionConstraint, ActionGrammar
 
 
@@ -52,8 +53,7 @@ def load_causal_lm(
         if adapted:
             model = with_adapter(model, path)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PrerequisiteError(f"cannot load the model {path!r}: {reason}") from error
+        raise PrerequisiteError(f"cannot load the model {path!r}: {first_line(error)}") from error
     return (model if quantized else model.to(device)), tokenizer
 
 
@@ -106,13 +106,12 @@ class SlotCache:
         """Writes [rows, heads, q, d] behind what is there; returns all of it."""
         stop = self.length + key.shape[2]
         if layer_idx == len(self.keys):
-            self.keys.append(key.new_empty((*key.shape[:2], max(stop, 64), key.shape[3])))
-            self.values.append(value.new_empty((*value.shape[:2], max(stop, 64), value.shape[3])))
-        if self.keys[layer_idx].shape[2] < stop:
-            self.keys[layer_idx] = _grown(self.keys[layer_idx], self.length, stop)
-            self.values[layer_idx] = _grown(self.values[layer_idx], self.length, stop)
-        self.keys[layer_idx][:, :, self.length : stop] = key
-        self.values[layer_idx][:, :, self.length : stop] = value
+            self.keys.append(key.new_empty((*key.shape[:2], 64, key.shape[3])))
+            self.values.append(value.new_empty((*value.shape[:2], 64, value.shape[3])))
+        for store, new in ((self.keys, key), (self.values, value)):
+            if store[layer_idx].shape[2] < stop:
+                store[layer_idx] = _grown(store[layer_idx], self.length, stop)
+            store[layer_idx][:, :, self.length : stop] = new
         return self.keys[layer_idx][:, :, :stop], self.values[layer_idx][:, :, :stop]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -140,9 +139,22 @@ def _grown(old: torch.Tensor, used: int, needed: int) -> torch.Tensor:
 class _Seat:
     """One conversation: what of it is in the cache, and in which of its row's slots."""
 
+    model: HFModel
     row: int = -1
     tokens: list[int] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        seed: int,
+        choices: Sequence[str] | None = None,
+        schema: dict[str, Any] | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> Completion:
+        """Answers a prompt, in one batch with those of the other conversations."""
+        return await self.model.submit(self, messages, seed, choices, tools)
 
 
 @dataclass(eq=False, slots=True)
@@ -196,11 +208,11 @@ class HFModel(Model):
         self._valid = torch.zeros((0, 0), dtype=torch.bool)  # [rows, slots]: which cached slots count
 
     @asynccontextmanager
-    async def conversation(self) -> AsyncIterator[_HFConversation]:
-        seat = _Seat()
+    async def conversation(self) -> AsyncIterator[Conversation]:
+        seat = _Seat(self)
         self._seats.append(seat)
         try:
-            yield _HFConversation(self, seat)
+            yield seat
         finally:
             self._seats.remove(seat)
             self._pending = [request for request in self._pending if request.seat is not seat]  # of a cancelled episode
@@ -237,8 +249,7 @@ class HFModel(Model):
     def _run_if_all_asked(self) -> None:
         if not self._pending or len(self._pending) < len(self._seats):
             return
-        order = {id(seat): position for position, seat in enumerate(self._seats)}
-        requests = sorted(self._pending, key=lambda request: order[id(request.seat)])
+        requests = sorted(self._pending, key=lambda request: self._seats.index(request.seat))
         self._pending = []
         try:
             self.answer_batch(requests)
@@ -246,10 +257,9 @@ class HFModel(Model):
             self._cache = SlotCache()
             for seat in self._seats:
                 seat.row, seat.tokens, seat.slots = -1, [], []
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             for request in requests:
                 if not request.future.done():
-                    request.future.set_exception(ModelError(f"generation failed: {reason}"))
+                    request.future.set_exception(ModelError(f"generation failed: {first_line(error)}"))
 
     @torch.inference_mode()
     def answer_batch(self, requests: list[_Request]) -> None:
@@ -258,27 +268,23 @@ class HFModel(Model):
         logits = self._feed_prompts(requests)
         self._decode(requests, logits)
         for request in requests:
-            text = self.chat.said(request.generated, request.tools)
+            whole = request.done or (request.constraint is not None and request.constraint.complete)
             if not request.future.done():  # its episode may have been cancelled meanwhile
                 request.future.set_result(
                     Completion(
-                        text,
+                        self.chat.said(request.generated, request.tools),
                         len(request.ids),
                         len(request.generated),
                         cached_tokens=request.kept,
-                        truncated=not (request.done or (request.constraint is not None and request.constraint.complete)),
+                        truncated=not whole,
                     )
                 )
 
     def _keep_prefixes(self, requests: list[_Request]) -> None:
         """Moves the batch's rows together and drops what their new prompts do not share with the cached ones."""
         for request in requests:
-            seat, shared = request.seat, 0
-            for a, b in zip(seat.tokens, request.ids[:-1], strict=False):  # at least one token must be fed
-                if a != b:
-                    break
-                shared += 1
-            request.kept = shared
+            both = zip(request.seat.tokens, request.ids[:-1], strict=False)  # at least one token must be fed
+            request.kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
         width = max(request.kept for request in requests)
         longest = max(len(request.ids) - request.kept for request in requests)
         if width == 0:
@@ -299,8 +305,7 @@ class HFModel(Model):
         """Computes the new part of each prompt; returns the logits [rows, vocabulary] of the first answer token."""
         longest = max(len(request.ids) - request.kept for request in requests)
         before = self._valid.shape[1]
-        ids = torch.zeros((len(requests), longest), dtype=torch.long)
-        positions = torch.zeros((len(requests), longest), dtype=torch.long)
+        ids, positions = torch.zeros((2, len(requests), longest), dtype=torch.long)
         real = torch.zeros((len(requests), longest), dtype=torch.bool)
         for row, request in enumerate(requests):
             new = request.ids[request.kept :]
@@ -373,20 +378,3 @@ class HFModel(Model):
         chosen = torch.searchsorted(cumulated, draws, right=True)
         # A draw that rounding lifts to the whole sum would fall behind the last token: take the last possible one.
         return chosen.minimum(torch.searchsorted(cumulated, cumulated[:, -1:].contiguous())).squeeze(1).tolist()
-
-
-class _HFConversation:
-    def __init__(self, model: HFModel, seat: _Seat) -> None:
-        self._model = model
-        self._seat = seat
-
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        seed: int,
-        choices: Sequence[str] | None = None,
-        schema: dict[str, Any] | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> Completion:
-        return await self._model.submit(self._seat, messages, seed, choices, tools)

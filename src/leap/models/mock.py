@@ -145,24 +145,7 @@ class MockModel(Model):
 
     @asynccontextmanager
     async def conversation(self) -> AsyncIterator[Conversation]:
-        yield _MockConversation(self)
-
-    async def answer(self, request: Request) -> Completion:
-        """Answers a call by the script, unless a fault is due."""
-        self.calls += 1
-        fault = self.faults.draw(self.calls)
-        await asyncio.sleep(self._delay)
-        if fault in ("rate_limit", "server_error", "timeout"):
-            raise ModelError(f"{self.name}: {fault} on demand")
-        said = self._script(request)
-        text = said if isinstance(said, str) else calls_as_text(said.content, said.told())
-        text, truncated = spoiled(fault, text)
-        return clipped(text, truncated, request.messages, self._max_tokens)
-
-
-class _MockConversation:
-    def __init__(self, model: MockModel) -> None:
-        self._model = model
+        yield self
 
     async def complete(
         self,
@@ -173,7 +156,16 @@ class _MockConversation:
         schema: dict[str, Any] | None = None,
         tools: Sequence[ToolSpec] = (),
     ) -> Completion:
-        return await self._model.answer(Request(messages, seed, choices, schema, self._model.calls + 1, tools))
+        """Answers a prompt by the script, unless a fault is due."""
+        self.calls += 1
+        request = Request(messages, seed, choices, schema, self.calls, tools)
+        fault = self.faults.draw(self.calls)
+        await asyncio.sleep(self._delay)
+        if fault in ("rate_limit", "server_error", "timeout"):
+            raise ModelError(f"{self.name}: {fault} on demand")
+        said = self._script(request)
+        text = said if isinstance(said, str) else calls_as_text(said.content, said.told())
+        return clipped(*spoiled(fault, text), messages, self._max_tokens)
 
 
 def clipped(text: str, truncated: bool, messages: Sequence[Message], max_tokens: int) -> Completion:

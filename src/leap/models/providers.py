@@ -83,19 +83,24 @@ class HFProvider(Provider):
         check_checkpoint(model)
 
 
-class OpenAIProvider(Provider):
-    """Whatever speaks OpenAI's protocol."""
+class _EndpointProvider(Provider):
+    """Models whose address is looked at by asking."""
 
     Config = EndpointConfig
+
+    def check(self, model: str, sampling: Sampling, *, config: EndpointConfig) -> Ask:
+        return self.open(model, sampling, config=config, batch=1, dtype="auto").check
+
+
+class OpenAIProvider(_EndpointProvider):
+    """Whatever speaks OpenAI's protocol."""
+
     needs = "the openai client (pip install 'leap-agents[endpoints]')"
 
     def open(self, model: str, sampling: Sampling, *, config: EndpointConfig, batch: int, dtype: str) -> Model:
         from leap.models.openai import OpenAIModel
 
         return OpenAIModel(model, sampling, config)
-
-    def check(self, model: str, sampling: Sampling, *, config: EndpointConfig) -> Ask:
-        return self.open(model, sampling, config=config, batch=1, dtype="auto").check
 
 
 class VLLMProvider(Provider):
@@ -115,18 +120,13 @@ class VLLMProvider(Provider):
         vllm_program(model)
 
 
-class MockProvider(Provider):
+class MockProvider(_EndpointProvider):
     """Models made of rules, for tests."""
-
-    Config = EndpointConfig
 
     def open(self, model: str, sampling: Sampling, *, config: EndpointConfig, batch: int, dtype: str) -> Model:
         from leap.models.mock import mock_model
 
         return mock_model(model, sampling, concurrency=config.concurrency)
-
-    def check(self, model: str, sampling: Sampling, *, config: EndpointConfig) -> Ask:
-        return self.open(model, sampling, config=config, batch=1, dtype="auto").check
 
 
 def split_name(name: str) -> tuple[str, str]:
