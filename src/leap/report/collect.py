@@ -5,11 +5,9 @@ Journals are read a record at a time, and of each episode only what the page nee
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from operator import itemgetter
@@ -39,6 +37,7 @@ from leap.report.model import (
 from leap.report.sections import read_sections
 from leap.runs.baselines import baselines_of, teacher_acting
 from leap.runs.directory import RunDirectory, marker
+from leap.runs.provenance import starts
 from leap.runs.table import stage_table
 from leap.stats import wilson
 
@@ -345,9 +344,4 @@ def _read(path: Path, shape: type[T], notes: list[str]) -> T | None:
 def _provenance(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     if not path.exists():
         notes.append(f"{path.name} is missing: versions and machine are not known.")
-        return []
-    found = []
-    for line in path.read_bytes().splitlines():
-        with suppress(ValueError):  # torn by a kill; the next start wrote its own line
-            found.append(json.loads(line))
-    return [entry for entry in found if isinstance(entry, dict)]
+    return starts(path)

@@ -19,7 +19,7 @@ from leap.recipe import Recipe, dump_recipe, read_mapping, resolved
 from leap.runs.directory import RunDirectory
 from leap.runs.former import from_0_1
 from leap.runs.preflight import Ready, check_prerequisites
-from leap.runs.provenance import provenance
+from leap.runs.provenance import provenance, starts
 from leap.runs.stages import Stages
 from leap.runs.table import missing_stages
 
@@ -113,11 +113,8 @@ def _kept(run: RunDirectory) -> Recipe:
 
 def _maker(run: RunDirectory) -> str:
     """Version and commit of leap that last worked on a run; empty where that is not on file."""
-    try:
-        last = json.loads(run.provenance.read_text(encoding="utf-8").splitlines()[-1])
-        return f"{last['leap']} {last['commit']}".strip()
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
+    last = starts(run.provenance)[-1:]
+    return "".join(f"{one.get('leap', '')} {one.get('commit', '')}".strip() for one in last)
 
 
 def _check_same(run: RunDirectory, recipe: Recipe) -> None:

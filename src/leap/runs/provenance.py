@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from leap import __version__
 
@@ -31,6 +34,15 @@ def provenance() -> dict[str, object]:
         "platform": platform.platform(),
         "packages": packages,
     }
+
+
+def starts(file: Path) -> list[dict[str, Any]]:
+    """Returns what `provenance.jsonl` says of each start; a line torn by a kill is passed over."""
+    found = []
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [entry for entry in found if isinstance(entry, dict)]
 
 
 def _commit() -> str:

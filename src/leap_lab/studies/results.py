@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from leap.errors import RunError
 from leap.recipe import Recipe
 from leap.runs.baselines import folder_name
 from leap.runs.directory import RunDirectory
+from leap.runs.provenance import starts
 from leap.runs.table import missing_stages
 from leap.stats import wilson
 from leap_lab.measures import IterationMeasures, read_measures
@@ -66,9 +66,8 @@ class RunResults:
 
     def makers(self) -> set[str]:
         """Versions and commits of leap that made this run."""
-        path = self.files.provenance
-        starts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-        return {f"leap {one['leap']} {one['commit']}, torch {one['packages'].get('torch', '?')}" for one in starts}
+        made = starts(self.files.provenance)
+        return {f"leap {one['leap']} {one['commit']}, torch {one['packages'].get('torch', '?')}" for one in made}
 
     def _read(self, policy: str) -> dict[str, Episode]:
         played = self._run.played(policy, self.split)
