@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, JsonValue, TypeAdapter, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from leap import registry
 from leap.config import Section, under_kind
@@ -242,7 +242,6 @@ class TheoryStudy(_Study):
 
 
 Study = LoopStudy | TheoryStudy
-_STUDY: TypeAdapter[Study] = TypeAdapter(Study)
 
 
 def available_studies() -> dict[str, Path]:
