@@ -68,12 +68,14 @@ def measure_corrections(corrected: Corrected, *, policy: str) -> CorrectionMeasu
             continue
         states = None if world is None else privileged_states(world, episode)
         groups.append([_judged(episode, one, states, world) for one in mine.values()])
-        if states is not None or planner:
-            lengths = (
-                lengths_from_corrections(episode, mine) if states is None else lengths_from_states(episode, states)
-            )
-            agrees = {one.correction.t: one.agrees for one in groups[-1]}
-            planned.append(Planned(episode, lengths, [agrees.get(t) for t in range(len(episode.steps))]))
+        if states is not None:
+            lengths = lengths_from_states(episode, states)
+        elif planner:
+            lengths = lengths_from_corrections(episode, mine)
+        else:
+            continue
+        agrees = {one.correction.t: one.agrees for one in groups[-1]}
+        planned.append(Planned(episode, lengths, [agrees.get(t) for t in range(len(episode.steps))]))
     if not played:
         return None
     if len(played) != 1:
@@ -92,6 +94,7 @@ def measure_corrections(corrected: Corrected, *, policy: str) -> CorrectionMeasu
     rejected = {cause.value: counted(lambda one, cause=cause: one.correction.rejected is cause) for cause in causes}
     acted = [one for one in everyone if one.agrees is not None]
     by_step = [[(int(one.agrees is True), 1) for one in acted if one.correction.t == t] for t in range(horizon)]
+    apart = [(2 * sum(one.apart for one in group) / horizon, 1) for group in groups]
     return CorrectionMeasures(
         policy=policy,
         split=split,
@@ -110,9 +113,7 @@ def measure_corrections(corrected: Corrected, *, policy: str) -> CorrectionMeasu
         ),
         agreement=counted(lambda one: one.agrees, among=lambda one: one.agrees is not None),
         agreement_by_step=[share(step) for step in by_step[: 1 + max((one.correction.t for one in acted), default=-1)]],
-        distance=mean([(2 * sum(one.apart for one in group) / horizon, 1) for group in groups], least=0.0, most=2.0)
-        if whole
-        else None,
+        distance=mean(apart, least=0.0, most=2.0) if whole else None,
         recoverability=recoverability(planned),
     )
 
