@@ -130,9 +130,9 @@ def _print_plan(planned: Sequence[Arm], runs: Path, base: Path) -> None:
         given = "\n".join(_by_source((one.source, one.part) for one in own if one.source))
         done = "nothing: it is finished" if not own else "nothing: all is given"
         rows.append((str(arm.seed), arm.name, made or done, given, _minutes(own)))
-    rows.append(("", "in all", "", "", _minutes(parts)))
     columns = ("seed", "arm", "to be made", "taken from another run", "minutes")
-    print_table(columns, rows, right=("seed", "minutes"), total=True, width=160)
+    total = ("", "in all", "", "", _minutes(parts))
+    print_table(columns, [*rows, total], right=("seed", "minutes"), bold=[len(rows)], width=160)
     if pace is None:
         typer.echo(f"No time is estimated: no pace was measured for {base.name}.")
     else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.table import Table
 
+from leap.cli.table import print_table
 from leap.evaluation import Evaluation
 from leap.loop import Result
 from leap.recipe import Recipe
@@ -18,28 +18,21 @@ def print_evaluations(evaluations: Iterable[Evaluation], *, best: str | None = N
     evaluations = list(evaluations)
     graded = any(abs(evaluation.overall.score - evaluation.overall.success) > 1e-9 for evaluation in evaluations)
     in_parts = any(evaluation.overall.parts for evaluation in evaluations)
-    table = Table(box=None, header_style="bold", pad_edge=False)
     scores = [*(["score"] if graded or in_parts else []), *(["made of"] if in_parts else [])]
-    for column in ("policy", "split", "n", *scores, "success", "95 % interval", "actions (failure = horizon)"):
-        table.add_column(column, justify="left" if column in ("policy", "split", "made of") else "right")
+    columns = ["policy", "split", "n", *scores, "success", "95 % interval", "actions (failure = horizon)"]
+    rows = []
     for evaluation in evaluations:
         score = evaluation.overall
         made_of = "\n".join(f"{name} {100 * value:.1f}" for name, value in score.parts.items())
         name = f"{evaluation.policy} (best on validation)" if evaluation.policy == best else evaluation.policy
-        table.add_row(
-            name,
-            evaluation.split,
-            str(score.n),
-            *([f"{100 * score.score:.1f} ± {100 * score.score_ci:.1f}"] if graded or in_parts else []),
-            *([made_of] if in_parts else []),
-            f"{score.success:.1%}",
-            f"{score.low:.1%} to {score.high:.1%}",
-            f"{score.actions:.1f} ± {score.actions_ci:.1f} of {evaluation.horizon}",
-            style="bold" if evaluation.policy == best else "",
-        )
-    console = Console(width=None if Console().is_terminal else 120)
-    console.print(table)
+        scored = [f"{100 * score.score:.1f} ± {100 * score.score_ci:.1f}", made_of][: len(scores)]
+        interval = f"{score.low:.1%} to {score.high:.1%}"
+        actions = f"{score.actions:.1f} ± {score.actions_ci:.1f} of {evaluation.horizon}"
+        rows.append([name, evaluation.split, str(score.n), *scored, f"{score.success:.1%}", interval, actions])
+    chosen = [number for number, evaluation in enumerate(evaluations) if evaluation.policy == best]
+    print_table(columns, rows, right=[one for one in columns if one not in ("policy", "split", "made of")], bold=chosen)
     if in_parts:
+        console = Console(width=None if Console().is_terminal else 120)
         for line in sorted({f"{name}: {said}" for e in evaluations for name, said in e.versions.items() if name != "leap"}):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 

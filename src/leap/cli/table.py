@@ -13,7 +13,7 @@ def print_table(
     rows: Iterable[Sequence[str]],
     *,
     right: Collection[str] = (),
-    total: bool = False,
+    bold: Collection[int] = (),
     width: int = 120,
 ) -> None:
     """Prints a table.
@@ -22,14 +22,12 @@ def print_table(
         columns: Their heads.
         rows: For each row a text of each column.
         right: Columns of figures.
-        total: Whether the last row sums up the others.
+        bold: Numbers of the rows that stand out.
         width: How wide it is where there is no terminal.
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left")
-    for row in rows:
-        table.add_row(*row)
-    if total:
-        table.rows[-1].style = "bold"
+    for number, row in enumerate(rows):
+        table.add_row(*row, style="bold" if number in bold else "")
     Console(width=None if Console().is_terminal else width).print(table)

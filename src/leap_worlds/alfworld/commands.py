@@ -58,8 +58,8 @@ def show_game(
 ) -> None:
     """Show a game: its task, its rooms' contents and an optimal plan."""
     from rich.console import Console
-    from rich.table import Table
 
+    from leap.cli.table import print_table
     from leap_worlds.alfworld.env import describe
     from leap_worlds.alfworld.game import load_game
     from leap_worlds.alfworld.native import NativeEngine
@@ -71,12 +71,8 @@ def show_game(
     console.rule("privileged state")
     state = describe(engine)
     console.print(state.text, markup=False, highlight=False)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("place")
-    table.add_column("holds")
-    for place, things in sorted(state.facts["contents"].items()):
-        table.add_row(place, ", ".join(things))
-    console.print(table)
+    contents = sorted(state.facts["contents"].items())
+    print_table(("place", "holds"), [(place, ", ".join(things)) for place, things in contents])
 
 
 def _game_file(game: str, folder: Path | None) -> Path:
