@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -30,7 +29,7 @@ class Taught(NamedTuple):
     decision: Decision | None
 
 
-class Tutor(ABC, Generic[E]):
+class Tutor(Generic[E]):
     """Scripted knowledge of one environment. A tutor may have an expert, a corrector or both.
 
     Class attributes:
@@ -87,8 +86,17 @@ class Tutor(ABC, Generic[E]):
 
     async def roll_in(self, history: History, action: str, left: int) -> float:
         """The score that is still in reach once an action is taken at the end of the student's history, of so many actions left
-        with it: what following the privileged plan brings from there. A tutor that knows better overrides it."""
-        return await follow_plan(self.environment, history, action, left)
+        with it: what the privileged plan brings from there in a fresh session, if there is one and time for all of it. A tutor
+        that knows better overrides it."""
+        async with Live(self.environment, history.task) as session:
+            for taken in history.actions:
+                await session.act(taken)
+            outcome = await session.act(action)
+            plan = () if outcome.done else (await session.privileged()).plan or ()
+            for following in plan if len(plan) < left else ():
+                if not outcome.done:
+                    outcome = await session.act(following)
+        return 1.0 if outcome.success else outcome.score
 
 
 def scripts(environment: Environment) -> Tutor[Any]:
@@ -104,20 +112,4 @@ def scripts(environment: Environment) -> Tutor[Any]:
 
 async def roll_in(environment: Environment, history: History, action: str, left: int) -> float:
     """`Tutor.roll_in` of the environment's tutor; where there is none, what following the privileged plan brings."""
-    tutor = environment.tutor
-    follow = follow_plan(environment, history, action, left) if tutor is None else tutor.roll_in(history, action, left)
-    return await follow
-
-
-async def follow_plan(environment: Environment, history: History, action: str, left: int) -> float:
-    """The score of a fresh session in which a history's actions are taken, then one more, then those of the privileged plan,
-    as far as there is a plan and time for all of it."""
-    async with Live(environment, history.task) as session:
-        for taken in history.actions:
-            await session.act(taken)
-        outcome = await session.act(action)
-        plan = () if outcome.done else (await session.privileged()).plan or ()
-        for following in plan if len(plan) < left else ():
-            if not outcome.done:
-                outcome = await session.act(following)
-    return 1.0 if outcome.success else outcome.score
+    return await (environment.tutor or Tutor(environment)).roll_in(history, action, left)

@@ -20,8 +20,6 @@ class ExpertTeacher(Teacher[ExpertConfig]):
         """A correction for every step; where the tutor says that nothing can succeed any more, one rejected for that."""
         taught = await scripts(self.context.environment).correct_along(episode, self.privilege)
         return [
-            await self.verdict.correction(episode, t, decision, state)
-            if decision
-            else self.verdict.declined(episode, t, state, Rejection.HOPELESS)
+            await self.verdict.correction(episode, t, decision, state, otherwise=Rejection.HOPELESS)
             for t, (_, state, decision) in enumerate(taught)
         ]

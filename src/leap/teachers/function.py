@@ -61,10 +61,7 @@ class FunctionTeacher(Teacher[TeacherConfig]):
                 raise
             if not isinstance(decision, Decision | None):
                 raise RecipeError(f"teacher {self.name!r} must return a Decision or None, not {type(decision).__name__}.")
-            if decision is None:
-                corrections.append(self.verdict.declined(episode, t, state))
-            else:
-                corrections.append(await self.verdict.correction(episode, t, decision, state))
+            corrections.append(await self.verdict.correction(episode, t, decision, state))
         return corrections
 
 

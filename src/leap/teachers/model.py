@@ -51,12 +51,14 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
             else:
                 ask = self._by_trajectory if self.config.by == "trajectory" else self._by_step
                 answers = await ask(conversation, episode, [state.text for state in states])
-        return [
-            await self.verdict.correction(episode, t, _decision(answers[t], episode, t), state)
-            if t in answers
-            else self.verdict.declined(episode, t, state, Rejection.TEACHER_ERROR)
-            for t, state in enumerate(states)
-        ]
+        corrections = []
+        for t, state in enumerate(states):
+            said = answers.get(t)
+            said = episode.steps[t] if said and said.leave else said
+            decision = Decision(reason=said.reason, action=said.action) if said else None
+            rejected = Rejection.TEACHER_ERROR
+            corrections.append(await self.verdict.correction(episode, t, decision, state, otherwise=rejected))
+        return corrections
 
     async def _shown(self, episode: Episode) -> list[PrivilegedState] | None:
         extracted = self.context.states
@@ -102,8 +104,3 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
                 conversation, what, (t,), prompt, read, otherwise=otherwise, fit=fit, schema=STEP_SCHEMA
             )
         return answers
-
-
-def _decision(answer: StepAnswer, episode: Episode, t: int) -> Decision:
-    said = episode.steps[t] if answer.leave else answer
-    return Decision(reason=said.reason, action=said.action)

@@ -43,10 +43,8 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
             fit = self._asker.fit(self._renderer.grammar_of(episode.task).tools)
             for t, state in enumerate(await self.states(episode)):
                 decision = await self._decided(conversation, fit, episode.history(t), state)
-                if decision is None:
-                    corrections.append(self.verdict.declined(episode, t, state, Rejection.TEACHER_ERROR))
-                else:
-                    corrections.append(await self.verdict.correction(episode, t, decision, state))
+                rejected = Rejection.TEACHER_ERROR
+                corrections.append(await self.verdict.correction(episode, t, decision, state, otherwise=rejected))
         return corrections
 
     async def _decided(

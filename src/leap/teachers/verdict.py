@@ -29,13 +29,22 @@ class Verdict:
     verify: bool = False
 
     async def correction(
-        self, episode: Episode, t: int, decision: Decision, state: PrivilegedState | None = None
+        self,
+        episode: Episode,
+        t: int,
+        decision: Decision | None,
+        state: PrivilegedState | None = None,
+        *,
+        otherwise: Rejection = Rejection.DECLINED,
     ) -> Correction:
-        """Judges what a teacher would have thought and done at step t of the student's episode.
+        """Judges what a teacher would have thought and done at step t of the student's episode; where there is no decision,
+        `otherwise` says why.
 
         The texts are those of the teacher but for spacing, and for the case and the full stop of an action that is
         admissible otherwise. The privileged state there, where it is known, tells the length of the plan.
         """
+        if decision is None:
+            return self.declined(episode, t, state, otherwise)
         history = episode.history(t)
         decision = self._tidy(decision, history)
         leaked = leaked_entities(self.environment, decision.reason, history)
