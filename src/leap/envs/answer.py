@@ -14,6 +14,7 @@ _ACTION_IN_LINE = re.compile(r"(?m)\bACTION:[ \t*_`\"']*(.*)$")
 _REASON = re.compile(rf"(?ims){_BEFORE}(?:reason|thought|think){_WITHIN}[ \t*_]*(.*?)(?={_BEFORE}action{_WITHIN}|\Z)")
 _FENCE = "```"
 _BLOCK = re.compile(r"\s*+(?:\*\*)?\s*+```[a-zA-Z]*[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
+LEADING_THOUGHT = re.compile(r"(?is)\A\s*<think>.*?</think>")
 _THINK_BLOCK = re.compile(r"(?is)<think>.*?</think>")
 _THINK_END = re.compile(r"(?i)</think>")
 _AGAIN = re.compile(rf"(?i)\s*+{_BEFORE[1:]}+action{_WITHIN}[ \t*_`\"']*")  # possessive: no time is lost on long blanks

@@ -16,6 +16,7 @@ from leap.core import Decision, Observation, Task
 from leap.core.message import CalledFunction, Message, ToolSpec
 from leap.envs.answer import (
     ACTION_MARKER,
+    LEADING_THOUGHT,
     format_answer,
     marker_in,
     next_turn,
@@ -134,14 +135,13 @@ class FreeText(Grammar):
         return self.form if observation.admissible is None else Line.form
 
 
-_LEADING_THOUGHT = re.compile(r"(?is)\A\s*<think>.*?</think>")
 _OPENING = re.compile(r"[\s*_]*(`{3,})[^\n`]*\n")
 _FENCE_LINE = re.compile(r"(?m)^[ \t>]*`{3,}")
 
 
 def _free_text(completion: str, *, truncated: bool) -> Decision | None:
     """A decision whose action is a free text of any length."""
-    text = _LEADING_THOUGHT.sub("", completion)
+    text = LEADING_THOUGHT.sub("", completion)
     found = marker_in(text)
     if found is None:
         return None
@@ -205,7 +205,7 @@ class ToolCalls(Grammar):
         return {"role": "assistant", "content": decision.reason, "tool_calls": [{"type": "function", "function": call}]}
 
     def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
-        text = _LEADING_THOUGHT.sub("", completion)
+        text = LEADING_THOUGHT.sub("", completion)
         found = call_in(text, self._tools)
         _, closed, behind = text.partition("</think>")
         if closed and (later := call_in(behind, self._tools)):  # of a thought that the prompt began

@@ -224,12 +224,8 @@ def _close(session: Session) -> None:
 
 
 async def states_along(environment: Environment, episode: Episode, *, after_last: bool = False) -> list[PrivilegedState]:
-    """The privileged state before each step of an episode, from a replay of its actions in a fresh session.
-
-    Args:
-        environment: Where the episode was played.
-        episode: The episode.
-        after_last: Whether to tell the state after the last action, too.
+    """The privileged state before each step of an episode, and after the last if asked, from a replay of its actions in a
+    fresh session.
 
     Raises:
         LeapError: A session that repeats shows something else than was logged, so it is not the world that the episode was

@@ -122,11 +122,7 @@ class Teacher(ABC, Generic[C]):
         """
 
     async def states(self, episode: Episode) -> list[PrivilegedState]:
-        """The privileged state before each step of an episode, from a replay in a fresh session.
-
-        Raises:
-            LeapError: The world is no longer the one that the episode was played in.
-        """
+        """The privileged state before each step of an episode, from a replay in a fresh session; see `states_along`."""
         return await states_along(self.context.environment, episode)
 
     async def correct_all(

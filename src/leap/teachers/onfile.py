@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from leap.core import Episode, Task, content_key
 from leap.core.message import Message
 from leap.core.record import Record
+from leap.envs.answer import LEADING_THOUGHT
 from leap.envs.base import Environment
 from leap.files import Journal
 from leap.models.base import Completion, Model
@@ -221,8 +222,8 @@ _PART = re.compile(
 
 def _four_headings(text: str) -> str | None:
     """The four parts in order, without what stands around them; None where one is missing, empty or there twice."""
-    text = re.sub(r"(?is)^\s*<think>.*?</think>", "", text)
-    parts = [(heading.capitalize(), " ".join(contents.split())) for heading, contents in _PART.findall(text)]
+    found = _PART.findall(LEADING_THOUGHT.sub("", text))
+    parts = [(heading.capitalize(), " ".join(contents.split())) for heading, contents in found]
     if tuple(heading for heading, _ in parts) != HEADINGS or not all(contents for _, contents in parts):
         return None
     return "\n".join(f"{heading}: {contents}" for heading, contents in parts)
