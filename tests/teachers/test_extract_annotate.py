@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,15 @@ def test_states_that_cannot_be_used_are_asked_for_again(bad: str | Completion | 
     never = StateExtractor(WORLD, Scripted(lambda prompt, call: bad), Journal(tmp_path / "none.jsonl", ExtractedState))
     assert asyncio.run(never.extract(EPISODE)) is None
     assert not (tmp_path / "none.jsonl").exists()
+
+
+@pytest.mark.parametrize("filler", ["\n ", "Task: ", "Task:\n", "* ", "```", "<think>", " \n\n"])
+def test_no_answer_is_read_for_long(filler: str, tmp_path: Path) -> None:
+    hostile = "Task:" + filler * (100_000 // len(filler))
+    extractor = StateExtractor(WORLD, Scripted(lambda prompt, call: hostile), Journal(tmp_path / "s.jsonl", ExtractedState))
+    began = time.process_time()
+    assert asyncio.run(extractor.extract(EPISODE)) is None
+    assert time.process_time() - began < 6  # of three attempts
 
 
 def test_a_state_that_names_what_the_log_does_not_is_not_taken(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from leap.core import Correction, Episode, PrivilegedState, Rejection
 from leap.core.message import characters
-from leap.errors import ModelError
+from leap.errors import ModelError, RecipeError
 from leap.models.base import Completion, Sampling
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.teachers.base import StudentContext, TeacherContext
@@ -57,6 +57,13 @@ def test_at_level_0_the_prompt_is_the_students_byte_for_byte() -> None:
         history = EPISODE.history(t)
         state = PrivilegedState(text="secret")
         assert PrivilegedRenderer(Renderer(DIALOGUE), 0).render(history, state) == Renderer(DIALOGUE).render(history)
+
+
+def test_a_level_without_a_prompt_is_refused_where_a_state_would_be_shown() -> None:
+    renderer, history = PrivilegedRenderer(Renderer(DIALOGUE), 30), EPISODE.history(1)  # an expert may have any level
+    assert renderer.render(history, PrivilegedState(text="")) == Renderer(DIALOGUE).render(history)
+    with pytest.raises(RecipeError, match="privilege 30: a model teacher knows the levels 0, 25"):
+        renderer.render(history, PrivilegedState(text="secret"))
 
 
 def test_answers_that_cannot_be_read_are_asked_again_then_rejected() -> None:
