@@ -17,7 +17,7 @@ from leap import registry
 from leap.config import Section
 from leap.demonstrations.sources import DemonstrationConfig
 from leap.models.base import EndpointConfig
-from leap.policies.config import PolicyConfig
+from leap.policies.base import PolicyConfig
 from leap.recipe import ExecutorConfig, Recipe
 from leap.registry import Registry
 from leap.teachers.config import TeacherConfig

@@ -22,8 +22,7 @@ from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, read_json
 from leap.loop import best_on_validation
 from leap.loop import leap as leap_loop
-from leap.policies.base import Policy
-from leap.policies.function import Decide, FunctionPolicy
+from leap.policies.base import Decide, FunctionPolicy, Policy
 from leap.recipe import Recipe, put, read_mapping, resolved
 from leap.recipes import find_recipe
 from leap.report import write_report

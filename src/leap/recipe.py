@@ -23,7 +23,7 @@ from leap.models.ledger import Budget
 from leap.models.prices import Price
 from leap.models.providers import provider_of
 from leap.models.scratch import ScratchConfig
-from leap.policies.config import PolicyConfig
+from leap.policies.base import PolicyConfig
 from leap.policies.rendering import PromptConfig
 from leap.teachers.config import LEVELS, TeacherConfig
 from leap.training.config import TrainingSettings

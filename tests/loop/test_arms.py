@@ -14,8 +14,7 @@ from world import OPTIONS
 
 from leap.core import Actor, Decision, History
 from leap.envs.base import Environment
-from leap.policies.base import Act, ExpertPolicy, Peek, Player, TeacherPolicy
-from leap.policies.mixed import MixedPolicy
+from leap.policies.base import Act, ExpertPolicy, MixedPolicy, Peek, Player, TeacherPolicy
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory

@@ -136,8 +136,8 @@ class _Rehearsal(Actors):
     def estimates(self) -> Iterator[Estimate]:
         """Each stage that asks a paid model, in the order of the run."""
         recipe, section = self.recipe, self.recipe.environment
-        validated = listed(self.environment, section.validation)[: section.validation_tasks]
-        tested = [task for split in section.test for task in listed(self.environment, split)[: section.test_tasks]]
+        validated = self._tasks(section.validation, section.validation_tasks)
+        tested = [task for split in section.test for task in self._tasks(split, section.test_tasks)]
         if isinstance(recipe.demonstrations, PlayedConfig):
             yield from self._demonstrated(recipe.demonstrations)
         for baseline in self.baselines():
@@ -145,7 +145,7 @@ class _Rehearsal(Actors):
                 stage = f"baseline {baseline.actor}"
                 sample = self._played(stage, self.acting(role).policy(), [*validated, *tested], recipe.test_horizon)
                 yield from self._booked(stage, sample, by_step=True)
-        training = listed(self.environment, section.train)[: section.train_tasks]
+        training = self._tasks(section.train, section.train_tasks)
         corrected = list(self._corrected("", training, recipe.horizon))
         measured = list(self._corrected("held-out ", validated[: recipe.measures.held_out or 0], recipe.test_horizon))
         for i in range(recipe.iterations + 1):  # the stand-ins do not change
@@ -153,8 +153,7 @@ class _Rehearsal(Actors):
 
     def _demonstrated(self, section: PlayedConfig) -> Iterator[Estimate]:
         """D_0, which prompted baselines are shown examples of."""
-        world = self.recipe.environment
-        tasks = self.demonstrations.tasks(listed(self.environment, world.train)[: section.episodes])
+        tasks = self.demonstrations.tasks(self._tasks(self.recipe.environment.train, section.episodes))
         sample = self._played("rollout 0", self.acting(Role("demonstrator")).policy(), tasks, self.recipe.horizon)
         yield from self._booked("rollout 0", sample, by_step=True)
         journal = Journal(self.run.episodes(0), Episode)
@@ -186,6 +185,9 @@ class _Rehearsal(Actors):
         with self.ledger.stage(stage):
             run_sync(self.teacher(0).correct_all(sample.episodes, lambda episode, corrections: None))
         yield from self._booked(stage, sample, by_step=by_step)
+
+    def _tasks(self, split: str, limit: int | None) -> list[Task]:
+        return listed(self.environment, split, limit=limit, seed=self.recipe.seed)
 
     def _played(self, stage: str, policy: Policy, tasks: Sequence[Task], horizon: int) -> _Sample:
         """Some of the tasks, spread over all of them."""

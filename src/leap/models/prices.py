@@ -59,11 +59,7 @@ class Prices:
 
 
 @cache
-def _shipped() -> dict[str, Price]:
-    table = yaml.safe_load(files("leap.models").joinpath("prices.yaml").read_text(encoding="utf-8"))
-    return {name: Price.model_validate(entry) for name, entry in table.items()}
-
-
 def shipped_prices() -> dict[str, Price]:
     """The table that comes with leap."""
-    return dict(_shipped())
+    table = yaml.safe_load(files("leap.models").joinpath("prices.yaml").read_text(encoding="utf-8"))
+    return {name: Price.model_validate(entry) for name, entry in table.items()}

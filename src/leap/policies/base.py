@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from leap.core import Actor, Decision, History, Observation, PrivilegedState
+from pydantic import Field
+
+from leap.config import Section
+from leap.core import Actor, Decision, History, PrivilegedState, content_key
 from leap.envs.base import Environment
 from leap.envs.live import called, faults_of
 from leap.envs.tutor import Expert, scripts
@@ -15,6 +19,12 @@ from leap.errors import LeapError
 
 UNPARSED = "(no action)"
 """Sent to the environment when no action could be read; every environment answers that nothing happens."""
+
+
+class PolicyConfig(Section):
+    """How the student decides on an action. Part of a recipe, under `policy`."""
+
+    kind: str = Field(default="plain", description="plain: it acts as it answers. Or a registered policy around its own.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,10 @@ class Policy(Protocol):
         ...
 
 
+Decide = Callable[[History], Decision | str]
+"""From a history to a decision, or to an action alone. May be `async def`."""
+
+
 class ExpertPolicy:
     """An environment's unprivileged expert."""
 
@@ -102,7 +116,35 @@ class ExpertPolicy:
         yield Deciding(decide)
 
 
-class ScriptedPolicy:
+class FunctionPolicy:
+    """Plays by a function, which sees histories and nothing else.
+
+    Args:
+        decide: The function.
+        name: Who it is, for the record; the function's own name by default.
+        concurrency: Episodes played at once.
+        blocking: Whether a plain function runs in a thread, so that one that waits for a server holds nobody up.
+    """
+
+    privileged = False
+    waves = False
+
+    def __init__(self, decide: Decide, *, name: str | None = None, concurrency: int = 16, blocking: bool = True) -> None:
+        self.actor = Actor(name=name or getattr(decide, "__name__", type(decide).__name__))
+        self.concurrency = concurrency
+        self._decide, self._blocking = decide, blocking
+
+    @asynccontextmanager
+    async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
+        yield self
+
+    async def decide(self, history: History) -> Act:
+        """Asks the function."""
+        decision = await called(self._decide, history, blocking=self._blocking)
+        return Act(Decision(reason="", action=decision) if isinstance(decision, str) else decision)
+
+
+class ScriptedPolicy(FunctionPolicy):
     """The same actions whatever is shown; behind the last of them, the last again.
 
     Args:
@@ -110,22 +152,11 @@ class ScriptedPolicy:
         actions: At least one.
     """
 
-    privileged = False
-    concurrency = 64
-    waves = False
-
     def __init__(self, name: str, actions: Sequence[str]) -> None:
-        self.actor = Actor(name=name)
-        self._actions = tuple(actions)
+        def decide(history: History) -> str:
+            return actions[min(len(history.actions), len(actions) - 1)]
 
-    @asynccontextmanager
-    async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
-        yield self
-
-    async def decide(self, history: History) -> Act:
-        """The action of that step."""
-        action = self._actions[min(len(history.actions), len(self._actions) - 1)]
-        return Act(Decision(reason="", action=action))
+        super().__init__(decide, name=name, concurrency=64, blocking=False)
 
 
 class TeacherPolicy:
@@ -151,11 +182,45 @@ class TeacherPolicy:
             state = await peek()
             with faults_of(self._environment, history.task, "the tutor's correct"):
                 decision = await called(tutor.correct, history, state, self._privilege, blocking=tutor.blocking)
-            return Act(decision or _give_up(history.now))
+            if decision is None:  # nothing can succeed any more: any action will do until the horizon
+                action = history.now.admissible[0] if history.now.admissible else UNPARSED
+                decision = Decision(reason="Nothing can succeed any more.", action=action)
+            return Act(decision)
 
         yield Deciding(decide)
 
 
-def _give_up(now: Observation) -> Decision:
-    """Where nothing can succeed any more: any action will do until the horizon."""
-    return Decision(reason="Nothing can succeed any more.", action=now.admissible[0] if now.admissible else UNPARSED)
+class MixedPolicy:
+    """A student in whose place a teacher acts at some steps, each drawn by itself: DAgger's mixture of expert and learner,
+    pi_i = beta_i pi* + (1 - beta_i) pi^_i (Ross, Gordon & Bagnell 2011, section 3).
+
+    Steps of the teacher's have no completion on record. The student's prompts hold actions alone, so that it goes on from
+    the teacher's as if they were its own.
+
+    Args:
+        student: Acts otherwise.
+        teacher: Acts with probability beta; may read the privileged state.
+        beta: The probability, 0..1.
+        actor: Who both are together, for the record.
+    """
+
+    privileged = True  # the teacher is; the student is never handed the privileged state
+
+    def __init__(self, student: Policy, teacher: Policy, beta: float, actor: Actor) -> None:
+        if student.privileged:
+            raise ValueError("a student may not see the privileged state")
+        self.actor = actor
+        self.concurrency = student.concurrency
+        self.waves = student.waves
+        self._student, self._teacher, self._beta = student, teacher, beta
+
+    @asynccontextmanager
+    async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
+        async with self._student.playing(seed, None) as student, self._teacher.playing(seed, peek) as teacher:
+
+            async def decide(history: History) -> Act:
+                # Of the step, not of a stream: a step that is tried again is drawn alike.
+                draw = random.Random(content_key(seed, "who acts", len(history.actions))).random()
+                return await (teacher if draw < self._beta else student).decide(history)
+
+            yield Deciding(decide)

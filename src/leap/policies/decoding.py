@@ -13,8 +13,7 @@ from pydantic import Field
 
 from leap.core import Actor, History, content_key
 from leap.envs.live import called
-from leap.policies.base import Act, Deciding, Peek, Player, Policy
-from leap.policies.config import PolicyConfig
+from leap.policies.base import Act, Deciding, Peek, Player, Policy, PolicyConfig
 
 
 class DecodingConfig(PolicyConfig):

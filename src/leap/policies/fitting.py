@@ -7,6 +7,7 @@ that nobody told is learnt from a model's refusals.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from leap.core import History, Observation
@@ -26,24 +27,24 @@ class Fitted(NamedTuple):
     dropped: int
 
 
+@dataclass(eq=False)
 class Fit:
     """Makes prompts that fit, in one conversation with a model.
 
-    Args:
+    Attributes:
         limit: Longest prompt, in the unit of `length`; None where no limit is known.
         length: Measures a prompt.
     """
 
-    def __init__(self, limit: int | None, length: Callable[[Sequence[Message]], int] = characters) -> None:
-        self._limit = limit
-        self._length = length
-        self._learnt: int | None = None
-        self._refused: Sequence[Message] = ()
+    limit: int | None
+    length: Callable[[Sequence[Message]], int] = characters
+    _learnt: int | None = None
+    _refused: Sequence[Message] = ()
 
     def fits(self, messages: Sequence[Message]) -> bool:
         """Whether a prompt is short enough, by the limit and by what was refused."""
-        limits = [limit for limit in (self._limit, self._learnt) if limit is not None]
-        return not limits or self._length(messages) <= min(limits)
+        limits = [limit for limit in (self.limit, self._learnt) if limit is not None]
+        return not limits or self.length(messages) <= min(limits)
 
     def shortest(
         self, render: Callable[[int], list[Message]], most: int, what: str, *, last_resort: bool = True
@@ -75,9 +76,9 @@ class Fit:
         if best is not None:
             return best
         messages = render(most)
-        if self._limit is not None and self._length(messages) > self._limit:
+        if self.limit is not None and self.length(messages) > self.limit:
             raise ContextTooLong(
-                f"the prompt of {what} does not fit into {self._limit} even with nothing but the task and the present "
+                f"the prompt of {what} does not fit into {self.limit} even with nothing but the task and the present "
                 "observation. Use a model with a longer context, or leave the candidate actions out of the prompt."
             )
         if not last_resort or messages == self._refused:
@@ -86,7 +87,7 @@ class Fit:
 
     def refused(self, messages: Sequence[Message]) -> None:
         """Takes note that the model found a prompt too long: the next is shorter by a tenth."""
-        self._learnt, self._refused = self._length(messages) * 9 // 10, messages
+        self._learnt, self._refused = self.length(messages) * 9 // 10, messages
 
 
 def without_oldest(history: History, steps: int) -> History:

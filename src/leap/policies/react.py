@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from leap.core import Episode, History, content_key
+from leap.core import Episode, History, Observation, content_key
 from leap.core.message import Length, Message, characters
 from leap.envs.grammar import GrammarOf, free_text
 from leap.policies.base import Act, Peek
@@ -45,7 +46,6 @@ class ReActRenderer:
         grammar_of: Tells the grammar of a task's actions.
         examples: How many examples to show.
         seed: Seed of the examples' choice.
-        candidates: Whether to list the admissible actions, where there are any.
         limit: Longest prompt, in the unit of `length`. Examples may fill half of it.
         length: Measures a prompt.
     """
@@ -60,7 +60,6 @@ class ReActRenderer:
         grammar_of: GrammarOf = free_text,
         examples: int = 2,
         seed: int = 0,
-        candidates: bool = True,
         limit: int | None = None,
         length: Length = characters,
     ) -> None:
@@ -71,7 +70,6 @@ class ReActRenderer:
         self._prompts = prompts
         self._k = examples
         self._seed = seed
-        self._candidates = candidates
         self._chosen: dict[str, list[Episode]] = {}  # by task
 
     async def at_step(self, acts: Sequence[Act], peek: Peek | None) -> Callable[[History], list[Message]]:
@@ -98,17 +96,13 @@ class ReActRenderer:
             examples: Worked examples.
         """
         kept = [*([""] * len(history.actions)), *reasons][-len(history.actions) :] if history.actions else []
-        turns: list[dict[str, Any]] = [
-            {"observation": observation.text.strip(), "reason": reason, "action": action}
-            for observation, reason, action in zip(history.observations[:-1], kept, history.actions, strict=True)
-        ]
-        turns.append({"observation": history.now.text.strip(), "reason": "", "action": None})
+        past = zip(history.observations[:-1], kept, history.actions, strict=True)
         text = call_macro(
             load_template("react.j2", self._prompts(history.task), _SHIPPED),
             "prompt",
             task=history.task,
-            turns=turns,
-            candidates=history.now.admissible if self._candidates else None,
+            turns=[*starmap(_turn, past), _turn(history.now)],
+            candidates=history.now.admissible,
             form=self.grammar_of(history.task).form_at(history.now),
             examples=[_example(episode) for episode in examples],
         )
@@ -116,9 +110,9 @@ class ReActRenderer:
 
 
 def _example(episode: Episode) -> dict[str, Any]:
-    turns: list[dict[str, Any]] = [
-        {"observation": step.observation.text.strip(), "reason": " ".join(step.reason.split()), "action": step.action}
-        for step in episode.steps
-    ]
-    turns.append({"observation": episode.final.text.strip(), "reason": "", "action": None})
-    return {"task": episode.task, "turns": turns}
+    past = [_turn(step.observation, " ".join(step.reason.split()), step.action) for step in episode.steps]
+    return {"task": episode.task, "turns": [*past, _turn(episode.final)]}
+
+
+def _turn(observation: Observation, reason: str = "", action: str | None = None) -> dict[str, Any]:
+    return {"observation": observation.text.strip(), "reason": reason, "action": action}

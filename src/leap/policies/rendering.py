@@ -8,6 +8,7 @@ may bring its own beside its code.
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -42,10 +43,11 @@ class PromptConfig(Section):
     )
 
 
+@dataclass(frozen=True, eq=False)
 class Renderer:
     """Renders histories with one set of options. Takes a `History`, which cannot hold privileged state.
 
-    Args:
+    Attributes:
         config: How prompts are made.
         prompts: Tells the folder of a task's templates.
         grammar_of: Tells the grammar of a task's actions.
@@ -54,24 +56,16 @@ class Renderer:
         length: Measures a prompt.
     """
 
-    def __init__(
-        self,
-        config: PromptConfig,
-        prompts: PromptFolder = shipped_alone,
-        *,
-        grammar_of: GrammarOf = free_text,
-        limit: int | None = None,
-        length: Length = characters,
-    ) -> None:
-        self.config = config
-        self.grammar_of = grammar_of
-        self.limit = limit
-        self.length = length
-        self.prompts = prompts
+    config: PromptConfig
+    prompts: PromptFolder = shipped_alone
+    _: KW_ONLY
+    grammar_of: GrammarOf = free_text
+    limit: int | None = None
+    length: Length = characters
 
     def limited(self, limit: int | None, length: Length = characters) -> Renderer:
         """The same renderer with another limit."""
-        return Renderer(self.config, self.prompts, grammar_of=self.grammar_of, limit=limit, length=length)
+        return replace(self, limit=limit, length=length)
 
     def render(self, history: History) -> list[Message]:
         """The messages of the prompt at the history's present step.
@@ -99,8 +93,7 @@ class Renderer:
             {"observation": observation.text, "action": action}
             for observation, action in zip(history.observations[:-1], history.actions, strict=True)
         ]
-        text = self._call("prompt", history, turns=turns)
-        return [{"role": "user", "content": text}]
+        return [{"role": "user", "content": self._call("prompt", history, turns=turns)}]
 
     def _dialogue(self, history: History) -> list[Message]:
         grammar = self.grammar_of(history.task)
@@ -112,16 +105,14 @@ class Renderer:
 
     def _call(self, macro: str, history: History, **extra: Any) -> str:
         now = history.now
-        candidates = now.admissible if self.config.candidates and now.admissible is not None else None
         values = {
             "task": history.task,
             "first": history.observations[0].text,
             "observation": now.text,
-            "candidates": candidates,
+            "candidates": now.admissible if self.config.candidates else None,
             "form": self.grammar_of(history.task).form_at(now),
             "instructions": self.config.instructions,
         } | extra
         module: Any = load_template(f"{self.config.renderer}.j2", self.prompts(history.task), _SHIPPED).module
-        return (
-            str(getattr(module, macro)(values)).strip("\n") if macro != "ask" else str(module.ask(values)).rstrip("\n")
-        )
+        text = str(getattr(module, macro)(values)).rstrip("\n")
+        return text if macro == "ask" else text.lstrip("\n")  # what is asked begins on a line of its own

@@ -19,8 +19,7 @@ from leap.models.base import Completion, Model
 from leap.models.config import ModelConfig
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
-from leap.policies.base import ExpertPolicy, Policy, ScriptedPolicy, TeacherPolicy
-from leap.policies.mixed import MixedPolicy
+from leap.policies.base import ExpertPolicy, MixedPolicy, Policy, ScriptedPolicy, TeacherPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.react import ReActRenderer
 from leap.policies.rendering import PromptConfig, Renderer
