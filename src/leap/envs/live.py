@@ -187,10 +187,8 @@ class Live:
     async def _ask(self, name: str, *arguments: str) -> Any:
         session = self._at_hand()
         try:
-            if session.blocking:
-                return await called(getattr(session, name), *arguments, blocking=True, threads=self._own_thread())
-            result = getattr(session, name)(*arguments)
-            return await result if isinstance(result, Awaitable) else result
+            threads = self._own_thread() if session.blocking else None
+            return await called(getattr(session, name), *arguments, blocking=session.blocking, threads=threads)
         except LeapError:
             raise
         except Exception as error:
