@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -27,6 +27,8 @@ from leap.models.config import ModelConfig
 from leap.policies.base import UNPARSED, Act, ExpertPolicy, Peek, Player, Policy, TeacherPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
+
+Level = Annotated[int, Field(ge=0, le=100)]
 
 
 class DemonstrationConfig(Section):
@@ -103,16 +105,12 @@ class TutorDemonstrationConfig(PlayedConfig):
     kept_by: ClassVar[str] = "demonstrations.successes_only"
 
     successes_only: bool = Field(default=True, description="Clone only episodes that solved their task.")
-    privilege: int = Field(
+    privilege: Level = Field(
         default=0,
-        ge=0,
-        le=100,
         description="Above 0 the environment's privileged teacher plays them (the paper's rebuttal baseline).",
     )
-    with_state: int = Field(
+    with_state: Level = Field(
         default=0,
-        ge=0,
-        le=100,
         description="Above 0, D_0 also holds the environment's teacher's play of the same tasks at that privilege, the "
         "privileged state in the prompt: what a student that never saw one needs to be its own teacher.",
     )
