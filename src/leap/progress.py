@@ -4,31 +4,40 @@ the end of each stage."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
+from rich import progress as rich
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 
 SIGN_OF_LIFE = 60.0
 """Seconds between two lines of a stage where there is no terminal."""
 
 
-class Bar(Protocol):
-    """One stage's progress."""
+class Bar:
+    """One stage's progress.
+
+    Args:
+        show: Told what is done, of how much, at which rate in 1/s, and a note.
+    """
+
+    def __init__(self, show: Callable[[int, int, float, str], object]) -> None:
+        self.began = time.monotonic()
+        self.done = self.total = 0
+        self.note = ""
+        self._show = show
+        self._first: int | None = None
 
     def update(self, done: int, total: int, note: str) -> None:
         """So many of so many are done; the note is shown beside."""
-        ...
+        self.done, self.total, self.note = done, total, note
+        self._first = done if self._first is None else self._first  # what was on file before was not done now
+        self._show(done, total, (done - self._first) / max(self.seconds, 1e-9), note)
+
+    @property
+    def seconds(self) -> float:
+        """Since when it is under way."""
+        return time.monotonic() - self.began
 
 
 class Progress:
@@ -44,60 +53,37 @@ class Progress:
     @contextmanager
     def stage(self, what: str) -> Iterator[Bar]:
         """A stage under way."""
-        began = time.monotonic()
         if not self.console.is_terminal:
-            line = _Line(self.console, what)
-            yield line
-            if line.done:
-                text = f"{what}: {line.total} in {time.monotonic() - began:.1f} s {line.note}"
-                self.console.print(text.rstrip(), soft_wrap=True)
+            yield from self._told(what)
             return
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+        text, rate, note = (
+            rich.TextColumn(f"{{task.{field}}}") for field in ("description", "fields[rate]", "fields[note]")
         )
-        with RichProgress(*columns, console=self.console) as progress:
-            yield _RichBar(progress, what)
+        columns = (rich.SpinnerColumn(), text, rich.BarColumn(), rich.MofNCompleteColumn(), rate)
+        left = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn(), note)
+        with rich.Progress(*columns, *left, console=self.console) as shown:
+            task = shown.add_task(what, total=None, note="", rate="")
 
+            def show(done: int, total: int, rate: float, note: str) -> None:
+                told = f"{rate:.1f}/s" if bar.seconds > 1 else ""
+                shown.update(task, completed=done, total=total, note=note, rate=told)
 
-class _Line:
-    """A stage without a terminal: says once a minute how far it is."""
+            yield (bar := Bar(show))
 
-    def __init__(self, console: Console, what: str) -> None:
-        self.done = self.total = 0
-        self.note = ""
-        self._console, self._what = console, what
-        self._began = self._said = time.monotonic()
-        self._first: int | None = None
+    def _told(self, what: str) -> Iterator[Bar]:
+        """Without a terminal: says once a minute how far the stage is, and at its end what was done, if anything was."""
+        said = 0.0
 
-    def update(self, done: int, total: int, note: str) -> None:
-        self.done, self.total, self.note = done, total, note
-        self._first = done if self._first is None else self._first
-        now = time.monotonic()
-        if now - self._said < SIGN_OF_LIFE or done >= total:
-            return
-        self._said = now
-        rate = (done - self._first) / (now - self._began)
-        left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
-        self._console.print(f"{self._what}: {done} of {total}, {rate:.1f}/s{left} {note}".rstrip(), soft_wrap=True)
+        def show(done: int, total: int, rate: float, note: str) -> None:
+            nonlocal said
+            if bar.seconds - said >= SIGN_OF_LIFE and done < total:
+                said = bar.seconds
+                left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
+                self._say(f"{what}: {done} of {total}, {rate:.1f}/s{left} {note}")
 
+        yield (bar := Bar(show))
+        if bar.done:
+            self._say(f"{what}: {bar.total} in {bar.seconds:.1f} s {bar.note}")
 
-class _RichBar:
-    def __init__(self, progress: RichProgress, what: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(what, total=None, note="", rate="")
-        self._began = time.monotonic()
-        self._first: int | None = None
-
-    def update(self, done: int, total: int, note: str) -> None:
-        if self._first is None:
-            self._first = done
-        elapsed = time.monotonic() - self._began
-        rate = f"{(done - self._first) / elapsed:.1f}/s" if elapsed > 1 else ""
-        self._progress.update(self._task, completed=done, total=total, note=note, rate=rate)
+    def _say(self, text: str) -> None:
+        self.console.print(text.rstrip(), soft_wrap=True)

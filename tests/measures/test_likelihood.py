@@ -12,13 +12,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from histories import a_history  # noqa: E402
+
 from leap.core import Decision  # noqa: E402
 from leap.datasets import Row  # noqa: E402
 from leap.envs.answer import format_answer  # noqa: E402
 from leap.models.chat import ChatTokens  # noqa: E402
 from leap.models.hf import load_causal_lm  # noqa: E402
 from leap.policies.rendering import PromptConfig, Renderer  # noqa: E402
-from leap.testing.checkpoints import STYLES, a_history, tiny_checkpoint  # noqa: E402
+from leap.testing.checkpoints import STYLES, tiny_checkpoint  # noqa: E402
 from leap.training.branches import ATTENTION, encode_row  # noqa: E402
 from leap_lab.measures.likelihood import AnswerLoss, Losses, answer_losses, compare, nll, summarise  # noqa: E402
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from histories import a_history
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leap.errors import PrerequisiteError
 from leap.models.chat import ChatTokens
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.testing.checkpoints import STYLES, a_history, tiny_checkpoint, tiny_tokenizer
+from leap.testing.checkpoints import STYLES, tiny_checkpoint, tiny_tokenizer
 
 pytest.importorskip("transformers")
 

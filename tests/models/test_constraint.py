@@ -6,6 +6,7 @@ import functools
 import random
 
 import pytest
+from histories import CHOICES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from leap.errors import PrerequisiteError
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
 from leap.models.constraint import ActionConstraint, ActionGrammar
-from leap.testing.checkpoints import CHOICES, STYLES, tiny_checkpoint, tiny_tokenizer
+from leap.testing.checkpoints import STYLES, tiny_checkpoint, tiny_tokenizer
 
 pytest.importorskip("transformers")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from histories import CHOICES, a_history
 
 from leap.core.message import Message
 from leap.envs.answer import parse_answer
@@ -15,7 +16,7 @@ from leap.envs.grammar import Line
 from leap.errors import ModelError, PrerequisiteError
 from leap.models.base import Completion, Sampling
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.testing.checkpoints import CHOICES, STYLES, a_history, tiny_checkpoint
+from leap.testing.checkpoints import STYLES, tiny_checkpoint
 
 torch = pytest.importorskip("torch")
 

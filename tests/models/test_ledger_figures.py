@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from busy_machine import waited
 
 from leap.core import Correction, Episode, Task
 from leap.models.base import EndpointConfig, Sampling
@@ -24,7 +25,6 @@ from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy
 from leap.rollouts import rollout
-from leap.testing.play import waited
 from leap.testing.server import MockServer
 from leap.testing.teachers import model_teacher
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busy_machine import waited
 from pydantic import ValidationError
 
 from leap.core import Correction, Decision, Episode, PrivilegedState, Rejection
@@ -24,7 +25,7 @@ from leap.teachers.model import ModelTeacher
 from leap.teachers.prompts import LEVELS, PrivilegedRenderer, TeacherPrompts
 from leap.teachers.verdict import Verdict
 from leap.testing.models import Scripted
-from leap.testing.play import expert_episodes, waited
+from leap.testing.play import expert_episodes
 from leap.testing.teachers import model_teacher
 from tiny_world import TinyWorld, TinyWorldConfig
 

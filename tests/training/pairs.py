@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from histories import CHOICES, a_history
 
 from leap.core import Decision
 from leap.datasets import PreferenceRow, Row
 from leap.envs.answer import format_answer
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.testing.checkpoints import CHOICES, a_history
 from leap.training.config import DPOConfig, KTOConfig, LoraConfig, SFTConfig
 from leap.training.method import Job, method_of, quiet
 from leap.training.methods import PreferenceData

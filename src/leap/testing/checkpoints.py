@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from leap.core import History, Observation, Task
 from leap.models.scratch import ScratchConfig, build_scratch
 
 STYLES = ("llama3", "chatml", "scratch")
@@ -50,7 +49,8 @@ def tiny_tokenizer(style: str) -> Any:
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        TEXTS,
+        trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
     if style == "llama3":  # as the real one: a bare call puts a BOS of its own before any text
         core.post_processor = processors.TemplateProcessing(
@@ -68,23 +68,14 @@ def tiny_tokenizer(style: str) -> Any:
     return tokenizer
 
 
-def tiny_checkpoint(
-    directory: Path,
-    style: str = "llama3",
-    *,
-    kv_heads: int = 2,
-    seed: int = 0,
-    init: float = 0.15,
-    context: int = 1024,
-) -> Path:
-    """Saves a two-layer Llama of 4 heads with random weights, grouped-query attention by default."""
+def tiny_checkpoint(directory: Path, style: str = "llama3", *, seed: int = 0, context: int = 1024) -> Path:
+    """Saves a two-layer Llama of 4 heads with random weights and grouped-query attention."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     if style == "scratch":
-        build_scratch(
-            ScratchConfig(width=32, layers=2, heads=4, mlp=32, max_tokens=context), TEXTS, directory, seed=seed
-        )
+        size = ScratchConfig(width=32, layers=2, heads=4, mlp=32, max_tokens=context)
+        build_scratch(size, TEXTS, directory, seed=seed)
         return directory
     tokenizer = tiny_tokenizer(style)
     torch.manual_seed(seed)
@@ -95,9 +86,9 @@ def tiny_checkpoint(
             intermediate_size=48,
             num_hidden_layers=2,
             num_attention_heads=4,
-            num_key_value_heads=kv_heads,
+            num_key_value_heads=2,
             max_position_embeddings=context,
-            initializer_range=init,
+            initializer_range=0.15,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -106,16 +97,3 @@ def tiny_checkpoint(
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
-
-
-CHOICES = ("look", "go to cabinet 1", "go to cabinet 12", "take mug 1 from desk 1", "open drawer 3")
-
-
-def a_history(name: str = "a", steps: int = 0) -> History:
-    """A history of so many steps; histories of one name grow from each other."""
-    task = Task(env="none", split="train", id=name, instruction=f"put a mug {name} in the drawer 3.")
-    history = History(task=task, observations=(Observation(text="You see a desk 1. " * (1 + len(name))),))
-    for t in range(steps):
-        seen = Observation(text=f"On the desk {t}, you see a mug {t}, {name}." * (1 + t % 2), admissible=CHOICES[: 2 + t])
-        history = history.extend(CHOICES[t % len(CHOICES)], seen)
-    return history

@@ -19,8 +19,12 @@ class CorridorConfig(EnvironmentConfig):
 
     goal: int = Field(default=3, ge=1, description="Place of the goal: so many steps to the east.")
     cliff: int | None = Field(default=-2, lt=0, description="Place from which nobody comes back; none if null.")
-    offers: tuple[str, ...] | None = Field(default=(EAST, WEST, STAY), description="Admissible actions; not listed if null.")
-    note: str = Field(default="", description="A text at the end of every instruction, observation and privileged state.")
+    offers: tuple[str, ...] | None = Field(
+        default=(EAST, WEST, STAY), description="Admissible actions; not listed if null."
+    )
+    note: str = Field(
+        default="", description="A text at the end of every instruction, observation and privileged state."
+    )
     kinds: tuple[str, ...] = Field(default=("",), description="Kinds of the tasks, in turn.")
     size: int = Field(default=4, ge=1, description="Tasks of every split.")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from leap.core import Actor, Episode, Step, StopReason, Task
@@ -83,12 +81,3 @@ def walked(
         )
 
     return run_sync(walk())
-
-
-def waited() -> float:
-    """Returns the seconds that this thread was ready to run and got no core, for tests that measure time on a busy machine;
-    endless where the system does not tell."""
-    try:
-        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
-    except OSError:
-        return time.monotonic() * 1e9

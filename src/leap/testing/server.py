@@ -14,7 +14,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from leap.core.message import characters
@@ -47,10 +47,11 @@ class Counts:
     by_prompt: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass
 class MockServer:
     """Serves a script in a thread of its own, from entering its `with` block to leaving it.
 
-    Args:
+    Attributes:
         script: Makes the answers.
         faults: What goes wrong.
         delay: Seconds per answer.
@@ -63,32 +64,25 @@ class MockServer:
         refuses: Parameters of a request that are refused, as some endpoints do: "response_format", "json_schema",
             "temperature", "seed", "max_tokens", "tools"; "auto" are tools that may be called.
         port: 0 for any free one.
+        counts: What was done so far.
+        last: The last request.
     """
 
-    def __init__(
-        self,
-        script: Script = least_json,
-        *,
-        faults: Faults | None = None,
-        delay: float = 0.0,
-        hang: float = 60.0,
-        retry_after: float = 0.05,
-        key: str | None = None,
-        models: Sequence[str] = ("mock",),
-        aliases: Sequence[str] = (),
-        context: int | None = None,
-        refuses: Sequence[str] = (),
-        port: int = 0,
-    ) -> None:
-        self.script, self.faults, self.delay, self.hang = script, faults or Faults(), delay, hang
-        self.retry_after, self.key, self.models = retry_after, key, list(models)
-        self.aliases = list(aliases)
-        self.context, self.refuses, self.port = context, set(refuses), port
-        self.counts = Counts()
-        self.last: dict[str, Any] = {}
-        self._at_once = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+    script: Script = least_json
+    _: KW_ONLY
+    faults: Faults = field(default_factory=Faults)
+    delay: float = 0.0
+    hang: float = 60.0
+    retry_after: float = 0.05
+    key: str | None = None
+    models: Sequence[str] = ("mock",)
+    aliases: Sequence[str] = ()
+    context: int | None = None
+    refuses: Sequence[str] = ()
+    port: int = 0
+    counts: Counts = field(default_factory=Counts, init=False)
+    last: dict[str, Any] = field(default_factory=dict, init=False)
+    _at_once: int = field(default=0, init=False)
 
     @property
     def base_url(self) -> str:
@@ -96,6 +90,8 @@ class MockServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> MockServer:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -122,7 +118,9 @@ class MockServer:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 start, *lines = head.split("\r\n")
-                headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+                headers = {
+                    name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+                }
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 method, path, *_ = start.split(" ")
                 status, answer, extra = await self._route(method, path, headers, body)
@@ -170,7 +168,9 @@ class MockServer:
         limit = request.get("max_tokens") or request.get("max_completion_tokens") or 1 << 30
         needed = characters(messages) // 4
         if self.context is not None and needed > self.context:
-            text = f"This model's maximum context length is {self.context} tokens. However, you requested {needed} tokens."
+            text = (
+                f"This model's maximum context length is {self.context} tokens. However, you requested {needed} tokens."
+            )
             return 400, _error(text, "context_length_exceeded"), {}
         fault = self.faults.draw(self.counts.requests)
         if fault == "timeout":
@@ -193,8 +193,12 @@ class MockServer:
         return 200, _chat_completion(request["model"], done, calls), {}
 
     def _refused(self, request: dict[str, Any]) -> str:
-        for name in self.refuses & request.keys():
-            other = "; use 'max_completion_tokens' instead." if name == "max_tokens" else " is not supported with this model."
+        for name in request.keys() & set(self.refuses):
+            other = (
+                "; use 'max_completion_tokens' instead."
+                if name == "max_tokens"
+                else " is not supported with this model."
+            )
             return f"'{name}'{other}"
         if "auto" in self.refuses and "tools" in request and request.get("tool_choice") != "none":
             return '"auto" tool choice is not enabled here'

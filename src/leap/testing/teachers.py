@@ -24,20 +24,11 @@ def model_teacher(
     length: Length | None = None,
     **options: Any,
 ) -> ModelTeacher:
-    """A model teacher that asks the model given.
-
-    Args:
-        environment: Where the episodes were played.
-        model: The model to ask.
-        privilege: The privilege level.
-        states: Privileged states by task key, as if read from logs.
-        seed: Seed of the requests.
-        attempts: How often a missing correction is asked for.
-        length: Measures prompts, in place of the model itself.
-        **options: Further options, as in a recipe.
-    """
+    """A model teacher that asks the model given; `length` measures prompts in place of the model, other arguments are those of
+    a `TeacherContext`, options those of a recipe."""
     if length is not None:
         model.length = length  # type: ignore[method-assign]
     config = ModelTeacherConfig(model="mock/given", privilege=privilege, **options)
-    context = TeacherContext(environment, seed=seed, open_model=lambda _: model, states=states, attempts=attempts)
-    return ModelTeacher(config, context)
+    return ModelTeacher(
+        config, TeacherContext(environment, seed=seed, open_model=lambda _: model, states=states, attempts=attempts)
+    )
