@@ -12,91 +12,63 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Act", "Actor", "Ask", "Collected", "Correction", "Decision", "DecodingConfig", "DecodingPolicy", "Environment",
+    "EnvironmentConfig", "Episode", "Evaluation", "FreeText", "Grammar", "History", "Job", "Line", "Method",
+    "Model", "Observation", "Outcome", "Policy", "PrivilegedState", "Provider", "Recipe", "Records", "Run",
+    "SFTConfig", "Session", "Step", "Student", "Task", "Teacher", "TeacherConfig", "Tool", "ToolCalls",
+    "TrainingResult", "TrainingSettings", "Tutor", "__version__", "check_env", "correct", "environment", "errors",
+    "evaluate", "executor", "expert", "method", "model", "open", "policy", "rollout", "run", "sampled", "sandbox",
+    "teacher", "unknown_split",
+]  # fmt: skip
+
 if TYPE_CHECKING:
-    from leap import errors as errors
-    from leap.api import Records as Records
-    from leap.api import Run as Run
-    from leap.api import Run as open  # noqa: F401
-    from leap.api import evaluate as evaluate
-    from leap.api import rollout as rollout
-    from leap.api import run as run
-    from leap.check import check_env as check_env
-    from leap.core import Actor as Actor
-    from leap.core import Correction as Correction
-    from leap.core import Decision as Decision
-    from leap.core import Episode as Episode
-    from leap.core import History as History
-    from leap.core import Observation as Observation
-    from leap.core import PrivilegedState as PrivilegedState
-    from leap.core import Step as Step
-    from leap.core import Task as Task
-    from leap.envs.base import Environment as Environment
-    from leap.envs.base import EnvironmentConfig as EnvironmentConfig
-    from leap.envs.base import Outcome as Outcome
-    from leap.envs.base import Session as Session
-    from leap.envs.base import sampled as sampled
-    from leap.envs.base import unknown_split as unknown_split
-    from leap.envs.grammar import FreeText as FreeText
-    from leap.envs.grammar import Grammar as Grammar
-    from leap.envs.grammar import Line as Line
-    from leap.envs.grammar import ToolCalls as ToolCalls
-    from leap.envs.tools import Tool as Tool
-    from leap.envs.tutor import Tutor as Tutor
-    from leap.evaluation import Evaluation as Evaluation
-    from leap.models.base import Model as Model
-    from leap.models.providers import Provider as Provider
-    from leap.policies.base import Act as Act
-    from leap.policies.base import Policy as Policy
-    from leap.policies.decoding import DecodingConfig as DecodingConfig
-    from leap.policies.decoding import DecodingPolicy as DecodingPolicy
-    from leap.recipe import Recipe as Recipe
-    from leap.registry import environment as environment
-    from leap.registry import executor as executor
-    from leap.registry import method as method
-    from leap.registry import model as model
-    from leap.registry import policy as policy
-    from leap.registry import sandbox as sandbox
-    from leap.registry import teacher as teacher
-    from leap.student import Student as Student
-    from leap.student import correct as correct
-    from leap.student import expert as expert
-    from leap.teachers.base import Teacher as Teacher
-    from leap.teachers.config import TeacherConfig as TeacherConfig
-    from leap.teachers.function import Ask as Ask
-    from leap.training.config import SFTConfig as SFTConfig
-    from leap.training.config import TrainingSettings as TrainingSettings
-    from leap.training.method import Collected as Collected
-    from leap.training.method import Job as Job
-    from leap.training.method import Method as Method
-    from leap.training.method import TrainingResult as TrainingResult
+    from leap import errors
+    from leap.api import Records, Run, evaluate, rollout, run
+    from leap.api import Run as open
+    from leap.check import check_env
+    from leap.core import Actor, Correction, Decision, Episode, History, Observation, PrivilegedState, Step, Task
+    from leap.envs.base import Environment, EnvironmentConfig, Outcome, Session, sampled, unknown_split
+    from leap.envs.grammar import FreeText, Grammar, Line, ToolCalls
+    from leap.envs.tools import Tool
+    from leap.envs.tutor import Tutor
+    from leap.evaluation import Evaluation
+    from leap.models.base import Model
+    from leap.models.providers import Provider
+    from leap.policies.base import Act, Policy
+    from leap.policies.decoding import DecodingConfig, DecodingPolicy
+    from leap.recipe import Recipe
+    from leap.registry import environment, executor, method, model, policy, sandbox, teacher
+    from leap.student import Student, correct, expert
+    from leap.teachers.base import Teacher
+    from leap.teachers.config import TeacherConfig
+    from leap.teachers.function import Ask
+    from leap.training.config import SFTConfig, TrainingSettings
+    from leap.training.method import Collected, Job, Method, TrainingResult
 
 _WHERE = {
-    "leap.api": ("Records", "Run", "evaluate", "rollout", "run"),
-    "leap.core": (
-        "Actor", "Correction", "Decision", "Episode", "History", "Observation", "PrivilegedState", "Step", "Task",
-    ),
-    "leap.envs.base": ("Environment", "EnvironmentConfig", "Outcome", "Session", "sampled", "unknown_split"),
-    "leap.check": ("check_env",),
-    "leap.envs.grammar": ("FreeText", "Grammar", "Line", "ToolCalls"),
-    "leap.envs.tools": ("Tool",),
-    "leap.envs.tutor": ("Tutor",),
-    "leap.evaluation": ("Evaluation",),
-    "leap.models.base": ("Model",),
-    "leap.models.providers": ("Provider",),
-    "leap.policies.base": ("Act", "Policy"),
-    "leap.policies.decoding": ("DecodingConfig", "DecodingPolicy"),
-    "leap.recipe": ("Recipe",),
-    "leap.registry": ("environment", "executor", "method", "model", "policy", "sandbox", "teacher"),
-    "leap.student": ("Student", "correct", "expert"),
-    "leap.teachers.base": ("Teacher",),
-    "leap.teachers.config": ("TeacherConfig",),
-    "leap.teachers.function": ("Ask",),
-    "leap.training.config": ("SFTConfig", "TrainingSettings"),
-    "leap.training.method": ("Collected", "Job", "Method", "TrainingResult"),
-}  # fmt: skip
-_OF = {name: module for module, names in _WHERE.items() for name in names} | {"open": "leap.api"}
-
-__all__ = ["__version__", "errors", *sorted(_OF)]  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunderAll]
+    "leap.api": "Records Run evaluate rollout run",
+    "leap.check": "check_env",
+    "leap.core": "Actor Correction Decision Episode History Observation PrivilegedState Step Task",
+    "leap.envs.base": "Environment EnvironmentConfig Outcome Session sampled unknown_split",
+    "leap.envs.grammar": "FreeText Grammar Line ToolCalls",
+    "leap.envs.tools": "Tool",
+    "leap.envs.tutor": "Tutor",
+    "leap.evaluation": "Evaluation",
+    "leap.models.base": "Model",
+    "leap.models.providers": "Provider",
+    "leap.policies.base": "Act Policy",
+    "leap.policies.decoding": "DecodingConfig DecodingPolicy",
+    "leap.recipe": "Recipe",
+    "leap.registry": "environment executor method model policy sandbox teacher",
+    "leap.student": "Student correct expert",
+    "leap.teachers.base": "Teacher",
+    "leap.teachers.config": "TeacherConfig",
+    "leap.teachers.function": "Ask",
+    "leap.training.config": "SFTConfig TrainingSettings",
+    "leap.training.method": "Collected Job Method TrainingResult",
+}
+_OF = {name: module for module, names in _WHERE.items() for name in names.split()} | {"open": "leap.api"}
 
 
 def __getattr__(name: str) -> Any:

@@ -51,7 +51,7 @@ class Records(list[R], Generic[R]):
             import pandas
         except ImportError as error:
             raise PrerequisiteError("a table needs pandas: pip install pandas") from error
-        return pandas.DataFrame([_flat(record) for record in self])
+        return pandas.json_normalize([_row(record) for record in self])
 
 
 class Run:
@@ -176,12 +176,9 @@ def rollout(
         stream: Name of the random stream, so that different rollouts draw differently.
     """
     who = policy if not callable(policy) else FunctionPolicy(policy)
-    found: dict[str, Episode] = {}
-
-    def keep(episode: Episode) -> None:
-        found[episode.task.key] = episode
-
-    play_tasks(environment, who, tasks, horizon=horizon, seed=seed, stream=stream, on_episode=keep)
+    episodes: list[Episode] = []
+    play_tasks(environment, who, tasks, horizon=horizon, seed=seed, stream=stream, on_episode=episodes.append)
+    found = {episode.task.key: episode for episode in episodes}
     return Records(found[task.key] for task in tasks)
 
 
@@ -242,25 +239,13 @@ def _registered(kind: registry.Registry, thing: Any) -> str:
     return name
 
 
-def _flat(record: Record) -> dict[str, Any]:
-    """A record as one row of a table."""
+def _row(record: Record) -> dict[str, Any]:
+    """A record as one row of a table, with nested fields."""
     if isinstance(record, Evaluation):
-        row = {"policy": record.policy, "split": record.split, "horizon": record.horizon}
-        return row | _columns(record.overall.model_dump(mode="json"))
-    row = _columns(record.model_dump(mode="json"))
+        return record.model_dump(mode="json", include={"policy", "split", "horizon"}) | record.overall.model_dump(mode="json")
+    row = record.model_dump(mode="json")
     if isinstance(record, Correction):
         row["kept"] = record.kept
     if isinstance(record, Episode):
         row |= {"steps": len(record.steps), "actions": record.actions}
     return row
-
-
-def _columns(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, under dotted names."""
-    columns: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            columns |= _columns(value, f"{prefix}{key}.")
-        else:
-            columns[prefix + key] = value
-    return columns

@@ -14,19 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from leap.errors import LeapError, RunError
-
-
-class Keyed(Protocol):
-    """A record with a content key."""
-
-    @property
-    def key(self) -> str: ...
-
 
 R = TypeVar("R", bound=BaseModel)
 

@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import (
-    Field,
-    SerializeAsAny,
-    model_validator,
-)
+from pydantic import Field, SerializeAsAny, model_validator
 
 from leap import registry
 from leap.config import Section, by_kind, default_config
@@ -28,27 +24,6 @@ from leap.policies.rendering import PromptConfig
 from leap.teachers.config import LEVELS, TeacherConfig
 from leap.training.config import TrainingSettings
 
-TeacherSection = Annotated[SerializeAsAny[TeacherConfig], by_kind(registry.teacher, TeacherConfig, default="expert")]
-"""Who corrects; which keys there are depends on `kind`."""
-
-
-SCRATCH = "scratch"
-"""What `student.model` is for a student from random weights."""
-
-DemonstrationSection = Annotated[
-    SerializeAsAny[DemonstrationConfig],
-    by_kind(registry.demonstration, DemonstrationConfig, key="from", default="tutor"),
-]
-"""Where D_0 comes from; which keys there are depends on `from`."""
-
-TrainingSection = Annotated[
-    SerializeAsAny[TrainingSettings], by_kind(registry.method, TrainingSettings, key="method", default="sft")
-]
-"""How pi_i is trained; which keys there are depends on `method`."""
-
-PolicySection = Annotated[SerializeAsAny[PolicyConfig], by_kind(registry.policy, PolicyConfig, default="plain")]
-"""How the student decides on an action; which keys there are depends on `kind`."""
-
 
 class ExecutorConfig(Section):
     """Base of an executor's options: where episodes are played. It changes no episode."""
@@ -56,8 +31,16 @@ class ExecutorConfig(Section):
     kind: str = Field(default="local", description="Registered executor; local plays in the process of the run.")
 
 
+# Sections whose other keys depend on the kind of thing that they name.
+PolicySection = Annotated[SerializeAsAny[PolicyConfig], by_kind(registry.policy, PolicyConfig, default="plain")]
+DemonstrationSection = Annotated[
+    SerializeAsAny[DemonstrationConfig], by_kind(registry.demonstration, DemonstrationConfig, key="from", default="tutor")
+]
+TeacherSection = Annotated[SerializeAsAny[TeacherConfig], by_kind(registry.teacher, TeacherConfig, default="expert")]
+TrainingSection = Annotated[
+    SerializeAsAny[TrainingSettings], by_kind(registry.method, TrainingSettings, key="method", default="sft")
+]
 ExecutorSection = Annotated[SerializeAsAny[ExecutorConfig], by_kind(registry.executor, ExecutorConfig, default="local")]
-"""Where episodes are played; which keys there are depends on `kind`."""
 
 
 class EnvironmentSection(Section):
@@ -115,7 +98,7 @@ class StudentSection(Section):
     @property
     def from_scratch(self) -> bool:
         """Whether it starts from random weights."""
-        return self.model == SCRATCH
+        return self.model == "scratch"
 
     @property
     def base(self) -> str:
@@ -248,11 +231,7 @@ class Recipe(Section):
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Reads a recipe.
-
-    Args:
-        path: The YAML file.
-        overrides: `dotted.key=value` settings that replace the file's; values are YAML.
+    """Reads a recipe from a YAML file, `dotted.key=value` settings in place of its own.
 
     Raises:
         RecipeError: The file is missing, is not YAML, or does not state a valid experiment.
@@ -261,12 +240,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def resolved(values: dict[str, Any], where: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Makes a recipe of keys and values.
-
-    Args:
-        values: Changed by the overrides.
-        where: Names them in messages.
-        overrides: `dotted.key=value` settings.
+    """Makes a recipe of keys and values, which overrides change; `where` names them in messages.
 
     Raises:
         RecipeError: They do not state a valid experiment.
@@ -277,11 +251,7 @@ def resolved(values: dict[str, Any], where: str, overrides: Iterable[str] = ()) 
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:
-    """Reads a YAML file of keys and values.
-
-    Args:
-        path: The file.
-        what: What it is, for the message.
+    """Reads a YAML file of keys and values; `what` says in messages what it is.
 
     Raises:
         RecipeError: It is missing, is not UTF-8 text or YAML, or is no mapping.
