@@ -14,10 +14,9 @@ from leap.config import Section, by_kind, default_config
 from leap.demonstrations.sources import DemonstrationConfig, TutorDemonstrationConfig
 from leap.errors import LeapError, RecipeError
 from leap.models.base import Sampling
-from leap.models.config import ModelConfig
 from leap.models.ledger import Budget
 from leap.models.prices import Price
-from leap.models.providers import provider_of
+from leap.models.providers import ModelConfig, provider_of
 from leap.models.scratch import ScratchConfig
 from leap.policies.base import PolicyConfig
 from leap.policies.rendering import PromptConfig

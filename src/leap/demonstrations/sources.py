@@ -23,7 +23,7 @@ from leap.envs.grammar import Grammar
 from leap.envs.tools import calls_as_text
 from leap.errors import LeapError, PrerequisiteError
 from leap.models.base import Model
-from leap.models.config import ModelConfig
+from leap.models.providers import ModelConfig
 from leap.policies.base import UNPARSED, Act, ExpertPolicy, Peek, Player, Policy, TeacherPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer

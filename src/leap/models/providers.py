@@ -8,12 +8,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
+
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from leap import registry
 from leap.config import Section
-from leap.errors import PrerequisiteError, RecipeError, suggest
+from leap.errors import LeapError, PrerequisiteError, RecipeError, suggest
 from leap.models.base import Completion, EndpointConfig, Model, Sampling
 from leap.models.ledger import Ledger, MeteredModel, check_price
 
@@ -184,29 +187,75 @@ def open_model(
     metered = None if provider.local else ledger
     if metered is not None:
         check_price(name, metered.prices, metered.budget)  # before a server is started for nothing
-    try:
+    with _needs(provider, name):
         opened = provider.open(model, sampling, config=endpoint or provider.Config(), batch=batch, dtype=dtype)
-    except ImportError as error:
-        raise _lacking(provider, name, error) from error
     return opened if metered is None else MeteredModel(opened, sampling, metered)
 
 
-def check_model(name: str, sampling: Sampling, *, endpoint: Section | None = None) -> Ask | None:
-    """Finds out what can be told of a model without loading weights or starting a server.
-
-    Returns:
-        What must still be asked of an endpoint, if anything; see `Model.check`.
-
-    Raises:
-        RecipeError: There is no such provider or model.
-        PrerequisiteError: A package, a key or a checkpoint is missing.
-    """
-    provider, model = provider_of(name), split_name(name)[1]
+@contextmanager
+def _needs(provider: Provider, name: str) -> Iterator[None]:
+    """Says which packages a model needs, where one is missing."""
     try:
-        return provider.check(model, sampling, config=endpoint or provider.Config())
+        yield
     except ImportError as error:
-        raise _lacking(provider, name, error) from error
+        raise PrerequisiteError(f"{name} needs {provider.needs or 'a package'}: {error}") from error
 
 
-def _lacking(provider: Provider, name: str, error: ImportError) -> PrerequisiteError:
-    return PrerequisiteError(f"{name} needs {provider.needs or 'a package'}: {error}")
+class ModelSampling(Section):
+    """How a model answers that is not the student."""
+
+    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token.")
+    max_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
+
+    def sampling(self) -> Sampling:
+        """The same as models take it."""
+        return Sampling(temperature=self.temperature, max_tokens=self.max_tokens)
+
+
+class ModelConfig(Section):
+    """A model by name, how it is reached and how it answers."""
+
+    model: str = Field(description="`provider/model`: openai, vllm, hf, mock, or another package's provider.")
+    endpoint: SerializeAsAny[Section] = Field(
+        default_factory=dict, validate_default=True, description="The provider's own settings; of endpoints, where they are."
+    )
+    sampling: ModelSampling = Field(default_factory=ModelSampling, description="How it answers.")
+
+    @property
+    def paid(self) -> bool:
+        """Whether its calls may cost something: it is not in this process."""
+        return not provider_of(self.model).local
+
+    def open(self, ledger: Ledger | None = None) -> Model:
+        """Makes the model; see `open_model`."""
+        return open_model(self.model, self.sampling.sampling(), endpoint=self.endpoint, ledger=ledger)
+
+    def check(self) -> Ask | None:
+        """Finds out what can be told of the model without loading weights or starting a server.
+
+        Returns:
+            What must still be asked of an endpoint, if anything; see `Model.check`.
+
+        Raises:
+            RecipeError: There is no such model.
+            PrerequisiteError: A package, a key or a checkpoint is missing.
+        """
+        provider, model = provider_of(self.model), split_name(self.model)[1]
+        with _needs(provider, self.model):
+            return provider.check(model, self.sampling.sampling(), config=self.endpoint)
+
+    @field_validator("model")
+    @classmethod
+    def _has_a_provider(cls, name: str) -> str:
+        try:
+            provider_of(name)
+        except LeapError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    @field_validator("endpoint", mode="plain")
+    @classmethod
+    def _is_the_providers(cls, value: Any, info: ValidationInfo) -> Section:
+        if "model" not in info.data:  # no model, which is told already
+            return Section()
+        return provider_of(info.data["model"]).Config.model_validate(value)

@@ -16,9 +16,8 @@ from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
 from leap.models.base import Completion, Model
-from leap.models.config import ModelConfig
 from leap.models.ledger import Ledger
-from leap.models.providers import open_model
+from leap.models.providers import ModelConfig, open_model
 from leap.policies.base import ExpertPolicy, MixedPolicy, Policy, ScriptedPolicy, TeacherPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.react import ReActRenderer

@@ -16,9 +16,9 @@ from leap import registry
 from leap.envs.base import Environment, listed, load_environment
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.models.base import Completion
-from leap.models.config import ModelConfig
 from leap.models.ledger import check_price
 from leap.models.prices import Prices
+from leap.models.providers import ModelConfig
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.sync import run_sync

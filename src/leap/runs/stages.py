@@ -31,7 +31,7 @@ from leap.envs.live import states_along
 from leap.errors import RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, atomic_directory, read_json, write_json, write_text
-from leap.models.config import ModelConfig
+from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.progress import Progress
 from leap.recipe import Recipe

@@ -12,7 +12,7 @@ from leap.core import Correction, Episode, PrivilegedState, Rejection, Task
 from leap.envs.base import Environment
 from leap.envs.live import Live, states_along
 from leap.models.base import Model
-from leap.models.config import ModelConfig
+from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.sync import side_by_side
 from leap.teachers.asking import Asker, UselessAnswers

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from leap.config import Section
-from leap.models.config import ModelConfig, ModelSampling
+from leap.models.providers import ModelConfig, ModelSampling
 
 LEVELS = (0, 25, 50, 75, 100)
 """Privilege levels that have a prompt for model teachers (paper, ablation of privileged information)."""
