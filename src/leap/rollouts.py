@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 
 from leap import __version__
 from leap.core import Episode, History, Observation, Step, StopReason, Task, content_key
@@ -26,9 +27,6 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """How often a failed model call is made before its episode ends."""
-
-ERROR_SHARE = 0.05
-"""A rollout ends with an error where the environment's own code raised in more than this share of the episodes."""
 
 
 def episode_seed(seed: int, stream: str, task: Task) -> int:
@@ -46,7 +44,7 @@ async def play_all(
     stream: str,
     done: Container[str] = frozenset(),
     on_episode: Callable[[Episode], None] = lambda episode: None,
-    error_share: float = ERROR_SHARE,
+    error_share: float = 0.05,
 ) -> None:
     """Plays every task once (Algorithm 1: roll out pi_{i-1}).
 
@@ -173,10 +171,7 @@ async def play(environment: Environment, policy: Policy, task: Task, *, horizon:
 
 
 async def _decide(player: Player, history: History) -> Act:
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
+    for _ in range(ATTEMPTS - 1):
+        with suppress(ModelError):
             return await player.decide(history)
-        except ModelError:
-            if attempt == ATTEMPTS:
-                raise
-    raise AssertionError("unreachable")
+    return await player.decide(history)

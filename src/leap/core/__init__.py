@@ -3,7 +3,7 @@
 from leap.core.correction import Correction, Rejection
 from leap.core.episode import Actor, Episode, Step, StopReason
 from leap.core.history import Decision, History, Observation, open_action
-from leap.core.keys import content_key
+from leap.core.record import content_key
 from leap.core.task import PrivilegedState, Task
 
 __all__ = [

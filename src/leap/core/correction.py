@@ -5,8 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from functools import cached_property
 
-from leap.core.keys import content_key
-from leap.core.record import Record
+from leap.core.record import Record, content_key
 
 
 class Rejection(StrEnum):

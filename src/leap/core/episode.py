@@ -8,8 +8,7 @@ from functools import cached_property
 from pydantic import Field
 
 from leap.core.history import History, Observation
-from leap.core.keys import content_key
-from leap.core.record import Record
+from leap.core.record import Record, content_key
 from leap.core.task import Task
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from leap.core.keys import content_key
-from leap.core.record import Record
+from leap.core.record import Record, content_key
 
 
 class Task(Record):

@@ -123,47 +123,47 @@ class MockServer:
                 }
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 method, path, *_ = start.split(" ")
-                status, answer, extra = await self._route(method, path, headers, body)
+                status, answer = await self._route(method, path, headers, body)
                 if status == 0:
                     break
                 payload = json.dumps(answer).encode()
-                fields = {"Content-Type": "application/json", "Content-Length": len(payload), **extra}
+                fields = {"Content-Type": "application/json", "Content-Length": len(payload)}
+                if status == 429:
+                    fields["Retry-After"] = f"{self.retry_after:g}"
                 text = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
                 writer.write(f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n{text}\r\n".encode() + payload)
                 await writer.drain()
         writer.close()
 
-    async def _route(
-        self, method: str, path: str, headers: dict[str, str], body: bytes
-    ) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    async def _route(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]]:
         if path == "/health":
-            return 200, {}, {}
+            return 200, {}
         if not path.startswith("/v1/"):
-            return 404, {"detail": "Not Found"}, {}
+            return 404, {"detail": "Not Found"}
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
             shown = headers.get("authorization", "").removeprefix("Bearer ")
-            return 401, _error(f"Incorrect API key provided: {shown}.", "invalid_api_key"), {}
+            return 401, _error(f"Incorrect API key provided: {shown}.", "invalid_api_key")
         if path == "/v1/models":
-            return 200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]}, {}
+            return 200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]}
         if (method, path) != ("POST", "/v1/chat/completions"):
-            return 404, {"detail": "Not Found"}, {}
+            return 404, {"detail": "Not Found"}
         self._at_once += 1
         self.counts.requests += 1
         self.counts.most_at_once = max(self.counts.most_at_once, self._at_once)
         try:
-            status, answer, extra = await self._complete(json.loads(body))
+            status, answer = await self._complete(json.loads(body))
         finally:
             self._at_once -= 1
         self.counts.statuses[status] += 1
-        return status, answer, extra
+        return status, answer
 
-    async def _complete(self, request: dict[str, Any]) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    async def _complete(self, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self.last = request
         if request.get("model") not in [*self.models, *self.aliases]:
-            return 404, _error(f"The model `{request.get('model')}` does not exist.", "model_not_found"), {}
+            return 404, _error(f"The model `{request.get('model')}` does not exist.", "model_not_found")
         refused = self._refused(request)
         if refused:
-            return 400, _error(f"Unsupported parameter: {refused}", "unsupported_parameter"), {}
+            return 400, _error(f"Unsupported parameter: {refused}", "unsupported_parameter")
         messages = [message | {"content": message.get("content") or ""} for message in request["messages"]]
         limit = request.get("max_tokens") or request.get("max_completion_tokens") or 1 << 30
         needed = characters(messages) // 4
@@ -171,15 +171,15 @@ class MockServer:
             text = (
                 f"This model's maximum context length is {self.context} tokens. However, you requested {needed} tokens."
             )
-            return 400, _error(text, "context_length_exceeded"), {}
+            return 400, _error(text, "context_length_exceeded")
         fault = self.faults.draw(self.counts.requests)
         if fault == "timeout":
             await asyncio.sleep(self.hang)
-            return 0, {}, {}
+            return 0, {}
         if fault == "rate_limit":
-            return 429, _error("Rate limit reached.", "rate_limit_exceeded"), {"Retry-After": f"{self.retry_after:g}"}
+            return 429, _error("Rate limit reached.", "rate_limit_exceeded")
         if fault == "server_error":
-            return 500, _error("The server had an error.", None), {}
+            return 500, _error("The server had an error.", None)
         await asyncio.sleep(self.delay)
         shape = request.get("response_format", {}).get("json_schema", {}).get("schema")
         tools = request.get("tools", ())
@@ -190,7 +190,7 @@ class MockServer:
         self.counts.prompt_tokens += done.prompt_tokens
         self.counts.completion_tokens += done.completion_tokens
         self.counts.by_prompt[messages[-1]["content"][:200]] += 1
-        return 200, _chat_completion(request["model"], done, calls), {}
+        return 200, _chat_completion(request["model"], done, calls)
 
     def _refused(self, request: dict[str, Any]) -> str:
         for name in request.keys() & set(self.refuses):
@@ -218,21 +218,9 @@ def _chat_completion(model: str, done: Completion, calls: Sequence[tuple[str, st
             {"id": f"call{number:05d}", "type": "function", "function": {"name": name, "arguments": told}}
             for number, (name, told) in enumerate(calls)
         ]
-    return {
-        "id": "chatcmpl-mock",
-        "object": "chat.completion",
-        "created": 0,
-        "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "message": message,
-                "finish_reason": "length" if done.truncated else "tool_calls" if calls else "stop",
-            }
-        ],
-        "usage": {
-            "prompt_tokens": done.prompt_tokens,
-            "completion_tokens": done.completion_tokens,
-            "total_tokens": done.prompt_tokens + done.completion_tokens,
-        },
-    }
+    ended = "length" if done.truncated else "tool_calls" if calls else "stop"
+    usage = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
+    usage["total_tokens"] = done.prompt_tokens + done.completion_tokens
+    choices = [{"index": 0, "message": message, "finish_reason": ended}]
+    named = {"id": "chatcmpl-mock", "object": "chat.completion", "created": 0, "model": model}
+    return named | {"choices": choices, "usage": usage}
