@@ -112,7 +112,10 @@ class VLLMServer:
         except httpx2.HTTPError as error:
             raise PrerequisiteError(f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}") from error
         if answer.is_error:
-            raise PrerequisiteError(f"vLLM refuses {path}: {said_in(_parsed(answer.text), answer.reason_phrase)}")
+            reason: Any = answer.text
+            with suppress(ValueError):
+                reason = answer.json()
+            raise PrerequisiteError(f"vLLM refuses {path}: {said_in(reason, answer.reason_phrase)}")
 
     def _wait(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -134,7 +137,7 @@ class VLLMServer:
 
 
 class VLLMModel(OpenAIModel):
-    """A model on a vLLM server of its own.
+    """A model on a vLLM server of its own, or a LoRA adapter on another model's.
 
     Args:
         model: Checkpoint directory or hub name; a LoRA adapter's directory is served on its base.
@@ -144,9 +147,10 @@ class VLLMModel(OpenAIModel):
         dtype: Weights' type.
         lora_rank: Largest rank of adapters to be loaded later.
         timeout: Seconds to wait for the server.
+        server: A running server of an adapter's base; one is started by default.
 
     Raises:
-        PrerequisiteError: vLLM or the checkpoint is missing.
+        PrerequisiteError: vLLM or the checkpoint is missing, or the server refuses the adapter.
     """
 
     def __init__(
@@ -159,16 +163,22 @@ class VLLMModel(OpenAIModel):
         dtype: str = "auto",
         lora_rank: int = 64,
         timeout: float = START_TIMEOUT,
+        server: VLLMServer | None = None,
     ) -> None:
         adapter = _adapter_config(model)
-        base = str(adapter["base_model_name_or_path"]) if adapter else model
-        rank = max(lora_rank, int(adapter.get("r", 0))) if adapter else lora_rank
-        self.server = VLLMServer(base, dtype=dtype, lora_rank=rank, timeout=timeout)
+        if server is None:
+            base = str(adapter["base_model_name_or_path"]) if adapter else model
+            rank = max(lora_rank, int(adapter.get("r", 0))) if adapter else lora_rank
+            self.server = VLLMServer(base, dtype=dtype, lora_rank=rank, timeout=timeout)
+        else:
+            self.server = server
+        self._shared = server is not None
         try:
-            served = self.load(model) if adapter else model
+            served = self._load(model, adapter) if adapter or self._shared else model
             self._connect(model, served, sampling, endpoint or EndpointConfig(), batch)
         except BaseException:
-            self.server.stop()
+            if not self._shared:
+                self.server.stop()
             raise
 
     def _connect(self, model: str, served: str, sampling: Sampling, endpoint: EndpointConfig, batch: int) -> None:
@@ -182,7 +192,7 @@ class VLLMModel(OpenAIModel):
         """The weights, not the address: the same ones on another port give the same answers."""
         return f"{self.name}@{self._weights}"
 
-    def adapted(self, path: str, sampling: Sampling | None = None) -> AdaptedModel:
+    def adapted(self, path: str, sampling: Sampling | None = None) -> VLLMModel:
         """A LoRA adapter on this model's server, loaded now, unloaded when closed.
 
         Args:
@@ -192,55 +202,34 @@ class VLLMModel(OpenAIModel):
         Raises:
             PrerequisiteError: There is no adapter, it is for another base, or vLLM refuses it.
         """
-        return AdaptedModel(self, path, sampling or self.sampling)
+        return VLLMModel(path, sampling or self.sampling, self.endpoint, batch=self.concurrency, server=self.server)
 
     def close(self) -> None:
         super().close()
-        self.server.stop()
+        if not self._shared:
+            self.server.stop()
+        elif self.server.running:
+            self.server.post("/v1/unload_lora_adapter", {"lora_name": self.model})
 
-    def load(self, path: str) -> str:
+    def _load(self, path: str, adapter: dict[str, Any] | None) -> str:
         """Loads an adapter; returns the name under which it is served."""
-        adapter = _adapter_config(path)
         if adapter is None:
             raise PrerequisiteError(f"there is no LoRA adapter at {path}: its adapter_config.json is missing.")
         if not (Path(path) / "adapter_model.safetensors").is_file():
             raise PrerequisiteError(f"{path} has no adapter_model.safetensors (pickled weights are not read).")
-        base = str(adapter["base_model_name_or_path"])
-        if not _same_model(base, self.server.model):
-            raise PrerequisiteError(f"the LoRA adapter {path} is for {base}, but the server runs {self.server.model}.")
+        base, there = str(adapter["base_model_name_or_path"]), self.server.model
+        paths = [Path(one).resolve() if Path(one).exists() else one.rstrip("/") for one in (base, there)]
+        if paths[0] != paths[1]:
+            raise PrerequisiteError(f"the LoRA adapter {path} is for {base}, but the server runs {there}.")
         served = f"adapter-{_stamp(path)}"
         self.server.post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(Path(path).resolve())})
         return served
-
-
-class AdaptedModel(OpenAIModel):
-    """A LoRA adapter on a running server; made by `VLLMModel.adapted`."""
-
-    def __init__(self, owner: VLLMModel, path: str, sampling: Sampling) -> None:
-        super().__init__(owner.load(path), sampling, owner.endpoint, name=f"vllm/{path}", api_key=owner.server.key)
-        self.concurrency = owner.concurrency
-        self._server = owner.server
-
-    @property
-    def identity(self) -> str:
-        return f"{self.name}@{self.model}"
-
-    def close(self) -> None:
-        super().close()
-        if self._server.running:
-            self._server.post("/v1/unload_lora_adapter", {"lora_name": self.model})
 
 
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _parsed(text: str) -> Any:
-    with suppress(ValueError):
-        return json.loads(text)
-    return text
 
 
 def _adapter_config(path: str) -> dict[str, Any] | None:
@@ -255,12 +244,6 @@ def _adapter_config(path: str) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise PrerequisiteError(f"{file} is damaged or names no base model ({error!r}).") from error
     return config
-
-
-def _same_model(one: str, other: str) -> bool:
-    if Path(one).exists() and Path(other).exists():
-        return Path(one).resolve() == Path(other).resolve()
-    return one.rstrip("/") == other.rstrip("/")
 
 
 def _stamp(path: str) -> str:
