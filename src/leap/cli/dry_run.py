@@ -76,7 +76,9 @@ def print_estimate(recipe: Recipe) -> None:
     rows = []
     for stage in (*stages, Estimate("total", "", *map(sum, zip(*numbers, strict=True)), usd=usd)):
         cost = "price unknown" if stage.usd is None else f"{stage.usd:.2f}"
-        rows.append((stage.stage, stage.model, f"{stage.calls:,}", f"{stage.tokens_in:,}", f"{stage.tokens_out:,}", cost))
+        rows.append(
+            (stage.stage, stage.model, f"{stage.calls:,}", f"{stage.tokens_in:,}", f"{stage.tokens_out:,}", cost)
+        )
     figures = ("calls", "tokens in", "tokens out", "USD")
     print_table(("stage", "model", *figures), rows, right=figures)
     console.print(

@@ -24,14 +24,17 @@ class Sampling(Section):
 
     temperature: float = Field(default=0.3, ge=0, description="0 takes the likeliest token; the paper samples at 0.3.")
     max_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
-    max_reason_tokens: int = Field(default=192, ge=0, description="Constrained decoding starts the action after so many tokens.")
+    max_reason_tokens: int = Field(
+        default=192, ge=0, description="Constrained decoding starts the action after so many tokens."
+    )
 
 
 class EndpointConfig(Section):
     """An OpenAI-compatible endpoint. Part of a recipe, beside the name of the model it serves."""
 
     base_url: str | None = Field(
-        default=None, description="Address up to and with /v1; OpenAI's own if null. vLLM, SGLang, llama.cpp, Ollama, gateways."
+        default=None,
+        description="Address up to and with /v1; OpenAI's own if null. vLLM, SGLang, llama.cpp, Ollama, gateways.",
     )
     api_key_env: str = Field(
         default="OPENAI_API_KEY",
@@ -40,7 +43,9 @@ class EndpointConfig(Section):
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds until a call counts as failed and is made again.")
     retries: int = Field(
-        default=5, ge=0, description="How often a call is made again after 429, 5xx or a time-out; Retry-After is kept to."
+        default=5,
+        ge=0,
+        description="How often a call is made again after 429, 5xx or a time-out; Retry-After is kept to.",
     )
     concurrency: int = Field(default=16, ge=1, description="Calls under way at once.")
 

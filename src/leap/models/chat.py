@@ -78,7 +78,10 @@ class ChatTokens:
         try:  # a form of its own, which the tokenizer can read
             read = self.tokenizer.parse_response(text, prefix="", tools=list(tools))
             called = [(call["function"]["name"], call["function"]["arguments"]) for call in read["tool_calls"]]
-            calls = [(name, given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)) for name, given in called]
+            calls = [
+                (name, given if isinstance(given, str) else json.dumps(given, ensure_ascii=False))
+                for name, given in called
+            ]
         except Exception:  # whatever a model wrote, it is an answer
             return text
         return calls_as_text(str(read.get("content") or ""), calls)
@@ -88,7 +91,9 @@ class ChatTokens:
         """Whether the chat template shows tools, calls and what they gave, and writes a call so that it can be read back."""
         call: CalledFunction = {"name": "leap_probe", "arguments": {"leap_argument": 'leap "value" 1'}}
         schema = {"type": "object", "properties": {"leap_argument": {"type": "string"}}, "required": ["leap_argument"]}
-        tools = [{"type": "function", "function": {"name": "leap_probe", "description": "leap tells", "parameters": schema}}]
+        tools = [
+            {"type": "function", "function": {"name": "leap_probe", "description": "leap tells", "parameters": schema}}
+        ]
         made: Message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
         reasoned: Message = {**made, "content": "leap says"}
         past: Message = {**made, "tool_calls": [{"id": call_id(0), "type": "function", "function": call}]}
@@ -107,7 +112,9 @@ class ChatTokens:
         parts = all(part in shown for part in ("leap_probe", "leap tells", "leap_argument", "leap asks"))
         takes = parts and "leap gave" in later and all(each is not None and each[0] == call for each in read)
         if takes and silent:
-            log.warning("the chat template leaves out the words beside a call of a tool: calls are trained without reasons")
+            log.warning(
+                "the chat template leaves out the words beside a call of a tool: calls are trained without reasons"
+            )
         return takes
 
     def _called(self, message: Message, prompt: Sequence[Message], tools: Sequence[ToolSpec]) -> str:

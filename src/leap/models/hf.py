@@ -66,7 +66,9 @@ def with_adapter(model: Any, path: str) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    foreign = f"the LoRA adapter {path!r} does not fit the model it names as its base; give it the base that it was made for"
+    foreign = (
+        f"the LoRA adapter {path!r} does not fit the model it names as its base; give it the base that it was made for"
+    )
     try:
         adapted: Any = PeftModel.from_pretrained(model, path)
     except RuntimeError as error:  # other shapes
@@ -235,7 +237,9 @@ class HFModel(Model):
         """Queues a prompt; the batch runs when every open conversation has asked."""
         ids = self.chat.prompt(messages, tools)
         if len(ids) + self.sampling.max_tokens > self._limit:
-            raise ContextTooLong(f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}")
+            raise ContextTooLong(
+                f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}"
+            )
         constraint = ActionConstraint(self._grammar, choices, self.sampling) if choices else None
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._pending.append(_Request(seat, ids, tools, random.Random(seed), constraint, future))

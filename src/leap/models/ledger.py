@@ -277,7 +277,10 @@ def read_totals(path: Path) -> list[Totals]:
     if not path.exists() or not path.stat().st_size:
         return []
     with _explained(path):
-        for how in ("mode=ro", "immutable=1"):  # a write-ahead log needs files beside it, which a read-only folder refuses
+        for how in (
+            "mode=ro",
+            "immutable=1",
+        ):  # a write-ahead log needs files beside it, which a read-only folder refuses
             try:
                 with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=30)) as db:
                     return _sums(db, *_BY_STAGE)

@@ -294,7 +294,9 @@ class OpenAIModel(Model):
                 return PrerequisiteError(f"the account of the key in {key} has no credit left at {host}: {said}")
             case openai.APIStatusError() if _TOO_LONG.search(f"{error.code} {error.type} {said}"):
                 return ContextTooLong(f"{self.name}: the prompt does not fit into the model's context: {said}")
-            case openai.BadRequestError() if never_worked and re.search(rf"model.*{re.escape(self.model)}|pinned", said):
+            case openai.BadRequestError() if never_worked and re.search(
+                rf"model.*{re.escape(self.model)}|pinned", said
+            ):
                 return await self._not_found(said, client)
             case openai.APIStatusError() if (
                 isinstance(error, _REFUSED) and never_worked and not _FILTERED.search(f"{error.code} {said}")
@@ -339,7 +341,8 @@ def _sent(message: Message) -> dict[str, Any]:
     if not calls:
         return dict(message)
     functions = [
-        call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)} for call in calls
+        call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}
+        for call in calls
     ]
     told = [call | {"function": function} for call, function in zip(calls, functions, strict=True)]
     return message | {"content": message["content"] or None, "tool_calls": told}

@@ -21,7 +21,9 @@ class Price(Section):
 
     input: float = Field(ge=0, description="Tokens of the prompt.")
     output: float = Field(ge=0, description="Tokens generated, those of hidden reasoning included.")
-    cached_input: float | None = Field(default=None, ge=0, description="Tokens of the prompt found in a cache; as input if null.")
+    cached_input: float | None = Field(
+        default=None, ge=0, description="Tokens of the prompt found in a cache; as input if null."
+    )
     cache_write: float | None = Field(default=None, ge=0, description="Tokens put into a cache; as input if null.")
 
     def of(self, completion: Completion) -> float:

@@ -110,7 +110,9 @@ class VLLMServer:
         try:  # a proxy for the outside world is none for this machine
             answer = httpx2.post(self.url + path, json=body, headers=headers, timeout=600, trust_env=False)
         except httpx2.HTTPError as error:
-            raise PrerequisiteError(f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}") from error
+            raise PrerequisiteError(
+                f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}"
+            ) from error
         if answer.is_error:
             reason: Any = answer.text
             with suppress(ValueError):

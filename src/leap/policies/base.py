@@ -24,7 +24,9 @@ UNPARSED = "(no action)"
 class PolicyConfig(Section):
     """How the student decides on an action. Part of a recipe, under `policy`."""
 
-    kind: str = Field(default="plain", description="plain: it acts as it answers. Or a registered policy around its own.")
+    kind: str = Field(
+        default="plain", description="plain: it acts as it answers. Or a registered policy around its own."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,9 @@ class FunctionPolicy:
     privileged = False
     waves = False
 
-    def __init__(self, decide: Decide, *, name: str | None = None, concurrency: int = 16, blocking: bool = True) -> None:
+    def __init__(
+        self, decide: Decide, *, name: str | None = None, concurrency: int = 16, blocking: bool = True
+    ) -> None:
         self.actor = Actor(name=name or getattr(decide, "__name__", type(decide).__name__))
         self.concurrency = concurrency
         self._decide, self._blocking = decide, blocking
