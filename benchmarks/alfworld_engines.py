@@ -259,7 +259,7 @@ def planner(games: list[Path], sample: int, seed: int, limit_s: float) -> int:
             began = time.process_time()
             todo = plan(engine)
             times.append((time.process_time() - began) * 1000)
-            before = engine.snapshot()
+            before = engine.state
             if todo is None:
                 dead += 1
             elif todo:

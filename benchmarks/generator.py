@@ -18,12 +18,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from alfworld_measure import GameFacts, read_games
 from leap_worlds.alfworld.game import load_game
 from leap_worlds.alfworld.generator import SPLITS, GeneratorConfig, generate_game
-from leap_worlds.alfworld.generator.games import GENERATOR_VERSION, solve
-from leap_worlds.alfworld.generator.measure import ROOM_KINDS, GameFacts, read_games, room_kind
-from leap_worlds.alfworld.generator.tables import TASK_TYPES, tables
+from leap_worlds.alfworld.generator.games import GENERATOR_VERSION
+from leap_worlds.alfworld.generator.tables import ROOM_KINDS, TASK_TYPES, room_kind, tables
 from leap_worlds.alfworld.native import NativeEngine
+from leap_worlds.alfworld.planner import plan
 
 SETTINGS = {
     "full rooms": GeneratorConfig(),
@@ -91,7 +92,7 @@ def real_engine(games: int, steps: int = 30) -> None:
 def compare(folder: Path, games: int) -> None:
     """The proportions, official beside generated, and what chance alone does to them."""
     official = read_games(folder)
-    lengths = [len(solve(load_game(path))) for path in sorted(folder.rglob("game.tw-pddl"))]
+    lengths = [len(plan(NativeEngine(load_game(path))) or ()) for path in sorted(folder.rglob("game.tw-pddl"))]
     made = [generate_game(GeneratorConfig(), "train", index) for index in range(games)]
     drawn = [GameFacts.parse(game.data["pddl_problem"], game.traj) for game in made]
     steps = [len(game.walkthrough) for game in made]

@@ -29,7 +29,7 @@ from leap_worlds.webshop.build import CatalogueFiles
 from leap_worlds.webshop.shop import Searcher, Shop, Visit
 from leap_worlds.webshop.tagger import LexicalTagger
 from leap_worlds.webshop.world import ShopWorld, open_search, open_world
-from webshop_original import load_original, walk
+from webshop_original import load_original, verbose_info, walk
 
 SEED = 7
 ODD = ("search_results", "item_page done", '"black" shoes', "★ café wi-fi a_b", "the", "zzzz", "a", "x  y", "Buy Now")
@@ -115,7 +115,7 @@ def state_of_ours(visit: Visit) -> dict[str, Any]:
         "actions": dict(visit.actions),
     }
     if visit.purchase:
-        state |= {"verbose_info": visit.purchase.verbose_info(), "reward": visit.purchase.total}
+        state |= {"verbose_info": verbose_info(visit.purchase), "reward": visit.purchase.total}
     return state
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 from leap_worlds.webshop.build import CatalogueFiles
+from leap_worlds.webshop.reward import Purchase
 from leap_worlds.webshop.shop import Searcher
 from leap_worlds.webshop.tagger import Tagger
 
@@ -35,6 +36,22 @@ class _Hits:
 
     def doc(self, docid: str) -> Any:
         return SimpleNamespace(raw=lambda: json.dumps({"id": docid}))
+
+
+def verbose_info(purchase: Purchase) -> dict[str, Any]:
+    """The original's `verbose_info`, key by key."""
+    asked = purchase.attributes_asked + purchase.options_asked + 1
+    info: dict[str, Any] = {
+        "r_type": purchase.type,
+        "r_att": purchase.attribute,
+        "w_att": purchase.attributes_asked / asked,
+        "query_match": purchase.query_match,
+        "category_match": purchase.category_match,
+        "title_score": purchase.title_score,
+    }
+    if purchase.option is not None:
+        info |= {"r_option": purchase.option, "w_option": purchase.options_asked / asked}
+    return info | {"r_price": bool(purchase.price), "w_price": 1 / asked}
 
 
 def load_original(

@@ -26,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from leap_worlds.made import counted
 from leap_worlds.webshop.search import SearchIndex, build_index
-from leap_worlds.webshop.search.ranking import best, exhaustive
-from leap_worlds.webshop.search.storage import ARRAYS, read_manifest, write_manifest, write_strings
+from leap_worlds.webshop.search.bm25 import Array, Postings, best, contributions
+from leap_worlds.webshop.search.index import ARRAYS, read_manifest, write_manifest, write_strings
 from webshop_corpus import Corpus
 
 
@@ -49,12 +50,12 @@ def build(arguments: argparse.Namespace) -> None:
                 return
             yield from some
 
-    def progress(done: int) -> None:
+    def progress(done: int, total: int, what: str) -> None:
         if done % 200_000 == 0:
             print(f"  {done} documents, {time.process_time() - began - making:.0f} s", flush=True)
 
     began, wall = time.process_time(), time.perf_counter()
-    build_index(documents(), arguments.folder, progress=progress)
+    build_index(counted(documents(), arguments.documents, progress, "documents"), arguments.folder)
     took = time.process_time() - began - making
     manifest = read_manifest(arguments.folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -98,16 +99,25 @@ def enlarge(arguments: argparse.Namespace) -> None:
     total = small.documents * arguments.times
     write_strings(arguments.into, "asins", [b"B%09d" % number for number in range(total)])
     grown = {"documents": total, "with_terms": total, "tokens": small.tokens * arguments.times, "terms": small.terms}
-    write_manifest(arguments.into, {**grown, "postings": int(counts.sum())})
+    write_manifest(arguments.into, **grown, postings=int(counts.sum()))
     manifest = read_manifest(arguments.into)
     size = sum(manifest.files.values()) / 1e6
     print(f"enlarge: {total} documents, {manifest.terms} terms, {manifest.postings} postings, {size:.0f} MB on disk")
 
 
+def exhaustive(postings: list[Postings], documents: int, k: int) -> Array:
+    """The definition that `best` must agree with: scores every document that has a term, ties in the documents' order."""
+    total = np.zeros(documents, np.float64)
+    for term in postings:
+        total[term.documents] += contributions(term.weight, term.saturations)
+    found = np.flatnonzero(total)
+    return found[np.argsort(-total[found].astype(np.float32), kind="stable")[:k]]
+
+
 def query(arguments: argparse.Namespace) -> None:
     """Time to open, and per query, beside scoring every document that matches; both must agree."""
     began, wall = time.process_time(), time.perf_counter()
-    index = SearchIndex.open(arguments.folder)
+    index = SearchIndex(arguments.folder)
     index.search("nothing of interest")
     print(
         f"open: {time.perf_counter() - wall:.3f} s wall, {time.process_time() - began:.3f} s CPU, first query included"
@@ -120,7 +130,6 @@ def query(arguments: argparse.Namespace) -> None:
         touched = statistics.mean(sum(len(term.documents) for term in index.postings(text)) for text in queries)
         wrong, cold, warm, plain = 0, [], [], []
         for times in (cold, warm):
-            index = SearchIndex.open(arguments.folder)  # a new one, as an open one remembers answers
             for text in queries:
                 began = time.process_time()
                 index.search(text)
@@ -168,7 +177,7 @@ def memory(arguments: argparse.Namespace) -> None:
 
 
 def _worker(folder: Path, queries: list[str], barrier: Any, results: Any) -> None:
-    index = SearchIndex.open(folder)
+    index = SearchIndex(folder)
     for text in queries:
         index.search(text)
     barrier.wait()

@@ -33,7 +33,7 @@ Search = Callable[[str], list[str]]
 def ours(contents: dict[str, str], folder: Path) -> Search:
     """leap's index."""
     build_index(contents.items(), folder / "leap")
-    return SearchIndex.open(folder / "leap").search
+    return SearchIndex(folder / "leap").search
 
 
 def with_bm25s(contents: dict[str, str], analyzer: Callable[[str], list[str]] | None) -> Search:

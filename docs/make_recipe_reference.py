@@ -22,7 +22,6 @@ from leap.recipe import ExecutorConfig, Recipe
 from leap.registry import Registry
 from leap.teachers.config import TeacherConfig
 from leap.training.config import TrainingSettings
-from leap_worlds.alfworld.generator import GeneratorConfig
 
 INTRO = """# Recipe reference
 
@@ -290,9 +289,6 @@ def render() -> str:
         lines += section(
             f"`environment.options` of {name}", registry.environment.get(name).Config, "environment.options."
         )
-        if name == "alfworld":
-            told = (GeneratorConfig.__doc__ or "").strip()
-            lines += ["What the generator's keys mean in detail:", "", "```", told, "```", ""]
     lines.append(UNSET.format(options=number, set=number - len(bare), unset=len(bare)))
     lines += [f"| {', '.join(f'`{key}`' for key in keys)} | {why} |" for keys, why in defended()]
     lines += ["", GONE]

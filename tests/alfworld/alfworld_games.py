@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from leap_worlds.alfworld.game import Game, parse_game
-from leap_worlds.alfworld.textworld import textworld_available
 
 KINDS = ("place", "clean", "heat", "cool", "two", "look")
 DIALECTS = ("put", "move")
 CASES = [(dialect, kind) for dialect in DIALECTS for kind in KINDS]
 
 needs_textworld = pytest.mark.skipif(
-    not textworld_available(), reason="the real engine is not installed (pip install 'leap-agents[alfworld]')"
+    not all(map(find_spec, ("textworld", "fast_downward"))),
+    reason="the real engine is not installed (pip install 'leap-agents[alfworld]')",
 )
 
 

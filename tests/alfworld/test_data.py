@@ -98,14 +98,6 @@ def test_an_unfinished_download_is_not_remembered(tmp_path: Path) -> None:
     assert len(ids(tmp_path)) == 1
 
 
-def test_refresh_sees_a_file_rewritten_in_place(tmp_path: Path) -> None:
-    path = add(tmp_path, "pick_and_place_simple-Spoon-None-Cabinet-7")
-    found = OfficialData(tmp_path)
-    assert found.entries("train")[0].task == "put some spoon on cabinet."
-    path.write_text(json.dumps(tiny_data("put", "heat")))
-    assert found.entries("train", refresh=True)[0].task == "heat some apple and put it in diningtable."
-
-
 def test_the_root_may_be_the_folder_itself_or_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(tmp_path, "pick_and_place_simple-Spoon-None-Cabinet-7", split="valid_seen")
     assert OfficialData(tmp_path / "json_2.1.1").root == tmp_path.resolve()
@@ -130,7 +122,7 @@ def test_official_counts(official_games: Path) -> None:
     counts = Counter(entry.task_type for entry in data.entries("valid_seen"))
     assert [counts[kind] for kind in TASK_TYPES] == [35, 13, 27, 16, 25, 24]
     assert len(data.entries("valid_train")) == 200
-    assert not {entry.scene for entry in data} & TEST_SCENES
+    assert not {entry.scene for entry in data} & set(TEST_SCENES)
     began = time.perf_counter()
     assert len(OfficialData(official_games).entries("valid_seen")) == 140
     assert time.perf_counter() - began < 1.0 or os.getloadavg()[0] > 4

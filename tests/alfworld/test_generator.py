@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alfworld_games import needs_textworld
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from alfworld_measure import GameFacts
 from leap_worlds.alfworld.engine import Engine
 from leap_worlds.alfworld.game import load_game
 from leap_worlds.alfworld.generator import (
@@ -30,18 +32,15 @@ from leap_worlds.alfworld.generator import (
 )
 from leap_worlds.alfworld.generator import games as games_module
 from leap_worlds.alfworld.generator.config import VALID_SCENES
-from leap_worlds.alfworld.generator.measure import GameFacts, room_kind
-from leap_worlds.alfworld.generator.tables import TASK_TYPES, TASKS, tables
+from leap_worlds.alfworld.generator.tables import TASK_TYPES, TASKS, room_kind, tables
 from leap_worlds.alfworld.generator.write import domain
 from leap_worlds.alfworld.memory import parse_goal
 from leap_worlds.alfworld.native import NativeEngine
 from leap_worlds.alfworld.planner import plan
-from leap_worlds.alfworld.textworld import TextWorldEngine, textworld_available
+from leap_worlds.alfworld.textworld import TextWorldEngine
 
 FULL = GeneratorConfig()
 SMALL = GeneratorConfig(receptacles=(6, 10), objects=(6, 14), balanced=True)
-
-needs_textworld = pytest.mark.skipif(not textworld_available(), reason="the real ALFWorld engine is not installed")
 
 
 def facts_of(game: GeneratedGame) -> GameFacts:

@@ -140,7 +140,7 @@ def test_commands_are_stripped_and_otherwise_exact() -> None:
 def test_snapshot_and_restore() -> None:
     engine = NativeEngine(tiny_game())
     here = play(engine, "go to countertop 1")
-    saved = engine.snapshot()
+    saved = engine.state
     engine.step("take knife 1 from countertop 1")
     engine.step("go to fridge 1")
     assert engine.restore(saved).admissible == here.admissible
@@ -159,7 +159,7 @@ def test_engines_of_one_game_do_not_touch_each_other() -> None:
 def test_admissible_commands_are_sorted_unique_and_all_do_something(dialect: str, kind: str) -> None:
     engine = NativeEngine(tiny_game(dialect, kind))
     frontier, seen = [engine.start()], 0
-    states = [engine.snapshot()]
+    states = [engine.state]
     while states and seen < 300:
         state = states.pop(0)
         reply = engine.restore(state)

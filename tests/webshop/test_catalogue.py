@@ -14,7 +14,7 @@ from small_shop import a_product, a_store, said, write_files
 from leap.errors import PrerequisiteError
 from leap_worlds.webshop.build import CatalogueFiles, build_store, catalogue_key, open_catalogue
 from leap_worlds.webshop.catalogue import RawProduct, read_pricing
-from leap_worlds.webshop.jsonfiles import JsonArray, read_object
+from leap_worlds.webshop.jsonfiles import JsonArray, JsonObject
 from leap_worlds.webshop.store import ProductStore
 
 
@@ -66,7 +66,9 @@ def test_the_store_gives_back_every_product(tmp_path: Path) -> None:
         *(1, 0),
         *[None] * 4,
     ]
-    assert (store.with_query("big mugs"), store.with_category("garden"), store.with_query("none")) == ([1], [0, 1], [])
+    assert [
+        store.labelled("queries", "big mugs"), store.labelled("categories", "garden"), store.labelled("queries", "none")
+    ] == [[1], [0, 1], []]
     assert (store.titled("plain mug 3"), store.titled("plain mug 9")) == (1, None)
 
 
@@ -186,7 +188,7 @@ def test_names_and_halves_of_surrogate_pairs_that_python_lets_pass(tmp_path: Pat
     path.write_text(json.dumps([a_product(0, average_rating=float("nan")), a_product(1, name="half \ud83d a pair")]))
     assert [raw.name for raw in JsonArray(path, RawProduct, key="asin")] == ["Plain Mug 0", "half \ufffd a pair"]
     path.write_text(json.dumps({"a": [float("nan")], "b": ["x\ud83d"]}))
-    entries = read_object(path, list[Any])
+    entries = JsonObject(path, list[Any])
     assert (str(entries["a"]), entries["b"]) == ("[nan]", ["x\ufffd"])
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from generated_shop import generated
 
+from leap_worlds.made import stream
 from leap_worlds.webshop.generator import CatalogueConfig, fingerprint, write_catalogue
-from leap_worlds.webshop.generator.products import draw, entry, instruction, stream, the_kinds
+from leap_worlds.webshop.generator.products import draw, entry, instruction, the_kinds
 from leap_worlds.webshop.generator.tables import kinds, tables
 from leap_worlds.webshop.memory import content_words
 from leap_worlds.webshop.splits import World

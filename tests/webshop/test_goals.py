@@ -65,8 +65,7 @@ def test_made_up_goals_are_every_combination_of_options(tmp_path: Path) -> None:
     assert texts[1:] == sorted(
         f"Find me a, b mug with color: {color}, and size: {size}" for color in ("red", "red", "blue") for size in ("s", "l")
     )
-    assert {goal.weight for goal in goals} == {(1 / 7 + 1 / 6) / 2, 1 / 7}
-    assert [goal.index for goal in goals] == list(range(7)) == [goal.index for goal in goals[0:7]]
+    assert [goal.index for goal in goals] == list(range(7)) == [goal.index for goal in goals]
     with pytest.raises(IndexError):
         goals[7]
 

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from leap.cli.app import app
 from leap.errors import PrerequisiteError
 from leap_worlds.webshop import official
-from leap_worlds.webshop.env import find_files
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +99,7 @@ def test_missing_files_are_fetched_once(drive: Callable[..., list[str]], tmp_pat
     asked = drive()
     assert official.fetch(official.FULL, tmp_path / "data") == [file.name for file in official.FULL] == asked
     assert official.fetch(official.FULL, tmp_path / "data") == [] and len(asked) == 3
-    assert find_files(tmp_path / "data", None).products.is_file()
+    assert official.find_files(tmp_path / "data", None).products.is_file()
     assert official.official_files(1000) == official.SMALL and official.official_files(1001) == official.FULL
 
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap_worlds.webshop.search.analyzer import STOP_WORDS, analyze
-from leap_worlds.webshop.search.porter import stem
+from leap_worlds.webshop.search.analyzer import STOP_WORDS, analyze, stem
 from leap_worlds.webshop.search.tokenizer import LETTERS, MAX_TOKEN_UNITS, read_classes, tokenize
 
 RECORDED = json.loads(gzip.decompress((Path(__file__).parent / "golden" / "tokens.json.gz").read_bytes()))

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from leap.errors import PrerequisiteError
-from leap_worlds.webshop.search import SearchIndex, build_index, storage
+from leap_worlds.made import counted
+from leap_worlds.webshop.search import SearchIndex, build_index
 from leap_worlds.webshop.search import build as build_module
+from leap_worlds.webshop.search.index import MANIFEST
 
 DOCUMENTS = [
     (f"B{number * 7919 % 5000:06d}", f"shirt number {number % 37} of {number % 11} red dots") for number in range(3000)
@@ -44,7 +46,8 @@ def test_batches_and_order_leave_no_trace(built: Path, tmp_path: Path, monkeypat
 
 def test_progress_counts_documents(tmp_path: Path) -> None:
     told: list[int] = []
-    build_index(iter(DOCUMENTS), tmp_path / "index", progress=told.append)
+    documents = counted(DOCUMENTS, len(DOCUMENTS), lambda done, total, what: told.append(done), "indexing products")
+    build_index(documents, tmp_path / "index")
     assert told == sorted(told)
     assert told[-1] == len(DOCUMENTS)
 
@@ -64,8 +67,8 @@ def test_an_interrupted_build_leaves_the_old_index(index: Path) -> None:
 
 def test_a_build_replaces_an_older_index(index: Path) -> None:
     build_index([("A1", "green hat")], index)
-    assert SearchIndex.open(index).search("hats") == ["A1"]
-    assert SearchIndex.open(index).search("shirt") == []
+    assert SearchIndex(index).search("hats") == ["A1"]
+    assert SearchIndex(index).search("shirt") == []
     assert [path.name for path in index.parent.iterdir()] == ["index"]
 
 
@@ -85,13 +88,13 @@ def test_an_id_that_occurs_twice_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("documents", [[], [("A1", "")], [("A1", "the of and"), ("A2", "...")]])
 def test_an_index_without_terms_finds_nothing(documents: list[tuple[str, str]], tmp_path: Path) -> None:
     build_index(documents, tmp_path / "index")
-    opened = SearchIndex.open(tmp_path / "index")
+    opened = SearchIndex(tmp_path / "index")
     assert len(opened) == len(documents)
     assert opened.search("red the shirt") == []
 
 
 def test_answers_are_the_callers_own(built: Path) -> None:
-    opened = SearchIndex.open(built)
+    opened = SearchIndex(built)
     first = opened.search("red shirt")
     first.clear()
     assert len(opened.search("red shirt")) == 50
@@ -100,7 +103,7 @@ def test_answers_are_the_callers_own(built: Path) -> None:
 
 def test_no_index_at_all(tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match="no search index"):
-        SearchIndex.open(tmp_path / "nowhere")
+        SearchIndex(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -110,10 +113,10 @@ def test_a_torn_index_is_named(index: Path, name: str) -> None:
     path = index / f"{name}.npy"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(PrerequisiteError, match=f"damaged: {name}.npy has .* build the index again"):
-        SearchIndex.open(index)
+        SearchIndex(index)
     path.unlink()
     with pytest.raises(PrerequisiteError, match=f"{name}.npy is missing"):
-        SearchIndex.open(index)
+        SearchIndex(index)
 
 
 @pytest.mark.parametrize(
@@ -129,17 +132,17 @@ def test_a_torn_index_is_named(index: Path, name: str) -> None:
     ],
 )
 def test_a_foreign_manifest_is_refused(index: Path, change: dict[str, object], message: str) -> None:
-    path = index / storage.MANIFEST
+    path = index / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(PrerequisiteError, match=message):
-        SearchIndex.open(index)
+        SearchIndex(index)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), "null"])
 def test_a_manifest_that_is_none_is_refused(index: Path, text: str) -> None:
-    (index / storage.MANIFEST).write_text(text)
+    (index / MANIFEST).write_text(text)
     with pytest.raises(PrerequisiteError):
-        SearchIndex.open(index)
+        SearchIndex(index)
 
 
 def test_an_array_of_objects_is_not_read(index: Path) -> None:
@@ -148,4 +151,4 @@ def test_an_array_of_objects_is_not_read(index: Path) -> None:
     size = path.stat().st_size
     path.write_bytes(b"\x80\x04" + b"." * (size - 2))
     with pytest.raises(PrerequisiteError, match="damaged"):
-        SearchIndex.open(index)
+        SearchIndex(index)

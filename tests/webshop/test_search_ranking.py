@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from search_corpora import catalogue_contents, rank_by_hand, recorded_rankings
 
 from leap_worlds.webshop.search import SearchIndex, build_index
-from leap_worlds.webshop.search.bm25 import contributions, decoded_lengths, encode_lengths, weight
-from leap_worlds.webshop.search.ranking import Postings, best, exhaustive
+from leap_worlds.webshop.search.bm25 import Postings, best, contributions, decoded_lengths, encode_lengths, weight
+from webshop_search import exhaustive
 
 WORDS = [
     "red", "green", "blue", "shirt", "shirts", "shirt's", "running", "the", "10", "10.5", "usb-c", "café", "★",
@@ -31,7 +31,7 @@ def catalogue(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Se
         pytest.skip(f"{archive} is missing")
     folder = tmp_path_factory.mktemp("catalogue") / "index"
     build_index(catalogue_contents(archive).items(), folder)
-    return SearchIndex.open(folder)
+    return SearchIndex(folder)
 
 
 def test_a_thousand_rankings_are_lucenes(catalogue: SearchIndex, shared_data: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_thousand_rankings_are_lucenes(catalogue: SearchIndex, shared_data: Pa
 def test_rankings_are_the_formulas(documents: list[tuple[str, str]], query: str, k: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         build_index(documents, Path(folder) / "index")
-        found = SearchIndex.open(Path(folder) / "index").search(query, k)
+        found = SearchIndex(Path(folder) / "index").search(query, k)
     assert found == rank_by_hand(documents, query, k)
 
 
@@ -87,7 +87,7 @@ def test_any_query_is_answered(small_index: SearchIndex, query: str, k: int) -> 
 def small_index(tmp_path_factory: pytest.TempPathFactory) -> SearchIndex:
     folder = tmp_path_factory.mktemp("small") / "index"
     build_index([(f"A{number}", " ".join(WORDS[number % 5 :])) for number in range(50)], folder)
-    return SearchIndex.open(folder)
+    return SearchIndex(folder)
 
 
 @given(st.lists(st.integers(0, 2**31 - 1), max_size=50))

@@ -23,8 +23,8 @@ from leap.teachers.config import ExpertConfig
 from leap.teachers.expert import ExpertTeacher
 from leap.teachers.verdict import leaked_entities
 from leap_worlds.webshop.env import WebshopEnvironment
+from leap_worlds.webshop.expert import search_words
 from leap_worlds.webshop.memory import BUY, Memory, Place, place_of
-from leap_worlds.webshop.teacher import search_words
 
 MODES = ("text_rich", "text", "brief")
 

@@ -9,8 +9,6 @@ import typer
 
 games = typer.Typer(help="ALFWorld games: generate, list, show.", no_args_is_help=True)
 
-Folder = Annotated[Path | None, typer.Option("--data", help="Data folder; $ALFWORLD_DATA by default.")]
-
 
 @games.command("generate")
 def generate_games(
@@ -54,7 +52,7 @@ def list_games(
 @games.command("show")
 def show_game(
     game: Annotated[str, typer.Argument(help="A game as `leap games list` names it, its folder or its game.tw-pddl.")],
-    data: Folder = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Data folder; $ALFWORLD_DATA by default.")] = None,
 ) -> None:
     """Show a game: its task, its rooms' contents and an optimal plan."""
     from rich.console import Console

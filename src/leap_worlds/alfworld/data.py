@@ -12,13 +12,13 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leap.errors import PrerequisiteError
+from leap.errors import LeapError, PrerequisiteError
+from leap.files import write_json
 from leap.paths import cache_dir
 from leap_worlds.alfworld.game import GameError, parse_game, read_game_file
 
@@ -31,7 +31,7 @@ TASK_TYPES = (
     "pick_cool_then_place_in_recep",
     "pick_two_obj_and_place",
 )
-TEST_SCENES = frozenset({10, 219, 308, 424})
+TEST_SCENES = (10, 219, 308, 424)
 """The rooms of the official unseen split: kitchen, living room, bedroom, bathroom. No training game is in one."""
 
 _INDEX_VERSION = 1
@@ -40,16 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GameEntry:
-    """A playable game on disk.
-
-    Attributes:
-        id: The folder's path after `json_2.1.1/`, with forward slashes.
-        path: Its `game.tw-pddl`.
-        split: As the folder is named.
-        task_type: One of `TASK_TYPES`.
-        scene: ALFRED's number of the room.
-        task: The task sentence.
-    """
+    """A playable game on disk: the path after `json_2.1.1/`, its `game.tw-pddl`, and what name and file say."""
 
     id: str
     path: Path
@@ -68,9 +59,6 @@ class OfficialData:
 
     Args:
         root: The data folder, or its `json_2.1.1`. None means `$ALFWORLD_DATA`, else `~/.cache/alfworld`.
-
-    Raises:
-        PrerequisiteError: There is no such data; the message says how to get it.
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
@@ -91,26 +79,20 @@ class OfficialData:
         """The splits on disk, sorted."""
         return tuple(sorted(p.name for p in self._folder.iterdir() if p.is_dir()))
 
-    def entries(self, split: str, *, refresh: bool = False) -> tuple[GameEntry, ...]:
-        """The playable games of a split, sorted by id.
+    def entries(self, split: str) -> tuple[GameEntry, ...]:
+        """The playable games of a split (train, valid_seen, valid_unseen or whatever folder there is), sorted by id.
 
-        Args:
-            split: A folder's name: train, valid_seen, valid_unseen or whatever there is.
-            refresh: Whether to look at the disk again even if nothing seems to have changed. (Noticed by themselves are
-                task and trial folders that came or went, not a file rewritten in place.)
-
-        Raises:
-            PrerequisiteError: There is no such split.
+        A change is noticed when task or trial folders came or went, not when a file was rewritten in place.
         """
-        if refresh or split not in self._entries:
-            self._entries[split] = self._index(split, refresh)
+        if split not in self._entries:
+            self._entries[split] = self._index(split)
         return self._entries[split]
 
     def __iter__(self) -> Iterator[GameEntry]:
         for split in self.splits():
             yield from self.entries(split)
 
-    def _index(self, split: str, refresh: bool) -> tuple[GameEntry, ...]:
+    def _index(self, split: str) -> tuple[GameEntry, ...]:
         folder = self._folder / split
         if not split or "/" in split or not folder.is_dir():
             raise PrerequisiteError(
@@ -119,12 +101,19 @@ class OfficialData:
         key = hashlib.sha256(str(folder).encode()).hexdigest()[:24]
         cache = cache_dir() / "alfworld" / "index" / f"{key}.json"
         stamp = _stamp(folder)
-        rows = None if refresh else _read_index(cache, stamp)
+        try:
+            index = json.loads(cache.read_text(encoding="utf-8"))
+            rows = index["games"] if (index["version"], index["stamp"]) == (_INDEX_VERSION, stamp) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            rows = None  # none yet, or damaged: it is made anew
         if rows is None:
-            rows = [_row(self._folder, path) for path in sorted(folder.glob("*/*/game.tw-pddl"))]
-            rows = sorted((row for row in rows if row is not None), key=lambda row: row["id"])
+            found = (_row(self._folder, path) for path in folder.glob("*/*/game.tw-pddl"))
+            rows = sorted((row for row in found if row is not None), key=lambda row: row["id"])
             if rows:  # a folder that is still being filled is not worth remembering
-                _write_index(cache, {"version": _INDEX_VERSION, "folder": str(folder), "stamp": stamp, "games": rows})
+                try:
+                    write_json(cache, {"version": _INDEX_VERSION, "folder": str(folder), "stamp": stamp, "games": rows})
+                except LeapError as error:
+                    _log.warning("the index of ALFWorld games cannot be kept: %s", error)
         return tuple(GameEntry(path=self._folder / row["id"] / "game.tw-pddl", split=split, **row) for row in rows)
 
 
@@ -156,25 +145,3 @@ def _stamp(folder: Path) -> str:
         for name, time in sorted((child.name, child.stat().st_mtime_ns) for child in children):
             digest.update(f"{name}\0{time}\n".encode())
     return digest.hexdigest()
-
-
-def _read_index(cache: Path, stamp: str) -> list[dict[str, Any]] | None:
-    try:
-        index = json.loads(cache.read_text(encoding="utf-8"))
-        fresh = index["version"] == _INDEX_VERSION and index["stamp"] == stamp
-        return index["games"] if fresh else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # none yet, or damaged: it is made anew
-
-
-def _write_index(cache: Path, index: dict[str, Any]) -> None:
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False, encoding="utf-8") as file:
-            json.dump(index, file)
-        Path(file.name).replace(cache)
-    except OSError as error:
-        _log.warning("the index of ALFWorld games cannot be kept in %s: %s", cache.parent, error)
-
-
-__all__ = ["DATA_FOLDER", "TASK_TYPES", "TEST_SCENES", "GameEntry", "OfficialData"]

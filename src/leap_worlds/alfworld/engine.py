@@ -8,14 +8,8 @@ from leap_worlds.alfworld.game import Game, State
 
 
 class Reply(NamedTuple):
-    """What an engine answers.
-
-    Attributes:
-        observation: The text, exactly as ALFWorld's AlfredTWEnv gives it.
-        admissible: The commands that can be given now, sorted.
-        won: Whether the goal holds.
-        score: 1.0 if won, else 0.0.
-    """
+    """What an engine answers: the text, exactly as ALFWorld's AlfredTWEnv gives it, the commands that can be given now, sorted,
+    whether the goal holds, and 1.0 if it does, else 0.0."""
 
     observation: str
     admissible: tuple[str, ...]
@@ -27,19 +21,13 @@ class Engine(Protocol):
     """One playthrough of one game: made, started once, stepped, thrown away.
 
     The engine knows no step limit and goes on after the goal is reached, as the real one does; ending an episode is the
-    caller's business.
+    caller's business. `state` is the hidden state at this moment.
     """
 
     @property
-    def game(self) -> Game:
-        """The game being played."""
-        ...
-
+    def game(self) -> Game: ...
     @property
-    def state(self) -> State:
-        """The hidden state at this moment (where things are, what is open, held, clean, hot, cool, used)."""
-        ...
-
+    def state(self) -> State: ...
     def start(self) -> Reply:
         """The first reply. Call it once, before any step."""
         ...

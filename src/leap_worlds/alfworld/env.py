@@ -21,7 +21,7 @@ from leap_worlds.alfworld.expert import AlfworldExpert, teach
 from leap_worlds.alfworld.game import load_game
 from leap_worlds.alfworld.generator import GeneratorConfig, fingerprint, generate
 from leap_worlds.alfworld.generator.config import VALID_SCENES
-from leap_worlds.alfworld.memory import ENTITY
+from leap_worlds.alfworld.memory import entities
 from leap_worlds.alfworld.native import NativeEngine
 from leap_worlds.alfworld.planner import plan
 
@@ -51,12 +51,10 @@ class AlfworldEnvironment(Environment[AlfworldConfig]):
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Generates the games, or finds the official ones. Generated games are kept in the cache by their settings."""
-        if self.config.source == "official":
-            self._data = OfficialData(self.config.path)
-            return
-        settings = self.config.generator
-        folder = cache_dir() / "alfworld" / fingerprint(settings)
-        generate(settings, folder, progress=progress)
+        folder, settings = self.config.path, self.config.generator
+        if self.config.source == "generated":
+            folder = cache_dir() / "alfworld" / fingerprint(settings)
+            generate(settings, folder, progress=progress)
         self._data = OfficialData(folder)
 
     @property
@@ -82,22 +80,15 @@ class AlfworldEnvironment(Environment[AlfworldConfig]):
         return list(self.data.entries(split))
 
     def _task(self, entry: GameEntry, split: str) -> Task:
-        self._paths[entry.id] = entry.path
         return Task(env=self.name, split=split, id=entry.id, instruction=entry.task, kind=entry.task_type)
 
     def game_path(self, task: Task) -> Path:
-        """The task's `game.tw-pddl`.
-
-        Raises:
-            PrerequisiteError: The game is not in the data at hand.
-        """
-        path = self._paths.get(task.id)
-        if path is None:
-            entry = next((e for e in self._entries(task.split) if e.id == task.id), None)
-            if entry is None:
-                raise PrerequisiteError(f"game {task.id!r} of split {task.split!r} is not in {self.data.root}")
-            path = self._paths[task.id] = entry.path
-        return path
+        """The task's `game.tw-pddl`."""
+        if task.id not in self._paths:
+            self._paths |= {entry.id: entry.path for entry in self._entries(task.split)}
+        if task.id not in self._paths:
+            raise PrerequisiteError(f"game {task.id!r} of split {task.split!r} is not in {self.data.root}")
+        return self._paths[task.id]
 
     def start(self, task: Task) -> AlfworldSession:
         path = self.game_path(task)
@@ -123,7 +114,7 @@ class AlfworldEnvironment(Environment[AlfworldConfig]):
         return [Finding(True, f"{data.root}: {counts}")]
 
     def entities(self, text: str) -> set[str]:
-        return {" ".join(pair) for pair in ENTITY.findall(text)}
+        return set(entities(text))
 
     def prompt_directory(self) -> Path:
         return Path(__file__).parent / "prompts"
@@ -193,8 +184,7 @@ class AlfworldSession(Session):
         return describe(self._engine)
 
     def close(self) -> None:
-        close = getattr(self._engine, "close", None)
-        if close is not None:
+        if close := getattr(self._engine, "close", None):
             close()
 
 
@@ -208,7 +198,7 @@ def describe(engine: Engine) -> PrivilegedState:
     actions = plan(engine)
     contents = {place: list(inside) for place, inside in state.contents.items() if inside}
     facts = {"contents": contents, "holding": state.holding, "solvable": actions is not None}
-    named = {" ".join(pair) for action in actions or () for pair in ENTITY.findall(action)}
+    named = {name for action in actions or () for name in entities(action)}
     things = [thing for thing in game.objects if thing in named]
     places = [place for place in game.receptacles if place in named]
     lines = [

@@ -24,7 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from leap.core import Decision, History, PrivilegedState
-from leap_worlds.alfworld.memory import APPLIANCE, ENTITY, Goal, Memory, entity_number, entity_type, parse_goal
+from leap_worlds.alfworld.game import APPLIANCES
+from leap_worlds.alfworld.memory import ENTITY, Goal, Memory, entity_number, entity_type, parse_goal
 
 # Common sense in three tiers: the first places one would look for a kind of thing, then the second; every other place
 # comes last. Words of our own; deliberately coarse, as a person's first guess would be.
@@ -47,11 +48,8 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
 _WEIGHTS: dict[str, dict[str, float]] = {}
 for _things, _first, _second in _GROUPS:
     for _thing in _things.split():
-        _table = _WEIGHTS.setdefault(_thing, {})
-        for _place in _second.split():
-            _table.setdefault(_place, _POSSIBLE)
-        for _place in _first.split():
-            _table[_place] = _LIKELY
+        _possible, _likely = dict.fromkeys(_second.split(), _POSSIBLE), dict.fromkeys(_first.split(), _LIKELY)
+        _WEIGHTS[_thing] = _possible | _WEIGHTS.get(_thing, {}) | _likely
 
 
 def search_weight(thing: str, place: str) -> float:
@@ -81,15 +79,12 @@ class AlfworldExpert:
 
 
 def teach(history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-    """The teacher at the student's state; the module's docstring states the rule.
+    """The teacher at the student's state, None where the task can no longer be done; the module's docstring states the rule.
 
     Args:
         history: The student's own history.
         privileged: Its state; `facts["contents"]` maps each place to the things truly in it.
         privilege: 0..100.
-
-    Returns:
-        None where the task can no longer be done.
     """
     if privileged.hopeless:
         return None
@@ -104,14 +99,10 @@ def teach(history: History, privileged: PrivilegedState, privilege: int) -> Deci
             return order[0]
         least = (1 - privilege / 100) * search_weight(thing, entity_type(order[0]))
         plausible = [r for r in order if search_weight(thing, entity_type(r)) >= least]
-        kinds = {entity_type(r) for r in plausible if _holds(contents.get(r, ()), thing)}
+        kinds = {entity_type(r) for r in plausible if thing in map(entity_type, contents.get(r, ()))}
         return next((r for r in plausible if entity_type(r) in kinds), order[0])
 
     return next_decision(memory, goal, choose)
-
-
-def _holds(things: Iterable[str], kind: str) -> bool:
-    return any(entity_type(thing) == kind for thing in things)
 
 
 def next_decision(memory: Memory, goal: Goal | None, choose: Choose) -> Decision:
@@ -124,51 +115,47 @@ def next_decision(memory: Memory, goal: Goal | None, choose: Choose) -> Decision
         return _put_down(memory)
     if goal.kind == "look":
         return _use_lamp(memory, goal, choose)
-    if goal.kind in APPLIANCE and not _treated(memory, goal, memory.holding):
+    if goal.kind in APPLIANCES and not _treated(memory, goal, memory.holding):
         return _treat(memory, goal)
     return _deliver(memory, goal)
 
 
 def _treated(memory: Memory, goal: Goal, thing: str) -> bool:
-    if goal.kind == "clean":
-        return thing in memory.clean
-    return memory.temperature.get(thing) == goal.kind
+    return thing in memory.clean if goal.kind == "clean" else memory.temperature.get(thing) == goal.kind
+
+
+def _go_and(memory: Memory, place: str, far: str, here: str, action: str, closed: str = "") -> Decision:
+    """Returns an action at a place, or what comes before it: to go there, or to open it (never if `closed` is empty)."""
+    if not memory.at(place):
+        return Decision(reason=far, action=f"go to {place}")
+    if closed and memory.shut(place):
+        return Decision(reason=closed, action=f"open {place}")
+    return Decision(reason=here, action=action)
 
 
 def _fetch(memory: Memory, goal: Goal, choose: Choose) -> Decision:
-    goal_place = _two_place(memory, goal) if goal.kind == "two" else None
+    goal_place, wanted = _two_place(memory, goal) if goal.kind == "two" else None, a(goal.object)
     for thing, place in memory.where(goal.object):
-        if place == goal_place:
-            continue  # already where it belongs
-        if not memory.at(place):
-            return Decision(
-                reason=f"{a(goal.object)} was seen: {thing} {on(place)} {place}.", action=f"go to {place}"
-            )
-        if memory.shut(place):
-            return Decision(reason=f"{a(goal.object)} is inside: {place} is closed.", action=f"open {place}")
-        return Decision(reason=f"{a(goal.object)} is here: {thing}.", action=f"take {thing} from {place}")
+        if place != goal_place:  # else it is where it belongs
+            far, closed = f"{wanted} was seen: {thing} {on(place)} {place}.", f"{wanted} is inside: {place} is closed."
+            return _go_and(memory, place, far, f"{wanted} is here: {thing}.", f"take {thing} from {place}", closed)
     return _search(memory, goal.object, choose, avoid=goal_place)
 
 
 def _search(memory: Memory, thing: str, choose: Choose, avoid: str | None = None) -> Decision:
     for place in memory.receptacles:
-        if not memory.searched(place) and place in memory.closed and memory.at(place):
+        if place not in memory.contents and place in memory.closed and memory.at(place):
             return Decision(reason=f"{a(thing)} may be inside: {place} is closed.", action=f"open {place}")
-    unsearched = [r for r in memory.receptacles if not memory.searched(r) and r != avoid]
+    unsearched = [r for r in memory.receptacles if r not in memory.contents and r != avoid]
     # A place that can be neither reached nor looked at is not worth a thought.
     open_to_us = [r for r in unsearched if memory.at(r) or f"go to {r}" in memory.admissible]
     if not open_to_us:
         return _wander(memory)
     place = choose(thing, search_order(thing, open_to_us))
-    return Decision(
-        reason=_search_reason(thing, place), action=f"examine {place}" if memory.at(place) else f"go to {place}"
-    )
-
-
-def _search_reason(thing: str, place: str) -> str:
     kind = entity_type(place)
     how = "is often" if search_weight(thing, kind) > _UNLIKELY else "may be"
-    return f"{a(thing)} {how} {on(place)} {a(kind).lower()}; {place} is not searched yet."
+    reason = f"{a(thing)} {how} {on(place)} {a(kind).lower()}; {place} is not searched yet."
+    return Decision(reason=reason, action=f"examine {place}" if memory.at(place) else f"go to {place}")
 
 
 def a(kind: str) -> str:
@@ -176,21 +163,8 @@ def a(kind: str) -> str:
     return f"{'An' if kind[0] in 'aeiou' else 'A'} {kind}"
 
 
-_IN = frozenset(
-    [
-        "bathtubbasin",
-        "cabinet",
-        "drawer",
-        "fridge",
-        "garbagecan",
-        "laundryhamper",
-        "microwave",
-        "safe",
-        "sinkbasin",
-        "cart",
-        "box",
-    ]
-)
+_CONTAINERS = "bathtubbasin cabinet drawer fridge garbagecan laundryhamper microwave safe sinkbasin cart box"
+_IN = frozenset(_CONTAINERS.split())
 
 
 def on(place: str) -> str:
@@ -200,61 +174,45 @@ def on(place: str) -> str:
 
 def _two_place(memory: Memory, goal: Goal) -> str | None:
     """Where the first of two things already lies; both must end in the same place."""
-    places = sorted(
-        (r for r in memory.receptacles if entity_type(r) == goal.target),
-        key=lambda r: (-sum(entity_type(o) == goal.object for o in memory.contents.get(r, ())), entity_number(r)),
-    )
-    return places[0] if places else None
+    places = (r for r in memory.receptacles if entity_type(r) == goal.target)
 
+    def rank(place: str) -> tuple[int, int]:
+        return -sum(entity_type(o) == goal.object for o in memory.contents.get(place, ())), entity_number(place)
 
-_NEEDS = {"clean": "cleaning", "heat": "heating", "cool": "cooling"}
+    return min(places, key=rank, default=None)
 
 
 def _treat(memory: Memory, goal: Goal) -> Decision:
-    place, thing = _nearest(memory, APPLIANCE[goal.kind]), memory.holding
+    place, thing = _nearest(memory, APPLIANCES[goal.kind]), memory.holding
     if place is None:
         return _wander(memory)
-    if not memory.at(place):
-        return Decision(reason=f"{thing} needs {_NEEDS[goal.kind]}; {place} can do it.", action=f"go to {place}")
-    return Decision(
-        reason=f"{thing} needs {_NEEDS[goal.kind]}; {place} is here.", action=f"{goal.kind} {thing} with {place}"
-    )
+    needs = f"{thing} needs {goal.kind}ing; {place}"
+    return _go_and(memory, place, f"{needs} can do it.", f"{needs} is here.", f"{goal.kind} {thing} with {place}")
 
 
 def _deliver(memory: Memory, goal: Goal) -> Decision:
     place = _two_place(memory, goal) if goal.kind == "two" else _nearest(memory, goal.target)
     if place is None:
         return _wander(memory)
-    belongs = f"{memory.holding} belongs {on(place)} {a(goal.target).lower()}"
-    if not memory.at(place):
-        return Decision(reason=f"{belongs}; go to {place}.", action=f"go to {place}")
-    if memory.shut(place):
-        return Decision(reason=f"{belongs}; {place} is closed.", action=f"open {place}")
-    return Decision(reason=f"{belongs}; {place} is here.", action=_put_command(memory, place))
+    why = f"{memory.holding} belongs {on(place)} {a(goal.target).lower()};"
+    move = f"move {memory.holding} to {place}"
+    put = move if move in memory.admissible else f"put {memory.holding} in/on {place}"
+    return _go_and(memory, place, f"{why} go to {place}.", f"{why} {place} is here.", put, f"{why} {place} is closed.")
 
 
 def _use_lamp(memory: Memory, goal: Goal, choose: Choose) -> Decision:
-    for lamp, place in memory.where(goal.target):
-        needs = f"{memory.holding} needs light"
-        if not memory.at(place):
-            return Decision(reason=f"{needs}; {lamp} was seen {on(place)} {place}.", action=f"go to {place}")
-        if memory.shut(place):
-            return Decision(reason=f"{needs}; {place} is closed.", action=f"open {place}")
-        return Decision(reason=f"{needs}; {lamp} is here.", action=f"use {lamp}")
-    return _search(memory, goal.target, choose)
+    seen = memory.where(goal.target)
+    if not seen:
+        return _search(memory, goal.target, choose)
+    (lamp, place), needs = seen[0], f"{memory.holding} needs light;"
+    far = f"{needs} {lamp} was seen {on(place)} {place}."
+    return _go_and(memory, place, far, f"{needs} {lamp} is here.", f"use {lamp}", f"{needs} {place} is closed.")
 
 
 def _nearest(memory: Memory, kind: str) -> str | None:
     """The place of a type to use: one at hand, else the first by number."""
-    places = sorted((r for r in memory.receptacles if entity_type(r) == kind), key=entity_number)
-    return next((r for r in places if memory.at(r)), places[0] if places else None)
-
-
-def _put_command(memory: Memory, place: str) -> str:
-    for form in (f"put {memory.holding} in/on {place}", f"move {memory.holding} to {place}"):
-        if form in memory.admissible:
-            return form
-    return f"put {memory.holding} in/on {place}"
+    places = (r for r in memory.receptacles if entity_type(r) == kind)
+    return min(places, key=lambda r: (not memory.at(r), entity_number(r)), default=None)
 
 
 def _put_down(memory: Memory) -> Decision:

@@ -33,10 +33,10 @@ _COMMENT = re.compile(r";[^\n]*")
 _TASK_PREFIX = "Your task is to: "
 _DIALECTS: dict[str, Dialect] = {"put {o} in/on {r}": "put", "move {o} to {r}": "move"}
 _TREATMENTS: dict[str, GoalKind] = {"isclean": "clean", "ishot": "heat", "iscool": "cool"}
-_GOAL_WORDS = frozenset(
-    {"exists", "and", "not", "=", "objecttype", "receptacletype", "inreceptacle", "holds", "atlocation", "istoggled"}
-    | {"receptacleatlocation", "toggleable", "cleanable", "heatable", "coolable", "isclean", "ishot", "iscool"}
-)
+_ABILITIES = ("openable", "pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable")
+_GOAL_TEXT = """exists and not = objecttype receptacletype inreceptacle holds atlocation istoggled receptacleatlocation
+toggleable cleanable heatable coolable"""
+_GOAL_WORDS = {*_GOAL_TEXT.split(), *_TREATMENTS}
 APPLIANCES: Mapping[str, str] = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
 
 
@@ -51,8 +51,7 @@ class Goal(NamedTuple):
         kind: place, clean, heat, cool, two or look.
         objects: All things of the wanted type that can fulfil the goal, in the order of their ids.
         targets: The receptacles to put them in; for look, the lamps to use.
-        object_type: The wanted type, for example "mug".
-        target_type: The receptacle's or lamp's type.
+        object_type, target_type: The wanted type ("mug"), and the receptacle's or lamp's.
     """
 
     kind: GoalKind
@@ -67,8 +66,7 @@ class State:
     """Everything about a game that can change. Immutable: a snapshot is the state itself.
 
     Attributes:
-        location: Where the agent is ("loc 7").
-        holding: What is in hand.
+        location, holding: Where the agent is ("loc 7"), and what is in hand.
         contents: What is in or on each receptacle, in the order of the objects' ids. An object can be listed in two
             receptacles (230 of 474 official games have one): taking it from one leaves it in the other.
         opened: Receptacles that are open.
@@ -103,17 +101,14 @@ class Game:
         dialect: "put" (json_2.1.1) or "move" (2.1.2 and later).
         task: The task sentence as the file has it, after "Your task is to: ".
         help_text: What `help` answers; None where the dialect has no such command.
-        objects: Things in the order of their ids, which is the order in which texts list them.
-        receptacles: Places in the order of their ids.
+        objects, receptacles: Things and places in the order of their ids, in which texts list them.
         location: Where each reachable receptacle is; some official receptacles have no location.
         types: Type of each thing and receptacle ("mug", "sinkbasin").
         can_contain: Pairs (receptacle type, object type).
-        openable, pickupable, cleanable, heatable, coolable, toggleable, sliceable, vessels: What can be done with what;
-            vessels are things that can hold things (`isReceptacleObject`).
-        inside: What lies in a vessel; never changes.
+        openable, pickupable, cleanable, heatable, coolable, toggleable, sliceable: What can be done with what.
+        vessels, inside: Things that can hold things (`isReceptacleObject`), and what lies in each, which never changes.
         cleaning_types: Receptacle types that clean.
-        goal: What is wanted.
-        initial: The state at the start.
+        goal, initial: What is wanted, and the state at the start.
         names: PDDL id (lower case) to name.
     """
 
@@ -165,10 +160,7 @@ class Game:
 
 
 def load_game(path: str | Path) -> Game:
-    """Parses a `game.tw-pddl` file. Recent games are kept, keyed by the file's size and time.
-
-    Args:
-        path: The file, or the folder that holds it.
+    """Parses a `game.tw-pddl` file, given it or its folder. Recent games are kept, keyed by the file's size and time.
 
     Raises:
         GameError: The file is missing, damaged or not an ALFWorld game.
@@ -191,11 +183,7 @@ def _load(file: Path, mtime_ns: int, size: int) -> Game:
 
 
 def read_game_file(path: Path) -> dict[str, Any]:
-    """The JSON object of a game file.
-
-    Raises:
-        GameError: The file cannot be read or is not a JSON object.
-    """
+    """The JSON object of a game file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -208,11 +196,7 @@ def read_game_file(path: Path) -> dict[str, Any]:
 
 
 def parse_game(data: Mapping[str, Any], path: str = "<memory>") -> Game:
-    """Makes a `Game` of a game file's JSON object.
-
-    Raises:
-        GameError: The data is not an ALFWorld game of a known dialect.
-    """
+    """Makes a `Game` of a game file's JSON object; a `GameError` where it is not one of a known dialect."""
     parts = [data.get(key) for key in ("pddl_domain", "grammar", "pddl_problem")]
     if not all(isinstance(part, str) for part in parts):
         raise GameError(f"{path}: not an ALFWorld game (pddl_domain, grammar or pddl_problem is missing).")
@@ -258,12 +242,13 @@ def human_names(ids: Iterable[str]) -> dict[str, str]:
 def _build(path: str, domain: str, grammar: str, goal: str, facts: Mapping[str, list[tuple[str, ...]]]) -> Game:
     names = human_names(argument for rows in facts.values() for row in rows for argument in row)
     order = {name: rank for rank, name in enumerate(names.values())}  # names come sorted by id
+    named = defaultdict(list, {p: [tuple(names[a] for a in row) for row in rows] for p, rows in facts.items()})
 
     def one(predicate: str) -> frozenset[str]:
-        return frozenset(names[row[0]] for row in facts.get(predicate, ()))
+        return frozenset(row[0] for row in named[predicate])
 
-    def two(predicate: str) -> list[tuple[str, str]]:
-        return [(names[first], names[second]) for first, second in facts.get(predicate, ())]
+    def in_order(some: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted(some, key=order.__getitem__))
 
     types: dict[str, str] = {}
     for predicate in ("receptacletype", "objecttype"):
@@ -271,19 +256,15 @@ def _build(path: str, domain: str, grammar: str, goal: str, facts: Mapping[str, 
             if types.setdefault(names[identifier], kind.removesuffix("type")) != kind.removesuffix("type"):
                 raise GameError(f"{path}: {names[identifier]} has two types; that is no official ALFWorld game.")
     location: dict[str, str] = {}
-    for receptacle, place in two("receptacleatlocation"):
+    for receptacle, place in named["receptacleatlocation"]:
         if location.setdefault(receptacle, place) != place:
             raise GameError(f"{path}: {receptacle} stands at two locations; that is no official ALFWorld game.")
 
-    held_in = two("inreceptacle")
-    receptacles = {names[row[0]] for row in facts["receptacletype"]} | set(location) | {r for _, r in held_in}
-    objects = {names[row[0]] for row in facts.get("objecttype", ())} | {o for o, _ in held_in} | one("pickupable")
-    contents = {
-        r: tuple(sorted({o for o, held in held_in if held == r}, key=order.__getitem__))
-        for r in sorted(receptacles, key=order.__getitem__)
-    }
+    held_in = named["inreceptacle"]
+    receptacles = in_order(one("receptacletype") | set(location) | {r for _, r in held_in})
+    objects = in_order(one("objecttype") | {o for o, _ in held_in} | one("pickupable"))
     vessels: defaultdict[str, set[str]] = defaultdict(set)
-    for inner, outer in two("inreceptacleobject"):
+    for inner, outer in named["inreceptacleobject"]:
         vessels[outer].add(inner)
 
     code = _COMMENT.sub("", domain).lower()
@@ -293,35 +274,43 @@ def _build(path: str, domain: str, grammar: str, goal: str, facts: Mapping[str, 
         dialect=_dialect(path, grammar),
         task=_task(path, grammar),
         help_text=_help(grammar),
-        objects=tuple(sorted(objects, key=order.__getitem__)),
-        receptacles=tuple(contents),
-        location={r: location[r] for r in contents if r in location},
+        objects=objects,
+        receptacles=receptacles,
+        location={r: location[r] for r in receptacles if r in location},
         types=types,
         can_contain=frozenset((r.removesuffix("type"), o.removesuffix("type")) for r, o in facts.get("cancontain", ())),
-        openable=one("openable"),
-        pickupable=one("pickupable"),
-        cleanable=one("cleanable"),
-        heatable=one("heatable"),
-        coolable=one("coolable"),
-        toggleable=one("toggleable"),
-        sliceable=one("sliceable"),
+        **{ability: one(ability) for ability in _ABILITIES},
         vessels=one("isreceptacleobject"),
-        inside={outer: tuple(sorted(inner, key=order.__getitem__)) for outer, inner in vessels.items()},
+        inside={outer: in_order(inner) for outer, inner in vessels.items()},
         cleaning_types=frozenset({"sinkbasin", "sink"} if "?r sinktype" in cleaner else {"sinkbasin"}),
-        goal=_goal(path, goal, types, {p: one(p) for p in ("cleanable", "heatable", "coolable", "toggleable")}, order),
-        initial=State(
-            location=names[facts["atlocation"][0][1]],
-            holding=None,
-            contents=contents,
-            opened=one("opened"),
-            clean=one("isclean"),
-            hot=one("ishot"),
-            cool=one("iscool"),
-            toggled=one("istoggled"),
-            sliced=one("issliced"),
-            lying=frozenset(two("objectatlocation")),
-        ),
+        goal=_goal(path, goal, types, {ability: one(ability) for ability in _ABILITIES}, order),
+        initial=read_state(named, objects, receptacles),
         names=names,
+    )
+
+
+def read_state(facts: Mapping[str, list[tuple[str, ...]]], objects: Iterable[str], receptacles: Iterable[str]) -> State:
+    """The state that facts describe, given a game's things and places; what is not true of anything has an empty list."""
+    rank = {thing: place for place, thing in enumerate(objects)}
+    contents: dict[str, set[str]] = {receptacle: set() for receptacle in receptacles}
+    for thing, receptacle in facts["inreceptacle"]:
+        contents[receptacle].add(thing)
+
+    def one(predicate: str) -> frozenset[str]:
+        return frozenset(row[0] for row in facts[predicate])
+
+    return State(
+        location=facts["atlocation"][0][1],
+        holding=next((row[1] for row in facts["holds"]), None),
+        contents={r: tuple(sorted(inside, key=rank.__getitem__)) for r, inside in contents.items()},
+        opened=one("opened"),
+        clean=one("isclean"),
+        hot=one("ishot"),
+        cool=one("iscool"),
+        toggled=one("istoggled"),
+        sliced=one("issliced"),
+        lying=frozenset((thing, at) for thing, at in facts["objectatlocation"]),
+        removed=frozenset((thing, receptacle) for thing, receptacle in facts["not_inreceptacle"]),
     )
 
 
@@ -362,8 +351,9 @@ def _goal(
     atoms = _FACT.findall(text)
     used = set(re.findall(r"\(\s*([^\s()?:]+)", text))
     kinds: list[GoalKind] = [_TREATMENTS[p] for p in sorted(used) if p in _TREATMENTS]
+    other = GameError(f"{path}: its goal is none of the six text tasks (sliced or movable ones are not playable).")
     if used - _GOAL_WORDS or len(kinds) > 1:
-        raise GameError(f"{path}: its goal is none of the six text tasks (sliced or movable ones are not playable).")
+        raise other
     by_variable = {v: t.removesuffix("type") for p, a in atoms if p == "objecttype" for v, t in [a.split()]}
     places = {a.split()[1].removesuffix("type") for p, a in atoms if p == "receptacletype"}
 
@@ -379,5 +369,5 @@ def _goal(
     targets = things(place)
     kind: GoalKind = "two" if len(by_variable) == 2 else kinds[0] if kinds else "place"
     if (kind == "two") != ("=" in used) or (kind == "two" and kinds):
-        raise GameError(f"{path}: its goal is none of the six text tasks (sliced or movable ones are not playable).")
+        raise other
     return Goal(kind, things(thing, "cleanable", "heatable", "coolable"), targets, thing, place)

@@ -31,18 +31,10 @@ _GOALS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("place", re.compile(r"put (?:a|some) (\w+) (?:in|on) (\w+)")),
 )
 
-APPLIANCE = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
-
-
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A task sentence understood.
-
-    Attributes:
-        kind: place, clean, heat, cool, two or look.
-        object: Type of the thing to handle, for example "mug".
-        target: Type of the receptacle to put it in, or of the lamp to use.
-    """
+    """A task sentence understood: its kind (place, clean, heat, cool, two or look), the type of the thing to handle ("mug"), and
+    that of the receptacle to put it in, or of the lamp to use."""
 
     kind: str
     object: str
@@ -56,6 +48,11 @@ def parse_goal(instruction: str) -> Goal | None:
         if match := pattern.search(instruction.lower()):
             return Goal(kind, match.group(1), match.group(2))
     return None
+
+
+def entities(text: str) -> list[str]:
+    """The things and places that a text names, in order."""
+    return [found.group() for found in ENTITY.finditer(text)]
 
 
 @lru_cache(4096)  # asked some forty times a step, of a hundred names
@@ -79,7 +76,7 @@ class Memory:
         contents: What lies where, for the places whose inside or top has been seen.
         closed: Places last seen closed.
         holding: What is in hand.
-        treated: For each thing, what was last done to it ("heat", "cool"), and "clean" apart.
+        clean, temperature: Things that were cleaned; what was last done to a thing, heat or cool.
         admissible: The actions that can be taken now.
     """
 
@@ -104,8 +101,8 @@ class Memory:
         if self.seen_steps == 0:
             self._intro(history.observations[0].text)
             self.seen_steps = 1
-        for t in range(self.seen_steps, len(history.observations)):
-            self._turn(history.actions[t - 1], history.observations[t].text)
+        for shown in history.observations[self.seen_steps :]:
+            self._turn(shown.text)
         self.seen_steps = len(history.observations)
         self.admissible = frozenset(history.now.admissible or ())
 
@@ -117,19 +114,15 @@ class Memory:
         """Whether the receptacle is within reach and closed, seen so or not (it may share its place with another)."""
         return f"open {receptacle}" in self.admissible
 
-    def searched(self, receptacle: str) -> bool:
-        """Whether the receptacle's contents have been seen."""
-        return receptacle in self.contents
-
     def where(self, kind: str) -> list[tuple[str, str]]:
         """Things of a type that were seen and not taken since, as (thing, place), in the order of the places."""
         return [(o, r) for r in self.receptacles for o in self.contents.get(r, ()) if entity_type(o) == kind]
 
     def _intro(self, text: str) -> None:
         if match := _INTRO.search(text):
-            self.receptacles = [" ".join(pair) for pair in ENTITY.findall(match.group(1))]
+            self.receptacles = entities(match.group(1))
 
-    def _turn(self, action: str, text: str) -> None:
+    def _turn(self, text: str) -> None:
         if match := _TAKE.match(text):
             thing, place = match.groups()
             self.holding = thing
@@ -148,17 +141,14 @@ class Memory:
         elif match := _CLOSE.match(text):
             self.closed.add(match.group(1))
         else:
-            self._look_at(action, text)
+            self._look_at(text)
 
-    def _look_at(self, action: str, text: str) -> None:
+    def _look_at(self, text: str) -> None:
         for place, state in _STATE.findall(text):
             (self.closed.add if state == "closed" else self.closed.discard)(place)
-        match = _CONTENT.search(text)
-        if match is None:
-            return
-        place = match.group(1)
-        if place == "it":
-            found = ENTITY.search(text)
-            place = " ".join(found.groups()) if found else ""
-        if place in self.receptacles:
-            self.contents[place] = [" ".join(pair) for pair in ENTITY.findall(match.group(2))]
+        if match := _CONTENT.search(text):
+            place, inside = match.groups()
+            if place == "it" and (found := ENTITY.search(text)):
+                place = found.group()
+            if place in self.receptacles:
+                self.contents[place] = entities(inside)

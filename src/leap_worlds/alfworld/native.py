@@ -17,7 +17,6 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from leap_worlds.alfworld.engine import Reply
@@ -28,30 +27,33 @@ _WELCOME = "-= Welcome to TextWorld, ALFRED! =-"
 _KNIVES = frozenset({"knife", "butterknife"})
 
 
-class _Op(NamedTuple):
-    """What a command means: the action's verb and its thing and receptacle."""
-
-    verb: str
-    thing: str
-    place: str
+_Op = tuple[str, str, str]
+"""What a command means: the verb, the place and the thing."""
 
 
 class _Tables:
-    """What of a game never changes, laid out for stepping. One per game, shared by its engines."""
+    """What of a game never changes, laid out for stepping. One per game, shared by its engines.
+
+    Attributes:
+        ops: What each command that was ever said means.
+        rank: Place of each thing in the order of the ids.
+        here, go, examine: Receptacles at each location, and commands there, sorted.
+        treaters, knives: Receptacles that clean, heat and cool; things that slice.
+    """
 
     def __init__(self, game: Game) -> None:
         self._game = game
-        self._said: dict[tuple[str, str, str], str] = {}
-        self.rank = {thing: i for i, thing in enumerate(game.objects)}
+        self._said: dict[_Op, str] = {}
         self.ops: dict[str, _Op] = {}
+        self.rank = {thing: i for i, thing in enumerate(game.objects)}
         self.here: dict[str, tuple[str, ...]] = {}
         for receptacle, location in game.location.items():
             self.here[location] = (*self.here.get(location, ()), receptacle)
         self.go = {
-            location: tuple(sorted(self.say("go to", r) for r, at in game.location.items() if at != location))
+            location: tuple(sorted(self.command("go to", r) for r, at in game.location.items() if at != location))
             for location in {*self.here, game.initial.location}
         }
-        self.examine = {at: tuple(sorted(self.say("examine", r) for r in rs)) for at, rs in self.here.items()}
+        self.examine = {at: tuple(sorted(self.command("examine", r) for r in rs)) for at, rs in self.here.items()}
         cleaning = game.cleaning_types
         self.treaters = {
             verb: {r for r in game.location if game.types[r] in (cleaning if verb == "clean" else {appliance})}
@@ -59,10 +61,13 @@ class _Tables:
         }
         self.knives = {thing for thing in game.objects if game.types.get(thing) in _KNIVES}
         for plain in ("inventory", "look") + (("help",) if game.help_text is not None else ()):
-            self.say(plain)
+            self.command(plain)
 
-    def say(self, verb: str, place: str = "", thing: str = "") -> str:
+    def command(self, verb: str, place: str = "", thing: str = "") -> str:
         """Forms a command and notes what it means."""
+        op = (verb, place, thing)
+        if (command := self._said.get(op)) is not None:
+            return command
         if verb == "take":
             command = f"take {thing} from {place}"
         elif verb == "put":
@@ -71,14 +76,8 @@ class _Tables:
             command = f"{verb} {thing} with {place}"
         else:
             command = f"{verb} {thing or place}" if thing or place else verb
-        self.ops[command] = _Op(verb, thing, place)
-        return command
-
-    def command(self, verb: str, place: str = "", thing: str = "") -> str:
-        """`say`, remembering what was said."""
-        key = (verb, place, thing)
-        if (command := self._said.get(key)) is None:
-            command = self._said[key] = self.say(verb, place, thing)
+        self.ops[command] = op
+        self._said[op] = command
         return command
 
 
@@ -86,7 +85,7 @@ _TABLES: WeakKeyDictionary[Game, _Tables] = WeakKeyDictionary()
 
 
 class NativeEngine:
-    """Plays one episode of one game. Interface: `leap_worlds.alfworld.engine.Engine`, plus `snapshot` and `restore`.
+    """Plays one episode of one game. Interface: `leap_worlds.alfworld.engine.Engine`, plus `restore`.
 
     Engines of the same game share only read-mostly tables, so thousands can play side by side in one process.
 
@@ -96,14 +95,11 @@ class NativeEngine:
 
     def __init__(self, game: Game | str | Path) -> None:
         self.game: Game = game if isinstance(game, Game) else load_game(game)
-        self.state: State = self.game.initial
         tables = _TABLES.get(self.game)
         if tables is None:
             tables = _TABLES[self.game] = _Tables(self.game)
         self._tables = tables
-        self._admissible: tuple[str, ...] = ()
-        self._won = False
-        self._refresh()
+        self._enter(self.game.initial)
 
     def start(self) -> Reply:
         """The welcome line, the room and the task sentence."""
@@ -118,25 +114,19 @@ class NativeEngine:
         i = bisect_left(admissible, command)
         if i == len(admissible) or admissible[i] != command:
             return self._reply(NOTHING_HAPPENS)
-        verb, thing, place = self._tables.ops[command]
-        return self._reply(_ACTIONS[verb](self, thing, place))
-
-    def snapshot(self) -> State:
-        """The present state; costs nothing, since states never change."""
-        return self.state
+        return self._reply(self._act(*self._tables.ops[command]))
 
     def restore(self, state: State) -> Reply:
         """Goes back to a state of this game. The reply holds what can be done there, and an empty observation."""
-        self.state = state
-        self._refresh()
+        self._enter(state)
         return self._reply("")
 
     def _reply(self, observation: str) -> Reply:
         return Reply(observation, self._admissible, self._won, 1.0 if self._won else 0.0)
 
-    def _refresh(self) -> None:
-        """What can be done now, and whether the goal holds. Called whenever the state changed."""
-        self._won = self.game.won(self.state)
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._won = self.game.won(state)
         self._admissible = self._commands()
 
     def _commands(self) -> tuple[str, ...]:
@@ -179,14 +169,11 @@ class NativeEngine:
         return (*before, *examine, *tables.go[location], *sorted(set(after)))
 
     def _change(self, **changes: object) -> None:
-        self.state = replace(self.state, **changes)  # type: ignore[arg-type]
-        self._refresh()
+        self._enter(replace(self.state, **changes))  # type: ignore[arg-type]
 
     def _room(self, receptacles: Iterable[str]) -> str:
-        return (
-            "You are in the middle of a room. Looking quickly around you, you see "
-            f"{_listing([f'a {r}' for r in receptacles])}."
-        )
+        seen = _listing([f"a {r}" for r in receptacles])
+        return f"You are in the middle of a room. Looking quickly around you, you see {seen}."
 
     def _facing(self) -> str:
         state = self.state
@@ -196,18 +183,60 @@ class NativeEngine:
         loose = [f"a {o}" for o in lying for r in here if (o, r) in state.removed]
         return f"You are facing the {_listing(here)}. Next to it, you see {_listing(loose)}."
 
-    def _look(self, thing: str, place: str) -> str:
-        return self._facing() if self.state.location in self._tables.here else self._room(())
-
-    def _inventory(self, thing: str, place: str) -> str:
-        holding = self.state.holding
-        return "You are not carrying anything." if holding is None else f"You are carrying: a {holding}."
-
-    def _help(self, thing: str, place: str) -> str:
-        return self.game.help_text or ""
-
-    def _examine(self, thing: str, place: str) -> str:
-        return self._describe_thing(thing) if thing else self._describe_place(place)
+    def _act(self, verb: str, place: str, thing: str) -> str:
+        """Carries out a command that is admissible, and returns what it shows."""
+        game, state = self.game, self.state
+        match verb:
+            case "go to":
+                location = game.location[place]
+                self._change(location=location)
+                return f"You arrive at {location if game.dialect == 'put' else place}. {self._describe_place(place)}"
+            case "examine":
+                return self._describe_thing(thing) if thing else self._describe_place(place)
+            case "look":
+                return self._facing() if state.location in self._tables.here else self._room(())
+            case "inventory":
+                holding = state.holding
+                return "You are not carrying anything." if holding is None else f"You are carrying: a {holding}."
+            case "help":
+                return game.help_text or ""
+            case "open":
+                self._change(opened=state.opened | {place})
+                return f"You open the {place}. {self._describe_place(place)}"
+            case "close":
+                self._change(opened=state.opened - {place})
+                return f"You close the {place}."
+            case "take":
+                self._change(
+                    holding=thing,
+                    contents={**state.contents, place: tuple(o for o in state.contents[place] if o != thing)},
+                    lying=state.lying - {(thing, state.location)},
+                    removed=state.removed | {(thing, place)},
+                )
+                return f"You pick up the {thing} from the {place}."
+            case "put":
+                inside = tuple(sorted({*state.contents[place], thing}, key=self._tables.rank.__getitem__))
+                self._change(
+                    holding=None,
+                    contents={**state.contents, place: inside},
+                    lying=state.lying | {(thing, state.location)},
+                    removed=state.removed - {(thing, place)},
+                )
+                put, to = ("put", "in/on") if game.dialect == "put" else ("move", "to")
+                return f"You {put} the {thing} {to} the {place}."
+            case "use":
+                self._change(toggled=state.toggled | {thing})
+                return f"You turn on the {thing}."
+            case "slice":
+                self._change(sliced=state.sliced | {thing})
+                return f"You sliced the {thing} with the {place}."
+            case "clean":
+                self._change(clean=state.clean | {thing})
+            case "heat":
+                self._change(hot=state.hot | {thing}, cool=state.cool - {thing})
+            case _:
+                self._change(cool=state.cool | {thing}, hot=state.hot - {thing})
+        return f"You {verb} the {thing} using the {place}."
 
     def _describe_place(self, place: str) -> str:
         if place in self.game.openable:
@@ -235,82 +264,6 @@ class NativeEngine:
         if thing in game.sliceable and sliced:
             return f"This is a sliced {thing}."
         return f"There's nothing special about {thing}."
-
-    def _go(self, thing: str, place: str) -> str:
-        location = self.game.location[place]
-        self._change(location=location)
-        arrived = location if self.game.dialect == "put" else place
-        return f"You arrive at {arrived}. {self._describe_place(place)}"
-
-    def _open(self, thing: str, place: str) -> str:
-        self._change(opened=self.state.opened | {place})
-        return f"You open the {place}. {self._describe_place(place)}"
-
-    def _close(self, thing: str, place: str) -> str:
-        self._change(opened=self.state.opened - {place})
-        return f"You close the {place}."
-
-    def _take(self, thing: str, place: str) -> str:
-        state = self.state
-        left = tuple(o for o in state.contents[place] if o != thing)
-        self._change(
-            holding=thing,
-            contents={**state.contents, place: left},
-            lying=state.lying - {(thing, state.location)},
-            removed=state.removed | {(thing, place)},
-        )
-        return f"You pick up the {thing} from the {place}."
-
-    def _put(self, thing: str, place: str) -> str:
-        state = self.state
-        inside = tuple(sorted({*state.contents[place], thing}, key=self._tables.rank.__getitem__))
-        self._change(
-            holding=None,
-            contents={**state.contents, place: inside},
-            lying=state.lying | {(thing, state.location)},
-            removed=state.removed - {(thing, place)},
-        )
-        if self.game.dialect == "put":
-            return f"You put the {thing} in/on the {place}."
-        return f"You move the {thing} to the {place}."
-
-    def _clean(self, thing: str, place: str) -> str:
-        self._change(clean=self.state.clean | {thing})
-        return f"You clean the {thing} using the {place}."
-
-    def _heat(self, thing: str, place: str) -> str:
-        self._change(hot=self.state.hot | {thing}, cool=self.state.cool - {thing})
-        return f"You heat the {thing} using the {place}."
-
-    def _cool(self, thing: str, place: str) -> str:
-        self._change(cool=self.state.cool | {thing}, hot=self.state.hot - {thing})
-        return f"You cool the {thing} using the {place}."
-
-    def _use(self, thing: str, place: str) -> str:
-        self._change(toggled=self.state.toggled | {thing})
-        return f"You turn on the {thing}."
-
-    def _slice(self, thing: str, place: str) -> str:
-        self._change(sliced=self.state.sliced | {thing})
-        return f"You sliced the {thing} with the {place}."
-
-
-_ACTIONS = {
-    "look": NativeEngine._look,
-    "inventory": NativeEngine._inventory,
-    "help": NativeEngine._help,
-    "examine": NativeEngine._examine,
-    "go to": NativeEngine._go,
-    "open": NativeEngine._open,
-    "close": NativeEngine._close,
-    "take": NativeEngine._take,
-    "put": NativeEngine._put,
-    "clean": NativeEngine._clean,
-    "heat": NativeEngine._heat,
-    "cool": NativeEngine._cool,
-    "use": NativeEngine._use,
-    "slice": NativeEngine._slice,
-}
 
 
 def _listing(items: Iterable[str]) -> str:

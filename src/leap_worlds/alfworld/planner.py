@@ -25,8 +25,7 @@ class _Stop(NamedTuple):
     Attributes:
         verb: take, put, clean, heat, cool, use, or "" for just being there.
         thing: What with; "" for what is in hand by then.
-        place: The receptacle.
-        opens: Whether the place must be open.
+        place, opens: The receptacle, and whether it must be open.
     """
 
     verb: str
@@ -39,20 +38,13 @@ _Row = list[_Stop]
 _Path = tuple["_Path | None", _Stop]
 
 
-def plan(world: Engine | Game, state: State | None = None) -> tuple[str, ...] | None:
-    """The shortest commands that win, in the game's own dialect.
+def plan(engine: Engine) -> tuple[str, ...] | None:
+    """The shortest commands that win from an engine's present state, in the game's own dialect.
 
-    Args:
-        world: An engine, whose present state is planned from; or a game, together with a state.
-        state: The state of that game; its first one if not given.
-
-    Returns:
-        The commands; empty if the goal holds already; None for a dead end, a state from which the game cannot be won
-        any more (so is one with a thing in hand that no receptacle may contain).
+    Empty if the goal holds already; None for a dead end, a state from which the game cannot be won any more (so is one with
+    a thing in hand that no receptacle may contain).
     """
-    if isinstance(world, Game):
-        return _Planner(world, world.initial if state is None else state).plan()
-    return _Planner(world.game, world.state if state is None else state).plan()
+    return _Planner(engine.game, engine.state).plan()
 
 
 class _Planner:

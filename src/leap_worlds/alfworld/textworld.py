@@ -11,25 +11,16 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from leap.errors import PrerequisiteError
 from leap_worlds.alfworld.engine import Reply
-from leap_worlds.alfworld.game import Game, GameError, State, human_names, load_game, read_game_file
+from leap_worlds.alfworld.game import Game, GameError, State, human_names, load_game, read_game_file, read_state
 
 _TRANSLATION = threading.Lock()
 _IDLE_LIBRARIES: list[Any] = []  # unloading one crashes the process at its end, so they are used again
-
-
-def textworld_available() -> bool:
-    """Whether the packages of the real engine are installed."""
-    try:
-        _environment_class()
-    except PrerequisiteError:
-        return False
-    return True
 
 
 class TextWorldEngine:
@@ -40,39 +31,37 @@ class TextWorldEngine:
     every proposition it has ever seen, so each *distinct* game costs 1 to 2 MB for good: in a long run, use worker
     processes and replace each after about 100 games.
 
-    Threads: translating a game (in `start`) replaces `sys.argv` and `sys.stdout` for its duration. A lock keeps two
-    engines from doing so at once and both are restored afterwards, but what another thread prints meanwhile is lost.
-    One engine must not be used by two threads. Processes are the way to run several at once.
+    Threads: translating a game (in `start`) replaces `sys.argv` and `sys.stdout` for its duration, one engine at a time;
+    what another thread prints meanwhile is lost. To run several at once, use processes.
 
     Args:
         path: A `game.tw-pddl` file, or the folder that holds it.
-
-    Raises:
-        PrerequisiteError: The packages are not installed.
-        GameError: The file is missing, damaged or not an ALFWorld game.
     """
 
     def __init__(self, path: str | Path) -> None:
         environment = _environment_class()
         file = Path(path)
         self._path = file / "game.tw-pddl" if file.is_dir() else file
-        self._game: Game | None = None
         if not self._path.is_file():
             load_game(self._path)  # raises the error that says what to do
         self._env: Any = environment()
         self._started = False
 
-    @property
+    @cached_property
     def game(self) -> Game:
         """The parsed game. Fails for a grammar of one's own, which this engine plays all the same."""
-        if self._game is None:
-            self._game = load_game(self._path)
-        return self._game
+        return load_game(self._path)
 
     @property
     def state(self) -> State:
         """The hidden state, read from the engine's facts; before `start`, the game's first."""
-        return _state(self.game, self._env) if self._started else self.game.initial
+        game = self.game
+        if not self._started:
+            return game.initial
+        facts: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for fact in self._env._pddl_state.facts:
+            facts[fact.name].append(tuple(game.names[a.name] for a in fact.arguments if a.name in game.names))
+        return read_state(facts, game.objects, game.receptacles)
 
     def start(self) -> Reply:
         """Translates and starts the game."""
@@ -103,7 +92,7 @@ class TextWorldEngine:
         return Reply(str(shown.feedback), tuple(shown["admissible_commands"]), won, 1.0 if won else 0.0)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _environment_class() -> type[Any]:
     """PddlEnv with the names that AlfredDemangler gives. Imported here, as it takes a second and 64 MB."""
     try:
@@ -141,30 +130,3 @@ def _untouched_process() -> Iterator[None]:
             yield
         finally:
             sys.argv, sys.stdout = arguments, stdout
-
-
-def _state(game: Game, environment: Any) -> State:
-    facts: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for fact in environment._pddl_state.facts:
-        facts[fact.name].append(tuple(game.names[a.name] for a in fact.arguments if a.name in game.names))
-    rank = {thing: i for i, thing in enumerate(game.objects)}
-    contents: dict[str, list[str]] = {r: [] for r in game.receptacles}
-    for thing, receptacle in facts["inreceptacle"]:
-        contents[receptacle].append(thing)
-
-    def one(predicate: str) -> frozenset[str]:
-        return frozenset(row[0] for row in facts[predicate])
-
-    return State(
-        location=facts["atlocation"][0][1],
-        holding=next((row[1] for row in facts["holds"]), None),
-        contents={r: tuple(sorted(inside, key=rank.__getitem__)) for r, inside in contents.items()},
-        opened=one("opened"),
-        clean=one("isclean"),
-        hot=one("ishot"),
-        cool=one("iscool"),
-        toggled=one("istoggled"),
-        sliced=one("issliced"),
-        lying=frozenset((o, at) for o, at in facts["objectatlocation"]),
-        removed=frozenset((o, r) for o, r in facts["not_inreceptacle"]),
-    )

@@ -23,7 +23,8 @@ from leap_worlds.webshop.shop import Shop, Visit, parse_action
 SEARCH = "search[<search query>]"
 """Stands for any search; itself no action of sense."""
 FINISH = "finish"
-_ITEM = "click[item - "
+ITEM = "click[item - "
+"""Begins an action that opens a product by its title."""
 _LONGEST_LIST, _KEPT, _DRAWN = 20, 6, 10
 
 
@@ -31,9 +32,7 @@ class CandidateMode(StrEnum):
     """Which candidate list."""
 
     STABLE = "stable"
-    """Everything that can be clicked."""
     COMPAT = "compat"
-    """The reference's sample."""
 
 
 def stable_candidates(visit: Visit) -> tuple[str, ...]:
@@ -45,7 +44,7 @@ def stable_candidates(visit: Visit) -> tuple[str, ...]:
     for text, (kind, name) in visit.page.clickables.items():
         action = f"click[{text}]"
         if kind is Kind.LINK and titles[name] is not None:
-            listed.append(f"{_ITEM}{titles[name]}]")
+            listed.append(f"{ITEM}{titles[name]}]")
         elif text != "search" and parse_action(action) == ("click", text):
             listed.append(action)
     return tuple(listed)
@@ -59,7 +58,7 @@ def compat_candidates(visit: Visit, rng: random.Random) -> tuple[str, ...]:
     for text in visit.page.clickables:
         if text != "search":
             title = _title_of(visit.shop, text)
-            listed.append(f"click[{text}]" if title is None else f"{_ITEM}{title}]")
+            listed.append(f"click[{text}]" if title is None else f"{ITEM}{title}]")
         if len(listed) > _LONGEST_LIST:
             listed = listed[:_KEPT] + rng.sample(listed[_KEPT:], _DRAWN)
     return tuple(listed or [FINISH])
@@ -67,9 +66,9 @@ def compat_candidates(visit: Visit, rng: random.Random) -> tuple[str, ...]:
 
 def plain_action(action: str, visit: Visit, mode: CandidateMode) -> str:
     """Returns the shop's own action for one that names a product by its title; any other as it is."""
-    if not action.startswith(_ITEM):
+    if not action.startswith(ITEM):
         return action
-    title = action[len(_ITEM) : -1]
+    title = action[len(ITEM) : -1]
     if mode is CandidateMode.STABLE:
         asin = next((asin for asin, listed in named_offers(visit).items() if listed == title), None)
         return action if asin is None else f"click[{asin.lower()}]"

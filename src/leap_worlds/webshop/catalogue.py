@@ -58,9 +58,7 @@ class Product(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         asin: Amazon's number, at most 10 characters.
-        title: Name.
-        description: Text of the Description page; may be empty.
-        bullets: Lines of the Features page.
+        description, bullets: Text of the Description page, which may be empty, and lines of the Features page.
         price: What the page shows, for example "$20.0" or "$33.53 to $40.0".
         pricing: One price, or the two ends of the range that the true price is drawn from, in US dollars.
         options: Values to choose from, by name, both in lower case and in the page's order.
@@ -99,11 +97,7 @@ def on_sale(raws: Iterator[RawProduct] | list[RawProduct]) -> Iterator[RawProduc
 
 
 def make_product(raw: RawProduct, attributes: RawAttributes | None) -> Product:
-    """Returns a product from its entries.
-
-    Raises:
-        ValueError: Its price cannot be read.
-    """
+    """Returns a product from its entries; a `ValueError` says that its price cannot be read."""
     pricing, price = read_pricing(raw.pricing)
     bullets = raw.small_description
     known = attributes.attributes if attributes is not None else None
@@ -123,11 +117,7 @@ def make_product(raw: RawProduct, attributes: RawAttributes | None) -> Product:
 
 
 def read_pricing(text: str | None) -> tuple[tuple[float, ...], str]:
-    """Returns the prices in a text like "$12.50" or "$3.00$7.99", and how the page shows them.
-
-    Raises:
-        ValueError: There is a text but no price in it.
-    """
+    """Returns the prices in a text like "$12.50" or "$3.00$7.99", and how the page shows them; `ValueError` if it has none."""
     if not text:
         return (DEFAULT_PRICE,), f"${DEFAULT_PRICE}"
     try:
@@ -150,6 +140,3 @@ def _options(raw: RawProduct) -> dict[str, tuple[str, ...]]:
         for name, values in raw.customization_options.items()
         if values is not None
     }
-
-
-__all__ = ["Product", "RawAttributes", "RawInstruction", "RawProduct", "make_product", "on_sale", "read_pricing"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -29,23 +28,27 @@ from leap.envs.grammar import Line
 from leap.envs.tutor import Tutor
 from leap.errors import PrerequisiteError
 from leap.paths import cache_dir
-from leap_worlds.webshop.brief import brief
 from leap_worlds.webshop.build import CatalogueFiles
-from leap_worlds.webshop.candidates import SEARCH, CandidateMode, compat_candidates, plain_action, stable_candidates
+from leap_worlds.webshop.candidates import (
+    SEARCH,
+    CandidateMode,
+    compat_candidates,
+    named_offers,
+    plain_action,
+    stable_candidates,
+)
+from leap_worlds.webshop.expert import Shopper, teach
 from leap_worlds.webshop.generator import CatalogueConfig, fingerprint, write_catalogue
 from leap_worlds.webshop.goals import Goal
-from leap_worlds.webshop.official import check, default_folder, fetch, official_files
-from leap_worlds.webshop.oracle import Oracle
-from leap_worlds.webshop.privileged import describe
-from leap_worlds.webshop.reward import Purchase, RewardMode
+from leap_worlds.webshop.official import check, data_folder, fetch, find_files, official_files
+from leap_worlds.webshop.oracle import Oracle, describe
+from leap_worlds.webshop.pages import Kind
+from leap_worlds.webshop.reward import PARTS, RewardMode
 from leap_worlds.webshop.shop import Visit, parse_action
-from leap_worlds.webshop.shopper import Shopper
 from leap_worlds.webshop.splits import SMALL_PRODUCTS, SPLITS, TEST_SPLITS, Split, World
 from leap_worlds.webshop.tagger import Tagger, check_tagger, load_tagger
-from leap_worlds.webshop.teacher import teach
 from leap_worlds.webshop.world import ShopWorld, open_world
 
-_log = logging.getLogger(__name__)
 _THING = re.compile(r"\bB0[0-9A-Z]{8}\b|\$\d+(?:\.\d+)?", re.IGNORECASE)
 _PIECE = re.compile(r"\n| \[SEP\] |[\"“”]|click\[item - |\]")
 _PRICE_BEHIND = re.compile(r", \$[\d.]+(?: to \$[\d.]+)?$")
@@ -139,11 +142,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         return findings + check(self.world(World.HUMAN, progress), products=products)
 
     def world(self, which: World, progress: Progress | None = None) -> ShopWorld:
-        """Returns the catalogue with its goals and prices; opened once.
-
-        Raises:
-            PrerequisiteError: The files are missing or are not what they should be.
-        """
+        """Returns the catalogue with its goals and prices; opened once."""
         if which not in self._worlds:
             self._worlds[which] = open_world(
                 self.files(which, progress),
@@ -156,26 +155,18 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         return self._worlds[which]
 
     def files(self, which: World, progress: Progress | None = None) -> CatalogueFiles:
-        """Returns the files that a world is made from; generated ones are kept in leap's cache by their settings.
-
-        Raises:
-            PrerequisiteError: There are none; the message says what to put where.
-        """
-        limit = SMALL_PRODUCTS if which is World.SMALL else self.config.products
+        """Returns the files that a world is made from; generated ones are kept in leap's cache by their settings."""
+        folder = data_folder(self.config.path)
         if self.config.source == "generated":
             folder = cache_dir() / "webshop" / "generated" / fingerprint(self.config.generator)
-            return find_files(write_catalogue(self.config.generator, folder, progress=progress), limit)
-        return find_files(data_folder(self.config.path), limit)
+            write_catalogue(self.config.generator, folder, progress=progress)
+        return find_files(folder, SMALL_PRODUCTS if which is World.SMALL else self.config.products)
 
     def split(self, name: str) -> Split:
-        """Returns a split by its name.
-
-        Raises:
-            PrerequisiteError: There is none, or it is of a protocol that this catalogue is not of.
-        """
-        split = SPLITS.get(name)
-        if split is None:
+        """Returns a split by its name; an error where this catalogue is not of its protocol."""
+        if name not in SPLITS:
             raise unknown_split(self.name, name, SPLITS)
+        split = SPLITS[name]
         goals = len(self.world(split.world).goals)
         if split.goals is not None and goals != split.goals:
             raise PrerequisiteError(
@@ -187,40 +178,34 @@ class WebshopEnvironment(Environment[WebshopConfig]):
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
         chosen = self.split(split)
         world = self.world(chosen.world)
-        indices = list(chosen.indices(len(world.goals)))
+        indices = chosen.indices(len(world.goals))
         if not indices:
             raise PrerequisiteError(
                 f"split {split!r} begins at goal {chosen.start} and this catalogue has {len(world.goals)} goals of its kind"
             )
-        return [self._task(chosen, world.goals[index]) for index in sampled(indices, split, limit, seed)]
-
-    def _task(self, split: Split, goal: Goal) -> Task:
-        return Task(
-            env=self.name,
-            split=split.name,
-            id=f"{split.world.value}/{goal.index}",
-            instruction=goal.instruction,
-            kind=goal.category,
-            seed=self.config.seed,
-        )
+        return [
+            Task(
+                env=self.name,
+                split=split,
+                id=f"{chosen.world.value}/{goal.index}",
+                instruction=goal.instruction,
+                kind=goal.category,
+                seed=self.config.seed,
+            )
+            for goal in (world.goals[index] for index in sampled(indices, split, limit, seed))
+        ]
 
     def goal(self, task: Task) -> Goal:
-        """Returns the task's goal: all that a teacher may know of it.
-
-        Raises:
-            PrerequisiteError: This catalogue, or this draw of prices, has no such task.
-        """
-        split = self.split(task.split)
-        number = task.id.rpartition("/")[2]
-        goals = self.world(split.world).goals
-        known = number.isdecimal() and len(number) < 10 and int(number) < len(goals)
-        goal = goals[int(number)] if known else None
-        if goal is None or goal.instruction != task.instruction:
-            raise PrerequisiteError(
-                f"task {task.id!r} is {task.instruction[:80]!r}, but goal {number} of the catalogue at hand is another. The "
-                "task was made with other files or another environment.options.seed."
-            )
-        return goal
+        """Returns the task's goal: all that a teacher may know of it; an error where this catalogue has it not."""
+        goals, number = self.world(self.split(task.split).world).goals, task.id.rpartition("/")[2]
+        if number.isdecimal() and len(number) < 10 and int(number) < len(goals):
+            goal = goals[int(number)]
+            if goal.instruction == task.instruction:
+                return goal
+        raise PrerequisiteError(
+            f"task {task.id!r} is {task.instruction[:80]!r}, but goal {number} of the catalogue at hand is another. The "
+            "task was made with other files or another environment.options.seed."
+        )
 
     def why_unsolvable(self, task: Task) -> str:
         """Returns what the best purchase lacks, where none that can be found brings all that the goal asks for."""
@@ -228,10 +213,9 @@ class WebshopEnvironment(Environment[WebshopConfig]):
             return session.privileged().facts["missing"]
 
     def start(self, task: Task) -> WebshopSession:
-        goal = self.goal(task)
-        world = self.world(self.split(task.split).world)
+        goal, world = self.goal(task), self.world(self.split(task.split).world)
         oracle = self._oracles.setdefault(id(world), Oracle(world))
-        return WebshopSession(world, goal, task, self.config, oracle)
+        return WebshopSession(oracle, goal, task, self.config)
 
     @property
     def tutor(self) -> WebshopTutor:
@@ -240,10 +224,8 @@ class WebshopEnvironment(Environment[WebshopConfig]):
     def valid(self, action: str, observation: Observation) -> bool:
         """Beside what is listed, any search where there is a search bar (but not the placeholder that stands for them)."""
         listed = observation.admissible or ()
-        if action == SEARCH:
-            return False
-        if action in listed:
-            return True
+        if action in listed or action == SEARCH:
+            return action != SEARCH
         name, argument = parse_action(action)
         return SEARCH in listed and name == "search" and bool(argument.strip())
 
@@ -266,9 +248,8 @@ class WebshopEnvironment(Environment[WebshopConfig]):
             shown = [product.title, *product.options, *(v for values in product.options.values() for v in values)]
             texts.update(f" {text.lower()}" for text in shown)
             texts.update(f"\n{text.lower()}, {product.price}" for text in (product.title, *product.bullets))
-        for index in list(SPLITS["train"].indices(len(world.goals)))[:_READ]:
-            texts.add(f" {world.goals[index].instruction}")
-        return sorted(texts)
+        training = SPLITS["train"].indices(len(world.goals))[:_READ]
+        return sorted(texts.union(f" {world.goals[index].instruction}" for index in training))
 
     def names(self) -> list[str]:
         """Returns what products are called, have and come in, where it takes several words."""
@@ -280,9 +261,8 @@ class WebshopEnvironment(Environment[WebshopConfig]):
         several = [name for name in counts if not name.isalnum()]
         return sorted(several, key=lambda name: (-counts[name], name))[:_NAMES]
 
-    def prompt_directory(self) -> Path | None:
-        folder = Path(__file__).parent / "prompts"
-        return folder if folder.is_dir() else None
+    def prompt_directory(self) -> Path:
+        return Path(__file__).parent / "prompts"
 
     def versions(self) -> dict[str, str]:
         config, world = self.config, next(iter(self._worlds.values()), None)
@@ -309,34 +289,21 @@ class WebshopSession(Session):
 
     blocking: ClassVar[bool] = False
 
-    def __init__(
-        self, world: ShopWorld, goal: Goal, task: Task, config: WebshopConfig, oracle: Oracle | None = None
-    ) -> None:
-        self.world = world
-        self._oracle = oracle or Oracle(world)
-        self.goal = goal
+    def __init__(self, oracle: Oracle, goal: Goal, task: Task, config: WebshopConfig) -> None:
+        self._oracle = oracle
         self._mode = config.candidates
         self._observation = config.observation
         self._rng = random.Random(f"{task.key}/candidates")
-        self.visit: Visit = world.shop.visit(goal, rng=random.Random(f"{task.key}/shop"))
+        self.visit: Visit = oracle.world.shop.visit(goal, rng=random.Random(f"{task.key}/shop"))
         self._listed: tuple[str, ...] = ()
-        self._nothing = {part: 0.0 for part in _PARTS if part != "option" or goal.options}
+        self._nothing = {part: 0.0 for part in PARTS if part != "option" or goal.options}
 
     def observe(self) -> Observation:
         visit = self.visit
         stable = self._mode is CandidateMode.STABLE
         candidates = stable_candidates(visit) if stable else compat_candidates(visit, self._rng)
         self._listed = candidates
-        match self._observation:
-            case "text_rich":
-                text = visit.text_rich()
-            case "text":
-                text = visit.text()
-            case "brief":
-                text = brief(visit)
-            case _:
-                text = visit.url
-        return Observation.model_construct(text=text, admissible=candidates)
+        return Observation.model_construct(text=_SHOWN[self._observation](visit), admissible=candidates)
 
     def act(self, action: str) -> Outcome:
         bought = self.visit.act(plain_action(action, self.visit, self._mode))
@@ -344,48 +311,43 @@ class WebshopSession(Session):
         if bought is None:
             return Outcome(shown, parts=self._nothing)
         total = bought.total
-        return Outcome(shown, reward=total, done=True, success=total == 1.0, score=total, parts=parts_of(bought))
+        return Outcome(shown, reward=total, done=True, success=total == 1.0, score=total, parts=bought.parts)
 
     def privileged(self) -> PrivilegedState:
-        return describe(
-            self.world, self.visit, oracle=self._oracle, listed=self._listed, mode=self._mode
-        )
+        return describe(self.visit, self._oracle, self._listed, self._mode)
 
 
-_PARTS = ("type", "attribute", "option", "price", "title_score", "query_match", "category_match")
+def brief(visit: Visit) -> str:
+    """The page at hand in few words and lower case, for small students: what `text_rich` shows, but what is always the same.
 
-
-def parts_of(purchase: Purchase) -> dict[str, float]:
-    """Returns a purchase's parts in the order of the tables."""
-    parts = purchase.parts
-    return {name: parts[name] for name in _PARTS if name in parts}
-
-
-def data_folder(path: Path | None = None) -> Path:
-    """Returns where the official files are looked for: the path, else `$WEBSHOP_DATA`, else leap's cache."""
-    if path is not None:
-        return path.expanduser()
-    named = os.environ.get("WEBSHOP_DATA")
-    return Path(named).expanduser() if named else default_folder()
-
-
-def find_files(folder: Path, limit: int | None) -> CatalogueFiles:
-    """The official files in a folder; where only so many products are wanted that the small files hold them, those.
-
-    Raises:
-        PrerequisiteError: One is missing; the message says what to put where.
+    The instruction and the buttons are left out (they are in the prompt, or among the admissible actions), and so are
+    numbers of products whose title names them. This mode is leap's own; the published protocols show `text_rich`.
     """
-    small = folder / f"items_shuffle_{SMALL_PRODUCTS}.json", folder / f"items_ins_v2_{SMALL_PRODUCTS}.json"
-    products, attributes = folder / "items_shuffle.json", folder / "items_ins_v2.json"
-    if limit is not None and limit <= SMALL_PRODUCTS and all(path.is_file() for path in small):
-        products, attributes = small
-    instructions = folder / "items_human_ins.json"
-    missing = [path.name for path in (products, attributes, instructions) if not path.is_file()]
-    if missing:
-        hint = f" The files of the first {SMALL_PRODUCTS:,} products are there: with products: {SMALL_PRODUCTS} they are used."
-        raise PrerequisiteError(
-            f"no WebShop data: {', '.join(missing)} not in {folder}. `leap data webshop` fetches the official files; or put them "
-            "there by hand, or name their folder (environment.options.path, or WEBSHOP_DATA)."
-            + (hint if all(path.is_file() for path in (*small, instructions)) else "")
-        )
-    return CatalogueFiles(products, attributes, instructions, limit)
+    if visit.done:
+        return "bought"
+    if visit.page.search_bar:
+        return "search page"
+    lines = [f"you have clicked {value}." for value in visit.options.values()]
+    if visit.asin is None:
+        lines.append(f"results, page {visit.number}:")
+        for asin, title in named_offers(visit).items():
+            product = visit.shop.product(asin)
+            name = title if title is not None else f"{asin} {product.title}"
+            lines.append(f"{name}, {product.price}")
+    else:
+        product = visit.shop.product(visit.asin)
+        lines.append(f"{product.title}, {product.price}")
+        if any(kind is Kind.OPTION for kind, _ in visit.page.nodes):
+            lines += [f"{name}: {', '.join(values)}" for name, values in product.options.items()]
+        elif "buy now" not in visit.page.clickables:
+            lines += [text for kind, text in visit.page.nodes[2:] if kind is Kind.TEXT]
+    return "\n".join(lines).lower()
+
+
+_SHOWN: dict[str, Callable[[Visit], str]] = {
+    "text_rich": Visit.text_rich,
+    "text": Visit.text,
+    "url": lambda visit: visit.url,
+    "brief": brief,
+}
+"""What each mode of observation shows of a visit."""

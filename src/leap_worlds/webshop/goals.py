@@ -13,18 +13,17 @@ import json
 import math
 import random
 from array import array
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from leap.envs.base import Progress
 from leap.errors import PrerequisiteError
-from leap_worlds.webshop.store import Blob, ProductStore, load_array, put_in_place
+from leap_worlds.made import counted, put_in_place
+from leap_worlds.webshop.store import Blob, ProductStore, load_array
 
 SHUFFLE_SEED = 233
 """Seed of the goals' order in the original; the published splits are ranges of this order."""
@@ -33,7 +32,7 @@ NO_LIMIT = 1_000_000
 _LIMITS = [10.0 * i for i in range(1, 100)]
 _CANDIDATES = 4
 _COUNTS = "counts.json"
-"""How often goals ask for each attribute; written last."""
+"""How many there are; written last."""
 _MOST = 100_000_000
 """No catalogue has more goals: the whole official one can have eight million."""
 
@@ -44,13 +43,11 @@ class Goal:
 
     Attributes:
         index: Place in the shuffled order: the session number of the original.
-        asin: The product it was written for.
-        category, query, name, product_category: Of that product.
+        asin, category, query, name, product_category: Of the product it was written for.
         instruction: The task in words, with the price limit where there is one.
         attributes: What the purchase must have.
         price_upper: Price limit, in US dollars; `NO_LIMIT` if there is none.
         options: What must be chosen: values (goals by people), or values by name (synthetic ones).
-        weight: How often the goal is drawn where goals are drawn by weight.
     """
 
     index: int
@@ -63,7 +60,6 @@ class Goal:
     attributes: tuple[str, ...]
     price_upper: float
     options: tuple[str, ...] | dict[str, str]
-    weight: float = field(default=1)
 
     @property
     def option_values(self) -> tuple[str, ...]:
@@ -101,7 +97,7 @@ def limit_text(limit: float) -> str:
     return "" if limit == NO_LIMIT else f", and price lower than {limit:.2f} dollars"
 
 
-class Goals(Sequence[Goal]):
+class Goals:
     """The goals of a catalogue in the original's order; each is put together when it is asked for.
 
     Made-up goals can be eight million. So nothing is kept of each but its limit: texts stay in the store's files, and where
@@ -109,13 +105,9 @@ class Goals(Sequence[Goal]):
 
     Args:
         store: The catalogue.
-        prices: As `draw_prices` drew them.
-        rng: The generator that drew them, to go on with.
+        prices, rng: What `draw_prices` drew, and the generator that drew it, to go on with.
         human: Goals that people wrote; otherwise those made up from attributes and every combination of options.
-        progress: Called with instructions read, instructions in all and what is being done.
-
-    Raises:
-        PrerequisiteError: The store is damaged, or has more goals than can be.
+        progress: Called while the goals are counted.
     """
 
     def __init__(
@@ -124,14 +116,10 @@ class Goals(Sequence[Goal]):
         self._store = store
         folder = store.folder / ("goals-human" if human else "goals-synthetic")
         try:
-            if not (folder / _COUNTS).is_file():
-                put_in_place(
-                    folder, lambda partial: _index(store, partial, human=human, progress=progress), done=_COUNTS
-                )
+            put_in_place(folder, lambda partial: _index(store, partial, human=human, progress=progress), done=_COUNTS)
             self._lines = Blob(store.instructions_file(human=human), Any, ends=load_array(folder / "lines.npy"))
             self._ends, self._order = load_array(folder / "ends.npy"), load_array(folder / "order.npy")
             places = load_array(folder / "places.npy")
-            counts = json.loads((folder / _COUNTS).read_text(encoding="utf-8"))
             sizes = {len(self._lines), len(self._ends), len(places)}
             if len(sizes) != 1 or len(self._order) != (self._ends[-1] if len(self._ends) else 0):
                 raise ValueError("its parts do not belong together")
@@ -139,23 +127,14 @@ class Goals(Sequence[Goal]):
             raise PrerequisiteError(
                 f"{folder} is damaged ({error}). Remove {store.folder}; it is made anew."
             ) from error
-        self._counts: dict[str, int] | None = None if human else counts
         limits = (draw_limit(price, rng) for price in np.asarray(prices)[places].tolist())
         self._limits = np.fromiter(limits, np.float64, len(places))
 
     def __len__(self) -> int:
         return len(self._order)
 
-    @overload
-    def __getitem__(self, index: int) -> Goal: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Goal]: ...
-    def __getitem__(self, index: int | slice) -> Goal | list[Goal]:
-        if isinstance(index, slice):
-            return [self._goal(i) for i in range(*index.indices(len(self)))]
-        return self._goal(range(len(self))[index])
-
-    def _goal(self, index: int) -> Goal:
+    def __getitem__(self, index: int) -> Goal:
+        index = range(len(self))[index]
         ordinal = int(self._order[index])
         number = int(np.searchsorted(self._ends, ordinal, side="right"))
         place, text, attributes, *said = self._lines[number]
@@ -177,38 +156,29 @@ class Goals(Sequence[Goal]):
             attributes=tuple(attributes),
             price_upper=limit,
             options=options,
-            weight=1 if self._counts is None else _rarity(attributes, self._counts),
         )
 
 
 def _index(store: ProductStore, folder: Path, *, human: bool, progress: Progress | None) -> None:
     """Finds where each instruction lies, how many goals it stands for, and the order of all goals."""
     places, lines, ends = array("i"), array("q"), array("q")
-    counts: Counter[str] = Counter()
     line_end = goals = 0
     total = store.manifest.human if human else store.manifest.synthetic
     with store.instructions_file(human=human).open("rb") as file:
-        for done, line in enumerate(file):
-            place, _, attributes, *_ = msgspec.json.decode(line)
+        for line in counted(file, total, progress, "counting goals"):
+            place, *_ = msgspec.json.decode(line)
             line_end += len(line)
-            stands_for = 1 if human else math.prod(len(values) for values in store[place].options.values())
-            goals += stands_for
+            goals += 1 if human else math.prod(len(values) for values in store[place].options.values())
             if goals > _MOST:
                 raise PrerequisiteError(f"this catalogue's options combine to more than {_MOST:,} goals")
-            if not human:
-                counts.update({name: stands_for * times for name, times in Counter(attributes).items()})
             places.append(place)
             lines.append(line_end)
             ends.append(goals)
-            if progress is not None and done % 1000 == 0:
-                progress(done, total, "counting goals")
     order = array("i", range(goals))
     random.Random(SHUFFLE_SEED).shuffle(order)
     for name, values in (("places", places), ("lines", lines), ("ends", ends), ("order", order)):
         np.save(folder / f"{name}.npy", np.array(values))
-    (folder / _COUNTS).write_text(json.dumps(counts), encoding="utf-8")
-    if progress is not None:
-        progress(total, total, "counting goals")
+    (folder / _COUNTS).write_text(json.dumps({"instructions": len(lines), "goals": goals}), encoding="utf-8")
 
 
 def _combination(options: dict[str, tuple[str, ...]], rank: int) -> dict[str, str]:
@@ -218,7 +188,3 @@ def _combination(options: dict[str, tuple[str, ...]], rank: int) -> dict[str, st
         rank, at = divmod(rank, len(options[name]))
         chosen[name] = options[name][at]
     return {name: chosen[name] for name in sorted(options)}
-
-
-def _rarity(attributes: Sequence[str], counts: Mapping[str, int]) -> float:
-    return sum(1.0 / counts[name] for name in attributes) / len(attributes)

@@ -44,49 +44,37 @@ class JsonArray:
         self._slices = _slices(path, list[msgspec.Raw])
 
     def __iter__(self) -> Iterator[Any]:
-        if self._slices is not None:
-            for number, piece in enumerate(self._slices):
-                yield _decode(piece, self._element, f"{self.path}, element {number}", self._key)
-            return
-        for number, value in enumerate(_walk(self.path)):
-            yield _convert(value, self._element, f"{self.path}, element {number}", self._key)
+        for number, value in enumerate(_walk(self.path) if self._slices is None else self._slices):
+            yield _read(value, self._element, f"{self.path}, element {number}", self._key)
 
     def __len__(self) -> int:
         """Elements, for progress; 0 where only the slow walk will tell."""
         return len(self._slices) if self._slices is not None else 0
 
 
-def read_object(path: Path, value: type[T]) -> Mapping[str, T]:
-    """Returns a JSON object whose values are read when they are asked for.
+class JsonObject(Mapping[str, T]):
+    """A JSON object in a file, each of its values read when it is asked for, as a given type; otherwise as `JsonArray`."""
 
-    Raises:
-        PrerequisiteError: As for `JsonArray`.
-    """
-    slices = _slices(path, dict[str, msgspec.Raw])
-    if slices is not None:
-        return _LazyObject(path, slices, value)
-    try:
-        with path.open(encoding="utf-8") as file:
-            loaded = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, error) from error
-    if not isinstance(loaded, dict):
-        raise PrerequisiteError(f"{path} holds a JSON {_kind(loaded)} where an object is expected; is it the right file?")
-    return {_mended(name): _convert(item, value, f"{path}, entry {name!r}", "") for name, item in loaded.items()}
-
-
-class _LazyObject(Mapping[str, T]):
-    def __init__(self, path: Path, slices: dict[str, msgspec.Raw], value: type[T]) -> None:
-        self._path, self._slices, self._value = path, slices, value
+    def __init__(self, path: Path, value: type[T]) -> None:
+        self._path, self._value = path, value
+        self._values: Mapping[str, Any] = _slices(path, dict[str, msgspec.Raw]) or {}
+        if not self._values:
+            try:
+                loaded = json.loads(path.read_text(encoding="utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise _broken(path, error) from error
+            if not isinstance(loaded, dict):
+                raise PrerequisiteError(f"{path} holds no JSON object; is it the right file?")
+            self._values = {_mended(name): item for name, item in loaded.items()}
 
     def __getitem__(self, name: str) -> T:
-        return _decode(self._slices[name], self._value, f"{self._path}, entry {name!r}", "")
+        return _read(self._values[name], self._value, f"{self._path}, entry {name!r}")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._slices)
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self._slices)
+        return len(self._values)
 
 
 def _slices(path: Path, shape: type[T]) -> T | None:
@@ -109,20 +97,17 @@ def _slices(path: Path, shape: type[T]) -> T | None:
         return None
 
 
-def _decode(piece: msgspec.Raw, shape: type[T], where: str, key: str) -> T:
-    try:
-        return msgspec.json.decode(piece, type=shape)
-    except msgspec.ValidationError as error:
-        raise PrerequisiteError(f"{where}{_name(piece, key)}: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass  # Python's parser is asked below
-    try:
-        return _convert(json.loads(bytes(piece)), shape, where, key)
-    except (ValueError, RecursionError) as error:
-        raise PrerequisiteError(f"{where} is not valid JSON: {error}") from error
-
-
-def _convert(value: Any, shape: type[T], where: str, key: str) -> T:
+def _read(value: Any, shape: type[T], where: str, key: str = "") -> T:
+    """Returns a value of a file, a slice of it or what Python's parser made of it, as a given type."""
+    if isinstance(value, msgspec.Raw):
+        try:
+            return msgspec.json.decode(value, type=shape)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # of another shape, or JSON that Python's parser lets pass
+        try:
+            value = json.loads(bytes(value))
+        except (ValueError, RecursionError) as error:
+            raise PrerequisiteError(f"{where} is not valid JSON: {error}") from error
     try:
         return msgspec.convert(_mended(value), type=shape)
     except msgspec.ValidationError as error:
@@ -130,21 +115,10 @@ def _convert(value: Any, shape: type[T], where: str, key: str) -> T:
         raise PrerequisiteError(f"{where}{name}: {error}") from error
 
 
-def _name(piece: msgspec.Raw, key: str) -> str:
-    try:
-        return f" ({key} {msgspec.json.decode(piece)[key]!r})"
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return ""
-
-
 def _mended(value: Any) -> Any:
     """Lone halves of surrogate pairs, which no file and no tokenizer takes, become U+FFFD."""
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return value
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
         return [_mended(item) for item in value]
     if isinstance(value, dict):
@@ -154,26 +128,23 @@ def _mended(value: Any) -> Any:
 
 def _walk(path: Path) -> Iterator[Any]:
     """Elements of a JSON array by Python's own parser, a chunk of the file at a time."""
-    decoder = json.JSONDecoder()
+    decode, sign = json.JSONDecoder().raw_decode, "["
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(_CHUNK).lstrip()
             if not text.startswith("["):
                 raise PrerequisiteError(f"{path} is not a JSON array; is it the right file?")
-            text, separator = text[1:], "["
-            while True:
-                text = text.lstrip()
-                if text.startswith(",") and separator == "item":
-                    text, separator = text[1:].lstrip(), ","
-                if text.startswith("]") and separator != ",":
-                    if (text[1:] + file.read(_CHUNK)).strip():
+            while True:  # the text begins with the sign before an element, or the array's end
+                rest = text[1:].lstrip()
+                if text[0] == "]" or (sign == "[" and rest.startswith("]")):
+                    if (rest.removeprefix("]" if text[0] == "[" else "") + file.read(_CHUNK)).strip():
                         raise PrerequisiteError(f"{path} has something behind its end; is it the right file?")
                     return
                 try:
-                    if separator == "item":
+                    if text[0] != sign:
                         raise json.JSONDecodeError("a comma or the end of the array is missing", text[:40], 0)
-                    value, end = decoder.raw_decode(text)
-                    if end == len(text):  # a number may go on in the next chunk
+                    value, end = decode(rest)
+                    if not (following := rest[end:].lstrip()):  # a number may go on in the next chunk
                         raise json.JSONDecodeError("cut off", text[:40], 0)
                 except json.JSONDecodeError as error:
                     more = file.read(max(_CHUNK, len(text))) if len(text) < _LONGEST else ""
@@ -181,7 +152,7 @@ def _walk(path: Path) -> Iterator[Any]:
                         raise _broken(path, error) from error
                     text += more
                     continue
-                text, separator = text[end:], "item"
+                text, sign = following, ","
                 yield value
     except (UnicodeDecodeError, RecursionError) as error:
         raise _broken(path, error) from error
@@ -189,10 +160,3 @@ def _walk(path: Path) -> Iterator[Any]:
 
 def _broken(path: Path, error: Exception) -> PrerequisiteError:
     return PrerequisiteError(f"{path} is cut off or damaged ({error}). Fetch it again.")
-
-
-def _kind(value: Any) -> str:
-    return {list: "array", str: "string", dict: "object"}.get(type(value), "value")
-
-
-__all__ = ["JsonArray", "read_object"]

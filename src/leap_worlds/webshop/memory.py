@@ -8,13 +8,12 @@ from enum import StrEnum
 from itertools import groupby
 
 from leap.core import History, Observation
-from leap_worlds.webshop.candidates import SEARCH
+from leap_worlds.webshop.candidates import ITEM, SEARCH
 
 BUY, BACK, PREVIOUS, NEXT = "click[buy now]", "click[back to search]", "click[< prev]", "click[next >]"
 _BUTTONS = frozenset({BUY, BACK, PREVIOUS, NEXT, SEARCH, "click[search]"} | {
     f"click[{name}]" for name in ("description", "features", "reviews", "attributes")
 })  # fmt: skip
-_ITEM = "click[item - "
 _ASIN = re.compile(r"click\[b[0-9a-z]{9}\]")
 _LIMIT = re.compile(r",? and price lower than ([\d.]+) dollars")
 _WORD = re.compile(r"[a-z0-9]+(?:[.'-][a-z0-9]+)*")
@@ -32,29 +31,19 @@ _HOW = frozenset(_HOW_WORDS.split())
 
 
 class Place(StrEnum):
-    """Kinds of pages."""
+    """Kinds of pages: the search bar, products found, a product with its options, text about it, nothing left to click."""
 
     START = "start"
-    """The search bar."""
     RESULTS = "results"
-    """Products found."""
     PRODUCT = "product"
-    """A product, its options and the buy button."""
     DETAIL = "detail"
-    """A page about a product."""
     END = "end"
-    """Nothing is left to click."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A product on a results page.
-
-    Attributes:
-        action: Opens it.
-        title: In lower case; the number where the title cannot name it.
-        price: The least it can cost, in US dollars; None where the page does not say.
-    """
+    """A product on a results page: what opens it, its title in lower case (the number where the title cannot name it), and the
+    least it can cost, in US dollars."""
 
     action: str
     title: str
@@ -67,17 +56,13 @@ class Memory:
 
     Attributes:
         place: Kind of page.
-        words: What the instruction asks for, word by word, without its price limit.
-        limit: Price limit, in US dollars; None without one.
-        query: Words of the last search; empty before the first.
+        words, limit: What the instruction asks for, word by word, and its price limit, in US dollars; None without one.
+        query, searches: Words of the last search, empty before the first, and of all.
         offers: Products of this results page, or of the one that the present product was opened from.
         opened: Actions that opened products since the last search bar, the present product's last.
-        title: Of the present product, in lower case.
-        price: Least price of the present product.
-        groups: Options of the present product: values by name.
-        chosen: Values chosen, by name.
+        title, price: Of the present product: in lower case, and the least it can cost.
+        groups, chosen: Options of the present product, values by name, and the values chosen.
         turned: Results pages turned since the search.
-        searches: Earlier queries.
         known: Words that titles have shown.
     """
 
@@ -112,6 +97,11 @@ class Memory:
         wanted = (*self.query, *(word for word in self.words if word not in self.query))
         return [word for word, _ in groupby(word for word in wanted if word in there)]
 
+    @property
+    def expected(self) -> int:
+        """How many of the instruction's words a title could share, for all that is known of the shop's words."""
+        return sum(word in self.known for word in self.words)
+
     def too_dear(self, price: float | None) -> bool:
         """Returns whether a price is above the limit for all that is known."""
         return self.limit is not None and price is not None and price > self.limit
@@ -119,17 +109,14 @@ class Memory:
     def _do(self, action: str, shown: Observation) -> None:
         place = place_of(shown)
         if action.startswith("search[") and action.endswith("]") and place is Place.RESULTS:
-            self.query, self.turned = content_words(action[7:-1]), 0
+            self.query, self.turned, self.offers = content_words(action[7:-1]), 0, ()
             self.searches.append(self.query)
-            self.offers, self.chosen = (), {}
-        elif action == NEXT and self.place is Place.RESULTS:
-            self.turned += 1
-        elif action == PREVIOUS and self.place is Place.RESULTS:
-            self.turned -= 1
+        elif action in (NEXT, PREVIOUS) and self.place is Place.RESULTS:
+            self.turned += 1 if action == NEXT else -1
         elif is_offer(action) and self.place is Place.RESULTS and place is Place.PRODUCT:
             self.opened.append(action)
-            offer = next((offer for offer in self.offers if offer.action == action), None)
-            self.title, self.price, self.chosen = (offer.title, offer.price, {}) if offer else ("", None, {})
+            offer = next((offer for offer in self.offers if offer.action == action), Offer(action, "", None))
+            self.title, self.price, self.chosen = offer.title, offer.price, {}
         elif self.place is Place.PRODUCT and place is Place.PRODUCT:
             for name, values in self.groups.items():
                 if action[6:-1] in values and action.startswith("click["):
@@ -152,9 +139,7 @@ class Memory:
 def split_limit(instruction: str) -> tuple[str, float | None]:
     """Returns an instruction without its price limit, and the limit."""
     found = _LIMIT.search(instruction)
-    if found is None:
-        return instruction, None
-    return instruction[: found.start()] + instruction[found.end() :], float(found[1])
+    return _LIMIT.sub("", instruction, count=1), float(found[1]) if found else None
 
 
 def content_words(text: str) -> tuple[str, ...]:
@@ -169,19 +154,13 @@ def all_words(text: str) -> list[str]:
 
 def place_of(shown: Observation) -> Place:
     """Returns the kind of page an observation is of, by what can be done there."""
-    listed = shown.admissible or ()
-    if SEARCH in listed:
-        return Place.START
-    if BUY in listed:
-        return Place.PRODUCT
-    if NEXT in listed:
-        return Place.RESULTS
-    return Place.DETAIL if PREVIOUS in listed else Place.END
+    signs = {SEARCH: Place.START, BUY: Place.PRODUCT, NEXT: Place.RESULTS, PREVIOUS: Place.DETAIL}
+    return next((place for sign, place in signs.items() if sign in (shown.admissible or ())), Place.END)
 
 
 def is_offer(action: str) -> bool:
     """Returns whether an action opens a product, by its form."""
-    return action.startswith(_ITEM) or _ASIN.fullmatch(action) is not None
+    return action.startswith(ITEM) or _ASIN.fullmatch(action) is not None
 
 
 def _offers(shown: Observation) -> list[Offer]:
@@ -190,7 +169,7 @@ def _offers(shown: Observation) -> list[Offer]:
     for action in shown.admissible or ():
         if not is_offer(action):
             continue
-        title = action[len(_ITEM) : -1] if action.startswith(_ITEM) else action[6:-1]
+        title = action[len(ITEM) : -1] if action.startswith(ITEM) else action[6:-1]
         price = None
         for place in range(at, len(pieces)):
             if pieces[place].startswith(title):

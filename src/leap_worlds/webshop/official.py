@@ -7,20 +7,22 @@ of which `canonical_goals.txt` holds six hexadecimal digits each.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import socket
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.request import getproxies
 
 from leap.envs.base import Finding, Progress
 from leap.errors import LeapError, PrerequisiteError
 from leap.paths import cache_dir
+from leap_worlds.webshop.build import CatalogueFiles
 from leap_worlds.webshop.catalogue import RawAttributes, RawInstruction, RawProduct
-from leap_worlds.webshop.jsonfiles import JsonArray, read_object
+from leap_worlds.webshop.jsonfiles import JsonArray, JsonObject
 from leap_worlds.webshop.splits import SMALL_PRODUCTS
 from leap_worlds.webshop.world import ShopWorld
 
@@ -35,13 +37,7 @@ _PRICE = re.compile(r", and price lower than [\d.]+ dollars$")
 
 
 class OfficialFile(NamedTuple):
-    """A published file.
-
-    Attributes:
-        name: As the authors call it.
-        drive: Its number at Google Drive.
-        size: Roughly, for people.
-    """
+    """A published file: its name, its number at Google Drive, and roughly its size, for people."""
 
     name: str
     drive: str
@@ -71,26 +67,34 @@ def official_files(products: int | None) -> tuple[OfficialFile, ...]:
     return SMALL if products is not None and products <= SMALL_PRODUCTS else FULL
 
 
+def data_folder(path: Path | None = None) -> Path:
+    """Returns where the official files are looked for: the path, else `$WEBSHOP_DATA`, else leap's cache."""
+    return Path(path or os.environ.get("WEBSHOP_DATA") or cache_dir() / "webshop" / "official").expanduser()
+
+
+def find_files(folder: Path, limit: int | None) -> CatalogueFiles:
+    """The official files in a folder; where only so many products are wanted that the small files hold them, those."""
+    full, small = ([folder / file.name for file in files] for files in (FULL, SMALL))
+    has_small = all(path.is_file() for path in small)
+    chosen = small if official_files(limit) is SMALL and all(path.is_file() for path in small[:2]) else full
+    if missing := [path.name for path in chosen if not path.is_file()]:
+        hint = f" The files of the first {SMALL_PRODUCTS:,} products are there: with products: {SMALL_PRODUCTS} they are used."
+        raise PrerequisiteError(
+            f"no WebShop data: {', '.join(missing)} not in {folder}. `leap data webshop` fetches the official files; or put them "
+            f"there by hand, or name their folder (environment.options.path, or WEBSHOP_DATA).{hint if has_small else ''}"
+        )
+    return CatalogueFiles(*chosen, limit)
+
+
 def fetch(
     files: Sequence[OfficialFile], folder: Path, *, source: Path | None = None, progress: Progress | None = None
 ) -> list[str]:
-    """Downloads what is missing, or copies it; a file is there whole and read through, or not at all.
+    """Downloads what is missing into a folder, or copies it from `source`, where it was put by hand; returns the names.
 
-    Args:
-        files: The files wanted.
-        folder: The folder they are put into.
-        source: A folder that the files were put into by hand; from where their authors keep them if None.
-        progress: Called with MB that came, MB in all (0 where that is not known) and what is being tried.
-
-    Returns:
-        Names of the files that came.
-
-    Raises:
-        PrerequisiteError: One cannot be fetched; the message says what to put where by hand.
+    A file is there whole and read through, or not at all; the error says what to put where by hand. `progress` is called with
+    MB that came, MB in all (0 where that is not known) and what is being tried.
     """
     missing = [file for file in files if not (folder / file.name).is_file()]
-    if not missing:
-        return []
     for file in missing:
         partial = folder / f".{file.name}.partial"
         try:
@@ -112,13 +116,10 @@ def fetch(
 
 def by_hand(files: Sequence[OfficialFile], folder: Path) -> str:
     """Returns instructions for people: which files to put where."""
-    lines = [f"  {file.name} ({file.size}): {file.url}" for file in files]
-    return "\n".join(
-        [
-            f"Put these files into {folder}, then give the same command again to have them checked:",
-            *lines,
-            "(items_human_ins.json is also in the repository princeton-nlp/WebShop, under baseline_models/data.)",
-        ]
+    lines = "".join(f"  {file.name} ({file.size}): {file.url}\n" for file in files)
+    return (
+        f"Put these files into {folder}, then give the same command again to have them checked:\n{lines}"
+        "(items_human_ins.json is also in the repository princeton-nlp/WebShop, under baseline_models/data.)"
     )
 
 
@@ -127,9 +128,6 @@ def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], o
         import gdown
     except ImportError as error:
         raise PrerequisiteError("gdown is not installed; run `pip install 'leap-agents[webshop]'`.") from error
-
-    def in_megabytes(done: int, total: int | None) -> None:
-        progress(done // 1_000_000, (total or 0) // 1_000_000)
 
     progress(0, 0)
     _reach(_HOST)
@@ -141,7 +139,7 @@ def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], o
             resume=True,  # what a broken download brought stays beside the target, and the next call goes on from there
             timeout=(_TO_CONNECT, _TO_GO_ON),
             retries=_TRIES,
-            progress=in_megabytes,
+            progress=lambda done, total: progress(done // 1_000_000, (total or 0) // 1_000_000),
         )
     except Exception as error:  # requests' errors, gdown's own, and of what it parses
         raise PrerequisiteError(" ".join(str(error).split()) or type(error).__name__) from error
@@ -150,89 +148,62 @@ def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], o
 
 
 def _reach(host: str) -> None:
-    """Whether a server answers. No time limit covers the look-up of its name, which takes minutes where there is no network.
-
-    Raises:
-        PrerequisiteError: The server does not answer.
-    """
+    """Refuses a server that does not answer. No time limit covers the look-up of its name, minutes without a network."""
     if getproxies().get("https"):
         return  # then the proxy looks it up
-    failures: list[OSError] = []
+    why = [f": no answer within {_TO_CONNECT} s"]
 
     def connect() -> None:
         try:
             socket.create_connection((host, 443), timeout=_TO_CONNECT).close()
+            why.clear()
         except OSError as error:
-            failures.append(error)
+            why[:] = [f" ({error})"]
 
     attempt = threading.Thread(target=connect, daemon=True)
     attempt.start()
     attempt.join(_TO_CONNECT)
-    if attempt.is_alive():
-        raise PrerequisiteError(f"{host} cannot be reached: no answer within {_TO_CONNECT} s. Is there a network?")
-    if failures:
-        raise PrerequisiteError(f"{host} cannot be reached ({failures[0]}). Is there a network?")
+    if why:
+        raise PrerequisiteError(f"{host} cannot be reached{why[0]}. Is there a network?")
 
 
 def _read_through(path: Path, name: str) -> None:
     """Whether it is JSON of the right kind, to its end: Google Drive answers with a page where it has no file to give."""
     if name.startswith("items_shuffle"):
         next(iter(JsonArray(path, RawProduct, key="asin")), None)
-    elif name.startswith("items_ins"):
-        next(iter(read_object(path, RawAttributes).values()), None)
     else:
-        next(iter(read_object(path, list[RawInstruction]).values()), None)
+        kind: Any = RawAttributes if name.startswith("items_ins") else list[RawInstruction]
+        next(iter(JsonObject(path, kind).values()), None)
 
 
 def check(world: ShopWorld, *, products: int | None) -> list[Finding]:
-    """Checks a catalogue with the goals that people wrote: products, search, and the order of the goals.
-
-    Args:
-        world: The opened catalogue.
-        products: How many products it should have; None for the full catalogue.
-    """
-    return [_check_products(world, products), _check_search(world), _check_goals(world, products)]
-
-
-def _check_products(world: ShopWorld, products: int | None) -> Finding:
-    have, expected = len(world.shop.store), products or OFFICIAL_PRODUCTS
-    if have == expected:
-        return Finding(True, f"{have:,} products")
-    return Finding(False, f"{have:,} products, where {expected:,} were expected; is a file cut off or another version?")
-
-
-def _check_search(world: ShopWorld) -> Finding:
-    """A title must find its product, and the index must hold as many documents as the catalogue has products."""
+    """Checks products (how many; all if None), search, and the order of the goals that people wrote."""
     store = world.shop.store
-    product = store[len(store) // 2]
+    have, expected = len(store), products or OFFICIAL_PRODUCTS
+    cut = "" if have == expected else f", where {expected:,} were expected; is a file cut off or another version?"
+    product = store[have // 2]
     found = world.shop.searcher.search(product.title.lower())
-    try:
-        documents = len(world.shop.searcher)  # type: ignore[arg-type]
-    except TypeError:
-        documents = len(store)
-    if documents != len(store):
-        what = f"the search index holds {documents:,} documents for {len(store):,} products"
-        return Finding(False, f"{what}; remove {store.folder}")
-    if product.asin not in found:
-        return Finding(False, f"a search for {product.title!r} does not find product {product.asin}; remove {store.folder}")
-    return Finding(True, f"search: {documents:,} documents; a product's title finds it at place {found.index(product.asin) + 1}")
+    what = f"a search for {product.title!r} does not find product {product.asin}; remove {store.folder}"
+    if product.asin in found:
+        what = f"search: {have:,} documents; a product's title finds it at place {found.index(product.asin) + 1}"
+    findings = [Finding(not cut, f"{have:,} products{cut}"), Finding(product.asin in found, what)]
+    return [*findings, _check_goals([goal_digits(goal.instruction) for goal in world.goals], products)]
 
 
-def _check_goals(world: ShopWorld, products: int | None) -> Finding:
+def _check_goals(ours: list[str], products: int | None) -> Finding:
     expected = canonical_goals()
-    published = frozenset(expected)
-    ours = [goal_digits(goal.instruction) for goal in world.goals]
     if products is not None:
-        known = len([digits for digits in ours if digits in published])
+        published = frozenset(expected)
+        known = sum(digits in published for digits in ours)
         return Finding(True, f"{len(ours):,} goals by people, {known:,} of them published; too few for the published splits")
-    same = sum(a == b for a, b in zip(ours, expected, strict=False))
     if ours == expected:
         return Finding(True, f"{len(ours):,} goals, in the published order")
-    first = next((i for i, (a, b) in enumerate(zip(ours, expected, strict=False)) if a != b), min(len(ours), len(expected)))
+    alike = [a == b for a, b in zip(ours, expected, strict=False)]
+    first = alike.index(False) if False in alike else len(alike)
     return Finding(
         False,
-        f"{len(ours):,} goals, where {len(expected):,} were published; {same:,} are in their place, and goal {first} is the "
-        "first that is not. Numbers on these tasks are not comparable.",
+        f"{len(ours):,} goals, where {len(expected):,} were published; {sum(alike):,} are in their place, and goal {first} is "
+        "the first that is not. Numbers on these tasks are not comparable.",
     )
 
 
@@ -246,8 +217,3 @@ def canonical_goals() -> list[str]:
     """Returns the published goals in order, six digits each."""
     digits = (Path(__file__).parent / "canonical_goals.txt").read_text(encoding="ascii").replace("\n", "")
     return [digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS)]
-
-
-def default_folder() -> Path:
-    """Returns the folder of the official files where none is named."""
-    return cache_dir() / "webshop" / "official"

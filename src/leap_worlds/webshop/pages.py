@@ -30,12 +30,7 @@ class Kind(IntEnum):
 
 
 class Clickable(NamedTuple):
-    """What a click reaches.
-
-    Attributes:
-        kind: BUTTON, OPTION or LINK.
-        name: The button's text, the option's name or the product's asin.
-    """
+    """What a click reaches: the kind, and the button's text, the option's name or the product's asin."""
 
     kind: Kind
     name: str
@@ -72,86 +67,55 @@ class Page(NamedTuple):
         for kind, text in self.nodes:
             if kind is Kind.TEXT:
                 lines.append(text)
-            elif kind is Kind.BUTTON:
-                lines.append(f"[button] {text} [button_]")
-            elif kind is Kind.OPTION:
-                if f'"{text}"' in url:
-                    lines.append(f"  [clicked button] {text} [clicked button_]")
-                    clicked.append(f"You have clicked {text}.")
-                else:
-                    lines.append(f"  [button] {text} [button_]")
-            elif text in visited:
-                lines.append(f"\n[clicked button] {text} [clicked button_]")
-            else:
-                lines.append(f"\n[button] {text} [button_]")
+                continue
+            before = {Kind.BUTTON: "", Kind.OPTION: "  ", Kind.LINK: "\n"}[kind]
+            chosen = kind is Kind.OPTION and f'"{text}"' in url
+            button = "clicked button" if chosen or (kind is Kind.LINK and text in visited) else "button"
+            lines.append(f"{before}[{button}] {text} [{button}_]")
+            if chosen:
+                clicked.append(f"You have clicked {text}.")
         return "\n".join([*reversed(clicked), *lines, ""])
 
 
 def index_page(instruction: str) -> Page:
     """Returns the start page: a search bar."""
-    page = _page(["WebShop", "Instruction: ", instruction])
-    _button(page, "Search")
-    return page._replace(search_bar=True)
+    return _page(_texts("WebShop", "Instruction: ", instruction) + _buttons("Search"))._replace(search_bar=True)
 
 
 def results_page(instruction: str, products: Sequence[Product], number: int, total: int) -> Page:
-    """Ten products of a search.
-
-    Args:
-        instruction: The task.
-        products: Those of this page.
-        number: Of the page, from 1 (0 can be reached: see `Visit`).
-        total: Products found.
-    """
-    page = _page(["Instruction:", instruction])
-    _button(page, BACK_TO_SEARCH)
-    _text(page, f"Page {number} (Total results: {total})")
-    if number > 1:
-        _button(page, PREVIOUS)
-    _button(page, NEXT)
+    """Ten products of a search: page `number`, from 1 (0 can be reached: see `Visit`), of `total` products found."""
+    nodes = _texts("Instruction:", instruction) + _buttons(BACK_TO_SEARCH)
+    nodes += _texts(f"Page {number} (Total results: {total})")
+    nodes += _buttons(PREVIOUS, NEXT) if number > 1 else _buttons(NEXT)
     for product in products:
-        _add(page, Kind.LINK, product.asin)
-        page.clickables[product.asin.lower()] = Clickable(Kind.LINK, product.asin)
-        _text(page, product.title)
-        _text(page, product.price)
-    return page
+        nodes += [(Kind.LINK, product.asin), *_texts(product.title, product.price)]
+    return _page(nodes)
 
 
-def item_page(instruction: str, product: Product, *, show_attributes: bool = False) -> Page:
+def item_page(instruction: str, product: Product) -> Page:
     """Returns a product, its options and its four buttons."""
-    page = _page(["Instruction:", instruction])
-    _button(page, BACK_TO_SEARCH)
-    _button(page, PREVIOUS)
+    nodes = _texts("Instruction:", instruction) + _buttons(BACK_TO_SEARCH, PREVIOUS)
     for name, values in product.options.items():
-        _text(page, name)
-        for value in values:
-            _add(page, Kind.OPTION, value)
-    for line in (product.title, f"Price: {product.price}", "Rating: N.A."):
-        _text(page, line)
-    for name in SUB_PAGES[: 4 if show_attributes else 3]:
-        _button(page, name)
-    _button(page, BUY)
-    for name, values in product.options.items():
-        for value in values:
-            page.clickables[value] = Clickable(Kind.OPTION, name)
+        nodes += [(Kind.TEXT, name), *((Kind.OPTION, value) for value in values)]
+    nodes += _texts(product.title, f"Price: {product.price}", "Rating: N.A.")
+    nodes += _buttons(DESCRIPTION, FEATURES, REVIEWS, BUY)
+    page = _page(nodes)
+    named = ((value, name) for name, values in product.options.items() for value in values)
+    page.clickables.update((value, Clickable(Kind.OPTION, name)) for value, name in named)
     return page
 
 
 def sub_page(instruction: str, product: Product, name: str) -> Page:
-    """One of a product's four pages of detail."""
-    page = _page(["Instruction:", instruction])
-    _button(page, BACK_TO_SEARCH)
-    _button(page, PREVIOUS)
+    """One of a product's pages of detail. No button leads to the attributes, but an option of that name does."""
+    texts: tuple[str, ...] = ()  # Reviews has none: the original never reads any
     if name == DESCRIPTION:
-        _text(page, product.description)
+        texts = (product.description,)
     elif name == FEATURES:
-        for line in product.bullets:
-            _text(page, f" {line}")
+        texts = tuple(f" {line}" for line in product.bullets)
     elif name == ATTRIBUTES:
-        for line in (*(f" {name}" for name in product.attributes), product.category, product.query):
-            _text(page, line)
-        _text(page, product.product_category)
-    return page  # Reviews has none: the original never reads any
+        attributes = (f" {name}" for name in product.attributes)
+        texts = (*attributes, product.category, product.query, product.product_category)
+    return _page(_texts("Instruction:", instruction) + _buttons(BACK_TO_SEARCH, PREVIOUS) + _texts(*texts))
 
 
 def done_page(asin: str, options: dict[str, str], reward: float) -> Page:
@@ -161,36 +125,34 @@ def done_page(asin: str, options: dict[str, str], reward: float) -> Page:
         chosen = chosen.replace(character, f"\\u{ord(character):04x}")
     unknown = "None"
     return _page(
-        [
+        _texts(
             *("Thank you for shopping with us!", "Your code: ", unknown, " (Paste it in your MTurk interface.)"),
             *("Purchased", "asin", asin, "options", chosen, "attrs", unknown, "category", unknown, "query", unknown),
             *("product category", unknown, "Target", "asin", "options", "attrs", "price upper", "instuction text"),
             *("category", "product category", "query", "Goal ", unknown, "Reward"),
             *("Your score (min 0.0, max 1.0)", str(reward), "Reward Details ", unknown),
-        ]
+        )
     )
 
 
-def _page(texts: Sequence[str]) -> Page:
-    page = Page([], {})
-    for text in texts:
-        _text(page, text)
-    return page
+def _texts(*texts: str) -> list[tuple[Kind, str]]:
+    return [(Kind.TEXT, text) for text in texts]
 
 
-def _text(page: Page, text: str) -> None:
-    _add(page, Kind.TEXT, text)
+def _buttons(*names: str) -> list[tuple[Kind, str]]:
+    return [(Kind.BUTTON, name) for name in names]
 
 
-def _button(page: Page, text: str) -> None:
-    page.nodes.append((Kind.BUTTON, text))
-    page.clickables[text.lower()] = Clickable(Kind.BUTTON, text)
-
-
-def _add(page: Page, kind: Kind, text: str) -> None:
-    """BeautifulSoup's rule for text nodes: of ASCII space alone a blank remains, or nothing if it had a line break."""
-    if not text.strip(_ASCII_SPACE):
-        if not text or "\n" in text:
-            return
-        text = " "
-    page.nodes.append((kind, text))
+def _page(nodes: list[tuple[Kind, str]]) -> Page:
+    """A page of what is visible, as BeautifulSoup sees it: of ASCII space alone a blank remains, or nothing if it has a line
+    break. Options are not among the clickables yet, as they come after all buttons."""
+    shown: list[tuple[Kind, str]] = []
+    clickables: dict[str, Clickable] = {}
+    for kind, text in nodes:
+        if kind is Kind.BUTTON or kind is Kind.LINK:
+            clickables[text.lower()] = Clickable(kind, text)
+        if text.strip(_ASCII_SPACE):
+            shown.append((kind, text))
+        elif text and "\n" not in text:
+            shown.append((kind, " "))
+    return Page(shown, clickables)

@@ -3,7 +3,9 @@
     total = type * (attributes + options + price) / (attributes asked + options asked + 1)
 
 Source: Yao et al. 2022, section 3.1; `get_reward` of WebShop 64fa2a5, web_agent_site/engine/goal.py. The comparison of
-strings is thefuzz's `token_set_ratio`, here from rapidfuzz, which thefuzz itself now calls.
+strings is thefuzz's `token_set_ratio`, here from rapidfuzz, which thefuzz itself now calls. The colours are `COLOR_SET` of
+web_agent_site/engine/normalize.py (MIT, Copyright (c) 2023 Princeton Natural Language Processing); their order is part of the
+rule: the first that is found stands for the whole option.
 
 Two modes. `upstream` is the original, with what it does unmeant. `fixed` mends two things: a made-up goal's option is
 compared as a value with the value chosen under its name (the original compares pairs of name and value with values, never
@@ -13,28 +15,40 @@ begin a word (the original finds "red" in "bordered").
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from rapidfuzz import fuzz, utils
 
 from leap_worlds.webshop.catalogue import Product
-from leap_worlds.webshop.colors import COLORS, first_color, first_color_word
 from leap_worlds.webshop.goals import Goal
 
 ALIKE = 85
 """Above this ratio, in per cent, two strings are taken for the same."""
+_COLOR_NAMES = (
+    "alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel camo "
+    "caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream crystal "
+    "dark denim eggplant elephant espresso fuchsia gold granite grape graphite grass gray green grey heather indigo ivory "
+    "ivy khaki lavender lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha multicolor mushroom "
+    "mustard natural navy nude olive orange peach pewter pink plum purple rainbow red rose royal rust sand sapphire "
+    "seashell silver skull slate steel stone stonewash sunflower tan taupe teal tiger turquoise violet walnut wheat white "
+    "wine yellow"
+)
+COLORS = tuple(_COLOR_NAMES.split())
+_COLOR_WORDS = [(color, re.compile(rf"\b{color}")) for color in COLORS]
+
+
+PARTS = ("type", "attribute", "option", "price", "title_score", "query_match", "category_match")
+"""What a purchase's worth is told by, in the order of the tables."""
 
 
 class RewardMode(StrEnum):
-    """Which reward."""
+    """Which reward: the original's, bug for bug, or options compared as was meant."""
 
     UPSTREAM = "upstream"
-    """The original's, bug for bug."""
     FIXED = "fixed"
-    """Options compared as was meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +56,15 @@ class Purchase:
     """A purchase and its worth.
 
     Attributes:
-        asin: The number of the product bought.
         total: The reward, in [0, 1].
         type: Factor in {0, 0.1, 0.5, 1}: is it the kind of thing that was asked for?
-        attribute: Share of the attributes asked for that it has.
-        option: Share of the options asked for that were chosen; None where none were asked for.
+        attribute, option: Shares of the attributes and options asked for that it has; no option where none was asked for.
         price: 1 if it costs no more than the limit, else 0.
         attributes_asked, options_asked: What the shares are of: with these, `total` follows from the parts.
         title_score: Share of the nouns of the goal's title that its title has.
-        query_match: Whether both were collected by the same search.
-        category_match: Whether they share two levels of Amazon's categories.
+        query_match, category_match: Whether both were collected by one search, and share two levels of categories.
     """
 
-    asin: str
     total: float
     type: float
     attribute: float
@@ -69,29 +79,7 @@ class Purchase:
     @property
     def parts(self) -> dict[str, float]:
         """The parts by name, for an episode's record."""
-        parts = {"type": self.type, "attribute": self.attribute, "price": self.price}
-        if self.option is not None:
-            parts["option"] = self.option
-        return parts | {
-            "title_score": self.title_score,
-            "query_match": float(self.query_match),
-            "category_match": float(self.category_match),
-        }
-
-    def verbose_info(self) -> dict[str, Any]:
-        """Returns the original's `verbose_info`, key by key."""
-        asked = self.attributes_asked + self.options_asked + 1
-        info: dict[str, Any] = {
-            "r_type": self.type,
-            "r_att": self.attribute,
-            "w_att": self.attributes_asked / asked,
-            "query_match": self.query_match,
-            "category_match": self.category_match,
-            "title_score": self.title_score,
-        }
-        if self.option is not None:
-            info |= {"r_option": self.option, "w_option": self.options_asked / asked}
-        return info | {"r_price": bool(self.price), "w_price": 1 / asked}
+        return {name: float(value) for name in PARTS if (value := getattr(self, name)) is not None}
 
 
 def judge(
@@ -104,16 +92,9 @@ def judge(
     goal_nouns: Sequence[str],
     mode: RewardMode = RewardMode.UPSTREAM,
 ) -> Purchase:
-    """Judges a purchase.
+    """Judges a purchase at the product's price as drawn, in US dollars, with the options chosen by name.
 
-    Args:
-        product: The product bought.
-        goal: What was asked for.
-        price: What the product costs, in US dollars, as drawn.
-        chosen: Options chosen, by name.
-        nouns: Nouns of the product's title, in lower case.
-        goal_nouns: Nouns of the goal's title, with repeats.
-        mode: Which reward to compute.
+    The nouns are those of the product's and of the goal's title, in lower case, with repeats.
     """
     kind, title_score, query_match, category_match = judge_type(product, goal, nouns, goal_nouns)
     within = price <= goal.price_upper
@@ -121,7 +102,6 @@ def judge(
     options = options_met(goal.options, chosen, mode)
     asked = len(goal.attributes) + len(goal.options) + 1
     return Purchase(
-        asin=product.asin,
         total=(attributes + options + within) / asked * kind,
         type=kind,
         attribute=attributes / len(goal.attributes) if goal.attributes else 1.0,
@@ -171,6 +151,16 @@ def options_met(wanted: Sequence[str] | Mapping[str, str], chosen: Mapping[str, 
         asked = [plain(value) for value in wanted]
     have = [plain(value) for value in chosen.values()]
     return sum(any(alike(value, option) for value in have) for option in asked)
+
+
+def first_color(text: str) -> str:
+    """The first colour of the list that the text contains, also within a word ("red" in "bordered"); else the text."""
+    return next((color for color in COLORS if color in text), text)
+
+
+def first_color_word(text: str) -> str:
+    """The first colour of the list that begins a word of the text; else the text."""
+    return next((color for color, pattern in _COLOR_WORDS if pattern.search(text)), text)
 
 
 def alike(a: str, b: str) -> bool:

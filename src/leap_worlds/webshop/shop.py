@@ -66,29 +66,17 @@ def parse_action(action: str) -> tuple[str, str]:
 
 
 class Shop:
-    """A catalogue, its search and its till. Reads only; any number of visits share one.
+    """A catalogue, its search, and its till, which judges a purchase. Reads only; any number of visits share one."""
 
-    Args:
-        store: The catalogue.
-        searcher: The catalogue's search.
-        judge: What a purchase is worth, given the product, the goal and the options chosen.
-        show_attributes: Whether product pages lead to a page of attributes (never in published protocols).
-    """
-
-    def __init__(self, store: ProductStore, searcher: Searcher, judge: Judge, *, show_attributes: bool = False) -> None:
+    def __init__(self, store: ProductStore, searcher: Searcher, judge: Judge) -> None:
         self.store = store
         self.judge = judge
-        self.show_attributes = show_attributes
         self.searcher = searcher
         self._found = lru_cache(maxsize=1024)(self._find)
         self.product_at = lru_cache(maxsize=1024)(store.__getitem__)
 
     def product(self, asin: str) -> Product:
-        """Returns the product of that number.
-
-        Raises:
-            KeyError: It is not on sale.
-        """
+        """Returns the product of that number, which must be on sale."""
         place = self.store.find(asin)
         if place is None:
             raise KeyError(asin)
@@ -109,9 +97,9 @@ class Shop:
         if keywords[0] == "<a>":
             return ()
         if keywords[0] == "<c>":
-            return tuple(self.store.with_category(keywords[1].strip())) if len(keywords) > 1 else ()
+            return tuple(self.store.labelled("categories", keywords[1].strip())) if len(keywords) > 1 else ()
         if keywords[0] == "<q>":
-            return tuple(self.store.with_query(" ".join(keywords[1:]).strip()))
+            return tuple(self.store.labelled("queries", " ".join(keywords[1:]).strip()))
         asins = self.searcher.search(" ".join(keywords), SEARCH_RESULTS)
         return tuple(place for asin in asins if (place := self.store.find(asin)) is not None)
 
@@ -125,8 +113,7 @@ class Visit:
 
     Attributes:
         goal: The task's goal.
-        page: What is shown now.
-        url: The page's address.
+        page, url: What is shown now, and its address.
         keywords, number: The last search's words and page; None before the first and back at the start.
         asin: The product being looked at; None elsewhere.
         visited: Products looked at since the start page.
@@ -154,6 +141,14 @@ class Visit:
         self._show(index_page(self.goal.instruction), f"{BASE_URL}/{self.goal.index}")
 
     @property
+    def listed(self) -> list[Product]:
+        """The products on the last page of results; none before the first search and on a page before the first."""
+        if self.number is None or self.number < 1:
+            return []
+        end = self.number * PER_PAGE
+        return [self.shop.product_at(place) for place in self.results[end - PER_PAGE : end]]
+
+    @property
     def done(self) -> bool:
         """Whether something was bought."""
         return self.purchase is not None
@@ -167,11 +162,7 @@ class Visit:
         return self.page.text_rich(self.url, self.visited)
 
     def act(self, action: str) -> Purchase | None:
-        """Takes an action, `search[words]` or `click[text]`. One that makes no sense changes nothing.
-
-        Returns:
-            The purchase, if the action made one.
-        """
+        """Takes an action, `search[words]` or `click[text]`; nonsense changes nothing. Returns the purchase if it made one."""
         name, argument = parse_action(action)
         if name == "search" and argument:
             self._search(argument.split(" "), 1)
@@ -225,7 +216,7 @@ class Visit:
             self.actions["options"] += 1
         if self.asin is None:
             return  # a product whose number is a button's name
-        page = item_page(self.goal.instruction, self._product, show_attributes=self.shop.show_attributes)
+        page = item_page(self.goal.instruction, self._product)
         self._show(page, f"{self._address('item_page')}/{json.dumps(self.options)}")
 
     def _detail(self, name: str) -> None:

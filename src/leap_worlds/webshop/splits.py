@@ -1,18 +1,7 @@
 """Splits and protocols. A number from WebShop can be compared only with numbers from the same protocol, so each has a name.
 
-| split | goals | of |
-|---|---|---|
-| `train`, `eval`, `test` | 1500 and on, 500-1499, 0-499 of the goals that people wrote | any catalogue |
-| `all` | all that people wrote; for `leap validate`, and to test on only | any catalogue |
-| `leap` | the same as `test`: the 500 test tasks of LEAP and of WebShop's authors | the official catalogue |
-| `eto` | 200 of the goals that people wrote, spread over all of them | the official catalogue |
-| `eto_train`, `eto_eval` | `train` and `eval` without those 200 | the official catalogue |
-| `synthetic`, `synthetic_train` | 0-499, and 500 and on of the made-up goals | any catalogue |
-| `verl-agent`, `verl-agent_train` | the same, of the first 1,000 products | the official small catalogue |
-
-LEAP scores `leap` by the mean reward within 30 actions; ETO scores `eto` by the mean reward within 10; verl-agent scores by
-success within 15. (ETO's own training list overlaps its test list, and later versions of verl-agent shuffle the goals by a
-seed of their own; here neither is so.)
+`docs/webshop.md` says what each means, and how it is scored. (ETO's own training list overlaps its test list, and later
+versions of verl-agent shuffle the goals by a seed of their own; here neither is so.)
 
 Sources: WebShop 64fa2a5, baseline_models/env.py; the test list of ETO (Song et al. 2024) as its successors IPR (WeiminXiong/IPR
 14911dd) and KnowSelf (zjunlp/KnowSelf 439032e) publish it, eval_agent/data/webshop/test_indices.json; verl-agent,
@@ -21,7 +10,6 @@ agent_system/environments/env_package/webshop/envs.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -45,14 +33,11 @@ ETO_TEST = frozenset(map(int, _ETO_TEST.split()))
 
 
 class World(StrEnum):
-    """Which goals of which products."""
+    """Which goals: those that people wrote, those made up for all products, and those made up for the first 1,000."""
 
     HUMAN = "human"
-    """Those that people wrote, for all products."""
     SYNTHETIC = "synthetic"
-    """Those made up from attributes and options, for all products."""
     SMALL = "synthetic-1000"
-    """Those made up, for the first 1,000 products."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +45,7 @@ class Split:
     """A named set of goals.
 
     Attributes:
-        name: As a recipe and every number say it.
-        world: Where its goals are from.
+        name, world: As a recipe and every number say it; where its goals are from.
         start, stop: A range of goal numbers; to the end if `stop` is None.
         test: Whether it may only be tested on.
         goals: How many goals the catalogue must have, so that numbers mean the same tasks; any if None.
@@ -77,32 +61,25 @@ class Split:
     only: frozenset[int] | None = None
     without: frozenset[int] = frozenset()
 
-    def indices(self, goals: int) -> Sequence[int]:
+    def indices(self, goals: int) -> list[int]:
         """Its goal numbers in a catalogue with so many goals, in order."""
         whole = range(self.start, min(goals if self.stop is None else self.stop, goals))
-        if self.only is None and not self.without:
-            return whole
         return [index for index in whole if index not in self.without and (self.only is None or index in self.only)]
 
 
-def _splits() -> list[Split]:
-    human, synthetic, small = World
-    official = OFFICIAL_HUMAN_GOALS
-    return [
-        Split("train", human, _EVAL),
-        Split("eval", human, _TEST, _EVAL),
-        Split("test", human, 0, _TEST, test=True),
-        Split("all", human, test=True),
-        Split("leap", human, 0, _TEST, test=True, goals=official),
-        Split("eto", human, test=True, goals=official, only=ETO_TEST),
-        Split("eto_train", human, _EVAL, goals=official, without=ETO_TEST),
-        Split("eto_eval", human, _TEST, _EVAL, goals=official, without=ETO_TEST),
-        Split("synthetic", synthetic, 0, _TEST, test=True),
-        Split("synthetic_train", synthetic, _TEST),
-        Split("verl-agent", small, 0, _TEST, test=True, goals=OFFICIAL_SMALL_GOALS),
-        Split("verl-agent_train", small, _TEST, goals=OFFICIAL_SMALL_GOALS),
-    ]
-
-
-SPLITS = {split.name: split for split in _splits()}
-TEST_SPLITS = frozenset(split.name for split in SPLITS.values() if split.test)
+_SPLITS = (
+    Split("train", World.HUMAN, _EVAL),
+    Split("eval", World.HUMAN, _TEST, _EVAL),
+    Split("test", World.HUMAN, 0, _TEST, test=True),
+    Split("all", World.HUMAN, test=True),
+    Split("leap", World.HUMAN, 0, _TEST, test=True, goals=OFFICIAL_HUMAN_GOALS),
+    Split("eto", World.HUMAN, test=True, goals=OFFICIAL_HUMAN_GOALS, only=ETO_TEST),
+    Split("eto_train", World.HUMAN, _EVAL, goals=OFFICIAL_HUMAN_GOALS, without=ETO_TEST),
+    Split("eto_eval", World.HUMAN, _TEST, _EVAL, goals=OFFICIAL_HUMAN_GOALS, without=ETO_TEST),
+    Split("synthetic", World.SYNTHETIC, 0, _TEST, test=True),
+    Split("synthetic_train", World.SYNTHETIC, _TEST),
+    Split("verl-agent", World.SMALL, 0, _TEST, test=True, goals=OFFICIAL_SMALL_GOALS),
+    Split("verl-agent_train", World.SMALL, _TEST, goals=OFFICIAL_SMALL_GOALS),
+)
+SPLITS = {split.name: split for split in _SPLITS}
+TEST_SPLITS = frozenset(split.name for split in _SPLITS if split.test)

@@ -19,10 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import weakref
-from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,11 +37,9 @@ class Manifest(msgspec.Struct, frozen=True):
     """What a store is.
 
     Attributes:
-        version: Of the layout.
-        key: Content key of the files and settings it was made from.
+        version, key: Of the layout; content key of the files and settings it was made from.
         products: Products on sale.
-        human: Instructions by people that have attributes, so that they are goals.
-        synthetic: Products with a made-up instruction.
+        human, synthetic: Instructions by people that have attributes, so that they are goals; products with a made-up one.
         sources: SHA-256 of each file, by name.
     """
 
@@ -105,25 +100,17 @@ class BlobWriter:
         np.save(self._path.with_suffix(".npy"), np.array(self._ends, dtype=np.int64))
 
 
-class ProductStore:
-    """The products of one catalogue. Reads only; made by `leap_worlds.webshop.build.build_store`.
-
-    Args:
-        folder: The store.
-
-    Raises:
-        PrerequisiteError: It is not a store, is another version's, or is damaged.
-    """
+class ProductStore(Blob):
+    """The products of one catalogue by their place in the files' order, as `leap_worlds.webshop.build` wrote them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
             self.manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
-            self._products = Blob(folder / "products.bin", Product)
-            self._asins = load_array(folder / "asins.npy")
-            self._by_asin = load_array(folder / "by_asin.npy")
-            self.pricing = load_array(folder / "pricing.npy")
-            sizes = {len(self._products), len(self._asins), len(self._by_asin), len(self.pricing), self.manifest.products}
+            super().__init__(folder / "products.bin", Product)
+            arrays = (load_array(folder / f"{name}.npy") for name in ("asins", "by_asin", "pricing"))
+            self._asins, self._by_asin, self.pricing = arrays
+            sizes = {len(self), len(self._asins), len(self._by_asin), len(self.pricing), self.manifest.products}
             if self.manifest.version != STORE_VERSION or len(sizes) != 1:
                 raise ValueError("its parts do not belong together")
         except (OSError, ValueError, msgspec.MsgspecError) as error:
@@ -131,44 +118,19 @@ class ProductStore:
                 f"{folder} is no WebShop catalogue that this version of leap can use ({error}). Remove it; it is made anew."
             ) from error
 
-    def __len__(self) -> int:
-        return len(self._products)
-
-    def __getitem__(self, index: int) -> Product:
-        """Returns a product by its place in the files' order."""
-        return self._products[index]
-
-    def __iter__(self) -> Iterator[Product]:
-        return (self._products[index] for index in range(len(self)))
-
     def find(self, asin: str) -> int | None:
         """Returns the place of the product of that number; None if it is not on sale."""
         wanted = asin.encode("utf-8", "replace")
         if len(wanted) > self._asins.itemsize:
             return None
         at = int(np.searchsorted(self._asins, np.array(wanted, dtype=self._asins.dtype)))
-        if at < len(self._asins) and self._asins[at] == wanted:
-            return int(self._by_asin[at])
-        return None
+        return int(self._by_asin[at]) if at < len(self._asins) and self._asins[at] == wanted else None
 
-    def product(self, asin: str) -> Product:
-        """Returns the product of that number.
-
-        Raises:
-            KeyError: It is not on sale.
-        """
-        index = self.find(asin)
-        if index is None:
-            raise KeyError(asin)
-        return self._products[index]
-
-    def with_category(self, category: str) -> list[int]:
-        """Returns the places of the products of a department."""
-        return self._coded("categories", category)
-
-    def with_query(self, query: str) -> list[int]:
-        """Returns the places of the products that were collected by a query."""
-        return self._coded("queries", query)
+    def labelled(self, kind: str, label: str) -> list[int]:
+        """Returns the places of the products of a department ("categories"), or that a query collected ("queries")."""
+        labels: list[str] = self._labels[kind]
+        codes = load_array(self.folder / f"{kind}.npy")
+        return np.flatnonzero(codes == labels.index(label)).tolist() if label in labels else []
 
     def titled(self, title: str) -> int | None:
         """Returns the place of the last product of that title in lower case."""
@@ -176,7 +138,7 @@ class ProductStore:
         hashes, places = self._titles
         at = int(np.searchsorted(hashes, wanted, side="right")) - 1
         while at >= 0 and hashes[at] == wanted:
-            if self._products[int(places[at])].title.lower() == title:
+            if self[int(places[at])].title.lower() == title:
                 return int(places[at])
             at -= 1
         return None
@@ -191,58 +153,13 @@ class ProductStore:
         return load_array(self.folder / "titles.npy"), load_array(self.folder / "titled.npy")
 
     @cached_property
-    def _labels(self) -> dict[str, dict[str, int]]:
-        labels = json.loads((self.folder / "labels.json").read_text(encoding="utf-8"))
-        return {kind: {label: code for code, label in enumerate(names)} for kind, names in labels.items()}
-
-    def _coded(self, kind: str, label: str) -> list[int]:
-        code = self._labels[kind].get(label)
-        if code is None:
-            return []
-        return np.flatnonzero(load_array(self.folder / f"{kind}.npy") == code).tolist()
+    def _labels(self) -> dict[str, list[str]]:
+        return json.loads((self.folder / "labels.json").read_text(encoding="utf-8"))
 
 
 def title_hash(title: str) -> int:
     """64 bits that stand for a title."""
     return int.from_bytes(hashlib.blake2b(title.encode("utf-8", "replace"), digest_size=8).digest(), "little")
-
-
-def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file.
-
-    Raises:
-        PrerequisiteError: It is missing or unreadable.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise PrerequisiteError(f"{path} is missing. `leap data webshop` says which files go where.") from error
-    except OSError as error:
-        raise PrerequisiteError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def put_in_place(folder: Path, fill: Callable[[Path], None], *, done: str = "manifest.json") -> None:
-    """Fills a folder under a name of its own and moves it in place; of two processes at it, the first one's stays.
-
-    Args:
-        folder: Where it is to be. What stands there without the file `done` is not finished, and is removed.
-        fill: Fills the folder it is given; writes `done` last.
-        done: The file that marks a finished folder.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    try:
-        fill(partial)
-        if folder.is_dir() and not (folder / done).is_file():
-            shutil.rmtree(folder)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not (folder / done).is_file():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load_array(path: Path) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
 from leap.errors import PrerequisiteError, RecipeError
 
@@ -28,22 +27,6 @@ _FUNCTION_WORDS = (
 _NO_NOUNS = frozenset(_FUNCTION_WORDS.split())
 
 
-class Tagger(Protocol):
-    """Finds the nouns of titles.
-
-    Attributes:
-        name: With its version; titles tagged under one name are never taken for another's.
-        official: Whether rewards are the original's.
-    """
-
-    name: str
-    official: bool
-
-    def tag(self, titles: Iterable[str]) -> Iterator[list[str]]:
-        """Yields the nouns of each title in lower case, with repeats."""
-        ...
-
-
 class LexicalTagger:
     """Every word of letters that is no function word."""
 
@@ -57,14 +40,7 @@ class LexicalTagger:
 
 
 class SpacyTagger:
-    """A spaCy model's nouns and proper nouns, as in the original.
-
-    Args:
-        model: Its name, for example en_core_web_lg (LEAP) or en_core_web_sm (the original since May 2024).
-
-    Raises:
-        PrerequisiteError: spaCy or the model is not installed.
-    """
+    """A spaCy model's nouns and proper nouns, as in the original (en_core_web_sm since May 2024) and LEAP (en_core_web_lg)."""
 
     official = True
 
@@ -81,28 +57,23 @@ class SpacyTagger:
         self.name = f"spacy-{model}-{self._nlp.meta.get('version', '')}"
 
     def tag(self, titles: Iterable[str]) -> Iterator[list[str]]:
-        """Yields the nouns of each title in lower case, with repeats."""
+        """As `LexicalTagger.tag`."""
         for parsed in self._nlp.pipe(titles, batch_size=256):
             yield [token.text.lower() for token in parsed if token.pos_ in _NOUN_TAGS]
 
 
-def check_tagger(name: str) -> None:
-    """Refuses a name that no tagger has.
+Tagger = LexicalTagger | SpacyTagger
+"""Finds the nouns of titles; what was tagged under one name, which tells the version, is never taken for another's."""
 
-    Raises:
-        RecipeError: There is no such tagger.
-    """
+
+def check_tagger(name: str) -> None:
+    """Refuses a name that no tagger has."""
     kind, _, model = name.partition(":")
     if name != LEXICAL and (kind != "spacy" or not model):
         raise RecipeError(f"tagger {name!r} is neither `{LEXICAL}` nor `spacy:MODEL`, for example spacy:en_core_web_lg")
 
 
 def load_tagger(name: str) -> Tagger:
-    """Returns a tagger by the name a recipe gives: `lexical`, or `spacy:MODEL`.
-
-    Raises:
-        RecipeError: There is no such tagger.
-        PrerequisiteError: It is not installed.
-    """
+    """Returns a tagger by the name a recipe gives: `lexical`, or `spacy:MODEL`; an error where it is not installed."""
     check_tagger(name)
     return LexicalTagger() if name == LEXICAL else SpacyTagger(name.partition(":")[2])

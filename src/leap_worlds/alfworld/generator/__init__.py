@@ -4,7 +4,7 @@
     manifest = generate(config, Path("data/small"))           # data/small/json_2.1.1/train/<task>/<trial>/game.tw-pddl
     game = generate_game(config, "train", 0)                  # one game in memory
 
-What the rooms hold and where things lie follows proportions measured on 200 official training games (`measure`).
+What the rooms hold and where things lie follows proportions measured on 200 official training games (`tables.json`).
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,23 +13,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import leap
 from leap.envs.base import Progress
+from leap_worlds.alfworld.data import DATA_FOLDER
 from leap_worlds.alfworld.game import Game, parse_game
-from leap_worlds.alfworld.generator.config import SPLITS, GeneratorConfig, GeneratorError, stream
+from leap_worlds.alfworld.generator.config import SPLITS, GeneratorConfig, GeneratorError
 from leap_worlds.alfworld.generator.scene import Scene, draw_scene
 from leap_worlds.alfworld.generator.write import folder, game_file, traj_file
 from leap_worlds.alfworld.native import NativeEngine
 from leap_worlds.alfworld.planner import plan
+from leap_worlds.made import put_in_place, stream
 
 GENERATOR_VERSION = 1
 """Rises whenever the same settings would give other games."""
 
-DATA_FOLDER = "json_2.1.1"
-"""The folder name of all ALFWorld releases, whatever their dialect."""
-
 MANIFEST = "manifest.json"
 _MAX_DRAWS = 100
-
-"""Called as `(done, total, what)`."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +34,13 @@ class GeneratedGame:
     """A game that exists only in memory.
 
     Attributes:
-        split: Its split.
-        index: Its number in the split.
         id: The game's path below the data folder, as in the official data, without the file's name.
-        scene: What was drawn.
-        data: The content of `game.tw-pddl`.
-        traj: The content of `traj_data.json`.
-        game: The game as our engine plays it.
+        scene, game: What was drawn, and the game as our engine plays it.
+        data, traj: The contents of `game.tw-pddl` and `traj_data.json`.
         walkthrough: A shortest sequence of commands that wins.
         draws: How many scenes were drawn until one was solvable and not solved already.
     """
 
-    split: str
-    index: int
     id: str
     scene: Scene
     data: dict[str, Any]
@@ -62,17 +51,9 @@ class GeneratedGame:
 
 
 class Manifest(BaseModel):
-    """What `manifest.json` says about a generated set of games.
+    """What `manifest.json` says about a generated set of games; equal fingerprints mean equal games.
 
-    Attributes:
-        generator_version: Version of the generator's output.
-        leap_version: Version of leap that generated it.
-        settings: The full settings.
-        fingerprint: Hash of settings and generator version; equal fingerprints mean equal games.
-        games: Number of games of each split.
-        task_types: For each split the number of games of each task type.
-        scenes: For each split the scene numbers in use.
-        steps: For each split the mean length of the shortest plans.
+    `games`, `task_types`, `scenes` and `steps` (mean length of the shortest plans) are given for each split.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -88,25 +69,18 @@ class Manifest(BaseModel):
 
 
 def generate_game(config: GeneratorConfig, split: str, index: int) -> GeneratedGame:
-    """Draws the index-th game of a split. It depends on nothing but the arguments.
-
-    Raises:
-        GeneratorError: The settings allow no such game.
-    """
+    """Draws the index-th game of a split. It depends on nothing but the arguments."""
     if split not in SPLITS:
         raise GeneratorError(f"unknown split {split!r}; splits are {', '.join(SPLITS)}")
     rng = stream("game", config.seed, split, index)
     trial = f"trial_G{rng.getrandbits(40):010x}_{index:06d}"
     for draw in range(1, _MAX_DRAWS + 1):
         scene = draw_scene(config, split, rng, index)
-        data = game_file(scene, trial, config.dialect, ())
+        data = game_file(scene, trial, config.dialect)
         identifier = f"{split}/{folder(scene, trial)}"
         game = parse_game(data, identifier)
-        walkthrough = solve(game)
-        if walkthrough:
+        if walkthrough := plan(NativeEngine(game)):
             return GeneratedGame(
-                split=split,
-                index=index,
                 id=identifier,
                 scene=scene,
                 data={**data, "walkthrough": list(walkthrough)},
@@ -118,19 +92,8 @@ def generate_game(config: GeneratorConfig, split: str, index: int) -> GeneratedG
     raise GeneratorError(f"game {index} of split {split!r}: none of {_MAX_DRAWS} drawn scenes can be solved")
 
 
-def solve(game: Game) -> tuple[str, ...]:
-    """A shortest plan from the start; empty if there is none or the goal holds already."""
-    engine = NativeEngine(game)
-    if engine.start().won:
-        return ()
-    return tuple(plan(engine) or ())
-
-
 def generate(config: GeneratorConfig, out_dir: str | Path, progress: Progress | None = None) -> Manifest:
-    """Writes all games of all splits in the official layout, and `manifest.json`.
-
-    The folder appears only when it is complete. An interrupted call leaves nothing of it; making the games again is a
-    matter of seconds.
+    """Writes all games of all splits in the official layout, and `manifest.json`. The folder appears only when it is complete.
 
     Args:
         config: The settings.
@@ -144,36 +107,24 @@ def generate(config: GeneratorConfig, out_dir: str | Path, progress: Progress | 
         GeneratorError: The folder holds something else.
     """
     out = Path(out_dir)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        manifest = read_manifest(out)
-        if manifest.fingerprint == fingerprint(config):
-            return manifest
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        put_in_place(out, lambda partial: _write_all(config, partial, progress), done=MANIFEST)
+    manifest = read_manifest(out)
+    if manifest.fingerprint != fingerprint(config):
         raise GeneratorError(f"{out} holds games of other settings; choose another folder or delete this one")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    try:
-        manifest = _write_all(config, partial, progress)
-        partial.chmod(0o755)  # temporary folders are private
-        try:
-            if out.is_dir():
-                out.rmdir()
-            partial.rename(out)
-        except OSError:
-            # Another process was faster; if it made the same games, they are as good as ours.
-            if read_manifest(out).fingerprint != manifest.fingerprint:
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest
 
 
-def _write_all(config: GeneratorConfig, root: Path, progress: Progress | None) -> Manifest:
+def _write_all(config: GeneratorConfig, root: Path, progress: Progress | None) -> None:
     total, done = sum(config.games.values()), 0
     rows: dict[str, list[tuple[str, int, int]]] = {split: [] for split in config.games}
     for split, number in config.games.items():
         for index in range(number):
             made = generate_game(config, split, index)
-            _write(root / DATA_FOLDER / made.id, made)
+            place = root / DATA_FOLDER / made.id
+            place.mkdir(parents=True)
+            (place / "traj_data.json").write_text(json.dumps(made.traj, indent=1), encoding="utf-8")
+            (place / "game.tw-pddl").write_text(json.dumps(made.data), encoding="utf-8")
             rows[split].append((made.scene.task_type, made.scene.room.scene, len(made.walkthrough)))
             done += 1
             if progress is not None:
@@ -189,15 +140,10 @@ def _write_all(config: GeneratorConfig, root: Path, progress: Progress | None) -
         steps={split: round(sum(n for _, _, n in made) / len(made), 2) for split, made in rows.items() if made},
     )
     (root / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return manifest
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of a generated set.
-
-    Raises:
-        GeneratorError: There is none, or it cannot be read.
-    """
+    """The manifest of a generated set."""
     path = Path(folder) / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
@@ -211,9 +157,3 @@ def fingerprint(config: GeneratorConfig) -> str:
     """A hash of everything that decides the games."""
     settings = json.dumps(config.gone | config.model_dump(mode="json"), sort_keys=True)
     return sha256(f"{GENERATOR_VERSION} {settings}".encode()).hexdigest()
-
-
-def _write(folder: Path, made: GeneratedGame) -> None:
-    folder.mkdir(parents=True)
-    (folder / "traj_data.json").write_text(json.dumps(made.traj, indent=1), encoding="utf-8")
-    (folder / "game.tw-pddl").write_text(json.dumps(made.data), encoding="utf-8")

@@ -7,26 +7,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
-from leap_worlds.alfworld.generator.config import GeneratorConfig, GeneratorError, stream
+from leap_worlds.alfworld.generator.config import GeneratorConfig, GeneratorError
 from leap_worlds.alfworld.generator.tables import LAMP, NOWHERE, ROOM_KINDS, SCENES, TASKS, room_kind, tables
+from leap_worlds.made import stream
 
 # What the tasks cannot do without, kept in a smaller room; a lamp must stand on something.
 _ESSENTIAL = ("SinkBasin", "Microwave", "Fridge")
 _LAMP_STANDS = ("Desk", "SideTable", "Dresser", "Shelf", "DiningTable")
+_ATTEMPTS = 24
+"""Small rooms of a split may all lack what one task needs (a lamp's place, say); then another task is drawn."""
 _BASINS = {"SinkBasin": "Sink", "BathtubBasin": "Bathtub"}
 
 
-@dataclass(frozen=True)
-class Receptacle:
-    """A receptacle of a room.
-
-    Attributes:
-        id: As in the official problems ("Cabinet_bar__plus_01_dot_50_...").
-        kind: Its type ("Cabinet").
-        location: Index of where it is; receptacles may share one.
-        openable: Whether it can be opened, and so is closed at the start.
-    """
+class Receptacle(NamedTuple):
+    """A receptacle of a room; several may share a location. One that can be opened is closed at the start."""
 
     id: str
     kind: str
@@ -39,8 +35,7 @@ class Room:
     """A room without its things.
 
     Attributes:
-        scene: Scene number.
-        kind: Kind of room.
+        scene, kind: Scene number and kind of room.
         receptacles: Its receptacles.
         locations: Ids of the places to stand at; the last one is where the agent starts, with no receptacle.
         types: Types of things this room has in any game.
@@ -62,15 +57,8 @@ class Room:
 
 @dataclass
 class Thing:
-    """A thing of a game.
-
-    Attributes:
-        id: As in the official problems.
-        kind: Its type ("Mug").
-        places: Receptacles it is listed in: none, one or two.
-        cooled: Whether it counts as cooled from the start.
-        inside: Id of the thing it is in, if any.
-    """
+    """A thing of a game: the receptacles it is listed in (none, one or two), whether it counts as cooled from the start, and
+    the id of the thing it is in, if any."""
 
     id: str
     kind: str
@@ -79,18 +67,9 @@ class Thing:
     inside: str | None = None
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A game: a room with its things and the task.
-
-    Attributes:
-        room: The room.
-        task_type: One of the six.
-        target: Type of the thing to handle.
-        destination: Type of receptacle to fill, or of the lamp.
-        sentence: The goal sentence without its full stop.
-        things: Everything in the room.
-    """
+class Scene(NamedTuple):
+    """A game: a room with everything in it, and the task: its type, the types of the thing to handle and of the receptacle to
+    fill (or of the lamp), and the goal sentence without its full stop."""
 
     room: Room
     task_type: str
@@ -123,8 +102,8 @@ class IdMaker:
 
 
 def _coordinate(hundredths: int) -> str:
-    sign = "_minus_" if hundredths < 0 else "_plus_"
-    return f"_bar_{sign}{abs(hundredths) // 100:02d}_dot_{abs(hundredths) % 100:02d}"
+    whole, rest = divmod(abs(hundredths), 100)
+    return f"_bar__{'minus' if hundredths < 0 else 'plus'}_{whole:02d}_dot_{rest:02d}"
 
 
 def _signed(number: int) -> str:
@@ -133,51 +112,39 @@ def _signed(number: int) -> str:
 
 def _draw(rng: random.Random, weights: Mapping[str, float]) -> str:
     """One key of a weight table."""
-    at, key = rng.random() * sum(weights.values()), ""
+    at = rng.random() * sum(weights.values())
     for key, weight in weights.items():
         at -= weight
         if at < 0:
             return key
-    return key  # rounding: the last one
+    return next(reversed(weights), "")  # the last one, where the sum was rounded
 
 
 def _quantile(counts: Mapping[str, int], at: float) -> int:
     """The number at a quantile of a histogram."""
-    at *= sum(counts.values())
-    numbers = sorted(int(number) for number in counts)
-    for number in numbers:
+    at, number = at * sum(counts.values()), 0
+    for number in sorted(map(int, counts)):
         at -= counts[str(number)]
         if at < 0:
-            return number
-    return numbers[-1]
+            break
+    return number
 
 
 @lru_cache(maxsize=512)
-def fixed_room(seed: int, scene: int, size: tuple[int, int] | None) -> Room:
+def _fixed_room(seed: int, scene: int, size: tuple[int, int] | None) -> Room:
     """The room behind a scene number, the same for all games of a generator seed."""
     kind = room_kind(scene)
     at = {what: ranks[SCENES[kind].index(scene)] for what, ranks in _ranks(seed, kind).items()}
     return _draw_room(scene, at, stream("room", seed, scene), size)
 
 
-def fresh_room(rng: random.Random, scene: int, size: tuple[int, int] | None) -> Room:
-    """A variant of a kind of room that no other game has."""
-    room = tables().rooms[room_kind(scene)]
-    at = {what: rng.random() for what in (*room["receptacles"], *room["things"])}
-    return _draw_room(scene, at, rng, size)
-
-
 @lru_cache(maxsize=16)
 def _ranks(seed: int, kind: str) -> dict[str, list[float]]:
-    """For each type a quantile for each scene of the kind.
-
-    Evenly spread and then shuffled (a Latin hypercube), so that 30 rooms already show the measured proportions.
-    """
-    room = tables().rooms[kind]
-    table = {}
+    """For each type a quantile for each scene of the kind: evenly spread, then shuffled (a Latin hypercube), so that 30 rooms
+    already show the measured proportions."""
+    room, table = tables().rooms[kind], {}
     for what in (*room["receptacles"], *room["things"]):
-        rng = stream("ranks", seed, kind, what)
-        order = list(range(len(SCENES[kind])))
+        rng, order = stream("ranks", seed, kind, what), list(range(len(SCENES[kind])))
         rng.shuffle(order)
         table[what] = [(place + rng.random()) / len(order) for place in order]
     return table
@@ -253,8 +220,7 @@ def draw_scene(config: GeneratorConfig, split: str, rng: random.Random, index: i
     """Draws a game. It may still be unsolvable or solved already; the caller asks the planner and draws again."""
     for attempt in range(_ATTEMPTS):
         task_type, kind = _draw_task(config, split, rng, index + attempt)
-        found = _find_room(config, split, rng, task_type, kind)
-        if found is not None:
+        if found := _find_room(config, split, rng, task_type, kind):
             room, goals = found
             break
     else:
@@ -263,41 +229,37 @@ def draw_scene(config: GeneratorConfig, split: str, rng: random.Random, index: i
         )
     target = _draw(rng, {thing: sum(places.values()) for thing, places in goals.items()})
     destination = _draw(rng, goals[target])
-    rule = TASKS[task_type]
-    sentence = rng.choice(rule.sentences).format(o=target.lower(), r=destination.lower())
+    sentence = rng.choice(TASKS[task_type].sentences).format(o=target.lower(), r=destination.lower())
     things = _draw_things(config, room, rng, task_type, target, destination)
     return Scene(room, task_type, target, destination, sentence, things)
-
-
-_ATTEMPTS = 24
-"""Small rooms of a split may all lack what one task needs (a lamp's place, say); then another task is drawn."""
 
 
 def _find_room(
     config: GeneratorConfig, split: str, rng: random.Random, task_type: str, kind: str
 ) -> tuple[Room, dict[str, dict[str, float]]] | None:
     """A room of a kind that can host a task, and the task's possible goals there."""
-    scenes = config.scenes(split, kind)
+    scenes, measured = config.scenes(split, kind), tables().rooms[kind]
+    size, fresh = config.receptacles, split in config.layout_per_game
     # Not each room can host each task (a bedroom without a lamp): look at several before giving up.
-    for scene in rng.sample(scenes, len(scenes)) * (20 if split in config.layout_per_game else 1):
-        if split in config.layout_per_game:
-            room = fresh_room(rng, scene, config.receptacles)
+    for scene in rng.sample(scenes, len(scenes)) * (20 if fresh else 1):
+        if fresh:
+            at = {what: rng.random() for what in (*measured["receptacles"], *measured["things"])}
+            room = _draw_room(scene, at, rng, size)
         else:
-            room = fixed_room(config.seed, scene, config.receptacles)
+            room = _fixed_room(config.seed, scene, size)
         if goals := _possible_goals(room.kind, room.receptacle_types, room.types, task_type):
             return room, goals
     return None
 
 
 def _draw_task(config: GeneratorConfig, split: str, rng: random.Random, index: int) -> tuple[str, str]:
-    measured = tables()
     pairs = {
-        (task, kind): float(measured.rooms[kind]["tasks"].get(task, {}).get("games", 0))
+        (task, kind): float(games)
         for task in config.task_types
         for kind in ROOM_KINDS
         if kind in config.rooms and config.scenes(split, kind)
+        if (games := tables().rooms[kind]["tasks"].get(task, {}).get("games"))
     }
-    pairs = {pair: games for pair, games in pairs.items() if games}
     if not pairs:
         raise GeneratorError(f"split {split!r}: no {' or '.join(config.rooms)} hosts any of the task types")
     if config.balanced:
@@ -313,14 +275,7 @@ def _draw_task(config: GeneratorConfig, split: str, rng: random.Random, index: i
 def _possible_goals(
     kind: str, here: frozenset[str], types: frozenset[str], task_type: str
 ) -> dict[str, dict[str, float]]:
-    """For each type of thing that can be asked for, its destinations, both weighted as measured, a little smoothed.
-
-    Args:
-        kind: Kind of room.
-        here: Types of receptacles in the room.
-        types: Types of things the room may have.
-        task_type: One of the six.
-    """
+    """For each type of thing that can be asked for in a room, its destinations, both weighted as measured, a little smoothed."""
     measured, rule = tables(), TASKS[task_type]
     things, asked = measured.rooms[kind]["things"], measured.rooms[kind]["tasks"][task_type]
     if rule.appliance is not None and rule.appliance not in here:
@@ -335,11 +290,12 @@ def _possible_goals(
         if not row["portable"] or thing in measured.traps or not measured.is_a(thing, rule.needs):
             continue
         weight = asked["targets"].get(thing, 0) + 0.5
-        fit = {r: weight * w for r, w in ends.items() if r == LAMP or thing in measured.can_contain.get(r, ())}
-        for r in tuple(fit):
-            # There must be somewhere to find it.
-            if not here & _for_target(row["places"], task_type, r, 1).keys():
-                del fit[r]
+        fit = {
+            r: weight * w
+            for r, w in ends.items()
+            if (r == LAMP or thing in measured.can_contain.get(r, ()))
+            and here & _for_target(row["places"], task_type, r, 1).keys()  # there must be somewhere to find it
+        }
         if fit:
             # The destinations share the thing's weight, or things that fit anywhere would be asked for more often.
             total = sum(fit.values())
@@ -395,12 +351,7 @@ def _draw_kinds(config: GeneratorConfig, room: Room, rng: random.Random, task_ty
         # Where a smaller room has nothing to hold a thing, leave it out: it would be one more trap.
         if kind != target and ((trap and config.traps) or (not trap and held)):
             others += [kind] * number
-    if config.objects is not None:
-        number = rng.randint(*config.objects)
-    elif room.kept < 1:
-        number = round(room.kept * (len(needed) + len(others)))
-    else:
-        number = len(needed) + len(others)
+    number = rng.randint(*config.objects) if config.objects else round(room.kept * (len(needed) + len(others)))
     if number - len(needed) < len(others):
         rng.shuffle(others)
         others = others[: max(0, number - len(needed))]

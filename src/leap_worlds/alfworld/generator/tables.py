@@ -1,31 +1,33 @@
-"""The measured proportions (`tables.json`, made by `measure`) and what we know about the six task types."""
+"""The measured proportions (`tables.json`, made by `benchmarks/alfworld_measure.py`) and what we know of the six task types."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
-from leap_worlds.alfworld.generator.measure import NOWHERE, ROOM_KINDS, room_kind
-
-__all__ = ["NOWHERE", "ROOM_KINDS", "SCENES", "TASKS", "TASK_TYPES", "Tables", "TaskRule", "room_kind", "tables"]
-
+NOWHERE = ""
+"""Stands for a thing that lies in no receptacle, so that nobody can ever see it."""
+ROOM_KINDS = ("kitchen", "livingroom", "bedroom", "bathroom")
 SCENES: dict[str, tuple[int, ...]] = {
     kind: tuple(range(first, first + 30)) for kind, first in zip(ROOM_KINDS, (1, 201, 301, 401), strict=True)
 }
+"""AI2-THOR's scene numbers of each kind of room."""
 LAMP = "DeskLamp"
 
 
-@dataclass(frozen=True)
-class TaskRule:
+def room_kind(scene: int) -> str:
+    """The kind of room a scene number stands for."""
+    return ROOM_KINDS[0] if scene <= 30 else ROOM_KINDS[scene // 100 - 1]
+
+
+class TaskRule(NamedTuple):
     """One task type.
 
     Attributes:
         sentences: The two official goal sentences; `{o}` is the thing's type, `{r}` the receptacle's or lamp's.
-        needs: Attribute a thing must have to be asked for.
-        mark: Predicate that must come true of the thing.
+        needs, mark: Attribute a thing must have to be asked for, and predicate that must come true of it.
         appliance: Type of receptacle that makes it true; never the destination as well.
         count: How many things must end in the destination.
     """
@@ -61,8 +63,7 @@ class Tables:
     Attributes:
         can_contain: Types of things that may be put in each type of receptacle.
         attributes: What each type of thing is: cleanable, heatable, coolable, sliceable, isReceptacleObject.
-        rooms: Per kind of room the measurements; see `measure`.
-        task_types: Number of measured games of each task type.
+        rooms: The measurements of each kind of room; `benchmarks/alfworld_measure.py` says what they are.
         traps: Types of things that no receptacle at all can hold.
     """
 
@@ -71,14 +72,8 @@ class Tables:
         self.can_contain: dict[str, frozenset[str]] = {r: frozenset(o) for r, o in data["can_contain"].items()}
         self.attributes: dict[str, frozenset[str]] = {o: frozenset(a) for o, a in data["attributes"].items()}
         self.rooms: dict[str, dict[str, Any]] = data["rooms"]
-        self.task_types: dict[str, int] = data["task_types"]
-        holdable = frozenset[str]().union(*self.can_contain.values())
-        self.traps = frozenset(
-            thing
-            for room in self.rooms.values()
-            for thing, row in room["things"].items()
-            if row["portable"] and thing not in holdable
-        )
+        portable = (o for room in self.rooms.values() for o, row in room["things"].items() if row["portable"])
+        self.traps = frozenset(portable).difference(*self.can_contain.values())
 
     def is_a(self, thing: str, attribute: str | None) -> bool:
         """Whether a type of thing has an attribute (None is had by all)."""
@@ -98,4 +93,6 @@ class Tables:
 @cache
 def tables() -> Tables:
     """The shipped table, read once."""
-    return Tables(json.loads(files("leap_worlds.alfworld.generator").joinpath("tables.json").read_text(encoding="utf-8")))
+    return Tables(
+        json.loads(files("leap_worlds.alfworld.generator").joinpath("tables.json").read_text(encoding="utf-8"))
+    )

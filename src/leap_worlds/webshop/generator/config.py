@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator, model_validator
 
 from leap.config import Section
-from leap_worlds.webshop.generator.tables import kind_names
+from leap_worlds.webshop.generator.tables import kinds as all_kinds
 
 
 class CatalogueConfig(Section):
@@ -43,12 +43,12 @@ class CatalogueConfig(Section):
     @field_validator("kinds")
     @classmethod
     def _known(cls, kinds: int | tuple[str, ...] | None) -> int | tuple[str, ...] | None:
-        if isinstance(kinds, int) and not 1 <= kinds <= len(kind_names()):
-            raise ValueError(f"there are {len(kind_names())} kinds of products")
+        known = all_kinds()
+        if isinstance(kinds, int) and not 1 <= kinds <= len(known):
+            raise ValueError(f"there are {len(known)} kinds of products")
         if isinstance(kinds, tuple):
-            for name in kinds:
-                if name not in kind_names():
-                    raise ValueError(f"unknown kind {name!r}; known: {', '.join(kind_names())}")
+            if unknown := [name for name in kinds if name not in known]:
+                raise ValueError(f"unknown kind {unknown[0]!r}; known: {', '.join(known)}")
             if not kinds or len(set(kinds)) != len(kinds):
                 raise ValueError("name each kind once, and at least one")
         return kinds

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
+from leap_worlds.made import stream
 from leap_worlds.webshop.generator.config import CatalogueConfig
 from leap_worlds.webshop.generator.tables import Attribute, Kind, OptionGroup, kinds, some_kinds, tables
 
@@ -18,15 +18,7 @@ _SMALL_WORDS = frozenset({"and", "for", "the", "with", "of", "in", "to"})
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A product before it is put into words.
-
-    Attributes:
-        kind: The kind of product.
-        attributes: What it is known for; the first two can stand in its title.
-        options: Groups and the values there are.
-        title, asin: Its name and number.
-        pricing: As in the official files.
-    """
+    """A product before it is put into words; the first two attributes can stand in its title."""
 
     kind: Kind
     attributes: tuple[Attribute, ...]
@@ -34,11 +26,6 @@ class Drawn:
     title: str
     asin: str
     pricing: str
-
-
-def stream(*names: object) -> random.Random:
-    """Returns a random stream of its own for a name, the same on every machine and in every process."""
-    return random.Random(int.from_bytes(sha256(repr(names).encode()).digest()[:16], "big"))
 
 
 def the_kinds(config: CatalogueConfig) -> list[Kind]:
@@ -149,12 +136,8 @@ def _asin(config: CatalogueConfig, number: int) -> str:
 
 def _price(config: CatalogueConfig, kind: Kind, rng: random.Random) -> str:
     span = (kind.high - kind.low) * config.price_spread
-
-    def one() -> float:
-        price = kind.low + rng.random() * span
-        return round(price, 2) if config.cents else float(round(price))
-
-    low = one()
+    price = kind.low + rng.random() * span
+    low = round(price, 2) if config.cents else float(round(price))
     if rng.random() < config.price_ranges:
         return f"${low:.2f} to ${low * rng.uniform(1.1, 1.8):.2f}"
     return f"${low:.2f}"

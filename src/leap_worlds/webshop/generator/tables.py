@@ -3,53 +3,35 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
-    """What a product can be known for.
-
-    Attributes:
-        name: As the shop knows it, for example "machine washable".
-        said: The shop's words in a sentence that begins with "it": "is machine washable".
-        people: Other words for it.
-    """
+class Attribute(NamedTuple):
+    """What a product can be known for: the shop's name, its words after "it" ("is machine washable"), and people's words."""
 
     name: str
     said: str
     people: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OptionGroup:
-    """Something to choose.
-
-    Attributes:
-        name: As on the page.
-        phrase: How an instruction asks for a value.
-        values: Each value in the shop's words and in people's.
-    """
+class OptionGroup(NamedTuple):
+    """Something to choose: its name on the page, how an instruction asks for it, each value in the shop's words and people's."""
 
     name: str
     phrase: str
     values: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """A kind of product.
 
     Attributes:
-        name: The shop's word.
-        people: Another word for it.
+        name, people: The shop's word and another.
         department: One of WebShop's five.
         section: What it is sold beside; kinds of a section share their attributes.
-        attributes: What its products can be known for.
-        options: What there can be to choose.
+        attributes, options: What its products can be known for, and what there can be to choose.
         article: "a", "an", or "" for what is many.
         low, high: Span of prices, in US dollars.
         details: What titles say beside.
@@ -92,12 +74,6 @@ def kinds() -> dict[str, Kind]:
             name, people, department, section, attributes[pool], chosen, article, low, high, tuple(details.split("; "))
         )
     return found
-
-
-@cache
-def kind_names() -> tuple[str, ...]:
-    """Returns names of all kinds."""
-    return tuple(kinds())
 
 
 def some_kinds(number: int) -> list[Kind]:

@@ -10,8 +10,9 @@ from typing import Any
 from leap.core import content_key
 from leap.envs.base import Progress
 from leap.files import atomic_directory
+from leap_worlds.made import counted, stream
 from leap_worlds.webshop.generator.config import CatalogueConfig
-from leap_worlds.webshop.generator.products import Drawn, draw, entry, instruction, stream, the_kinds
+from leap_worlds.webshop.generator.products import Drawn, draw, entry, instruction, the_kinds
 from leap_worlds.webshop.generator.tables import tables
 
 GENERATOR = 1
@@ -25,37 +26,23 @@ def fingerprint(config: CatalogueConfig) -> str:
 
 
 def write_catalogue(config: CatalogueConfig, folder: Path, *, progress: Progress | None = None) -> Path:
-    """Writes the three files, unless the folder holds them already.
-
-    Args:
-        config: The catalogue's settings.
-        folder: Made if missing; appears whole or not at all.
-        progress: Optional callable `(done, total, what)`.
-
-    Returns:
-        The folder.
-    """
+    """Writes the three files into a folder, unless it holds them; it appears whole or not at all."""
     if all((folder / name).is_file() for name in FILES):
         return folder
+    choices, step = the_kinds(config), config.products / config.goals
+    asked = {int(place * step) for place in range(config.goals)}  # spread over all products
+
+    def products(progress: Progress | None = None) -> Iterator[tuple[int, Drawn]]:
+        numbers = counted(range(config.products), config.products, progress, "generating products")
+        return ((number, draw(config, choices, number)) for number in numbers)
+
     with atomic_directory(folder) as partial:
-        choices, step = the_kinds(config), config.products / config.goals
-        asked = {int(place * step) for place in range(config.goals)}  # spread over all products
-
-        def products() -> Iterator[tuple[int, Drawn]]:
-            return ((number, draw(config, choices, number)) for number in range(config.products))
-
-        def entries() -> Iterator[Any]:
-            for number, product in products():
-                if progress is not None and number % 500 == 0:
-                    progress(number, config.products, "generating products")
-                yield entry(product, stream(config.seed, "texts", number))
-
-        _write_list(partial / FILES[0], entries())
-        _write_mapping(partial / FILES[1], ((product.asin, _attributes(product)) for _, product in products()))
-        _write_mapping(
-            partial / FILES[2],
-            ((product.asin, [instruction(config, product, number)]) for number, product in products() if number in asked),
-        )
+        entries = (entry(product, stream(config.seed, "texts", number)) for number, product in products(progress))
+        _write(partial / FILES[0], "[]", map(_json, entries))
+        known = ((product.asin, _attributes(product)) for _, product in products())
+        _write(partial / FILES[1], "{}", (f"{_json(asin)}: {_json(value)}" for asin, value in known))
+        people = ((product.asin, [instruction(config, product, number)]) for number, product in products() if number in asked)
+        _write(partial / FILES[2], "{}", (f"{_json(asin)}: {_json(value)}" for asin, value in people))
         (partial / "catalogue.json").write_text(
             json.dumps({"generator": GENERATOR, "config": config.model_dump(mode="json")}, indent=1), encoding="utf-8"
         )
@@ -72,17 +59,14 @@ def _attributes(product: Drawn) -> dict[str, Any]:
     }
 
 
-def _write_list(path: Path, values: Iterable[Any]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write("[")
-        for place, value in enumerate(values):
-            file.write((",\n" if place else "\n") + json.dumps(value, ensure_ascii=False))
-        file.write("\n]\n")
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
-def _write_mapping(path: Path, items: Iterable[tuple[str, Any]]) -> None:
+def _write(path: Path, brackets: str, items: Iterable[str]) -> None:
+    """Writes a list or a mapping, an item a line."""
     with path.open("w", encoding="utf-8") as file:
-        file.write("{")
-        for place, (key, value) in enumerate(items):
-            file.write((",\n" if place else "\n") + json.dumps(key) + ": " + json.dumps(value, ensure_ascii=False))
-        file.write("\n}\n")
+        file.write(brackets[0])
+        for place, item in enumerate(items):
+            file.write((",\n" if place else "\n") + item)
+        file.write(f"\n{brackets[1]}\n")

@@ -7,11 +7,11 @@ time, into the index's arrays. In memory stay the vocabulary, the documents' ids
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice, pairwise
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from leap.errors import PrerequisiteError
 from leap_worlds.webshop.search.analyzer import term_of
 from leap_worlds.webshop.search.bm25 import Array, encode_lengths, length_factors
-from leap_worlds.webshop.search.storage import MANIFEST, write_manifest, write_strings
+from leap_worlds.webshop.search.index import MANIFEST, write_manifest, write_strings
 from leap_worlds.webshop.search.tokenizer import tokenize
 
 BATCH_TOKENS = 4_000_000
@@ -33,15 +33,12 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 
-def build_index(
-    documents: Iterable[tuple[str, str]], folder: Path, *, progress: Callable[[int], None] | None = None
-) -> None:
-    """Builds an index; until it is whole, `folder` stays as it was.
+def build_index(documents: Iterable[tuple[str, str]], folder: Path) -> None:
+    """Builds an index; until it is whole, `folder` stays as it was. An index that is there already is replaced.
 
     Args:
         documents: (ASIN, contents) pairs, read once. The contents are what Lucene would index; upstream lower-cases them.
-        folder: Where the index goes. An index that is there already is replaced.
-        progress: Told how many documents are read, after each few thousand and at the end.
+        folder: Where the index goes.
 
     Raises:
         PrerequisiteError: An ASIN occurs twice, or `folder` holds something that is not an index.
@@ -49,19 +46,14 @@ def build_index(
     if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise PrerequisiteError(f"{folder} holds something else than a search index; give another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        made, runs = work / "index", work / "runs"
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
+        made, runs = Path(work, "index"), Path(work, "runs")
         made.mkdir()
         runs.mkdir()
-        scan = _Scan(runs)
-        scan.read(documents, progress)
-        _write(scan, made)
+        _write(*_scan(documents, runs), runs, made)
         if folder.exists():
-            folder.rename(work / "replaced")
+            folder.rename(Path(work, "replaced"))
         made.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 class _TermNumbers(dict[str, int]):
@@ -80,66 +72,58 @@ class _TermNumbers(dict[str, int]):
         return number
 
 
-class _Scan:
-    """The first pass: vocabulary, ids, lengths, and one run of counted pairs for each batch."""
+def _scan(documents: Iterable[tuple[str, str]], folder: Path) -> tuple[list[bytes], list[str], Array]:
+    """The first pass: ids, terms in the order of their numbers, lengths, and a run of counted pairs on disk for each batch."""
+    numbers, asins, lengths = _TermNumbers(), list[bytes](), array("q")
+    stream = iter(documents)
+    for run in count():
+        tokens, sizes, first = array("q"), array("q"), len(asins)
+        while len(tokens) < BATCH_TOKENS and (some := list(islice(stream, 1000))):
+            for asin, contents in some:
+                before = len(tokens)
+                tokens.extend(map(numbers.__getitem__, tokenize(contents)))
+                sizes.append(len(tokens) - before)
+                asins.append(asin.encode("utf-8", "surrogatepass"))
+        if not sizes:
+            break
+        owners = np.repeat(np.arange(first, len(asins)), sizes)
+        terms, keys = np.frombuffer(tokens, np.int64), folder / f"{run}-keys.npy"
+        lengths.extend(_put_away(terms, owners, first, len(asins), keys))
+    return asins, list(numbers.terms), np.array(lengths, np.int64)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.numbers = _TermNumbers()
-        self.asins: list[bytes] = []
-        self.lengths = array("q")
-        self.runs = 0
 
-    def read(self, documents: Iterable[tuple[str, str]], progress: Callable[[int], None] | None) -> None:
-        """Reads all documents."""
-        look_up = self.numbers.__getitem__
-        stream = iter(documents)
-        while True:
-            tokens, owners = array("q"), array("q")
-            first = len(self.asins)
-            while len(tokens) < BATCH_TOKENS and (some := list(islice(stream, 1000))):
-                for asin, contents in some:
-                    before = len(tokens)
-                    tokens.extend(map(look_up, tokenize(contents)))
-                    owners.append(len(tokens) - before)
-                    self.asins.append(asin.encode("utf-8", "surrogatepass"))
-                if progress is not None:
-                    progress(len(self.asins))
-            if not owners:
-                return
-            self._put_away(np.frombuffer(tokens, np.int64), np.frombuffer(owners, np.int64), first)
+def _put_away(terms: Array, documents: Array, first: int, end: int, run: Path) -> Array:
+    """Puts a batch's counted (term, document) pairs on disk; returns the lengths of its documents, first to end."""
+    kept = terms != _STOPPED
+    terms, documents = terms[kept], documents[kept]
+    pairs, frequencies = np.unique(_keys(terms, documents), return_counts=True)
+    np.save(run, pairs)
+    np.save(_values(run), frequencies.astype(np.float32))
+    return np.bincount(documents - first, minlength=end - first)
 
-    def _put_away(self, terms: Array, tokens_of: Array, first: int) -> None:
-        documents = np.repeat(np.arange(first, first + len(tokens_of)), tokens_of)
-        kept = terms >= 0
-        terms, documents = terms[kept], documents[kept]
-        self.lengths.extend(np.bincount(documents - first, minlength=len(tokens_of)))
-        pairs, frequencies = np.unique(_keys(terms, documents), return_counts=True)
-        np.save(self.folder / f"{self.runs}-keys.npy", pairs)
-        np.save(self.folder / f"{self.runs}-values.npy", frequencies.astype(np.float32))
-        self.runs += 1
+
+def _values(run: Path) -> Path:
+    return run.with_name(run.name.replace("keys", "values"))
 
 
 def _keys(terms: Array, documents: Array) -> Array:
     return (terms.astype(np.uint64) << _HALF) | documents.astype(np.uint64)
 
 
-def _write(scan: _Scan, folder: Path) -> None:
+def _write(asins: list[bytes], terms: list[str], lengths: Array, runs_folder: Path, folder: Path) -> None:
     """Writes the index's arrays from a scan's runs: the second pass."""
-    order = sorted(range(len(scan.asins)), key=scan.asins.__getitem__)
-    asins = [scan.asins[at] for at in order]
-    for before, after in pairwise(asins):
-        if before == after:
-            raise PrerequisiteError(f"two documents have the id {after.decode('utf-8', 'replace')!r}; keep one of them")
+    asins, document_places = _sorted(asins)
+    for at in range(1, len(asins)):
+        if asins[at] == asins[at - 1]:
+            raise PrerequisiteError(f"two documents have the id {asins[at].decode('utf-8', 'replace')!r}; keep one of them")
     write_strings(folder, "asins", asins)
-    names = [term.encode("utf-8") for term in scan.numbers.terms]
-    by_name = sorted(range(len(names)), key=names.__getitem__)
-    write_strings(folder, "terms", [names[at] for at in by_name])
+    names, term_places = _sorted([term.encode("utf-8") for term in terms])
+    write_strings(folder, "terms", names)
 
-    lengths = np.frombuffer(scan.lengths, np.int64) if scan.lengths else np.zeros(0, np.int64)
     with_terms, tokens = int(np.count_nonzero(lengths)), int(lengths.sum())
     factors = length_factors(with_terms, tokens)[encode_lengths(lengths)]
-    runs = [_renumbered(scan.folder, run, _places(by_name), _places(order), factors) for run in range(scan.runs)]
+    renumbered = partial(_renumbered, terms=term_places, documents=document_places, factors=factors)
+    runs = [renumbered(keys) for keys in sorted(runs_folder.glob("*-keys.npy"))]
     starts = np.zeros(len(names) + 1, np.int64)
     for keys, _ in runs:
         starts[1:] += np.bincount((keys >> _HALF).astype(np.int64), minlength=len(names))
@@ -163,33 +147,27 @@ def _write(scan: _Scan, folder: Path) -> None:
     documents_out.flush()
     saturations_out.flush()
     counts = {"documents": len(asins), "with_terms": with_terms, "tokens": tokens, "terms": len(names), "postings": total}
-    write_manifest(folder, counts)
+    write_manifest(folder, **counts)
 
 
-def _places(order: list[int]) -> Array:
-    """Returns the place of each number in an order."""
+def _sorted(strings: list[bytes]) -> tuple[list[bytes], Array]:
+    """Returns strings in ascending order, and the place there of each."""
+    order = sorted(range(len(strings)), key=strings.__getitem__)
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
-    return places
+    return [strings[at] for at in order], places
 
 
-def _renumbered(folder: Path, run: int, terms: Array, documents: Array, factors: Array) -> tuple[Array, Array]:
-    """Returns a run sorted by the final numbers of terms and documents, and its saturations; memory-mapped.
-
-    Args:
-        folder: The folder of the runs.
-        run: The run's number.
-        terms, documents: The final number of each.
-        factors: For each document, norm of BM25, float32.
-    """
-    keys, values = folder / f"{run}-keys.npy", folder / f"{run}-values.npy"
-    old, frequencies = np.load(keys), np.load(values)
+def _renumbered(keys: Path, *, terms: Array, documents: Array, factors: Array) -> tuple[Array, Array]:
+    """Returns a run sorted by the final numbers of terms and documents, and its saturations, given each document's norm;
+    memory-mapped."""
+    old, frequencies = np.load(keys), np.load(_values(keys))
     owners = (old & _LOW).astype(np.int64)
     new = _keys(terms[(old >> _HALF).astype(np.int64)], documents[owners])
     order = np.argsort(new)
     np.save(keys, new[order])
-    np.save(values, (frequencies * factors[owners])[order])
-    return np.load(keys, mmap_mode="r"), np.load(values, mmap_mode="r")
+    np.save(_values(keys), (frequencies * factors[owners])[order])
+    return np.load(keys, mmap_mode="r"), np.load(_values(keys), mmap_mode="r")
 
 
 def _ranges(starts: Array) -> Iterator[tuple[int, int]]:

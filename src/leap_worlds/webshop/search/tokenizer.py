@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from importlib.resources import files
+from itertools import accumulate
 
 MAX_TOKEN_UNITS = 255
 """UTF-16 units after which Lucene's scanner cuts a token and starts the next one."""
@@ -81,14 +82,7 @@ _ASCII_TOKEN = re.compile(
 
 
 def tokenize(text: str) -> list[str]:
-    """Returns the tokens of a text, in order, as they stand in it.
-
-    Args:
-        text: Any string; lone surrogates break words.
-
-    Returns:
-        The tokens; none is longer than `MAX_TOKEN_UNITS` UTF-16 units.
-    """
+    """Returns the tokens of a text as they stand in it, in order; lone surrogates break words."""
     if text.isascii():
         tokens = _ASCII_TOKEN.findall(text)
         if max(map(len, tokens), default=0) <= MAX_TOKEN_UNITS:
@@ -107,12 +101,5 @@ def tokenize(text: str) -> list[str]:
 
 
 def _buffer_end(text: str, start: int) -> int:
-    window = text[start : start + MAX_TOKEN_UNITS]
-    if window.isascii() or max(window) < "\U00010000":
-        return start + MAX_TOKEN_UNITS
-    units = 0
-    for offset, character in enumerate(window):
-        units += 2 if character > "\uffff" else 1
-        if units > MAX_TOKEN_UNITS:
-            return start + offset
-    return start + len(window)
+    units = accumulate(2 if character > "\uffff" else 1 for character in text[start : start + MAX_TOKEN_UNITS])
+    return start + sum(end <= MAX_TOKEN_UNITS for end in units)

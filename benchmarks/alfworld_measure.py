@@ -1,6 +1,6 @@
-"""Measures official games: what rooms hold, where things lie, what is asked. Its output is `tables.json`.
+"""Measures official games: what rooms hold, where things lie, what is asked. Its output is the generator's `tables.json`.
 
-    python -m leap_worlds.alfworld.generator.measure $ALFWORLD_DATA/json_2.1.1/valid_train > tables.json
+    python benchmarks/alfworld_measure.py $ALFWORLD_DATA/json_2.1.1/valid_train > tables.json
 
 Only training games may be measured; the shipped table comes from 200 of them. Numbers are kept, never a room or a game.
 """
@@ -16,17 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-NOWHERE = ""
-"""Stands for a thing that lies in no receptacle, so that nobody can ever see it."""
+from leap_worlds.alfworld.generator.tables import NOWHERE, ROOM_KINDS, room_kind
 
-ROOM_KINDS = ("kitchen", "livingroom", "bedroom", "bathroom")
 _ATTRIBUTES = ("cleanable", "heatable", "coolable", "sliceable", "isReceptacleObject")
 _FACT = re.compile(r"\(([^()]+)\)")
-
-
-def room_kind(scene: int) -> str:
-    """The kind of room a scene number stands for (AI2-THOR's numbering)."""
-    return ROOM_KINDS[0] if scene <= 30 else ROOM_KINDS[scene // 100 - 1]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""What the worlds make once and keep: seeded random streams to draw from, and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+from leap.envs.base import Progress
+
+T = TypeVar("T")
+
+
+def stream(*names: object) -> random.Random:
+    """A random stream of its own for a name, the same on every machine and in every process."""
+    return random.Random(int.from_bytes(sha256(repr(names).encode()).digest()[:16], "big"))
+
+
+def counted(items: Iterable[T], total: int, progress: Progress | None, what: str) -> Iterator[T]:
+    """Yields the items and tells the progress, after each thousand and at the end."""
+    for done, item in enumerate(items):
+        if progress is not None and done % 1000 == 0:
+            progress(done, total, what)
+        yield item
+    if progress is not None:
+        progress(total, total, what)
+
+
+def put_in_place(folder: Path, fill: Callable[[Path], object], *, done: str = "manifest.json") -> None:
+    """Unless it is there, fills a folder under a name of its own and moves it in place; of two at it, the first one's stays.
+
+    Args:
+        folder: Where it is to be. What stands there without the file `done` is not finished, and is removed.
+        fill: Fills the folder it is given; writes `done` last.
+        done: The file that marks a finished folder.
+    """
+    if (folder / done).is_file():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        fill(partial)
+        partial.chmod(0o755)  # temporary folders are private
+        if folder.is_dir() and not (folder / done).is_file():
+            shutil.rmtree(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not (folder / done).is_file():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
