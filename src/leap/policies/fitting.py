@@ -6,6 +6,7 @@ that nobody told is learnt from a model's refusals.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -64,17 +65,9 @@ class Fit:
         messages = render(0)
         if self.fits(messages):
             return Fitted(messages, 0)
-        low, high = 0, most + 1  # `low` left out is too long; `high` is the first number that cannot be left out
-        best: Fitted | None = None
-        while high - low > 1:
-            middle = (low + high) // 2
-            tried = render(middle)
-            if self.fits(tried):
-                best, high = Fitted(tried, middle), middle
-            else:
-                low = middle
-        if best is not None:
-            return best
+        dropped = bisect_left(range(most + 1), True, lo=1, key=lambda dropped: self.fits(render(dropped)))
+        if dropped <= most:
+            return Fitted(render(dropped), dropped)
         messages = render(most)
         if self.limit is not None and self.length(messages) > self.limit:
             raise ContextTooLong(
