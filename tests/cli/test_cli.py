@@ -332,7 +332,7 @@ def test_a_missing_package_is_one_line_with_its_extra(
 
 
 def test_the_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("leap.cli.doctor._version", lambda package: "" if package == "torch" else "1.0")
+    monkeypatch.setattr("leap.cli.doctor.version_of", lambda package: "" if package == "torch" else "1.0")
     assert {"torch", "transformers", "trl"} <= set(extras()["train"]) and "numpy" in extras()["studies"]
     print_doctor()
     told = capsys.readouterr().out

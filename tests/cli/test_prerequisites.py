@@ -82,7 +82,7 @@ def test_an_answer_that_had_to_be_paid_to_find_out_is_booked(tmp_path: Path, mon
         made = recipe(teacher, baselines={"react": [react]})
         for starts in (1, 2):
             with open_run(tmp_path / "run", made, check_run(tmp_path / "run", made)) as stages:
-                (booked,) = stages.actors.costs()
+                (booked,) = [total.as_dict() for total in stages.actors.ledger.totals()]
             assert (booked["stage"], booked["model"], booked["calls"]) == ("check", "openai/alias", starts)
             assert server.counts.answered == starts
             assert (booked["tokens_in"], booked["tokens_out"]) == (server.counts.prompt_tokens, server.counts.completion_tokens)

@@ -21,8 +21,7 @@ from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.rollouts import rollout
-from leap.runs.executors import Play
-from leap.runs.play import play_tasks
+from leap.runs.executors import Play, play_tasks
 from leap.sync import run_sync
 from tiny_world import House, TinyTutor, TinyWorld, TinyWorldConfig
 

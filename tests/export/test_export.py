@@ -151,7 +151,7 @@ def test_the_command_line_exports(run: RunDirectory, tmp_path: Path) -> None:
     import typer
     from typer.testing import CliRunner
 
-    from leap.cli.export import export
+    from leap.cli.app import export
 
     app = typer.Typer()
     app.command()(export)

@@ -16,7 +16,7 @@ import yaml
 from tiny_run import make_run
 from typer.testing import CliRunner
 
-from leap.cli.export import push
+from leap.cli.app import push
 from leap.core import Correction
 from leap.errors import PrerequisiteError, RunError
 from leap.files import Journal, read_json

@@ -37,7 +37,7 @@ def test_rows_survive_line_separators_in_their_texts(tmp_path: Path) -> None:
     file = made.run.iteration(0) / "rows.jsonl"
     file.parent.mkdir(parents=True)
     file.write_text(row.model_dump_json() + "\n" + row.model_dump_json() + "\n", encoding="utf-8")
-    assert made.rows(0) == [row, row]
+    assert made.rows_of(0) == [row, row]
 
 
 @pytest.mark.parametrize("use", ["train", "validation"])

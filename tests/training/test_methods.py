@@ -83,7 +83,7 @@ def test_what_makes_no_sense_is_refused_by_its_key(training: dict[str, Any], key
 
 
 def test_the_settings_import_no_training_library() -> None:
-    code = "import sys, leap.training.config, leap.cli.export; print(*sys.modules)"
+    code = "import sys, leap.training.config, leap.cli.app; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "trl", "peft", "datasets", "pyarrow", "huggingface_hub"} & set(loaded)
 

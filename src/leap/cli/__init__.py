@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
 
 INTERRUPTED = 130
-
-
-def _interrupted() -> NoReturn:
-    print("\ninterrupted. Everything finished is on file; the same command goes on from here.", file=sys.stderr)
-    sys.exit(INTERRUPTED)
+_SAFE = "Everything finished is on file"
 
 
 def main() -> None:
     """Entry point of `leap`. Errors meant for people are printed as one message, without a traceback."""
-    from leap.errors import LeapError
-
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -24,38 +17,34 @@ def main() -> None:
         from leap.cli.app import app
 
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        _interrupted()
-    except SystemExit as stop:  # typer makes an interrupt one of these, without a word
-        if stop.code == INTERRUPTED:
-            _interrupted()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer makes an interrupt one of these, without a word
+            print(_told(KeyboardInterrupt())[0], file=sys.stderr)
         raise
-    except LeapError as error:
-        if debug:
+    except BaseException as error:
+        package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if debug or package in ("leap", "leap_worlds", "leap_lab"):
             raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if debug:
-            raise
+        message, status = _told(error)
+        print(message, file=sys.stderr)
+        sys.exit(status)
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """What to say of an error, and the process's exit status."""
+    from leap.errors import LeapError
+
+    if isinstance(error, KeyboardInterrupt):
+        return f"\ninterrupted. {_SAFE}; the same command goes on from here.", INTERRUPTED
+    if isinstance(error, LeapError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, OSError):
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"error: {what}. Everything finished is on file. (--debug shows the traceback.)", file=sys.stderr)
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        if debug or (error.name or "").partition(".")[0] in ("leap", "leap_worlds", "leap_lab"):
-            raise
+        return f"error: {what}. {_SAFE}. (--debug shows the traceback.)", 1
+    if isinstance(error, ModuleNotFoundError):
         from leap.extras import with_remedy
 
-        print(f"error: {with_remedy(error)}", file=sys.stderr)
-        sys.exit(1)
-    except Exception as error:
-        if debug:
-            raise
-        print(
-            f"error: something unforeseen: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}\n"
-            "Everything finished is on file. Give the same command with --debug to see the traceback, and report it.",
-            file=sys.stderr,
-        )
-        sys.exit(70)
+        return f"error: {with_remedy(error)}", 1
+    first = str(error).partition("\n")[0]
+    told = f"error: something unforeseen: {type(error).__name__}: {first}\n{_SAFE}. "
+    return told + "Give the same command with --debug to see the traceback, and report it.", 70

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from leap.cli.commands import Commands
-from leap.cli.export import export, push
 from leap.cli.init import init
 from leap.cli.recipes import recipes
 from leap.paths import documents
@@ -172,8 +172,52 @@ def report(
     typer.echo(f"report: {write_report(recipe_of(run_dir), RunDirectory(run_dir), out=out)}")
 
 
-app.command()(export)
-app.command()(push)
+class Format(StrEnum):
+    """What `leap export` writes."""
+
+    PARQUET = "parquet"
+    TRL = "trl"
+
+
+@app.command()
+def export(
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    format: Annotated[
+        Format, typer.Option("--format", help="parquet: a Hugging Face dataset; trl: rows for TRL's trainers (JSON lines).")
+    ] = Format.PARQUET,
+) -> None:
+    """Write a run's episodes, corrections and training rows for other programs; both forms load with `datasets`."""
+    from leap.runs.directory import RunDirectory
+    from leap.runs.export import export_parquet, export_trl
+
+    write = export_parquet if format is Format.PARQUET else export_trl
+    for kind, splits in write(RunDirectory(run_dir), out).items():
+        typer.echo(f"{kind}: " + ", ".join(f"{split} {count}" for split, count in splits.items()))
+    typer.echo(f"dataset: {out}")
+
+
+@app.command()
+def push(
+    run_dir: RunDir,
+    iteration: Iteration,
+    repo: Annotated[str | None, typer.Argument(help="owner/name on the Hugging Face Hub.")] = None,
+    to_folder: Annotated[Path | None, typer.Option("--to-folder", help="A folder instead of the Hub.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="A new repository is seen by everyone.")] = False,
+) -> None:
+    """Give pi_i away with a model card: to the Hugging Face Hub, or into a folder."""
+    from leap.errors import RecipeError
+    from leap.runs.directory import RunDirectory
+    from leap.runs.push import push_to_folder, push_to_hub
+
+    if to_folder is not None and repo is None:
+        typer.echo(f"model card: {push_to_folder(RunDirectory(run_dir), iteration, to_folder)}")
+    elif repo is not None and to_folder is None:
+        typer.echo(f"pushed: {push_to_hub(RunDirectory(run_dir), iteration, repo, private=not public)}")
+    else:
+        raise RecipeError("give either a repository (owner/name) or --to-folder.")
+
+
 app.command()(init)
 
 

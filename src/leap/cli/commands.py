@@ -19,9 +19,7 @@ class Commands(TyperGroup):
     """
 
     def get_params(self, ctx: Any) -> list[Any]:
-        params = super().get_params(ctx)
-        _without_type(params)
-        return params
+        return _without_type(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         own = super().list_commands(ctx)
@@ -31,8 +29,9 @@ class Commands(TyperGroup):
         found = super().get_command(ctx, cmd_name)
         if found is None and cmd_name in registry.command.names():
             found = _registered(cmd_name)
-        if found is not None:
-            _flags_without_type(found, ctx)
+        for command in (found, *getattr(found, "commands", {}).values()):
+            if command is not None:
+                _without_type(command.get_params(ctx))
         return found
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -46,7 +45,12 @@ def _registered(name: str) -> Any:
     try:
         thing = registry.command.get(name)
     except LeapError as error:
-        thing = _missing(error)
+        reason = error
+
+        def thing() -> None:
+            raise reason
+
+        thing.__doc__ = f"(not usable: {reason})"
     if not isinstance(thing, typer.Typer):
         function, thing = thing, typer.Typer(add_completion=False)
         thing.command()(function)
@@ -55,23 +59,9 @@ def _registered(name: str) -> Any:
     return command
 
 
-def _missing(error: LeapError) -> Any:
-    def missing() -> None:
-        raise error
-
-    missing.__doc__ = f"(not usable: {error})"
-    return missing
-
-
-def _flags_without_type(command: Any, ctx: Any) -> None:
-    """Shows the flags of a command, and of the commands below it, without a type."""
-    _without_type(command.get_params(ctx))
-    for below in getattr(command, "commands", {}).values():
-        _flags_without_type(below, ctx)
-
-
-def _without_type(params: list[Any]) -> None:
+def _without_type(params: list[Any]) -> list[Any]:
     """A flag takes no value, so its help shows none."""
     for option in params:
         if getattr(option, "is_flag", False) and option.metavar is None:
             option.metavar = ""
+    return params

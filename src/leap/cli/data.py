@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.text import Text
 
 from leap import registry
 from leap.cli.validate import parse_options
@@ -23,22 +24,18 @@ def fetch_data(name: str, source: str | None, options: list[str]) -> int:
     """
     kin = [known for known in registry.environment.names() if known.startswith(f"{name}-")]
     environment = load_environment(kin[0] if kin else name, parse_options(options))
-    progress = Progress()
-    said = ""
-
+    progress, said = Progress(), ""
     with progress.stage(f"data of {name}") as bar:
 
         def update(done: int, total: int, what: str) -> None:
             nonlocal said
             if what != said and not progress.console.is_terminal:  # where no bar says what is being waited for
-                progress.console.print(what, markup=False, highlight=False, soft_wrap=True)
+                progress.console.print(Text(what), soft_wrap=True)
             said = what
             bar.update(done, total, what)
 
         findings = environment.fetch_data(update, source=source)
-    console = Console()
-    for finding in findings:
-        mark = "[green]ok[/]    " if finding.ok else "[red]FAILED[/]"
-        console.print(mark, end=" ")
-        console.print(finding.text, markup=False, highlight=False, soft_wrap=True)
-    return 0 if all(finding.ok for finding in findings) else 1
+    for ok, text in findings:
+        mark = ("ok     ", "green") if ok else ("FAILED ", "red")
+        Console().print(Text.assemble(mark, text), soft_wrap=True)
+    return 0 if all(ok for ok, _ in findings) else 1

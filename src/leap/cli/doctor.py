@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from leap import __version__, registry
 from leap.errors import LeapError
 from leap.extras import DISTRIBUTION, extras
 from leap.paths import cache_dir
+from leap.runs.provenance import version_of
 
 LOOKED_AT = (registry.environment, registry.sandbox, registry.model, registry.executor)
 """Kinds of things that may offer `doctor()`, a class method that returns findings about this machine."""
@@ -23,11 +23,10 @@ LOOKED_AT = (registry.environment, registry.sandbox, registry.model, registry.ex
 
 def print_doctor() -> None:
     """Prints the findings."""
-    console = Console()
+    console, cache = Console(), cache_dir()
+    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free / 2**30
     console.print(f"leap {__version__}, Python {platform.python_version()}, {platform.platform()}")
     console.print(f"CPU cores: {os.cpu_count()}, {_accelerator()}")
-    cache = cache_dir()
-    free = shutil.disk_usage(_existing(cache)).free / 2**30
     console.print(f"cache: {cache} ({free:.0f} GiB free)")
     lines = [_extra(extra, packages) for extra, packages in extras().items() if extra != "all"]
     for line in [*lines, *(line for kind in LOOKED_AT for line in _findings(kind))]:
@@ -35,7 +34,7 @@ def print_doctor() -> None:
 
 
 def _extra(extra: str, packages: list[str]) -> str:
-    found = {package: _version(package) for package in packages}
+    found = {package: version_of(package) for package in packages}
     here = ", ".join(f"{package} {number}" for package, number in found.items() if number)
     missing = ", ".join(package for package, number in found.items() if not number)
     if not missing:
@@ -43,7 +42,7 @@ def _extra(extra: str, packages: list[str]) -> str:
     return f"no  extra {extra}: {missing} missing: pip install '{DISTRIBUTION}[{extra}]'{f' (here: {here})' if here else ''}"
 
 
-def _findings(kind: registry.Registry) -> list[str]:
+def _findings(kind: registry.Registry) -> Iterator[str]:
     """A line for each registered thing of a kind; those that say the same share theirs."""
     names: dict[tuple[Any, ...], list[str]] = {}
     for name in kind.names():
@@ -52,24 +51,9 @@ def _findings(kind: registry.Registry) -> list[str]:
         except LeapError as error:
             offered = [(False, str(error))]
         names.setdefault(tuple(offered), []).append(name)
-    lines = []
     for findings, alike in names.items():
         told = f"{kind.noun} {', '.join(alike)}"
-        lines += [f"{'ok' if ok else 'no'}  {told}: {text}" for ok, text in findings] or [f"ok  {told}"]
-    return lines
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
+        yield from [f"{'ok' if ok else 'no'}  {told}: {text}" for ok, text in findings] or [f"ok  {told}"]
 
 
 def _accelerator() -> str:

@@ -30,9 +30,10 @@ from leap.policies.model import ModelPolicy
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.rollouts import rollout
-from leap.runs.actors import Actors, Role
+from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
 from leap.runs.preflight import prepared_environment
+from leap.runs.roles import Role, baselines_of
 from leap.sync import run_sync
 from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.onfile import HEADINGS, Annotation, ExtractedState, ReasonAnnotator, StateExtractor
@@ -142,9 +143,9 @@ class _Rehearsal(Actors):
         tested = [task for split in section.test for task in self._tasks(split, section.test_tasks)]
         if isinstance(recipe.demonstrations, PlayedConfig):
             yield from self._demonstrated(recipe.demonstrations)
-        for baseline in self.baselines():
-            if self.pays(role := Role("baseline", name=baseline.name)):
-                stage = f"baseline {baseline.actor}"
+        for role in baselines_of(recipe, self.environment):
+            if self.pays(role):
+                stage = f"baseline {role.actor}"
                 sample = self._played(stage, self.acting(role).policy(), [*validated, *tested], recipe.test_horizon)
                 yield from self._booked(stage, sample, by_step=True)
         training = self._tasks(section.train, section.train_tasks)

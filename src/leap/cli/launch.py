@@ -9,18 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from leap.cli.app import Iteration, RunDir
 from leap.errors import LeapError
 from leap.runs.open import open_run
 
 
-def train(
-    run_dir: Annotated[Path, typer.Argument(help="Run directory.")],
-    iteration: Annotated[int, typer.Option("--iteration", "-i", min=0, help="Iteration i (0 is behaviour cloning).")],
-) -> None:
+def train(run_dir: RunDir, iteration: Iteration) -> None:
     """Train pi_i in the processes of `accelerate launch`."""
     import torch
     from accelerate import PartialState

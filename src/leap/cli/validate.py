@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from typing import Any
 
@@ -38,48 +37,49 @@ def validate_environment(name: str, splits: list[str], options: list[str], limit
         Exit status: 0 if every plan succeeded but those of which it is known why they cannot, nothing raised and every check
         found what it should; 1 otherwise.
     """
-    environment = load_environment(name, parse_options(options))
-    with closing(environment):
-        return _validate(environment, name, splits, limit)
-
-
-def _validate(environment: Environment, name: str, splits: list[str], limit: int | None) -> int:
-    environment.prepare()
-    progress = Progress()
     failed, planless = 0, []
-    for split in splits or environment.gold_splits:
-        tasks = listed(environment, split, limit=limit)
-        failures: list[tuple[Task, str, bool]] = []
-        planned = 0
-        with progress.stage(f"validate {name} {split}") as bar:
-            for done, task in enumerate(tasks, start=1):
-                try:
-                    why = run_sync(_play_plan(environment, task))
-                except (EnvironmentFault, ContractError) as error:
-                    why = str(error)
-                planned += why is not None
-                if why:
-                    known = environment.why_unsolvable(task)
-                    failures.append((task, f"{why} ({known})" if known not in why else why, bool(known)))
-                bar.update(done, len(tasks), f"{len(failures)} failed")
-        if planned:
-            typer.echo(f"{name} {split}: the privileged plan solves {planned - len(failures)} of {planned} tasks")
-        if planned < len(tasks):
-            planless.append(split)
-            typer.echo(f"{name} {split}: {len(tasks) - planned} of {len(tasks)} tasks have no plan to play")
-        for task, why, _ in failures:
-            print(f"  {task.id}: {why}", file=sys.stdout)
-        failed += sum(not known for _, _, known in failures)
-    if planless:
-        findings = check_env(environment, planless)
-        bad = [finding.text for finding in findings if not finding.ok]
-        typer.echo(f"{name}: {len(findings) - len(bad)} of {len(findings)} checks of the environment found what they should")
-        for text in bad:
-            print(f"  {text}", file=sys.stdout)
-        failed += len(bad)
-    for part, version in environment.versions().items():
-        typer.echo(f"{part}: {version}")
+    with closing(load_environment(name, parse_options(options))) as environment:
+        environment.prepare()
+        for split in splits or environment.gold_splits:
+            unexplained, without_plan = _play_plans(environment, f"{name} {split}", listed(environment, split, limit=limit))
+            failed += unexplained
+            planless += [split] if without_plan else []
+        if planless:
+            findings = check_env(environment, planless)
+            bad = [finding.text for finding in findings if not finding.ok]
+            good = len(findings) - len(bad)
+            typer.echo(f"{name}: {good} of {len(findings)} checks of the environment found what they should")
+            for text in bad:
+                typer.echo(f"  {text}")
+            failed += len(bad)
+        for part, version in environment.versions().items():
+            typer.echo(f"{part}: {version}")
     return 1 if failed else 0
+
+
+def _play_plans(environment: Environment, what: str, tasks: list[Task]) -> tuple[int, int]:
+    """Plays the plans of a split's tasks; returns how many failed for no known reason, and how many tasks have none."""
+    failures: list[str] = []
+    planned = unexplained = 0
+    with Progress().stage(f"validate {what}") as bar:
+        for done, task in enumerate(tasks, start=1):
+            try:
+                why = run_sync(_play_plan(environment, task))
+            except (EnvironmentFault, ContractError) as error:
+                why = str(error)
+            planned += why is not None
+            if why:
+                known = environment.why_unsolvable(task)
+                unexplained += not known
+                failures.append(f"  {task.id}: {why} ({known})" if known not in why else f"  {task.id}: {why}")
+            bar.update(done, len(tasks), f"{len(failures)} failed")
+    if planned:
+        typer.echo(f"{what}: the privileged plan solves {planned - len(failures)} of {planned} tasks")
+    if planned < len(tasks):
+        typer.echo(f"{what}: {len(tasks) - planned} of {len(tasks)} tasks have no plan to play")
+    for failure in failures:
+        typer.echo(failure)
+    return unexplained, len(tasks) - planned
 
 
 async def _play_plan(environment: Environment, task: Task) -> str | None:

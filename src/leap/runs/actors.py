@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from leap import registry
 from leap.core import Actor, Episode, content_key
@@ -15,7 +14,7 @@ from leap.demonstrations.sources import Source
 from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
-from leap.models.base import Completion, Model
+from leap.models.base import Model
 from leap.models.ledger import Ledger
 from leap.models.providers import ModelConfig, open_model
 from leap.policies.base import ExpertPolicy, MixedPolicy, Policy, ScriptedPolicy, TeacherPolicy
@@ -23,54 +22,23 @@ from leap.policies.model import ModelPolicy
 from leap.policies.react import ReActRenderer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import ReActSection, Recipe
-from leap.runs.baselines import Baseline, baselines_of
 from leap.runs.directory import RunDirectory, marker
+from leap.runs.roles import Role
 from leap.teachers.asking import shorter
 from leap.teachers.base import StudentContext, Teacher, TeacherContext
 from leap.teachers.function import teacher_class
 from leap.teachers.prompts import PrivilegedRenderer
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
-    """Who plays, by name alone: with the recipe and the run directory, all that another process needs to make the policy.
-
-    Attributes:
-        kind: demonstrator: who plays D_0. expert, teacher: the environment's own. rollout: who plays the training tasks of an
-            iteration. student: pi_i as it is evaluated. baseline: one of those of the recipe.
-        iteration: i of a rollout or a student.
-        privilege: A teacher's.
-        name: A baseline's.
-    """
-
-    kind: Literal["demonstrator", "expert", "teacher", "rollout", "student", "baseline"]
-    iteration: int = -1
-    privilege: int = 0
-    name: str = ""
-
-
 class Acting(NamedTuple):
-    """A role with its actor.
-
-    Attributes:
-        actor: Who it is, for the record.
-        policy: Makes the policy: weights are loaded only if something is to be played.
-        label: Who it is, for people.
-    """
+    """A role's actor, for the record, and what makes its policy: weights are loaded only if something is to be played."""
 
     actor: Actor
     policy: Callable[[], Policy]
-    label: str
 
 
 class Actors:
-    """The actors of one recipe in one run directory.
-
-    Args:
-        recipe: Says who acts.
-        run: Holds the checkpoints and the ledger.
-        environment: Where they act.
-    """
+    """The actors of a recipe in an environment; the run directory holds their checkpoints and the ledger."""
 
     def __init__(self, recipe: Recipe, run: RunDirectory, environment: Environment) -> None:
         self.recipe = recipe
@@ -95,32 +63,29 @@ class Actors:
         self._opened.callback(ledger.close)
         return ledger
 
-    def book_checks(self, paid: Iterable[tuple[str, Completion]]) -> None:
-        """Books what finding out whether models answer has cost."""
-        for name, answer in paid:
-            with self.ledger.stage("check"):
-                self.ledger.book("", name, answer, latency=0.0)  # no key: it answers no request of a stage
-
-    def costs(self) -> list[dict[str, Any]]:
-        """Returns the ledger's sums by stage and model, for the report."""
-        return [total.as_dict() for total in self.ledger.totals()] if self.recipe.models else []
-
     # ---- roles -----------------------------------------------------------------------------------------------------
 
     def acting(self, role: Role) -> Acting:
-        """Returns who plays a role."""
-        if role.kind == "demonstrator":
-            source = self.demonstrations
-            return Acting(source.actor, lambda: source.policy(self.open_model), source.config.who)
-        if role.kind == "expert":
-            return self._scripted(ExpertPolicy(self.environment))
-        if role.kind == "teacher":
-            return self._scripted(TeacherPolicy(self.environment, role.privilege))
-        if role.kind == "rollout":
-            return self._rolling_out(role.iteration)
-        if role.kind == "student":
-            return self._evaluated(role.iteration)
-        return self._baseline(next(one for one in self.baselines() if one.name == role.name))
+        """Who plays a role."""
+        recipe, i = self.recipe, role.iteration
+        match role.kind:
+            case "demonstrator":
+                source = self.demonstrations
+                return Acting(source.actor, lambda: source.policy(self.open_model))
+            case "rollout":
+                return self._rolling_out(i)
+            case "student":
+                own, usual = recipe.student.evaluation_temperature, recipe.student.sampling.temperature
+                return Acting(self.student_actor(i), lambda: self._student_policy(i, usual if own is None else own))
+            case "expert":
+                policy = ExpertPolicy(self.environment)
+            case "teacher":
+                policy = TeacherPolicy(self.environment, role.privilege or 0)
+            case "idle":
+                policy = ScriptedPolicy(role.name, role.actions)
+            case "model" | "react":
+                return Acting(Actor(name=role.actor), lambda: self._prompted(role))
+        return Acting(policy.actor, lambda: policy)
 
     @cached_property
     def demonstrations(self) -> Source[Any]:
@@ -128,80 +93,44 @@ class Actors:
         section = self.recipe.demonstrations
         return registry.demonstration.get(section.source)(section, self.environment, self.recipe.environment.train)
 
-    def baselines(self) -> list[Baseline]:
-        """Returns who else is evaluated."""
-        return baselines_of(self.recipe, self.environment)
-
     def pays(self, role: Role) -> bool:
         """Whether who plays a role asks a model at an endpoint, through the ledger."""
-        if role.kind == "demonstrator":
-            return bool(self.recipe.demonstrations.models)
-        return any(one.name == role.name and one.kind in ("model", "react") for one in self.baselines())
-
-    def _scripted(self, policy: Policy) -> Acting:
-        return Acting(policy.actor, lambda: policy, policy.actor.name)
+        return role.kind in ("model", "react") or (role.kind == "demonstrator" and bool(self.recipe.demonstrations.models))
 
     def _rolling_out(self, i: int) -> Acting:
         """Who acts in the rollouts of iteration i: pi_{i-1}, the environment's teacher, or both in turn."""
         beta, privilege = self.recipe.rollouts.beta_at(i), self.recipe.teacher.privilege
         if beta >= 1:  # the student takes no part
-            return self._scripted(TeacherPolicy(self.environment, privilege))._replace(
-                label=f"the teacher at privilege {privilege}"
-            )
+            return self.acting(Role("teacher", privilege=privilege))
 
         def student() -> Policy:
             return self._student_policy(i - 1, self.recipe.student.sampling.temperature)
 
         actor = self.student_actor(i - 1)
         if not beta:
-            return Acting(actor, student, f"pi_{i - 1}")
+            return Acting(actor, student)
         actor = actor.model_copy(update={"name": f"student, teacher-{privilege} with probability {beta:g}"})
-        return Acting(
-            actor,
-            lambda: MixedPolicy(student(), TeacherPolicy(self.environment, privilege), beta, actor),
-            f"pi_{i - 1} mixed with the teacher ({beta:.0%} of steps)",
-        )
+        return Acting(actor, lambda: MixedPolicy(student(), TeacherPolicy(self.environment, privilege), beta, actor))
 
-    def _evaluated(self, i: int) -> Acting:
-        student = self.recipe.student
-        own = student.evaluation_temperature
-        temperature = student.sampling.temperature if own is None else own
-        return Acting(self.student_actor(i), lambda: self._student_policy(i, temperature), f"pi_{i}")
-
-    def _baseline(self, baseline: Baseline) -> Acting:
-        actor, privilege = Actor(name=baseline.actor), baseline.privilege or 0
-
-        def make() -> Policy:
-            if baseline.kind == "idle":
-                return ScriptedPolicy(baseline.name, baseline.actions)
-            if baseline.kind == "expert":
-                return ExpertPolicy(self.environment)
-            if baseline.kind == "teacher":
-                return TeacherPolicy(self.environment, privilege)
-            if baseline.react is not None:
-                return self._react(baseline.react, actor)
-            return self._acting_teacher(privilege, actor)
-
-        return Acting(actor, make, baseline.name)
-
-    def _acting_teacher(self, privilege: int, actor: Actor) -> Policy:
-        model = self.teacher_model
-        whole = self._renderer(PromptConfig(renderer="paper"))  # a model of the field needs the rules and the candidates
-        renderer = whole.limited(shorter(getattr(self.recipe.teacher, "limit", None), model.room), model.length)
-        return ModelPolicy(model, PrivilegedRenderer(renderer, privilege), actor)
-
-    def _react(self, react: ReActSection, actor: Actor) -> Policy:
-        model = self.open_model(react)
-        renderer = ReActRenderer(
-            list(Journal(self.run.episodes(0), Episode)),
-            prompts=self.environment.prompts_of,
-            grammar_of=self.environment.grammar_of,
-            examples=react.examples,
-            seed=self.recipe.seed,
-            limit=model.room,
-            length=model.length,
-        )
-        return ModelPolicy(model, renderer, actor)
+    def _prompted(self, role: Role) -> Policy:
+        """A model that plays without fine-tuning: in the ReAct way, or the teacher's as it would act itself."""
+        section = role.react or self.recipe.teacher.models[0]
+        model = self.open_model(section)
+        if isinstance(section, ReActSection):
+            renderer: Any = ReActRenderer(
+                list(Journal(self.run.episodes(0), Episode)),
+                prompts=self.environment.prompts_of,
+                grammar_of=self.environment.grammar_of,
+                examples=section.examples,
+                seed=self.recipe.seed,
+                limit=model.room,
+                length=model.length,
+            )
+        else:  # a model of the field needs the rules and the candidates
+            whole = self._renderer(PromptConfig(renderer="paper"))
+            limit = shorter(getattr(self.recipe.teacher, "limit", None), model.room)
+            renderer = PrivilegedRenderer(whole.limited(limit, model.length), role.privilege or 0)
+        return ModelPolicy(model, renderer, Actor(name=role.actor))
 
     # ---- students --------------------------------------------------------------------------------------------------
 
@@ -216,10 +145,8 @@ class Actors:
         """What makes every prompt of the student, at rollout and in training: one limit for both, in the student's tokens."""
         from leap.models.checkpoints import load_chat
 
-        student = self.recipe.student
         chat, context = load_chat(self._tokens())
-        room = student.longest_prompt(context)
-        return self.whole_renderer.limited(room, chat.length)
+        return self.whole_renderer.limited(self.recipe.student.longest_prompt(context), chat.length)
 
     def _tokens(self) -> str:
         """A checkpoint with the student's tokens: the base, or any later one where the base is not there any more."""
@@ -236,7 +163,7 @@ class Actors:
         return Renderer(prompt, self.environment.prompts_of, grammar_of=self.environment.grammar_of)
 
     def checkpoint(self, i: int) -> str:
-        """Returns pi_i as the directory or hub name of its weights: pi_0 is the base model where there is no D_0.
+        """Directory or hub name of the weights of pi_i: pi_0 is the base model where there is no D_0.
 
         Raises:
             RunError: It is not trained yet.
@@ -249,13 +176,13 @@ class Actors:
         return str(path)
 
     def checkpoint_key(self, i: int) -> str:
-        """Returns the key of pi_i, which names it by what it was trained on and how."""
+        """Key of pi_i, which names it by what it was trained on and how."""
         if i == 0 and self.recipe.demonstrations.none:
             return content_key("base", self.recipe.student.model)
         return read_json(marker(self.run.checkpoint(i)))["key"]
 
     def student_actor(self, i: int) -> Actor:
-        """Returns pi_i for the record, as the recipe's policy has it act."""
+        """pi_i for the record, as the recipe's policy has it act."""
         section, actor = self.recipe.policy, self._answering(i)
         actor_of = getattr(registry.policy.get(section.kind), "actor_of", None)
         return actor_of(section, actor) if actor_of else actor
@@ -264,16 +191,14 @@ class Actors:
         return Actor(name="student", checkpoint=self.checkpoint_key(i), iteration=i)
 
     def _student_policy(self, i: int, temperature: float) -> Policy:
-        constrained = self.recipe.student.decoding == "constrained"
+        constrained, section = self.recipe.student.decoding == "constrained", self.recipe.policy
         model = self._student_model(i, temperature)
         student = ModelPolicy(model, self.renderer, self._answering(i), constrained=constrained)
-        section = self.recipe.policy
         return registry.policy.get(section.kind)(section, student)
 
     def _student_model(self, i: int, temperature: float) -> Model:
         """The weights of pi_i; they stay loaded until another checkpoint is asked for."""
-        student = self.recipe.student
-        path = self.checkpoint(i)
+        student, path = self.recipe.student, self.checkpoint(i)
         if self._student is None or self._student[:2] != (path, temperature):
             if self._student is not None:
                 self._student[2].close()
@@ -293,18 +218,9 @@ class Actors:
             self._opened.callback(self._models[key].close)
         return self._models[key]
 
-    @property
-    def teacher_model(self) -> Model:
-        """The model teacher's model."""
-        return self.open_model(self.recipe.teacher.models[0])
-
     def teacher(self, i: int, states: Mapping[str, str] | None = None) -> Teacher[Any]:
-        """Who corrects the episodes of pi_i.
-
-        Args:
-            i: Which student acted; the self teacher is that student.
-            states: Privileged states by task key, where the recipe has them extracted.
-        """
+        """Who corrects the episodes of pi_i. `states` are the privileged states by task key, where the recipe has them
+        extracted."""
         section, student = self.recipe.teacher, self.recipe.student
         context = TeacherContext(
             self.environment,

@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from leap import registry
-from leap.core import Episode, Task
+from leap.core import Episode, StopReason, Task
+from leap.core.episode import episode_key
 from leap.envs.base import load_environment
+from leap.files import Journal
+from leap.progress import Bar
 from leap.recipe import ExecutorConfig, Recipe
-from leap.rollouts import play_all
-from leap.runs.actors import Actors, Role
+from leap.rollouts import check_faults, episode_seed, play_all
+from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
+from leap.runs.roles import Role
 from leap.sync import run_sync
+
+SHARD = 16
+"""Tasks in a shard of whoever plays each episode by itself; a student's shards are its batches."""
+
+UnderWay = Callable[[], AbstractContextManager[tuple[Bar, Callable[..., Any]]]]
+"""Shows work under way: gives a bar, and a function that notes figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +102,16 @@ class LocalExecutor(Executor):
         ended: asyncio.Queue[Episode | None] = asyncio.Queue()
         whole = replace(shards[0].play, tasks=tuple(task for shard in shards for task in shard.play.tasks))
         done = frozenset().union(*(shard.done for shard in shards))
-
-        async def playing() -> None:
-            try:
-                await _play(whole, here, done, ended.put_nowait)
-            finally:
-                ended.put_nowait(None)
-
-        under_way = asyncio.create_task(playing())
+        playing = asyncio.create_task(_play(whole, here, done, ended.put_nowait))
+        playing.add_done_callback(lambda _: ended.put_nowait(None))
         try:
             while (episode := await ended.get()) is not None:
                 yield episode
-            await under_way
+            await playing
         finally:
-            under_way.cancel()
+            playing.cancel()
             with suppress(asyncio.CancelledError, Exception):
-                await under_way
+                await playing
 
 
 def play_shard(shard: Shard) -> list[Episode]:
@@ -119,7 +122,7 @@ def play_shard(shard: Shard) -> list[Episode]:
     return episodes
 
 
-async def _play(play: Play, actors: Actors, done: frozenset[str], on_episode: Any) -> None:
+async def _play(play: Play, actors: Actors, done: frozenset[str], on_episode: Callable[[Episode], None]) -> None:
     await play_all(
         actors.environment,
         actors.acting(play.role).policy(),
@@ -151,11 +154,59 @@ def _actors_of(shard: Shard) -> Actors:
     return _known[key]
 
 
-def open_executor(section: ExecutorConfig) -> Executor:
-    """Makes the executor that a recipe names.
+def play_tasks(
+    play: Play, actors: Actors, journal: Journal[Episode], under_way: UnderWay, executor: Executor | None = None
+) -> list[Episode]:
+    """Plays what is not in a journal, and puts each episode there as it ends. `under_way` is opened only if something is to be
+    played; this process plays where there is no executor.
 
-    Raises:
-        RecipeError: There is none of that name.
-        PrerequisiteError: Its package cannot be imported.
+    Returns:
+        The tasks' episodes, in the order of splits and ids.
     """
-    return registry.executor.get(section.kind)(section)
+    seed, tasks, actor = actors.recipe.seed, play.tasks, actors.acting(play.role).actor
+    key_of = {
+        task.key: episode_key(task, actor, seed=episode_seed(seed, play.stream, task), horizon=play.horizon) for task in tasks
+    }
+    keys = [key_of[task.key] for task in sorted(tasks, key=lambda task: (task.split, task.id))]
+    on_file = [episode for key in keys if (episode := journal.get(key)) is not None]
+    if len(on_file) == len(keys):
+        return on_file
+    recipe = actors.recipe.model_copy(update={"executor": ExecutorConfig()})  # who plays a shard needs no executor
+    size = actors.recipe.student.batch if play.role.kind in ("student", "rollout") else SHARD
+    shards = []
+    for start in range(0, len(tasks), size):
+        some = tasks[start : start + size]
+        done = frozenset(key for task in some if (key := key_of[task.key]) in journal)
+        if len(done) < len(some):
+            shards.append(Shard(actors.run.root, recipe, replace(play, tasks=some), done))
+    played: list[Episode] = []
+    faults: list[Episode] = []  # put on file when all is played: where there are too many, they are played again
+    # What is paid is booked in one place, so whoever asks an endpoint plays in this process.
+    chosen = LocalExecutor(None) if executor is None or actors.pays(play.role) else executor
+
+    async def keep_all(bar: Bar) -> None:
+        solved = sum(episode.success for episode in on_file)
+        async with aclosing(chosen.map(shards, actors)) as episodes:  # pyright: ignore[reportArgumentType]
+            async for episode in episodes:
+                played.append(episode)
+                if episode.stop is StopReason.ENVIRONMENT_ERROR:
+                    faults.append(episode)
+                    check_faults([one.error for one in faults], len(tasks), actors.recipe.environment.error_share)
+                else:
+                    journal.append(episode)
+                solved += episode.success
+                done = len(on_file) + len(played)
+                bar.update(done, len(tasks), f"{solved / done:.0%} solved")
+
+    with under_way() as (bar, note):
+        bar.update(len(on_file), len(tasks), "")
+        run_sync(keep_all(bar))
+        for episode in faults:
+            journal.append(episode)
+        if faults:
+            note(environment_errors=len(faults))
+        steps = [step for episode in played for step in episode.steps]
+        note(episodes=len(tasks), tokens=sum(step.prompt_tokens + step.completion_tokens for step in steps))
+        if shortened := sum(step.dropped > 0 for step in steps):
+            note(shortened_prompts=shortened)
+    return [episode for key in keys if (episode := journal.get(key)) is not None]

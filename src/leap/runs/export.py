@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from leap.core import Correction, Episode
 from leap.core.record import Record
-from leap.datasets import PreferenceRow, Row, preference_rows, unpaired_rows
+from leap.datasets import PreferenceRow, Row, preference_rows, read_rows, unpaired_rows
 from leap.envs.base import load_environment
 from leap.envs.grammar import FreeText, GrammarOf, ToolCalls
 from leap.envs.tools import Tool
@@ -30,19 +29,34 @@ log = logging.getLogger(__name__)
 _OFFERED = b'"tools":['
 _BATCH = 256
 """Rows turned into Parquet at once."""
+_ABOUT = {
+    "sft": "rows to imitate: the prompt at a step and the answer to learn",
+    "preference": "pairs: the correction (chosen) over what the student answered itself (rejected)",
+    "unpaired": "the halves of the pairs, with `label` true for the correction",
+    "episodes": "the student's episodes (iter_0: the expert's demonstrations), step by step",
+    "corrections": "what the teacher made of each step, kept or rejected",
+}
+_COLUMNS = {
+    "sft": "key, prompt: messages, completion: messages, episode, t: int, source, iteration: int",
+    "preference": "key, prompt: messages, chosen: messages, rejected: messages, episode, t: int, iteration: int",
+    "episodes": "key, env, split, task, instruction, kind, task_seed: int, iteration: int, actor, checkpoint, seed: int, "
+    "horizon: int, score: float, success: bool, stop, error, steps: steps, final, parts, versions",
+    "corrections": "key, episode, t: int, reason, action, teacher, privilege: int, rejected, leaked: texts, "
+    "plan_length: int, iteration: int",
+}
+"""The columns of each kind of data in Parquet; texts, where no type is named."""
+_STEP = (
+    "observation, admissible: texts, reason, action, completion, parsed: bool, reward: float, prompt_tokens: int, "
+    "completion_tokens: int, dropped: int"
+)
+
+Rows = Iterable[dict[str, Any]]
+Counts = dict[str, dict[str, int]]
+"""Number of rows by configuration and split."""
 
 
-@dataclass(frozen=True, slots=True)
-class Iteration:
-    """What a run holds of one iteration.
-
-    Attributes:
-        i: Which.
-        episodes: By key.
-        corrections: As the teacher gave them, kept and rejected.
-        rows: D_i for SFT.
-        pairs: D_i for preference training.
-    """
+class Iteration(NamedTuple):
+    """What a run holds of iteration i: D_i as rows for SFT and as pairs, and what they were made of."""
 
     i: int
     episodes: Journal[Episode]
@@ -51,21 +65,118 @@ class Iteration:
     pairs: list[PreferenceRow]
 
 
-def iterations(run: RunDirectory) -> Iterator[Iteration]:
-    """The iterations of a run that have episodes on file.
+def export_parquet(run: RunDirectory, out: Path) -> Counts:
+    """Writes a Hugging Face dataset: configurations `sft`, `preference`, `episodes` and `corrections`.
+
+    Args:
+        run: The run directory, finished or not.
+        out: Folder to write; must not hold anything.
 
     Raises:
-        RunError: There is none, or a file is damaged.
+        PrerequisiteError: pyarrow is not installed.
+        RunError: The run holds no episodes, or `out` is not empty.
     """
-    found, grammar_of = run.iterations(), _grammar_of(run)
-    if not found:
+    _check(run, out)
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise PrerequisiteError("Parquet needs pyarrow, which is not installed: pip install 'leap-agents[train]'") from error
+
+    schemas = _schemas(pa, tools=any(_OFFERED in run.rows(i).read_bytes() for i in run.iterations() if run.rows(i).exists()))
+
+    def tables(one: Iteration) -> dict[str, Rows]:
+        return {
+            "sft": (_tabled(_with_key(row)) for row in one.rows),
+            "preference": (_tabled(_with_key(pair)) for pair in one.pairs),
+            "episodes": (_episode(episode, one.i) for episode in one.episodes),
+            "corrections": (_with_key(correction) | {"iteration": one.i} for correction in one.corrections),
+        }
+
+    def write(path: Path, kind: str, rows: Rows) -> int:
+        count, rows = 0, iter(rows)
+        with pq.ParquetWriter(path, schemas[kind], compression="zstd") as file:
+            while batch := list(islice(rows, _BATCH)):
+                file.write_table(pa.Table.from_pylist(batch, schema=schemas[kind]))
+                count += len(batch)
+        return count
+
+    return _export(run, out, tables, write, "parquet")
+
+
+def export_trl(run: RunDirectory, out: Path) -> Counts:
+    """Writes rows in TRL's conversational formats: `sft` (prompt, completion), `preference` (prompt, chosen, rejected) and
+    `unpaired` (prompt, completion, label), for SFTTrainer, DPOTrainer and KTOTrainer.
+
+    Args:
+        run: The run directory, finished or not.
+        out: Folder to write; must not hold anything.
+
+    Raises:
+        RunError: The run holds no episodes, or `out` is not empty.
+    """
+
+    def tables(one: Iteration) -> dict[str, Rows]:
+        return {
+            "sft": (row.model_dump(include={"prompt", "completion", "tools"}) for row in one.rows),
+            "preference": (pair.model_dump(include={"prompt", "chosen", "rejected", "tools"}) for pair in one.pairs),
+            "unpaired": unpaired_rows(one.pairs),
+        }
+
+    def write(path: Path, kind: str, rows: Rows) -> int:
+        count = 0
+        with path.open("w", encoding="ascii") as file:  # so that no reader can split a text at U+2028
+            for row in rows:
+                file.write(json.dumps(row) + "\n")
+                count += 1
+        return count
+
+    return _export(run, out, tables, write, "jsonl")
+
+
+def _check(run: RunDirectory, out: Path) -> None:
+    if not run.recipe.is_file():
+        raise RunError(f"{run.root} is not a run directory, so it has no episodes to export.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} is there already; choose another --out.")
+
+
+def _export(
+    run: RunDirectory,
+    out: Path,
+    tables: Callable[[Iteration], dict[str, Rows]],
+    write: Callable[[Path, str, Rows], int],
+    suffix: str,
+) -> Counts:
+    """Writes a file for each kind and iteration, but none for those without rows: nobody could tell its columns."""
+    _check(run, out)
+    if not (found := run.iterations()):
         raise RunError(f"{run.root} holds no episodes; `leap run` or `leap rollout` makes them.")
-    for i in found:
-        episodes = Journal(run.episodes(i), Episode)
-        rows = list(_records(run.rows(i), Row))
-        by_key = {episode.key: episode for episode in episodes}
-        pairs = list(preference_rows(rows, by_key, grammar_of or _grammar_of_rows(rows)))
-        yield Iteration(i, episodes, Journal(run.corrections(i), Correction), rows, pairs)
+    grammar_of, counts = _grammar_of(run), {}
+    with atomic_directory(out) as folder:
+        for i in found:
+            for kind, rows in tables(_iteration(run, i, grammar_of)).items():
+                path = folder / kind / f"iter_{i}.{suffix}"
+                path.parent.mkdir(exist_ok=True)
+                if count := write(path, kind, rows):
+                    counts.setdefault(kind, {})[f"iter_{i}"] = count
+                else:
+                    path.unlink()
+        write_text(folder / "README.md", _dataset_card(run, counts, suffix))
+    return counts
+
+
+def _iteration(run: RunDirectory, i: int, grammar_of: GrammarOf | None) -> Iteration:
+    episodes, rows = Journal(run.episodes(i), Episode), []
+    try:
+        for row in read_rows(run.rows(i).read_bytes().splitlines() if run.rows(i).exists() else ()):
+            rows.append(row)
+    except ValueError as error:
+        where = f"{run.rows(i)} line {len(rows) + 1}"
+        raise RunError(f"{where} is damaged; delete that file to have it made again.") from error
+    by_key = {episode.key: episode for episode in episodes}
+    pairs = list(preference_rows(rows, by_key, grammar_of or _grammar_of_rows(rows)))
+    return Iteration(i, episodes, Journal(run.corrections(i), Correction), rows, pairs)
 
 
 def _grammar_of(run: RunDirectory) -> GrammarOf | None:
@@ -84,138 +195,20 @@ def _grammar_of_rows(rows: list[Row]) -> GrammarOf:
     return lambda task: grammar
 
 
-def _records(path: Path, record: type[Row]) -> Iterator[Row]:
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):  # of bytes: a text may hold U+2028
-        try:
-            yield record.model_validate_json(line)
-        except ValueError as error:
-            raise RunError(f"{path} line {number} is damaged; delete that file to have it made again.") from error
-
-
-def export_parquet(run: RunDirectory, out: Path) -> dict[str, dict[str, int]]:
-    """Writes a Hugging Face dataset: configurations `sft`, `preference`, `episodes` and `corrections`.
-
-    Args:
-        run: The run directory, finished or not.
-        out: Folder to write; must not hold anything.
-
-    Returns:
-        Number of rows by configuration and split.
-
-    Raises:
-        PrerequisiteError: pyarrow is not installed.
-        RunError: The run holds no episodes, or `out` is not empty.
-    """
-    _check(run, out)
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise PrerequisiteError("Parquet needs pyarrow, which is not installed: pip install 'leap-agents[train]'") from error
-
-    schemas = _schemas(pa, tools=any(_OFFERED in run.rows(i).read_bytes() for i in run.iterations() if run.rows(i).exists()))
-    kinds: dict[str, Callable[[Iteration], Iterable[dict[str, Any]]]] = {
-        "sft": lambda one: (_tabled(_with_key(row)) for row in one.rows),
-        "preference": lambda one: (_tabled(_with_key(pair)) for pair in one.pairs),
-        "episodes": lambda one: (_episode(episode, one.i) for episode in one.episodes),
-        "corrections": lambda one: (_with_key(correction) | {"iteration": one.i} for correction in one.corrections),
-    }
-
-    def write(path: Path, kind: str, rows: Iterable[dict[str, Any]]) -> None:
-        with pq.ParquetWriter(path, schemas[kind], compression="zstd") as file:
-            rows = iter(rows)
-            while batch := list(islice(rows, _BATCH)):
-                file.write_table(pa.Table.from_pylist(batch, schema=schemas[kind]))
-
-    return _export(run, out, kinds, write, "parquet")
-
-
-def export_trl(run: RunDirectory, out: Path) -> dict[str, dict[str, int]]:
-    """Writes rows in TRL's conversational formats: `sft` (prompt, completion), `preference` (prompt, chosen, rejected) and
-    `unpaired` (prompt, completion, label), for SFTTrainer, DPOTrainer and KTOTrainer.
-
-    Args:
-        run: The run directory, finished or not.
-        out: Folder to write; must not hold anything.
-
-    Returns:
-        Number of rows by configuration and split.
-
-    Raises:
-        RunError: The run holds no episodes, or `out` is not empty.
-    """
-    kinds: dict[str, Callable[[Iteration], Iterable[dict[str, Any]]]] = {
-        "sft": lambda one: (row.model_dump(include={"prompt", "completion", "tools"}) for row in one.rows),
-        "preference": lambda one: (pair.model_dump(include={"prompt", "chosen", "rejected", "tools"}) for pair in one.pairs),
-        "unpaired": lambda one: unpaired_rows(one.pairs),
-    }
-
-    def write(path: Path, kind: str, rows: Iterable[dict[str, Any]]) -> None:
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)  # ASCII: no reader can split a text at U+2028
-
-    return _export(run, out, kinds, write, "jsonl")
-
-
-def _check(run: RunDirectory, out: Path) -> None:
-    if not run.recipe.is_file():
-        raise RunError(f"{run.root} is not a run directory, so it has no episodes to export.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is there already; choose another --out.")
-
-
-def _export(
-    run: RunDirectory,
-    out: Path,
-    kinds: dict[str, Callable[[Iteration], Iterable[dict[str, Any]]]],
-    write: Callable[[Path, str, Iterable[dict[str, Any]]], None],
-    suffix: str,
-) -> dict[str, dict[str, int]]:
-    _check(run, out)
-    counts: dict[str, dict[str, int]] = {kind: {} for kind in kinds}
-    with atomic_directory(out) as folder:
-        for one in iterations(run):
-            for kind, make in kinds.items():
-                count = 0
-
-                def counted(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-                    nonlocal count
-                    for row in rows:
-                        count += 1
-                        yield row
-
-                path = folder / kind / f"iter_{one.i}.{suffix}"
-                path.parent.mkdir(exist_ok=True)
-                write(path, kind, counted(make(one)))
-                if count:
-                    counts[kind][f"iter_{one.i}"] = count
-                else:  # of a split without rows a reader could not tell the columns
-                    path.unlink()
-        counts = {kind: splits for kind, splits in counts.items() if splits}
-        write_text(folder / "README.md", _dataset_card(run, counts, suffix))
-    return counts
-
-
-def _dataset_card(run: RunDirectory, counts: dict[str, dict[str, int]], suffix: str) -> str:
+def _dataset_card(run: RunDirectory, counts: Counts, suffix: str) -> str:
     lines = ["---", "tags: [leap, agents, imitation-learning]", "configs:"]
     for kind, splits in counts.items():
         lines += [f"- config_name: {kind}", *(["  default: true"] if kind == "sft" else []), "  data_files:"]
         lines += [f"  - split: {split}\n    path: {kind}/{split}.{suffix}" for split in splits]
-    said = {
-        "sft": "rows to imitate: the prompt at a step and the answer to learn",
-        "preference": "pairs: the correction (chosen) over what the student answered itself (rejected)",
-        "unpaired": "the halves of the pairs, with `label` true for the correction",
-        "episodes": "the student's episodes (iter_0: the expert's demonstrations), step by step",
-        "corrections": "what the teacher made of each step, kept or rejected",
-    }
     lines += ["---", "", f"# {run.root.resolve().name}", "", "A run of leap (LEAP, arXiv 2410.05434). Read it with"]
     lines += ["`datasets.load_dataset(FOLDER, CONFIG)`; a split is an iteration, iter_0 being behaviour cloning.", ""]
     lines += ["| configuration | what | rows by split |", "|---|---|---|"]
     for kind, splits in counts.items():
-        lines.append(f"| {kind} | {said[kind]} | " + ", ".join(f"{name}: {n}" for name, n in splits.items()) + " |")
+        lines.append(f"| {kind} | {_ABOUT[kind]} | " + ", ".join(f"{name}: {n}" for name, n in splits.items()) + " |")
     return "\n".join(lines) + "\n"
+
+
+# ---- records as rows of a table ------------------------------------------------------------------------------------
 
 
 def _with_key(record: Record) -> dict[str, Any]:
@@ -226,117 +219,46 @@ def _tabled(row: dict[str, Any]) -> dict[str, Any]:
     """A row whose tools and arguments, which have any shape, are JSON texts."""
     if not row.get("tools"):
         return row
-    messages = row.keys() & {"prompt", "completion", "chosen", "rejected"}
-    told = {name: [_tabled_message(message) for message in row[name]] for name in messages}
-    return row | told | {"tools": json.dumps(row["tools"])}
-
-
-def _tabled_message(message: dict[str, Any]) -> dict[str, Any]:
-    calls = [
-        call | {"function": {"name": call["function"]["name"], "arguments": json.dumps(call["function"]["arguments"])}}
-        for call in message.get("tool_calls", ())
-    ]
-    return message | {"tool_calls": calls} if calls else message
+    for message in (message for name in ("prompt", "completion", "chosen", "rejected") for message in row.get(name, ())):
+        for call in message.get("tool_calls", ()):
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
+    return row | {"tools": json.dumps(row["tools"])}
 
 
 def _episode(episode: Episode, i: int) -> dict[str, Any]:
     values = episode.model_dump(mode="json")
-    task, actor, final = (values.pop(name) for name in ("task", "actor", "final"))
-    steps = []
     for step in values["steps"]:
-        seen = step.pop("observation")
-        steps.append({"observation": seen["text"], "admissible": seen["admissible"], **step})
-    return {
+        seen = step["observation"]
+        step["observation"], step["admissible"] = seen["text"], seen["admissible"]
+    task = values["task"]
+    flat = {
         "key": episode.key,
         "iteration": i,
-        **{("task" if name == "id" else name): value for name, value in task.items() if name != "seed"},
+        "task": task["id"],
         "task_seed": task["seed"],
-        "actor": actor["name"],
-        "checkpoint": actor["checkpoint"],
-        **{name: values[name] for name in ("seed", "horizon", "score", "success", "stop", "error")},
-        "steps": steps,
-        "final": final["text"],
+        "actor": values["actor"]["name"],
+        "checkpoint": values["actor"]["checkpoint"],
+        "final": values["final"]["text"],
         "parts": json.dumps(values["parts"], sort_keys=True),
         "versions": json.dumps(values["versions"], sort_keys=True),
     }
+    return task | values | flat
 
 
 def _schemas(pa: Any, *, tools: bool) -> dict[str, Any]:
-    text, number, real, flag = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-    function = pa.struct([("name", text), ("arguments", text)])
-    calls = pa.list_(pa.struct([("id", text), ("type", text), ("function", function)]))
-    with_calls = [("tool_calls", calls), ("tool_call_id", text)] if tools else []
-    offered = [("tools", text)] if tools else []
-    messages = pa.list_(pa.struct([("role", text), ("content", text), *with_calls]))
-    step = pa.struct(
-        [
-            ("observation", text),
-            ("admissible", pa.list_(text)),
-            ("reason", text),
-            ("action", text),
-            ("completion", text),
-            ("parsed", flag),
-            ("reward", real),
-            ("prompt_tokens", number),
-            ("completion_tokens", number),
-            ("dropped", number),
-        ]
-    )
-    origin = [("episode", text), ("t", number)]
+    """The Arrow schema of each kind of data; what else a record has is left out."""
+    text = pa.string()
+    types = {"": text, "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "texts": pa.list_(text)}
+
+    def columns(told: str) -> dict[str, Any]:
+        return {name: types[kind] for name, _, kind in (column.partition(": ") for column in told.split(", "))}
+
+    types["function"] = pa.struct(columns("name, arguments"))
+    types["calls"] = pa.list_(pa.struct(columns("id, type, function: function")))
+    message = "role, content, tool_calls: calls, tool_call_id" if tools else "role, content"
+    types["messages"] = pa.list_(pa.struct(columns(message)))
+    types["steps"] = pa.list_(pa.struct(columns(_STEP)))
     return {
-        "sft": pa.schema(
-            [
-                ("key", text),
-                ("prompt", messages),
-                ("completion", messages),
-                *origin,
-                ("source", text),
-                ("iteration", number),
-                *offered,
-            ]
-        ),
-        "preference": pa.schema(
-            [
-                ("key", text),
-                ("prompt", messages),
-                ("chosen", messages),
-                ("rejected", messages),
-                *origin,
-                ("iteration", number),
-                *offered,
-            ]
-        ),
-        "episodes": pa.schema(
-            [
-                *((name, text) for name in ("key", "env", "split", "task", "instruction", "kind")),
-                ("task_seed", number),
-                ("iteration", number),
-                ("actor", text),
-                ("checkpoint", text),
-                ("seed", number),
-                ("horizon", number),
-                ("score", real),
-                ("success", flag),
-                ("stop", text),
-                ("error", text),
-                ("steps", pa.list_(step)),
-                ("final", text),
-                ("parts", text),
-                ("versions", text),
-            ]
-        ),
-        "corrections": pa.schema(
-            [
-                ("key", text),
-                *origin,
-                ("reason", text),
-                ("action", text),
-                ("teacher", text),
-                ("privilege", number),
-                ("rejected", text),
-                ("leaked", pa.list_(text)),
-                ("plan_length", number),
-                ("iteration", number),
-            ]
-        ),
+        kind: pa.schema(columns(told + (", tools" if tools and "messages" in told else "")))
+        for kind, told in _COLUMNS.items()
     }

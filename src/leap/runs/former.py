@@ -7,9 +7,6 @@ from typing import Any
 
 from leap.errors import RunError
 
-MAKER = "pip install leap-agents==0.1.0"
-"""How to get the version that made them."""
-
 _OF_MODELS = ("model", "endpoint", "sampling", "by", "state", "limit")
 """What 0.1 wrote of a model teacher into the recipe of every teacher; others read none of it."""
 
@@ -25,24 +22,23 @@ def from_0_1(values: dict[str, Any]) -> dict[str, Any]:
     if "policy" in values or not isinstance(values.get("teacher"), dict) or "attempts" not in values["teacher"]:
         return values
     values = copy.deepcopy(values)
-    teacher, demonstrations = values["teacher"], values.get("demonstrations", {})
-    _drop_default(teacher, "attempts", 3, "teacher")
-    section = _section(teacher)
+    teacher, demonstrations, baselines = values["teacher"], values.get("demonstrations", {}), values.get("baselines", {})
+    if teacher.pop("attempts") != 3:
+        raise _gone("teacher.attempts")
+    kind, section = teacher.get("kind"), _section(teacher)
     if demonstrations.get("annotate") is not None:
         asked = {key: section[key] for key in ("model", "endpoint", "sampling") if key in section}
         demonstrations["annotate"] = asked if demonstrations["annotate"] else None
-    if teacher.get("kind") == "model":
+    if kind == "model":
         values["teacher"] = section
     else:
-        if teacher.get("kind") == "self":
-            _drop_default(teacher, "limit", None, "teacher")
-        else:
-            teacher.pop("verify", None)
-        if values.get("baselines", {}).get("teacher_model"):
+        if kind == "self" and teacher.get("limit") is not None:
+            raise _gone("teacher.limit")
+        if baselines.get("teacher_model"):
             raise _gone("baselines.teacher_model without teacher.kind: model")
-        for key in _OF_MODELS:
+        for key in _OF_MODELS if kind == "self" else (*_OF_MODELS, "verify"):
             teacher.pop(key, None)
-    if baselines := values.get("baselines"):
+    if baselines:
         baselines["react"] = [_section(react) for react in baselines.get("react", ())]
     return values
 
@@ -55,10 +51,6 @@ def _section(values: dict[str, Any]) -> dict[str, Any]:
     return section
 
 
-def _drop_default(values: dict[str, Any], key: str, default: Any, where: str) -> None:
-    if values.pop(key, default) != default:
-        raise _gone(f"{where}.{key}")
-
-
 def _gone(key: str) -> RunError:
-    return RunError(f"this run was made by leap 0.1 and sets {key}, which is gone; go on with that version ({MAKER}).")
+    maker = "pip install leap-agents==0.1.0"
+    return RunError(f"this run was made by leap 0.1 and sets {key}, which is gone; go on with that version ({maker}).")

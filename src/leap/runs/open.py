@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,12 +40,8 @@ def check_run(root: Path, recipe: Recipe) -> Ready:
 
 @contextmanager
 def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = None) -> Iterator[Stages]:
-    """The stages of a recipe in its run directory, locked; the directory is made if it is not there.
-
-    Args:
-        root: The run directory.
-        recipe: The recipe; the one that the directory holds if None.
-        ready: What `check_run` found.
+    """The stages of a recipe (by default the one that the directory holds) in its run directory, locked. The directory is made
+    if it is not there. `ready` is what `check_run` found.
 
     Raises:
         RunError: The directory belongs to another recipe, is not a run directory, or is in use.
@@ -57,27 +53,21 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
     if root.exists() and any(root.iterdir()) and not run.recipe.exists() and not run.lock.exists():
         raise RunError(f"{root} is not empty and is not a run directory; choose another --run-dir.")
     with run.locked():
-        text = dump_recipe(recipe)
         if run.recipe.exists():
             _check_same(run, recipe)
-        write_text(run.recipe, text)
+        write_text(run.recipe, dump_recipe(recipe))
         with run.provenance.open("a", encoding="utf-8") as file:
             file.write(json.dumps(provenance()) + "\n")
-        stages = Stages(recipe, run, Progress(), ready.environment if ready else None)
-        try:
-            if ready and ready.paid:
-                stages.actors.book_checks(ready.paid)
+        with closing(Stages(recipe, run, Progress(), ready.environment if ready else None)) as stages:
+            for name, answer in ready.paid if ready else ():
+                with stages.actors.ledger.stage("check"):
+                    stages.actors.ledger.book("", name, answer, latency=0.0)  # no key: it answers no request of a stage
             yield stages
-        finally:
-            stages.close()
 
 
 def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe that a run directory holds. Takes no lock and writes nothing: the run may be under way or read-only.
-
-    Args:
-        root: The run directory.
-        overrides: `dotted.key=value` settings that replace the file's.
+    """The recipe that a run directory holds, with `dotted.key=value` settings in place of its own. Takes no lock and writes
+    nothing: the run may be under way or read-only.
 
     Raises:
         RunError: There is no run directory, or its recipe is not one that this version of leap can read.
@@ -86,49 +76,42 @@ def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
     run = RunDirectory(root)
     if not run.recipe.exists():
         raise RunError(f"{root} is not a run directory.")
-    kept = _kept(run)
-    if not overrides:
-        return kept
-    return resolved(from_0_1(read_mapping(run.recipe, "recipe")), f"recipe {run.recipe}", overrides)
-
-
-def _kept(run: RunDirectory) -> Recipe:
-    """The recipe in a run directory, whoever wrote it."""
+    values = from_0_1(read_mapping(run.recipe, "recipe"))
     try:
-        return Recipe.model_validate(from_0_1(read_mapping(run.recipe, "recipe")))
+        kept = Recipe.model_validate(values)
     except ValidationError as error:
         lines = describe_validation_error(error, str(run.recipe)).splitlines()
         if error.errors(include_url=False)[0]["type"] == UNKNOWN_KIND:
             raise RunError(
-                f"{run.root} names something that is not registered here ({lines[1].strip()}). Import the module that "
+                f"{root} names something that is not registered here ({lines[1].strip()}). Import the module that "
                 "registers it before the run is opened, or install its package."
             ) from error
         first = f"{lines[1].strip()}{f', and {len(lines) - 2} more' if len(lines) > 2 else ''}"
-        maker = f"leap {maker}, which made it" if (maker := _maker(run)) else "the version that made it"
         raise RunError(
-            f"{run.root} holds a recipe that this version of leap ({__version__}) cannot read ({first}). Go on with {maker}, or "
-            "start a new run."
+            f"{root} holds a recipe that this version of leap ({__version__}) cannot read ({first}). Go on with "
+            f"{_maker(run)}, or start a new run."
         ) from error
+    return resolved(values, f"recipe {run.recipe}", overrides) if overrides else kept
 
 
 def _maker(run: RunDirectory) -> str:
-    """Version and commit of leap that last worked on a run; empty where that is not on file."""
-    last = starts(run.provenance)[-1:]
-    return "".join(f"{one.get('leap', '')} {one.get('commit', '')}".strip() for one in last)
+    """Version and commit of leap that last worked on a run, where that is on file."""
+    for last in starts(run.provenance)[-1:]:
+        return f"leap {last.get('leap', '')} {last.get('commit', '')}".strip() + ", which made it"
+    return "the version that made it"
 
 
 def _check_same(run: RunDirectory, recipe: Recipe) -> None:
-    kept = _kept(run)
+    kept = recipe_of(run.root)
     old, new = _flat(kept.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _FREE.match(key))
     if not differing or (differing == ["iterations"] and recipe.iterations >= kept.iterations):
         return  # more of the same, or the same with more to spend
-    if differing:
-        shown = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in differing[:4])
-        raise RunError(
-            f"{run.root} belongs to another recipe ({shown}{'; ...' if len(differing) > 4 else ''}). "
-            "Choose another --run-dir or name, or remove that directory."
-        )
+    shown = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in differing[:4])
+    raise RunError(
+        f"{run.root} belongs to another recipe ({shown}{'; ...' if len(differing) > 4 else ''}). "
+        "Choose another --run-dir or name, or remove that directory."
+    )
 
 
 def _flat(values: object, prefix: str = "") -> dict[str, object]:
@@ -136,7 +119,8 @@ def _flat(values: object, prefix: str = "") -> dict[str, object]:
         values = dict(enumerate(values))
     if not isinstance(values, dict):
         return {prefix: values}
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+    return {
+        name: found
+        for key, value in values.items()
+        for name, found in _flat(value, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

@@ -7,10 +7,10 @@ one line each.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from leap import registry
 from leap.envs.base import Environment, listed, load_environment
@@ -18,17 +18,14 @@ from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.models.base import Completion
 from leap.models.ledger import check_price
 from leap.models.prices import Prices
-from leap.models.providers import ModelConfig
+from leap.models.providers import Ask, ModelConfig
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.sync import run_sync
 from leap.training.method import method_of
 
-Check = Callable[[], Any]
 
-
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """What looking for everything has left behind.
 
     Attributes:
@@ -44,42 +41,43 @@ class Ready:
 def check_prerequisites(recipe: Recipe, progress: Progress) -> Ready:
     """Looks for everything that a recipe needs.
 
-    Args:
-        recipe: The recipe.
-        progress: Shows the environment's data being made ready.
-
-    Returns:
-        The recipe's environment, its data made ready, and what asking cost.
-
     Raises:
         LeapError: The one thing that is missing.
         PrerequisiteError: The several things that are, a line each.
     """
-    problems: list[LeapError] = []
-    asked: list[tuple[str, Coroutine[Any, Any, Completion | None]]] = []
+    problems: dict[str, LeapError] = {}  # each is told once
+    paid: list[tuple[str, Completion]] = []
 
-    def found(check: Check) -> Any:
+    def found(check: Callable[[], Any]) -> Any:
         try:
             return check()
         except LeapError as problem:
-            if str(problem) not in map(str, problems):
-                problems.append(problem)
+            problems.setdefault(str(problem), problem)
             return None
 
     environment = found(lambda: prepared_environment(recipe, progress))
-    problems += [PrerequisiteError(line) for line in _packages(recipe)]
+    problems |= {line: PrerequisiteError(line) for line in _packages(recipe)}
     if find_spec("transformers"):
-        found(lambda: _student(recipe))
-    for name, check in _models(recipe):
-        if (ask := found(check)) is not None:
-            asked.append((name, ask()))
-    paid, refusals = run_sync(_answers(asked))
-    problems += refusals
+        found(lambda: _check_student(recipe))
+    checks = [(section.model, found(partial(_check_model, section, recipe))) for section in recipe.models]
+    asked = [(name, ask) for name, ask in checks if ask is not None]
+    for (name, _), answer in zip(asked, run_sync(_answers(ask for _, ask in asked)), strict=True):
+        if isinstance(answer, LeapError):
+            problems.setdefault(str(answer), answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+        elif answer is not None:
+            paid.append((name, answer))
     if len(problems) == 1:
-        raise problems[0]
+        raise next(iter(problems.values()))
     if problems:
         raise PrerequisiteError("\n".join(["this recipe cannot run yet:", *(f"  - {problem}" for problem in problems)]))
     return Ready(environment, paid)
+
+
+async def _answers(asked: Iterable[Ask]) -> list[Completion | BaseException | None]:
+    """What endpoints say, all asked at once: nothing, an answer that was paid for, or an error."""
+    return await asyncio.gather(*(ask() for ask in asked), return_exceptions=True)
 
 
 def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
@@ -94,9 +92,12 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
     for use, split in (("training", section.train), ("validation", section.validation)):
         if split in environment.test_splits:
             raise RecipeError(f"{use} on split {split!r}: that is a test split of {section.name}; choose another.")
-    _check_tutor(recipe, environment)
+    demonstrations, tutor = recipe.demonstrations, environment.tutor
+    registry.demonstration.get(demonstrations.source)(demonstrations, environment, section.train).check()
+    if recipe.teacher.kind == "expert" and recipe.iterations and not (tutor is not None and tutor.corrects):
+        raise PrerequisiteError(f"{environment.name} has no scripted teacher; set teacher.kind: model, or self.")
     with progress.stage("prepare tasks") as bar:
-        environment.prepare(lambda done, total, what: bar.update(done, total, what))
+        environment.prepare(bar.update)
     trained_on = {task.id for task in listed(environment, section.train)}
     for split in (section.validation, *section.test):
         both = trained_on & {task.id for task in listed(environment, split)}
@@ -108,18 +109,9 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
     return environment
 
 
-def _check_tutor(recipe: Recipe, environment: Environment) -> None:
-    """Refuses a recipe that asks for scripts of an environment that has none."""
-    section, tutor = recipe.demonstrations, environment.tutor
-    registry.demonstration.get(section.source)(section, environment, recipe.environment.train).check()
-    if recipe.teacher.kind == "expert" and recipe.iterations and not (tutor is not None and tutor.corrects):
-        raise PrerequisiteError(f"{environment.name} has no scripted teacher; set teacher.kind: model, or self.")
-
-
 def _packages(recipe: Recipe) -> Iterator[str]:
     training = recipe.training
-    needed = ["torch", "transformers", "accelerate", "tokenizers", "safetensors"]
-    needed += method_of(training).packages
+    needed = ["torch", "transformers", "accelerate", "tokenizers", "safetensors", *method_of(training).packages]
     if training.lora is not None:
         needed.append("peft")
     if missing := [name for name in needed if find_spec(name) is None]:
@@ -130,7 +122,7 @@ def _packages(recipe: Recipe) -> Iterator[str]:
         yield f"training.logging: {training.logging} is not installed: pip install {training.logging}"
 
 
-def _student(recipe: Recipe) -> None:
+def _check_student(recipe: Recipe) -> None:
     student = recipe.student
     if student.from_scratch:
         student.longest_prompt(student.scratch.max_tokens)
@@ -140,31 +132,8 @@ def _student(recipe: Recipe) -> None:
     student.longest_prompt(check_checkpoint(student.base))
 
 
-def _models(recipe: Recipe) -> Iterator[tuple[str, Check]]:
-    """The name and a check of each model that takes part beside the student."""
-    prices = Prices(recipe.prices)
-    for section in recipe.models:
-
-        def check(section: ModelConfig = section) -> Any:
-            if section.paid:
-                check_price(section.model, prices, recipe.budget)
-            return section.check()
-
-        yield section.model, check
-
-
-async def _answers(
-    asked: Sequence[tuple[str, Coroutine[Any, Any, Completion | None]]],
-) -> tuple[list[tuple[str, Completion]], list[LeapError]]:
-    """What endpoints say, all asked at once: answers that were paid for, by model, and refusals, each told once."""
-    answers = await asyncio.gather(*(question for _, question in asked), return_exceptions=True)
-    paid: list[tuple[str, Completion]] = []
-    told: dict[str, LeapError] = {}
-    for (name, _), answer in zip(asked, answers, strict=True):
-        if isinstance(answer, LeapError):
-            told.setdefault(str(answer), answer)
-        elif isinstance(answer, BaseException):
-            raise answer
-        elif answer is not None:
-            paid.append((name, answer))
-    return paid, list(told.values())
+def _check_model(section: ModelConfig, recipe: Recipe) -> Ask | None:
+    """Checks a model that takes part beside the student; what is still to be asked of its endpoint."""
+    if section.paid:
+        check_price(section.model, Prices(recipe.prices), recipe.budget)
+    return section.check()

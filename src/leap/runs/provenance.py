@@ -13,26 +13,18 @@ from typing import Any
 
 from leap import __version__
 
-PACKAGES = (
-    "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "textworld", "alfworld", "numpy"
-)
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "textworld", "alfworld", "numpy")
 
 
 def provenance() -> dict[str, object]:
     """Returns versions, commit, machine and time of this start, for `provenance.jsonl`."""
-    packages = {}
-    for name in PACKAGES:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "leap": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": packages,
+        "packages": {name: found for name in PACKAGES if (found := version_of(name))},
     }
 
 
@@ -45,15 +37,20 @@ def starts(file: Path) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict)]
 
 
+def version_of(package: str) -> str:
+    """The installed version of a package; empty where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
 def _commit() -> str:
     """Commit of leap's own checkout, with `+` when it has uncommitted changes; empty for an installed package."""
-    here = Path(__file__).parent
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        git = ["git", "-C", str(here)]
         commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=5)
-        if commit.returncode:
-            return ""
         dirty = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, timeout=5)
-        return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")
     except (OSError, subprocess.TimeoutExpired):
         return ""
+    return "" if commit.returncode else commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")

@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -14,7 +13,7 @@ from leap import __version__
 from leap.core import Correction
 from leap.errors import PrerequisiteError, RunError
 from leap.evaluation import Evaluation
-from leap.files import Journal, read_json, write_text
+from leap.files import Journal, read_json, write_json, write_text
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory, marker
 from leap.runs.open import recipe_of
@@ -23,31 +22,28 @@ from leap.stats import clustered_share
 _PUBLIC = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
 """What a checkpoint is made of. Nothing else leaves the machine."""
 
+_ABOUT = """\
+A language-model agent trained by LEAP (Choudhury & Sodhi, arXiv 2410.05434): a teacher that sees a privileged state \
+corrects the student's own episodes, and the student learns from the corrections. It acts without that state."""
+
 
 def push_to_folder(run: RunDirectory, i: int, folder: Path) -> Path:
-    """Copies pi_i with its model card into a folder.
-
-    Args:
-        run: The run directory.
-        i: Which pi_i.
-        folder: Must not hold anything.
-
-    Returns:
-        The card.
+    """Copies pi_i with its model card into a folder that does not hold anything, and returns the card.
 
     Raises:
         RunError: pi_i is not trained yet, or the folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is there already; choose another folder.")
-    recipe = recipe_of(run.root)
-    checkpoint = _trained(run, i)
+    recipe, checkpoint = _trained(run, i)
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in _PUBLIC:
-        for path in checkpoint.glob(pattern):
-            if path.is_file():
-                shutil.copy2(path, folder / path.name)
-    _make_base_public(folder, recipe)
+    for path in (path for pattern in _PUBLIC for path in checkpoint.glob(pattern)):
+        shutil.copy2(path, folder / path.name)
+    if (adapter := folder / "adapter_config.json").exists():
+        values = json.loads(adapter.read_text(encoding="utf-8"))
+        if Path(named := str(values.get("base_model_name_or_path") or "")).exists():  # a path of this machine
+            values["base_model_name_or_path"] = _public_name(named if recipe.student.from_scratch else recipe.student.base)
+            write_json(adapter, values)
     write_text(folder / "README.md", model_card(recipe, run, i))
     return folder / "README.md"
 
@@ -69,7 +65,6 @@ def push_to_hub(run: RunDirectory, i: int, repo: str, *, private: bool = True, e
         PrerequisiteError: huggingface_hub is not installed, there is no token, or the Hub refuses.
         RunError: pi_i is not trained yet.
     """
-    recipe_of(run.root)
     _trained(run, i)
     try:
         from huggingface_hub import HfApi, get_token
@@ -87,7 +82,7 @@ def push_to_hub(run: RunDirectory, i: int, repo: str, *, private: bool = True, e
         push_to_folder(run, i, folder)
         try:
             api.create_repo(repo, private=private, exist_ok=True)
-            commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+            return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
         except HFValidationError as error:
             raise PrerequisiteError(f"{repo!r} is not a name on the Hub; give `owner/name`.") from error
         except HfHubHTTPError as error:
@@ -98,58 +93,44 @@ def push_to_hub(run: RunDirectory, i: int, repo: str, *, private: bool = True, e
         except (HTTPError, OSError) as error:
             reason = type(error).__name__
             raise PrerequisiteError(f"the Hub cannot be reached ({reason}); try again, or use --to-folder.") from error
-    return str(commit.commit_url)
 
 
-def _trained(run: RunDirectory, i: int) -> Path:
-    """The folder of pi_i."""
-    checkpoint = run.checkpoint(i)
+def _trained(run: RunDirectory, i: int) -> tuple[Recipe, Path]:
+    """The run's recipe and the folder of pi_i."""
+    recipe, checkpoint = recipe_of(run.root), run.checkpoint(i)
     if not marker(checkpoint).exists():
         raise RunError(f"{checkpoint} is missing; train iteration {i} first.")
-    return checkpoint
+    return recipe, checkpoint
 
 
 def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
     """The card of pi_i: what it is, how it was trained, what it scores on each split with n and intervals, and how often
     the reasons it was taught name what a student cannot know."""
-    training, teacher = recipe.training, recipe.teacher
-    base = _base(recipe)
-    head: dict[str, Any] = {
+    training, teacher, world = recipe.training, recipe.teacher, recipe.environment.name
+    base = None if recipe.student.from_scratch else recipe.student.base
+    head = {
         "library_name": "peft" if training.lora is not None else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["leap", "agents", "imitation-learning", recipe.environment.name],
+        "tags": ["leap", "agents", "imitation-learning", world],
     }
     if base is not None and not Path(base).exists():
         head["base_model"] = base
-    method = "sft (behaviour cloning)" if i == 0 else training.method
-    facts = [
-        ("iteration", f"{i} of {recipe.iterations}" + (" (behaviour cloning)" if i == 0 else "")),
-        ("base model", _shown_base(recipe)),
-        ("environment", recipe.environment.name),
-        ("method", method),
-        ("teacher", teacher.kind),
-        ("privilege level", f"{teacher.privilege} of 100"),
-        ("seed", str(recipe.seed)),
-        ("key", str(read_json(marker(run.checkpoint(i))).get("key", ""))),
-        ("made with", f"leap {__version__}"),
-    ]
-    lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {recipe.name}, pi_{i}", ""]
-    lines += [
-        "A language-model agent trained by LEAP (Choudhury & Sodhi, arXiv 2410.05434): a teacher that sees a privileged state "
-        "corrects the student's own episodes, and the student learns from the corrections. It acts without that state.",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {_cell(value)} |" for name, value in facts),
-        "",
-        "## Scores",
-        "",
-        *_scores(recipe, run, i),
-        "",
-        "## Leak rate",
-        "",
-        *_leaks(run, i),
-    ]
+    cloned = i == 0
+    local = base is not None and Path(base).exists()
+    facts = {
+        "iteration": f"{i} of {recipe.iterations}" + (" (behaviour cloning)" if cloned else ""),
+        "base model": "none: random weights" if base is None else "a local model, " * local + _public_name(base),
+        "environment": world,
+        "method": "sft (behaviour cloning)" if cloned else training.method,
+        "teacher": teacher.kind,
+        "privilege level": f"{teacher.privilege} of 100",
+        "seed": str(recipe.seed),
+        "key": str(read_json(marker(run.checkpoint(i))).get("key", "")),
+        "made with": f"leap {__version__}",
+    }
+    lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {recipe.name}, pi_{i}", "", _ABOUT, ""]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in facts.items()), ""]
+    lines += ["## Scores", "", *_scores(recipe, run, i), "", "## Leak rate", "", *_leaks(run, i)]
     return "\n".join(lines) + "\n"
 
 
@@ -159,8 +140,7 @@ def _scores(recipe: Recipe, run: RunDirectory, i: int) -> list[str]:
         return ["Not evaluated."]
     use = dict.fromkeys(recipe.environment.test, "test") | {recipe.environment.validation: "validation"}
     lines = ["| split | used for | n | success | 95 % interval | actions (failure = horizon) |", "|---|---|---|---|---|---|"]
-    for entry in read_json(path):
-        evaluation = Evaluation.model_validate(entry)
+    for evaluation in map(Evaluation.model_validate, read_json(path)):
         score = evaluation.overall
         lines.append(
             f"| {_cell(evaluation.split)} | {use.get(evaluation.split, '')} | {score.n} | {score.success:.1%} "
@@ -171,24 +151,20 @@ def _scores(recipe: Recipe, run: RunDirectory, i: int) -> list[str]:
 
 def _leaks(run: RunDirectory, i: int) -> list[str]:
     """A table of D_1..D_i: of the corrections that trained, how many name what the student had not seen."""
-    lines = ["| iteration | corrections | kept | kept with a leak | 95 % interval |", "|---|---|---|---|---|"]
-    for j in range(1, i + 1):
-        corrections = 0
-        by_episode: dict[str, list[int]] = {}  # kept with a leak, and kept; the steps of an episode hang together
-        for correction in Journal(run.corrections(j), Correction):
-            corrections += 1
-            counts = by_episode.setdefault(correction.episode, [0, 0])
-            counts[0] += correction.kept and bool(correction.leaked)
-            counts[1] += correction.kept
-        found = clustered_share((leaks, kept) for leaks, kept in by_episode.values())
-        if found is None:
-            lines.append(f"| {j} | {corrections} | 0 | none kept | |")
-        else:
-            value, low, high, n, _ = found
-            rate = f"{round(value * n)} ({value:.1%}) | {low:.1%} to {high:.1%}"
-            lines.append(f"| {j} | {corrections} | {n} | {rate} |")
     if i == 0:
         return ["Trained on demonstrations alone: no teacher has corrected it."]
+    lines = ["| iteration | corrections | kept | kept with a leak | 95 % interval |", "|---|---|---|---|---|"]
+    for j in range(1, i + 1):
+        corrections = Journal(run.corrections(j), Correction)
+        by_episode: dict[str, list[bool]] = {}  # of each kept one, whether it leaks; steps of an episode hang together
+        for correction in (one for one in corrections if one.kept):
+            by_episode.setdefault(correction.episode, []).append(bool(correction.leaked))
+        found = clustered_share((sum(leaks), len(leaks)) for leaks in by_episode.values())
+        told = "0 | none kept | |"
+        if found is not None:
+            value, low, high, n, _ = found
+            told = f"{n} | {round(value * n)} ({value:.1%}) | {low:.1%} to {high:.1%} |"
+        lines.append(f"| {j} | {len(corrections)} | {told}")
     said = "A leak is an entity that a correction's reason names and the student's history does not; intervals by episode."
     return [*lines, "", said]
 
@@ -198,27 +174,6 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _base(recipe: Recipe) -> str | None:
-    """The base model's name or path; None for a scratch student."""
-    return None if recipe.student.from_scratch else recipe.student.base
-
-
-def _shown_base(recipe: Recipe) -> str:
-    """The base model as others may know it: of a folder on this machine only its name."""
-    base = _base(recipe)
-    if base is None:
-        return "none: random weights"
-    return f"a local model, {Path(base).name}" if Path(base).exists() else base
-
-
-def _make_base_public(folder: Path, recipe: Recipe) -> None:
-    """Has an adapter name its base as others know it, and no path of this machine."""
-    path = folder / "adapter_config.json"
-    if not path.exists():
-        return
-    values = json.loads(path.read_text(encoding="utf-8"))
-    named = str(values.get("base_model_name_or_path") or "")
-    if Path(named).exists():
-        base = _base(recipe)
-        values["base_model_name_or_path"] = Path(named).name if base is None or Path(base).exists() else base
-        write_text(path, json.dumps(values, indent=2) + "\n")
+def _public_name(model: str) -> str:
+    """A model as others may know it: of a folder on this machine only its name."""
+    return Path(model).name if Path(model).exists() else model

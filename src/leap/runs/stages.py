@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from functools import cached_property
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from leap import registry
 from leap.core import Correction, Episode, StopReason, Task, content_key
 from leap.datasets import (
     PreferenceRow,
@@ -35,12 +37,11 @@ from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.runs.actors import Actors, Role
-from leap.runs.baselines import idle_baselines
+from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory, marker
-from leap.runs.executors import Executor, Play, open_executor
-from leap.runs.play import play_tasks
+from leap.runs.executors import Executor, Play, play_tasks
 from leap.runs.preflight import prepared_environment
+from leap.runs.roles import Role, baselines_of, idle_baselines, scripted
 from leap.runs.table import stage_table
 from leap.sync import run_sync
 from leap.teachers.base import Teacher
@@ -51,13 +52,11 @@ from leap.training.method import Collected, Job, method_of
 
 
 class Stages:
-    """The stages of one recipe in one run directory.
+    """The stages of one recipe in one run directory. The environment is the recipe's, where it has been made ready already.
 
-    Args:
-        recipe: What to do.
-        run: Where everything is kept.
-        progress: Shows what is under way.
-        environment: The recipe's environment, if it has been made ready already.
+    Raises:
+        RecipeError: A split that may only be tested on is used for training or for choosing models.
+        PrerequisiteError: The environment's data is missing.
     """
 
     def __init__(
@@ -66,32 +65,18 @@ class Stages:
         self.recipe = recipe
         self.run = run
         self.progress = progress
-        self._prepared = environment
-        self._task_lists: dict[tuple[str, int | None, str], list[Task]] = {}
+        self.environment = environment or prepared_environment(recipe, progress)
+        self.actors = Actors(recipe, run, self.environment)
+        self._tasks = cache(self._listed)
         self._opened = ExitStack()
-
-    @cached_property
-    def environment(self) -> Environment:
-        """The environment, its data prepared.
-
-        Raises:
-            RecipeError: A split that may only be tested on is used for training or for choosing models.
-        """
-        environment = self._prepared or prepared_environment(self.recipe, self.progress)
-        self._opened.callback(environment.close)
-        return environment
-
-    @cached_property
-    def actors(self) -> Actors:
-        """Who acts: students, teacher, baselines."""
-        actors = Actors(self.recipe, self.run, self.environment)
-        self._opened.callback(actors.close)
-        return actors
+        self._opened.callback(self.environment.close)
+        self._opened.callback(self.actors.close)
 
     @cached_property
     def executor(self) -> Executor:
         """Who plays episodes."""
-        executor = open_executor(self.recipe.executor)
+        section = self.recipe.executor
+        executor = registry.executor.get(section.kind)(section)
         self._opened.callback(executor.close)
         return executor
 
@@ -106,29 +91,40 @@ class Stages:
     def rollout(self, i: int) -> Journal[Episode]:
         """Episodes of iteration i: the expert's demonstrations (i = 0), or pi_{i-1} on the training tasks, alone or mixed
         with the environment's teacher."""
-        section, stream = self.recipe.environment, f"rollout-{i}"
+        recipe, stream = self.recipe, f"rollout-{i}"
         if i == 0:
-            tasks, role = self._demonstrated_tasks(), Role("demonstrator")
-            what = f"demonstrations by {self.recipe.demonstrations.who}"
+            role, tasks = Role("demonstrator"), self._demonstrated_tasks()
+            what = f"demonstrations by {recipe.demonstrations.who}"
         else:
-            tasks, role = self._tasks(section.train, section.train_tasks, stream=stream), Role("rollout", i)
-            what = f"rollouts of {self.actors.acting(role).label}"
+            section, role = recipe.environment, Role("rollout", iteration=i)
+            tasks = self._tasks(section.train, section.train_tasks, stream)
+            beta, who = recipe.rollouts.beta_at(i), f"pi_{i - 1}"
+            if beta:
+                who += f" mixed with the teacher ({beta:.0%} of steps)"
+            what = f"rollouts of {who if beta < 1 else f'the teacher at privilege {recipe.teacher.privilege}'}"
         journal = self.episodes(i)
         with self.booked(f"rollout {i}"):
-            self._play("rollout", i, Play(role, tuple(tasks), self.recipe.horizon, stream), journal, what)
+            self._play("rollout", i, Play(role, tuple(tasks), recipe.horizon, stream), journal, what)
         return journal
 
     def episodes(self, i: int) -> Journal[Episode]:
         """Episodes of iteration i that are on file."""
         return Journal(self.run.episodes(i), Episode)
 
-    def _tasks(self, split: str, limit: int | None, *, stream: str) -> list[Task]:
+    def _in_order(self, i: int) -> list[Episode]:
+        """Episodes of iteration i by task: a journal's own order is that in which they happened to finish.
+
+        Raises:
+            RunError: There are none.
+        """
+        if not (journal := self.episodes(i)):
+            raise RunError(f"{self.run.episodes(i)} holds no episodes; roll out iteration {i} first.")
+        return sorted(journal, key=_by_task)
+
+    def _listed(self, split: str, limit: int | None, stream: str) -> list[Task]:
         """Tasks of a split; with a limit, a sample of its own for each stream of the recipe's seed."""
-        key = (split, limit, stream)
-        if key not in self._task_lists:
-            seed = int(content_key(self.recipe.seed, stream), 16) % 2**31
-            self._task_lists[key] = listed(self.environment, split, limit=limit, seed=seed)
-        return self._task_lists[key]
+        seed = int(content_key(self.recipe.seed, stream), 16) % 2**31
+        return listed(self.environment, split, limit=limit, seed=seed)
 
     def _play(self, stage: str, iteration: int, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
         """Plays what is not on file, as a part of a stage; returns the tasks' episodes."""
@@ -138,18 +134,14 @@ class Stages:
 
     def correct(self, i: int) -> Journal[Correction]:
         """Corrections of every step of the episodes of iteration i that the recipe has corrected."""
-        teacher_section = self.recipe.teacher
-        journal = self.corrections(i)
-        episodes = _in_order(self.episodes(i))
-        if not episodes:
-            raise RunError(f"{self.run.episodes(i)} holds no episodes; roll out iteration {i} first.")
+        section, journal = self.recipe.teacher, self.corrections(i)
         chosen = [
             episode
-            for episode in episodes
+            for episode in self._in_order(i)
             if episode.stop is not StopReason.ENVIRONMENT_ERROR
-            and (teacher_section.episodes == "all" or episode.score <= teacher_section.failure_score)
+            and (section.episodes == "all" or episode.score <= section.failure_score)
         ]
-        self.correct_episodes(i - 1, self._up_to(teacher_section.labels, chosen, f"labels-{i}"), journal, i)
+        self.correct_episodes(i - 1, self._up_to(section.labels, chosen, f"labels-{i}"), journal, i)
         return journal
 
     def _up_to(self, labels: int | None, episodes: list[Episode], stream: str) -> list[Episode]:
@@ -164,54 +156,41 @@ class Stages:
     def correct_episodes(
         self, student: int, episodes: Sequence[Episode], journal: Journal[Correction], iteration: int
     ) -> None:
-        """Has episodes corrected that are not on file with all their steps.
-
-        Args:
-            student: i of the pi_i that acted in them.
-            episodes: The episodes.
-            journal: Where each correction is kept.
-            iteration: Under which iteration times and costs are noted.
-        """
-        corrected: dict[str, int] = {}
-        for correction in journal:
-            corrected[correction.episode] = corrected.get(correction.episode, 0) + 1
-        done = {episode.key for episode in episodes if corrected.get(episode.key, 0) >= len(episode.steps)}
+        """Has those episodes of a student corrected that are not in the journal with all their steps. Times and costs are noted
+        under an iteration."""
+        corrected = Counter(correction.episode for correction in journal)
+        done = {episode.key for episode in episodes if corrected[episode.key] >= len(episode.steps)}
         if len(done) == len(episodes):
             return
-        section = self.recipe.teacher
-        states = None
+        section, states = self.recipe.teacher, None
         if isinstance(section, ModelTeacherConfig) and section.state == "extracted":
             states = self._extracted(episodes, iteration, section)
         teacher: Teacher[Any] = self.actors.teacher(student, states)
         what = f"corrections by {'the expert' if section.kind == 'expert' else teacher.name} at privilege {teacher.privilege}"
         with self.timed("correct", iteration, what) as (bar, note), self.booked(f"correct {iteration}"):
             bar.update(len(done), len(episodes), "")
-            finished = len(done)
+            finished = set(done)
 
             def keep(episode: Episode, corrections: list[Correction]) -> None:
-                nonlocal finished
                 for correction in corrections:
                     journal.append(correction)
-                finished += 1
-                bar.update(finished, len(episodes), self._spent())
+                finished.add(episode.key)
+                bar.update(len(finished), len(episodes), self._spent())
 
             run_sync(teacher.correct_all(episodes, keep, done=done))
             note(corrections=len(journal))
             if teacher.dropped:
                 note(steps_left_out=teacher.dropped)
 
-    def _extracted(
-        self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig
-    ) -> dict[str, str]:
+    def _extracted(self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
-        tasks = list({episode.task.key: episode.task for episode in episodes}.values())
-        stream = f"rollout-expert-{iteration}"
-        play = Play(Role("expert"), tuple(tasks), self.recipe.horizon, stream)
+        tasks = {episode.task.key: episode.task for episode in episodes}
+        play = Play(scripted(), tuple(tasks.values()), self.recipe.horizon, f"rollout-expert-{iteration}")
         journal = Journal(self.run.expert_play(iteration), Episode)
         played = self._play("rollout", iteration, play, journal, "expert's play of the tasks to correct")
         model = self.actors.open_model(section)
-        journal = Journal(self.run.states(iteration), ExtractedState)
-        extractor = StateExtractor(self.environment, model, journal, limit=section.limit, seed=self.recipe.seed)
+        known = Journal(self.run.states(iteration), ExtractedState)
+        extractor = StateExtractor(self.environment, model, known, limit=section.limit, seed=self.recipe.seed)
         with self.timed("correct", iteration, "privileged states"), self.booked(f"extract {iteration}"):
             return run_sync(extractor.extract_all(played))
 
@@ -226,14 +205,11 @@ class Stages:
         path = self.run.rows(i)
         if path.exists():
             return path
-        episodes = _in_order(self.episodes(i))
-        if not episodes:
-            raise RunError(f"{self.run.episodes(i)} holds no episodes; roll out iteration {i} first.")
         if i == 0:
             rows = [*demonstration_rows(self._demonstrations(), self.renderer), *self._rows_with_state()]
         else:
-            by_key = {episode.key: episode for episode in episodes}
-            position = {episode.key: index for index, episode in enumerate(episodes)}
+            by_key = {episode.key: episode for episode in self._in_order(i)}
+            position = {key: index for index, key in enumerate(by_key)}
             corrections = sorted(self.corrections(i), key=lambda c: (position[c.episode], c.t))
             rows = correction_rows(by_key, corrections, self.renderer, iteration=i)
         lines = [row.model_dump_json() for row in rows]
@@ -244,8 +220,7 @@ class Stages:
 
     def _demonstrations(self) -> list[Episode]:
         """The episodes to clone, with reasons."""
-        episodes = _in_order(self.episodes(0))
-        section = self._played
+        episodes, section = self._in_order(0), self._played
         wanted = [e for e in episodes if section.keeps(e) and e.stop is not StopReason.ENVIRONMENT_ERROR]
         if not any(episode.steps for episode in wanted):
             raise RunError(
@@ -263,7 +238,7 @@ class Stages:
 
     def _demonstrated_tasks(self) -> list[Task]:
         """The training tasks that are demonstrated."""
-        drawn = self._tasks(self.recipe.environment.train, self._played.episodes, stream="demonstrations")
+        drawn = self._tasks(self.recipe.environment.train, self._played.episodes, "demonstrations")
         return list(self.actors.demonstrations.tasks(drawn))
 
     def _annotated(self, demonstrations: list[Episode], section: ModelConfig | None) -> list[Episode]:
@@ -271,9 +246,8 @@ class Stages:
         if section is None or all(step.reason for e in demonstrations for step in e.steps):
             return demonstrations
         annotated: list[Episode] = []
-        model = self.actors.open_model(section)
-        journal = Journal(self.run.annotations(), Annotation)
-        annotator = ReasonAnnotator(self.environment, model, journal, seed=self.recipe.seed)
+        model, known = self.actors.open_model(section), Journal(self.run.annotations(), Annotation)
+        annotator = ReasonAnnotator(self.environment, model, known, seed=self.recipe.seed)
         with self.timed("correct", 0, "reasons for demonstrations") as (bar, _), self.booked("annotate"):
 
             def keep(episode: Episode) -> None:
@@ -281,28 +255,22 @@ class Stages:
                 bar.update(len(annotated), len(demonstrations), self._spent())
 
             run_sync(annotator.annotate_all(demonstrations, keep))
-        return _in_order(annotated)
+        return sorted(annotated, key=_by_task)
 
     def _rows_with_state(self) -> Iterator[Row]:
         """Where the recipe asks for it: the tasks of the demonstrations played by the environment's teacher, each step's
         prompt with the privileged state behind it, as the self teacher will render it."""
-        recipe = self.recipe
-        privilege = getattr(recipe.demonstrations, "with_state", 0)
+        recipe, privilege = self.recipe, getattr(self.recipe.demonstrations, "with_state", 0)
         if not privilege:
             return
-        tasks = self._demonstrated_tasks()
-        play = Play(Role("teacher", privilege=privilege), tuple(tasks), recipe.horizon, "rollout-with-state")
+        play = Play(scripted(privilege), tuple(self._demonstrated_tasks()), recipe.horizon, "rollout-with-state")
         journal = Journal(self.run.with_state(), Episode)
         played = self._play("rollout", 0, play, journal, f"teacher's play at privilege {privilege}")
         renderer = PrivilegedRenderer(self.actors.whole_renderer, privilege)
-        for episode in _in_order(played):
+        for episode in played:
             if recipe.demonstrations.keeps(episode) and episode.stop is not StopReason.ENVIRONMENT_ERROR:
                 states = run_sync(states_along(self.environment, episode))
                 yield from privileged_rows(episode, states, renderer.render, renderer.grammar_of(episode.task))
-
-    def rows(self, up_to: int) -> list[Row]:
-        """The union of D_0..D_i."""
-        return [row for j in self._data(up_to) for row in self.rows_of(j)]
 
     def _data(self, up_to: int) -> range:
         """Every j of D_0..D_i; where there is no D_0, from 1."""
@@ -367,62 +335,57 @@ class Stages:
         )
 
     def base(self) -> str:
-        """The model before any training: the recipe's, or a scratch student made from the demonstrations' words."""
-        base = self.actors.base
-        if self.recipe.student.from_scratch and not marker(self.run.base).exists():
-            self._make_base(self.run.base)
-        return base
-
-    def _make_base(self, base: Path) -> None:
-        """The scratch student before any training: random weights and a tokenizer of the training tasks' words."""
+        """The model before any training: the recipe's, or a scratch student: random weights and a tokenizer of the words of
+        the demonstrations."""
+        student, base = self.recipe.student, self.run.base
+        if not student.from_scratch or marker(base).exists():
+            return self.actors.base
         from leap.models.scratch import build_scratch
 
         self.rollout(0)
         rows = [*demonstration_rows(self._demonstrations(), self.actors.whole_renderer), *self._rows_with_state()]
-        texts = [text for row in rows for text in row.texts()]
-        texts += self.environment.vocabulary()
+        texts = [text for row in rows for text in row.texts()] + [*self.environment.vocabulary()]
         with atomic_directory(base) as temporary:
             names = self.environment.names()
-            build_scratch(self.recipe.student.scratch, texts, temporary, seed=self.recipe.seed, names=names)
+            build_scratch(student.scratch, texts, temporary, seed=self.recipe.seed, names=names)
             write_json(marker(temporary), {"key": "base", "iteration": -1})
+        return self.actors.base
 
     # ---- evaluate ------------------------------------------------------------------------------------------------
 
     def evaluate(self, i: int) -> list[Evaluation]:
         """pi_i without privilege on the validation and test splits."""
-        return self._evaluate(Role("student", i), f"pi_{i}", i)
+        return self._evaluate(Role("student", f"pi_{i}", iteration=i))
 
     def baselines(self) -> list[Evaluation]:
         """Whoever else the recipe compares with, on the same tasks."""
-        return [one for baseline in self.actors.baselines() for one in self.baseline(baseline.name)]
+        return [one for role in baselines_of(self.recipe, self.environment) for one in self.baseline(role)]
 
     def idle_baselines(self) -> list[Evaluation]:
         """Those who do nothing for their tasks, where the environment has such: what every mean score stands beside."""
-        return [one for baseline in idle_baselines(self.environment) for one in self.baseline(baseline.name)]
+        return [one for role in idle_baselines(self.environment) for one in self.baseline(role)]
 
-    def baseline(self, name: str) -> list[Evaluation]:
+    def baseline(self, role: Role) -> list[Evaluation]:
         """One of the baselines on the validation and test splits."""
-        shown = any(baseline.name == name and baseline.react for baseline in self.actors.baselines())
-        if shown and not self.recipe.demonstrations.none:
+        if role.react and not self.recipe.demonstrations.none:
             self.rollout(0)  # its worked examples are demonstrations
-        role = Role("baseline", name=name)
-        with self.booked(f"baseline {self.actors.acting(role).actor.name}"):
-            return self._evaluate(role, name, -1)
+        with self.booked(f"baseline {role.actor}"):
+            return self._evaluate(role)
 
     def evaluation_tasks(self) -> dict[str, list[Task]]:
         """Tasks of the validation split and of each test split."""
         section = self.recipe.environment
-        tasks = {section.validation: self._tasks(section.validation, section.validation_tasks, stream="evaluation")}
-        return tasks | {split: self._tasks(split, section.test_tasks, stream="evaluation") for split in section.test}
+        tasks = {section.validation: self._tasks(section.validation, section.validation_tasks, "evaluation")}
+        return tasks | {split: self._tasks(split, section.test_tasks, "evaluation") for split in section.test}
 
-    def _evaluate(self, role: Role, name: str, iteration: int) -> list[Evaluation]:
+    def _evaluate(self, role: Role) -> list[Evaluation]:
         evaluations = []
         for split, tasks in self.evaluation_tasks().items():
-            play = Play(role, tuple(tasks), self.recipe.test_horizon, f"evaluate-{name}")
-            journal = Journal(self.run.played(name, split), Episode)
-            played = self._play("evaluate", iteration, play, journal, f"evaluate {name} on {split}")
-            evaluations.append(evaluate_episodes(played, policy=name))
-        write_json(self.run.evaluation(name), [evaluation.model_dump(mode="json") for evaluation in evaluations])
+            play = Play(role, tuple(tasks), self.recipe.test_horizon, f"evaluate-{role.name}")
+            journal = Journal(self.run.played(role.name, split), Episode)
+            played = self._play("evaluate", role.iteration, play, journal, f"evaluate {role.name} on {split}")
+            evaluations.append(evaluate_episodes(played, policy=role.name))
+        write_json(self.run.evaluation(role.name), [evaluation.model_dump(mode="json") for evaluation in evaluations])
         return evaluations
 
     # ---- what other packages add -----------------------------------------------------------------------------------
@@ -435,11 +398,9 @@ class Stages:
 
     # ---- what the stages share -----------------------------------------------------------------------------------
 
-    @contextmanager
-    def booked(self, stage: str) -> Iterator[None]:
+    def booked(self, stage: str) -> AbstractContextManager[object]:
         """Calls to endpoints made within are booked under this stage."""
-        with self.actors.ledger.stage(stage) if self.recipe.models else nullcontext():
-            yield
+        return self.actors.ledger.stage(stage) if self.recipe.models else nullcontext()
 
     def _spent(self) -> str:
         usd, tokens = self.actors.ledger.spent if self.recipe.models else (0.0, 0)
@@ -462,6 +423,5 @@ class Stages:
         write_json(self.run.stages, records)
 
 
-def _in_order(episodes: Iterable[Episode]) -> list[Episode]:
-    """Episodes by task: a journal's own order is that in which they happened to finish."""
-    return sorted(episodes, key=lambda episode: (episode.task.split, episode.task.id))
+def _by_task(episode: Episode) -> tuple[str, str]:
+    return episode.task.split, episode.task.id

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leap import __version__, registry
+from leap.config import Section
 from leap.core import content_key
 from leap.envs.base import Environment, load_environment
 from leap.errors import LeapError
 from leap.recipe import Recipe
-from leap.runs.baselines import Baseline, baselines_of
 from leap.runs.directory import RunDirectory, marker
+from leap.runs.roles import Role, baselines_of
 from leap.training.method import method_of
 
 if TYPE_CHECKING:
@@ -29,9 +30,16 @@ if TYPE_CHECKING:
 _EVALUATION = {"validation", "validation_tasks", "test", "test_tasks"}
 _TRAINING = {"train", "train_tasks"}
 _WEIGHTS = {"model", "scratch"}
-_KINDS = {"rollout", "base", "correct", "train", "evaluate"}
 _AT = RunDirectory(Path())
 """Gives paths relative to a run directory."""
+_MAKE: dict[str, Callable[[Stages, int], object]] = {
+    "rollout": lambda stages, i: stages.rollout(i) if i else (stages.rollout(0), stages.dataset(0)),
+    "base": lambda stages, i: stages.base(),
+    "correct": lambda stages, i: (stages.correct(i), stages.dataset(i)),
+    "train": lambda stages, i: stages.train(i),
+    "evaluate": lambda stages, i: stages.evaluate(i),
+}
+"""How leap's own kinds of stages are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class Stage:
     @property
     def added(self) -> bool:
         """Whether another package adds it."""
-        return self.kind not in _KINDS
+        return self.kind not in _MAKE
 
     def finished(self, run: RunDirectory) -> bool:
         """Whether it is on file."""
@@ -72,18 +80,8 @@ class Stage:
         return any((run.root / file).exists() for file in (*self.files, self.marker))
 
 
-AddStage = Callable[[Recipe, int, Sequence[Stage]], Stage | None]
-"""What packages register as `leap.stages`: given a recipe, an iteration and the stages so far, a further stage of that
-iteration, or None where the recipe asks for none."""
-
-
 def stage_table(recipe: Recipe, environment: Environment | None = None) -> list[Stage]:
-    """All stages of a recipe's run, in the order in which they are made.
-
-    Args:
-        recipe: The recipe.
-        environment: Its environment, which need not be made ready; made from the recipe if None.
-    """
+    """All stages of a recipe's run, in the order in which they are made. The environment need not be made ready."""
     section = recipe.environment
     environment = environment or _environment(section.name, json.dumps(section.options, sort_keys=True))
     return _Table(recipe, environment).stages
@@ -107,13 +105,12 @@ def new_stage(
 ) -> Stage:
     """Makes a stage with its key.
 
+    Packages register functions that do as `leap.stages`: given a recipe, an iteration and the stages so far, they return a
+    further stage of that iteration, or None where the recipe asks for none.
+
     Args:
-        name: What it makes, for people; one of a kind in its run.
-        kind: Its kind.
-        iteration: i; -1 outside the loop.
-        make: Makes it.
-        files: Its files and folders, relative to the run directory.
-        finished: The file that is there once it is finished.
+        name: One of a kind in its run; this and what follows as `Stage` has them.
+        finished: Its marker.
         inputs: The stages whose files it reads; in place of one, the key of something that no run makes.
         settings: Whatever else it depends on, as JSON.
     """
@@ -129,158 +126,107 @@ class _Table:
     def __init__(self, recipe: Recipe, environment: Environment | None) -> None:
         self.recipe = recipe
         self.stages: list[Stage] = []
-        deciding = {"policy": recipe.policy.model_dump(mode="json")}
-        self._student = recipe.student.model_dump(mode="json", exclude=_WEIGHTS) | deciding
+        self._student = _values(recipe.student, _WEIGHTS) | {"policy": _values(recipe.policy)}
         self._acting = {key: value for key, value in self._student.items() if key != "evaluation_temperature"}
-        self._teacher = recipe.teacher.model_dump(mode="json")
+        self._tested = [_values(recipe.environment, _TRAINING), recipe.test_horizon, recipe.seed]
         self._method = method_of(recipe.training)
-        for baseline in baselines_of(recipe, environment):
-            self._baseline(baseline)
+        for role in baselines_of(recipe, environment):
+            self._baseline(role)
         data = {} if recipe.demonstrations.none else {0: self._demonstrations()}
         base = self._base(list(data.values()))
         weights = base if recipe.demonstrations.none else self._trained(0, base, list(data.values()))
         self._evaluated(0, weights)
-        self._extend(0)
         for i in range(1, recipe.iterations + 1):
             rollouts = self._rollouts(i, weights)
             data[i] = self._corrections(i, rollouts, weights)
             start = base if self._method.starts_from(i) == "base" else weights
             weights = self._trained(i, start, [data[j] for j in self._method.reads(i) if j in data])
             self._evaluated(i, weights)
-            self._extend(i)
 
-    def _add(self, *values: Any, **options: Any) -> Stage:
-        self.stages.append(new_stage(*values, **options))
-        return self.stages[-1]
+    def _add(
+        self,
+        name: str,
+        kind: str,
+        i: int,
+        files: Sequence[Path],
+        finished: Path,
+        settings: list[Any],
+        inputs: Sequence[Stage | str] = (),
+    ) -> Stage:
+        make = _MAKE[kind]
+        stage = new_stage(name, kind, i, lambda made: make(made, i), files, finished, inputs=inputs, settings=settings)
+        self.stages.append(stage)
+        return stage
 
-    def _extend(self, i: int) -> None:
-        """Adds what other packages make of an iteration."""
-        for more in _hooks():
-            if (stage := more(self.recipe, i, tuple(self.stages))) is not None:
-                self.stages.append(stage)
-
-    def _baseline(self, baseline: Baseline) -> None:
-        recipe, name = self.recipe, baseline.name
-        settings: Any = {"idle": baseline.actions, "teacher": baseline.privilege}.get(baseline.kind)
-        if baseline.kind == "model":
-            settings = [recipe.teacher.model_dump(mode="json", exclude={"privilege"}), baseline.privilege]
-        elif baseline.react is not None:
-            shown = [recipe.demonstrations.model_dump(mode="json"), recipe.environment.train, recipe.horizon]
-            settings = [baseline.react.model_dump(mode="json"), shown]
-        self._add(
-            f"evaluation of {name}",
-            "evaluate",
-            -1,
-            lambda stages: stages.baseline(name),
-            [_AT.evaluation(name).parent],
-            _AT.evaluation(name),
-            settings=[name, settings, self._evaluation_settings()],
+    def _baseline(self, role: Role) -> None:
+        recipe, file = self.recipe, _AT.evaluation(role.name)
+        own: Any = {"idle": role.actions, "teacher": role.privilege}.get(role.kind)
+        if role.kind == "model":
+            own = [_values(recipe.teacher, {"privilege"}), role.privilege]
+        elif role.react is not None:
+            own = [_values(role.react), [_values(recipe.demonstrations), recipe.environment.train, recipe.horizon]]
+        self.stages.append(
+            new_stage(
+                f"evaluation of {role.name}",
+                "evaluate",
+                -1,
+                lambda stages: stages.baseline(role),
+                [file.parent],
+                file,
+                settings=[role.name, own, self._tested],
+            )
         )
 
     def _demonstrations(self) -> Stage:
-        recipe = self.recipe
-        world = recipe.environment.model_dump(mode="json", exclude=_EVALUATION | {"train_tasks"})
-        return self._add(
-            "demonstrations",
-            "rollout",
-            0,
-            lambda stages: (stages.rollout(0), stages.dataset(0)),
-            [_AT.episodes(0), _AT.with_state(), _AT.annotations(), _AT.rows(0)],
-            _AT.rows(0),
-            settings=[
-                world,
-                recipe.horizon,
-                recipe.seed,
-                recipe.demonstrations.model_dump(mode="json"),
-                self._student["prompt"],
-                recipe.demonstrations.fingerprint,
-            ],
-        )
+        recipe, section = self.recipe, self.recipe.demonstrations
+        world = _values(recipe.environment, _EVALUATION | {"train_tasks"})
+        settings = [world, recipe.horizon, recipe.seed, _values(section), self._student["prompt"], section.fingerprint]
+        files = [_AT.episodes(0), _AT.with_state(), _AT.annotations(), _AT.rows(0)]
+        return self._add("demonstrations", "rollout", 0, files, files[-1], settings)
 
     def _base(self, data: Sequence[Stage]) -> Stage | str:
         """The model before any training: a stage where the run makes it, or else its key."""
-        recipe = self.recipe
-        if not recipe.student.from_scratch:
-            return content_key(__version__, "base", recipe.student.model)
-        return self._add(
-            "random weights",
-            "base",
-            -1,
-            lambda stages: stages.base(),
-            [_AT.base],
-            marker(_AT.base),
-            inputs=data,
-            settings=[recipe.student.scratch.model_dump(mode="json"), recipe.seed],
-        )
+        student = self.recipe.student
+        if not student.from_scratch:
+            return content_key(__version__, "base", student.model)
+        settings = [_values(student.scratch), self.recipe.seed]
+        return self._add("random weights", "base", -1, [_AT.base], marker(_AT.base), settings, data)
 
     def _rollouts(self, i: int, weights: Stage | str) -> Stage:
         recipe, beta = self.recipe, self.recipe.rollouts.beta_at(i)
         alone = beta >= 1  # then the student takes no part, and its weights do not matter
-        world = recipe.environment.model_dump(mode="json", exclude=_EVALUATION)
         mixture = [beta, recipe.teacher.privilege if beta else None]
-        return self._add(
-            f"rollouts of {'the teacher' if alone else f'pi_{i - 1}'}",
-            "rollout",
-            i,
-            lambda stages: stages.rollout(i),
-            [_AT.episodes(i)],
-            _AT.rows(i),  # episodes on file may be some of them; rows are made from all
-            inputs=[] if alone else [weights],
-            settings=[world, recipe.horizon, recipe.seed, mixture, None if alone else self._acting],
-        )
+        world = _values(recipe.environment, _EVALUATION)
+        settings = [world, recipe.horizon, recipe.seed, mixture, None if alone else self._acting]
+        name = f"rollouts of {'the teacher' if alone else f'pi_{i - 1}'}"
+        inputs = [] if alone else [weights]
+        # Episodes on file may be some of them; rows are made from all.
+        return self._add(name, "rollout", i, [_AT.episodes(i)], _AT.rows(i), settings, inputs)
 
     def _corrections(self, i: int, rollouts: Stage, weights: Stage | str) -> Stage:
-        recipe = self.recipe
-        by_student = recipe.teacher.uses_student
-        return self._add(
-            f"corrections for pi_{i}",
-            "correct",
-            i,
-            lambda stages: (stages.correct(i), stages.dataset(i)),
-            [_AT.expert_play(i), _AT.states(i), _AT.corrections(i), _AT.rows(i)],
-            _AT.rows(i),
-            inputs=[rollouts, *([weights] if by_student else [])],
-            settings=[
-                self._teacher,
-                self._acting if by_student else None,
-                self._student["prompt"],
-                recipe.horizon,
-                recipe.seed,
-            ],
-        )
+        recipe, by_student = self.recipe, self.recipe.teacher.uses_student
+        acting = self._acting if by_student else None
+        settings = [_values(recipe.teacher), acting, self._student["prompt"], recipe.horizon, recipe.seed]
+        files = [_AT.expert_play(i), _AT.states(i), _AT.corrections(i), _AT.rows(i)]
+        inputs = [rollouts, *([weights] if by_student else [])]
+        return self._add(f"corrections for pi_{i}", "correct", i, files, files[-1], settings, inputs)
 
     def _trained(self, i: int, start: Stage | str, data: Sequence[Stage]) -> Stage:
-        return self._add(
-            f"pi_{i}",
-            "train",
-            i,
-            lambda stages: stages.train(i),
-            [_AT.checkpoint(i)],
-            marker(_AT.checkpoint(i)),
-            inputs=[start, *data],
-            settings=[self._method.settings(i), self.recipe.seed],
-        )
+        settings, out = [self._method.settings(i), self.recipe.seed], _AT.checkpoint(i)
+        return self._add(f"pi_{i}", "train", i, [out], marker(out), settings, [start, *data])
 
-    def _evaluated(self, i: int, weights: Stage | str) -> Stage:
-        name = f"pi_{i}"
-        return self._add(
-            f"evaluation of {name}",
-            "evaluate",
-            i,
-            lambda stages: stages.evaluate(i),
-            [_AT.played(name, "").parent, _AT.evaluation(name)],
-            _AT.evaluation(name),
-            inputs=[weights],
-            settings=[self._student, self._evaluation_settings()],
-        )
-
-    def _evaluation_settings(self) -> list[Any]:
-        recipe = self.recipe
-        return [recipe.environment.model_dump(mode="json", exclude=_TRAINING), recipe.test_horizon, recipe.seed]
+    def _evaluated(self, i: int, weights: Stage | str) -> None:
+        """The evaluation of pi_i, and what other packages make of iteration i."""
+        file = _AT.evaluation(f"pi_{i}")
+        files, settings = [_AT.played(f"pi_{i}", "").parent, file], [self._student, self._tested]
+        self._add(f"evaluation of pi_{i}", "evaluate", i, files, file, settings, [weights])
+        for name in registry.stage.names():
+            if (stage := registry.stage.get(name)(self.recipe, i, tuple(self.stages))) is not None:
+                self.stages.append(stage)
 
 
-def _hooks() -> list[AddStage]:
-    return [registry.stage.get(name) for name in registry.stage.names()]
+def _values(section: Section, without: set[str] | None = None) -> dict[str, Any]:
+    return section.model_dump(mode="json", exclude=without)
 
 
 @lru_cache(maxsize=64)

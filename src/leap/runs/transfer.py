@@ -1,8 +1,5 @@
-"""A trained student in a world that its run does not name: other data, other splits, another horizon.
-
-The official games after training on generated ones, say. Nothing of the run changes; what is played is kept under
-`iter-i/elsewhere/`, and played once.
-"""
+"""A trained student in a world that its run does not name: other data (the official games, say), other splits, another horizon.
+Nothing of the run changes; what is played is kept under `iter-i/elsewhere/`, and played once."""
 
 from __future__ import annotations
 
@@ -17,9 +14,9 @@ from leap.errors import RecipeError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, write_json
 from leap.progress import Bar
-from leap.runs.actors import Actors, Role
-from leap.runs.executors import Play
-from leap.runs.play import play_tasks
+from leap.runs.actors import Actors
+from leap.runs.executors import Play, play_tasks
+from leap.runs.roles import Role, scripted
 from leap.runs.stages import Stages
 
 
@@ -31,9 +28,9 @@ def evaluate_elsewhere(
     Args:
         stages: The run's.
         i: Which pi_i plays.
-        options: The environment's options there; the environment is the run's.
+        options: Of the run's environment, there.
         splits: Splits to play whole.
-        horizon: Largest number of actions; the recipe's at evaluation by default.
+        horizon: By default the recipe's at evaluation.
 
     Raises:
         RecipeError: A task of these splits is one the run trained on.
@@ -46,13 +43,7 @@ def evaluate_elsewhere(
     folder = stages.run.elsewhere(i, content_key(options))
     write_json(folder / "environment.json", {"name": recipe.environment.name, "options": options})
     levels = dict.fromkeys((0, recipe.teacher.privilege))
-    roles = {"expert": Role("expert")} | {f"teacher-{level}": Role("teacher", privilege=level) for level in levels}
-    roles[f"pi_{i}"] = Role("student", i)
-
-    @contextmanager
-    def shown(what: str) -> Iterator[tuple[Bar, Callable[..., None]]]:
-        with stages.progress.stage(what) as bar:
-            yield bar, lambda **figures: None  # the run's own figures stay as they are
+    roles = (scripted(), *map(scripted, levels), Role("student", f"pi_{i}", iteration=i))
 
     evaluations = []
     with closing(environment), closing(Actors(recipe, stages.run, environment)) as actors:
@@ -62,10 +53,16 @@ def evaluate_elsewhere(
                 raise RecipeError(
                     f"{len(both)} tasks of split {split!r} were trained on, for example {both[0]}; choose another."
                 )
-            for name, role in roles.items():
-                play = Play(role, tuple(tasks), horizon, f"elsewhere-{name}")
-                journal = Journal(folder / f"{split}-{name}.jsonl", Episode)
-                played = play_tasks(play, actors, journal, partial(shown, f"evaluate {name} on {split}"))
-                evaluations.append(evaluate_episodes(played, policy=name))
+            for role in roles:
+                play = Play(role, tuple(tasks), horizon, f"elsewhere-{role.name}")
+                journal = Journal(folder / f"{split}-{role.name}.jsonl", Episode)
+                played = play_tasks(play, actors, journal, partial(_shown, stages, f"evaluate {role.name} on {split}"))
+                evaluations.append(evaluate_episodes(played, policy=role.name))
     write_json(folder / "evaluation.json", [evaluation.model_dump(mode="json") for evaluation in evaluations])
     return evaluations
+
+
+@contextmanager
+def _shown(stages: Stages, what: str) -> Iterator[tuple[Bar, Callable[..., None]]]:
+    with stages.progress.stage(what) as bar:
+        yield bar, lambda **figures: None  # the run's own figures stay as they are

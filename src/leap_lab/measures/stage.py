@@ -11,8 +11,8 @@ from leap.datasets import Row, correction_rows
 from leap.errors import RunError
 from leap.files import Journal
 from leap.recipe import Recipe
-from leap.runs.baselines import teacher_acting
 from leap.runs.directory import RunDirectory
+from leap.runs.roles import teacher_acting
 from leap.runs.stages import Stages
 from leap.runs.table import Stage, new_stage
 from leap_lab.measures.corrected import Corrected, held_out

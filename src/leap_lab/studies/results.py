@@ -13,9 +13,9 @@ from leap.core import Episode
 from leap.core.record import Record
 from leap.errors import RunError
 from leap.recipe import Recipe
-from leap.runs.baselines import folder_name
 from leap.runs.directory import RunDirectory
 from leap.runs.provenance import starts
+from leap.runs.roles import folder_name
 from leap.runs.table import missing_stages
 from leap.stats import wilson
 from leap_lab.measures import IterationMeasures, read_measures

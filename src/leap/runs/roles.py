@@ -1,4 +1,5 @@
-"""Who is evaluated beside the students: the one list of names, for the stages, the table, the report and the studies."""
+"""Who plays in a run, by name alone; and who is evaluated beside the students: one list for the stages, the table, the report
+and the studies."""
 
 from __future__ import annotations
 
@@ -11,29 +12,37 @@ from leap.recipe import ReActSection, Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
-    """A policy outside the loop that is evaluated on the same tasks as the students.
+class Role:
+    """Who plays: with the recipe and the run directory, all that another process needs to make the policy.
 
     Attributes:
-        name: Its name in tables, and of its folder.
+        kind: demonstrator: who plays D_0. rollout: who plays the training tasks of an iteration. student: pi_i as it is
+            evaluated. expert, teacher: the environment's own scripts, executing their own corrections. idle: actions that do
+            nothing for the task. model: the teacher's model playing itself. react: a model prompted with worked examples.
+        name: Of a baseline, in tables and as a folder.
         actor: Its name in episodes.
-        kind: idle: actions that do nothing for the task. expert: the environment's expert. teacher: the environment's scripted
-            teacher executing its own corrections. model: the teacher's model playing itself. react: a model prompted with
-            worked examples.
+        iteration: i of a rollout or a student.
         privilege: How far it may use the privileged state; None for those that never see it.
         actions: Of an idle one.
         react: The recipe's section of a prompted one.
     """
 
-    name: str
-    actor: str
-    kind: Literal["idle", "expert", "teacher", "model", "react"]
+    kind: Literal["demonstrator", "rollout", "student", "expert", "teacher", "idle", "model", "react"]
+    name: str = ""
+    actor: str = ""
+    iteration: int = -1
     privilege: int | None = None
     actions: tuple[str, ...] = ()
     react: ReActSection | None = None
 
 
-def baselines_of(recipe: Recipe, environment: Environment | None) -> list[Baseline]:
+def scripted(privilege: int | None = None) -> Role:
+    """The environment's teacher at a privilege, or its expert."""
+    name = "expert" if privilege is None else f"teacher-{privilege}"
+    return Role("expert" if privilege is None else "teacher", name, name, privilege=privilege)
+
+
+def baselines_of(recipe: Recipe, environment: Environment | None) -> list[Role]:
     """The baselines of a recipe, in the order in which they are evaluated.
 
     Args:
@@ -42,28 +51,27 @@ def baselines_of(recipe: Recipe, environment: Environment | None) -> list[Baseli
             where it is not known; it is then taken to have an expert and a teacher.
     """
     teacher, tutor = recipe.teacher, environment.tutor if environment is not None else None
-    found: list[Baseline] = []
+    found: list[Role] = []
     if environment is None or (tutor is not None and tutor.plays):
-        found.append(Baseline("expert", "expert", "expert"))
+        found.append(scripted())
     found += idle_baselines(environment)
     if environment is None or (tutor is not None and tutor.corrects):
-        levels = dict.fromkeys((0, teacher.privilege, 100))
-        found += [Baseline(f"teacher-{level}", f"teacher-{level}", "teacher", level) for level in levels]
+        found += [scripted(level) for level in dict.fromkeys((0, teacher.privilege, 100))]
     if recipe.baselines.teacher_model:
         for level in dict.fromkeys((0, teacher.privilege)):
             actor = f"{teacher.models[0].model}-{level}"
-            found.append(Baseline(folder_name(actor), actor, "model", level))
+            found.append(Role("model", folder_name(actor), actor, privilege=level))
     for react in recipe.baselines.react:
         actor = f"react-{react.model}"
-        found.append(Baseline(folder_name(actor), actor, "react", react=react))
+        found.append(Role("react", folder_name(actor), actor, react=react))
     return found
 
 
-def idle_baselines(environment: Environment | None) -> list[Baseline]:
+def idle_baselines(environment: Environment | None) -> list[Role]:
     """Those that do nothing for their tasks, where the environment has such: what every mean score stands beside."""
     tutor = environment.tutor if environment is not None else None
     idle = tutor.idle if tutor is not None else {}
-    return [Baseline(name, name, "idle", actions=tuple(script)) for name, script in idle.items()]
+    return [Role("idle", name, name, actions=tuple(script)) for name, script in idle.items()]
 
 
 def teacher_acting(recipe: Recipe, privilege: int | None = None) -> str:
