@@ -18,8 +18,8 @@ from leap.core.record import Record
 from leap.datasets import Row, read_rows
 from leap.envs.base import Environment
 from leap.errors import PrerequisiteError, RunError
-from leap.evaluation import Evaluation, evaluate_episodes
-from leap.files import Journal, read_json
+from leap.evaluation import Evaluation, evaluate_episodes, read_evaluations
+from leap.files import Journal
 from leap.loop import best_on_validation
 from leap.loop import leap as leap_loop
 from leap.policies.base import Decide, FunctionPolicy, Policy
@@ -88,7 +88,7 @@ class Run:
     def evaluations(self) -> Records[Evaluation]:
         """Returns what has been evaluated so far, on each split: baselines, then pi_0, pi_1 and so on."""
         names = [*self._files.evaluated_baselines(), *(f"pi_{i}" for i in range(self.recipe.iterations + 1))]
-        return Records(evaluation for name in names for evaluation in self._evaluated(name))
+        return Records(one for name in names for one in read_evaluations(self._files.evaluation(name)))
 
     def played(self, policy: str, split: str) -> Records[Episode]:
         """Returns the evaluation episodes of a policy such as `pi_1` or `expert` on a split."""
@@ -101,7 +101,7 @@ class Run:
         Raises:
             RunError: None has been evaluated.
         """
-        students = [self._evaluated(f"pi_{i}") for i in range(self.recipe.iterations + 1)]
+        students = [read_evaluations(self._files.evaluation(f"pi_{i}")) for i in range(self.recipe.iterations + 1)]
         evaluated = [evaluations for evaluations in students if evaluations]
         if not evaluated:
             raise RunError(f"no student of {self.path} has been evaluated yet.")
@@ -115,9 +115,6 @@ class Run:
         """Writes the report and returns its page."""
         return write_report(self.recipe, self._files)
 
-    def _evaluated(self, policy: str) -> list[Evaluation]:
-        path = self._files.evaluation(policy)
-        return [Evaluation.model_validate(one) for one in read_json(path)] if path.exists() else []
 
 
 def run(

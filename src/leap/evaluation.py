@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from pydantic import Field
 
 from leap.core import Episode
 from leap.core.record import Record
+from leap.files import read_json
 from leap.stats import mean_ci, wilson
 
 
@@ -112,3 +114,8 @@ def evaluate_episodes(episodes: Iterable[Episode], *, policy: str) -> Evaluation
         kinds={kind: score_episodes(group) for kind, group in sorted(by_kind.items())},
         versions=dict(sorted(set.intersection(*(set(episode.versions.items()) for episode in episodes)))),
     )
+
+
+def read_evaluations(path: Path) -> list[Evaluation]:
+    """A policy's evaluations that are on file, of a split each; none where there is no file."""
+    return [Evaluation.model_validate(one) for one in read_json(path)] if path.exists() else []

@@ -42,9 +42,8 @@ def test_rows_survive_line_separators_in_their_texts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("use", ["train", "validation"])
 def test_an_environments_test_splits_are_only_ever_reported(use: str, tmp_path: Path) -> None:
-    made = stages(tmp_path, **{use: "seen"})
     with pytest.raises(RecipeError, match="test split"):
-        made.rollout(0)
+        stages(tmp_path, **{use: "seen"})
 
 
 def test_demonstrations_are_played_once_and_give_rows_once(tmp_path: Path, world: Environment) -> None:
@@ -56,8 +55,8 @@ def test_demonstrations_are_played_once_and_give_rows_once(tmp_path: Path, world
     again.rollout(0)
     again.dataset(0)
     assert (episodes.path.read_bytes(), rows.read_bytes(), rows.stat().st_mtime_ns) == before
-    assert {row.episode for row in again.rows(0)} == {episode.key for episode in episodes if episode.success}
-    assert all(row.source == "demonstration" for row in again.rows(0))
+    assert {row.episode for row in again.rows_of(0)} == {episode.key for episode in episodes if episode.success}
+    assert all(row.source == "demonstration" for row in again.rows_of(0))
 
 
 def test_a_stage_asks_for_the_one_before(tmp_path: Path, world: Environment) -> None:

@@ -12,7 +12,7 @@ import yaml
 from leap import __version__
 from leap.core import Correction
 from leap.errors import PrerequisiteError, RunError
-from leap.evaluation import Evaluation
+from leap.evaluation import read_evaluations
 from leap.files import Journal, read_json, write_json, write_text
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory, marker
@@ -135,12 +135,11 @@ def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
 
 
 def _scores(recipe: Recipe, run: RunDirectory, i: int) -> list[str]:
-    path = run.evaluation(f"pi_{i}")
-    if not path.exists():
+    if not (evaluations := read_evaluations(run.evaluation(f"pi_{i}"))):
         return ["Not evaluated."]
     use = dict.fromkeys(recipe.environment.test, "test") | {recipe.environment.validation: "validation"}
     lines = ["| split | used for | n | success | 95 % interval | actions (failure = horizon) |", "|---|---|---|---|---|---|"]
-    for evaluation in map(Evaluation.model_validate, read_json(path)):
+    for evaluation in evaluations:
         score = evaluation.overall
         lines.append(
             f"| {_cell(evaluation.split)} | {use.get(evaluation.split, '')} | {score.n} | {score.success:.1%} "

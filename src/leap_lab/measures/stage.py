@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from leap.api import Run
 from leap.core import Correction, Episode
 from leap.datasets import Row, correction_rows
 from leap.errors import RunError
+from leap.evaluation import read_evaluations
 from leap.files import Journal
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
@@ -60,7 +60,8 @@ def measure(stages: Stages, i: int) -> IterationMeasures | None:
     if (known := read_measures(path)) is not None:
         return known
     validation = recipe.environment.validation
-    evaluations = {one.policy: one for one in Run(run.root).evaluations() if one.split == validation}
+    files = [run.evaluation(name) for name in (f"pi_{i}", teacher_acting(recipe))]
+    evaluations = {one.policy: one for file in files for one in read_evaluations(file) if one.split == validation}
     own, corrections = _held_out(stages, i, limit)
     with stages.timed(KIND, i, f"measures of iteration {i}"):
         measures = measure_iteration(
