@@ -1,4 +1,4 @@
-"""What the worlds make once and keep: seeded random streams to draw from, and folders that appear whole or not at all."""
+"""What the worlds make once and keep: seeded streams to draw from, folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def counted(items: Iterable[T], total: int, progress: Progress | None, what: str
 
 
 def put_in_place(folder: Path, fill: Callable[[Path], object], *, done: str = "manifest.json") -> None:
-    """Unless it is there, fills a folder under a name of its own and moves it in place; of two at it, the first one's stays.
+    """Fills a folder that is not there under another name and moves it in place; of two at it, the first stays.
 
     Args:
         folder: Where it is to be. What stands there without the file `done` is not finished, and is removed.

@@ -8,8 +8,8 @@ from leap_worlds.alfworld.game import Game, State
 
 
 class Reply(NamedTuple):
-    """What an engine answers: the text, exactly as ALFWorld's AlfredTWEnv gives it, the commands that can be given now, sorted,
-    whether the goal holds, and 1.0 if it does, else 0.0."""
+    """What an engine answers: the text, exactly as ALFWorld's AlfredTWEnv gives it, the commands that can be given now,
+    sorted, whether the goal holds, and 1.0 if it does, else 0.0."""
 
     observation: str
     admissible: tuple[str, ...]

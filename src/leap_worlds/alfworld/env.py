@@ -120,8 +120,8 @@ class AlfworldEnvironment(Environment[AlfworldConfig]):
         return Path(__file__).parent / "prompts"
 
     def vocabulary(self) -> list[str]:
-        """Names of everything in the training games, and what is said in some of them: what a scratch student's tokenizer
-        should keep whole. Demonstrations alone do not hold the words of a player who has gone astray."""
+        """Names of everything in the training games, and what is said in some of them: what a scratch student's
+        tokenizer should keep whole. Demonstrations alone do not hold the words of a player who has gone astray."""
         texts = self._small_talk()
         for entry in self.data.entries("train"):
             game = load_game(entry.path)

@@ -10,13 +10,13 @@ thing in a kind of place k that still has unsearched places, and let the privile
 
     w(k) >= (1 - p / 100) * max w
 
-and the teacher may let the hidden state choose among plausible kinds only: it searches a plausible kind that truly holds
-the wanted thing, if there is one, and otherwise the kind the unprivileged expert would search. Within a kind it goes by
-number, as the expert does, and as the paper's prompts ask for at low privilege: which cabinet it is, a student cannot
-know; that it is a cabinet, it can learn to expect. At p = 0 only the best-weighted kinds are plausible and the tie goes to
-the regular order, so the hidden state does not matter at all. At p = 100 the teacher follows the optimal plan, whatever
-the student could know. This is the paper's balance (section 3: a constrained privileged expert, close enough to the
-unprivileged one to be realizable), with p as its one parameter.
+and the teacher may let the hidden state choose among plausible kinds only: it searches a plausible kind that truly
+holds the wanted thing, if there is one, and otherwise the kind the unprivileged expert would search. Within a kind it
+goes by number, as the expert does, and as the paper's prompts ask for at low privilege: which cabinet it is, a student
+cannot know; that it is a cabinet, it can learn to expect. At p = 0 only the best-weighted kinds are plausible and the
+tie goes to the regular order, so the hidden state does not matter at all. At p = 100 the teacher follows the optimal
+plan, whatever the student could know. This is the paper's balance (section 3: a constrained privileged expert, close
+enough to the unprivileged one to be realizable), with p as its one parameter.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class AlfworldExpert:
 
 
 def teach(history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
-    """The teacher at the student's state, None where the task can no longer be done; the module's docstring states the rule.
+    """The teacher at the student's state, None in a dead end; the module's docstring states the rule.
 
     Args:
         history: The student's own history.
@@ -125,7 +125,7 @@ def _treated(memory: Memory, goal: Goal, thing: str) -> bool:
 
 
 def _go_and(memory: Memory, place: str, far: str, here: str, action: str, closed: str = "") -> Decision:
-    """Returns an action at a place, or what comes before it: to go there, or to open it (never if `closed` is empty)."""
+    """Returns an action at a place, or what comes before it: to go there, or to open it (if `closed` says why)."""
     if not memory.at(place):
         return Decision(reason=far, action=f"go to {place}")
     if closed and memory.shut(place):

@@ -290,7 +290,7 @@ def _build(path: str, domain: str, grammar: str, goal: str, facts: Mapping[str, 
 
 
 def read_state(facts: Mapping[str, list[tuple[str, ...]]], objects: Iterable[str], receptacles: Iterable[str]) -> State:
-    """The state that facts describe, given a game's things and places; what is not true of anything has an empty list."""
+    """The state that facts describe, given a game's things and places; a predicate that holds of nothing is []."""
     rank = {thing: place for place, thing in enumerate(objects)}
     contents: dict[str, set[str]] = {receptacle: set() for receptacle in receptacles}
     for thing, receptacle in facts["inreceptacle"]:

@@ -33,8 +33,8 @@ _GOALS: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A task sentence understood: its kind (place, clean, heat, cool, two or look), the type of the thing to handle ("mug"), and
-    that of the receptacle to put it in, or of the lamp to use."""
+    """A task sentence understood: its kind (place, clean, heat, cool, two or look), the type of the thing to handle
+    ("mug"), and that of the receptacle to put it in, or of the lamp to use."""
 
     kind: str
     object: str

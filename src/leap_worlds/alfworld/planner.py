@@ -41,8 +41,8 @@ _Path = tuple["_Path | None", _Stop]
 def plan(engine: Engine) -> tuple[str, ...] | None:
     """The shortest commands that win from an engine's present state, in the game's own dialect.
 
-    Empty if the goal holds already; None for a dead end, a state from which the game cannot be won any more (so is one with
-    a thing in hand that no receptacle may contain).
+    Empty if the goal holds already; None for a dead end, a state from which the game cannot be won any more (so is one
+    with a thing in hand that no receptacle may contain).
     """
     return _Planner(engine.game, engine.state).plan()
 

@@ -117,7 +117,7 @@ def make_product(raw: RawProduct, attributes: RawAttributes | None) -> Product:
 
 
 def read_pricing(text: str | None) -> tuple[tuple[float, ...], str]:
-    """Returns the prices in a text like "$12.50" or "$3.00$7.99", and how the page shows them; `ValueError` if it has none."""
+    """Returns the prices in a text like "$12.50" or "$3.00$7.99" (`ValueError` if none), and as the page shows them."""
     if not text:
         return (DEFAULT_PRICE,), f"${DEFAULT_PRICE}"
     try:

@@ -318,7 +318,7 @@ class WebshopSession(Session):
 
 
 def brief(visit: Visit) -> str:
-    """The page at hand in few words and lower case, for small students: what `text_rich` shows, but what is always the same.
+    """The page at hand in few words and lower case, for small students: `text_rich` without what is always the same.
 
     The instruction and the buttons are left out (they are in the prompt, or among the admissible actions), and so are
     numbers of products whose title names them. This mode is leap's own; the published protocols show `text_rich`.

@@ -1,21 +1,21 @@
 """Who shops: the unprivileged expert, and the same shopper with its judgement changed as far as a privilege level allows.
 
-The shopper takes people at their word. It searches for the instruction's words as they stand, opens the product whose title
-shares most of them, chooses the values that share one with what is asked, and buys. It does not know which words are the
-shop's: whoever asks for a couch is not shown a sofa. It reads neither descriptions nor features.
+The shopper takes people at their word. It searches for the instruction's words as they stand, opens the product whose
+title shares most of them, chooses the values that share one with what is asked, and buys. It does not know which words
+are the shop's: whoever asks for a couch is not shown a sofa. It reads neither descriptions nor features.
 
-It has four choices to make: which words to search for, which product to open (or to turn the page), which value of
-an option to choose (or none), and whether to leave a product it has opened. Each alternative has a weight w, how sensible it
-is for who knows the instruction and the pages seen alone. Let the privilege level be p in 0..100.
-An alternative is **plausible** for the student if
+It has four choices to make: which words to search for, which product to open (or to turn the page), which value of an
+option to choose (or none), and whether to leave a product it has opened. Each alternative has a weight w, how sensible
+it is for who knows the instruction and the pages seen alone. Let the privilege level be p in 0..100. An alternative is
+**plausible** for the student if
 
     w >= (1 - p / 100) * max w
 
-and the hidden state may choose among plausible alternatives only: the words that find the product, the product that can bring
-most, the value that the goal asks for. A search's weight is the mean over what is asked for of 1 where it has the person's words
-and 1/2 where it has the shop's name in place of others, so from p = 50 on it may be in the shop's names alone. At p = 0 the
-hidden state does not matter at all: this is the shopper, going on from wherever the student stands. At p = 100 the teacher
-follows the plan that brings the most within the actions left, whatever the student could know.
+and the hidden state may choose among plausible alternatives only: the words that find the product, the product that can
+bring most, the value that the goal asks for. A search's weight is the mean over what is asked for of 1 where it has the
+person's words and 1/2 where it has the shop's name in place of others, so from p = 50 on it may be in the shop's names
+alone. At p = 0 the hidden state does not matter at all: this is the shopper, going on from wherever the student stands.
+At p = 100 the teacher follows the plan that brings the most within the actions left, whatever the student could know.
 
 Time matters at every level: with few actions left a partial match is bought, because an episode without a purchase scores 0.
 """
@@ -76,7 +76,7 @@ class Judgement:
 
     words: Callable[[Memory, tuple[str, ...]], Sequence[str]] = lambda memory, words: words
     offer: Callable[[Sequence[tuple[Offer, float]], float], Offer | None] = lambda weighed, leave: best(weighed, leave)
-    value: Callable[[str, Sequence[tuple[str, float]], float], str | None] = lambda name, weighed, skip: best(weighed, skip)
+    value: Callable[[str, Sequence[tuple[str, float]], float], str | None] = lambda _, values, skip: best(values, skip)
     onward: Callable[[], str] = lambda: NEXT
     leave: Callable[[bool, bool], bool] = lambda dear, worse: dear
     hurry: int | None = None
@@ -90,7 +90,7 @@ def best(weighed: Sequence[tuple[T, float]], otherwise: float) -> T | None:
 
 @dataclass(frozen=True)
 class Shopper:
-    """The unprivileged expert. After so many actions (`patience`) something should have been bought; never mind if None."""
+    """The unprivileged expert. After so many actions (`patience`) something should have been bought."""
 
     patience: int | None = None
 

@@ -1,9 +1,9 @@
 """Goals: what to buy, in words and in facts, with the prices that they depend on.
 
 Source: `get_human_goals`, `get_synthetic_goals` (web_agent_site/engine/goal.py) and `generate_product_prices` (engine.py)
-of WebShop 64fa2a5. There all draws come from one unseeded generator, so that two processes disagree on the price limits (the
-goals' order is the same: it is shuffled by seed 233). Here the generator is an argument, and draws in the same order:
-the price of each product that has a range, then a limit for each goal.
+of WebShop 64fa2a5. There all draws come from one unseeded generator, so that two processes disagree on the price limits
+(the goals' order is the same: it is shuffled by seed 233). Here the generator is an argument, and draws in the same
+order: the price of each product that has a range, then a limit for each goal.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def limit_text(limit: float) -> str:
 class Goals:
     """The goals of a catalogue in the original's order; each is put together when it is asked for.
 
-    Made-up goals can be eight million. So nothing is kept of each but its limit: texts stay in the store's files, and where
-    they lie there, how many goals each stands for and the order are found once, and kept beside them.
+    Made-up goals can be eight million. So nothing is kept of each but its limit: texts stay in the store's files, and
+    where they lie there, how many goals each stands for and the order are found once, and kept beside them.
 
     Args:
         store: The catalogue.

@@ -1,7 +1,7 @@
 """Reads the big JSON files a piece at a time: the product list has 5 GB and is never in memory as objects.
 
-msgspec finds the pieces in the memory-mapped file, without making anything of them. It is stricter than the parser
-that the original uses (Python's own), which lets `NaN` and lone surrogates pass; where it refuses a file, that parser has
+msgspec finds the pieces in the memory-mapped file, without making anything of them. It is stricter than the parser that
+the original uses (Python's own), which lets `NaN` and lone surrogates pass; where it refuses a file, that parser has
 the last word, in a slower walk.
 """
 
@@ -53,7 +53,7 @@ class JsonArray:
 
 
 class JsonObject(Mapping[str, T]):
-    """A JSON object in a file, each of its values read when it is asked for, as a given type; otherwise as `JsonArray`."""
+    """A JSON object in a file, each value read when it is asked for, as a given type; otherwise as `JsonArray`."""
 
     def __init__(self, path: Path, value: type[T]) -> None:
         self._path, self._value = path, value

@@ -31,7 +31,7 @@ _HOW = frozenset(_HOW_WORDS.split())
 
 
 class Place(StrEnum):
-    """Kinds of pages: the search bar, products found, a product with its options, text about it, nothing left to click."""
+    """Kinds of pages: the search bar, products found, a product with options, text about it, nothing to click."""
 
     START = "start"
     RESULTS = "results"
@@ -42,8 +42,8 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A product on a results page: what opens it, its title in lower case (the number where the title cannot name it), and the
-    least it can cost, in US dollars."""
+    """A product on a results page: what opens it, its title in lower case (the number where the title cannot name it),
+    and the least it can cost, in US dollars."""
 
     action: str
     title: str

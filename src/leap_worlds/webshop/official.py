@@ -91,8 +91,8 @@ def fetch(
 ) -> list[str]:
     """Downloads what is missing into a folder, or copies it from `source`, where it was put by hand; returns the names.
 
-    A file is there whole and read through, or not at all; the error says what to put where by hand. `progress` is called with
-    MB that came, MB in all (0 where that is not known) and what is being tried.
+    A file is there whole and read through, or not at all; the error says what to put where by hand. `progress` is
+    called with MB that came, MB in all (0 where that is not known) and what is being tried.
     """
     missing = [file for file in files if not (folder / file.name).is_file()]
     for file in missing:
@@ -148,7 +148,7 @@ def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], o
 
 
 def _reach(host: str) -> None:
-    """Refuses a server that does not answer. No time limit covers the look-up of its name, minutes without a network."""
+    """Refuses a server that does not answer. Looking up its name has no limit, and takes minutes without a network."""
     if getproxies().get("https"):
         return  # then the proxy looks it up
     why = [f": no answer within {_TO_CONNECT} s"]

@@ -1,5 +1,5 @@
-"""What an all-knowing shopper would do (the most a product can bring, words that find it, the fewest actions to buy it), and the
-privileged state made of it."""
+"""What an all-knowing shopper would do (the most a product can bring, words that find it, the fewest actions to buy
+it), and the privileged state made of it."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class Oracle:
     def target(self, goal: Goal) -> tuple[Product, Worth, str]:
         """Returns what to buy for a goal, what it brings, and a search that finds it.
 
-        That is the product the goal was written for, or a better one that the same searches find, where that one does not
-        bring all (its options cannot be clicked, its attributes are not in its texts).
+        That is the product the goal was written for, or a better one that the same searches find, where that one does
+        not bring all (its options cannot be clicked, its attributes are not in its texts).
         """
         if goal.index not in self._targets:
             self._targets[goal.index] = self._find(goal)

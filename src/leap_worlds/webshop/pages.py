@@ -1,8 +1,8 @@
 """The shop's pages as lists of what is visible on them, and the three ways to read such a list.
 
-The original renders each page to HTML and parses that again for the observation and once more for what can be clicked. What
-remains of a page are its text nodes and whether each stands in a button, an option's label, a product's link or neither;
-here a page is made of these at once. Source: the templates of WebShop 64fa2a5, and `convert_html_to_text` and
+The original renders each page to HTML and parses that again for the observation and once more for what can be clicked.
+What remains of a page are its text nodes and whether each stands in a button, an option's label, a product's link or
+neither; here a page is made of these at once. Source: the templates of WebShop 64fa2a5, and `convert_html_to_text` and
 `get_available_actions` of web_agent_site/envs/web_agent_text_env.py.
 """
 
@@ -144,8 +144,8 @@ def _buttons(*names: str) -> list[tuple[Kind, str]]:
 
 
 def _page(nodes: list[tuple[Kind, str]]) -> Page:
-    """A page of what is visible, as BeautifulSoup sees it: of ASCII space alone a blank remains, or nothing if it has a line
-    break. Options are not among the clickables yet, as they come after all buttons."""
+    """A page of what is visible, as BeautifulSoup sees it: of ASCII space alone a blank remains, or nothing if it has a
+    line break. Options are not among the clickables yet, as they come after all buttons."""
     shown: list[tuple[Kind, str]] = []
     clickables: dict[str, Clickable] = {}
     for kind, text in nodes:

@@ -8,9 +8,9 @@ web_agent_site/engine/normalize.py (MIT, Copyright (c) 2023 Princeton Natural La
 rule: the first that is found stands for the whole option.
 
 Two modes. `upstream` is the original, with what it does unmeant. `fixed` mends two things: a made-up goal's option is
-compared as a value with the value chosen under its name (the original compares pairs of name and value with values, never
-brings such an option's colour to its plain name, and counts a value that was chosen under another name); and a colour must
-begin a word (the original finds "red" in "bordered").
+compared as a value with the value chosen under its name (the original compares pairs of name and value with values,
+never brings such an option's colour to its plain name, and counts a value that was chosen under another name); and a
+colour must begin a word (the original finds "red" in "bordered").
 """
 
 from __future__ import annotations

@@ -85,9 +85,9 @@ class Shop:
     def find(self, keywords: Sequence[str], rng: random.Random) -> Sequence[int]:
         """Returns the places of the products that a search finds, best first.
 
-        Beside searches there are the original's three shorthands for its authors: `<r>` draws 50 products, `<c> NAME` and
-        `<q> WORDS` list a department and a collecting query. Its `<a>`, and `<c>` without a name, end the original with an
-        error; they find nothing here.
+        Beside searches there are the original's three shorthands for its authors: `<r>` draws 50 products, `<c> NAME`
+        and `<q> WORDS` list a department and a collecting query. Its `<a>`, and `<c>` without a name, end the original
+        with an error; they find nothing here.
         """
         if keywords[0] == "<r>":
             return rng.sample(range(len(self.store)), min(SEARCH_RESULTS, len(self.store)))
@@ -162,7 +162,7 @@ class Visit:
         return self.page.text_rich(self.url, self.visited)
 
     def act(self, action: str) -> Purchase | None:
-        """Takes an action, `search[words]` or `click[text]`; nonsense changes nothing. Returns the purchase if it made one."""
+        """Takes `search[words]` or `click[text]`; nonsense changes nothing. Returns the purchase if it made one."""
         name, argument = parse_action(action)
         if name == "search" and argument:
             self._search(argument.split(" "), 1)

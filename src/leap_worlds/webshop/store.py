@@ -54,8 +54,8 @@ class Manifest(msgspec.Struct, frozen=True):
 class Blob:
     """Many JSON values in one file, any of them read without the others.
 
-    Not memory-mapped: each value lies alone, and a mapping would keep its neighbours too, 64 KB for a product. Reads name
-    their place, so that threads and forked processes can share the open file; it is closed with the object.
+    Not memory-mapped: each value lies alone, and a mapping would keep its neighbours too, 64 KB for a product. Reads
+    name their place, so that threads and forked processes can share the open file; it is closed with the object.
     """
 
     def __init__(self, path: Path, kind: Any, *, ends: Any = None) -> None:
@@ -144,8 +144,8 @@ class ProductStore(Blob):
         return None
 
     def instructions_file(self, *, human: bool) -> Path:
-        """What goals are made of, a JSON array a line: [product's place, instruction, attributes, options] for those that people
-        wrote, [product's place, instruction, attributes] for those made up."""
+        """What goals are made of, a JSON array a line: [product's place, instruction, attributes, options] for those
+        that people wrote, [product's place, instruction, attributes] for those made up."""
         return self.folder / ("human.jsonl" if human else "synthetic.jsonl")
 
     @cached_property

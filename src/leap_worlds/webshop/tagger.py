@@ -40,7 +40,7 @@ class LexicalTagger:
 
 
 class SpacyTagger:
-    """A spaCy model's nouns and proper nouns, as in the original (en_core_web_sm since May 2024) and LEAP (en_core_web_lg)."""
+    """A spaCy model's nouns and proper nouns: en_core_web_lg in LEAP, en_core_web_sm in the original since May 2024."""
 
     official = True
 

@@ -29,8 +29,8 @@ _OWNER = "catalogue.txt"
 
 @dataclass(frozen=True)
 class ShopWorld:
-    """One catalogue with one draw of prices (in the store's order, in US dollars), its goals in the original's order, and the
-    reward that the till pays."""
+    """One catalogue with one draw of prices (in the store's order, in US dollars), its goals in the original's order,
+    and the reward that the till pays."""
 
     shop: Shop
     goals: Goals

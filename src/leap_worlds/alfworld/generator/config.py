@@ -34,26 +34,26 @@ class GeneratorConfig(Section):
 
     gone: ClassVar[dict[str, Any]] = {"shared_locations": True, "doubles": True, "test_scenes": list(TEST_SCENES)}
 
-    seed: int = Field(default=0, description="Another seed is another world, with other rooms behind the scene numbers.")
+    seed: int = Field(default=0, description="Another seed is another world: other rooms behind the scene numbers.")
     games: dict[str, int] = Field(
         default_factory=lambda: {"train": 200, "valid": 50, "seen": 50, "unseen": 50},
-        description="Games of each split: train and seen share rooms, never games; valid has rooms of its own for choosing "
-        "models; unseen has the test rooms.",
+        description="Games of each split: train and seen share rooms, never games; valid has rooms of its own for "
+        "choosing models; unseen has the test rooms.",
     )
     task_types: tuple[str, ...] = Field(default=TASK_TYPES, description="Task types to draw from.")
-    balanced: bool = Field(default=False, description="Task types and rooms in turn, not as often as in the official games.")
+    balanced: bool = Field(default=False, description="Task types and kinds of rooms in turn, not as often as measured.")
     rooms: tuple[str, ...] = Field(default=ROOM_KINDS, description="Kinds of rooms to use.")
     receptacles: tuple[int, int] | None = Field(
         default=None,
-        description="Least and most receptacles of a room; full rooms (15 in a bedroom, 34 in a kitchen, on average) if null. A "
-        "smaller room keeps sink, microwave, fridge and a place for a lamp, and prefers places that hold much.",
+        description="Least and most receptacles of a room; full rooms (15 in a bedroom, 34 in a kitchen, on average) if "
+        "null. A smaller room keeps sink, microwave, fridge and a place for a lamp, and prefers places that hold much.",
     )
     objects: tuple[int, int] | None = Field(
         default=None,
-        description="Least and most portable things of a game, beside those that the task needs; if null the official number, "
-        "in a smaller room less in proportion. Fewer where the room's types do not come to the least.",
+        description="Least and most portable things of a game, beside those that the task needs; if null the official "
+        "number, in a smaller room less in proportion. Fewer where the room's types do not come to the least.",
     )
-    traps: bool = Field(default=True, description="Things that nothing holds: to take one spoils the game; in half of them.")
+    traps: bool = Field(default=True, description="Things that nothing holds, in half of the games: taking one spoils it.")
     dialect: Literal["put", "move"] = Field(
         default="put", description="Texts of ALFWorld's json_2.1.1 games, as in the papers, or of 2.1.2 and later."
     )
@@ -98,5 +98,6 @@ class GeneratorConfig(Section):
     def scenes(self, split: str, kind: str) -> tuple[int, ...]:
         """The scenes a split may use for a kind of room."""
         if split in ("unseen", "valid"):
-            return tuple(scene for scene in (TEST_SCENES if split == "unseen" else VALID_SCENES) if room_kind(scene) == kind)
+            own = TEST_SCENES if split == "unseen" else VALID_SCENES
+            return tuple(scene for scene in own if room_kind(scene) == kind)
         return tuple(scene for scene in SCENES[kind] if scene not in TEST_SCENES + VALID_SCENES)

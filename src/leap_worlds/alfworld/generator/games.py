@@ -93,7 +93,7 @@ def generate_game(config: GeneratorConfig, split: str, index: int) -> GeneratedG
 
 
 def generate(config: GeneratorConfig, out_dir: str | Path, progress: Progress | None = None) -> Manifest:
-    """Writes all games of all splits in the official layout, and `manifest.json`. The folder appears only when it is complete.
+    """Writes all games of all splits in the official layout, and `manifest.json`. The folder appears when complete.
 
     Args:
         config: The settings.

@@ -57,8 +57,8 @@ class Room:
 
 @dataclass
 class Thing:
-    """A thing of a game: the receptacles it is listed in (none, one or two), whether it counts as cooled from the start, and
-    the id of the thing it is in, if any."""
+    """A thing of a game: the receptacles it is listed in (none, one or two), whether it counts as cooled from the
+    start, and the id of the thing it is in, if any."""
 
     id: str
     kind: str
@@ -68,8 +68,8 @@ class Thing:
 
 
 class Scene(NamedTuple):
-    """A game: a room with everything in it, and the task: its type, the types of the thing to handle and of the receptacle to
-    fill (or of the lamp), and the goal sentence without its full stop."""
+    """A game: a room with everything in it, and the task: its type, the types of the thing to handle and of the
+    receptacle to fill (or of the lamp), and the goal sentence without its full stop."""
 
     room: Room
     task_type: str
@@ -140,8 +140,8 @@ def _fixed_room(seed: int, scene: int, size: tuple[int, int] | None) -> Room:
 
 @lru_cache(maxsize=16)
 def _ranks(seed: int, kind: str) -> dict[str, list[float]]:
-    """For each type a quantile for each scene of the kind: evenly spread, then shuffled (a Latin hypercube), so that 30 rooms
-    already show the measured proportions."""
+    """For each type a quantile for each scene of the kind: evenly spread, then shuffled (a Latin hypercube), so that 30
+    rooms already show the measured proportions."""
     room, table = tables().rooms[kind], {}
     for what in (*room["receptacles"], *room["things"]):
         rng, order = stream("ranks", seed, kind, what), list(range(len(SCENES[kind])))
@@ -275,7 +275,7 @@ def _draw_task(config: GeneratorConfig, split: str, rng: random.Random, index: i
 def _possible_goals(
     kind: str, here: frozenset[str], types: frozenset[str], task_type: str
 ) -> dict[str, dict[str, float]]:
-    """For each type of thing that can be asked for in a room, its destinations, both weighted as measured, a little smoothed."""
+    """For each type of thing that a room can ask for its destinations, both weighted as measured, a little smoothed."""
     measured, rule = tables(), TASKS[task_type]
     things, asked = measured.rooms[kind]["things"], measured.rooms[kind]["tasks"][task_type]
     if rule.appliance is not None and rule.appliance not in here:

@@ -1,4 +1,4 @@
-"""The measured proportions (`tables.json`, made by `benchmarks/alfworld_measure.py`) and what we know of the six task types."""
+"""The measured proportions (`tables.json`, by `benchmarks/alfworld_measure.py`) and the rules of the six task types."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Attribute(NamedTuple):
-    """What a product can be known for: the shop's name, its words after "it" ("is machine washable"), and people's words."""
+    """What a product can be known for: the shop's name, its words after "it" ("is washable"), and people's words."""
 
     name: str
     said: str
@@ -17,7 +17,7 @@ class Attribute(NamedTuple):
 
 
 class OptionGroup(NamedTuple):
-    """Something to choose: its name on the page, how an instruction asks for it, each value in the shop's words and people's."""
+    """Something to choose: its name, how an instruction asks for it, each value in the shop's words and people's."""
 
     name: str
     phrase: str

@@ -41,7 +41,8 @@ def write_catalogue(config: CatalogueConfig, folder: Path, *, progress: Progress
         _write(partial / FILES[0], "[]", map(_json, entries))
         known = ((product.asin, _attributes(product)) for _, product in products())
         _write(partial / FILES[1], "{}", (f"{_json(asin)}: {_json(value)}" for asin, value in known))
-        people = ((product.asin, [instruction(config, product, number)]) for number, product in products() if number in asked)
+        wanted = ((number, product) for number, product in products() if number in asked)
+        people = ((product.asin, [instruction(config, product, number)]) for number, product in wanted)
         _write(partial / FILES[2], "{}", (f"{_json(asin)}: {_json(value)}" for asin, value in people))
         (partial / "catalogue.json").write_text(
             json.dumps({"generator": GENERATOR, "config": config.model_dump(mode="json")}, indent=1), encoding="utf-8"

@@ -1,8 +1,8 @@
 """From text to index terms, as Anserini 0.14.3's English analyser does it: tokens, possessive, lower case, stop words, Porter.
 
-The stemmer is Porter's of 1980 with the author's later rules for -bli and -logi. Words of one or two characters are left alone.
-Anything that is not a, e, i, o, u or a y after a consonant counts as a consonant, so digits and other scripts pass through
-unharmed.
+The stemmer is Porter's of 1980 with the author's later rules for -bli and -logi. Words of one or two characters are
+left alone. Anything that is not a, e, i, o, u or a y after a consonant counts as a consonant, so digits and other
+scripts pass through unharmed.
 """
 
 from __future__ import annotations

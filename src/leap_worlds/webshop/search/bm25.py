@@ -9,9 +9,9 @@ For a term of weight w in a document that has it tf times and whose length is L 
 A document's score is the sum of s over the query's terms, summed in double precision and rounded to single. There is no
 factor (k1 + 1). N and the average count documents that have at least one term.
 
-`best` does not score all that match. A human instruction has a dozen words, half of them in every third product: adding up all
-their postings takes 50 ms at a million products. Most of that is never needed, because common words are worth little (MaxScore,
-Turtle & Flood 1995):
+`best` does not score all that match. A human instruction has a dozen words, half of them in every third product: adding
+up all their postings takes 50 ms at a million products. Most of that is never needed, because common words are worth
+little (MaxScore, Turtle & Flood 1995):
 
 1. Each term has an upper bound on what it adds to a score. Terms are added up in the order of bound by cost: rare ones first.
 2. The k-th best partial score is a floor under the final k-th best. Once it is above what all terms still to come could add
@@ -61,7 +61,7 @@ def length_factors(documents: int, tokens: int) -> Array:
 
 
 def weight(documents: int, frequency: int, boost: int) -> np.float32:
-    """w of the formula, given the documents that have a term, those that have this one, and how often the query has it."""
+    """w of the formula, given the documents with a term, those with this one, and how often the query has it."""
     return np.float32(boost) * np.float32(math.log(1 + (documents - frequency + 0.5) / (frequency + 0.5)))
 
 
@@ -72,8 +72,8 @@ def contributions(weight: np.float32, saturation: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """One query term's postings: ascending documents (n,) uint32, their tf * norm of BM25 (n,) float32, w, and the highest of
-    their scores."""
+    """One query term's postings: ascending documents (n,) uint32, their tf * norm of BM25 (n,) float32, w, and the
+    highest of their scores."""
 
     documents: Array
     saturations: Array

@@ -73,7 +73,7 @@ class _TermNumbers(dict[str, int]):
 
 
 def _scan(documents: Iterable[tuple[str, str]], folder: Path) -> tuple[list[bytes], list[str], Array]:
-    """The first pass: ids, terms in the order of their numbers, lengths, and a run of counted pairs on disk for each batch."""
+    """The first pass: ids, terms in their numbers' order, lengths, and a run of counted pairs on disk for each batch."""
     numbers, asins, lengths = _TermNumbers(), list[bytes](), array("q")
     stream = iter(documents)
     for run in count():
@@ -146,8 +146,8 @@ def _write(asins: list[bytes], terms: list[str], lengths: Array, runs_folder: Pa
     np.save(folder / "peaks.npy", peaks)
     documents_out.flush()
     saturations_out.flush()
-    counts = {"documents": len(asins), "with_terms": with_terms, "tokens": tokens, "terms": len(names), "postings": total}
-    write_manifest(folder, **counts)
+    counts = {"documents": len(asins), "with_terms": with_terms, "tokens": tokens}
+    write_manifest(folder, **counts, terms=len(names), postings=total)
 
 
 def _sorted(strings: list[bytes]) -> tuple[list[bytes], Array]:
@@ -159,8 +159,8 @@ def _sorted(strings: list[bytes]) -> tuple[list[bytes], Array]:
 
 
 def _renumbered(keys: Path, *, terms: Array, documents: Array, factors: Array) -> tuple[Array, Array]:
-    """Returns a run sorted by the final numbers of terms and documents, and its saturations, given each document's norm;
-    memory-mapped."""
+    """Returns a run sorted by the final numbers of terms and documents, and its saturations, given each document's
+    norm; memory-mapped."""
     old, frequencies = np.load(keys), np.load(_values(keys))
     owners = (old & _LOW).astype(np.int64)
     new = _keys(terms[(old >> _HALF).astype(np.int64)], documents[owners])

@@ -31,12 +31,12 @@ FORMAT = "leap-webshop-search"
 VERSION = 2
 MANIFEST = "manifest.json"
 ARRAYS = ("starts", "documents", "saturations", "peaks")
-_FILES = {*(f"{name}.npy" for name in ARRAYS), "asins_text.npy", "asins_starts.npy", "terms_text.npy", "terms_starts.npy"}
+_FILES = {f"{name}.npy" for name in (*ARRAYS, "asins_text", "asins_starts", "terms_text", "terms_starts")}
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the manifest states: numbers of documents, of those that have a term (the N of BM25), of terms in all of them, of
-    different terms and of (term, document) pairs, and the size of each file in bytes."""
+    """What the manifest states: numbers of documents, of those that have a term (the N of BM25), of terms in all of
+    them, of different terms and of (term, document) pairs, and the size of each file in bytes."""
 
     documents: int
     with_terms: int
@@ -149,7 +149,7 @@ class SearchIndex:
         return self.manifest.documents
 
     def search(self, query: str, k: int = 50) -> list[str]:
-        """Returns the ASINs of the best k documents at most, in Lucene's order: score descending, then ASIN ascending."""
+        """Returns the ASINs of at most k documents in Lucene's order: score descending, then ASIN ascending."""
         ranked = best(self.postings(query), len(self), k) if k > 0 else ()
         return [self._asins[number] for number in ranked]
 

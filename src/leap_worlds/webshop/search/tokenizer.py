@@ -1,8 +1,8 @@
 """Lucene's StandardTokenizer: the word breaks of Unicode Standard Annex 29, as Lucene 8.11 draws them.
 
-The classes of the code points are frozen in `word_classes.tsv`: Lucene's come from Unicode 9 and emoji 11, and Python's own
-tables differ from one version to the next. A text becomes a string of class letters, one for each character, and a small
-grammar over those letters finds the tokens. Texts of ASCII, most of them, take one regular expression instead.
+The classes of the code points are frozen in `word_classes.tsv`: Lucene's come from Unicode 9 and emoji 11, and Python's
+own tables differ from one version to the next. A text becomes a string of class letters, one for each character, and a
+small grammar over those letters finds the tokens. Texts of ASCII, most of them, take one regular expression instead.
 """
 
 from __future__ import annotations
