@@ -28,6 +28,7 @@ from leap.models.openai import OpenAIModel, said_in
 
 START_TIMEOUT = 1800.0
 """Seconds until a server must be up; the first start of a large model downloads and compiles."""
+_RANK = 64  # of adapters that are loaded later, at most
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that vLLM's --max-lora-rank takes
 
 
@@ -147,7 +148,6 @@ class VLLMModel(OpenAIModel):
         endpoint: Time-outs and retries; its address and key are not used.
         batch: Conversations held at once.
         dtype: Weights' type.
-        lora_rank: Largest rank of adapters to be loaded later.
         timeout: Seconds to wait for the server.
         server: A running server of an adapter's base; one is started by default.
 
@@ -163,14 +163,13 @@ class VLLMModel(OpenAIModel):
         *,
         batch: int = 64,
         dtype: str = "auto",
-        lora_rank: int = 64,
         timeout: float = START_TIMEOUT,
         server: VLLMServer | None = None,
     ) -> None:
         adapter = _adapter_config(model)
         if server is None:
             base = str(adapter["base_model_name_or_path"]) if adapter else model
-            rank = max(lora_rank, int(adapter.get("r", 0))) if adapter else lora_rank
+            rank = max(_RANK, int(adapter.get("r", 0))) if adapter else _RANK
             self.server = VLLMServer(base, dtype=dtype, lora_rank=rank, timeout=timeout)
         else:
             self.server = server
