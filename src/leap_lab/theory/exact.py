@@ -20,25 +20,21 @@ def occupancy(world: TabularWorld, policy: Array) -> Array:
     return np.stack(reached)
 
 
-def advantages(world: TabularWorld, policy: Array) -> tuple[float, Array]:
-    """J(pi) and A(x, a) = Q(x, a) - V(x) [T, X, A] of a policy on states [T, X, A]."""
-    value = np.zeros(len(world.start))
-    found = np.zeros_like(policy)
-    for t in reversed(range(world.horizon)):
-        q = world.rewards + world.moves @ value
-        value = (policy[t] * q).sum(axis=1)
-        found[t] = q - value[:, None]
-    return float(world.start @ value), found
-
-
-def best_actions(world: TabularWorld) -> Array:
-    """Q of optimal play by who sees the state [T, X, A]."""
-    value = np.zeros(len(world.start))
+def action_values(world: TabularWorld, policy: Array | None) -> Array:
+    """Q of a policy on states, or of optimal play by who sees the state if None [T, X, A]."""
     found = np.zeros((world.horizon, *world.rewards.shape))
+    value = np.zeros(len(world.start))
     for t in reversed(range(world.horizon)):
         found[t] = world.rewards + world.moves @ value
-        value = found[t].max(axis=1)
+        value = found[t].max(axis=1) if policy is None else (policy[t] * found[t]).sum(axis=1)
     return found
+
+
+def advantages(world: TabularWorld, policy: Array) -> tuple[float, Array]:
+    """J(pi) and A(x, a) = Q(x, a) - V(x) [T, X, A] of a policy on states [T, X, A]."""
+    q = action_values(world, policy)
+    values = (policy * q).sum(axis=2)
+    return float(world.start @ values[0]), q - values[..., None]
 
 
 def reachable(world: TabularWorld) -> Array:
@@ -56,7 +52,7 @@ def privileged_expert(world: TabularWorld, unprivileged: Array, privilege: float
     who sees everything. The maximiser takes that much probability from the worst actions and puts it on the best one.
     """
     expert = on_states(world, unprivileged).copy()
-    values = best_actions(world)
+    values = action_values(world, None)
     usual = expert.argmax(axis=2)
     as_good = np.take_along_axis(values, usual[..., None], axis=2)[..., 0] >= values.max(axis=2) - 1e-12
     best = np.where(as_good, usual, values.argmax(axis=2))  # among equally good ones what it does anyway
