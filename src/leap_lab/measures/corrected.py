@@ -35,8 +35,8 @@ class Corrected:
 
 
 def held_out(episodes: Iterable[Episode], limit: int | None) -> list[Episode]:
-    """Some of a student's episodes on the validation split (all if `limit` is None): of the same tasks for every student, so
-    that iterations can be compared."""
+    """Some of a student's episodes on the validation split (all if `limit` is None): of the same tasks for every
+    student, so that iterations can be compared."""
     chosen = sorted(episodes, key=lambda episode: content_key("held out", episode.task.key))[:limit]
     return sorted(chosen, key=lambda episode: (episode.task.split, episode.task.id))
 
@@ -134,7 +134,7 @@ class _Judged(NamedTuple):
     Attributes:
         correction: The correction.
         agrees: Whether it names the student's own action; None where it names none.
-        hidden, invented: Its reason names what the student has not seen, and the privileged state has it, or not either.
+        hidden, invented: Its reason names what the student has not seen; the privileged state has it, or not either.
         quotes: Its reason quotes a hidden command of the privileged plan.
     """
 
@@ -146,8 +146,8 @@ class _Judged(NamedTuple):
 
     @property
     def apart(self) -> bool:
-        """Whether it counts as a difference. Where nothing can succeed no action is worse than another; any other silence
-        of the teacher counts."""
+        """Whether it counts as a difference. Where nothing can succeed no action is worse than another; any other
+        silence of the teacher counts."""
         return self.correction.rejected is not Rejection.HOPELESS if self.agrees is None else not self.agrees
 
 
@@ -172,7 +172,7 @@ def _judged(
 
 
 def quoted_commands(reason: str, commands: Iterable[str], history: History) -> tuple[str, ...]:
-    """Commands of a privileged plan that the reason quotes word for word although the student has not seen them, sorted.
+    """Commands of a privileged plan that a reason quotes word for word although the student has not seen them, sorted.
 
     Seen is a command that was admissible at this step or an earlier one, that the student gave itself, or that stands in
     the task or in an observation. Commands of one word are not looked for: `look` is also a word.

@@ -1,8 +1,8 @@
 """How likely a student finds corrections: the negative log-likelihood of each answer under a checkpoint.
 
 Each episode is one pass of trunk and branches, as in training, whatever its prompts share. A model whose attention is
-replaced by that without its numbers changing is scored so; any other (sliding windows, soft caps, recurrent layers), row by
-row.
+replaced by that without its numbers changing is scored so; any other (sliding windows, soft caps, recurrent layers),
+row by row.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _action_start(row: Row, encoded: TokenRow, chat: ChatTokens) -> int:
 
 @contextmanager
 def _attending_by_branches(model: Any, episode: Sequence[TokenRow]) -> Iterator[bool]:
-    """While it lasts, the model attends by trunk and branches if that gives the numbers of separate rows; yields whether.
+    """While it lasts, the model attends by trunk and branches if that gives the numbers of separate rows; says whether.
 
     Args:
         model: The model, whose own way of attending comes back in the end.
@@ -169,7 +169,7 @@ def _attending_by_branches(model: Any, episode: Sequence[TokenRow]) -> Iterator[
 
 
 def _nats(model: Any, episodes: Sequence[PackedEpisode]) -> list[float]:
-    """Returns nats of each answer's tokens in turn, in float32 or better; without the branch attention, of one row alone."""
+    """Returns nats of each answer's tokens in turn; without the branch attention, of one row alone."""
     import torch
 
     from leap.training.branches import ATTENTION, IGNORED, collate

@@ -13,8 +13,8 @@ class Leakage(Record):
     """What reasons tell that a student could not have known. Shares of corrections.
 
     Attributes:
-        entities, kept: The reason names an entity that stands nowhere in the student's history; of all corrections, and of
-            those that may train.
+        entities, kept: The reason names an entity that stands nowhere in the student's history; of all corrections, and
+            of those that may train.
         hidden, invented: It names such an entity, and the privileged state has it (a leak proper), or does not have it
             either.
         commands: It quotes a command of the privileged plan that the student has neither seen nor could give.
@@ -105,8 +105,8 @@ class LossSummary(Record):
 
 
 class Likelihood(Record):
-    """The realizability gap: corrections of held-out episodes of pi_{i-1} under pi_{i-1} (`before`) and under pi_i (`after`),
-    and the mean `change` per answer, of the same answers."""
+    """The realizability gap: corrections of held-out episodes of pi_{i-1} under pi_{i-1} (`before`) and under pi_i
+    (`after`), and the mean `change` per answer, of the same answers."""
 
     before: LossSummary
     after: LossSummary
@@ -152,9 +152,9 @@ class Bound(Record):
         teacher: J(pi^E): share of tasks solved when the teacher's own actions are executed, with privilege.
         success: J(pi_i).
         best, best_policy: J and name of the best of pi_0..pi_i, to which the bound applies.
-        h, h_observed: H, the largest one-step loss in units of success, if one was observed; 1, which is always valid, if not.
+        h, h_observed: H, the largest one-step loss in units of success if one was observed, else 1, always valid.
         actions: epsilon and gamma from the agreement of actions.
-        log_loss, rounds: epsilon and gamma from log losses, each turned into L1 by Pinsker's inequality, and these losses.
+        log_loss, rounds: epsilon and gamma from log losses, each turned into L1 by Pinsker's inequality; the losses.
         mean_loss: Mean one-step loss of pi_i, in units of success, where its action is not the teacher's.
         expected: J(pi^E) less the mean number of such steps in an episode of pi_i times mean_loss: what is left of the
             bound for pi_i with means in place of the largest loss and of L1. An account of where success went, no bound.

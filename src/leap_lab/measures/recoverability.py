@@ -37,7 +37,8 @@ def lengths_from_corrections(episode: Episode, corrections: dict[int, Correction
 
 
 class Planned(NamedTuple):
-    """An episode, its plan lengths and, for each step, whether the student's action is the teacher's; None where it has none."""
+    """An episode, its plan lengths, and for each step whether the student's action is the teacher's, if that has
+    one."""
 
     episode: Episode
     lengths: Lengths
@@ -49,7 +50,7 @@ def recoverability(planned: Sequence[Planned]) -> Recoverability | None:
     if not any(length is not None and length < math.inf for one in planned for length in one.lengths):
         return None
     told = [[pair for pair in pairwise(one.lengths) if None not in pair and pair[0] != math.inf] for one in planned]
-    changes = [[int(after - before + 1) for before, after in steps if after != math.inf] for steps in told]  # type: ignore[operator]
+    changes = [[int(after - before + 1) for before, after in one if after != math.inf] for one in told]  # type: ignore
     losses = [[max(0, change) for change in own] for own in changes]
     count = Counter(chain.from_iterable(losses))
     values = [_values(one.episode, one.lengths) for one in planned]

@@ -121,7 +121,8 @@ def _finding(one: Difference) -> str:
     """Returns a comparison in a sentence."""
     tasks, points, _, over_all = _estimated(one.difference, "+")
     seeds = ", ".join(f"{100 * seed.difference:+.1f}" for seed in one.seeds)
-    return f"{one.policy} against {one.against}: {points} points {over_all}, {one.verdict} (by seed {seeds}; n = {tasks} tasks)."
+    found = f"{one.policy} against {one.against}: {points} points {over_all}, {one.verdict}"
+    return f"{found} (by seed {seeds}; n = {tasks} tasks)."
 
 
 def _scores(caption: str, rows: Sequence[Row], seeds: Sequence[int]) -> Table:

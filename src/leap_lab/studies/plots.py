@@ -160,8 +160,8 @@ def _lines(
     names: Sequence[tuple[float, str]],
     results: StudyResults,
 ) -> tuple[Panel, list[str], str]:
-    """Returns a panel, what is in it, and the same in words: success along an axis, with intervals and seeds, of what is in
-    `lines`, lines across for what is in `flat`, and a legend. `names` says what places on the axis are called."""
+    """Returns a panel, what is in it, and the same in words: success along an axis, with intervals and seeds, of what
+    is in `lines`, lines across for what is in `flat`, and a legend. `names` says what places on the axis are called."""
     labels = [*lines, *flat]
     first, last = min(at for at, _ in names), max(at for at, _ in names)
     right = WIDTH - 56 - _LETTER * max(map(len, labels))
@@ -265,7 +265,7 @@ def _labelled(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def _range(rows: Sequence[Row], *lines: Row) -> tuple[float, float]:
-    """Ends of an axis of success in percent that shows all intervals and seeds of some rows, and the means of others."""
+    """Ends of an axis of success in percent that shows all intervals and seeds of some rows, the means of others."""
     values = [_percent(row).mean for row in lines]
     for row in rows:
         _, low, high, seeds = _percent(row)

@@ -43,7 +43,8 @@ class RunResults:
         return not missing_stages(self.recipe, self.files)
 
     def outcome(self, policy: str) -> dict[str, Episode] | None:
-        """The episodes of a policy (with `@KIND`, of that kind) on the test split by task key; None where there are none."""
+        """The episodes of a policy (with `@KIND`, of that kind) on the test split by task key; None if there are
+        none."""
         kind = policy.partition("@")[2]
         return {
             key: one for key, one in self._played(self.resolve(policy)).items() if kind in ("", one.task.kind)
@@ -115,8 +116,8 @@ class SeedDifference(Record):
 
 
 class Difference(Record):
-    """The success of one ARM/POLICY less another's, paired by task and seed. `verdict` is above or below if the interval over
-    tasks and seeds leaves out 0, else not settled."""
+    """The success of one ARM/POLICY less another's, paired by task and seed. `verdict` is above or below if the
+    interval over tasks and seeds leaves out 0, else not settled."""
 
     policy: str
     against: str

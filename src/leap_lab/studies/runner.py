@@ -1,5 +1,5 @@
-"""Runs a study's arms, one after the other, each in a run directory of its own, resumably. Nothing that two have in common
-is made twice: stages that another run has finished are taken from there."""
+"""Runs a study's arms, one after the other, each in a run directory of its own, resumably. Nothing that two have in
+common is made twice: stages that another run has finished are taken from there."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def arms_of(
     seeds: Sequence[int] | None = None,
     overrides: Changes | None = None,
 ) -> list[Arm]:
-    """Returns the runs of a study, below the folder of all studies' runs, seed by seed, so that a study cut short has all arms
-    of its first seeds.
+    """Returns the runs of a study, below the folder of all studies' runs, seed by seed, so that a study cut short has
+    all arms of its first seeds.
 
     Args:
         study: The study.
@@ -75,8 +75,8 @@ def arms_of(
 def run_arms(
     arms: Sequence[Arm], root: Path, *, tell: Callable[[Arm, list[Taken]], None] = lambda arm, taken: None
 ) -> None:
-    """Runs what is not finished of some arms, in order; whatever a run below `root` has finished is taken from there. `tell` is
-    told of each arm that begins or goes on, and of what it was given."""
+    """Runs what is not finished of some arms, in order; whatever a run below `root` has finished is taken from there.
+    `tell` is told of each arm that begins or goes on, and of what it was given."""
     for arm in arms:
         run = RunDirectory(arm.run)
         if run.recipe.exists() and not missing_stages(arm.recipe, run):
@@ -95,8 +95,8 @@ def results_of(arms: Sequence[Arm], split: str) -> Runs:
 
 
 class Planned(NamedTuple):
-    """A stage of an arm that is to be made (`part`: its name), the seconds that may take, None where that is not known, and the
-    run that it is taken from, empty where it is made here."""
+    """A stage of an arm that is to be made (`part`: its name), the seconds that may take, None where that is not known,
+    and the run that it is taken from, empty where it is made here."""
 
     arm: Arm
     part: str
@@ -105,7 +105,8 @@ class Planned(NamedTuple):
 
 
 def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Stage], float | None]) -> Iterator[Planned]:
-    """Yields what running these arms would do, stage by stage: what is finished is left out. `seconds` estimates a stage."""
+    """Yields what running these arms would do, stage by stage, without what is finished. `seconds` estimates a
+    stage."""
     known = holders(root)
     for arm in arms:
         for stage in missing_stages(arm.recipe, RunDirectory(arm.run)):
@@ -132,8 +133,8 @@ def holders(root: Path, *, but: Path | None = None) -> dict[str, Path]:
 
 
 def take(root: Path, recipe: Recipe, run: RunDirectory) -> list[Taken]:
-    """Brings into a run, locked by the caller, all stages that it lacks and another below `root` has finished. What it has
-    begun itself it goes on with."""
+    """Brings into a run, locked by the caller, all stages that it lacks and another below `root` has finished. What it
+    has begun itself it goes on with."""
     known = holders(root, but=run.root)
     taken = [Taken(one, known[one.key]) for one in stage_table(recipe) if one.key in known and not one.begun(run)]
     for stage, source in taken:

@@ -289,7 +289,7 @@ def base_values(study: LoopStudy, path: Path) -> dict[str, Any]:
 
 
 def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, overrides: Changes | None = None) -> Recipe:
-    """Returns the recipe of one arm and seed: the base recipe's values, what the arm changes, and what a user overrides.
+    """Returns the recipe of one arm and seed: the base recipe's values, the arm's changes, and what a user overrides.
 
     Raises:
         RecipeError: They make no valid recipe.
@@ -298,7 +298,8 @@ def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, over
     changes = study.changes()[arm] | (overrides or {})
     method = changes.get("training.method")
     if method is not None and method != values["training"]["method"]:
-        config = registry.method.get(str(method)).Config  # what the section says holds as far as the method has such keys
+        # What the section says holds as far as the other method has such keys.
+        config = registry.method.get(str(method)).Config
         values["training"] = copy.deepcopy(config.in_place_of(values["training"])) | {"method": method}
     if (kind := changes.get("teacher.kind")) is not None:
         values["teacher"] = under_kind(registry.teacher, TeacherConfig, values["teacher"], str(kind))

@@ -20,8 +20,8 @@ _CHUNK = 500
 
 
 class Estimate(Record):
-    """A mean over seeds of means over tasks, its 95 % intervals over tasks, for these seeds (`low`, `high`), and over tasks and
-    seeds (`low_all`, `high_all`), and the numbers of different tasks and of seeds."""
+    """A mean over seeds of means over tasks, its 95 % intervals over tasks, for these seeds (`low`, `high`), and over
+    tasks and seeds (`low_all`, `high_all`), and the numbers of different tasks and of seeds."""
 
     value: float
     low: float

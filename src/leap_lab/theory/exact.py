@@ -44,12 +44,13 @@ def reachable(world: TabularWorld) -> Array:
 
 
 def privileged_expert(world: TabularWorld, unprivileged: Array, privilege: float) -> Array:
-    """The constrained privileged expert pi^E(a | x) [T, X, A]: the best it can do while it stays near to what it would do
-    without privilege.
+    """The constrained privileged expert pi^E(a | x) [T, X, A]: the best it can do while it stays near to what it would
+    do without privilege.
 
-    It maximises the expected value of its action under optimal play on, among all distributions whose total variation to
-    those of the unprivileged expert [T, Z, A] is at most `privilege`. At 0 it is the unprivileged expert, at 1 it acts as
-    who sees everything. The maximiser takes that much probability from the worst actions and puts it on the best one.
+    It maximises the expected value of its action under optimal play on, among all distributions whose total variation
+    to those of the unprivileged expert [T, Z, A] is at most `privilege`. At 0 it is the unprivileged expert, at 1 it
+    acts as who sees everything. The maximiser takes that much probability from the worst actions and puts it on the
+    best one.
     """
     expert = on_states(world, unprivileged).copy()
     values = action_values(world, None)

@@ -32,7 +32,7 @@ ABOVE = {
     "bound on the best": "bound",
 }
 BELOW = {"ε, realizability": "epsilon", "γ, regret": "gamma", "H, recoverability": "recoverability"}
-"""Columns of the tables, lines of the plots' upper and lower panels: fields of `Terms` by what they are called there."""
+"""Columns of the tables, lines of the plots' upper and lower panels: fields of `Terms` by their names there."""
 _SLACK = 1e-9  # rounding
 
 
@@ -110,14 +110,16 @@ def _words(family: SearchWorld) -> str:
 def _findings(study: TheoryStudy, results: TheoryResults) -> list[str]:
     slack = [one.terms.student - one.terms.bound for one in results.measured]
     found = [
-        f"The bound holds in {sum(value >= -_SLACK for value in slack)} of {len(slack)} cases (smallest slack {min(slack):.3f}); "
-        f"it is above 0, so that it says something, in {sum(one.terms.bound > 0 for one in results.measured)}."
+        f"The bound holds in {sum(value >= -_SLACK for value in slack)} of {len(slack)} cases (smallest slack "
+        f"{min(slack):.3f}); it is above 0, so that it says something, in "
+        f"{sum(one.terms.bound > 0 for one in results.measured)}."
     ]
     for world in (family.name for family in study.worlds):
         for loss in study.losses:
             best, last = (_best_levels(study, results, world, loss, term) for term in ("student", "last"))
             found.append(
-                f"{world}, {loss} loss: the best student of the sequence comes from {best}; the best last student from {last}."
+                f"{world}, {loss} loss: the best student of the sequence comes from {best}; the best last student from "
+                f"{last}."
             )
     return found
 

@@ -108,8 +108,8 @@ def run_leap(
 
 
 def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss: Loss) -> Array:
-    """Returns the student [T, Z, A] with the least total loss on an aggregate: for each round the weight of each state [T, X]
-    and the distribution to imitate there [T, X, A]. It is uniform where nothing was ever seen."""
+    """Returns the student [T, Z, A] with the least total loss on an aggregate: for each round the weight of each state
+    [T, X] and the distribution to imitate there [T, X, A]. It is uniform where nothing was ever seen."""
     policy = np.full((world.horizon, world.sights, world.actions), 1 / world.actions)
     weight, label = np.concatenate(weights, axis=1), np.concatenate(labels, axis=1)
     seen = np.tile(world.seen, len(weights))
@@ -123,7 +123,8 @@ def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss:
 
 
 def nearest(points: Array, weights: Array) -> Array:
-    """Returns the distribution p that minimises sum_k w_k ||p - points_k||_1, of distributions [K, A] and weights [K] > 0.
+    """Returns the distribution p that minimises sum_k w_k ||p - points_k||_1, of distributions [K, A] and weights [K] >
+    0.
 
     Each coordinate's cost is convex and linear between the points', so that probability is filled in where a step costs
     least, from 0 on, until all is spent.
