@@ -40,6 +40,9 @@ class Place(StrEnum):
     END = "end"
 
 
+_SIGNS = ((SEARCH, Place.START), (BUY, Place.PRODUCT), (NEXT, Place.RESULTS), (PREVIOUS, Place.DETAIL))
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A product on a results page: what opens it, its title in lower case (the number where the title cannot name it),
@@ -154,8 +157,11 @@ def all_words(text: str) -> list[str]:
 
 def place_of(shown: Observation) -> Place:
     """Returns the kind of page an observation is of, by what can be done there."""
-    signs = {SEARCH: Place.START, BUY: Place.PRODUCT, NEXT: Place.RESULTS, PREVIOUS: Place.DETAIL}
-    return next((place for sign, place in signs.items() if sign in (shown.admissible or ())), Place.END)
+    listed = shown.admissible or ()
+    for sign, place in _SIGNS:
+        if sign in listed:
+            return place
+    return Place.END
 
 
 def is_offer(action: str) -> bool:

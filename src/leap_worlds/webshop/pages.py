@@ -29,6 +29,9 @@ class Kind(IntEnum):
     LINK = 3
 
 
+TEXT, BUTTON, OPTION, LINK = Kind
+
+
 class Clickable(NamedTuple):
     """What a click reaches: the kind, and the button's text, the option's name or the product's asin."""
 
@@ -65,15 +68,18 @@ class Page(NamedTuple):
         lines: list[str] = []
         clicked: list[str] = []
         for kind, text in self.nodes:
-            if kind is Kind.TEXT:
+            if kind is TEXT:
                 lines.append(text)
-                continue
-            before = {Kind.BUTTON: "", Kind.OPTION: "  ", Kind.LINK: "\n"}[kind]
-            chosen = kind is Kind.OPTION and f'"{text}"' in url
-            button = "clicked button" if chosen or (kind is Kind.LINK and text in visited) else "button"
-            lines.append(f"{before}[{button}] {text} [{button}_]")
-            if chosen:
+            elif kind is BUTTON:
+                lines.append(f"[button] {text} [button_]")
+            elif kind is LINK:
+                button = "clicked button" if text in visited else "button"
+                lines.append(f"\n[{button}] {text} [{button}_]")
+            elif f'"{text}"' in url:
+                lines.append(f"  [clicked button] {text} [clicked button_]")
                 clicked.append(f"You have clicked {text}.")
+            else:
+                lines.append(f"  [button] {text} [button_]")
         return "\n".join([*reversed(clicked), *lines, ""])
 
 
@@ -88,7 +94,7 @@ def results_page(instruction: str, products: Sequence[Product], number: int, tot
     nodes += _texts(f"Page {number} (Total results: {total})")
     nodes += _buttons(PREVIOUS, NEXT) if number > 1 else _buttons(NEXT)
     for product in products:
-        nodes += [(Kind.LINK, product.asin), *_texts(product.title, product.price)]
+        nodes += [(LINK, product.asin), *_texts(product.title, product.price)]
     return _page(nodes)
 
 
@@ -96,12 +102,12 @@ def item_page(instruction: str, product: Product) -> Page:
     """Returns a product, its options and its four buttons."""
     nodes = _texts("Instruction:", instruction) + _buttons(BACK_TO_SEARCH, PREVIOUS)
     for name, values in product.options.items():
-        nodes += [(Kind.TEXT, name), *((Kind.OPTION, value) for value in values)]
+        nodes += [(TEXT, name), *((OPTION, value) for value in values)]
     nodes += _texts(product.title, f"Price: {product.price}", "Rating: N.A.")
     nodes += _buttons(DESCRIPTION, FEATURES, REVIEWS, BUY)
     page = _page(nodes)
     named = ((value, name) for name, values in product.options.items() for value in values)
-    page.clickables.update((value, Clickable(Kind.OPTION, name)) for value, name in named)
+    page.clickables.update((value, Clickable(OPTION, name)) for value, name in named)
     return page
 
 
@@ -136,11 +142,11 @@ def done_page(asin: str, options: dict[str, str], reward: float) -> Page:
 
 
 def _texts(*texts: str) -> list[tuple[Kind, str]]:
-    return [(Kind.TEXT, text) for text in texts]
+    return [(TEXT, text) for text in texts]
 
 
 def _buttons(*names: str) -> list[tuple[Kind, str]]:
-    return [(Kind.BUTTON, name) for name in names]
+    return [(BUTTON, name) for name in names]
 
 
 def _page(nodes: list[tuple[Kind, str]]) -> Page:
@@ -148,11 +154,12 @@ def _page(nodes: list[tuple[Kind, str]]) -> Page:
     line break. Options are not among the clickables yet, as they come after all buttons."""
     shown: list[tuple[Kind, str]] = []
     clickables: dict[str, Clickable] = {}
-    for kind, text in nodes:
-        if kind is Kind.BUTTON or kind is Kind.LINK:
+    for node in nodes:
+        kind, text = node
+        if kind is BUTTON or kind is LINK:
             clickables[text.lower()] = Clickable(kind, text)
         if text.strip(_ASCII_SPACE):
-            shown.append((kind, text))
+            shown.append(node)
         elif text and "\n" not in text:
             shown.append((kind, " "))
     return Page(shown, clickables)
