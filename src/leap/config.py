@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, get_args
 
 from pydantic import (
@@ -56,7 +56,6 @@ class Section(BaseModel):
     def _name_unknown_keys(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if cls.gone and isinstance(values, Mapping):
             values = {key: value for key, value in values.items() if key not in cls.gone or value != cls.gone[key]}
-
         try:
             return handler(values)
         except ValidationError as error:
@@ -83,14 +82,11 @@ def by_kind(registry: Registry, base: type[Section], *, key: str = "kind", defau
         default: What is meant where the key is not given.
     """
 
-    def others_with(unknown: str, kind: str) -> Iterator[str]:
-        for other in registry.names():
-            try:
-                known = other != kind and unknown in _config_of(registry, base, other).model_fields
-            except LeapError:  # a package that cannot be imported has no say in this
-                continue
-            if known:
-                yield other
+    def knows(kind: str, unknown: str) -> bool:
+        try:
+            return unknown in _config_of(registry, base, kind).model_fields
+        except LeapError:  # a package that cannot be imported has no say in this
+            return False
 
     def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         # Not pydantic's own discriminator: that puts the kind into the key of every finding ("training.sft.lr").
@@ -102,13 +98,15 @@ def by_kind(registry: Registry, base: type[Section], *, key: str = "kind", defau
         try:
             config = _config_of(registry, base, str(kind))
         except LeapError as error:
-            raise _finding(key, kind, str(error)) from error
+            unknown = PydanticCustomError(UNKNOWN_KIND, "{message}", {"message": str(error)})
+            details = InitErrorDetails(type=unknown, loc=(key,), input=kind)
+            raise ValidationError.from_exception_data("section", [details]) from error
         try:
             return config.model_validate({**value, key: kind})
         except ValidationError as error:
 
             def hint(unknown: str) -> str:
-                if others := " or ".join(others_with(unknown, kind)):
+                if others := " or ".join(other for other in registry.names() if knows(other, unknown)):
                     return f" {key}: {kind} does not have it; {key}: {others} does."
                 return config.hint(unknown)
 
@@ -137,23 +135,15 @@ def default_config(registry: Registry, kind: str) -> Callable[[], Any]:
     return lambda: registry.get(kind).Config()
 
 
-def _finding(key: str, given: Any, message: str) -> ValidationError:
-    details = InitErrorDetails(type=PydanticCustomError(UNKNOWN_KIND, "{message}", {"message": message}), loc=(key,), input=given)
-    return ValidationError.from_exception_data("section", [details])
-
-
 def _with_unknown_keys(error: ValidationError, hint: Callable[[str], str]) -> ValidationError:
     """The same findings, those of keys that this very section does not know with a hint behind them."""
     details: list[InitErrorDetails] = []
     for item in error.errors(include_url=False):
-        kind, context = item["type"], item.get("ctx", {})
+        kind, message = item["type"], item["msg"]
         if kind in ("extra_forbidden", UNKNOWN_KEY) and len(item["loc"]) == 1:
             said = hint(str(item["loc"][0]))
-            message = f"unknown key.{said}" if said else "unknown key"
-            found: Any = PydanticCustomError(UNKNOWN_KEY, "{message}", {"message": message})
-        elif kind in _PYDANTIC_TYPES:
-            found = kind
-        else:
-            found = PydanticCustomError(kind, "{message}", {"message": item["msg"]})  # type: ignore[arg-type]
-        details.append(InitErrorDetails(type=found, loc=item["loc"], input=item["input"], ctx=context))
+            kind, message = UNKNOWN_KEY, f"unknown key.{said}" if said else "unknown key"
+        custom: Any = PydanticCustomError(kind, "{message}", {"message": message})  # type: ignore[arg-type]
+        found = kind if kind in _PYDANTIC_TYPES else custom
+        details.append(InitErrorDetails(type=found, loc=item["loc"], input=item["input"], ctx=item.get("ctx", {})))
     return ValidationError.from_exception_data(error.title, details)
