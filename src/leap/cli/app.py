@@ -135,7 +135,7 @@ def evaluate(
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="With --split: environment option that differs from the run's."),
+        typer.Option("--set", metavar="KEY=VALUE", help="With --split: environment option unlike the run's."),
     ] = None,
     horizon: Annotated[int | None, typer.Option("--horizon", min=1, help="With --split: actions per episode.")] = None,
 ) -> None:
@@ -184,7 +184,7 @@ def export(
     run_dir: RunDir,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     format: Annotated[
-        Format, typer.Option("--format", help="parquet: a Hugging Face dataset; trl: rows for TRL's trainers (JSON lines).")
+        Format, typer.Option("--format", help="parquet: a Hugging Face dataset; trl: JSON lines for TRL's trainers.")
     ] = Format.PARQUET,
 ) -> None:
     """Write a run's episodes, corrections and training rows for other programs; both forms load with `datasets`."""

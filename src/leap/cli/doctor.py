@@ -39,7 +39,8 @@ def _extra(extra: str, packages: list[str]) -> str:
     missing = ", ".join(package for package, number in found.items() if not number)
     if not missing:
         return f"ok  extra {extra}: {here}"
-    return f"no  extra {extra}: {missing} missing: pip install '{DISTRIBUTION}[{extra}]'{f' (here: {here})' if here else ''}"
+    told = f"no  extra {extra}: {missing} missing: pip install '{DISTRIBUTION}[{extra}]'"
+    return f"{told} (here: {here})" if here else told
 
 
 def _findings(kind: registry.Registry) -> Iterator[str]:

@@ -91,8 +91,8 @@ def find_task(environment: Environment, wanted: str, split: str | None = None) -
     if wanted.isdecimal() and len(wanted) < 10 and int(wanted) < len(first):
         return first[int(wanted)]
     raise PrerequisiteError(
-        f"{environment.name} has no task {wanted!r} in {' and '.join(splits)}; {splits[0]} has {len(first)}, numbered from 0, "
-        f"for example {first[0].id}. --split chooses another split."
+        f"{environment.name} has no task {wanted!r} in {' and '.join(splits)}; {splits[0]} has {len(first)}, numbered "
+        f"from 0, for example {first[0].id}. --split chooses another split."
     )
 
 

@@ -33,7 +33,8 @@ def print_evaluations(evaluations: Iterable[Evaluation], *, best: str | None = N
     print_table(columns, rows, right=[one for one in columns if one not in ("policy", "split", "made of")], bold=chosen)
     if in_parts:
         console = Console(width=None if Console().is_terminal else 120)
-        for line in sorted({f"{name}: {said}" for e in evaluations for name, said in e.versions.items() if name != "leap"}):
+        made_by = {said for evaluation in evaluations for said in evaluation.versions.items()}
+        for line in sorted(f"{name}: {version}" for name, version in made_by if name != "leap"):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -41,7 +41,8 @@ def validate_environment(name: str, splits: list[str], options: list[str], limit
     with closing(load_environment(name, parse_options(options))) as environment:
         environment.prepare()
         for split in splits or environment.gold_splits:
-            unexplained, without_plan = _play_plans(environment, f"{name} {split}", listed(environment, split, limit=limit))
+            tasks = listed(environment, split, limit=limit)
+            unexplained, without_plan = _play_plans(environment, f"{name} {split}", tasks)
             failed += unexplained
             planless += [split] if without_plan else []
         if planless:

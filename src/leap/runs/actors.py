@@ -95,7 +95,9 @@ class Actors:
 
     def pays(self, role: Role) -> bool:
         """Whether who plays a role asks a model at an endpoint, through the ledger."""
-        return role.kind in ("model", "react") or (role.kind == "demonstrator" and bool(self.recipe.demonstrations.models))
+        if role.kind == "demonstrator":
+            return bool(self.recipe.demonstrations.models)
+        return role.kind in ("model", "react")
 
     def _rolling_out(self, i: int) -> Acting:
         """Who acts in the rollouts of iteration i: pi_{i-1}, the environment's teacher, or both in turn."""
@@ -212,7 +214,7 @@ class Actors:
     def open_model(self, section: ModelConfig) -> Model:
         """Opens the model that a section names; its calls go through the ledger, if it is not in this process. It stays open as
         long as the run does."""
-        key = content_key(section.model, section.sampling.model_dump(mode="json"), section.endpoint.model_dump(mode="json"))
+        key = content_key(section.model, *(one.model_dump(mode="json") for one in (section.sampling, section.endpoint)))
         if key not in self._models:
             self._models[key] = section.open(self.ledger)
             self._opened.callback(self._models[key].close)

@@ -164,9 +164,8 @@ def play_tasks(
         The tasks' episodes, in the order of splits and ids.
     """
     seed, tasks, actor = actors.recipe.seed, play.tasks, actors.acting(play.role).actor
-    key_of = {
-        task.key: episode_key(task, actor, seed=episode_seed(seed, play.stream, task), horizon=play.horizon) for task in tasks
-    }
+    seeds = {task.key: episode_seed(seed, play.stream, task) for task in tasks}
+    key_of = {task.key: episode_key(task, actor, seed=seeds[task.key], horizon=play.horizon) for task in tasks}
     keys = [key_of[task.key] for task in sorted(tasks, key=lambda task: (task.split, task.id))]
     on_file = [episode for key in keys if (episode := journal.get(key)) is not None]
     if len(on_file) == len(keys):

@@ -39,8 +39,8 @@ _ABOUT = {
 _COLUMNS = {
     "sft": "key, prompt: messages, completion: messages, episode, t: int, source, iteration: int",
     "preference": "key, prompt: messages, chosen: messages, rejected: messages, episode, t: int, iteration: int",
-    "episodes": "key, env, split, task, instruction, kind, task_seed: int, iteration: int, actor, checkpoint, seed: int, "
-    "horizon: int, score: float, success: bool, stop, error, steps: steps, final, parts, versions",
+    "episodes": "key, env, split, task, instruction, kind, task_seed: int, iteration: int, actor, checkpoint, "
+    "seed: int, horizon: int, score: float, success: bool, stop, error, steps: steps, final, parts, versions",
     "corrections": "key, episode, t: int, reason, action, teacher, privilege: int, rejected, leaked: texts, "
     "plan_length: int, iteration: int",
 }
@@ -81,9 +81,11 @@ def export_parquet(run: RunDirectory, out: Path) -> Counts:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise PrerequisiteError("Parquet needs pyarrow, which is not installed: pip install 'leap-agents[train]'") from error
+        advice = "pip install 'leap-agents[train]'"
+        raise PrerequisiteError(f"Parquet needs pyarrow, which is not installed: {advice}") from error
 
-    schemas = _schemas(pa, tools=any(_OFFERED in run.rows(i).read_bytes() for i in run.iterations() if run.rows(i).exists()))
+    files = [run.rows(i) for i in run.iterations()]
+    schemas = _schemas(pa, tools=any(_OFFERED in file.read_bytes() for file in files if file.exists()))
 
     def tables(one: Iteration) -> dict[str, Rows]:
         return {
@@ -185,7 +187,8 @@ def _grammar_of(run: RunDirectory) -> GrammarOf | None:
         section = load_recipe(run.recipe).environment
         return load_environment(section.name, section.options).grammar_of
     except LeapError as error:
-        log.info("the environment of %s cannot be made, so its actions are written as its rows write them: %s", run.root, error)
+        told = "the environment of %s cannot be made, so its actions are written as its rows write them: %s"
+        log.info(told, run.root, error)
         return None
 
 
@@ -219,8 +222,8 @@ def _tabled(row: dict[str, Any]) -> dict[str, Any]:
     """A row whose tools and arguments, which have any shape, are JSON texts."""
     if not row.get("tools"):
         return row
-    for message in (message for name in ("prompt", "completion", "chosen", "rejected") for message in row.get(name, ())):
-        for call in message.get("tool_calls", ()):
+    for messages in (row.get(name, ()) for name in ("prompt", "completion", "chosen", "rejected")):
+        for call in (call for message in messages for call in message.get("tool_calls", ())):
             call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
     return row | {"tools": json.dumps(row["tools"])}
 

@@ -22,7 +22,8 @@ def from_0_1(values: dict[str, Any]) -> dict[str, Any]:
     if "policy" in values or not isinstance(values.get("teacher"), dict) or "attempts" not in values["teacher"]:
         return values
     values = copy.deepcopy(values)
-    teacher, demonstrations, baselines = values["teacher"], values.get("demonstrations", {}), values.get("baselines", {})
+    teacher, baselines = values["teacher"], values.get("baselines", {})
+    demonstrations = values.get("demonstrations", {})
     if teacher.pop("attempts") != 3:
         raise _gone("teacher.attempts")
     kind, section = teacher.get("kind"), _section(teacher)

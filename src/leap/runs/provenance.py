@@ -13,7 +13,7 @@ from typing import Any
 
 from leap import __version__
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "textworld", "alfworld", "numpy")
+PACKAGES = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "textworld", "alfworld", "numpy"]
 
 
 def provenance() -> dict[str, object]:

@@ -42,8 +42,8 @@ def push_to_folder(run: RunDirectory, i: int, folder: Path) -> Path:
     if (adapter := folder / "adapter_config.json").exists():
         values = json.loads(adapter.read_text(encoding="utf-8"))
         if Path(named := str(values.get("base_model_name_or_path") or "")).exists():  # a path of this machine
-            values["base_model_name_or_path"] = _public_name(named if recipe.student.from_scratch else recipe.student.base)
-            write_json(adapter, values)
+            base = named if recipe.student.from_scratch else recipe.student.base
+            write_json(adapter, values | {"base_model_name_or_path": _public_name(base)})
     write_text(folder / "README.md", model_card(recipe, run, i))
     return folder / "README.md"
 
@@ -128,7 +128,8 @@ def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
         "key": str(read_json(marker(run.checkpoint(i))).get("key", "")),
         "made with": f"leap {__version__}",
     }
-    lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {recipe.name}, pi_{i}", "", _ABOUT, ""]
+    lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", ""]
+    lines += [f"# {recipe.name}, pi_{i}", "", _ABOUT, ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in facts.items()), ""]
     lines += ["## Scores", "", *_scores(recipe, run, i), "", "## Leak rate", "", *_leaks(run, i)]
     return "\n".join(lines) + "\n"
@@ -138,12 +139,14 @@ def _scores(recipe: Recipe, run: RunDirectory, i: int) -> list[str]:
     if not (evaluations := read_evaluations(run.evaluation(f"pi_{i}"))):
         return ["Not evaluated."]
     use = dict.fromkeys(recipe.environment.test, "test") | {recipe.environment.validation: "validation"}
-    lines = ["| split | used for | n | success | 95 % interval | actions (failure = horizon) |", "|---|---|---|---|---|---|"]
+    lines = ["| split | used for | n | success | 95 % interval | actions (failure = horizon) |", f"|{'---|' * 6}"]
     for evaluation in evaluations:
         score = evaluation.overall
+        interval = f"{score.low:.1%} to {score.high:.1%}"
+        actions = f"{score.actions:.1f} ± {score.actions_ci:.1f} of {evaluation.horizon}"
         lines.append(
             f"| {_cell(evaluation.split)} | {use.get(evaluation.split, '')} | {score.n} | {score.success:.1%} "
-            f"| {score.low:.1%} to {score.high:.1%} | {score.actions:.1f} ± {score.actions_ci:.1f} of {evaluation.horizon} |"
+            f"| {interval} | {actions} |"
         )
     return [*lines, "", "One seed; the intervals are Wilson's, over the tasks of a split."]
 
@@ -164,8 +167,8 @@ def _leaks(run: RunDirectory, i: int) -> list[str]:
             value, low, high, n, _ = found
             told = f"{n} | {round(value * n)} ({value:.1%}) | {low:.1%} to {high:.1%} |"
         lines.append(f"| {j} | {len(corrections)} | {told}")
-    said = "A leak is an entity that a correction's reason names and the student's history does not; intervals by episode."
-    return [*lines, "", said]
+    said = "A leak is an entity that a correction's reason names and the student's history does not"
+    return [*lines, "", f"{said}; intervals by episode."]
 
 
 def _cell(text: str) -> str:

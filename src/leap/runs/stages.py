@@ -166,7 +166,8 @@ class Stages:
         if isinstance(section, ModelTeacherConfig) and section.state == "extracted":
             states = self._extracted(episodes, iteration, section)
         teacher: Teacher[Any] = self.actors.teacher(student, states)
-        what = f"corrections by {'the expert' if section.kind == 'expert' else teacher.name} at privilege {teacher.privilege}"
+        who = "the expert" if section.kind == "expert" else teacher.name
+        what = f"corrections by {who} at privilege {teacher.privilege}"
         with self.timed("correct", iteration, what) as (bar, note), self.booked(f"correct {iteration}"):
             bar.update(len(done), len(episodes), "")
             finished = set(done)
@@ -214,7 +215,7 @@ class Stages:
             rows = correction_rows(by_key, corrections, self.renderer, iteration=i)
         lines = [row.model_dump_json() for row in rows]
         if not lines and i == 0:
-            raise RunError("no step of the demonstrations fits into the student's context, so there is nothing to clone.")
+            raise RunError("no step of the demonstrations fits into the student's context: there is nothing to clone.")
         write_text(path, "\n".join(lines) + "\n" if lines else "")
         return path
 
@@ -224,8 +225,8 @@ class Stages:
         wanted = [e for e in episodes if section.keeps(e) and e.stop is not StopReason.ENVIRONMENT_ERROR]
         if not any(episode.steps for episode in wanted):
             raise RunError(
-                f"none of {len(episodes)} demonstrations by {section.who} is good enough to be cloned. Give a longer horizon or "
-                f"more demonstrations.episodes, or change what is kept: {section.kept_by}."
+                f"none of {len(episodes)} demonstrations by {section.who} is good enough to be cloned. Give a longer "
+                f"horizon or more demonstrations.episodes, or change what is kept: {section.kept_by}."
             )
         return self._annotated(self._up_to(section.labels, wanted, "labels-0"), section.annotate)
 
