@@ -276,18 +276,16 @@ def read_totals(path: Path) -> list[Totals]:
     """
     if not path.exists() or not path.stat().st_size:
         return []
+
+    def read(how: str) -> list[Totals]:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=30)) as db:
+            return _sums(db, *_BY_STAGE)
+
     with _explained(path):
-        for how in (
-            "mode=ro",
-            "immutable=1",
-        ):  # a write-ahead log needs files beside it, which a read-only folder refuses
-            try:
-                with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=30)) as db:
-                    return _sums(db, *_BY_STAGE)
-            except sqlite3.OperationalError:
-                if how == "immutable=1":
-                    raise
-    return []
+        try:
+            return read("mode=ro")
+        except sqlite3.OperationalError:  # a write-ahead log needs files beside it, which a read-only folder refuses
+            return read("immutable=1")
 
 
 _BY_STAGE = ("stage, provider || '/' || model", "GROUP BY stage, provider, model ORDER BY MIN(id)")
