@@ -142,7 +142,7 @@ def soak(provider: NamespaceProvider, image: Image, n: int, workers: int) -> Non
     with ThreadPoolExecutor(workers) as pool:
         for first in range(0, n, size):
             failures += sum(pool.map(episode, range(first, min(n, first + size))))
-            provider.settle()
+            time.sleep(1)  # the last boxes are still on their way out
             after = left_behind(provider)
             left = ", ".join(f"{name} {after[name] - before[name]:+d}" for name in after)
             print(

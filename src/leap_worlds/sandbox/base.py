@@ -114,10 +114,6 @@ class Channel(ABC):
         """The next line, without its newline. None when the time is up, the line is too long or the program is gone."""
 
     @abstractmethod
-    def read(self, max_bytes: int, *, timeout: float) -> bytes:
-        """Up to `max_bytes` of output as soon as there are any; empty at the end or when the time is up."""
-
-    @abstractmethod
     def kill(self) -> None:
         """Ends the program, and whatever else the episode has running. Harmless when it is gone already."""
 

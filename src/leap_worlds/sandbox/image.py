@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,3 +63,9 @@ class Recipe:
     programs: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
     steps: tuple[Step, ...] = ()
+
+
+def own_rootfs() -> Path | None:
+    """The tar that all images are to be built on, where `$LEAP_ROOTFS` names one."""
+    own = os.environ.get("LEAP_ROOTFS")
+    return Path(own) if own else None

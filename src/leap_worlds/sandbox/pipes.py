@@ -26,11 +26,9 @@ def read_output(pipe: IO[bytes], deadline: float, max_output: int) -> tuple[byte
         What was read, and whether the deadline came before the end.
     """
     output = bytearray()
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
     while len(output) <= max_output:
         left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
+        if left <= 0 or not _ready(pipe.fileno(), select.POLLIN, left):
             return bytes(output), True
         part = os.read(pipe.fileno(), 65536)
         if not part:
@@ -60,19 +58,11 @@ class PipeChannel(base.Channel):
             except OSError as error:
                 raise base.SandboxError("the program in the sandbox is gone") from error
 
-    def read(self, max_bytes: int, *, timeout: float) -> bytes:
-        if self._pending:
-            part, self._pending = self._pending[:max_bytes], self._pending[max_bytes:]
-            return part
-        return os.read(self._stdout, max_bytes) if self._stdout >= 0 and _ready(self._stdout, select.POLLIN, timeout) else b""
-
     def read_line(self, *, timeout: float, max_bytes: int = base.DEFAULT_MAX_OUTPUT) -> bytes | None:
         deadline = time.monotonic() + timeout
         while b"\n" not in self._pending:
             left = deadline - time.monotonic()
-            if left <= 0 or self._stdout < 0 or len(self._pending) > max_bytes:
-                return None
-            if not _ready(self._stdout, select.POLLIN, left):
+            if left <= 0 or self._stdout < 0 or len(self._pending) > max_bytes or not _ready(self._stdout, select.POLLIN, left):
                 return None
             part = os.read(self._stdout, 65536)
             if not part:
@@ -84,14 +74,16 @@ class PipeChannel(base.Channel):
     def kill(self) -> None:
         if self._stdin >= 0:
             self._kill()
-            os.close(self._stdin)
-            os.close(self._stdout)
-            self._stdin = self._stdout = -1
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self._stdin)
+        os.close(self._stdout)
+        self._stdin = self._stdout = -1
 
     def __del__(self) -> None:
         if self._stdin >= 0:
-            os.close(self._stdin)
-            os.close(self._stdout)
+            self._close()
 
 
 def _ready(fd: int, event: int, timeout: float) -> bool:

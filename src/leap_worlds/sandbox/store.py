@@ -48,8 +48,3 @@ class LayerStore:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
             raise SandboxError(f"not a layer's name: {name!r}")
         return self.root / "layers" / name
-
-    def require(self, name: str) -> None:
-        """Checks that a layer is there; raises `SandboxError` where it is not."""
-        if not self.layer(name).is_dir():
-            raise SandboxError(f"image layer {name} is not in {self.root}: build the image again")

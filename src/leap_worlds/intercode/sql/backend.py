@@ -53,9 +53,7 @@ class Connection(Protocol):
         """Runs a statement. Raises nothing on account of the statement."""
         ...
 
-    def close(self) -> None:
-        """Ends it."""
-        ...
+    def close(self) -> None: ...
 
 
 class Backend(Protocol):

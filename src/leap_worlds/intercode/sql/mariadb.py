@@ -27,8 +27,7 @@ from leap.paths import cache_dir
 from leap_worlds.intercode.sql.backend import SqlLimits
 from leap_worlds.intercode.sql.mysql import MySqlConnection, driver
 
-_SERVERS = ("mariadbd", "mysqld")
-_PLACES = ("/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/opt/homebrew/bin")
+_PLACES = ("/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin")
 _USER = "leap"
 _PREFIX = "leap-mariadb-"
 _START_SECONDS = 60.0
@@ -43,13 +42,17 @@ _OPTIONS = (
     "--tmp-memory-table-size=0",  # in memory, equal rows are ordered by address, and a LIMIT among them gives any
 )
 
+_LASTING = ("--lower-case-table-names=1", "--innodb-log-file-size=8M")
+"""Those that the data are made with, too."""
+
 
 def find_server() -> str | None:
     """The path of MariaDB's server program; None where there is none."""
-    for name in _SERVERS:
-        path = shutil.which(name) or next((f"{p}/{name}" for p in _PLACES if Path(p, name).is_file()), None)
-        if path is not None and "mariadb" in _output([path, "--version"]).lower():
-            return path
+    for name in ("mariadbd", "mysqld"):
+        with contextlib.suppress(LeapError):
+            path = _program("", name)
+            if "mariadb" in _run([path, "--version"], "asking for the version").lower():
+                return path
     return None
 
 
@@ -73,7 +76,8 @@ class ManagedMariaDb:
                 "the option database: mysql://user:password@host:port/."
             )
         self._server = server
-        self._version = re.sub(r"^.*?Ver\s+", "", _output([server, "--version"])).split(" ")[0]
+        said = _run([server, "--version"], "asking for the version")
+        self._version = re.sub(r"^.*?Ver\s+", "", said).split(" ")[0]
         self.description = f"MariaDB {self._version}"
         self._dump = dump
         self._starting = threading.Lock()
@@ -86,23 +90,17 @@ class ManagedMariaDb:
             self._make_template()
 
     def connect(self, database: str, limits: SqlLimits) -> MySqlConnection:
-        """A connection that can only read."""
+        """A connection that can only read. The first starts the server, on a private copy of the data."""
         with self._starting:  # any number of threads may be the first
-            if self._process is None:
-                self.start()
-            folder = self._folder
-        assert folder is not None
-        options = {"unix_socket": str(folder / "socket"), "user": _USER, "ssl_disabled": True}
+            if self._process is None or self._folder is None:
+                self.prepare()
+                _remove_leftovers()
+                self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+                atexit.register(self.close)
+                shutil.copytree(self._template / "data", self._folder / "data")
+                self._process = self._launch(self._folder)
+            options = {"unix_socket": str(self._folder / "socket"), "user": _USER, "ssl_disabled": True}
         return MySqlConnection(options, database, limits)
-
-    def start(self) -> None:
-        """Starts the server on a private copy of the data."""
-        self.prepare()
-        _remove_leftovers()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-        atexit.register(self.close)
-        shutil.copytree(self._template / "data", self._folder / "data")
-        self._process = self._launch(self._folder)
 
     def close(self) -> None:
         """Stops the server and removes its data."""
@@ -125,21 +123,20 @@ class ManagedMariaDb:
         that gave up root's rights cannot reach root's cache."""
         with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as made:
             folder = Path(made)
-            install = _beside(self._server, "mariadb-install-db", "mysql_install_db")
+            install = _program(self._server, "mariadb-install-db", "mysql_install_db")
+            client = _program(self._server, "mariadb", "mysql")
             data = folder / "data"
             data.mkdir()
             _give(folder)
-            _run(
-                [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal", "--skip-test-db",
-                 "--lower-case-table-names=1", "--innodb-log-file-size=8M"],
-                "making an empty database",
-            )  # fmt: skip
+            options = ("--auth-root-authentication-method=normal", "--skip-test-db", *_LASTING)
+            _run([install, "--no-defaults", f"--datadir={data}", *options], "making an empty database")
             process = self._launch(folder, user="root")
-            client = [_beside(self._server, "mariadb", "mysql"), "--no-defaults", f"--socket={folder / 'socket'}", "--user=root"]
+            as_root = [client, "--no-defaults", f"--socket={folder / 'socket'}", "--user=root"]
             try:
                 with self._dump.open("rb") as statements:
-                    _run(client, f"loading {self._dump}", stdin=statements)
-                _run([*client, "-e", _grants(_databases([*client, "-N", "-e", "SHOW DATABASES"]))], "making a read-only user")
+                    _run(as_root, f"loading {self._dump}", stdin=statements)
+                names = _run([*as_root, "-N", "-e", "SHOW DATABASES"], "listing the databases").split()
+                _run([*as_root, "-e", _grants(names)], "making a read-only user")
             finally:
                 _stop(process)
             self._template.parent.mkdir(parents=True, exist_ok=True)
@@ -189,19 +186,15 @@ def _held(start: Callable[[], subprocess.Popen[Any]]) -> subprocess.Popen[Any]:
 
 
 def _grants(databases: list[str]) -> str:
+    own = {"information_schema", "mysql", "performance_schema", "sys", "test"}
+    names = [name for name in databases if name not in own and "`" not in name]
     statements = [
         "DROP USER IF EXISTS 'admin'@'%'",  # the dump's own, which may do everything
         f"CREATE USER '{_USER}'@'localhost'",
-        *(f"GRANT SELECT, SHOW VIEW ON `{name}`.* TO '{_USER}'@'localhost'" for name in databases),
+        *(f"GRANT SELECT, SHOW VIEW ON `{name}`.* TO '{_USER}'@'localhost'" for name in names),
         "FLUSH PRIVILEGES",
     ]
     return "; ".join(statements)
-
-
-def _databases(command: list[str]) -> list[str]:
-    own = {"information_schema", "mysql", "performance_schema", "sys", "test"}
-    names = _output(command).split()
-    return [name for name in names if name not in own and "`" not in name]
 
 
 def _answers(socket: Path, user: str) -> bool:
@@ -213,56 +206,47 @@ def _answers(socket: Path, user: str) -> bool:
     return True
 
 
-def _server_user() -> str | None:
+def _account() -> pwd.struct_passwd | None:
     """The user to run the server as where leap itself is root, which a database server should not be; None where it is not."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("mysql", "nobody"):
+    for name in ("mysql", "nobody") if os.geteuid() == 0 else ():
         with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name).pw_name
+            return pwd.getpwnam(name)
     return None
 
 
 def _as_user() -> dict[str, Any]:
-    name = _server_user()
-    if name is None:
-        return {}
-    entry = pwd.getpwnam(name)
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    account = _account()
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
 
 
 def _give(folder: Path) -> None:
     """Makes a folder and all in it the server's own."""
-    name = _server_user()
-    if name is None:
-        return
-    entry = pwd.getpwnam(name)
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, entry.pw_uid, entry.pw_gid)
+    if account := _account():
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, account.pw_uid, account.pw_gid)
 
 
-def _run(command: list[str], what: str, stdin: Any = subprocess.DEVNULL) -> None:
-    done = subprocess.run(command, stdin=stdin, capture_output=True, timeout=300, check=False, **_as_user())
+def _run(command: list[str], what: str, stdin: Any = subprocess.DEVNULL) -> str:
+    """Runs a program as the server's user and returns what it says.
+
+    Raises:
+        LeapError: It cannot be run, or fails.
+    """
+    try:
+        done = subprocess.run(command, stdin=stdin, capture_output=True, timeout=300, check=False, **_as_user())
+    except OSError as error:
+        raise LeapError(f"{what} failed: {error}") from error
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
         raise LeapError(f"{what} failed: {said[-1] if said else f'exit status {done.returncode}'}")
-
-
-def _output(command: list[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=60, check=False, **_as_user())
-    except OSError:
-        return ""
     return done.stdout.decode("utf-8", "replace")
 
 
-def _beside(server: str, *names: str) -> str:
-    """A program that belongs to the server."""
+def _program(server: str, *names: str) -> str:
+    """A program of MariaDB's: beside the server, on the path, or where packages put it."""
+    places = os.pathsep.join([*([str(Path(server).parent)] if server else []), os.environ.get("PATH", os.defpath), *_PLACES])
     for name in names:
-        for folder in (*map(str, {Path(server).parent}), "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"):
-            if Path(folder, name).is_file():
-                return f"{folder}/{name}"
-        if (found := shutil.which(name)) is not None:
+        if (found := shutil.which(name, path=places)) is not None:
             return found
     raise PrerequisiteError(f"{server} is here, but {names[0]} is not; install the whole of MariaDB's server package.")
 

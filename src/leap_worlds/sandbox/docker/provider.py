@@ -43,7 +43,7 @@ from leap_worlds.sandbox.docker.image import (
     rootfs_name,
     steps_dockerfile,
 )
-from leap_worlds.sandbox.image import Image, Recipe, Report
+from leap_worlds.sandbox.image import Image, Recipe, Report, own_rootfs
 from leap_worlds.sandbox.pipes import PipeChannel, read_output
 
 START_TIMEOUT = 60.0
@@ -65,8 +65,7 @@ class DockerProvider(base.SandboxProvider):
         found = [name for name in COMMANDS if shutil.which(name)]
         self._candidates = [command] if command else found or ["docker"]
         self.command = self._candidates[0]
-        own = os.environ.get("LEAP_ROOTFS")
-        self._rootfs = rootfs or (Path(own) if own else None)
+        self._rootfs = rootfs or own_rootfs()
         self._lock = threading.Lock()
         self._live: set[str] = set()
         self._swept = False

@@ -46,7 +46,7 @@ class Groups:
                     self._folders[name] = folder
                 elif (root / name / "cgroup.procs").exists() and os.access(root / name, os.W_OK):
                     self._folders[name] = root / name  # the root group has no limits of its own, but may have children
-            self.version = 1 if self._folders else 0
+            self.version = 1
         if not self._folders:
             self.version = 0
         self.controllers = tuple(self._folders)

@@ -8,19 +8,21 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from leap.core import content_key
 from leap.errors import PrerequisiteError
-from leap_worlds.sandbox.base import DEFAULT_ENV, ExecResult, Limits, SandboxError
+from leap_worlds.sandbox.base import DEFAULT_ENV, Limits, SandboxError
 from leap_worlds.sandbox.image import Image, Recipe, Report, Step
-from leap_worlds.sandbox.namespace.machine import machine_base
+from leap_worlds.sandbox.namespace import machine
 from leap_worlds.sandbox.namespace.zygote import remove_tree
 from leap_worlds.sandbox.store import LayerStore
+
+if TYPE_CHECKING:
+    from leap_worlds.sandbox.namespace.provider import NamespaceProvider
 
 DEBIAN = "bookworm"
 # The network is off: names fail at once instead of after a time-out.
@@ -29,30 +31,11 @@ BUILD_LIMITS = Limits(memory=2 * 2**30, processes=512, disk=2**30, inodes=1_000_
 _PACKED = {b"\x1f\x8b": "--gzip", b"BZh": "--bzip2", b"\xfd7zXZ": "--xz", b"\x28\xb5\x2f\xfd": "--zstd"}
 
 
-class StepBox(Protocol):
-    """A box whose changes can become a layer of the store."""
-
-    def exec(
-        self, argv: Sequence[str], *, env: dict[str, str] | None = None, timeout: float = ..., input: bytes = b""
-    ) -> ExecResult:
-        """Runs a program and waits for it."""
-        ...
-
-    def commit(self, layer: str) -> None:
-        """Ends the box and keeps what it changed under this name."""
-        ...
-
-
-OpenBox = Callable[[Image, Limits], AbstractContextManager[StepBox]]
-"""Makes a box of an image, for a step that changes it."""
-
-
-def build(open_box: OpenBox, store: LayerStore, recipe: Recipe, report: Report | None = None) -> Image:
+def build(provider: NamespaceProvider, recipe: Recipe, report: Report | None = None) -> Image:
     """Makes the image unless all of it is in the store.
 
     Args:
-        open_box: Makes the boxes that steps run in.
-        store: Where layers are kept.
+        provider: Makes the boxes that steps run in, and has the store.
         recipe: What the image is made of.
         report: Is called with a line before what takes long.
 
@@ -61,17 +44,31 @@ def build(open_box: OpenBox, store: LayerStore, recipe: Recipe, report: Report |
         SandboxError: A step failed or ran out of its time; its last lines of output are in the message.
     """
     if recipe.rootfs:
-        image = tar_base(recipe.rootfs, store)
+        name = tar_base(recipe.rootfs, provider.store)
     elif recipe.programs:
-        image = machine_base(recipe.programs, recipe.optional, store, _unpack, report)
+        name = machine_base(recipe, provider.store, report)
     else:
-        image = debian_base(recipe.packages, store, report)
+        name = debian_base(recipe.packages, provider.store, report)
+    image = Image(key=name, layers=(name,))
     for step in recipe.steps:
-        image = _step(open_box, store, image, step, report)
+        image = _step(provider, image, step, report)
     return image
 
 
-def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | None = None) -> Image:
+def machine_base(recipe: Recipe, store: LayerStore, report: Report | None) -> str:
+    """The layer of this machine's own programs."""
+    name, files = machine.collect(recipe.programs, recipe.optional)
+    if not store.layer(name).is_dir():
+        if report:
+            report("making an image of this machine's own programs")
+        with tempfile.TemporaryFile() as file:
+            machine.write(file, files)
+            _rewind(file)
+            _unpack(store, name, file)
+    return name
+
+
+def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | None) -> str:
     """Debian with these packages, made by mmdebstrap (a few minutes, once).
 
     Raises:
@@ -89,11 +86,11 @@ def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | N
         command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", "--format=tar", DEBIAN, "-"]
         with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as maker:
             assert maker.stdout is not None
-            _unpack(store, name, maker.stdout, [], lambda: maker.wait() == 0 or _fail(log))
-    return Image(key=name, layers=(name,))
+            _unpack(store, name, maker.stdout, finish=lambda: maker.wait() == 0 or _fail(log))
+    return name
 
 
-def tar_base(path: Path, store: LayerStore) -> Image:
+def tar_base(path: Path, store: LayerStore) -> str:
     """A root file system from a tar: `docker export`, `podman export`, mmdebstrap; compressed or not.
 
     Raises:
@@ -105,12 +102,11 @@ def tar_base(path: Path, store: LayerStore) -> Image:
             if not store.layer(name).is_dir():
                 file.seek(0)
                 start = file.read(8)
-                os.lseek(file.fileno(), 0, os.SEEK_SET)  # tar reads the descriptor, not Python's buffer
-                packed = [option for magic, option in _PACKED.items() if start.startswith(magic)]
-                _unpack(store, name, file, packed, lambda: None)
+                _rewind(file)
+                _unpack(store, name, file, *(option for magic, option in _PACKED.items() if start.startswith(magic)))
     except OSError as error:
         raise PrerequisiteError(f"{path} cannot be used as a root file system: {error.strerror}") from error
-    return Image(key=name, layers=(name,))
+    return name
 
 
 def _tar_name(path: Path, file: BufferedReader, store: LayerStore) -> str:
@@ -125,16 +121,16 @@ def _tar_name(path: Path, file: BufferedReader, store: LayerStore) -> str:
     return name
 
 
-def _step(open_box: OpenBox, store: LayerStore, image: Image, step: Step, report: Report | None) -> Image:
+def _step(provider: NamespaceProvider, image: Image, step: Step, report: Report | None) -> Image:
     files = {path: hashlib.sha256(content).hexdigest() for path, content in step.files.items()}
     name = f"step-{content_key(image.key, step.argv, files, dict(step.env))}"
     made = Image(key=name, layers=(name, *image.layers), env={**image.env, **step.env})
-    if store.layer(name).is_dir():
+    if provider.store.layer(name).is_dir():
         return made
     title = " ".join(step.argv)[:80]
     if report:
         report(f"image step: {title}")
-    with open_box(image, BUILD_LIMITS) as box:
+    with provider.create(image, BUILD_LIMITS, on_disk=True) as box:
         for path, content in step.files.items():
             script = 'mkdir -p "${1%/*}/" && cat > "$1" && chmod 755 "$1"'
             result = box.exec(["/bin/sh", "-c", script, "sh", path], input=content)
@@ -148,7 +144,15 @@ def _step(open_box: OpenBox, store: LayerStore, image: Image, step: Step, report
     return made
 
 
-def _unpack(store: LayerStore, name: str, source: IO[bytes], options: list[str], finish: Callable[[], object]) -> None:
+def _rewind(file: IO[bytes]) -> None:
+    """`tar` reads the descriptor, not Python's buffer."""
+    file.flush()
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+
+
+def _unpack(
+    store: LayerStore, name: str, source: IO[bytes], *options: str, finish: Callable[[], object] = lambda: None
+) -> None:
     """Unpacks a tar into a new layer as the boxes' user: all files are that user's, who is root inside."""
     store.prepare()
     making = store.layer(f"making-{uuid.uuid4().hex[:16]}")

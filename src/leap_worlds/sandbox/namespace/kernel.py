@@ -43,16 +43,9 @@ def unshare(flags: int) -> None:
 
 
 def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:
-    _check(
-        _libc.mount(
-            os.fsencode(source),
-            os.fsencode(target),
-            kind and kind.encode(),
-            ctypes.c_ulong(flags),
-            data and os.fsencode(data),
-        ),
-        f"mount {kind or source} on {target}",
-    )
+    names = os.fsencode(source), os.fsencode(target), kind and kind.encode()
+    done = _libc.mount(*names, ctypes.c_ulong(flags), data and os.fsencode(data))
+    _check(done, f"mount {kind or source} on {target}")
 
 
 def pivot_to_cwd() -> None:

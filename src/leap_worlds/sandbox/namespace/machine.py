@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import IO
 
 from leap.core import content_key
 from leap.errors import PrerequisiteError
-from leap_worlds.sandbox.image import Image, Report
-from leap_worlds.sandbox.store import LayerStore
 
 FOLDERS = ("tmp", "root", "proc", "sys", "dev", "etc", "usr/bin", "usr/lib", "usr/lib64", "var")
+LINKS = {"bin": "usr/bin", "sbin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
-Unpack = Callable[[LayerStore, str, IO[bytes], list[str], Callable[[], object]], None]
 
-
-def machine_base(
-    programs: tuple[str, ...], optional: frozenset[str], store: LayerStore, unpack: Unpack, report: Report | None = None
-) -> Image:
-    """The base layer of these programs with the libraries that they load. Another version of any of them is another layer.
+@cache
+def collect(programs: tuple[str, ...], optional: frozenset[str]) -> tuple[str, dict[str, Path]]:
+    """The layer of these programs with the libraries that they load: its name, and the files by their places in it. Another
+    version of any of them is another layer. Looked up once a process, for `ldd` takes a second.
 
     Args:
         programs: Names; those that the machine lacks are an error.
         optional: Those that are left out where the machine lacks them.
-        store: Where layers are kept.
-        unpack: Puts a tar into a layer.
-        report: Called before the layer is made.
 
     Raises:
         PrerequisiteError: A program is missing, or none can be told the libraries of.
     """
-    name, files = _collect(programs, optional)
-    if not store.layer(name).is_dir():
-        if report:
-            report("making an image of this machine's own programs")
-        with tempfile.TemporaryFile() as file:
-            _write(file, files)
-            file.seek(0)
-            os.lseek(file.fileno(), 0, os.SEEK_SET)
-            unpack(store, name, file, [], lambda: None)
-    return Image(key=name, layers=(name,))
-
-
-@cache
-def _collect(programs: tuple[str, ...], optional: frozenset[str]) -> tuple[str, dict[str, Path]]:
-    """The layer's name, and what is in it by its place; looked up once a process, for `ldd` takes a second."""
     found = {name: Path(place).resolve() for name in programs if (place := shutil.which(name, path=_PATH))}
     missing = sorted(set(programs) - found.keys() - optional)
     if missing:
@@ -69,19 +46,19 @@ def _collect(programs: tuple[str, ...], optional: frozenset[str]) -> tuple[str, 
     return f"machine-{content_key(sorted(seen.items()))}", files
 
 
-def _write(file: IO[bytes], files: dict[str, Path]) -> None:
+def write(file: IO[bytes], files: dict[str, Path]) -> None:
+    """Writes the layer as a tar."""
     with tarfile.open(fileobj=file, mode="w") as tar:
         for folder in FOLDERS:
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(entry)
-        for link, target in (("bin", "usr/bin"), ("sbin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")):
+        for link, target in LINKS.items():
             entry = tarfile.TarInfo(link)
             entry.type, entry.linkname = tarfile.SYMTYPE, target
             tar.addfile(entry)
         for place, path in sorted(files.items()):
             tar.add(path, place, recursive=False)
-    file.flush()
 
 
 def _merged(library: Path) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from leap_worlds.sandbox import base
-from leap_worlds.sandbox.image import Image, Recipe, Report
+from leap_worlds.sandbox.image import Image, Recipe, Report, own_rootfs
 from leap_worlds.sandbox.namespace import images, remedies, wire
 from leap_worlds.sandbox.pipes import PipeChannel
 from leap_worlds.sandbox.store import LayerStore
@@ -33,25 +33,15 @@ class NamespaceProvider(base.SandboxProvider):
         store: Where the layers are; the cache's by default.
         upper: Where an episode's changes go: `memory` (bounded in bytes and inodes, the default), or `disk`, where the
             kernel is older than 6.6 (its tmpfs cannot carry what an overlay needs); `auto` chooses.
-        cgroups: Limit all processes of a box together where possible.
         rootfs: A tar to build images on, instead of a Debian made by mmdebstrap; `$LEAP_ROOTFS` by default.
     """
 
     name = "namespace"
 
-    def __init__(
-        self,
-        *,
-        store: LayerStore | None = None,
-        upper: str = "auto",
-        cgroups: bool = True,
-        rootfs: Path | None = None,
-    ) -> None:
-        own = os.environ.get("LEAP_ROOTFS")
-        self._rootfs = rootfs or (Path(own) if own else None)
+    def __init__(self, *, store: LayerStore | None = None, upper: str = "auto", rootfs: Path | None = None) -> None:
+        self._rootfs = rootfs or own_rootfs()
         self.store = store or LayerStore()
         self._upper = ("memory" if remedies.kernel_version() >= (6, 6) else "disk") if upper == "auto" else upper
-        self._cgroups = cgroups
         self._lock = threading.Lock()
         self._zygote: _Zygote | None = None
 
@@ -72,11 +62,6 @@ class NamespaceProvider(base.SandboxProvider):
         return base.Probe(ok=True, detail=f"user namespaces work; control groups: {groups}", warnings=tuple(warnings))
 
     def create(
-        self, image: Image, limits: base.Limits | None = None, *, hostname: str = base.DEFAULT_HOSTNAME
-    ) -> NamespaceSandbox:
-        return self.open(image, limits, hostname=hostname)
-
-    def open(
         self,
         image: Image,
         limits: base.Limits | None = None,
@@ -84,31 +69,24 @@ class NamespaceProvider(base.SandboxProvider):
         hostname: str = base.DEFAULT_HOSTNAME,
         on_disk: bool = False,
     ) -> NamespaceSandbox:
-        """As `create`; with `on_disk`, changes go to a folder and can become a layer (`NamespaceSandbox.commit`)."""
+        """A fresh box; with `on_disk`, its changes go to a folder and can become a layer (`NamespaceSandbox.commit`)."""
         if not image.layers:
-            raise base.SandboxError(
-                f"image {image.key} has no layers: build it with this provider's `build`"
-            )
-        for layer in image.layers:
-            self.store.require(layer)
+            raise base.SandboxError(f"image {image.key} has no layers: build it with this provider's `build`")
+        if missing := [layer for layer in image.layers if not self.store.layer(layer).is_dir()]:
+            raise base.SandboxError(f"image layer {missing[0]} is not in {self.store.root}: build the image again")
         return NamespaceSandbox(self, image, limits or base.Limits(), hostname, on_disk or self._upper == "disk")
 
     def _connect(self) -> _Zygote:
         with self._lock:
             if self._zygote is None or not self._zygote.usable():
                 self.store.prepare()
-                self._zygote = _Zygote(self.store, cgroups=self._cgroups)
+                self._zygote = _Zygote(self.store)
             return self._zygote
 
     def build(self, recipe: Recipe, *, report: Report | None = None) -> Image:
         if self._rootfs and recipe.rootfs is None:
             recipe = replace(recipe, rootfs=self._rootfs)
-        return images.build(lambda image, limits: self.open(image, limits, on_disk=True), self.store, recipe, report)
-
-    def settle(self) -> None:
-        """Waits until nothing is left of the boxes that were closed. For tests and benchmarks."""
-        if self._zygote is not None:
-            self._zygote.settle()
+        return images.build(self, recipe, report)
 
     def close(self) -> None:
         with self._lock:
@@ -120,7 +98,7 @@ class NamespaceProvider(base.SandboxProvider):
 class _Zygote:
     """The small process and the socket to it."""
 
-    def __init__(self, store: LayerStore, *, cgroups: bool) -> None:
+    def __init__(self, store: LayerStore) -> None:
         self.owner = os.getpid()
         self.lock = threading.Lock()
         self.control, theirs = socket.socketpair()
@@ -137,7 +115,7 @@ class _Zygote:
                 cwd=here.parent,
                 start_new_session=True,  # a Ctrl-C at the terminal is not for it
             )
-        settings = {"store": str(store.root), "canary": str(store.canary), "drop_to": store.drop_to, "cgroups": cgroups}
+        settings = {"store": str(store.root), "canary": str(store.canary), "drop_to": store.drop_to}
         try:
             self.control.settimeout(START_TIMEOUT)
             wire.send(self.control, settings)
@@ -168,11 +146,6 @@ class _Zygote:
         with self.lock, contextlib.suppress(wire.Gone):
             wire.send(self.control, {"op": "end", "id": box})
 
-    def settle(self) -> None:
-        with self.lock:
-            wire.send(self.control, {"op": "settle"})
-            wire.receive(self.control)
-
     def close(self) -> None:
         if self.owner != os.getpid():
             return
@@ -192,9 +165,7 @@ class NamespaceSandbox(base.Sandbox):
         box: The box's name in the store and the control groups.
     """
 
-    def __init__(
-        self, provider: NamespaceProvider, image: Image, limits: base.Limits, hostname: str, on_disk: bool
-    ) -> None:
+    def __init__(self, provider: NamespaceProvider, image: Image, limits: base.Limits, hostname: str, on_disk: bool) -> None:
         self._provider, self._image, self._limits, self._hostname = provider, image, limits, hostname
         self._on_disk = on_disk
         self._lock = threading.RLock()
@@ -238,11 +209,12 @@ class NamespaceSandbox(base.Sandbox):
             self._ask((self._request("start", argv, cwd, env), b""), START_TIMEOUT)
             assert self._socket is not None
             _, fds, *_ = socket.recv_fds(self._socket, 1, 2, socket.MSG_CMSG_CLOEXEC)
-        return PipeChannel(*fds, kill=lambda: self._tell_kill())
 
-    def _tell_kill(self) -> None:
-        with self._lock, contextlib.suppress(base.SandboxError):
-            self._ask(({"op": "kill"}, b""), START_TIMEOUT)
+        def kill() -> None:
+            with self._lock, contextlib.suppress(base.SandboxError):
+                self._ask(({"op": "kill"}, b""), START_TIMEOUT)
+
+        return PipeChannel(*fds, kill=kill)
 
     def _request(self, op: str, argv: Sequence[str], cwd: str, env: Mapping[str, str] | None) -> dict[str, Any]:
         return {"op": op, "argv": list(argv), "cwd": cwd, "env": dict(self._env if env is None else env)}

@@ -26,17 +26,16 @@ def main() -> None:
     os.dup2(os.open("/dev/null", os.O_RDWR), 0)  # 0 to 2 stay taken, so that no pipe of a command gets these numbers
     settings, _ = wire.receive(control)
     os.chdir(settings["store"])
-    groups = cgroups.Groups() if settings["cgroups"] else None
-    Zygote(control, settings, groups).serve()
+    Zygote(control, settings).serve()
 
 
 class Zygote:
     """Makes boxes as they are asked for, until the control socket closes."""
 
-    def __init__(self, control: socket.socket, settings: dict[str, Any], groups: cgroups.Groups | None) -> None:
+    def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         self.control = control
         self.settings = settings
-        self.groups = groups if groups and groups.version else None
+        self.groups = cgroups.Groups()
         self.boxes: dict[int, dict[str, Any]] = {}
         self.removers: set[int] = set()
 
@@ -45,13 +44,12 @@ class Zygote:
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        wire.send(self.control, {"controllers": self.groups.controllers if self.groups else ()})
+        wire.send(self.control, {"controllers": self.groups.controllers})
         gc.collect()
         gc.freeze()
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         poll.register(child_ended, select.POLLIN)
-        waiting = False
         while True:
             for fd, _ in poll.poll():
                 if fd == child_ended:
@@ -65,25 +63,19 @@ class Zygote:
                         return
                     if request["op"] == "create":
                         self._create(request["config"])
-                    elif request["op"] == "end":
+                    else:
                         for pid in [pid for pid, config in self.boxes.items() if config["id"] == request["id"]]:
                             os.kill(pid, signal.SIGKILL)
-                    else:
-                        waiting = True
-            if waiting and not self.boxes and not self.removers:
-                wire.send(self.control, {})
-                waiting = False
 
     def _create(self, config: dict[str, Any]) -> None:
         _, (fd,), *_ = socket.recv_fds(self.control, 1, 1, socket.MSG_CMSG_CLOEXEC)
         client = socket.socket(fileno=fd)
         name = f"leap-{os.getpid()}-{config['id']}"
         try:
-            doors = self.groups.make(name, config["limits"]) if self.groups else []
+            doors = self.groups.make(name, config["limits"])
             pid = os.fork()
         except OSError as error:
-            if self.groups:
-                self.groups.remove(name)
+            self.groups.remove(name)
             with contextlib.suppress(wire.Gone):
                 wire.send(client, {"error": f"no process for a box: {error}"})
             client.close()
@@ -110,8 +102,7 @@ class Zygote:
             config = self.boxes.pop(pid, None)
             if config is None:
                 continue
-            if self.groups:
-                self.groups.remove(config["group"])
+            self.groups.remove(config["group"])
             if config["upper"]:
                 self.removers.add(_remove_as_box_user(self.settings["drop_to"], config["upper"]))
 
