@@ -12,14 +12,14 @@ from leap.errors import PrerequisiteError
 from leap_worlds.intercode.base import leading_splits
 from leap_worlds.intercode.bash.source import load_tasks, split_tasks
 from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE
-from leap_worlds.intercode.data import SIZES, IntercodeData
+from leap_worlds.intercode.data import FILE_SYSTEMS, IntercodeData
 from leap_worlds.intercode.fetch import fetch
 
 
 def test_counts_and_splits_are_those_published(intercode_data: Path) -> None:
     data = IntercodeData(intercode_data)
     tasks = load_tasks(data)
-    assert {n: len(data.bash(n)) for n in SIZES} == SIZES
+    assert {n: len(data.bash(n)) for n in FILE_SYSTEMS} == {1: 60, 2: 53, 3: 60, 4: 27}
     assert (len(data.sql()), len(data.python())) == (1034, 974)
     sizes = {split: len(split_tasks(tasks, split)) for split in ("train", "test", "code-0.7-train", "code-0.7-test", "all")}
     assert sizes == {"train": 113, "test": 87, "code-0.7-train": 140, "code-0.7-test": 60, "all": 200}

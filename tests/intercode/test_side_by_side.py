@@ -15,9 +15,9 @@ from leap.core import Actor, Episode, Step, StopReason, Task
 from leap.envs.base import opened
 from leap.envs.tutor import Taught
 from leap.errors import LeapError
+from leap_worlds.intercode.base import Pool
 from leap_worlds.intercode.bash.env import BashConfig, BashEnvironment, GeneratedBashEnvironment, GeneratedConfig
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig
-from leap_worlds.intercode.pool import Pool
 
 SMALL = BashFamilyConfig(file_systems={"train": 4, "valid": 1, "unseen": 1})
 AT_ONCE = 16

@@ -15,7 +15,7 @@ from typing import Any
 
 from leap.errors import PrerequisiteError
 from leap.paths import cache_dir
-from leap_worlds.intercode.sql.backend import Answer, SqlLimits
+from leap_worlds.intercode.sql.mysql import Answer, SqlLimits
 
 _CREATE = re.compile(r"^CREATE TABLE `([^`]+)` \((.*)\)[^)]*$", re.DOTALL)
 _COLUMN = re.compile(r"^\s*`([^`]+)`\s+(\w+)", re.MULTILINE)

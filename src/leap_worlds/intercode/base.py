@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -130,11 +131,7 @@ def with_validation(train: Sequence[T]) -> dict[str, Sequence[T]]:
 
 
 def named_split(splits: Mapping[str, Sequence[T]], name: str, owner: str) -> Sequence[T]:
-    """A split by its name.
-
-    Raises:
-        PrerequisiteError: There is no such split.
-    """
+    """A split by its name; raises `PrerequisiteError` where there is no such split."""
     if name not in splits:
         raise unknown_split(owner, name, splits)
     return splits[name]
@@ -183,17 +180,11 @@ class IntercodeSession(Session):
 
 @dataclass(frozen=True)
 class Boxes:
-    """Makes boxes of file systems, from any number of threads at once.
+    """Makes boxes of file systems, from any number of threads at once."""
 
-    Attributes:
-        open: Makes a fresh box of a file system.
-        description: What makes them, for the record.
-        close: Frees what makes them.
-    """
-
-    open: Callable[[int | str], Sandbox]
-    description: str
-    close: Callable[[], None] = lambda: None
+    open: Callable[[int | str], Sandbox]  # makes a fresh box of a file system
+    description: str  # what makes them, for the record
+    close: Callable[[], None] = lambda: None  # frees what makes them
 
 
 class BoxedEnvironment(IntercodeEnvironment[C, R]):
@@ -236,3 +227,34 @@ class BoxedEnvironment(IntercodeEnvironment[C, R]):
         if boxes is not None:
             boxes.close()
 
+
+class Pool(Generic[T]):
+    """Lends out things that one thread at a time can use. Nobody waits: where none is free another is made."""
+
+    def __init__(self, make: Callable[[], T], close: Callable[[T], None]) -> None:
+        self._make, self._close = make, close
+        self._lock = threading.Lock()
+        self._free: list[tuple[Hashable, T]] = []
+
+    @contextmanager
+    def lent(self, use: Hashable = None) -> Iterator[T]:
+        """Lends one thing for the time of the `with` block: that which had the same use last, if it is free, else the one that
+        was not used for longest. One that was being used when something went wrong is thrown away."""
+        with self._lock:
+            uses = [last for last, _ in self._free]
+            found = self._free.pop(uses.index(use) if use in uses else 0)[1] if uses else None
+        thing = self._make() if found is None else found
+        try:
+            yield thing
+        except BaseException:
+            self._close(thing)
+            raise
+        with self._lock:
+            self._free.append((use, thing))
+
+    def close(self) -> None:
+        """Closes what is not lent out."""
+        with self._lock:
+            free, self._free = self._free, []
+        for _, thing in free:
+            self._close(thing)

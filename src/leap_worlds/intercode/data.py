@@ -22,9 +22,6 @@ from leap.errors import PrerequisiteError, describe_validation_error
 from leap.paths import cache_dir
 
 FILE_SYSTEMS = (1, 2, 3, 4)
-SIZES = {1: 60, 2: 53, 3: 60, 4: 27}
-"""Tasks of each of NL2Bash's file systems, as published."""
-
 CHECKSUMS = {
     "data/nl2bash/nl2bash_fs_1.json": "60f88e1aacc7ebba535093f9890c5c33203f4e5f32958e0e94fbe90ec4f01c82",
     "data/nl2bash/nl2bash_fs_2.json": "8f4ce24e535fab782fda607e37db2ae1d6c5f99993c638d1ac0a7e0b542f633e",
@@ -42,51 +39,30 @@ CHECKSUMS = {
 
 
 class BashRecord(Record):
-    """One NL2Bash task.
-
-    Attributes:
-        query: What is asked.
-        gold: The command that answers it.
-    """
+    """One NL2Bash task: what is asked, and the command that answers it."""
 
     query: str = Field(min_length=1)
     gold: str = Field(min_length=1)
 
 
 class SqlRecord(Record):
-    """One Spider task.
-
-    Attributes:
-        db: The database it is about.
-        query: What is asked.
-        gold: The statement that answers it.
-        hardness: easy, medium, hard or extra.
-        db_tables: Columns by table.
-    """
+    """One Spider task: a question about a database, and the statement that answers it."""
 
     db: str = Field(min_length=1)
     query: str = Field(min_length=1)
     gold: str = Field(min_length=1)
-    hardness: str
-    db_tables: dict[str, list[str]] = Field(default_factory=dict)
+    hardness: str  # easy, medium, hard or extra
+    db_tables: dict[str, list[str]] = Field(default_factory=dict)  # columns by table
 
 
 class PythonRecord(Record):
-    """One MBPP task.
-
-    Attributes:
-        query: What is asked.
-        gold: A program that defines the function asked for.
-        tests: Assertions about it.
-        task_id: MBPP's number of the task.
-        test_setup_code: What the tests need beforehand.
-    """
+    """One MBPP task: a function asked for, a program that defines it, and assertions about it."""
 
     query: str = Field(min_length=1)
     gold: str = Field(min_length=1)
     tests: list[str] = Field(min_length=1)
     task_id: int
-    test_setup_code: str = ""
+    test_setup_code: str = ""  # what the tests need beforehand
 
 
 def default_root() -> Path:

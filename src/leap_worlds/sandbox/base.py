@@ -32,10 +32,15 @@ DEFAULT_ENV: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
 }
-DEFAULT_HOSTNAME = "1ea9c0de5a1d"
+HOSTNAME = "1ea9c0de5a1d"
 """Twelve hexadecimal digits as Docker gives, but the same in every box: a command that prints it scores the same twice."""
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_MAX_OUTPUT = 4 * 2**20
+
+
+def environment(image: Image) -> dict[str, str]:
+    """The environment of a command that is given none of its own."""
+    return {**DEFAULT_ENV, "HOSTNAME": HOSTNAME, **image.env}
 
 
 class SandboxError(LeapError):
@@ -180,7 +185,7 @@ class SandboxProvider(ABC):
         """Whether it works here, by trying. Never raises for a machine that cannot."""
 
     @abstractmethod
-    def create(self, image: Image, limits: Limits | None = None, *, hostname: str = DEFAULT_HOSTNAME) -> Sandbox:
+    def create(self, image: Image, limits: Limits | None = None) -> Sandbox:
         """A fresh sandbox that has proved from inside that it is inside.
 
         Raises:

@@ -15,16 +15,8 @@ WRITE_TIMEOUT = 15.0
 
 
 def read_output(pipe: IO[bytes], deadline: float, max_output: int) -> tuple[bytes, bool]:
-    """Reads until the end, the deadline, or more bytes than a command may print.
-
-    Args:
-        pipe: The program's output; closed by whoever opened it.
-        deadline: As `time.monotonic()` tells it, in seconds.
-        max_output: Bytes after which no more is read; what comes back may be longer by a part.
-
-    Returns:
-        What was read, and whether the deadline came before the end.
-    """
+    """Reads until the end, the deadline (by `time.monotonic()`), or more bytes than a command may print. Returns what was read,
+    which may be too long by a part, and whether the deadline came before the end."""
     output = bytearray()
     while len(output) <= max_output:
         left = deadline - time.monotonic()

@@ -26,11 +26,7 @@ class LayerStore:
         self.canary = self.root / "canary"
 
     def prepare(self) -> None:
-        """Makes what is missing.
-
-        Raises:
-            SandboxError: The folder cannot be written.
-        """
+        """Makes what is missing; raises `SandboxError` where the folder cannot be written."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             for folder in (self.root, self.root / "layers", self.root / "boxes", self.root / "mnt"):

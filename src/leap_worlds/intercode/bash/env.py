@@ -13,7 +13,7 @@ from leap.core import Decision, Episode, History, Observation, PrivilegedState, 
 from leap.envs.base import Environment, EnvironmentConfig, Finding, Progress
 from leap.envs.live import called
 from leap.envs.tutor import Expert, Taught, Tutor
-from leap_worlds.intercode.base import BoxedEnvironment, Boxes, IntercodeSession
+from leap_worlds.intercode.base import BoxedEnvironment, Boxes, IntercodeSession, Pool
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig
 from leap_worlds.intercode.bash.generated.family import Family
 from leap_worlds.intercode.bash.images import ImageKind
@@ -24,7 +24,6 @@ from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE, BashTask
 from leap_worlds.intercode.bash.teacher import Coach, Memory
 from leap_worlds.intercode.bash.world import Compat, Rules, World
 from leap_worlds.intercode.bash.worlds import Worlds
-from leap_worlds.intercode.pool import Pool
 from leap_worlds.intercode.text import SUBMIT, paths_in, shorten_output
 
 
@@ -94,8 +93,8 @@ class ShellEnvironment(BoxedEnvironment[C, BashTask]):
         self.source = source
         self.gold_splits = source.gold_splits  # pyright: ignore[reportAttributeAccessIssue] - the options decide
         self.rules = Rules(config.compat, config.time_limit)
-        self._memory = Memory()
-        self._coaches = Pool(self._new_coach, Coach.close)
+        memory = Memory()
+        self._coaches = Pool(lambda: source.coach(Worlds(self.boxes, self.rules, self.record), memory), Coach.close)
 
     def prepare(self, progress: Progress | None = None) -> None:
         similarity("", "")  # says at once if scikit-learn is missing
@@ -116,9 +115,6 @@ class ShellEnvironment(BoxedEnvironment[C, BashTask]):
     def coaching(self, record: BashTask) -> AbstractContextManager[Coach]:
         """A scripted teacher with roll-ins, for this thread alone during the `with` block."""
         return self._coaches.lent(record.id)
-
-    def _new_coach(self) -> Coach:
-        return self.source.coach(Worlds(self.boxes, self.rules, self.record), self._memory)
 
     @property
     def benchmark(self) -> str:
@@ -208,10 +204,7 @@ class BashTutor(Tutor[ShellEnvironment[Any]]):
     """The unprivileged expert, and the coach that tries its proposals in boxes."""
 
     blocking: ClassVar[bool] = True
-    idle: ClassVar[Mapping[str, Sequence[str]]] = {
-        "submit-at-once": (SUBMIT,),
-        "true-then-submit": ("true", SUBMIT),
-    }
+    idle: ClassVar[Mapping[str, Sequence[str]]] = {"submit-at-once": (SUBMIT,), "true-then-submit": ("true", SUBMIT)}
 
     def expert(self, task: Task) -> Expert:
         return self.environment.source.expert()
@@ -276,7 +269,7 @@ class BashSession(IntercodeSession):
     def judge(self) -> Parts:
         """The reward, part by part, if the student submitted now. Changes nothing."""
         with self._environment.coaching(self._record) as coach:
-            return coach.judge(self._world, self._record)
+            return coach.worlds.judge(self._world, self._record)
 
     def explain(self) -> list[tuple[str, str, str]]:
         """The reward's parts as they are now: each with its value and why."""

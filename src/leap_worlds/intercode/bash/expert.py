@@ -58,10 +58,6 @@ def _pattern(request: str) -> str | None:
     return None
 
 
-def _containing(path: str, files: str, name: str, quoted: list[str]) -> str:
-    return f"{files} | xargs grep -l '{quoted[0]}'" if quoted else files
-
-
 _RULES: tuple[tuple[str, Callable[[str, str, str, list[str]], str]], ...] = (
     (r"\bmd5\s?sums? of (?:the )?(?:md5|sorted)|sort\w* .*md5", lambda p, f, n, q: f"{f} | sort | xargs md5sum | md5sum"),
     (r"\bmd5", lambda p, f, n, q: f"{f} -exec md5sum {{}} +"),
@@ -74,7 +70,7 @@ _RULES: tuple[tuple[str, Callable[[str, str, str, list[str]], str]], ...] = (
     (r"\bsmallest\b", lambda p, f, n, q: f"{f} -exec ls -s {{}} + | sort -n | head -5"),
     (r"\bdisk usage|\bspace used", lambda p, f, n, q: f"du -sh {p}"),
     (r"\bempty\b|\b0 bytes|\bzero.length", lambda p, f, n, q: f"find {p} -empty"),
-    (r"\bcontain\w*\b|\bsearch for\b.*\bin\b", _containing),
+    (r"\bcontain\w*\b|\bsearch for\b.*\bin\b", lambda p, f, n, q: f"{f} | xargs grep -l '{q[0]}'" if q else f),
     (r"\bfirst line", lambda p, f, n, q: f"head -n 1 {p}"),
     (r"\btree\b", lambda p, f, n, q: f"tree {p}"),
     (r"\bdirector\w+|\bfolders?\b(?=.*\bnot\b.*\bsub)", lambda p, f, n, q: f"find {p} -maxdepth 1 -type d"),

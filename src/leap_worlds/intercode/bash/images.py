@@ -67,12 +67,7 @@ def intercode_recipe(setup: bytes, number: int | str, *, kind: ImageKind = "full
 
 
 def generated_recipe(setup: str, *, kind: ImageKind) -> Recipe:
-    """The image of a generated file system: as `intercode_recipe`, in one layer.
-
-    Args:
-        setup: The script.
-        kind: What the file system is put on.
-    """
+    """The image of a generated file system: as `intercode_recipe`, in one layer."""
     recipe = intercode_recipe(setup.encode(), "generated", kind=kind)
     first, second = recipe.steps
     both = f"{first.argv[-1]} && {second.argv[-1]}"
@@ -87,14 +82,7 @@ def open_boxes(
     *,
     file_systems: Sequence[int] = FILE_SYSTEMS,
 ) -> Boxes:
-    """Boxes of a sandbox, its images made if they are not in the cache.
-
-    Args:
-        sandbox: A registered sandbox, or `auto` for the first that works here.
-        data: Holds the set-up scripts.
-        kind: What they are put on.
-        progress: Optional callable `(done, total, what)`.
-        file_systems: Which of upstream's four.
+    """Boxes of a registered sandbox (`auto`: the first that works here), its images made if they are not in the cache.
 
     Raises:
         PrerequisiteError: No sandbox works here, or an image cannot be made; the message says what to do.

@@ -13,17 +13,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run.
-
-    Attributes:
-        argv: The argument list.
-        cwd: Where; absolute.
-        moves_to: The working directory from then on, if the command succeeds; None where it stays.
-    """
+    """What to run."""
 
     argv: tuple[str, ...]
-    cwd: str
-    moves_to: str | None = None
+    cwd: str  # absolute
+    moves_to: str | None = None  # the working directory from then on, if the command succeeds; None where it stays
 
 
 class Malformed(ValueError):
@@ -55,11 +49,7 @@ def read_action(action: str, cwd: str) -> Command:
 
 
 def upstream_argv(command: str) -> tuple[str, ...]:
-    """`/bin/bash -c "<command>"`, split as docker-py does.
-
-    Raises:
-        Malformed: It cannot be split, or no program can be given such an argument.
-    """
+    """`/bin/bash -c "<command>"`, split as docker-py does; raises `Malformed` where it cannot be."""
     _check_text(command)
     try:
         return tuple(shlex.split(f'/bin/bash -c "{command.strip()}"'))
@@ -68,11 +58,7 @@ def upstream_argv(command: str) -> tuple[str, ...]:
 
 
 def true_argv(command: str) -> tuple[str, ...]:
-    """The command as it stands, for `compat: fixed`.
-
-    Raises:
-        Malformed: No program can be given such an argument.
-    """
+    """The command as it stands, for `compat: fixed`; raises `Malformed` where no program can be given it."""
     _check_text(command)
     return ("/bin/bash", "-c", command)
 

@@ -31,29 +31,16 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A reward and what it is made of.
+    """A reward and what it is made of."""
 
-    Attributes:
-        diff: The part for changed paths.
-        content: The part for new files' contents.
-        answer: The part for the last output.
-        missing: Changes of the gold's that the student did not make.
-        extra: Changes that the gold did not make.
-        unlike: Changes of both whose contents differ.
-        similarity: Cosine of the outputs.
-        gold_output: What the gold printed; None where it is not text or did not end.
-        upstream_error: Why upstream's own code would have raised here; empty where it would not.
-    """
-
-    diff: float
-    content: float
-    answer: float
-    missing: tuple[Change, ...] = ()
-    extra: tuple[Change, ...] = ()
-    unlike: tuple[Change, ...] = ()
-    similarity: float = 0.0
-    gold_output: str | None = None
-    upstream_error: str = ""
+    diff: float  # the part for changed paths
+    content: float  # the part for new files' contents
+    answer: float  # the part for the last output
+    missing: tuple[Change, ...] = ()  # the gold's changes that the student did not make
+    extra: tuple[Change, ...] = ()  # the student's that the gold did not make
+    unlike: tuple[Change, ...] = ()  # changes of both whose contents differ
+    similarity: float = 0.0  # cosine of the outputs
+    upstream_error: str = ""  # why upstream's own code would have raised here
 
     @property
     def total(self) -> float:
@@ -83,11 +70,7 @@ def answer_part(cosine: float) -> float:
 
 def parse_short_status(text: str) -> list[Change]:
     """`git status --short` as upstream reads it: blank-separated words in pairs, so that a path with a blank shifts all that
-    follow.
-
-    Raises:
-        IndexError: The words are odd in number; upstream falls over.
-    """
+    follow. Where they are odd in number an IndexError is raised, as upstream does."""
     words = text.split()
     return [Change(words[i + 1], words[i]) for i in range(0, len(words), 2)]
 

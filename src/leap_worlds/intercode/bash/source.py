@@ -42,19 +42,11 @@ class Source(ABC):
 
     @abstractmethod
     def split(self, name: str) -> Sequence[BashTask]:
-        """The tasks of a split.
-
-        Raises:
-            PrerequisiteError: There is no such split, or its data is missing.
-        """
+        """The tasks of a split; raises `PrerequisiteError` where there is none, or its data is missing."""
 
     @abstractmethod
     def open_boxes(self, sandbox: str, image: ImageKind, progress: Progress | None) -> Boxes:
-        """Boxes of the tasks' file systems.
-
-        Raises:
-            PrerequisiteError: No sandbox works here, or an image cannot be made.
-        """
+        """Boxes of the tasks' file systems; raises `PrerequisiteError` where there can be none."""
 
     @abstractmethod
     def expert(self) -> Expert:
@@ -74,11 +66,7 @@ class Source(ABC):
 
 
 class Nl2Bash(Source):
-    """NL2Bash's 200 tasks.
-
-    Args:
-        path: Upstream's data; None for where `IntercodeData` looks by itself.
-    """
+    """NL2Bash's 200 tasks, from upstream's data in a folder, or where `IntercodeData` looks by itself."""
 
     benchmark: ClassVar[str] = "intercode-bash"
 
@@ -108,11 +96,7 @@ def load_tasks(data: IntercodeData) -> list[BashTask]:
 
 
 def split_tasks(tasks: Sequence[BashTask], split: str) -> Sequence[BashTask]:
-    """The tasks of a split, in upstream's order.
-
-    Raises:
-        PrerequisiteError: There is no such split.
-    """
+    """The tasks of a split, in upstream's order; raises `PrerequisiteError` where there is no such split."""
     released = leading_splits(tasks)
     splits = {
         **with_validation([task for task in tasks if task.file_system in (1, 2)]),

@@ -7,19 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BashTask:
-    """One task.
+    """One task."""
 
-    Attributes:
-        file_system: 1 to 4; the name of a generated one.
-        index: Upstream's index within the file system.
-        query: What is asked.
-        gold: The command that answers it.
-    """
-
-    file_system: int | str
-    index: int
+    file_system: int | str  # 1 to 4; the name of a generated one
+    index: int  # upstream's index within the file system
     query: str
-    gold: str
+    gold: str  # the command that does what is asked
 
     @property
     def id(self) -> str:

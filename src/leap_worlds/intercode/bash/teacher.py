@@ -83,44 +83,26 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A state of the student's episode.
+    """A state of the student's episode."""
 
-    Attributes:
-        history: What the student knows.
-        outputs: Whole outputs of the actions so far.
-        parts: The reward if it submitted now.
-        stage: Stages of the gold pipeline whose output it has seen.
-        lost_folder: Whether its working directory does not exist.
-        cwd: Its working directory.
-        untouched: Whether git sees no change.
-    """
-
-    history: History
-    outputs: tuple[str, ...]
-    parts: Parts
-    stage: int
-    lost_folder: bool
+    history: History  # what the student knows
+    outputs: tuple[str, ...]  # whole outputs of the actions so far
+    parts: Parts  # the reward if it submitted now
+    stage: int  # stages of the gold pipeline whose output it has seen
+    lost_folder: bool  # whether its working directory does not exist
     cwd: str
-    untouched: bool
+    untouched: bool  # whether git sees no change
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Advice for a state.
+    """Advice for a state."""
 
-    Attributes:
-        rule: Which rule it comes from.
-        reason: Why.
-        action: What.
-        rest: What should follow, without submitting.
-        value: The reward that its roll-in got.
-    """
-
-    rule: str
+    rule: str  # which rule it comes from
     reason: str
     action: str
-    rest: tuple[str, ...] = ()
-    value: float = 0.0
+    rest: tuple[str, ...] = ()  # what should follow, without submitting
+    value: float = 0.0  # the reward that its roll-in got
 
     @property
     def plan(self) -> tuple[str, ...]:
@@ -154,14 +136,14 @@ class Coach:
     timeless: ClassVar[bool] = False
 
     def __init__(self, worlds: Worlds, memory: Memory) -> None:
-        self._worlds = worlds
+        self.worlds = worlds
         self._memory = memory
         self._standing: tuple[str, tuple[str, ...], World, list[str]] | None = None
 
     # ---- what is asked -------------------------------------------------------------------------------------------------
 
     def advise(self, history: History, privilege: int, *, left: int | None = None, grounded: bool = True) -> Advice | None:
-        """The advice at a history's present state, for someone who would else score 0.
+        """The advice at the present state of a student's history, for someone who would else score 0.
 
         Args:
             history: The student's own.
@@ -194,23 +176,14 @@ class Coach:
                 told.append(Told(history, Decision(reason=advice.reason, action=advice.action), plan))
         return told
 
-    def judge(self, world: World, record: BashTask) -> Parts:
-        """The reward of a world as it is now."""
-        return self._worlds.judge(world, record)
-
     def close(self) -> None:
         """Closes its worlds."""
         self._standing = None
-        self._worlds.close()
+        self.worlds.close()
 
     def worth(self, history: History, action: str, left: int) -> float:
-        """The best reward in reach once an action is taken at a history's end, by the rules at full privilege.
-
-        Args:
-            history: The student's own.
-            action: The action, whoever proposes it.
-            left: Actions left, that one included.
-        """
+        """The best reward in reach once an action is taken at a history's end with so many left, that one included, by the
+        rules at full privilege."""
         if action == "skip":
             return 0.0
         if is_submit(action):
@@ -259,7 +232,7 @@ class Coach:
         if moment.parts.solved:
             yield Advice("submit", reasons.SUBMIT, SUBMIT)
             return
-        stages = self.stages(self._worlds.record(moment.history.task))
+        stages = self.stages(self.worlds.record(moment.history.task))
         again = self._next(stages, moment, privilege, left)
         if moment.lost_folder:
             yield Advice("cd", reasons.LEAVE_LOST_FOLDER, "cd /", tuple(again))
@@ -327,12 +300,10 @@ class Coach:
 
     def _only_output_differs(self, moment: Moment) -> bool:
         """Whether files had to change, and have. (Where none had to, saying nothing would be no answer.)"""
-        parts = moment.parts
-        return parts.diff == parts.content == PART and self._changes(self._worlds.record(moment.history.task))
-
-    def _changes(self, record: BashTask) -> bool:
-        """Whether the gold command changes any file."""
-        status = self._memory.get(("changes", record.id), lambda: self._worlds.gold_run(record)[0].short_status())
+        if moment.parts.diff != PART or moment.parts.content != PART:
+            return False
+        record = self.worlds.record(moment.history.task)
+        status = self._memory.get(("changes", record.id), lambda: self.worlds.gold_run(record)[0].short_status())
         return bool(status.strip())
 
     # ---- roll-ins ------------------------------------------------------------------------------------------------------
@@ -345,7 +316,7 @@ class Coach:
         commands, known = prefixes(record.gold), []
         for number, command in enumerate(commands):
             whole = number == len(commands) - 1
-            shown = self._worlds.fresh(record, "gold").run_gold(command, as_student=not whole)
+            shown = self.worlds.fresh(record, "gold").run_gold(command, as_student=not whole)
             if whole or (shown.readable and shown.text.strip()):  # what shows nothing could never be seen to be done
                 known.append(Stage(command, shown.text if shown.readable else ""))
         return known
@@ -358,7 +329,7 @@ class Coach:
 
     def _walk(self, history: History, more: Iterable[str] = (), *, every: bool = True) -> list[Moment]:
         """The states along a history's actions, from the first (or, if not `every`, only the last) to that behind the last."""
-        worlds, record = self._worlds, self._worlds.record(history.task)
+        worlds, record = self.worlds, self.worlds.record(history.task)
         self.stages(record)  # which may need the world that is walked in
         actions = (*history.actions, *more)
         world, outputs, start = self._stand(record, actions, every=every)
@@ -394,7 +365,7 @@ class Coach:
             if task == record.id and actions[: len(taken)] == taken and record.id not in NOT_REPEATABLE:
                 return world, outputs, len(taken)
         self._standing = None
-        return self._worlds.fresh(record, "walk"), [], 0
+        return self.worlds.fresh(record, "walk"), [], 0
 
     def _value(self, moment: Moment, proposal: Advice) -> float:
         """The reward of the student's actions, the proposal and what should follow it, submitted."""
@@ -404,12 +375,12 @@ class Coach:
         folder, actions = self._trial(moment, (proposal.action, *proposal.rest))
 
         def play() -> float:
-            record = self._worlds.record(task)
-            world = self._worlds.fresh(record, "roll-in")
+            record = self.worlds.record(task)
+            world = self.worlds.fresh(record, "roll-in")
             world.cwd = folder
             for action in actions:
                 world.act(action)
-            return self._worlds.judge(world, record).total
+            return self.worlds.judge(world, record).total
 
         return self._memory.get(("value", task.key, folder, *actions), play)
 

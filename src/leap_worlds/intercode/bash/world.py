@@ -46,34 +46,21 @@ _TELL_WHERE = f"trap 'pwd -P >{_WHERE}' EXIT\n"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules that a world is played by.
+    """The rules that a world is played by."""
 
-    Attributes:
-        compat: Whose they are.
-        command: Seconds for a student's command; upstream's limit is 10.
-        gold: Seconds for the gold command; upstream has no limit.
-        output: Bytes of output after which a command is stopped, as one that never ends.
-    """
-
-    compat: Compat = "intercode"
-    command: float = 10.0
-    gold: float = 30.0
-    output: int = 4 * 2**20
+    compat: Compat = "intercode"  # whose they are
+    command: float = 10.0  # seconds for a student's command; upstream's limit is 10
+    gold: float = 30.0  # seconds for the gold command; upstream has no limit
+    output: int = 4 * 2**20  # bytes after which a command is stopped, as one that never ends
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The outcome of one command, as upstream shows it.
+    """The outcome of one command."""
 
-    Attributes:
-        text: Upstream's observation.
-        executed: Whether the command ran and ended with exit status 0 (upstream's `action_executed`).
-        readable: Whether it ended by itself, within the limits, and its output is text.
-    """
-
-    text: str
-    executed: bool
-    readable: bool = True
+    text: str  # upstream's observation
+    executed: bool  # whether it ran and ended with exit status 0 (upstream's `action_executed`)
+    readable: bool = True  # whether it ended by itself, within the limits, and its output is text
 
 
 class World:
@@ -207,7 +194,6 @@ def judge(student: World, gold: World, shown: Shown) -> Parts:
         extra=tuple(sorted(extra)),
         unlike=tuple(sorted(unlike)),
         similarity=cosine,
-        gold_output=output,
         upstream_error=error,
     )
 

@@ -18,13 +18,7 @@ Use = Literal["gold", "walk", "roll-in"]
 
 
 class Worlds:
-    """Worlds for one thread at a time, one for each use, each in a box of its own that is emptied before the next.
-
-    Args:
-        boxes: Makes the boxes.
-        rules: What the worlds are played by.
-        record: Finds a task's record.
-    """
+    """Worlds for one thread at a time, one for each use, each in a box of its own that is emptied before the next."""
 
     def __init__(self, boxes: Boxes, rules: Rules, record: Callable[[Task], BashTask]) -> None:
         self.record = record

@@ -10,10 +10,9 @@ from pydantic import Field
 from leap.core import Decision, History, Observation, PrivilegedState, Task
 from leap.envs.base import EnvironmentConfig, Progress
 from leap.envs.tutor import Tutor
-from leap_worlds.intercode.base import BoxedEnvironment, Boxes, IntercodeSession, UpstreamConfig
+from leap_worlds.intercode.base import BoxedEnvironment, Boxes, IntercodeSession, Pool, UpstreamConfig
 from leap_worlds.intercode.bash.images import open_boxes
 from leap_worlds.intercode.data import IntercodeData, PythonRecord
-from leap_worlds.intercode.pool import Pool
 from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
 from leap_worlds.intercode.python.interpreter import Interpreter, Reply
 from leap_worlds.intercode.text import SUBMIT

@@ -66,12 +66,7 @@ serve({"__name__": "__main__", "__builtins__": __builtins__, "sys": sys, "String
 
 
 class Interpreter:
-    """The interpreter of a fresh box.
-
-    Args:
-        box: Closed by whoever gave it.
-        seconds: Time limit of a piece of code.
-    """
+    """The interpreter of a fresh box, which is closed by whoever gave it, with a time limit for a piece of code."""
 
     def __init__(self, box: Sandbox, seconds: float) -> None:
         self._box = box

@@ -15,9 +15,8 @@ from leap.envs.tutor import Taught, Tutor
 from leap.errors import RecipeError
 from leap_worlds.intercode.base import IntercodeEnvironment, IntercodeSession, UpstreamConfig
 from leap_worlds.intercode.data import IntercodeData, SqlRecord
-from leap_worlds.intercode.sql.backend import Answer, Backend, SqlLimits
 from leap_worlds.intercode.sql.mariadb import ManagedMariaDb
-from leap_worlds.intercode.sql.mysql import MySqlServer
+from leap_worlds.intercode.sql.mysql import Answer, Backend, MySqlServer, SqlLimits
 from leap_worlds.intercode.sql.reward import reward
 from leap_worlds.intercode.sql.teacher import SqlExpert, looks_up, teach
 from leap_worlds.intercode.text import SUBMIT, shorten_output
@@ -31,8 +30,7 @@ class SqlConfig(UpstreamConfig):
     """InterCode SQL's options in a recipe."""
 
     database: str = Field(
-        default="mariadb",
-        description="mariadb: leap starts the one it finds. mysql://user:password@host:port/: yours.",
+        default="mariadb", description="mariadb: leap starts the one it finds. mysql://user:password@host:port/: yours."
     )
     time_limit: float = Field(default=10.0, gt=0, description="Seconds for a statement.")
     rows_shown: int = Field(default=100, ge=1, description="Rows of a result that are shown; the reward knows them all.")
@@ -75,11 +73,6 @@ class SqlEnvironment(IntercodeEnvironment[SqlConfig, SqlRecord]):
                     dump = IntercodeData(self.config.path).file("data/sql/spider/ic_spider_dbs.sql")
                     self._backend = ManagedMariaDb(dump)
             return self._backend
-
-    @property
-    def limits(self) -> SqlLimits:
-        """Limits of one statement."""
-        return SqlLimits(seconds=self.config.time_limit)
 
     def read_records(self) -> dict[str, SqlRecord]:
         return {f"dev/{i}": record for i, record in enumerate(IntercodeData(self.config.path).sql())}
@@ -132,11 +125,8 @@ class SqlTutor(Tutor[SqlEnvironment]):
         states, taught = await states_along(self.environment, episode, after_last=True), []
         for t, step in enumerate(episode.steps):
             history, state, after = episode.history(t), states[t], states[t + 1]
-            solves = (
-                state.facts["solved"]
-                if step.action.startswith(SUBMIT)
-                else after.facts["solved"] > state.facts["solved"]
-            )
+            submits, solved = step.action.startswith(SUBMIT), state.facts["solved"]
+            solves = solved if submits else after.facts["solved"] > solved
             decision = self.correct(history, state, privilege)
             if privilege and (solves or looks_up(step.action, history, state)):
                 decision = Decision(reason=step.reason or BRINGS_ON, action=step.action)
@@ -156,7 +146,8 @@ class SqlSession(IntercodeSession):
         super().__init__(environment.config.observation_limit)
         self._environment = environment
         self._record = record
-        self._connection = environment.backend.connect(record.db, environment.limits)
+        self._limits = SqlLimits(seconds=environment.config.time_limit)
+        self._connection = environment.backend.connect(record.db, self._limits)
         self._last = Answer()
         self._gold: Answer | None = None
 
@@ -187,7 +178,7 @@ class SqlSession(IntercodeSession):
     def gold(self) -> Answer:
         """What the gold gives, on a connection of its own: what a student does to its session does not reach it."""
         if self._gold is None:
-            connection = self._environment.backend.connect(self._record.db, self._environment.limits)
+            connection = self._environment.backend.connect(self._record.db, self._limits)
             self._gold = connection.run(self._record.gold)
             connection.close()
         return self._gold

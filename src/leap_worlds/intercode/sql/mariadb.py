@@ -24,8 +24,7 @@ from typing import Any
 
 from leap.errors import LeapError, PrerequisiteError
 from leap.paths import cache_dir
-from leap_worlds.intercode.sql.backend import SqlLimits
-from leap_worlds.intercode.sql.mysql import MySqlConnection, driver
+from leap_worlds.intercode.sql.mysql import MySqlConnection, SqlLimits, driver
 
 _PLACES = ("/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin")
 _USER = "leap"

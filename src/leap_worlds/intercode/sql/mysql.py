@@ -1,17 +1,76 @@
-"""Connections to a MySQL or MariaDB server that cannot change anything."""
+"""What a database behind InterCode SQL can do, and connections to MySQL or MariaDB servers that cannot change anything."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from leap.errors import LeapError, PrerequisiteError
-from leap_worlds.intercode.sql.backend import Answer, SqlLimits
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection as Wire
+
+Rows = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of one statement."""
+
+    rows: Rows | None = None  # None where it has none
+    error: str = ""  # what the server said against it
+
+    def text(self, most: int | None = None) -> str:
+        """Upstream's observation: the list of rows as Python writes it, "None" where there is no result, or the error.
+
+        Args:
+            most: Rows to show; a longer result ends in a word about the rest.
+        """
+        if self.error:
+            return f"Error executing query: {self.error}"
+        if self.rows is None or most is None or len(self.rows) <= most:
+            return str(self.rows)
+        return f"{self.rows[:most]} ... ({len(self.rows)} rows in all, {most} shown)"
+
+
+@dataclass(frozen=True, slots=True)
+class SqlLimits:
+    """Limits of one statement."""
+
+    seconds: float = 10.0
+    rows: int = 200_000  # a result with more is an error
+
+
+class Connection(Protocol):
+    """One connection to a database: a student's or a gold run's."""
+
+    def run(self, statement: str) -> Answer:
+        """Runs a statement. Raises nothing on account of the statement."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """A server with Spider's databases."""
+
+    description: str  # what it is, for the record
+
+    def prepare(self) -> None:
+        """Loads the databases, where that is not done yet."""
+        ...
+
+    def connect(self, database: str, limits: SqlLimits) -> Connection:
+        """A connection that cannot change anything."""
+        ...
+
+    def close(self) -> None:
+        """Stops the server, if this object started one."""
+        ...
+
 
 # MariaDB's words for what MySQL, which upstream's prompts and transcripts show, says otherwise.
 _CLAUSES = {
@@ -30,11 +89,7 @@ _NOT_REACHABLE = "cannot reach the database server at {where}: {error}"
 
 
 def driver() -> Any:
-    """Returns the PyMySQL module.
-
-    Raises:
-        PrerequisiteError: It is not installed.
-    """
+    """Returns the PyMySQL module; raises `PrerequisiteError` where it is not installed."""
     try:
         import pymysql
     except ImportError as error:

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from leap.errors import PrerequisiteError
-
-Rows = list[tuple[Any, ...]]
+from leap_worlds.intercode.sql.mysql import Rows
 
 
 def reward(student: Rows | None, gold: Rows | None) -> float:

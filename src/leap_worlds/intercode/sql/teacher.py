@@ -32,9 +32,10 @@ class SqlExpert:
         tables = tables_seen(history)
         if not tables and SHOW not in history.actions:
             return Decision(reason="I do not know the tables yet, so I list them.", action=SHOW)
+        described = columns_seen(history)
         named = [t for t in tables if _is_named(t, history.task.instruction)] or tables[:1]
         for table in named[:3]:
-            if table.lower() not in tables_described(history):
+            if table.lower() not in described:
                 return Decision(reason=f"The question is about {table}, so I look up its columns.", action=f"DESC {table}")
         if not named:
             return Decision(reason="There are no tables, so nothing can be found out.", action=SUBMIT)
@@ -42,7 +43,7 @@ class SqlExpert:
             return Decision(reason="The result is the best answer I can give.", action=SUBMIT)
         if re.search(r"\b(?:how many|number of|count)\b", history.task.instruction, re.IGNORECASE):
             return Decision(reason="The question asks how many, so I count the rows.", action=f"SELECT count(*) FROM {named[0]}")
-        columns = [c for c in columns_seen(history, named[0]) if _is_named(c, history.task.instruction)]
+        columns = [c for c in described[named[0].lower()] if _is_named(c, history.task.instruction)]
         return Decision(
             reason="I select the columns that the question names." if columns else "I look at the whole table.",
             action=f"SELECT {', '.join(columns) or '*'} FROM {named[0]}",
@@ -73,7 +74,7 @@ def looks_up(action: str, history: History, privileged: PrivilegedState) -> bool
         return not tables_seen(history)
     described = _DESC.match(action)
     needed = {table.lower() for table in needed_tables(privileged.facts)}
-    return bool(described) and described.group(1).lower() in needed - tables_described(history)
+    return bool(described) and described.group(1).lower() in needed - columns_seen(history).keys()
 
 
 def needed_tables(facts: dict) -> list[str]:
@@ -92,23 +93,14 @@ def tables_seen(history: History) -> list[str]:
     return found
 
 
-def tables_described(history: History) -> set[str]:
-    """Tables whose columns were looked up, in lower case."""
-    found = set()
+def columns_seen(history: History) -> dict[str, list[str]]:
+    """The columns of the tables that were looked up, by the table's name in lower case."""
+    found = {}
     for action, observation in zip(history.actions, history.observations[1:], strict=True):
         described = _DESC.match(action)
         if described and observation.text.startswith("[("):
-            found.add(described.group(1).lower())
+            found[described.group(1).lower()] = re.findall(r"\('(\w+)', '", observation.text)
     return found
-
-
-def columns_seen(history: History, table: str) -> list[str]:
-    """The columns of a table that was looked up."""
-    for action, observation in zip(history.actions, history.observations[1:], strict=True):
-        described = _DESC.match(action)
-        if described and described.group(1).lower() == table.lower():
-            return re.findall(r"\('(\w+)', '", observation.text)
-    return []
 
 
 def _look_up(history: History, facts: dict, privilege: int) -> Decision | None:
@@ -120,7 +112,7 @@ def _look_up(history: History, facts: dict, privilege: int) -> Decision | None:
         reason = "I do not know the tables' names yet, so I list them."
         return Decision(reason=f"The names were a guess. {reason}" if failed else reason, action=SHOW)
     for table in needed:
-        if table.lower() in tables_described(history):
+        if table.lower() in columns_seen(history):
             continue
         words = {word.lower() for word in _WORD.findall(facts["gold"])}
         columns = [column.lower() for column in facts["tables"][table] if column.lower() in words]

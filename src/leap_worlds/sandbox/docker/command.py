@@ -30,11 +30,11 @@ _ENGINE = (b"Error response from daemon", b"Error: ", b"Cannot connect", b"error
 _NAME = re.compile(r"leap-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{12}")
 
 
-def run_options(image: Image, limits: base.Limits, hostname: str) -> list[str]:
+def run_options(image: Image, limits: base.Limits) -> list[str]:
     """The options of `docker run` for one sandbox."""
     valued = {
         "--network": "none",
-        "--hostname": hostname,
+        "--hostname": base.HOSTNAME,
         "--label": f"{LABEL}=1",
         "--pull": "never",
         "--memory": str(limits.memory),
@@ -57,16 +57,8 @@ def run_options(image: Image, limits: base.Limits, hostname: str) -> list[str]:
 
 
 def exec_words(argv: Sequence[str], env: Mapping[str, str], script: str = RUN) -> list[str] | None:
-    """What to run in the container so that `argv` runs there with this environment alone.
-
-    Args:
-        argv: Program and arguments.
-        env: The whole environment: an engine adds to it.
-        script: `RUN` or `START`.
-
-    Returns:
-        None where no program could be started with such words.
-    """
+    """What to run in the container, by one of the scripts, so that `argv` runs there with this environment alone: an engine
+    would add to it. None where no program could be started with such words."""
     words = [*(f"{name}={value}" for name, value in env.items()), *argv]
     if not argv or any("\0" in word for word in words):
         return None
@@ -108,8 +100,9 @@ def engine_failed(output: bytes, code: int) -> bool:
     return code != 0 and output.startswith(_ENGINE)
 
 
-def explain(text: str) -> str:
+def explain(said: str | bytes) -> str:
     """An engine's complaint as one line, with what to do where that is known."""
+    text = said if isinstance(said, str) else said.decode(errors="replace")
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     lines = [line for line in lines if "--help'" not in line and not line.startswith(("WARNING:", "See '"))]
     line = lines[-1].rstrip(".") if lines else "no message"

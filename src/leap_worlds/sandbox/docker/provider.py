@@ -23,26 +23,8 @@ from pathlib import Path
 from leap.core import content_key
 from leap.errors import PrerequisiteError
 from leap_worlds.sandbox import base
-from leap_worlds.sandbox.docker.command import (
-    INIT,
-    LABEL,
-    RUN,
-    START,
-    container_name,
-    engine_failed,
-    exec_words,
-    explain,
-    is_orphan,
-    result_of,
-    run_options,
-)
-from leap_worlds.sandbox.docker.image import (
-    MARKER,
-    base_dockerfile,
-    build_folder,
-    rootfs_name,
-    steps_dockerfile,
-)
+from leap_worlds.sandbox.docker import command as cli
+from leap_worlds.sandbox.docker import image as files
 from leap_worlds.sandbox.image import Image, Recipe, Report, own_rootfs
 from leap_worlds.sandbox.pipes import PipeChannel, read_output
 
@@ -84,25 +66,20 @@ class DockerProvider(base.SandboxProvider):
 
     def _probe(self) -> base.Probe:
         if shutil.which(self.command) is None:
-            return base.Probe(
-                ok=False, detail="no `docker` or `podman` command: install one (https://docs.docker.com/get-docker/)"
-            )
+            missing = "no `docker` or `podman` command: install one (https://docs.docker.com/get-docker/)"
+            return base.Probe(ok=False, detail=missing)
         try:
             done = self.call("version", "--format", "{{.Server.Version}}", timeout=10)
             if done.returncode == 0 and b"Emulate Docker CLI" in done.stderr and shutil.which("podman"):
                 self.command = "podman"  # the stand-in writes that line into every command's output
             if done.returncode:
-                return base.Probe(ok=False, detail=explain(done.stderr.decode(errors="replace")))
+                return base.Probe(ok=False, detail=cli.explain(done.stderr))
             limits = self._can_limit()
         except base.SandboxError as error:
             return base.Probe(ok=False, detail=str(error))
-        warnings = []
-        if not limits:
-            warnings.append(
-                "the engine cannot limit memory or processes: give it control groups (`docker info` says which)"
-            )
+        unlimited = "the engine cannot limit memory or processes: give it control groups (`docker info` says which)"
         detail = f"{self.command} engine {done.stdout.decode().strip()}"
-        return base.Probe(ok=True, detail=detail, warnings=tuple(warnings))
+        return base.Probe(ok=True, detail=detail, warnings=() if limits else (unlimited,))
 
     def _can_limit(self) -> bool:
         """Whether the engine has what limits all processes of a container together; it would start one without, too."""
@@ -112,16 +89,14 @@ class DockerProvider(base.SandboxProvider):
         done = self.call("info", "--format", "{{.Host.CgroupControllers}}", timeout=10)  # Podman's own command
         return done.returncode != 0 or {b"memory", b"pids"} <= set(done.stdout.strip(b"[]\n").split())
 
-    def call(self, *words: str, timeout: float, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def call(self, *words: str, timeout: float) -> subprocess.CompletedProcess[bytes]:
         """Runs one engine command.
 
         Raises:
             SandboxError: There is no such program, or no answer in time.
         """
         try:
-            return subprocess.run(
-                [self.command, *words], input=input, capture_output=True, timeout=timeout, check=False
-            )
+            return subprocess.run([self.command, *words], capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             raise base.SandboxError(f"`{self.command} {words[0]}` did not answer in {timeout:g} s") from None
         except OSError as error:
@@ -131,18 +106,18 @@ class DockerProvider(base.SandboxProvider):
         if self._rootfs and recipe.rootfs is None:
             recipe = replace(recipe, rootfs=self._rootfs)
         bottom = self._import(recipe.rootfs, report) if recipe.rootfs else self._debian(recipe.packages, report)
-        text, files, env = steps_dockerfile(bottom, recipe.steps)
-        key = content_key(text, {name: content.hex() for name, content in files.items()})
+        text, copied, env = files.steps_dockerfile(bottom, recipe.steps)
+        key = content_key(text, {name: content.hex() for name, content in copied.items()})
         reference = f"leap-sandbox:{key}"
         if not self._has(reference):
-            self._build(reference, text, files | {"key": f"{key}\n".encode()}, report, "--network", "none")
+            self._build(reference, text, copied | {"key": f"{key}\n".encode()}, report, "--network", "none")
         return Image(key=key, reference=reference, env=env)
 
     def _has(self, reference: str) -> bool:
         return self.call("image", "inspect", reference, timeout=START_TIMEOUT).returncode == 0
 
     def _debian(self, packages: tuple[str, ...], report: Report | None) -> str:
-        text = base_dockerfile(packages)
+        text = files.base_dockerfile(packages)
         reference = f"leap-debian:{content_key(text)}"
         if not self._has(reference):
             self._build(reference, text, {}, report)
@@ -150,7 +125,7 @@ class DockerProvider(base.SandboxProvider):
 
     def _import(self, rootfs: Path, report: Report | None) -> str:
         try:
-            reference = rootfs_name(rootfs)
+            reference = files.rootfs_name(rootfs)
         except OSError as error:
             raise PrerequisiteError(f"{rootfs} cannot be used as a root file system: {error.strerror}") from error
         if not self._has(reference):
@@ -158,30 +133,26 @@ class DockerProvider(base.SandboxProvider):
                 report(f"importing {rootfs}")
             done = self.call("import", str(rootfs), reference, timeout=BUILD_TIMEOUT)
             if done.returncode:
-                raise PrerequisiteError(f"{rootfs} cannot be imported: {explain(done.stderr.decode(errors='replace'))}")
+                raise PrerequisiteError(f"{rootfs} cannot be imported: {cli.explain(done.stderr)}")
         return reference
 
-    def _build(
-        self, reference: str, text: str, files: Mapping[str, bytes], report: Report | None, *options: str
-    ) -> None:
+    def _build(self, reference: str, text: str, copied: Mapping[str, bytes], report: Report | None, *options: str) -> None:
         if report:
             report(f"building {reference}: once, up to a few minutes")
         with tempfile.TemporaryDirectory() as folder:
-            build_folder(Path(folder), text, files)
-            words = ("-q", "--force-rm", "-t", reference, "--label", f"{LABEL}=1", *options, folder)
+            files.build_folder(Path(folder), text, copied)
+            words = ("-q", "--force-rm", "-t", reference, "--label", f"{cli.LABEL}=1", *options, folder)
             done = self.call("build", *words, timeout=BUILD_TIMEOUT)
         if done.returncode:
             said = (done.stdout + done.stderr).decode(errors="replace").strip()
             lines = [line.strip() for line in said.splitlines()[-3:-1]]
-            raise base.SandboxError(f"the image could not be built: {' / '.join([*lines, explain(said)])[-600:]}")
+            raise base.SandboxError(f"the image could not be built: {' / '.join([*lines, cli.explain(said)])[-600:]}")
 
-    def create(
-        self, image: Image, limits: base.Limits | None = None, *, hostname: str = base.DEFAULT_HOSTNAME
-    ) -> DockerSandbox:
+    def create(self, image: Image, limits: base.Limits | None = None) -> DockerSandbox:
         if image.reference is None:
             raise base.SandboxError(f"image {image.key} was not built for docker")
         self._sweep()
-        return DockerSandbox(self, image, limits or base.Limits(), hostname)
+        return DockerSandbox(self, image, limits or base.Limits())
 
     def _sweep(self) -> None:
         """Removes, the first time it is called, containers whose processes were killed before they could."""
@@ -189,29 +160,29 @@ class DockerProvider(base.SandboxProvider):
             swept, self._swept = self._swept, True
         if swept:
             return
-        listed = self.call("ps", "-a", "--filter", f"label={LABEL}", "--format", "{{.Names}}", timeout=START_TIMEOUT)
+        listed = self.call("ps", "-a", "--filter", f"label={cli.LABEL}", "--format", "{{.Names}}", timeout=START_TIMEOUT)
         names = listed.stdout.decode(errors="replace").split()
-        self.remove([name for name in names if is_orphan(name)])
+        self.remove([name for name in names if cli.is_orphan(name)])
 
-    def run(self, image: Image, limits: base.Limits, hostname: str) -> str:
+    def run(self, image: Image, limits: base.Limits) -> str:
         """Starts a container and returns its name.
 
         Raises:
             SandboxError: It cannot be started; nothing is left of it.
         """
         assert image.reference is not None
-        name = container_name()
+        name = cli.container_name()
         with self._lock:
             self._live.add(name)
         try:
-            options = run_options(image, limits, hostname)
-            done = self.call("run", "--name", name, *options, image.reference, *INIT, timeout=START_TIMEOUT)
+            options = cli.run_options(image, limits)
+            done = self.call("run", "--name", name, *options, image.reference, *cli.INIT, timeout=START_TIMEOUT)
         except base.SandboxError:
             self.remove([name])
             raise
         if done.returncode:
             self.remove([name])
-            raise base.SandboxError(f"no container: {explain(done.stderr.decode(errors='replace'))}")
+            raise base.SandboxError(f"no container: {cli.explain(done.stderr)}")
         return name
 
     def remove(self, names: Sequence[str]) -> None:
@@ -237,29 +208,28 @@ def _close_at_exit(provider: weakref.ref[DockerProvider], owner: int) -> None:
 class DockerSandbox(base.Sandbox):
     """One container. A reset is another container."""
 
-    def __init__(self, provider: DockerProvider, image: Image, limits: base.Limits, hostname: str) -> None:
-        self._provider, self._image, self._limits, self._hostname = provider, image, limits, hostname
+    def __init__(self, provider: DockerProvider, image: Image, limits: base.Limits) -> None:
+        self._provider, self._image, self._limits = provider, image, limits
         self._name: str | None = None
-        self._env = dict(base.DEFAULT_ENV) | {"HOSTNAME": hostname} | dict(image.env)
         self._open()
 
     def _open(self) -> None:
-        self._name = self._provider.run(self._image, self._limits, self._hostname)
+        self._name = self._provider.run(self._image, self._limits)
         self._prove()
 
     def _prove(self) -> None:
         """Before the first command: is `exec` in the container? Reads two files, changes nothing anywhere."""
         try:
-            words = ("exec", self._running(), "cat", MARKER, "/proc/sys/kernel/hostname")
+            words = ("exec", self._running(), "cat", files.MARKER, "/proc/sys/kernel/hostname")
             seen = self._provider.call(*words, timeout=START_TIMEOUT)
         except base.SandboxError:
             self.close()
             raise
-        if seen.stdout.split() != [self._image.key.encode(), self._hostname.encode()]:
+        if seen.stdout.split() != [self._image.key.encode(), base.HOSTNAME.encode()]:
             self.close()
             raise base.SandboxError(
                 "`docker exec` did not run inside the container (an engine under chroot does this): nothing was run. "
-                f"Start the engine outside of a chroot. It said: {explain(seen.stderr.decode(errors='replace'))}"
+                f"Start the engine outside of a chroot. It said: {cli.explain(seen.stderr)}"
             )
 
     def _running(self) -> str:
@@ -272,7 +242,7 @@ class DockerSandbox(base.Sandbox):
     ) -> list[str] | base.ExecResult:
         """The engine's command line; or what comes of words that no program can be started with."""
         name = self._running()
-        words = exec_words(argv, self._env if env is None else env, script)
+        words = cli.exec_words(argv, base.environment(self._image) if env is None else env, script)
         if words is None:
             return base.ExecResult(output=b"not a command", exit_code=126, exec_error="not_found")
         if "\0" in cwd:
@@ -289,7 +259,7 @@ class DockerSandbox(base.Sandbox):
         max_output: int = base.DEFAULT_MAX_OUTPUT,
         input: bytes = b"",
     ) -> base.ExecResult:
-        words = self._argv(argv, cwd, env, RUN, *(["-i"] if input else []))
+        words = self._argv(argv, cwd, env, cli.RUN, *(["-i"] if input else []))
         if isinstance(words, base.ExecResult):
             return words
         with tempfile.TemporaryFile() as given:
@@ -307,20 +277,18 @@ class DockerSandbox(base.Sandbox):
             process.kill()
             process.wait()
             self._kill_all()
-            return base.ExecResult(
-                output=output[:max_output], exit_code=137, timed_out=timed_out, output_capped=capped
-            )
+            return base.ExecResult(output=output[:max_output], exit_code=137, timed_out=timed_out, output_capped=capped)
         code = process.wait()
-        if engine_failed(output, code):
+        if cli.engine_failed(output, code):
             self._check_alive(output)
-        return result_of(argv, output, code)
+        return cli.result_of(argv, output, code)
 
     def _check_alive(self, output: bytes) -> None:
         """Tells an engine's complaint from a command's output: by whether the container runs."""
         words = ("container", "inspect", "--format", "{{.State.Running}}", self._running())
         if self._provider.call(*words, timeout=START_TIMEOUT).stdout.strip() != b"true":
             self.close()
-            raise base.SandboxError(f"the sandbox has died: {explain(output.decode(errors='replace'))}")
+            raise base.SandboxError(f"the sandbox has died: {cli.explain(output)}")
 
     def _kill_all(self) -> None:
         """Killing the client leaves the command running. The engine restarts the container: processes go, files stay.
@@ -338,7 +306,7 @@ class DockerSandbox(base.Sandbox):
         found = self.exec(
             ["/bin/sh", "-c", 'command -v -- "$0" >/dev/null', *argv[:1]], cwd=cwd, env=env, timeout=START_TIMEOUT
         )
-        words = self._argv(argv, cwd, env, START, "-i")
+        words = self._argv(argv, cwd, env, cli.START, "-i")
         try:
             if isinstance(words, base.ExecResult) or found.exit_code:
                 raise base.SandboxError(problem)

@@ -52,11 +52,7 @@ class Groups:
         self.controllers = tuple(self._folders)
 
     def make(self, name: str, limits: dict[str, float]) -> list[Path]:
-        """Makes a box's groups.
-
-        Returns:
-            Files that a process joins them by: it writes "0" to each.
-        """
+        """Makes a box's groups; returns the files that a process joins them by: it writes "0" to each."""
         values = {
             "memory": str(int(limits["memory"])),
             "pids": str(int(limits["processes"]) + SPARE_PROCESSES),

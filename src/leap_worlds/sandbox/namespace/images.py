@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,7 +20,6 @@ from leap.core import content_key
 from leap.errors import PrerequisiteError
 from leap_worlds.sandbox.base import DEFAULT_ENV, Limits, SandboxError
 from leap_worlds.sandbox.image import Image, Recipe, Report, Step
-from leap_worlds.sandbox.namespace import machine
 from leap_worlds.sandbox.namespace.zygote import remove_tree
 from leap_worlds.sandbox.store import LayerStore
 
@@ -28,16 +30,14 @@ DEBIAN = "bookworm"
 # The network is off: names fail at once instead of after a time-out.
 ETC = {"etc/resolv.conf": "nameserver 127.0.0.1\n", "etc/hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost\n"}
 BUILD_LIMITS = Limits(memory=2 * 2**30, processes=512, disk=2**30, inodes=1_000_000, cpus=2.0)
+FOLDERS = ("tmp", "root", "proc", "sys", "dev", "etc", "usr/bin", "usr/lib", "usr/lib64", "var")
+LINKS = {"bin": "usr/bin", "sbin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
+_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 _PACKED = {b"\x1f\x8b": "--gzip", b"BZh": "--bzip2", b"\xfd7zXZ": "--xz", b"\x28\xb5\x2f\xfd": "--zstd"}
 
 
 def build(provider: NamespaceProvider, recipe: Recipe, report: Report | None = None) -> Image:
-    """Makes the image unless all of it is in the store.
-
-    Args:
-        provider: Makes the boxes that steps run in, and has the store.
-        recipe: What the image is made of.
-        report: Is called with a line before what takes long.
+    """Makes the image unless all of it is in the store. Steps run in boxes of the provider's.
 
     Raises:
         PrerequisiteError: The base cannot be made: a tool, a mirror or a file is missing.
@@ -56,16 +56,68 @@ def build(provider: NamespaceProvider, recipe: Recipe, report: Report | None = N
 
 
 def machine_base(recipe: Recipe, store: LayerStore, report: Report | None) -> str:
-    """The layer of this machine's own programs."""
-    name, files = machine.collect(recipe.programs, recipe.optional)
+    """This machine's own programs: no download, no tool to build with, a few seconds, once.
+
+    Raises:
+        PrerequisiteError: A program is missing, or none can be told the libraries of.
+    """
+    name, files = _collect(recipe.programs, recipe.optional)
     if not store.layer(name).is_dir():
         if report:
             report("making an image of this machine's own programs")
         with tempfile.TemporaryFile() as file:
-            machine.write(file, files)
+            _write(file, files)
             _rewind(file)
             _unpack(store, name, file)
     return name
+
+
+@cache
+def _collect(programs: tuple[str, ...], optional: frozenset[str]) -> tuple[str, dict[str, Path]]:
+    """The name of the layer of these programs with the libraries that they load, and its files by their places. Another
+    version of any of them is another layer. Looked up once a process, for `ldd` takes a second."""
+    found = {name: Path(place).resolve() for name in programs if (place := shutil.which(name, path=_PATH))}
+    missing = sorted(set(programs) - found.keys() - optional)
+    if missing:
+        raise PrerequisiteError(
+            f"an image of this machine's own programs needs {', '.join(missing)}; install it, or set the environment's option "
+            "`image` to small for a Debian made by mmdebstrap."
+        )
+    if shutil.which("ldd", path=_PATH) is None:
+        raise PrerequisiteError("no `ldd` here to find the libraries of programs with; set the option `image` to small.")
+    libraries = _libraries(found.values())
+    files = {f"usr/bin/{name}": path for name, path in found.items()}
+    files |= {_merged(library): library.resolve() for library in libraries}
+    seen = {place: (str(path), path.stat().st_size, int(path.stat().st_mtime)) for place, path in files.items()}
+    return f"machine-{content_key(sorted(seen.items()))}", files
+
+
+def _write(file: IO[bytes], files: dict[str, Path]) -> None:
+    """Writes the layer as a tar."""
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for folder in FOLDERS:
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        for link, target in LINKS.items():
+            entry = tarfile.TarInfo(link)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
+        for place, path in sorted(files.items()):
+            tar.add(path, place, recursive=False)
+
+
+def _merged(library: Path) -> str:
+    """Where a library goes: /lib and /lib64 are links into /usr there, as on most systems of today."""
+    place = str(library).lstrip("/")
+    return f"usr/{place}" if place.startswith("lib") else place
+
+
+def _libraries(programs: Iterable[Path]) -> list[Path]:
+    """What `ldd` names: libraries by their paths, the loader among them. Scripts have none."""
+    done = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=False)
+    found = re.findall(r"(/\S+) \(0x", done.stdout)
+    return sorted({Path(word) for word in found})
 
 
 def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | None) -> str:

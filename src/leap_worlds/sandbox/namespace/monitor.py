@@ -25,8 +25,8 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
         host = _identity()
         _keep, init = _make(config)
         command.close_the_monitor()
-        proof = _prove(config, host)
-        wire.send(client, {"ready": True, "proof": proof})
+        _prove(config, host)
+        wire.send(client, {})
         while True:
             request, body = wire.receive(client)
             if request["op"] == "exec":
@@ -36,13 +36,11 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
             elif request["op"] == "kill":
                 command.kill_all()
                 wire.send(client, {})
-            elif request["op"] == "end":
+            else:  # to keep what it changed, or for good
                 _end(init)
                 wire.send(client, {})
-            else:
-                break
-        _end(init)
-        wire.send(client, {})
+                if request["op"] == "close":
+                    break
     except wire.Gone:
         pass
     except BaseException as error:
@@ -123,7 +121,7 @@ def _start(request: dict[str, Any], limits: dict[str, int], client: socket.socke
             command.wait_for(pid, command.KILL_SECONDS)
             wire.send(client, {"error": os.fsdecode(problem.split(b"\n", 1)[1])})
             return
-        wire.send(client, {"ready": True})
+        wire.send(client, {})
         socket.send_fds(client, [b"\0"], [outside_in, outside_out])
     finally:
         for end in ends:
@@ -149,7 +147,7 @@ def _identity() -> dict[str, Any]:
     return {name: Path("/proc/self/ns", name).stat().st_ino for name in names} | {"root": [root.st_dev, root.st_ino]}
 
 
-def _prove(config: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
+def _prove(config: dict[str, Any], host: dict[str, Any]) -> None:
     """Looks around from a process started as commands are, before the first command; raises unless it is inside."""
     output, end = os.pipe()
     pid = os.fork()
@@ -177,7 +175,6 @@ def _prove(config: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
     faults = [seen["error"]] if "error" in seen else _faults(seen, host, config)
     if faults:
         raise RuntimeError("the box could not prove that it is inside: " + "; ".join(faults))
-    return seen
 
 
 def _faults(seen: dict[str, Any], host: dict[str, Any], config: dict[str, Any]) -> list[str]:

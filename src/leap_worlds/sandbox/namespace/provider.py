@@ -61,20 +61,13 @@ class NamespaceProvider(base.SandboxProvider):
         groups = ", ".join(zygote.controllers) or "none"
         return base.Probe(ok=True, detail=f"user namespaces work; control groups: {groups}", warnings=tuple(warnings))
 
-    def create(
-        self,
-        image: Image,
-        limits: base.Limits | None = None,
-        *,
-        hostname: str = base.DEFAULT_HOSTNAME,
-        on_disk: bool = False,
-    ) -> NamespaceSandbox:
+    def create(self, image: Image, limits: base.Limits | None = None, *, on_disk: bool = False) -> NamespaceSandbox:
         """A fresh box; with `on_disk`, its changes go to a folder and can become a layer (`NamespaceSandbox.commit`)."""
         if not image.layers:
             raise base.SandboxError(f"image {image.key} has no layers: build it with this provider's `build`")
         if missing := [layer for layer in image.layers if not self.store.layer(layer).is_dir()]:
             raise base.SandboxError(f"image layer {missing[0]} is not in {self.store.root}: build the image again")
-        return NamespaceSandbox(self, image, limits or base.Limits(), hostname, on_disk or self._upper == "disk")
+        return NamespaceSandbox(self, image, limits or base.Limits(), on_disk or self._upper == "disk")
 
     def _connect(self) -> _Zygote:
         with self._lock:
@@ -161,17 +154,15 @@ class NamespaceSandbox(base.Sandbox):
     """One box, by the socket to its monitor. Made by `NamespaceProvider.create`.
 
     Attributes:
-        proof: What the box saw of itself when it proved that it is inside.
-        box: The box's name in the store and the control groups.
+        box: Its name in the store and the control groups.
     """
 
-    def __init__(self, provider: NamespaceProvider, image: Image, limits: base.Limits, hostname: str, on_disk: bool) -> None:
-        self._provider, self._image, self._limits, self._hostname = provider, image, limits, hostname
+    def __init__(self, provider: NamespaceProvider, image: Image, limits: base.Limits, on_disk: bool) -> None:
+        self._provider, self._image, self._limits = provider, image, limits
         self._on_disk = on_disk
         self._lock = threading.RLock()
         self._socket: socket.socket | None = None
-        self._env = dict(base.DEFAULT_ENV) | {"HOSTNAME": hostname} | dict(image.env)
-        self.proof: dict[str, Any] = {}
+        self._env = base.environment(image)
         self._open()
 
     def _open(self) -> None:
@@ -181,13 +172,12 @@ class NamespaceSandbox(base.Sandbox):
             "layers": [f"layers/{layer}" for layer in self._image.layers],
             "upper": f"boxes/{self.box}" if self._on_disk else None,
             "limits": asdict(self._limits),
-            "hostname": self._hostname,
+            "hostname": base.HOSTNAME,
             "env": self._env,
         }
         self._zygote = self._provider._connect()
         self._socket = self._zygote.create(config)
-        answer, _ = self._ask(None, START_TIMEOUT)
-        self.proof = answer["proof"]
+        self._ask(None, START_TIMEOUT)
 
     def exec(
         self,
@@ -239,11 +229,7 @@ class NamespaceSandbox(base.Sandbox):
         return answer, body
 
     def commit(self, layer: str) -> None:
-        """Ends the box and makes what it changed a layer of the store. Only for a box opened `on_disk`.
-
-        Raises:
-            SandboxError: The box has died, or the layer cannot be put in place.
-        """
+        """Ends the box and makes what it changed a layer of the store. Only for a box opened `on_disk`."""
         with self._lock:
             self._ask(({"op": "end"}, b""), START_TIMEOUT)
             target = self._provider.store.layer(layer)
@@ -261,9 +247,7 @@ class NamespaceSandbox(base.Sandbox):
 
     def close(self) -> None:
         with self._lock:
-            if self._socket is None:
-                return
-            with contextlib.suppress(base.SandboxError):
+            with contextlib.suppress(base.SandboxError):  # it may be closed already
                 self._ask(({"op": "close"}, b""), GRACE)
             self._drop()
 

@@ -9,24 +9,47 @@ from typing import NamedTuple
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from leap.config import Section
-from leap_worlds.intercode.bash.generated.words import ENDINGS, FOLDERS, RARE, ROOTS, STEMS, WORDS
+
+# Words of file systems and requests. None of contents is part of another one.
+# ruff: noqa: SIM905
+ROOTS = "depot vault archive office studio garden harbor station market museum library workshop".split()
+FOLDERS = (
+    "notes plans bills letters photos drafts reports lists maps recipes songs books orders forms tests papers tables "
+    "tools trips games clips tasks stores parts"
+).split()
+STEMS = (
+    "apple anchor badge banner basket beacon bottle branch bridge bucket budget button cabin camera candle canvas "
+    "carpet castle cherry circle cloud coffee copper corner cotton desert dinner dragon drawer engine fabric falcon "
+    "feather fence filter flower folder forest fossil galaxy garlic ginger guitar hammer helmet insect island jacket "
+    "jungle kettle ladder lantern lemon lesson lizard magnet marble meadow melody mirror monkey motor mountain needle "
+    "nephew noodle novel orange orchid oxygen paddle palace parrot pepper piano picnic pillow planet pocket poster "
+    "potato puzzle rabbit ribbon rocket saddle salmon school shadow silver sponge spring summer sunset tablet temple "
+    "ticket tiger timber tomato tunnel turtle umbrella valley velvet violin walnut window winter wizard zipper"
+).split()
+ENDINGS = "txt log csv md cfg".split()
+WORDS = (
+    "amber azure brave brisk calm clean clever cold cosy crisp curly damp deep dusty eager early empty faint fancy "
+    "fast firm fresh gentle glad grand great green happy heavy hollow honest huge jolly kind large lazy light lively "
+    "lone lucky mellow mild narrow neat noble odd pale plain polite proud quick quiet rapid rare ripe rough round "
+    "sharp shiny short shy silent sleepy slim smooth soft solid sour spicy steep strong sweet swift tall thick tidy "
+    "tiny vast warm wide wild wise young"
+).split()
+RARE = (
+    "acorn bamboo cactus dolphin eclipse ferry glacier hazel igloo jasmine kayak lotus mango nectar otter pollen "
+    "quartz raven saffron thistle urchin vinegar wagon xenon yogurt zebra comet pebble"
+).split()
+"""Words that are in one file of a file system at most."""
 
 
 class Select(StrEnum):
     """How a request says which file it is about."""
 
-    TOLD = "told"
-    """By its path."""
-    NAMED = "named"
-    """By its name alone: it has to be searched for."""
-    MENTIONS = "mentions"
-    """By what it holds: the contents have to be searched."""
-    LARGEST = "largest"
-    """The largest of a folder."""
-    SMALLEST = "smallest"
-    """The smallest of a folder."""
-    LISTED = "listed"
-    """Another file says its path, which has to be read."""
+    TOLD = "told"  # by its path
+    NAMED = "named"  # by its name alone: it has to be searched for
+    MENTIONS = "mentions"  # by what it holds: the contents have to be searched
+    LARGEST = "largest"  # of a folder
+    SMALLEST = "smallest"  # of a folder
+    LISTED = "listed"  # another file says its path, which has to be read
 
 
 class Operation(StrEnum):
@@ -38,18 +61,12 @@ class Operation(StrEnum):
     RENAME = "rename"
     APPEND = "append"
     REPLACE = "replace"
-    LINES = "lines"
-    """Say how many lines it has."""
-    HITS = "hits"
-    """Say how many of its lines hold some words."""
-    FIRST = "first"
-    """Print its first line."""
-    LAST = "last"
-    """Print its last line."""
-    COUNT = "count"
-    """Say how many files of an ending a folder has. About no single file."""
-    CREATE = "create"
-    """Make a new file. About no single file."""
+    LINES = "lines"  # say how many it has
+    HITS = "hits"  # say how many of its lines hold some words
+    FIRST = "first"  # print its first line
+    LAST = "last"  # print its last line
+    COUNT = "count"  # say how many files of an ending a folder has: about no single file
+    CREATE = "create"  # make a new file: about no single file
 
 
 LONE = frozenset({Operation.COUNT, Operation.CREATE})
@@ -57,23 +74,14 @@ LONE = frozenset({Operation.COUNT, Operation.CREATE})
 
 
 class Lexicon(NamedTuple):
-    """The words of a family.
+    """The words of a family."""
 
-    Attributes:
-        roots: Names of the folder at the root.
-        folders: Names of the folders in it.
-        stems: What names of files begin with.
-        endings: What they end in.
-        words: What files hold.
-        rare: What is in one file of a file system at most.
-    """
-
-    roots: Sequence[str]
-    folders: Sequence[str]
-    stems: Sequence[str]
-    endings: Sequence[str]
-    words: Sequence[str]
-    rare: Sequence[str]
+    roots: Sequence[str]  # names of the folder at the root
+    folders: Sequence[str]  # names of the folders in it
+    stems: Sequence[str]  # what names of files begin with
+    endings: Sequence[str]  # what they end in
+    words: Sequence[str]  # what files hold
+    rare: Sequence[str]  # what is in one file of a file system at most
 
 
 class BashFamilyConfig(Section):

@@ -12,7 +12,7 @@ It reads the request and what the shell shows, and works as a person would who c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from leap.core import Decision, History
 from leap_worlds.intercode.bash.generated import voice
@@ -34,14 +34,18 @@ class GeneratedExpert:
     def decide(self, history: History) -> Decision:
         """The next reason and action."""
         request = self._read(history.task.id)
-        shown = list(zip(history.actions, (o.text for o in history.observations[1:]), strict=True))
-        path, look = _find(request, shown)
-        if look is not None:
+        shown = zip(history.actions, (o.text for o in history.observations[1:]), strict=True)
+        search, done = _search(request), dict(shown)
+        try:
+            look = next(search)
+            while look in done:
+                look = search.send(done[look])
             return Decision(reason=voice.look_reason(request), action=look)
+        except StopIteration as ended:
+            path: str | None = ended.value
         if path is None:
             return Decision(reason=voice.SAYS["give up"], action=SUBMIT)
         act = command(request, path, '"')
-        done = dict(shown)
         if act not in done:
             return Decision(reason=voice.act_reason(request), action=act)
         check = f"ls {request.to}"
@@ -53,49 +57,25 @@ class GeneratedExpert:
         return Decision(reason=voice.SAYS["submit"], action=SUBMIT)
 
 
-def _find(request: Request, shown: list[tuple[str, str]]) -> tuple[str | None, str | None]:
-    """The file, or the next look for it; neither where it gave up. (A path that is empty: no file is to be found.)"""
-    done = dict(shown)
+def _search(request: Request) -> Generator[str, str, str | None]:
+    """Yields looks for the file, is sent what each shows, and returns the file's path; None where it gives up."""
     match request.select:
-        case None:
-            return "", None
-        case Select.TOLD:
-            return request.path, None
-        case Select.NAMED:
-            return _by_name(request, done)
+        case Select.NAMED:  # folder by folder, in the order in which they are listed
+            for name in (yield f"ls {request.root}").split():
+                if request.name in (yield f"ls {request.root}/{name}").split("\n"):
+                    return f"{request.root}/{name}/{request.name}"
+            return None
         case Select.MENTIONS:
-            words = request.holds.split()
-            looks = [f'grep -l "{request.holds}" {request.root}/*/*', f'grep -l "{words[0]}" {request.root}/*/*']
-            for look in dict.fromkeys(looks):
-                if look not in done:
-                    return None, look
-                if done[look].startswith("/"):
-                    return done[look].split("\n")[0], None
-            return None, None
+            for words in dict.fromkeys((request.holds, request.holds.split()[0])):
+                found = yield f'grep -l "{words}" {request.root}/*/*'
+                if found.startswith("/"):
+                    return found.split("\n")[0]
+            return None
         case Select.LARGEST | Select.SMALLEST:
             option = "-S" if request.select is Select.LARGEST else "-rS"
-            look = f"cd {request.folder} && ls {option}"
-            if look not in done:
-                return None, look
-            first = done[look].split("\n")[0]
-            return (f"{request.folder}/{first}", None) if "." in first and " " not in first else (None, None)
+            first = (yield f"cd {request.folder} && ls {option}").split("\n")[0]
+            return f"{request.folder}/{first}" if "." in first and " " not in first else None
         case Select.LISTED:
-            look = f"cat {request.path}"
-            if look not in done:
-                return None, look
-            path = done[look].strip()
-            return (path, None) if path.startswith("/") and " " not in path else (None, None)
-
-
-def _by_name(request: Request, done: dict[str, str]) -> tuple[str | None, str | None]:
-    """Folder by folder, in the order in which they are listed."""
-    listing = f"ls {request.root}"
-    if listing not in done:
-        return None, listing
-    for name in done[listing].split():
-        look = f"ls {request.root}/{name}"
-        if look not in done:
-            return None, look
-        if request.name in done[look].split("\n"):
-            return f"{request.root}/{name}/{request.name}", None
-    return None, None
+            path = (yield f"cat {request.path}").strip()
+            return path if path.startswith("/") and " " not in path else None
+    return request.path

@@ -11,16 +11,9 @@ from typing import ClassVar
 from leap.core import content_key
 from leap.envs.base import Progress, unknown_split
 from leap_worlds.intercode.base import Boxes
+from leap_worlds.intercode.bash.generated import requests
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig
 from leap_worlds.intercode.bash.generated.expert import GeneratedExpert
-from leap_worlds.intercode.bash.generated.requests import (
-    GeneratedTask,
-    Request,
-    command,
-    draw_request,
-    look_command,
-    say,
-)
 from leap_worlds.intercode.bash.generated.teacher import GeneratedCoach
 from leap_worlds.intercode.bash.generated.trees import Tree, draw_tree, stream
 from leap_worlds.intercode.bash.generated.voice import names, vocabulary
@@ -35,11 +28,7 @@ GENERATOR = 2
 
 
 class Family(Source):
-    """The tasks of a generated family.
-
-    Args:
-        config: What to generate.
-    """
+    """The tasks of a generated family, as its settings say."""
 
     benchmark: ClassVar[str] = "intercode-bash-generated"
     coach: ClassVar[type[Coach]] = GeneratedCoach
@@ -48,7 +37,7 @@ class Family(Source):
         self.config = config
         self.gold_splits = tuple(config.file_systems)
         self.tree = lru_cache(maxsize=None)(self._tree)
-        self._splits: dict[str, Sequence[GeneratedTask]] = {}
+        self._splits: dict[str, Sequence[requests.GeneratedTask]] = {}
 
     def _tree(self, name: str) -> Tree:
         split, _, number = name.rpartition("-")
@@ -58,26 +47,26 @@ class Family(Source):
         """The file systems of a split."""
         return [self.tree(f"{split}-{number:03}") for number in range(self.config.file_systems[split])]
 
-    def split(self, name: str) -> Sequence[GeneratedTask]:
+    def split(self, name: str) -> Sequence[requests.GeneratedTask]:
         if name not in self.config.file_systems:
             raise unknown_split("the generated family", name, self.config.file_systems)
         if name not in self._splits:
             self._splits[name] = [task for tree in self.trees(name) for task in self._on(name, tree)]
         return self._splits[name]
 
-    def _on(self, split: str, tree: Tree) -> list[GeneratedTask]:
+    def _on(self, split: str, tree: Tree) -> list[requests.GeneratedTask]:
         """The tasks on a file system, no two with the same words."""
-        tasks: dict[str, GeneratedTask] = {}
+        tasks: dict[str, requests.GeneratedTask] = {}
         rng = stream(self.config, split, tree.name, "tasks")
         for _ in range(50 * self.config.tasks):
             if len(tasks) == self.config.tasks:
                 break
-            request, path = draw_request(self.config, tree, rng)
-            query = say(request, rng.randrange(self.config.wordings), rng.randrange(self.config.wordings))
+            request, path = requests.draw_request(self.config, tree, rng)
+            query = requests.say(request, rng.randrange(self.config.wordings), rng.randrange(self.config.wordings))
             query = query[:1].upper() + query[1:]
             if query not in tasks:
-                gold, look = command(request, path), look_command(request)
-                tasks[query] = GeneratedTask(tree.name, len(tasks), query, gold, request=request, path=path, look=look)
+                gold, look = requests.command(request, path), requests.look_command(request)
+                tasks[query] = requests.GeneratedTask(tree.name, len(tasks), query, gold, request=request, path=path, look=look)
         return list(tasks.values())
 
     def open_boxes(self, sandbox: str, image: ImageKind, progress: Progress | None) -> Boxes:
@@ -99,12 +88,12 @@ class Family(Source):
     def expert(self) -> GeneratedExpert:
         return GeneratedExpert(self.request)
 
-    def request(self, task_id: str) -> Request:
+    def request(self, task_id: str) -> requests.Request:
         """What a task's words say, in parts: what who reads them knows."""
         return self._requests[task_id]
 
     @cached_property
-    def _requests(self) -> dict[str, Request]:
+    def _requests(self) -> dict[str, requests.Request]:
         return {task.id: task.request for name in self.gold_splits for task in self.split(name)}
 
     def vocabulary(self) -> Sequence[str]:

@@ -13,50 +13,29 @@ from leap_worlds.intercode.bash.tasks import BashTask
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a request says, and no more: none of it is hidden from whoever reads the words.
-
-    Attributes:
-        operation: What is to be done.
-        select: How the file is named; None where the operation is about no file to be found.
-        root: The folder at the root.
-        path: The file, where it is told; the note that names it, where it is listed.
-        name: The file's name, where that is all that is told.
-        holds: What the file holds, where that is all that is told.
-        folder: The folder that the file is in, where that is told; where files are counted; where one is made.
-        to: The folder to move or copy to.
-        new: The new name.
-        text: The text to append, to write or to look for; the word to replace.
-        by: The word to put in its place.
-        ending: The ending of the files to count.
-    """
+    """What a request says, and no more: none of it is hidden from whoever reads the words. Empty is what it does not say."""
 
     operation: Operation
-    root: str
-    select: Select | None = None
-    path: str = ""
-    name: str = ""
-    holds: str = ""
-    folder: str = ""
-    to: str = ""
-    new: str = ""
-    text: str = ""
-    by: str = ""
-    ending: str = ""
+    root: str  # the folder at the root
+    select: Select | None = None  # how the file is named; None where the operation is about no file to be found
+    path: str = ""  # the file, where it is told; the note that names it, where it is listed
+    name: str = ""  # the file's name, where that is all that is told
+    holds: str = ""  # what the file holds, where that is all that is told
+    folder: str = ""  # where the file is, where files are counted, or where one is made
+    to: str = ""  # the folder to move or copy to
+    new: str = ""  # the new name
+    text: str = ""  # the text to append, to write or to look for; the word to replace
+    by: str = ""  # the word to put in its place
+    ending: str = ""  # of the files to count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedTask(BashTask):
-    """One task of a generated family.
+    """One task of a generated family."""
 
-    Attributes:
-        request: What the query says, in parts.
-        path: The file that it is about; empty where it is about none.
-        look: A command that tells what the query does not; None where it tells all that the gold names.
-    """
-
-    request: Request
-    path: str
-    look: str | None
+    request: Request  # what the query says, in parts
+    path: str  # the file that it is about; empty where it is about none
+    look: str | None  # a command that tells what the query does not; None where it tells all that the gold names
 
     @property
     def id(self) -> str:
@@ -70,17 +49,11 @@ class GeneratedTask(BashTask):
 
 
 class Way(NamedTuple):
-    """How a file may be named.
+    """How a file may be named."""
 
-    Attributes:
-        words: The ways to say it.
-        look: The command by which who knows the shell's rules finds the file; None where it is told.
-        reason: Why to look so.
-    """
-
-    words: tuple[str, ...]
-    look: str | None = None
-    reason: str = ""
+    words: tuple[str, ...]  # the ways to say it
+    look: str | None = None  # the command by which who knows the shell's rules finds the file
+    reason: str = ""  # why to look so
 
 
 WAYS = {
@@ -126,17 +99,11 @@ WAYS = {
 
 
 class Ask(NamedTuple):
-    """What may be asked for.
+    """What may be asked for."""
 
-    Attributes:
-        words: The ways to ask.
-        command: What does it.
-        act: What it does, as "I ..." goes on.
-    """
-
-    words: tuple[str, ...]
-    command: str
-    act: str
+    words: tuple[str, ...]  # the ways to ask
+    command: str  # what does it
+    act: str  # what it does, as "I ..." goes on
 
 
 ASKS = {
@@ -271,9 +238,7 @@ def draw_request(config: BashFamilyConfig, tree: Tree, rng: random.Random) -> tu
             return Request(operation=operation, select=select, root=tree.root, **(told | more)), path
 
 
-def _target(
-    config: BashFamilyConfig, select: Select, tree: Tree, rng: random.Random
-) -> tuple[dict[str, str], str] | None:
+def _target(config: BashFamilyConfig, select: Select, tree: Tree, rng: random.Random) -> tuple[dict[str, str], str] | None:
     """Draws a file: what the request tells of it, and its path; None where the draw does not fit."""
     if select is Select.TOLD:
         path = rng.choice(list(tree.files))
@@ -322,8 +287,7 @@ def _details(
     words = rng.sample(lexicon.words, 2 if rng.random() < config.two_words else 1)
     match operation:
         case Operation.MOVE | Operation.COPY:
-            to = rng.choice([folder for folder in tree.folders if folder != here])
-            return {"to": to}
+            return {"to": rng.choice([folder for folder in tree.folders if folder != here])}
         case Operation.RENAME:
             return {"new": _new_name(lexicon, tree, rng)}
         case Operation.APPEND:

@@ -65,11 +65,11 @@ class GeneratedCoach(Coach):
 
     def _run_stages(self, record: BashTask) -> list[Stage]:
         assert isinstance(record, GeneratedTask)
-        _, shown = self._worlds.gold_run(record)
+        _, shown = self.worlds.gold_run(record)
         stages = [Stage(record.gold, shown.text)]
         if record.look is not None:
             self._standing = None  # its world is used here
-            look = self._worlds.fresh(record, "walk").run_gold(record.look, as_student=True)
+            look = self.worlds.fresh(record, "walk").run_gold(record.look, as_student=True)
             stages.insert(0, Stage(record.look, look.text))
         return stages
 
@@ -93,6 +93,6 @@ class GeneratedCoach(Coach):
         return moment.cwd, actions[1:] if looks else actions
 
     def _task(self, moment: Moment) -> GeneratedTask:
-        record = self._worlds.record(moment.history.task)
+        record = self.worlds.record(moment.history.task)
         assert isinstance(record, GeneratedTask)
         return record

@@ -12,17 +12,11 @@ from leap_worlds.intercode.bash.generated.config import BashFamilyConfig
 
 @dataclass(frozen=True)
 class Tree:
-    """A file system: one folder at the root with folders in it, and files in those.
+    """A file system: one folder at the root with folders in it, and files in those."""
 
-    Attributes:
-        name: The split and a number.
-        root: The folder at the root, `/depot`.
-        files: Contents by path, line by line, in the order of paths.
-    """
-
-    name: str
-    root: str
-    files: dict[str, tuple[str, ...]]
+    name: str  # the split and a number
+    root: str  # the folder at the root, `/depot`
+    files: dict[str, tuple[str, ...]]  # contents by path, line by line, in the order of paths
 
     @cached_property
     def folders(self) -> tuple[str, ...]:
