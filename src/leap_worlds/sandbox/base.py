@@ -49,23 +49,14 @@ class SandboxError(LeapError):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Limits of one sandbox.
+    """Limits of one sandbox."""
 
-    Attributes:
-        memory: Bytes of memory: of each process, and of all together where control groups can be used.
-        processes: Processes and threads at once.
-        disk: Bytes the episode may write (its overlay's upper layer).
-        inodes: Files, folders and links the episode may make.
-        open_files: Open files of one process.
-        cpus: Processor share of all processes together, where control groups can be used.
-    """
-
-    memory: int = 512 * 2**20
-    processes: int = 128
-    disk: int = 64 * 2**20
-    inodes: int = 20_000
-    open_files: int = 1024
-    cpus: float = 1.0
+    memory: int = 512 * 2**20  # bytes of each process, and of all together where control groups can be used
+    processes: int = 128  # processes and threads at once
+    disk: int = 64 * 2**20  # bytes the episode may write (its overlay's upper layer)
+    inodes: int = 20_000  # files, folders and links the episode may make
+    open_files: int = 1024  # of one process
+    cpus: float = 1.0  # share of all processes together, where control groups can be used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,17 +80,11 @@ class ExecResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Whether a provider works here.
-
-    Attributes:
-        ok: It can be used.
-        detail: One line: what it offers here, or why it does not work and the exact remedy.
-        warnings: What is weaker here than it could be, one line each, with the remedy.
-    """
+    """Whether a provider works here."""
 
     ok: bool
-    detail: str
-    warnings: tuple[str, ...] = ()
+    detail: str  # one line: what it offers here, or why it does not work and the exact remedy
+    warnings: tuple[str, ...] = ()  # what is weaker here than it could be, one line each, with the remedy
 
 
 class Channel(ABC):
@@ -108,11 +93,7 @@ class Channel(ABC):
 
     @abstractmethod
     def write(self, data: bytes) -> None:
-        """Sends bytes to the program.
-
-        Raises:
-            SandboxError: The program is gone.
-        """
+        """Sends bytes to the program; raises `SandboxError` where it is gone."""
 
     @abstractmethod
     def read_line(self, *, timeout: float, max_bytes: int = DEFAULT_MAX_OUTPUT) -> bytes | None:
@@ -154,11 +135,7 @@ class Sandbox(ABC):
 
     @abstractmethod
     def start(self, argv: Sequence[str], *, cwd: str = "/", env: Mapping[str, str] | None = None) -> Channel:
-        """Starts a program that stays; see `Channel`.
-
-        Raises:
-            SandboxError: It cannot be started.
-        """
+        """Starts a program that stays (see `Channel`); raises `SandboxError` where it cannot be started."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -241,10 +218,5 @@ def open_provider(name: str = "auto") -> SandboxProvider:
 
 
 def sandbox_provider(name: str, **options: object) -> SandboxProvider:
-    """The provider of that name, made with its options.
-
-    Raises:
-        RecipeError: There is no such provider.
-        PrerequisiteError: It refuses.
-    """
+    """The provider of that name, made with its options; raises `RecipeError` where there is none."""
     return registry.sandbox.get(name)(**options)

@@ -13,36 +13,22 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """The files a sandbox starts from. Read-only: an episode never changes them.
+    """The files a sandbox starts from. Read-only: an episode never changes them."""
 
-    Attributes:
-        key: Content key of everything it was made from.
-        layers: Names of folders in the layer store, topmost first (the `namespace` provider's form).
-        reference: Name of a Docker image with the same files, for the `docker` provider.
-        env: Environment of every command, beside the default one.
-    """
-
-    key: str
-    layers: tuple[str, ...] = ()
-    reference: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    key: str  # content key of everything it was made from
+    layers: tuple[str, ...] = ()  # names of folders in the layer store, topmost first (the `namespace` provider's form)
+    reference: str | None = None  # name of a Docker image with the same files, for the `docker` provider
+    env: Mapping[str, str] = field(default_factory=dict)  # of every command, beside the default one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One layer: files put in place, then a command run as the sandbox's root.
-
-    Attributes:
-        argv: The command.
-        files: Absolute path to content; made before the command, mode 755.
-        env: Environment from here on, beside the default.
-        timeout: Seconds.
-    """
+    """One layer: files put in place, then a command run as the sandbox's root."""
 
     argv: tuple[str, ...]
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 300.0
+    files: Mapping[str, bytes] = field(default_factory=dict)  # absolute path to content; made before the command, mode 755
+    env: Mapping[str, str] = field(default_factory=dict)  # from here on, beside the default
+    timeout: float = 300.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,10 +56,7 @@ def find_server() -> str | None:
 
 
 class ManagedMariaDb:
-    """The server. Started by the first connection, stopped by `close` or at the end of the process.
-
-    Args:
-        dump: Spider's databases as SQL.
+    """The server, of Spider's databases as SQL. Started by the first connection, stopped by `close` or with the process.
 
     Raises:
         PrerequisiteError: MariaDB or PyMySQL is not installed.
@@ -154,8 +151,9 @@ class ManagedMariaDb:
         if (setpriv := shutil.which("setpriv")) is not None:
             command = [setpriv, "--pdeathsig", "TERM", *command]  # a leap that is killed takes its server along
         with log.open("wb") as out:
-            options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out, **_as_user()}
-            process = _held(lambda: subprocess.Popen(command, text=False, **options))
+            process = _held(
+                lambda: subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **_as_user())
+            )
         end = time.monotonic() + _START_SECONDS
         while time.monotonic() < end:
             if process.poll() is not None:

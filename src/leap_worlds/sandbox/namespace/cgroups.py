@@ -19,10 +19,6 @@ SPARE_PROCESSES = 64  # the box's own limit is RLIMIT_NPROC; the group's must le
 class Groups:
     """Makes and removes one group for each box.
 
-    Args:
-        root: Where control groups are mounted.
-        membership: Text of /proc/self/cgroup.
-
     Attributes:
         version: 1, 2, or 0 where no group can be made.
         controllers: Those that are used.
@@ -32,23 +28,21 @@ class Groups:
         membership = Path("/proc/self/cgroup").read_text() if membership is None else membership
         entries = [line.split(":", 2) for line in membership.splitlines()]
         own = {name: path for _, names, path in entries for name in names.split(",")}
-        self.version = 0
         self._folders: dict[str, Path] = {}
         unified = root / own.get("", "/").lstrip("/")
         if (root / "cgroup.controllers").exists() and _delegated(unified):
-            self.version = 2
+            version = 2
             enabled = (unified / "cgroup.subtree_control").read_text().split()
             self._folders = {name: unified for name in V2 if name in enabled}
         else:
+            version = 1
             for name in V1:
                 folder = root / name / own.get(name, "/").lstrip("/")
                 if (folder / V1[name]).exists() and os.access(folder, os.W_OK):
                     self._folders[name] = folder
                 elif (root / name / "cgroup.procs").exists() and os.access(root / name, os.W_OK):
                     self._folders[name] = root / name  # the root group has no limits of its own, but may have children
-            self.version = 1
-        if not self._folders:
-            self.version = 0
+        self.version = version if self._folders else 0
         self.controllers = tuple(self._folders)
 
     def make(self, name: str, limits: dict[str, float]) -> list[Path]:
@@ -63,10 +57,8 @@ class Groups:
             folder = parent / name
             folder.mkdir(exist_ok=True)
             (folder / (V2 if self.version == 2 else V1)[controller]).write_text(values[controller])
-            door = folder / ("cgroup.procs" if self.version == 2 else "tasks")
-            if door not in doors:
-                doors.append(door)
-        return doors
+            doors.append(folder / ("cgroup.procs" if self.version == 2 else "tasks"))
+        return list(dict.fromkeys(doors))
 
     def remove(self, name: str) -> None:
         """Removes a box's groups once its processes are gone."""
