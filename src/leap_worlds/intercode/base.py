@@ -31,8 +31,6 @@ class Recorded(Protocol):
 
     @property
     def query(self) -> str: ...
-    @property
-    def gold(self) -> str: ...
 
 
 C = TypeVar("C", bound=EnvironmentConfig)

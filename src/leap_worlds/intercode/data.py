@@ -113,7 +113,7 @@ class IntercodeData:
         """The tasks of MBPP, in upstream's order."""
         return _records(self.file("data/python/mbpp/ic_mbpp.json"), PythonRecord)
 
-    def setup_script(self, file_system: int) -> Path:
+    def setup_script(self, file_system: int | str) -> Path:
         """The script that makes one of the four file systems."""
         return self.file(f"docker/bash_scripts/setup_nl2b_fs_{file_system}.sh")
 

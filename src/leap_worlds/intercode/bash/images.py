@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -10,7 +12,7 @@ from leap.envs.base import Progress
 from leap_worlds.intercode.base import Boxes
 from leap_worlds.intercode.data import FILE_SYSTEMS, IntercodeData
 from leap_worlds.sandbox.base import open_provider
-from leap_worlds.sandbox.image import Recipe, Step
+from leap_worlds.sandbox.image import Image, Recipe, Step
 
 # What InterCode's Dockerfile installs, and procps, which Ubuntu's base has and Debian's lacks.
 TOOLS = (
@@ -75,23 +77,37 @@ def generated_recipe(setup: str, *, kind: ImageKind) -> Recipe:
 
 
 def open_boxes(
-    sandbox: str,
-    data: IntercodeData,
-    kind: ImageKind,
-    progress: Progress | None = None,
-    *,
-    file_systems: Sequence[int] = FILE_SYSTEMS,
+    sandbox: str, recipe: Callable[[int | str], Recipe], first: Sequence[int | str], progress: Progress | None
 ) -> Boxes:
-    """Boxes of a registered sandbox (`auto`: the first that works here), its images made if they are not in the cache.
+    """Boxes of a registered sandbox (`auto`: the first that works here). The image of a file system is made when it is first
+    asked for, those of the `first` at once, unless it is in the cache.
 
     Raises:
         PrerequisiteError: No sandbox works here, or an image cannot be made; the message says what to do.
     """
     provider = open_provider(sandbox)
-    images = {}
-    for done, number in enumerate(file_systems):
+    made: dict[int | str, Image] = {}
+    locks: defaultdict[int | str, threading.Lock] = defaultdict(threading.Lock)
+
+    def image_of(name: int | str) -> Image:
+        with locks[name]:  # who asks for one that is being made waits for it
+            if name not in made:
+                made[name] = provider.build(recipe(name))
+            return made[name]
+
+    for done, name in enumerate(first):
         if progress is not None:
-            progress(done, len(file_systems), f"file system {number}")
-        setup = data.setup_script(number).read_bytes()
-        images[number] = provider.build(intercode_recipe(setup, number, kind=kind))
-    return Boxes(lambda number: provider.create(images[int(number)]), provider.name, provider.close)
+            progress(done, len(first), f"file system {name}")
+        image_of(name)
+    return Boxes(lambda name: provider.create(image_of(name)), provider.name, provider.close)
+
+
+def upstream_boxes(
+    sandbox: str, data: IntercodeData, kind: ImageKind, progress: Progress | None, first: Sequence[int] = FILE_SYSTEMS
+) -> Boxes:
+    """Boxes of upstream's file systems; see `open_boxes`."""
+
+    def recipe(number: int | str) -> Recipe:
+        return intercode_recipe(data.setup_script(number).read_bytes(), number, kind=kind)
+
+    return open_boxes(sandbox, recipe, first, progress)

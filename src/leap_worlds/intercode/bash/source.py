@@ -21,7 +21,7 @@ from leap.envs.base import Progress
 from leap.envs.tutor import Expert
 from leap_worlds.intercode.base import Boxes, leading_splits, named_split, with_validation
 from leap_worlds.intercode.bash.expert import BashExpert
-from leap_worlds.intercode.bash.images import ImageKind, open_boxes
+from leap_worlds.intercode.bash.images import ImageKind, upstream_boxes
 from leap_worlds.intercode.bash.tasks import BashTask
 from leap_worlds.intercode.bash.teacher import Coach
 from leap_worlds.intercode.data import FILE_SYSTEMS, IntercodeData
@@ -80,7 +80,7 @@ class Nl2Bash(Source):
         return split_tasks(self._tasks, name)
 
     def open_boxes(self, sandbox: str, image: ImageKind, progress: Progress | None) -> Boxes:
-        return open_boxes(sandbox, IntercodeData(self._path), image, progress)
+        return upstream_boxes(sandbox, IntercodeData(self._path), image, progress)
 
     def expert(self) -> BashExpert:
         return BashExpert()

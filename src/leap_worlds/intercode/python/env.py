@@ -11,7 +11,7 @@ from leap.core import Decision, History, Observation, PrivilegedState, Task
 from leap.envs.base import EnvironmentConfig, Progress
 from leap.envs.tutor import Tutor
 from leap_worlds.intercode.base import BoxedEnvironment, Boxes, IntercodeSession, Pool, UpstreamConfig
-from leap_worlds.intercode.bash.images import open_boxes
+from leap_worlds.intercode.bash.images import upstream_boxes
 from leap_worlds.intercode.data import IntercodeData, PythonRecord
 from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
 from leap_worlds.intercode.python.interpreter import Interpreter, Reply
@@ -46,8 +46,7 @@ class PythonEnvironment(BoxedEnvironment[PythonConfig, PythonRecord]):
         self._gold_boxes = Pool(lambda: self.boxes.open(_BOX), lambda box: box.close())
 
     def open_boxes(self, progress: Progress | None) -> Boxes:
-        data = IntercodeData(self.config.path)
-        return open_boxes(self.config.sandbox, data, self.config.image, progress, file_systems=(_BOX,))
+        return upstream_boxes(self.config.sandbox, IntercodeData(self.config.path), self.config.image, progress, (_BOX,))
 
     def read_records(self) -> dict[str, PythonRecord]:
         return {f"mbpp/{record.task_id}": record for record in IntercodeData(self.config.path).python()}

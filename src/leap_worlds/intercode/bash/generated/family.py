@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import ClassVar
 
@@ -17,11 +16,10 @@ from leap_worlds.intercode.bash.generated.expert import GeneratedExpert
 from leap_worlds.intercode.bash.generated.teacher import GeneratedCoach
 from leap_worlds.intercode.bash.generated.trees import Tree, draw_tree, stream
 from leap_worlds.intercode.bash.generated.voice import names, vocabulary
-from leap_worlds.intercode.bash.images import ImageKind, generated_recipe
+from leap_worlds.intercode.bash.images import ImageKind, generated_recipe, open_boxes
 from leap_worlds.intercode.bash.source import Source
 from leap_worlds.intercode.bash.teacher import Coach
-from leap_worlds.sandbox.base import open_provider
-from leap_worlds.sandbox.image import Image
+from leap_worlds.sandbox.image import Recipe
 
 GENERATOR = 2
 """Version of the generator: raised whenever the same settings come to give other tasks."""
@@ -70,20 +68,11 @@ class Family(Source):
         return list(tasks.values())
 
     def open_boxes(self, sandbox: str, image: ImageKind, progress: Progress | None) -> Boxes:
-        provider = open_provider(sandbox)
-        made: dict[int | str, Image] = {}
-        locks: defaultdict[int | str, threading.Lock] = defaultdict(threading.Lock)
+        def recipe(name: int | str) -> Recipe:
+            return generated_recipe(self.tree(str(name)).script(), kind=image)
 
-        def image_of(name: int | str) -> Image:
-            with locks[name]:  # who asks for one that is being made waits for it
-                if name not in made:
-                    made[name] = provider.build(generated_recipe(self.tree(str(name)).script(), kind=image))
-                return made[name]
-
-        if progress is not None:
-            progress(0, 1, "image")
-        image_of(f"{self.gold_splits[0]}-000")
-        return Boxes(lambda name: provider.create(image_of(name)), f"{provider.name}, image {image}", provider.close)
+        boxes = open_boxes(sandbox, recipe, [f"{self.gold_splits[0]}-000"], progress)
+        return replace(boxes, description=f"{boxes.description}, image {image}")
 
     def expert(self) -> GeneratedExpert:
         return GeneratedExpert(self.request)
