@@ -16,11 +16,12 @@ from leap.errors import RecipeError
 from leap_worlds.intercode.base import IntercodeEnvironment, IntercodeSession, UpstreamConfig
 from leap_worlds.intercode.data import IntercodeData, SqlRecord
 from leap_worlds.intercode.sql.mariadb import ManagedMariaDb
-from leap_worlds.intercode.sql.mysql import Answer, Backend, MySqlServer, SqlLimits
+from leap_worlds.intercode.sql.mysql import Answer, MySqlServer, SqlLimits
 from leap_worlds.intercode.sql.reward import reward
 from leap_worlds.intercode.sql.teacher import SqlExpert, looks_up, teach
 from leap_worlds.intercode.text import SUBMIT, shorten_output
 
+Server = ManagedMariaDb | MySqlServer
 BRINGS_ON = "This brings me nearer to the answer."
 AT_LAST = "This is my last action, and only what is submitted counts, so I submit."
 MALFORMED_GOLD = "MariaDB and MySQL 8 cannot parse the gold: upstream's data"
@@ -48,7 +49,7 @@ class SqlEnvironment(IntercodeEnvironment[SqlConfig, SqlRecord]):
     Config: ClassVar[type[EnvironmentConfig]] = SqlConfig
     prompts: ClassVar[str] = "sql"
 
-    def __init__(self, config: SqlConfig | None = None, backend: Backend | None = None) -> None:
+    def __init__(self, config: SqlConfig | None = None, backend: Server | None = None) -> None:
         super().__init__(config)
         database = self.config.database
         if database != "mariadb" and not database.startswith("mysql://"):
@@ -63,7 +64,7 @@ class SqlEnvironment(IntercodeEnvironment[SqlConfig, SqlRecord]):
         self.records()
 
     @property
-    def backend(self) -> Backend:
+    def backend(self) -> Server:
         """Where statements run."""
         with self._opening:
             if self._backend is None:

@@ -1,11 +1,11 @@
-"""What a database behind InterCode SQL can do, and connections to MySQL or MariaDB servers that cannot change anything."""
+"""Connections to MySQL or MariaDB servers that cannot change anything."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from leap.errors import LeapError, PrerequisiteError
@@ -42,34 +42,6 @@ class SqlLimits:
 
     seconds: float = 10.0
     rows: int = 200_000  # a result with more is an error
-
-
-class Connection(Protocol):
-    """One connection to a database: a student's or a gold run's."""
-
-    def run(self, statement: str) -> Answer:
-        """Runs a statement. Raises nothing on account of the statement."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class Backend(Protocol):
-    """A server with Spider's databases."""
-
-    description: str  # what it is, for the record
-
-    def prepare(self) -> None:
-        """Loads the databases, where that is not done yet."""
-        ...
-
-    def connect(self, database: str, limits: SqlLimits) -> Connection:
-        """A connection that cannot change anything."""
-        ...
-
-    def close(self) -> None:
-        """Stops the server, if this object started one."""
-        ...
 
 
 # MariaDB's words for what MySQL, which upstream's prompts and transcripts show, says otherwise.
@@ -118,7 +90,7 @@ class MySqlConnection:
         self._wire: Wire = self._open()
 
     def run(self, statement: str) -> Answer:
-        """Runs a statement; what the server says against it is the answer."""
+        """Runs a statement; what the server says against it is the answer, and nothing is raised on its account."""
         pymysql = driver()
         try:
             self._guard()
