@@ -27,10 +27,12 @@ LEADING = 0.7
 
 
 class Recorded(Protocol):
-    """A task with its gold."""
+    """A task with its gold, and the group that its results are reported by."""
 
     @property
     def query(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
 
 
 C = TypeVar("C", bound=EnvironmentConfig)
@@ -65,10 +67,6 @@ class IntercodeEnvironment(Environment[C], Generic[C, R]):
     def read_records(self) -> Mapping[str, R]:
         """All tasks with their gold, by id, from the data."""
 
-    @abstractmethod
-    def kind_of(self, record: R) -> str:
-        """The group that results are reported by."""
-
     @property
     def benchmark(self) -> str:
         """The benchmark's name in records."""
@@ -97,7 +95,7 @@ class IntercodeEnvironment(Environment[C], Generic[C, R]):
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
         return [
-            Task(env=self.benchmark, split=split, id=name, instruction=record.query, kind=self.kind_of(record))
+            Task(env=self.benchmark, split=split, id=name, instruction=record.query, kind=record.kind)
             for name, record in sampled(self.split(split), split, limit, seed)
         ]
 

@@ -54,6 +54,11 @@ class SqlRecord(Record):
     hardness: str  # easy, medium, hard or extra
     db_tables: dict[str, list[str]] = Field(default_factory=dict)  # columns by table
 
+    @property
+    def kind(self) -> str:
+        """The group that results are reported by."""
+        return self.hardness
+
 
 class PythonRecord(Record):
     """One MBPP task: a function asked for, a program that defines it, and assertions about it."""
@@ -63,6 +68,11 @@ class PythonRecord(Record):
     tests: list[str] = Field(min_length=1)
     task_id: int
     test_setup_code: str = ""  # what the tests need beforehand
+
+    @property
+    def kind(self) -> str:
+        """The group that results are reported by."""
+        return "mbpp"
 
 
 def default_root() -> Path:

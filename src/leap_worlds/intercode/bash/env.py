@@ -109,9 +109,6 @@ class ShellEnvironment(BoxedEnvironment[C, BashTask]):
     def split(self, name: str) -> list[tuple[str, BashTask]]:
         return [(task.id, task) for task in self.source.split(name)]
 
-    def kind_of(self, record: BashTask) -> str:
-        return record.kind
-
     def coaching(self, record: BashTask) -> AbstractContextManager[Coach]:
         """A scripted teacher with roll-ins, for this thread alone during the `with` block."""
         return self._coaches.lent(record.id)

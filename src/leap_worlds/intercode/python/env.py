@@ -51,9 +51,6 @@ class PythonEnvironment(BoxedEnvironment[PythonConfig, PythonRecord]):
     def read_records(self) -> dict[str, PythonRecord]:
         return {f"mbpp/{record.task_id}": record for record in IntercodeData(self.config.path).python()}
 
-    def kind_of(self, record: PythonRecord) -> str:
-        return "mbpp"
-
     def start(self, task: Task) -> PythonSession:
         return PythonSession(self, self.record(task))
 

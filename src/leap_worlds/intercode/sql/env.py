@@ -78,9 +78,6 @@ class SqlEnvironment(IntercodeEnvironment[SqlConfig, SqlRecord]):
     def read_records(self) -> dict[str, SqlRecord]:
         return {f"dev/{i}": record for i, record in enumerate(IntercodeData(self.config.path).sql())}
 
-    def kind_of(self, record: SqlRecord) -> str:
-        return record.hardness
-
     def start(self, task: Task) -> SqlSession:
         return SqlSession(self, self.record(task))
 
