@@ -79,11 +79,7 @@ class IntercodeEnvironment(Environment[C], Generic[C, R]):
         return self._records
 
     def record(self, task: Task) -> R:
-        """The task with its gold.
-
-        Raises:
-            PrerequisiteError: It is not in the data at hand.
-        """
+        """The task with its gold; raises `PrerequisiteError` where it is not in the data at hand."""
         record = self.records().get(task.id)
         if record is None or record.query != task.instruction:
             raise PrerequisiteError(f"task {task.id!r} ({task.instruction[:60]!r}) is not in the data at hand.")

@@ -101,11 +101,8 @@ class IntercodeData:
             )
 
     def file(self, name: str) -> Path:
-        """A file by its path in upstream's repository; its `data/` may be missing.
-
-        Raises:
-            PrerequisiteError: It is not there.
-        """
+        """A file by its path in upstream's repository; its `data/` may be missing. Raises `PrerequisiteError` where it
+        is not there."""
         for candidate in (self.root / name, self.root / name.removeprefix("data/"), self.root.parent / name):
             if candidate.is_file():
                 return candidate
@@ -129,11 +126,8 @@ class IntercodeData:
 
 
 def _records(path: Path, kind: type[Any]) -> list[Any]:
-    """A JSON list of records.
-
-    Raises:
-        PrerequisiteError: The file is no such list; the message names the first row that is wrong.
-    """
+    """A JSON list of records. Raises `PrerequisiteError` where the file is no such list; the message names the first
+    row that is wrong."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -99,9 +99,6 @@ def similarity(agent: str, gold: str | None) -> float:
 
     Returns:
         A value in [0, 1], up to rounding.
-
-    Raises:
-        PrerequisiteError: scikit-learn is not installed.
     """
     if gold is None:
         return 0.0

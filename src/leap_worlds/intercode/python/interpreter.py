@@ -78,11 +78,8 @@ class Interpreter:
         return self.run_all([code])[0]
 
     def run_all(self, codes: Sequence[str]) -> list[Reply]:
-        """Runs pieces of code one after another, each with its own time limit.
-
-        Raises:
-            LeapError: No interpreter can be started in the box.
-        """
+        """Runs pieces of code one after another, each with its own time limit. Raises `LeapError` where no interpreter
+        can be started in the box."""
         channel = self._channel or self._start()
         token = secrets.token_hex(16)  # what was printed in the server's place before this request does not know it
         request = json.dumps([list(codes), self._seconds, token]) + "\n"  # ASCII, so any text can be sent

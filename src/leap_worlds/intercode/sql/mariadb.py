@@ -56,11 +56,8 @@ def find_server() -> str | None:
 
 
 class ManagedMariaDb:
-    """The server, of Spider's databases as SQL. Started by the first connection, stopped by `close` or with the process.
-
-    Raises:
-        PrerequisiteError: MariaDB or PyMySQL is not installed.
-    """
+    """The server, of Spider's databases as SQL. Started by the first connection, stopped by `close` or with the
+    process. Raises `PrerequisiteError` where MariaDB or PyMySQL is not installed."""
 
     def __init__(self, dump: Path) -> None:
         driver()
@@ -224,11 +221,8 @@ def _give(folder: Path) -> None:
 
 
 def _run(command: list[str], what: str, stdin: Any = subprocess.DEVNULL) -> str:
-    """Runs a program as the server's user and returns what it says.
-
-    Raises:
-        LeapError: It cannot be run, or fails.
-    """
+    """Runs a program as the server's user and returns what it says. Raises `LeapError` where it cannot be run, or
+    fails."""
     try:
         done = subprocess.run(command, stdin=stdin, capture_output=True, timeout=300, check=False, **_as_user())
     except OSError as error:

@@ -27,9 +27,6 @@ def reward(student: Rows | None, gold: Rows | None) -> float:
 
     Returns:
         A value in [-1, 1].
-
-    Raises:
-        PrerequisiteError: SciPy is not installed.
     """
     if student is None:
         return 0.0

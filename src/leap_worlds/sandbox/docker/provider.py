@@ -90,11 +90,7 @@ class DockerProvider(base.SandboxProvider):
         return done.returncode != 0 or {b"memory", b"pids"} <= set(done.stdout.strip(b"[]\n").split())
 
     def call(self, *words: str, timeout: float) -> subprocess.CompletedProcess[bytes]:
-        """Runs one engine command.
-
-        Raises:
-            SandboxError: There is no such program, or no answer in time.
-        """
+        """Runs one engine command; raises `SandboxError` where there is no such program, or no answer in time."""
         try:
             return subprocess.run([self.command, *words], capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
@@ -165,11 +161,8 @@ class DockerProvider(base.SandboxProvider):
         self.remove([name for name in names if cli.is_orphan(name)])
 
     def run(self, image: Image, limits: base.Limits) -> str:
-        """Starts a container and returns its name.
-
-        Raises:
-            SandboxError: It cannot be started; nothing is left of it.
-        """
+        """Starts a container and returns its name. Raises `SandboxError` where it cannot be started; nothing is left of
+        it."""
         assert image.reference is not None
         name = cli.container_name()
         with self._lock:

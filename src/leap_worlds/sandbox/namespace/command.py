@@ -113,10 +113,7 @@ def wait_for(pid: int, seconds: float) -> int | None:
 
 def kill_all() -> None:
     """Ends every process of the box but its PID 1: daemons, sessions of their own, all. The caller is the monitor.
-
-    Raises:
-        Stuck: They could not be ended in time. The box has to be.
-    """
+    Raises `Stuck` where they could not be ended in time: then the box has to be ended."""
     deadline = time.monotonic() + KILL_SECONDS
     passes = 0
     while passes < 3:  # one is enough unless a fork slipped through

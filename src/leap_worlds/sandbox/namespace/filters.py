@@ -52,11 +52,8 @@ def _one(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 
 def program(machine: str) -> bytes:
-    """The filter as BPF instructions for `machine`.
-
-    Raises:
-        KeyError: An architecture whose call numbers are not listed.
-    """
+    """The filter as BPF instructions for `machine`. Raises `KeyError` for an architecture whose call numbers are
+    not listed."""
     index, arch = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}[machine]
     deny, unknown = _one(_RETURN, _ERRNO | errno.EPERM), _one(_RETURN, _ERRNO | errno.ENOSYS)
     allow = _one(_RETURN, _ALLOW)

@@ -56,11 +56,8 @@ def build(provider: NamespaceProvider, recipe: Recipe, report: Report | None = N
 
 
 def machine_base(recipe: Recipe, store: LayerStore, report: Report | None) -> str:
-    """This machine's own programs: no download, no tool to build with, a few seconds, once.
-
-    Raises:
-        PrerequisiteError: A program is missing, or none can be told the libraries of.
-    """
+    """This machine's own programs: no download, no tool to build with, a few seconds, once. Raises `PrerequisiteError`
+    where a program is missing, or none can be told the libraries of."""
     name, files = _collect(recipe.programs, recipe.optional)
     if not store.layer(name).is_dir():
         if report:
@@ -121,11 +118,8 @@ def _libraries(programs: Iterable[Path]) -> list[Path]:
 
 
 def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | None) -> str:
-    """Debian with these packages, made by mmdebstrap (a few minutes, once).
-
-    Raises:
-        PrerequisiteError: mmdebstrap is missing, or Debian's mirror cannot be reached.
-    """
+    """Debian with these packages, made by mmdebstrap (a few minutes, once). Raises `PrerequisiteError` where mmdebstrap
+    is missing, or Debian's mirror cannot be reached."""
     name = f"debian-{content_key(DEBIAN, packages, ETC)}"
     if not store.layer(name).is_dir():
         if shutil.which("mmdebstrap") is None:
@@ -143,11 +137,8 @@ def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | N
 
 
 def tar_base(path: Path, store: LayerStore) -> str:
-    """A root file system from a tar: `docker export`, `podman export`, mmdebstrap; compressed or not.
-
-    Raises:
-        PrerequisiteError: The file is missing or not a tar.
-    """
+    """A root file system from a tar: `docker export`, `podman export`, mmdebstrap; compressed or not. Raises
+    `PrerequisiteError` where the file is missing or not a tar."""
     try:
         with path.open("rb") as file:
             name = _tar_name(path, file, store)
