@@ -23,7 +23,7 @@ def fetch(target: Path | None = None, *, source: str | Path = SOURCE, progress: 
     Args:
         target: Folder to fill; the cache if not given.
         source: An address to fetch from, or a folder: a checkout of upstream's repository.
-        progress: Called with (done, total, what).
+        progress: Told how far it is.
 
     Returns:
         The folder.

@@ -79,12 +79,7 @@ C = TypeVar("C", bound=ShellConfig)
 
 
 class ShellEnvironment(BoxedEnvironment[C, BashTask]):
-    """Requests to be fulfilled in a shell, by InterCode's rules, whatever the source of the tasks.
-
-    Args:
-        config: The options.
-        source: Where the tasks come from.
-    """
+    """Requests to be fulfilled in a shell, by InterCode's rules, whatever the source of the tasks."""
 
     prompts: ClassVar[str] = "bash"
 

@@ -128,12 +128,9 @@ class Coach:
     Args:
         worlds: Where it tries things. Closed with the coach.
         memory: What it and other coaches of the same tasks have found out.
-
-    Attributes:
-        timeless: Whether what is right to do next does not hang on how much time is left.
     """
 
-    timeless: ClassVar[bool] = False
+    timeless: ClassVar[bool] = False  # whether what is right to do next does not hang on how much time is left
 
     def __init__(self, worlds: Worlds, memory: Memory) -> None:
         self.worlds = worlds

@@ -175,13 +175,7 @@ def _quoted(text: str) -> str:
 
 
 def judge(student: World, gold: World, shown: Shown) -> Parts:
-    """The reward of the student's box as it is now.
-
-    Args:
-        student: The student's world.
-        gold: The world in which the gold command was run.
-        shown: What came of it there.
-    """
+    """The reward of the student's box as it is now, beside the one in which the gold was run and what was shown there."""
     output = shown.text if shown.readable else None
     cosine = similarity(student.last, output)
     compare = _strict if student.rules.compat == "fixed" else _upstream

@@ -24,11 +24,8 @@ class Answer:
     error: str = ""  # what the server said against it
 
     def text(self, most: int | None = None) -> str:
-        """Upstream's observation: the list of rows as Python writes it, "None" where there is no result, or the error.
-
-        Args:
-            most: Rows to show; a longer result ends in a word about the rest.
-        """
+        """Upstream's observation: the list of rows as Python writes it, "None" where there is no result, or the error. A result
+        of more rows than the most that are shown ends in a word about the rest."""
         if self.error:
             return f"Error executing query: {self.error}"
         if self.rows is None or most is None or len(self.rows) <= most:

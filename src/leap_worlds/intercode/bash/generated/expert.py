@@ -22,11 +22,7 @@ from leap_worlds.intercode.text import SUBMIT
 
 
 class GeneratedExpert:
-    """One per episode; plays from the history alone.
-
-    Args:
-        read: The request of a task, in the parts that its words say.
-    """
+    """One per episode; plays from the history alone. It reads a task's request in the parts that its words say."""
 
     def __init__(self, read: Callable[[str], Request]) -> None:
         self._read = read

@@ -192,13 +192,7 @@ def _parts(request: Request, quote: str = "'") -> dict[str, str]:
 
 
 def say(request: Request, select: int, ask: int) -> str:
-    """A request in words.
-
-    Args:
-        request: What to say.
-        select: Which way of naming the file.
-        ask: Which way of asking.
-    """
+    """A request in words, by one of the ways of naming the file and one of the ways of asking."""
     parts = _parts(request)
     targets = WAYS[request.select].words if request.select else ("",)
     it = targets[select % len(targets)].format(**parts)
