@@ -34,9 +34,9 @@ def worth(world: ShopWorld, goal: Goal, product: Product) -> Worth:
     """Returns the most a product can bring, with the values that can be clicked."""
     chosen: dict[str, str] = {}
     reachable = list(_reachable(product))
-    by_name = isinstance(goal.options, dict)
-    for option, text in goal.options.items() if by_name else ((None, value) for value in goal.options):
-        one = {option: text} if by_name else (text,)
+    asked = goal.options
+    for option, text in asked.items() if isinstance(asked, dict) else [(None, value) for value in asked]:
+        one = (text,) if option is None else {option: text}
         if options_met(one, chosen, world.mode):
             continue  # a value chosen already counts for this one, too
         free = [(name, value) for name, value in reachable if name not in chosen]
