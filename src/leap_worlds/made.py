@@ -34,19 +34,20 @@ def put_in_place(folder: Path, fill: Callable[[Path], object], *, done: str = "m
     """Fills a folder that is not there under another name and moves it in place; of two at it, the first stays.
 
     Args:
-        folder: Where it is to be. What stands there without the file `done` is not finished, and is removed.
+        folder: Where it is to be. What stands there already, without the file `done`, is not finished, and is removed.
         fill: Fills the folder it is given; writes `done` last.
         done: The file that marks a finished folder.
     """
     if (folder / done).is_file():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.is_dir()
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         fill(partial)
         partial.chmod(0o755)  # temporary folders are private
-        if folder.is_dir() and not (folder / done).is_file():
-            shutil.rmtree(folder)
+        if unfinished and not (folder / done).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
         try:
             partial.rename(folder)
         except OSError:

@@ -107,7 +107,9 @@ def generate(config: GeneratorConfig, out_dir: str | Path, progress: Progress | 
         GeneratorError: The folder holds something else.
     """
     out = Path(out_dir)
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+    if not out.exists():
         put_in_place(out, lambda partial: _write_all(config, partial, progress), done=MANIFEST)
     manifest = read_manifest(out)
     if manifest.fingerprint != fingerprint(config):
