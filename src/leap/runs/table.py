@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,17 +166,8 @@ class _Table:
             own = [_values(recipe.teacher, {"privilege"}), role.privilege]
         elif role.react is not None:
             own = [_values(role.react), [_values(recipe.demonstrations), recipe.environment.train, recipe.horizon]]
-        self.stages.append(
-            new_stage(
-                f"evaluation of {role.name}",
-                "evaluate",
-                -1,
-                lambda stages: stages.baseline(role),
-                [file.parent],
-                file,
-                settings=[role.name, own, self._tested],
-            )
-        )
+        name, make, settings = f"evaluation of {role.name}", methodcaller("baseline", role), [role.name, own, self._tested]
+        self.stages.append(new_stage(name, "evaluate", -1, make, [file.parent], file, settings=settings))
 
     def _demonstrations(self) -> Stage:
         recipe, section = self.recipe, self.recipe.demonstrations
