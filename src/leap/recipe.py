@@ -27,14 +27,13 @@ from leap.training.config import TrainingSettings
 class ExecutorConfig(Section):
     """Base of an executor's options: where episodes are played. It changes no episode."""
 
-    kind: str = Field("local", description="Registered executor; local plays in the process of the run.")
+    kind: str = Field(default="local", description="Registered executor; local plays in the process of the run.")
 
 
 # Sections whose other keys depend on the kind of thing that they name.
 PolicySection = Annotated[SerializeAsAny[PolicyConfig], by_kind(registry.policy, PolicyConfig, default="plain")]
 DemonstrationSection = Annotated[
-    SerializeAsAny[DemonstrationConfig],
-    by_kind(registry.demonstration, DemonstrationConfig, key="from", default="tutor"),
+    SerializeAsAny[DemonstrationConfig], by_kind(registry.demonstration, DemonstrationConfig, key="from", default="tutor")
 ]
 TeacherSection = Annotated[SerializeAsAny[TeacherConfig], by_kind(registry.teacher, TeacherConfig, default="expert")]
 TrainingSection = Annotated[
@@ -50,30 +49,38 @@ class EnvironmentSection(Section):
 
     name: str = Field(description="Registered environment, for example alfworld.")
     options: dict[str, Any] = Field(default_factory=dict, description="The environment's own options.")
-    train: str = Field("train", description="Split of demonstrations and rollouts.")
-    validation: str = Field("valid", description="Split on which the best iteration is chosen.")
+    train: str = Field(default="train", description="Split of demonstrations and rollouts.")
+    validation: str = Field(default="valid", description="Split on which the best iteration is chosen.")
     test: list[str] = Field(default_factory=lambda: ["unseen"], description="Splits that are only ever reported.")
     train_tasks: int | None = Field(
-        None, ge=1, description="Tasks rolled out per iteration, a fresh sample for each; all by default."
+        default=None, ge=1, description="Tasks rolled out per iteration, a fresh sample for each; all by default."
     )
-    validation_tasks: int | None = Field(None, ge=1, description="Validation tasks; all by default.")
-    test_tasks: int | None = Field(None, ge=1, description="Tasks of each test split; all by default.")
+    validation_tasks: int | None = Field(default=None, ge=1, description="Validation tasks; all by default.")
+    test_tasks: int | None = Field(default=None, ge=1, description="Tasks of each test split; all by default.")
     error_share: float = Field(
-        0.05, ge=0, le=1, description="Share of episodes that may end by an error of the environment's own code."
+        default=0.05, ge=0, le=1, description="Share of episodes that may end by an error of the environment's own code."
     )
 
 
 class StudentSection(Section):
     """Who learns, how it is asked and how it answers."""
 
-    model: str = Field("scratch", description="`scratch`, or `hf/PATH-or-name` of a causal LM with a chat template.")
+    model: str = Field(
+        default="scratch", description="`scratch`, or `hf/PATH-or-name` of a causal LM with a chat template."
+    )
     scratch: ScratchConfig = Field(default_factory=ScratchConfig, description="Size of a scratch student.")
     prompt: PromptConfig = Field(default_factory=PromptConfig, description="How it is asked.")
     sampling: Sampling = Field(default_factory=Sampling, description="How its answers are drawn.")
-    evaluation_temperature: float | None = Field(None, ge=0, description="Temperature at evaluation; as above if null.")
-    decoding: Literal["free", "constrained"] = Field("free", description="constrained: admissible actions only.")
-    batch: int = Field(64, ge=1, description="Episodes played at once.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Weights' type in rollouts.")
+    evaluation_temperature: float | None = Field(
+        default=None, ge=0, description="Temperature at evaluation; as above if null."
+    )
+    decoding: Literal["free", "constrained"] = Field(
+        default="free", description="constrained: admissible actions only."
+    )
+    batch: int = Field(default=64, ge=1, description="Episodes played at once.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Weights' type in rollouts."
+    )
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> Self:
@@ -84,9 +91,7 @@ class StudentSection(Section):
         except LeapError as error:
             raise ValueError(f"student.model {self.model!r} is neither `scratch` nor a model: {error}") from error
         if not trainable:
-            raise ValueError(
-                f"student.model {self.model!r}: training needs its weights; use hf/PATH-or-name or scratch"
-            )
+            raise ValueError(f"student.model {self.model!r}: training needs its weights; use hf/PATH-or-name or scratch")
         return self
 
     @property
@@ -124,13 +129,13 @@ class RolloutSection(Section):
     gone: ClassVar[dict[str, Any]] = {"privilege": None}
 
     beta: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="Probability, at each step of iteration 1, that the environment's teacher acts in place of the student; "
         "1: it acts alone.",
     )
-    decay: float = Field(1.0, ge=0, le=1, description="beta_i = beta * decay^(i - 1).")
+    decay: float = Field(default=1.0, ge=0, le=1, description="beta_i = beta * decay^(i - 1).")
 
     def beta_at(self, i: int) -> float:
         """beta_i, i from 1."""
@@ -142,7 +147,7 @@ class ReActSection(ModelConfig):
 
     gone: ClassVar[dict[str, Any]] = {"limit": None}
 
-    examples: int = Field(2, ge=0, description="Worked examples in the prompt, of the same task type where possible.")
+    examples: int = Field(default=2, ge=0, description="Worked examples in the prompt, of the same task type where possible.")
 
 
 class BaselineSection(Section):
@@ -150,7 +155,7 @@ class BaselineSection(Section):
 
     react: list[ReActSection] = Field(default_factory=list, description="Models prompted in the ReAct way.")
     teacher_model: bool = Field(
-        False, description="The model teacher plays itself, without the privileged state and with it."
+        default=False, description="The model teacher plays itself, without the privileged state and with it."
     )
 
 
@@ -158,7 +163,7 @@ class MeasureSection(Section):
     """Leakage and realizability, per iteration (docs/measures.md)."""
 
     held_out: int | None = Field(
-        None, ge=1, description="Validation episodes of each pi_i that are corrected to measure on; none if null."
+        default=None, ge=1, description="Validation episodes of each pi_i that are corrected to measure on; none if null."
     )
 
 
@@ -168,10 +173,10 @@ class Recipe(Section):
     name: str = Field(
         description="Name of the run; its directory under runs/.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
     )
-    seed: int = Field(0, ge=0, description="The one source of randomness.")
-    iterations: int = Field(3, ge=0, description="N, the number of LEAP iterations after behaviour cloning.")
-    horizon: int = Field(30, ge=1, description="Largest number of actions per episode.")
-    evaluation_horizon: int | None = Field(None, ge=1, description="The same at evaluation; as above if null.")
+    seed: int = Field(default=0, ge=0, description="The one source of randomness.")
+    iterations: int = Field(default=3, ge=0, description="N, the number of LEAP iterations after behaviour cloning.")
+    horizon: int = Field(default=30, ge=1, description="Largest number of actions per episode.")
+    evaluation_horizon: int | None = Field(default=None, ge=1, description="The same at evaluation; as above if null.")
     environment: EnvironmentSection
     student: StudentSection = Field(default_factory=StudentSection)
     policy: PolicySection = Field(default_factory=PolicyConfig, description="How the student decides on an action.")
@@ -180,8 +185,7 @@ class Recipe(Section):
     )
     rollouts: RolloutSection = Field(default_factory=RolloutSection)
     teacher: TeacherSection = Field(
-        default_factory=default_config(registry.teacher, "expert"),
-        description="Who corrects, with how much privilege, and what.",
+        default_factory=default_config(registry.teacher, "expert"), description="Who corrects, with how much privilege, and what."
     )
     training: TrainingSection = Field(
         default_factory=default_config(registry.method, "sft"), description="The method and its settings."
@@ -207,9 +211,7 @@ class Recipe(Section):
             raise ValueError(f"training and validation are both {env.train!r}; choose models on other tasks")
         self.training.check(self)
         if self.demonstrations.none and self.student.from_scratch:
-            raise ValueError(
-                "demonstrations.from: none needs a student that can already speak; scratch learns from them"
-            )
+            raise ValueError("demonstrations.from: none needs a student that can already speak; scratch learns from them")
         if getattr(self.demonstrations, "with_state", 0) not in (0, *LEVELS):
             raise ValueError(f"demonstrations.with_state: prompts know {', '.join(map(str, LEVELS))}")
         if self.baselines.teacher_model and not self.teacher.models:
