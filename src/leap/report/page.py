@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -126,7 +126,7 @@ def _flat(entry: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def _times(stages: Sequence[StageTime]) -> dict[str, Any]:
     """Seconds and tokens by (iteration, stage), where None stands for all; rows and columns of the table, with their CSS."""
-    seconds: Counter[tuple[int | None, str | None]] = Counter()
+    seconds: defaultdict[tuple[int | None, str | None], float] = defaultdict(float)
     tokens = seconds.copy()
     for stage in stages:
         read = stage.figures.get("tokens", 0)

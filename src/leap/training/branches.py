@@ -195,13 +195,13 @@ def branch_attention(
     pieces = zip(*(x.split(sizes, dim=2) for x in (query, key, value)), strict=True)
     parts = []
     for trunk, masks in layout.episodes:
-        q, *shared = next(pieces)
+        q, k, v = next(pieces)
         if trunk:
-            parts.append(attend(q, *shared, None))
+            parts.append(attend(q, k, v, None))
         for mask in masks:
             q, *own = next(pieces)
             width = mask.shape[1] - len(mask)
-            keys, values = (torch.cat([x[:, :, :width], y], dim=2) for x, y in zip(shared, own, strict=True))
+            keys, values = (torch.cat([x[:, :, :width], y], dim=2) for x, y in zip((k, v), own, strict=True))
             parts.append(attend(q, keys, values, mask))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
