@@ -83,7 +83,7 @@ def find_files(folder: Path, limit: int | None) -> CatalogueFiles:
             f"no WebShop data: {', '.join(missing)} not in {folder}. `leap data webshop` fetches the official files; or put them "
             f"there by hand, or name their folder (environment.options.path, or WEBSHOP_DATA).{hint if has_small else ''}"
         )
-    return CatalogueFiles(*chosen, limit)
+    return CatalogueFiles(*chosen, limit=limit)
 
 
 def fetch(
@@ -123,7 +123,7 @@ def by_hand(files: Sequence[OfficialFile], folder: Path) -> str:
     )
 
 
-def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], object]) -> None:
+def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], None]) -> None:
     try:
         import gdown
     except ImportError as error:

@@ -97,7 +97,7 @@ def open_search(store: ProductStore, *, progress: Progress | None = None) -> Sea
     folder = store.folder / SEARCH
 
     def index(partial: Path) -> None:
-        products = counted(store, len(store), progress, "indexing products")
+        products = counted((product for product in store), len(store), progress, "indexing products")
         build_index(((product.asin, product.contents) for product in products), partial)
         (partial / _OWNER).write_text(store.manifest.key, encoding="utf-8")
 

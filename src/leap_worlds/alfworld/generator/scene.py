@@ -117,7 +117,7 @@ def _draw(rng: random.Random, weights: Mapping[str, float]) -> str:
         at -= weight
         if at < 0:
             return key
-    return next(reversed(weights), "")  # the last one, where the sum was rounded
+    return list(weights)[-1]  # the sum was rounded
 
 
 def _quantile(counts: Mapping[str, int], at: float) -> int:

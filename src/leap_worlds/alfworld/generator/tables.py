@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 NOWHERE = ""
 """Stands for a thing that lies in no receptacle, so that nobody can ever see it."""
@@ -22,7 +23,8 @@ def room_kind(scene: int) -> str:
     return ROOM_KINDS[0] if scene <= 30 else ROOM_KINDS[scene // 100 - 1]
 
 
-class TaskRule(NamedTuple):
+@dataclass(frozen=True)
+class TaskRule:
     """One task type.
 
     Attributes:

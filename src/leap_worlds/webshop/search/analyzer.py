@@ -8,6 +8,7 @@ scripts pass through unharmed.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -51,7 +52,7 @@ _STEP_3 = {"icate": "ic", "ative": "", "alize": "al", "iciti": "ic", "ical": "ic
 _STEP_4 = "al ance ence er ic able ible ant ement ment ent (?<=[st])ion ou ism ate iti ous ive ize"
 
 
-def _endings(endings: list[str]) -> re.Pattern[str]:
+def _endings(endings: Iterable[str]) -> re.Pattern[str]:
     """A pattern of the longest ending of a word: the search finds the match that begins first."""
     return re.compile(rf"(?:{'|'.join(endings)})\Z")
 
