@@ -87,20 +87,13 @@ def embed(
 
 
 def _pack(episode: Episode, corrections: dict[int, Correction], states: Sequence[str], texts: Texts) -> dict[str, Any]:
-    task = episode.task
     return {
+        **episode.task.model_dump(include={"id", "kind", "split"}),
+        **episode.model_dump(mode="json", include={"seed", "horizon", "success", "score", "stop"}),
         "key": episode.key,
-        "id": task.id,
-        "kind": task.kind,
-        "split": task.split,
-        "task": _add(texts, task.instruction),
+        "task": _add(texts, episode.task.instruction),
         "actor": episode.actor.name,
         "i": episode.actor.iteration,
-        "seed": episode.seed,
-        "horizon": episode.horizon,
-        "success": episode.success,
-        "score": episode.score,
-        "stop": episode.stop.value,
         "error": _add(texts, episode.error) if episode.error else None,
         "steps": [
             _step(step, corrections.get(t), states[t] if t < len(states) else None, texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -135,15 +136,17 @@ def fit(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):  # by itself it writes into the folder that goes after the training
             callback.logging_dir = callback.logging_dir or str(_places(job.work)[0] / "logs")
-    watch = Watch(quiet if rank() else job.on_step)
-    trainer.add_callback(watch)
+    trainer.add_callback(Watch(quiet if rank() else job.on_step))
     states = [path.parent for path in job.work.glob("checkpoint-*/trainer_state.json")]  # complete ones
     last = max(states, key=lambda path: int(path.name.split("-")[1]), default=None)
     if last is not None:
         transformers_logging.set_verbosity_error()  # that tied weights are not in the state twice is no news
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     save_student(trainer, tokenizer, job.out)
-    return {"steps": trainer.state.global_step, "loss": watch.last("loss"), "rewards": watch.last_rewards()}
+    history = [logs for logs in trainer.state.log_history if "loss" in logs]  # with the steps before an interruption
+    names = sorted({name for logs in history for name in logs if name.startswith("rewards/")})
+    rewards = {name.removeprefix("rewards/"): _last(history, name) for name in names}
+    return {"steps": trainer.state.global_step, "loss": _last(history, "loss"), "rewards": rewards}
 
 
 class Tokenized:
@@ -157,23 +160,17 @@ class Tokenized:
 
 
 class Watch(TrainerCallback):
-    """Passes each step's loss on and remembers it, and the rewards beside it."""
+    """Passes each step's loss on."""
 
     def __init__(self, on_step: Progress) -> None:
         self._on_step = on_step
-        self._logs: list[dict[str, float]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            self._logs.append(logs)
             self._on_step(state.global_step, state.max_steps, logs["loss"])
 
-    def last(self, name: str) -> float:
-        """Mean over the last tenth of the steps."""
-        tail = [logs[name] for logs in self._logs[-max(1, len(self._logs) // 10) :] if name in logs]
-        return round(sum(tail) / len(tail), 4) if tail else float("nan")
 
-    def last_rewards(self) -> dict[str, float]:
-        """Such means of the rewards, by name: chosen, rejected, margins, accuracies."""
-        names = {name for logs in self._logs for name in logs if name.startswith("rewards/")}
-        return {name.removeprefix("rewards/"): self.last(name) for name in sorted(names)}
+def _last(history: Sequence[Mapping[str, float]], name: str) -> float:
+    """Mean over the last tenth of the steps."""
+    tail = [logs[name] for logs in history[-max(1, len(history) // 10) :] if name in logs]
+    return round(sum(tail) / len(tail), 4) if tail else float("nan")
