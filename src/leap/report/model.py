@@ -147,7 +147,7 @@ class Cost(Record):
 
 
 class Shown(Record):
-    """Of which episodes in a file of the run (relative to its directory, `total` in number) the page shows those of `keys`."""
+    """Which episodes of a file the page shows: those of `keys`, out of `total`. The file is relative to the run directory."""
 
     title: str
     role: Literal["demonstrations", "rollouts", "test"]

@@ -107,29 +107,23 @@ def _some(kept: Sequence[object], rows: Sequence[Row], config: SFTConfig) -> Non
         raise RunError(f"none of the {len(rows)} rows has at most training.max_tokens: {config.max_tokens} tokens.")
 
 
-class _Batches(torch.utils.data.Dataset):
-    """The whole training's batches, in order: token budgets filled with episodes, shuffled anew each epoch. With several
-    processes, this one's share of each batch."""
+def _batches(episodes: Sequence[PackedEpisode], config: SFTConfig, seed: int) -> list[list[PackedEpisode]]:
+    """The whole training's batches, in order: token budgets filled with episodes, shuffled anew each epoch."""
+    order, epochs = random.Random(seed), 0
+    batches: list[list[PackedEpisode]] = []
+    while epochs < config.epochs if config.steps is None else len(batches) < config.steps:
+        shuffled = list(episodes)
+        order.shuffle(shuffled)
+        batches += filled(shuffled, config.batch_tokens)
+        epochs += 1
+    return batches[: config.steps]
 
-    def __init__(self, episodes: Sequence[PackedEpisode], config: SFTConfig, seed: int) -> None:
-        order = random.Random(seed)
-        self.batches: list[list[PackedEpisode]] = []
-        epochs = 0
-        while epochs < config.epochs if config.steps is None else len(self.batches) < config.steps:
-            shuffled = list(episodes)
-            order.shuffle(shuffled)
-            self.batches += filled(shuffled, config.batch_tokens)
-            epochs += 1
-        del self.batches[config.steps or len(self.batches) :]
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> list[PackedEpisode]:
-        batch = self.batches[index]
-        # Where there are fewer episodes than processes, the rest compute one without loss: sharded weights are gathered by
-        # all of them together.
-        return batch[rank() :: world()] or [replace(batch[0], labels=torch.full_like(batch[0].labels, IGNORED))]
+def _collate_share(batches: Sequence[list[PackedEpisode]]) -> dict[str, Any]:
+    """This process's part of a batch. Where there are fewer episodes than processes, the rest compute one without loss:
+    sharded weights are gathered by all of them together."""
+    (batch,) = batches
+    return collate(batch[rank() :: world()] or [replace(batch[0], labels=torch.full_like(batch[0].labels, IGNORED))])
 
 
 class BranchTrainer(Trainer):
@@ -145,7 +139,7 @@ class BranchTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         assert self.train_dataset is not None
-        loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=lambda items: collate(items[0]))  # type: ignore[arg-type]
+        loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_collate_share)  # type: ignore[arg-type]
         return self.accelerator.prepare(loader) if world() == 1 else loader  # the batches are shared out already
 
     def compute_loss(
@@ -178,13 +172,13 @@ def _branch_trainer(
     """A trainer, and figures for its result."""
     episodes, too_long = pack_rows(rows, chat, max_tokens=config.max_tokens)
     _some(episodes, rows, config)
-    data = _Batches(episodes, config, job.seed)
+    batches = _batches(episodes, config, job.seed)
     trainer = BranchTrainer(
         model=model,
-        args=arguments(config, job, max_steps=len(data), per_device_train_batch_size=1),
-        train_dataset=data,
+        args=arguments(config, job, max_steps=len(batches), per_device_train_batch_size=1),
+        train_dataset=batches,  # type: ignore[arg-type]
         optimizers=optimizers(config, model),
     )
-    used = [episode for batch in data.batches for episode in batch]
+    used = [episode for batch in batches for episode in batch]
     tokens, answers = sum(len(one.ids) for one in used), sum(one.answer_tokens for one in used)
     return trainer, {"too_long": too_long, "tokens": tokens, "answer_tokens": answers}
