@@ -11,7 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class TextWorldEngine:
         self._env: Any = environment()
         self._started = False
 
-    @cached_property
+    @property
     def game(self) -> Game:
         """The parsed game. Fails for a grammar of one's own, which this engine plays all the same."""
         return load_game(self._path)
