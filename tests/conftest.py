@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tarfile
 import tempfile
 from contextlib import suppress
@@ -13,6 +14,9 @@ from hypothesis import settings
 
 # The models of the tests are too small for more than one thread; with two and a busy machine each waits for the other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A job that a shell started in the background ignores Ctrl-C, and so would what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Property tests explore at a developer's desk; where a change is judged they are the same each time. A busy machine is no
 # failure, so no example has a deadline.

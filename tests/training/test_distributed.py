@@ -22,7 +22,6 @@ import job  # noqa: E402
 KINDS = ("rows", "branches", "short branches", "dpo", "kto", "adapter", "both")
 
 
-
 def in_processes(folder: Path, start: Path, processes: int) -> list[dict[str, Any]]:
     """The figures of each step of a job."""
     with socket.socket() as free:
@@ -30,7 +29,8 @@ def in_processes(folder: Path, start: Path, processes: int) -> list[dict[str, An
         port = str(free.getsockname()[1])
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    here = Path(__file__).parent
+    environment["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent / "shared")])
     command = [sys.executable, *launcher, job.__file__, str(folder), str(start), ",".join(KINDS)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]

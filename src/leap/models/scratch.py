@@ -20,8 +20,6 @@ from leap.config import Section
 
 # Slow rotations leave most of a head's dimensions free of position: what must be found is what a thing is, not where.
 _ROPE_THETA = 1e6
-_STD = 0.08
-"""Standard deviation of the initial weights."""
 USER, ASSISTANT, END, PAD = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -127,7 +125,13 @@ def _merge(run: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def build_scratch(
-    config: ScratchConfig, texts: Iterable[str], directory: Path, *, seed: int, names: Sequence[str] = ()
+    config: ScratchConfig,
+    texts: Iterable[str],
+    directory: Path,
+    *,
+    seed: int,
+    names: Sequence[str] = (),
+    std: float = 0.08,
 ) -> None:
     """Makes a tokenizer from texts and a randomly initialised model, and saves both as a checkpoint directory.
 
@@ -137,6 +141,7 @@ def build_scratch(
         directory: Where to save; made if missing.
         seed: Seed of the initial weights.
         names: Names of several words that should be single tokens too.
+        std: Standard deviation of the initial weights.
     """
     import torch
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -176,20 +181,20 @@ def build_scratch(
             num_key_value_heads=config.heads,
             rope_parameters={"rope_type": "default", "rope_theta": _ROPE_THETA},
             max_position_embeddings=config.max_tokens,
-            initializer_range=_STD,
+            initializer_range=std,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=specials.index(END),
             pad_token_id=specials.index(PAD),
         )
     )
-    _compose_names(model.get_input_embeddings().weight, tokenizer.get_vocab())
+    _compose_names(model.get_input_embeddings().weight, tokenizer.get_vocab(), std)
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 
-def _compose_names(embedding: Any, vocabulary: dict[str, int]) -> None:
+def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> None:
     """Starts each thing's embedding as its kind's plus its number's, the kind's word as the kind's alone, and a word without
     a space before it as the word with one plus the same for all.
 
@@ -202,7 +207,7 @@ def _compose_names(embedding: Any, vocabulary: dict[str, int]) -> None:
 
     def part(name: str) -> torch.Tensor:
         if name not in parts:
-            parts[name] = torch.randn(embedding.shape[1]) * _STD
+            parts[name] = torch.randn(embedding.shape[1]) * std
         return parts[name]
 
     names = {token: _NAME.fullmatch(token) for token in sorted(vocabulary)}

@@ -75,7 +75,7 @@ def tiny_checkpoint(directory: Path, style: str = "llama3", *, seed: int = 0, co
 
     if style == "scratch":
         size = ScratchConfig(width=32, layers=2, heads=4, mlp=32, max_tokens=context)
-        build_scratch(size, TEXTS, directory, seed=seed)
+        build_scratch(size, TEXTS, directory, seed=seed, std=0.15)
         return directory
     tokenizer = tiny_tokenizer(style)
     torch.manual_seed(seed)
