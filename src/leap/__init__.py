@@ -7,8 +7,12 @@ name brings its own part in when it is first used.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# PyTorch's threads sleep while they wait for each other, and leave the core to whoever needs it. Read when it is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -25,6 +25,7 @@ from leap.models.base import Completion, Conversation, Model, Sampling
 from leap.models.chat import ChatTokens
 from leap.models.checkpoints import adapters_base, context_of, first_line
 from leap.models.constraint import ActionConstraint, ActionGrammar
+from leap.models.threads import settle_threads
 
 
 def load_causal_lm(
@@ -54,7 +55,9 @@ def load_causal_lm(
             model = with_adapter(model, path)
     except (OSError, ValueError, KeyError) as error:
         raise PrerequisiteError(f"cannot load the model {path!r}: {first_line(error)}") from error
-    return (model if quantized else model.to(device)), tokenizer
+    model = model if quantized else model.to(device)
+    settle_threads(model)
+    return model, tokenizer
 
 
 def with_adapter(model: Any, path: str) -> Any:

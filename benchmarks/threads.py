@@ -1,0 +1,69 @@
+"""Threads of a small student beside other programs: seconds of a training step, by how it waits and how many threads it has.
+
+    python benchmarks/threads.py [--steps 10] [--most-busy 2]
+
+A step is forward and backward of a student of the quickstart's size on 2,000 tokens. Busy programs count in Python. Each
+figure is of a process of its own, which measures wall-clock time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+
+STEP = """
+import sys, time
+import leap
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from leap.models.threads import settle_threads
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=1000, hidden_size=128, intermediate_size=384, num_hidden_layers=3,
+    num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=4096))
+if sys.argv[2] == "now":
+    settle_threads(model)
+tokens = torch.randint(0, 1000, (1, 2000))
+def step():
+    model(input_ids=tokens, labels=tokens).loss.backward()
+step()
+began = time.perf_counter()
+for _ in range(int(sys.argv[1])):
+    step()
+print((time.perf_counter() - began) / int(sys.argv[1]))
+"""
+WAYS = {
+    "a thread for each core, PyTorch's waiting": ("cores", {"OMP_WAIT_POLICY": ""}),
+    "a thread for each core, passive waiting": ("cores", {}),
+    "now: one thread, passive waiting": ("now", {}),
+}
+
+
+def seconds(steps: int, busy: int, which: str, variables: dict[str, str]) -> float:
+    """A step's seconds beside so many busy programs."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | variables
+    beside = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+    try:
+        command = [sys.executable, "-c", STEP, str(steps), which]
+        return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    finally:
+        for process in beside:
+            process.kill()
+
+
+def main() -> None:
+    """Measures, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--most-busy", type=int, default=2)
+    arguments = parser.parse_args()
+    print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs; seconds of a training step")
+    for busy in range(arguments.most_busy + 1):
+        for name, (which, variables) in WAYS.items():
+            print(f"{busy} busy programs beside; {name}: {seconds(arguments.steps, busy, which, variables):.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Threads: a small model on a CPU has one, unless OMP_NUM_THREADS says otherwise, and waiting costs nobody a core."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leap.testing.checkpoints import tiny_checkpoint
+
+pytest.importorskip("torch")
+
+LOAD = """
+import os, sys
+import leap
+from leap.models.hf import load_causal_lm
+load_causal_lm(sys.argv[1], device="cpu")
+import torch
+print(torch.get_num_threads(), os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, "1 PASSIVE"), ({"OMP_NUM_THREADS": "2"}, "2 PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "1 ACTIVE")],
+    ids=["default", "threads", "waiting"],
+)
+def test_a_small_model_computes_in_one_thread(tmp_path: Path, variables: dict[str, str], expected: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | variables
+    command = [sys.executable, "-c", LOAD, str(tiny_checkpoint(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=250)
+    assert done.stdout.strip() == expected, done.stderr
