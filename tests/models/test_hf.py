@@ -43,7 +43,7 @@ def alone(model: Any, messages: Sequence[Message]) -> str:
         for _ in range(model.sampling.max_tokens):
             logits = model.network(input_ids=torch.tensor([ids + generated]), use_cache=False).logits[0, -1]
             generated.append(int(logits.argmax()))
-            if generated[-1] == model.chat.end_of_turn:
+            if generated[-1] in model.chat.ends:
                 break
     return model.chat.decode(generated)
 

@@ -5,15 +5,37 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+import string
+from collections.abc import Iterable, Sequence
+from datetime import date
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 from leap.core.message import CalledFunction, Message, ToolSpec
 from leap.envs.tools import call_id, call_in, calls_as_text, in_words
-from leap.errors import LeapError, PrerequisiteError
+from leap.errors import LeapError, ModelError, PrerequisiteError
+from leap.models.template_guard import trouble
 
 log = logging.getLogger(__name__)
+
+TODAY = date(2024, 7, 26)
+"""What templates are told when they ask for the date, Llama's own fallback: a prompt is the same on every day of a run, of its
+resumption, and in training."""
+
+
+def dated(template: str) -> str:
+    """A chat template for which it is always TODAY."""
+    if "strftime_now" not in template:
+        return template
+    parts = "".join(f"|replace('%{c}','{TODAY.strftime('%' + c)}')" for c in string.ascii_letters)
+    # The line break goes: templates are rendered with trim_blocks.
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format|replace('%-','%'){parts} }}}}{{%- endmacro %}}\n{template}"
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class ChatTokens:
@@ -24,21 +46,37 @@ class ChatTokens:
 
     Tools go through the template where it knows them: then an answer that calls one is what the template writes for it. Where
     it does not, tools and calls are put into words (`leap.envs.tools.in_words`).
+
+    Args:
+        tokenizer: The tokenizer with its template.
+        ends: Tokens at which generation ends, beside those that the tokenizer and the template name.
+
+    Attributes:
+        end_of_turn: The token that ends an answer in the template, and in training.
+        ends: All tokens at which an answer ends.
+
+    Raises:
+        PrerequisiteError: The template is none that a student can be asked by.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, ends: Iterable[int] = ()) -> None:
+        self._name = repr(getattr(tokenizer, "name_or_path", "this model"))
         if not getattr(tokenizer, "chat_template", None):
             raise PrerequisiteError(
-                f"the tokenizer of {getattr(tokenizer, 'name_or_path', 'this model')!r} has no chat template. Use an "
+                f"the tokenizer of {self._name} has no chat template. Use an "
                 "instruction-tuned checkpoint, or set `chat_template` in its tokenizer_config.json."
             )
         self.tokenizer = tokenizer
+        self._templates: dict[bool, str] = {}
+        self._check_template()
         self._special = dict(tokenizer.get_added_vocab())
         longest_first = sorted(self._special, key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
         self._segment = lru_cache(maxsize=200_000)(self.text)  # an episode's steps share nearly all of theirs
         self._by_segment = self._segments_are_exact()
         self.end_of_turn = self._find_end_of_turn()
+        known = {self.end_of_turn, tokenizer.eos_token_id, *ends}
+        self.ends = sorted(token for token in known if isinstance(token, int))
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> list[int]:
         """Token ids of a prompt, BOS (if the template has one) to generation prompt."""
@@ -68,8 +106,11 @@ class ChatTokens:
         """Text of an answer as generated. Where tools are on offer the tokens that mark a call are left in."""
         if not tools or not self.takes_tools:
             return self.decode(ids)
-        ended = ids[-1:] == [self.end_of_turn]
-        return self._readable(self.tokenizer.decode(list(ids[:-1] if ended else ids), skip_special_tokens=False), tools)
+        return self._readable(self.tokenizer.decode(self._unended(ids), skip_special_tokens=False), tools)
+
+    def _unended(self, ids: Sequence[int]) -> list[int]:
+        """An answer without the token that ends it, which need not be a special one."""
+        return list(ids[:-1] if ids and ids[-1] in self.ends else ids)
 
     def _readable(self, text: str, tools: Sequence[ToolSpec]) -> str:
         """An answer in a form that is read here; as it was generated, if it is in one or the tokenizer knows no better."""
@@ -101,6 +142,7 @@ class ChatTokens:
         told: Message = {"role": "tool", "content": "leap gave", "tool_call_id": call_id(0)}
         longer = [*prompt, past, told]
         try:
+            self._guard([prompt, longer, [*prompt, made]], tools)
             shown = self._render(prompt, tools, tokenize=False)
             later = self._render(longer, tools, tokenize=False)
             made_so = [self._readable(self._called(made, before, tools), tools) for before in (prompt, longer)]
@@ -135,8 +177,73 @@ class ChatTokens:
         return text[:end] if end >= 0 else text.rstrip()
 
     def _render(self, messages: Sequence[Message], tools: Sequence[ToolSpec], **options: Any) -> Any:
-        offered = {"tools": list(tools)} if tools else {}
-        return self.tokenizer.apply_chat_template(list(messages), **{"add_generation_prompt": True} | offered | options)
+        offered: dict[str, Any] = {"tools": list(tools)} if tools else {}
+        options = {"add_generation_prompt": True, "chat_template": self._template(bool(tools))} | offered | options
+        try:
+            return self.tokenizer.apply_chat_template(list(messages), **options)
+        except Exception as error:  # a template may refuse in any way it likes
+            raise ModelError(f"the chat template of {self._name} refuses these messages: {first_line(error)}") from error
+
+    def _template(self, with_tools: bool) -> str:
+        """The template that is used with tools or without."""
+        if with_tools not in self._templates:
+            self._templates[with_tools] = dated(self.tokenizer.get_chat_template(None, [{}] if with_tools else None))
+        return self._templates[with_tools]
+
+    def _guard(self, conversations: Sequence[Sequence[Message]], tools: Sequence[ToolSpec] = ()) -> None:
+        """Finds out in another process whether a template comes to an end.
+
+        Raises:
+            PrerequisiteError: It does not, or writes too much.
+        """
+        shared = {**self.tokenizer.special_tokens_map, "add_generation_prompt": True}
+        shared |= {"tools": list(tools)} if tools else {}
+        variables = json.dumps([{**shared, "messages": list(one)} for one in conversations], default=str)
+        if found := trouble(self._template(bool(tools)), variables):
+            raise PrerequisiteError(f"the chat template of {self._name} {found}; use another checkpoint.")
+
+    def _check_template(self) -> None:
+        """Shows the template conversations such as a student is asked with.
+
+        Raises:
+            PrerequisiteError: It raises, does not end, or does not hold every message's words in their order and by whom.
+        """
+        contents = ["Leap asks: You see a Mug 1." + " More of it." * 300 + " What now?", "Leap says first"]
+        contents += ["Leap shows: nothing happens.", "Leap says next", "Leap shows: nothing happens."]  # twice the same
+        turns: list[Message] = [
+            {"role": "assistant" if number % 2 else "user", "content": content} for number, content in enumerate(contents)
+        ]
+        answer: Message = {"role": "assistant", "content": "Leap answers"}
+        try:
+            self._guard([turns, turns[:1], turns * 5 + [answer]])
+            prompt, again = (self._render(turns, (), tokenize=False) for _ in range(2))
+            bare = self._render(turns, (), tokenize=False, add_generation_prompt=False)
+            asked = [self._render([{**turns[0], "content": word}], (), tokenize=True, return_dict=False) for word in "ab"]
+        except (ModelError, ValueError) as error:  # a ValueError: several templates, none of them for this
+            raise PrerequisiteError(first_line(error)) from error
+        try:
+            whole = self._render([*turns, answer], (), tokenize=False, add_generation_prompt=False)
+            before = whole[: whole.rindex("Leap answers")]
+        except (ModelError, ValueError):  # Mistral's take no conversation that ends in an answer
+            before = prompt
+        ends = [0]
+        for content in contents:
+            ends.append(prompt.find(content, ends[-1]) + len(content))
+        lost = any(prompt[end - len(content) : end] != content for end, content in zip(ends[1:], contents, strict=True))
+        seams = [prompt[end : later - len(c)] for (end, later), c in zip(pairwise(ends[1:]), contents[1:], strict=True)]
+        unasked = prompt.rstrip() == bare.rstrip() != before.rstrip()
+        astray = not (before.startswith(prompt.rstrip()) or prompt.startswith(before.rstrip()))
+        for wrong, what in (
+            (lost or asked[0] == asked[1], "does not hold the text of every message in its order"),
+            (seams[0] == seams[1], "does not tell the words of a user from those of the assistant"),
+            (prompt != again, "writes the same messages otherwise each time"),
+            (unasked or astray, "does not open the assistant's turn (add_generation_prompt)"),
+        ):
+            if wrong:
+                raise PrerequisiteError(
+                    f"the chat template of {self._name} {what}; use an instruction-tuned checkpoint for text, or mend "
+                    "`chat_template`."
+                )
 
     def text(self, text: str) -> list[int]:
         """Token ids of bare text, without special tokens."""
@@ -144,7 +251,7 @@ class ChatTokens:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, special tokens left out."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return self.tokenizer.decode(self._unended(ids), skip_special_tokens=True)
 
     def _encode_by_segment(self, text: str) -> list[int]:
         """Encodes what stands between special tokens piece by piece, each distinct piece once."""
@@ -168,11 +275,15 @@ class ChatTokens:
         return self._encode_by_segment(self._render(probe, (), tokenize=False)) == list(whole)
 
     def _find_end_of_turn(self) -> int:
-        """The special token that the template puts after an assistant's words; EOS where it puts none."""
+        """The token that the template puts after an assistant's words, special or merely added; EOS where it puts none."""
         probe = "leap probe"
         turns: list[Message] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": probe}]
-        ids = self._render(turns, (), add_generation_prompt=False, tokenize=True, return_dict=False)
-        special = set(self.tokenizer.all_special_ids)
+        try:
+            ids = self._render(turns, (), add_generation_prompt=False, tokenize=True, return_dict=False)
+        except ModelError:  # no conversation may end in an answer
+            ids = self._render([*turns, turns[0]], (), tokenize=True, return_dict=False)
+        added = (token for text, token in self._special.items() if text.strip())  # not runs of blanks
+        special = {*self.tokenizer.all_special_ids, *added}
         for position in reversed(range(len(ids))):
             if probe in self.tokenizer.decode(ids[position:], skip_special_tokens=True):
                 if after := [token for token in ids[position:] if token in special]:

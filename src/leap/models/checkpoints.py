@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from leap.errors import PrerequisiteError
-from leap.models.chat import ChatTokens
+from leap.models.attention import check_kinds
+from leap.models.chat import ChatTokens, first_line
 
 
-def load_chat(path: str) -> tuple[ChatTokens, int]:
+def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
     """How a checkpoint's tokens are made and how many of them fit into its context, without its weights.
+
+    Args:
+        path: Checkpoint directory or hub name.
+        generates: Whether it is to generate in this process.
 
     Raises:
         PrerequisiteError: Nothing usable is at that path or name.
@@ -20,20 +25,51 @@ def load_chat(path: str) -> tuple[ChatTokens, int]:
     try:
         base = adapters_base(path) if (Path(path) / "adapter_config.json").exists() else path
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        chat = ChatTokens(AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        if generates:
+            check_kinds(config, f"hf/{path}")
+        check_tokens(tokenizer, getattr(config.get_text_config(), "vocab_size", None), path)
+        chat = ChatTokens(tokenizer)
     except (OSError, ValueError, KeyError) as error:
         raise PrerequisiteError(f"cannot load the tokenizer of {path!r}: {first_line(error)}") from error
     return chat, context_of(config)
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def context_of(config: Any) -> int:
-    """Most tokens of a model's context, prompt and answer together; as good as endless where its config names none."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+    """Most tokens of a model's context, prompt and answer together; as good as endless where its config names none.
+
+    Past the length it was first trained at, a model with `longrope` turns all positions otherwise, those of earlier tokens
+    too: neither what is cached nor shorter texts of the same batch would fit.
+    """
+    config = config.get_text_config()
+    context = getattr(config, "max_position_embeddings", None) or 1 << 30
+    rope = getattr(config, "rope_parameters", None) or {}
+    for one in (rope, *rope.values()):  # one for all layers, or one for each kind of them
+        if isinstance(one, dict) and one.get("rope_type") == "longrope":
+            context = min(context, one.get("original_max_position_embeddings") or context)
+    return context
+
+
+def check_tokens(tokenizer: Any, embeddings: int | None, path: str) -> None:
+    """Looks for tokens that the model has no embedding for. Special ones for pictures are let be, if no prompt has them.
+
+    Raises:
+        PrerequisiteError: There are some.
+    """
+    beyond = {token: i for token, i in tokenizer.get_vocab().items() if embeddings is not None and i >= embeddings}
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    named = f"{tokenizer.chat_template} {tokenizer.bos_token} {tokenizer.eos_token}"
+    if needed := [token for token in beyond if token not in special or token in named]:
+        raise PrerequisiteError(
+            f"the tokenizer of {path} has {len(needed)} tokens (such as {needed[0]!r}) beyond the model's {embeddings} "
+            "embeddings: call model.resize_token_embeddings(len(tokenizer)) and save the checkpoint again."
+        )
+
+
+def end_tokens(network: Any) -> list[int]:
+    """Tokens at which a model's generation_config ends an answer."""
+    ends = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
+    return [ends] if isinstance(ends, int) else list(ends or ())
 
 
 def adapters_base(path: str) -> str:
@@ -55,7 +91,7 @@ def check_checkpoint(path: str) -> int:
         PrerequisiteError: A package is missing, nothing usable is there, or its weights are pickled.
     """
     try:
-        _, context = load_chat(path)
+        _, context = load_chat(path, generates=True)
     except ImportError as error:
         raise PrerequisiteError(f"hf/{path} needs transformers (pip install 'leap-agents[train]'): {error}") from error
     if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")):

@@ -34,7 +34,7 @@ class ActionGrammar:
         colons = {i: text for i, text in colons.items() if ":" in text}
         self.may_end_marker = {i for i, text in colons.items() if not text.rpartition(":")[2].strip()}
         # One token that holds the colon and more would put a word of its own where the action belongs.
-        self.not_in_reason = [chat.end_of_turn, *sorted(colons.keys() - self.may_end_marker)]
+        self.not_in_reason = [*chat.ends, *sorted(colons.keys() - self.may_end_marker)]
         self._actions: dict[str, list[int]] = {}
 
     @cached_property
@@ -63,7 +63,7 @@ class ActionGrammar:
 
     @cached_property
     def _texts(self) -> dict[int, str]:
-        special = {*self.chat.tokenizer.all_special_ids, *self.chat.tokenizer.get_added_vocab().values()}
+        special = {*self.chat.ends, *self.chat.tokenizer.all_special_ids, *self.chat.tokenizer.get_added_vocab().values()}
         return {i: "\n" if i in special else self.chat.decode([i]) for i in range(len(self.chat.tokenizer))}
 
     def action(self, text: str) -> list[int]:

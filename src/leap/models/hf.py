@@ -2,7 +2,8 @@
 
 Every open conversation is a row of one batch. At each turn a row's prompt is compared with the tokens already in its
 key-value cache; what agrees is kept, the rest is computed. With the `dialogue` renderer that is nearly everything.
-Full-attention decoder models are supported (Llama, Qwen, ...); sliding-window and recurrent layers are not.
+Decoders whose layers see everything, a sliding window or a chunk are supported (Llama, Qwen, Mistral, Gemma, ...). When it is
+loaded, each model shows that it answers from the cache as it does without; one that does not is refused.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, cast
 
 import torch
 
 from leap.core.message import Message, ToolSpec
 from leap.errors import ContextTooLong, ModelError, PrerequisiteError
+from leap.models.attention import FULL, SLIDING, check_kinds, layer_kinds, reaches, refusal, short_windows
 from leap.models.base import Completion, Conversation, Model, Sampling
 from leap.models.chat import ChatTokens
-from leap.models.checkpoints import adapters_base, context_of, first_line
+from leap.models.checkpoints import adapters_base, check_tokens, context_of, end_tokens, first_line
 from leap.models.constraint import ActionConstraint, ActionGrammar
 from leap.models.threads import settle_threads
 
@@ -53,6 +56,7 @@ def load_causal_lm(
         )
         if adapted:
             model = with_adapter(model, path)
+        check_tokens(tokenizer, model.get_input_embeddings().weight.shape[0], path)
     except (OSError, ValueError, KeyError) as error:
         raise PrerequisiteError(f"cannot load the model {path!r}: {first_line(error)}") from error
     model = model if quantized else model.to(device)
@@ -140,6 +144,49 @@ def _grown(old: torch.Tensor, used: int, needed: int) -> torch.Tensor:
     return new
 
 
+class _Watch:
+    """Notes what each layer of a network gives, until it is closed."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self._kinds = layer_kinds(network.config)
+        lists = (one for one in network.modules() if isinstance(one, torch.nn.ModuleList))
+        self._layers = list(next((one for one in lists if len(one) == len(self._kinds)), ()))
+        self._entered, self._states = -1, list[torch.Tensor]()
+        self._hooks = [layer.register_forward_hook(self._leave) for layer in self._layers]
+        self._hooks += [layer.register_forward_pre_hook(self._enter) for layer in self._layers]
+
+    def _enter(self, layer: torch.nn.Module, _: Any) -> None:
+        self._entered = self._layers.index(layer)
+
+    def _leave(self, layer: torch.nn.Module, _: Any, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        if states.ndim == 3:
+            self._states.append(states)
+
+    def take(self, logits: torch.Tensor) -> list[torch.Tensor]:
+        """What the layers of one forward gave, and its logits: [rows, tokens, width] each."""
+        taken = [states.float().cpu() for states in [*self._states, logits]]
+        self._entered, self._states = -1, []
+        return taken
+
+    def name(self, number: int | None = None) -> str:
+        """What to call a layer; by default the one that was entered last."""
+        number = self._entered if number is None else number
+        if not 0 <= number < len(self._layers):
+            return "what lies outside its layers" if self._layers else "its network"
+        kind = "" if (kind := self._kinds[number]) == FULL else f", {kind}"
+        return f"its layer {number} ({type(self._layers[number]).__name__}{kind})"
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    """How far two vectors are apart, as a share of how far the second's numbers lie from their mean."""
+    return float((one - other).norm() / (other - other.mean()).norm().clamp(min=1e-6))
+
+
 @dataclass(eq=False, slots=True)
 class _Seat:
     """One conversation: what of it is in the cache, and in which of its row's slots."""
@@ -203,14 +250,16 @@ class HFModel(Model):
         self.network.eval()
         self._device = next(self.network.parameters()).device
         self._cache_keyword = _cache_keyword(self.network)
-        self.chat = ChatTokens(tokenizer)
+        self.chat = ChatTokens(tokenizer, end_tokens(self.network))
+        self._embeddings = self.network.get_input_embeddings().weight.shape[0]
         self._grammar = ActionGrammar(self.chat)
         self._limit = context_of(self.network.config)
         self.room = self._limit - sampling.max_tokens
         self._seats: list[_Seat] = []
         self._pending: list[_Request] = []
         self._cache = SlotCache()
-        self._valid = torch.zeros((0, 0), dtype=torch.bool)  # [rows, slots]: which cached slots count
+        self._places = torch.zeros((0, 0), dtype=torch.long)  # [rows, slots]: a cached token's position; -1: none
+        self._check_cache()
 
     @asynccontextmanager
     async def conversation(self) -> AsyncIterator[Conversation]:
@@ -243,6 +292,8 @@ class HFModel(Model):
             raise ContextTooLong(
                 f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}"
             )
+        if max(ids) >= self._embeddings:  # on a GPU it would end every later call as well
+            raise ModelError("the prompt holds a token that the model has no embedding for")
         constraint = ActionConstraint(self._grammar, choices, self.sampling) if choices else None
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._pending.append(_Request(seat, ids, tools, random.Random(seed), constraint, future))
@@ -302,16 +353,16 @@ class HFModel(Model):
             for row, request in enumerate(requests):
                 slots[row, : request.kept] = torch.tensor(request.seat.slots[: request.kept], dtype=torch.long)
             self._cache.gather(rows, slots.to(self._device), room=longest + self.sampling.max_tokens)
-        self._valid = torch.zeros((len(requests), width), dtype=torch.bool)
+        self._places = torch.full((len(requests), width), -1)
         for row, request in enumerate(requests):
-            self._valid[row, : request.kept] = True
+            self._places[row, : request.kept] = torch.arange(request.kept)
             request.seat.row = row
             request.seat.slots = list(range(request.kept))
 
     def _feed_prompts(self, requests: list[_Request]) -> torch.Tensor:
         """Computes the new part of each prompt; returns the logits [rows, vocabulary] of the first answer token."""
         longest = max(len(request.ids) - request.kept for request in requests)
-        before = self._valid.shape[1]
+        before = self._places.shape[1]
         ids, positions = torch.zeros((2, len(requests), longest), dtype=torch.long)
         real = torch.zeros((len(requests), longest), dtype=torch.bool)
         for row, request in enumerate(requests):
@@ -324,10 +375,9 @@ class HFModel(Model):
         causal = torch.ones((longest, longest), dtype=torch.bool).tril()
         # A padding token sees itself: a row that sees nothing would give NaN, and NaN spreads through masked values.
         own = (real[:, None, :] & causal) | torch.eye(longest, dtype=torch.bool)
-        past = self._valid[:, None, :].expand(-1, longest, -1)
-        logits = self._forward(ids, positions, torch.cat([past, own], dim=2))
-        self._valid = torch.cat([self._valid, real], dim=1)
-        return logits
+        past = (self._places >= 0)[:, None, :].expand(-1, longest, -1)
+        self._places = torch.cat([self._places, positions.where(real, -1)], dim=1)
+        return self._forward(ids, positions, torch.cat([past, own], dim=2))
 
     def _decode(self, requests: list[_Request], logits: torch.Tensor) -> None:
         """Draws answers token by token until every row has ended its turn or used its tokens."""
@@ -339,32 +389,111 @@ class HFModel(Model):
                 request.generated.append(token)
                 if request.constraint is not None:
                     request.constraint.advance(token)
-                request.done = token == self.chat.end_of_turn
+                ends = self.chat.ends if request.constraint is None else [self.chat.end_of_turn]
+                request.done = token in ends
             if all(request.done for request in requests) or n == self.sampling.max_tokens - 1:
                 break
-            slot = self._valid.shape[1]
-            positions = torch.tensor([[len(r.ids) + len(r.generated) - 1] for r in requests])
-            live = torch.tensor([[not request.done] for request in requests])
-            mask = torch.cat([self._valid, torch.ones_like(live)], dim=1)[:, None, :]
-            logits = self._forward(torch.tensor(chosen)[:, None], positions, mask)
-            self._valid = torch.cat([self._valid, live], dim=1)
-            for request in requests:
-                if not request.done:
-                    request.seat.slots.append(slot)
+            logits = self._feed_tokens(requests, chosen)
         for request in requests:
             request.seat.tokens = (request.ids + request.generated)[: len(request.seat.slots)]
 
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _feed_tokens(self, requests: list[_Request], chosen: list[int]) -> torch.Tensor:
+        """Computes one more token of each row; returns the logits [rows, vocabulary] of the next."""
+        positions = torch.tensor([[len(r.ids) + len(r.generated) - 1] for r in requests])
+        live = torch.tensor([[not request.done] for request in requests])
+        for request in requests:
+            if not request.done:
+                request.seat.slots.append(self._places.shape[1])
+        seen = torch.cat([self._places >= 0, torch.ones_like(live)], dim=1)[:, None, :]
+        self._places = torch.cat([self._places, positions.where(live, -1)], dim=1)
+        return self._forward(torch.tensor(chosen)[:, None], positions, seen)
+
+    def _masks(self, positions: torch.Tensor, seen: torch.Tensor) -> Any:
+        """The mask of tokens [rows, q] over the cached slots [rows, q, slots], for each kind of layer if there are several."""
+        masks: dict[str, torch.Tensor] = {FULL: seen}
+        keys, positions = self._places[:, None, :], positions[:, :, None]
+        for kind, reach in reaches(self.network.config).items():
+            near = positions - keys < reach if kind == SLIDING else positions // reach == keys // reach
+            masks[kind] = seen & (near | (keys < 0))  # a padding token still sees itself
+        for kind, mask in masks.items():
+            if self.network.config._attn_implementation != "sdpa":  # others add masks to the scores
+                numbers = torch.zeros(mask.shape, dtype=self.network.dtype)
+                mask = numbers.masked_fill(~mask, torch.finfo(self.network.dtype).min)
+            masks[kind] = mask[:, None].to(self._device)
+        kinds = set(layer_kinds(self.network.config))
+        return {kind: masks[kind] for kind in kinds} if len(kinds) > 1 else masks[kinds.pop()]
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         output = self.network(
             input_ids=ids.to(self._device),
             position_ids=positions.to(self._device),
-            attention_mask=mask[:, None].to(self._device),
+            attention_mask=self._masks(positions, seen),
             use_cache=True,
             logits_to_keep=1,
             **{self._cache_keyword: self._cache},
         )
         self._cache.length += ids.shape[1]
         return output.logits[:, -1].float().cpu()
+
+    @torch.inference_mode()
+    def _check_cache(self) -> None:
+        """Refuses a model whose answers from the cache are not those of plain forwards: a few tokens of two conversations of
+        different lengths, in two turns, with windows short enough to matter.
+
+        Raises:
+            PrerequisiteError: They are not; the message names the first layer that differs.
+        """
+        check_kinds(self.network.config, self.name)
+        text = self.chat.prompt([{"role": "user", "content": "You see a desk 1, a drawer 2 and a mug 3."}])
+        row = (text * 30)[: min(30, self._limit)]
+        rows = [row, row[::-1][: max(2, len(row) * 2 // 3)]]
+        watch = _Watch(self.network)
+        plain: list[list[torch.Tensor]] = []
+        apart: list[list[float]] = []
+        try:
+            with short_windows(self.network.config, 4):
+                for one in rows:
+                    logits = self.network(input_ids=torch.tensor([one], device=self._device), use_cache=False).logits
+                    plain.append([states[0] for states in watch.take(logits)])
+                for place, logits in self._two_turns(rows):
+                    states = watch.take(logits[:, None])
+                    for k, at in place.items():
+                        apart.append([_apart(a[k, -1], b[at]) for a, b in zip(states, plain[k], strict=True)])
+        except Exception as error:  # an architecture may fail in any way when it is used otherwise than it knows
+            why = f"{watch.name()} does not work with this cache ({first_line(error)})"
+            raise PrerequisiteError(refusal(self.name, why)) from error
+        finally:
+            watch.close()
+            self.close()
+        # In half precision a mixture of experts may send a single token elsewhere; a wrong mask shows at nearly all.
+        half = self.network.dtype.itemsize < 4
+        of_layers = [(median(errors) if half else max(errors)) for errors in zip(*apart, strict=True)]
+        wrong = [not error <= (0.2 if half else 1e-3) for error in of_layers]
+        if not all(bool(states[-1].isfinite().all()) for states in plain):
+            raise PrerequisiteError(f"{self.name} gives numbers that are not finite: its weights are damaged.")
+        if wrong[-1]:
+            where = watch.name(wrong.index(True))
+            raise PrerequisiteError(refusal(self.name, f"{where} answers otherwise from a cache than without one"))
+
+    def _two_turns(self, rows: list[list[int]]) -> Iterator[tuple[dict[int, int], torch.Tensor]]:
+        """Feeds texts as two turns of two conversations; yields which token of each was the last, and the logits behind it."""
+        seats, nobody = [_Seat(self) for _ in rows], cast("asyncio.Future[Completion]", None)
+        for share in (0.3, 0.8):
+            cuts = [int(share * len(row)) for row in rows]
+            requests = [
+                _Request(seat, row[:cut], (), random.Random(0), None, nobody)
+                for seat, row, cut in zip(seats, rows, cuts, strict=True)
+            ]
+            self._keep_prefixes(requests)
+            yield {k: cut - 1 for k, cut in enumerate(cuts)}, self._feed_prompts(requests)
+            for n in range(2):
+                requests[-1].done = n > 0  # one ends its turn before the other
+                for request, row, cut in zip(requests, rows, cuts, strict=True):
+                    request.generated += [] if request.done else [row[cut + n]]
+                logits = self._feed_tokens(requests, [row[cut + n] for row, cut in zip(rows, cuts, strict=True)])
+                yield {k: cut + n for k, cut in enumerate(cuts) if not requests[k].done}, logits
+            for seat, row in zip(seats, rows, strict=True):
+                seat.tokens = row[: len(seat.slots)]
 
     def _choose(self, requests: list[_Request], logits: torch.Tensor) -> list[int]:
         """One token per row: the likeliest at temperature 0, else drawn with one uniform number of the row's own stream."""
