@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,35 @@ def check_checkpoint(path: str) -> int:
     if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")):
         raise PrerequisiteError(f"the checkpoint {path} has no *.safetensors (pickled weights are not read).")
     return context
+
+
+def check_targets(model: Any, targets: Sequence[str] | None) -> None:
+    """Looks for the modules that LoRA is to adapt: PEFT passes over those that are not there, if one is.
+
+    Raises:
+        PrerequisiteError: One is not there.
+    """
+    names = [name for name, _ in model.named_modules()]
+    missing = [one for one in targets or () if not any(name == one or name.endswith(f".{one}") for name in names)]
+    if missing:
+        modules = [(name.rpartition(".")[2], module) for name, module in model.named_modules()]
+        linear = {name for name, module in modules if hasattr(module, "in_features") or hasattr(module, "nf")}
+        raise PrerequisiteError(
+            f"training.lora.targets: the model has no {', '.join(map(repr, missing))}; its linear layers are called "
+            f"{', '.join(sorted(linear))}."
+        )
+
+
+def check_adaptable(path: str, targets: Sequence[str]) -> None:
+    """Looks for the modules that LoRA is to adapt without loading weights.
+
+    Raises:
+        PrerequisiteError: One is not there.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    base = adapters_base(path) if (Path(path) / "adapter_config.json").exists() else path
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, trust_remote_code=False))
+    check_targets(model, targets)

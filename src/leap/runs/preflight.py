@@ -127,9 +127,11 @@ def _check_student(recipe: Recipe) -> None:
     if student.from_scratch:
         student.longest_prompt(student.scratch.max_tokens)
         return
-    from leap.models.checkpoints import check_checkpoint
+    from leap.models.checkpoints import check_adaptable, check_checkpoint
 
     student.longest_prompt(check_checkpoint(student.base))
+    if recipe.training.lora is not None and recipe.training.lora.targets:
+        check_adaptable(student.base, recipe.training.lora.targets)
 
 
 def _check_model(section: ModelConfig, recipe: Recipe) -> Ask | None:

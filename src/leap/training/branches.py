@@ -12,7 +12,9 @@ itself, so cost is proportional to real work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -22,6 +24,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from leap.datasets import Row
+from leap.errors import PrerequisiteError
+from leap.models.attention import check_kinds, layer_kinds, reaches
 from leap.models.chat import ChatTokens
 
 ATTENTION = "leap_branches"
@@ -77,13 +81,13 @@ def encode_rows(rows: Iterable[Row], chat: ChatTokens, *, max_tokens: int) -> tu
     return kept, len(encoded) - len(kept)
 
 
-def pack_rows(rows: Iterable[Row], chat: ChatTokens, *, max_tokens: int) -> tuple[list[PackedEpisode], int]:
-    """Rows grouped by episode, each group packed; and how many rows were too long. Rows of one episode stand together."""
+def encode_episodes(rows: Iterable[Row], chat: ChatTokens, *, max_tokens: int) -> tuple[list[list[TokenRow]], int]:
+    """Rows in tokens, grouped by episode; and how many were too long. Rows of one episode stand together."""
     groups = [
         encode_rows(group, chat, max_tokens=max_tokens)
         for _, group in groupby(rows, key=lambda row: (row.source, row.episode))
     ]
-    return [pack(kept) for kept, _ in groups if kept], sum(too_long for _, too_long in groups)
+    return [kept for kept, _ in groups if kept], sum(too_long for _, too_long in groups)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -204,6 +208,85 @@ def branch_attention(
             keys, values = (torch.cat([x[:, :, :width], y], dim=2) for x, y in zip((k, v), own, strict=True))
             parts.append(attend(q, keys, values, mask))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+def answer_nats(model: Any, episodes: Sequence[PackedEpisode]) -> torch.Tensor:
+    """Negative log-likelihood of each answer's tokens in turn; without the branch attention, of one row alone."""
+    inputs = collate(episodes)
+    labels, layout = inputs["labels"][0].to(model.device), inputs["layout"].placed(model.device, model.dtype)
+    before = (labels[1:] != IGNORED).nonzero().squeeze(1)
+    logits = model(
+        input_ids=inputs["input_ids"].to(model.device),
+        position_ids=inputs["position_ids"].to(model.device),
+        logits_to_keep=before,
+        use_cache=False,
+        **({"layout": layout} if model.config._attn_implementation == ATTENTION else {}),
+    ).logits[0]
+    wide = logits if logits.dtype.itemsize >= 4 else logits.float()
+    return torch.nn.functional.cross_entropy(wide, labels[before + 1], reduction="none")
+
+
+@contextmanager
+def attending_by_branches(model: Any, rows: Sequence[TokenRow]) -> Iterator[float]:
+    """While it lasts, the model attends by trunk and branches; tells how many nats a token that changes its numbers.
+
+    Args:
+        model: The model, whose own way of attending comes back in the end.
+        rows: Rows of one episode, the longest of which is scored both ways; together with the others it stands last, where
+            a model that does not know about branches would see the others too.
+    """
+    own = model.config._attn_implementation
+    longest, *others = sorted(rows, key=lambda row: len(row.prompt), reverse=True)
+    alone = answer_nats(model, [pack([longest])])
+    try:
+        try:
+            model.set_attn_implementation(ATTENTION)
+            together = answer_nats(model, [pack([*others, longest])])[-len(longest.answer) :]
+            apart = float((together - alone).abs().mean())
+        except Exception:  # an architecture may fail in any way when it is used otherwise than it knows
+            apart = math.inf
+        yield apart
+    finally:
+        model.set_attn_implementation(own)
+
+
+def tolerance(model: Any) -> float:
+    """Nats a token that two ways of computing the same may lie apart."""
+    return 0.1 if model.dtype.itemsize < 4 else 1e-3
+
+
+@torch.no_grad()
+def check_branches(model: Any, groups: Sequence[Sequence[TokenRow]]) -> None:
+    """Compares a model's numbers by trunk and branches with those of a separate row, on a short episode; a layer that sees
+    no further than so many tokens must see the whole of every row.
+
+    Raises:
+        PrerequisiteError: They differ: the model would be trained on another attention than it plays with.
+    """
+    advice = "; set training.branches: false"
+    try:
+        check_kinds(model.config, "this student")
+    except PrerequisiteError as error:
+        raise PrerequisiteError(f"training.branches does not fit: {error}") from error
+    longest = max(len(row.prompt) + len(row.answer) for rows in groups for row in rows)
+    for kind, reach in reaches(model.config).items():
+        if reach < longest:
+            layer = layer_kinds(model.config).index(kind)
+            raise PrerequisiteError(
+                f"training.branches: layer {layer} of this student ({kind}) sees {reach} tokens, and a row has {longest}"
+                + advice
+            )
+    training = model.training
+    shortest = min(groups, key=lambda rows: (len(rows) < 2, max(len(row.prompt) for row in rows)))
+    try:
+        with attending_by_branches(model.eval(), shortest) as apart:
+            if not apart <= tolerance(model):
+                raise PrerequisiteError(
+                    f"training.branches: by branches this student's numbers ({type(model).__name__}) are {apart:.3g} nats a "
+                    f"token off those of separate rows" + advice
+                )
+    finally:
+        model.train(training)
 
 
 AttentionInterface.register(ATTENTION, branch_attention)

@@ -24,7 +24,17 @@ from trl import SFTTrainer
 from leap.datasets import Row
 from leap.errors import RunError
 from leap.models.chat import ChatTokens
-from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, collate, encode_rows, filled, pack_rows
+from leap.training.branches import (
+    ATTENTION,
+    IGNORED,
+    PackedEpisode,
+    check_branches,
+    collate,
+    encode_episodes,
+    encode_rows,
+    filled,
+    pack,
+)
 from leap.training.config import SFTConfig
 from leap.training.distributed import rank, world
 from leap.training.method import Job, Progress, TrainingResult, quiet
@@ -131,11 +141,12 @@ class BranchTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         model: Any = self.model
+        own = model.config._attn_implementation
         model.set_attn_implementation(ATTENTION)
         try:
             return super().train(*args, **kwargs)
         finally:
-            model.set_attn_implementation("sdpa")
+            model.set_attn_implementation(own)
 
     def get_train_dataloader(self) -> DataLoader:
         assert self.train_dataset is not None
@@ -170,8 +181,10 @@ def _branch_trainer(
     config: SFTConfig, model: Any, chat: ChatTokens, rows: Sequence[Row], job: Job
 ) -> tuple[Trainer, dict[str, int]]:
     """A trainer, and figures for its result."""
-    episodes, too_long = pack_rows(rows, chat, max_tokens=config.max_tokens)
-    _some(episodes, rows, config)
+    groups, too_long = encode_episodes(rows, chat, max_tokens=config.max_tokens)
+    _some(groups, rows, config)
+    check_branches(model, groups)
+    episodes = [pack(group) for group in groups]
     batches = _batches(episodes, config, job.seed)
     trainer = BranchTrainer(
         model=model,

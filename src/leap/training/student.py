@@ -13,6 +13,7 @@ import torch
 from transformers import BitsAndBytesConfig, Trainer
 
 from leap.errors import PrerequisiteError
+from leap.models.checkpoints import check_targets, first_line
 from leap.models.hf import best_device, load_causal_lm
 from leap.training.config import LoraConfig, TrainingSettings
 from leap.training.distributed import sharded, world
@@ -92,7 +93,11 @@ def _with_adapter(model: Any, lora: LoraConfig, *, recompute: bool) -> Any:
             bias="none",
             task_type="CAUSAL_LM",
         )
-        model = get_peft_model(model, adapter)
+        check_targets(model, lora.targets)
+        try:
+            model = get_peft_model(model, adapter)
+        except ValueError as error:  # PEFT does not know the architecture, or cannot adapt such a layer
+            raise PrerequisiteError(f"training.lora does not fit this model: {first_line(error)}") from error
     if recompute:
         model.enable_input_require_grads()
     return model

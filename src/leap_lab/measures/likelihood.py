@@ -24,7 +24,7 @@ from leap_lab.measures.records import Likelihood, LossSummary
 
 if TYPE_CHECKING:
     from leap.models.chat import ChatTokens
-    from leap.training.branches import PackedEpisode, TokenRow
+    from leap.training.branches import TokenRow
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def answer_losses(
     """Returns what `nll` returns, for a model that is loaded already."""
     import torch
 
-    from leap.training.branches import encode_row, filled, pack
+    from leap.training.branches import answer_nats, encode_row, filled, pack
 
     limit = max_tokens or getattr(model.config, "max_position_embeddings", None) or math.inf
     encoded = {i: encode_row(row, chat) for i, row in enumerate(rows)}
@@ -110,7 +110,7 @@ def answer_losses(
     with torch.inference_mode(), _attending_by_branches(model.eval(), [encoded[i] for i in largest]) as packs:
         groups = list(episodes.values()) if packs else [[i] for i in encoded]
         batches = filled([pack([encoded[i] for i in group]) for group in groups], batch_tokens if packs else 1)
-        nats = chain.from_iterable(_nats(model, batch) for batch in batches)
+        nats = chain.from_iterable(answer_nats(model, batch).tolist() for batch in batches)
         losses = {i: list(islice(nats, len(encoded[i].answer))) for group in groups for i in group}
     answers = []
     for i, row in encoded.items():
@@ -140,52 +140,17 @@ def _action_start(row: Row, encoded: TokenRow, chat: ChatTokens) -> int:
 
 @contextmanager
 def _attending_by_branches(model: Any, episode: Sequence[TokenRow]) -> Iterator[bool]:
-    """While it lasts, the model attends by trunk and branches if that gives the numbers of separate rows; says whether.
-
-    Args:
-        model: The model, whose own way of attending comes back in the end.
-        episode: Rows of one episode, the longest of which is scored both ways.
-    """
-    from leap.training.branches import ATTENTION, pack
+    """While it lasts, the model attends by trunk and branches if that gives the numbers of separate rows; says whether."""
+    from leap.training.branches import attending_by_branches, tolerance
 
     own = model.config._attn_implementation
-    longest, *others = sorted(episode, key=lambda row: len(row.prompt), reverse=True)
-    alone = sum(_nats(model, [pack([longest])]))
-    try:
-        try:
-            model.set_attn_implementation(ATTENTION)
-            together = sum(_nats(model, [pack([longest, *others])])[: len(longest.answer)])
-            apart = abs(alone - together) / len(longest.answer)
-        except (ValueError, TypeError, NotImplementedError):
-            apart = math.inf
-        if not (holds := apart <= (0.1 if model.dtype.itemsize < 4 else 1e-3)):
+    with attending_by_branches(model, episode) as apart:
+        if not (holds := apart <= tolerance(model)):
             _log.info(
                 "by trunk and branches this model's numbers are %g nats a token off; rows are scored one by one", apart
             )
             model.set_attn_implementation(own)
         yield holds
-    finally:
-        model.set_attn_implementation(own)
-
-
-def _nats(model: Any, episodes: Sequence[PackedEpisode]) -> list[float]:
-    """Returns nats of each answer's tokens in turn; without the branch attention, of one row alone."""
-    import torch
-
-    from leap.training.branches import ATTENTION, IGNORED, collate
-
-    inputs = collate(episodes)
-    labels, layout = inputs["labels"][0].to(model.device), inputs["layout"].placed(model.device, model.dtype)
-    before = (labels[1:] != IGNORED).nonzero().squeeze(1)
-    logits = model(
-        input_ids=inputs["input_ids"].to(model.device),
-        position_ids=inputs["position_ids"].to(model.device),
-        logits_to_keep=before,
-        use_cache=False,
-        **({"layout": layout} if model.config._attn_implementation == ATTENTION else {}),
-    ).logits[0]
-    wide = logits if logits.dtype.itemsize >= 4 else logits.float()
-    return torch.nn.functional.cross_entropy(wide, labels[before + 1], reduction="none").tolist()
 
 
 def summarise(losses: Losses, *, policy: str, horizon: int) -> LossSummary:
