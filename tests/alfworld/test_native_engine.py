@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import pytest
-from alfworld_games import CASES, DIALECTS, tiny_game
+from alfworld_games import CASES, DIALECTS, tiny_data, tiny_game
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leap_worlds.alfworld.engine import Reply
+from leap_worlds.alfworld.game import parse_game
 from leap_worlds.alfworld.native import NOTHING_HAPPENS, NativeEngine
 
 
@@ -185,3 +189,23 @@ def test_any_string_is_answered(commands: list[str]) -> None:
         known = command.strip() in reply.admissible
         reply = _ENGINE.step(command)
         assert (reply.observation == NOTHING_HAPPENS) != known
+
+
+def test_games_that_were_played_leave_no_memory_behind() -> None:
+    """10,000 episodes would fill it: each game that left its cache used to stay, with its tables."""
+    data = tiny_data("move", "clean")
+
+    def episodes(count: int) -> int:
+        for number in range(count):
+            engine = NativeEngine(parse_game(data, f"game {number}"))
+            play(engine, "go to countertop 1", "take knife 1 from countertop 1")
+            engine.step("dance")
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before, after = episodes(20), episodes(150)
+    finally:
+        tracemalloc.stop()
+    assert after - before < 150 * 500, f"{(after - before) / 150:.0f} bytes an episode"

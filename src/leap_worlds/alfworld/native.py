@@ -17,7 +17,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, proxy
 
 from leap_worlds.alfworld.engine import Reply
 from leap_worlds.alfworld.game import APPLIANCES, Game, State, load_game
@@ -42,7 +42,7 @@ class _Tables:
     """
 
     def __init__(self, game: Game) -> None:
-        self._game = game
+        self._game = proxy(game)  # the tables live as long as the game; held by them, it would live for ever
         self._said: dict[_Op, str] = {}
         self.ops: dict[str, _Op] = {}
         self.rank = {thing: i for i, thing in enumerate(game.objects)}
