@@ -75,6 +75,31 @@ def test_the_index_is_used_and_noticed_to_be_old(tmp_path: Path, monkeypatch: py
     assert len(ids(tmp_path)) == 3
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", "[" * 100_000, "traj_data.json", "unsolvable"])
+def test_a_bad_game_is_named_each_time_and_comes_back_when_it_is_mended(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(tmp_path, "pick_and_place_simple-Spoon-None-Cabinet-7")
+    bad = add(tmp_path, "pick_and_place_simple-Spoon-None-Cabinet-8")
+    whole, trajectory = bad.read_text(), bad.parent / "traj_data.json"
+    if damage == trajectory.name:
+        trajectory.unlink()
+    else:
+        bad.write_text(whole.replace('"solvable": true', '"solvable": false') if damage == "unsolvable" else damage)
+    silent = damage in ("traj_data.json", "unsolvable")  # by the official rule no games at all
+    for _ in range(2):
+        caplog.clear()
+        assert len(ids(tmp_path)) == 1
+        assert silent or f"1 damaged game files of split train are left out: {bad}" in caplog.text
+    caplog.clear()
+    bad.write_text(whole)
+    trajectory.write_text("{}")
+    assert len(ids(tmp_path)) == 2 and not caplog.text
+    bad.write_text(whole.replace("put some spoon", "place a spoon"))
+    tasks = [entry.task for entry in OfficialData(tmp_path).entries("train")]
+    assert tasks == ["put some spoon on cabinet.", "place a spoon on cabinet."]
+
+
 def test_a_damaged_or_unwritable_cache_does_no_harm(tmp_path: Path, own_cache: Path) -> None:
     add(tmp_path, "pick_and_place_simple-Spoon-None-Cabinet-7")
     ids(tmp_path)

@@ -34,7 +34,7 @@ TASK_TYPES = (
 TEST_SCENES = (10, 219, 308, 424)
 """The rooms of the official unseen split: kitchen, living room, bedroom, bathroom. No training game is in one."""
 
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +82,7 @@ class OfficialData:
     def entries(self, split: str) -> tuple[GameEntry, ...]:
         """The playable games of a split (train, valid_seen, valid_unseen or whatever folder there is), sorted by id.
 
-        A change is noticed when task or trial folders came or went, not when a file was rewritten in place.
+        A damaged game file is left out and said to be; once it is mended, or any other game has changed, that is noticed.
         """
         if split not in self._entries:
             self._entries[split] = self._index(split)
@@ -103,22 +103,26 @@ class OfficialData:
         stamp = _stamp(folder)
         try:
             index = json.loads(cache.read_text(encoding="utf-8"))
-            rows = index["games"] if (index["version"], index["stamp"]) == (_INDEX_VERSION, stamp) else None
+            kept = (index["version"], index["stamp"]) == (_INDEX_VERSION, stamp)
+            rows, damaged = (index["games"], index["damaged"]) if kept else (None, [])
         except (OSError, ValueError, KeyError, TypeError):
-            rows = None  # none yet, or damaged: it is made anew
+            rows, damaged = None, []  # none yet, or damaged: it is made anew
         if rows is None:
-            found = (_row(self._folder, path) for path in folder.glob("*/*/game.tw-pddl"))
+            found = (_row(self._folder, path, damaged) for path in sorted(folder.glob("*/*/game.tw-pddl")))
             rows = sorted((row for row in found if row is not None), key=lambda row: row["id"])
             if rows:  # a folder that is still being filled is not worth remembering
+                index = {"version": _INDEX_VERSION, "folder": str(folder), "stamp": stamp, "games": rows}
                 try:
-                    write_json(cache, {"version": _INDEX_VERSION, "folder": str(folder), "stamp": stamp, "games": rows})
+                    write_json(cache, index | {"damaged": damaged})
                 except LeapError as error:
                     _log.warning("the index of ALFWorld games cannot be kept: %s", error)
+        if damaged:
+            _log.warning("%d damaged game files of split %s are left out: %s", len(damaged), split, damaged[0])
         return tuple(GameEntry(path=self._folder / row["id"] / "game.tw-pddl", split=split, **row) for row in rows)
 
 
-def _row(folder: Path, path: Path) -> dict[str, Any] | None:
-    """A game's line in the index; None for one that is not playable."""
+def _row(folder: Path, path: Path, damaged: list[str]) -> dict[str, Any] | None:
+    """A game's line in the index; None for one that is not playable, whose damage, if any, is noted."""
     identifier = path.parent.relative_to(folder).as_posix()
     if "movable" in identifier or "Sliced" in identifier or not (path.parent / "traj_data.json").is_file():
         return None
@@ -133,15 +137,19 @@ def _row(folder: Path, path: Path) -> dict[str, Any] | None:
             return None
         task = parse_game(data, str(path)).task
     except GameError as error:
-        _log.warning("left out: %s", error)
+        damaged.append(str(error))
         return None
     return {"id": identifier, "task_type": task_type, "scene": int(scene), "task": task}
 
 
 def _stamp(folder: Path) -> str:
-    """Changes when a task or trial folder comes or goes below the split: both change a folder's time."""
-    digest = hashlib.sha256(str(folder.stat().st_mtime_ns).encode())
-    with os.scandir(folder) as children:
-        for name, time in sorted((child.name, child.stat().st_mtime_ns) for child in children):
-            digest.update(f"{name}\0{time}\n".encode())
+    """Changes when a game comes, goes or is written anew, or another file of its trial folder comes or goes."""
+    digest = hashlib.sha256()
+    for trial in sorted(folder.glob("*/*/")):
+        for path in (trial, trial / "game.tw-pddl"):
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            digest.update(f"{path}\0{stat.st_mtime_ns}\0{stat.st_size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

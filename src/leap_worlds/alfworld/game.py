@@ -188,7 +188,7 @@ def read_game_file(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise GameError(f"{path}: cannot be read ({error.strerror or error}); check its rights.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GameError(f"{path}: damaged game file ({error}); unpack or generate it again.") from error
     if not isinstance(data, dict):
         raise GameError(f"{path}: not an ALFWorld game (no JSON object); expected a game.tw-pddl file.")
