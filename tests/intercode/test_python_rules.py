@@ -14,7 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
+from leap_worlds.intercode.base import Boxes
+from leap_worlds.intercode.data import PythonRecord
+from leap_worlds.intercode.python.actions import (
+    defining,
+    function_name,
+    prepared,
+    reward,
+    submitted_name,
+    taken_apart,
+)
+from leap_worlds.intercode.python.env import PythonConfig, PythonEnvironment, PythonSession
 from leap_worlds.intercode.python.interpreter import Interpreter
 
 
@@ -82,6 +92,13 @@ class Process:
         self._process.kill()
         self._process.communicate()
 
+    def reset(self) -> None:
+        self.kill()
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.kill()
+
 
 @pytest.fixture
 def interpreter() -> Iterator[Interpreter]:
@@ -142,3 +159,109 @@ for fd in range(3, 10):
     assert interpreter.run(code) == {"output": ""}
     assert interpreter.run_all(["assert False"]) == [{"error": "Error: the interpreter ended"}]
     assert interpreter.run("print(1)") == {"output": "1", "error": ""}
+
+
+@pytest.mark.parametrize(
+    ("test", "calls", "rest"),
+    [
+        ("assert f([Pair(1, 2)], 4) == 3", "(f([Pair(1, 2)], 4), )", "assert values[0] == 3"),
+        ("assert set(f(1)) == set(g(2))", "(f(1), g(2), )", "assert set(values[0]) == set(values[1])"),
+        ("assert math.isclose(f(1), 2.0)", "(f(1), )", "assert math.isclose(values[0], 2.0)"),
+        ("assert sum(10, 15) == 6", "(sum(10, 15), )", "assert values[0] == 6"),
+        ("assert True", "()", "assert True"),
+    ],
+)
+def test_a_test_is_taken_apart_into_its_calls_and_what_is_asked_of_them(test: str, calls: str, rest: str) -> None:
+    assert taken_apart(test, "def f(x): ...\ndef sum(a, b): ...") == (calls, rest)
+
+
+@pytest.fixture
+def square() -> Iterator[PythonSession]:
+    """A task to square a number, its interpreters in processes here."""
+    environment = PythonEnvironment(PythonConfig(time_limit=1.0))
+    environment.boxes = Boxes(lambda _: Process(), "processes")  # type: ignore[arg-type, return-value]
+    tests = ["assert f(2) == 4", "assert f(3) == 9", "assert f(-4) == 16"]
+    record = PythonRecord(task_id=1, query="Square a number.", gold="def f(x):\n    return x*x", tests=tests)
+    session = PythonSession(environment, record)
+    yield session
+    session.close()
+    environment.close()
+
+
+CHEATS = {
+    "replies that wait": """
+def f(x): return 0
+put('[{"output": "", "error": ""}]\\n[' + ', '.join(['{"output": "", "error": ""}'] * 5) + ']\\n')
+""",
+    "the token of the request": """
+def f(x):
+    frame = sys._getframe()
+    while "line" not in frame.f_locals: frame = frame.f_back
+    token = json.loads(frame.f_locals["line"])[2]
+    put(json.dumps([token, *[{"output": "", "error": ""}] * 5]) + chr(10))
+    os._exit(0)
+""",
+    "a value of its own mind": """
+class Equal(int):
+    def __eq__(self, other): return True
+def f(x): return Equal()
+""",
+    "a value that runs": """
+class Value:
+    def __reduce__(self): return os._exit, (0,)
+def f(x): return Value()
+""",
+    "another server": """
+def f(x): return 0
+frame = sys._getframe()
+while "line" not in frame.f_locals: frame = frame.f_back
+frame.f_locals["run"].__code__ = (lambda code, names, seconds: {"output": "", "error": ""}).__code__
+""",
+    "a thread that writes": """
+def f(x):
+    time.sleep(0.2)
+def go():
+    for _ in range(20):
+        time.sleep(0.05)
+        put('[' + ', '.join(['{"output": "", "error": ""}'] * 5) + ']\\n')
+threading.Thread(target=go, daemon=True).start()
+""",
+    "a process that stays": """
+def f(x): return 0
+if os.fork() == 0:
+    for _ in range(40):
+        put('["", ' + ', '.join(['{"output": "", "error": ""}'] * 5) + ']\\n')
+        time.sleep(0.05)
+    os._exit(0)
+""",
+    "errors made none": """
+import builtins
+def f(x): return 0
+builtins.AssertionError = builtins.TypeError = None
+sys.stdout.write = sys.stderr.write = lambda *_: None
+""",
+}
+
+
+@pytest.mark.parametrize("code", CHEATS.values(), ids=CHEATS)
+def test_no_trick_in_the_students_interpreter_passes_a_test(square: PythonSession, code: str) -> None:
+    put = """
+def put(text):
+    for fd in range(3, 20):
+        try: os.write(fd, text.encode())
+        except OSError: pass
+"""
+    square.run(f"import json, os, sys, threading, time\n{put}{code}")
+    assert "syntax" not in square.shown() and "not defined" not in square.shown(), square.shown()
+    assert square.judge("f") == 0.0
+
+
+def test_right_values_pass_and_what_is_printed_is_compared_as_upstream_has_it(square: PythonSession) -> None:
+    assert square.judge("f") == 0.0, "not defined yet"
+    square.run("def power(x): return x**2")
+    assert square.judge("power") == 1.0
+    square.run("def near(x): return 4 if x == 2 else x")
+    assert square.judge("near") == 1 / 3
+    square.run("def loud(x):\n  print('I square')\n  return x * x")
+    assert square.judge("loud") == 0.0
+    assert [share for _, share, _ in square.explain()] == ["0.00"] * 3

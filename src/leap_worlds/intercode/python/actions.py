@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 _FUNCTION = re.compile(r"def (\w+)\s*\(")
 _LONGEST = 50_000
@@ -47,6 +48,28 @@ def submitted_name(action: str, before: list[str]) -> str | None:
     if len(words) > 1:
         return words[1].split("(")[0] if words[1].split("(")[0].isidentifier() else None
     return next((name for code in reversed(before) if (name := function_name(code))), None)
+
+
+class _Calls(ast.NodeTransformer):
+    """Takes the calls out of a test: those of functions that Python itself does not have, or that the gold defines."""
+
+    def __init__(self, defined: Sequence[str]) -> None:
+        self.calls: list[str] = []
+        self._defined = defined
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = node.func.id if isinstance(node.func, ast.Name) else None
+        if name is None or (hasattr(builtins, name) and name not in self._defined):
+            return self.generic_visit(node)
+        self.calls.append(ast.unparse(node))
+        return ast.parse(f"values[{len(self.calls) - 1}]", mode="eval").body
+
+
+def taken_apart(test: str, gold: str) -> tuple[str, str]:
+    """A test as the tuple of its calls, for the student's interpreter, and as what it asks of their `values`, for another."""
+    calls = _Calls(_FUNCTION.findall(gold))
+    rest = ast.unparse(calls.visit(ast.parse(test)))
+    return f"({''.join(f'{call}, ' for call in calls.calls)})", rest
 
 
 def reward(student: Mapping[str, object], gold: Mapping[str, object]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -13,8 +14,8 @@ from leap.envs.tutor import Tutor
 from leap_worlds.intercode.base import BoxedEnvironment, Boxes, IntercodeSession, Pool, UpstreamConfig
 from leap_worlds.intercode.bash.images import upstream_boxes
 from leap_worlds.intercode.data import IntercodeData, PythonRecord
-from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name
-from leap_worlds.intercode.python.interpreter import Interpreter, Reply
+from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name, taken_apart
+from leap_worlds.intercode.python.interpreter import ENDED, READ, TELL, Interpreter, Reply
 from leap_worlds.intercode.text import SUBMIT
 
 _BOX = 4  # of the four file systems the one without files of its own
@@ -60,6 +61,14 @@ class PythonEnvironment(BoxedEnvironment[PythonConfig, PythonRecord]):
             replies = Interpreter(box, self.config.time_limit).run_all([record.test_setup_code, record.gold, *record.tests])
             box.reset()  # for the next
         return dict(zip(record.tests, replies[2:], strict=True))
+
+    def judged(self, record: PythonRecord, rests: Sequence[str], told: Sequence[str]) -> list[Reply]:
+        """Tries what is left of tests on the values that a student's interpreter told, where it can reach nothing."""
+        with self._gold_boxes.lent() as box:
+            tests = [f"values = read({text!r})\n{rest}" for rest, text in zip(rests, told, strict=True)]
+            replies = Interpreter(box, self.config.time_limit).run_all([READ, record.test_setup_code, *tests])
+            box.reset()
+        return replies[2:]
 
     def why_unsolvable(self, task: Task) -> str:
         """Why the gold does not score 1.0 against itself; empty where it does."""
@@ -148,12 +157,27 @@ class PythonSession(IntercodeSession):
         return reward(replies, self._environment.gold_replies(self._record)) if replies is not None else 0.0
 
     def _replies(self, name: str | None) -> dict[str, Reply] | None:
-        """What the tests say of a function; None where there is none. They run in the student's own interpreter."""
+        """What the tests say of a function; None where there is none.
+
+        The student's interpreter only tells what the calls in a test return; whether that is right is found elsewhere.
+        So whatever the student's code does to its interpreter, it passes no test but by the right value.
+        """
         gold_name, tests = function_name(self._record.gold), self._record.tests
         if name is None or gold_name is None:
             return None
-        replies = self._interpreter.run_all([f"{gold_name} = {name}", self._record.test_setup_code, *tests])
-        return dict(zip(tests, replies[2:], strict=True))
+        mark, parts = secrets.token_hex(16), [taken_apart(test, self._record.gold) for test in tests]
+        codes = [f"{TELL}\ntell({mark!r}, {calls})" for calls, _ in parts]
+        said = self._interpreter.run_all([f"{gold_name} = {name}", self._record.test_setup_code, *codes])[2:]
+        told = [reply.get("output", "").partition(mark) for reply in said]
+        judged = self._environment.judged(self._record, [rest for _, rest in parts], [value for _, _, value in told])
+        return {
+            test: (reply if set(reply) == {"error"} else ENDED)  # it raised, or wrote something else in the value's place
+            if not found
+            else {"output": output.strip(), "error": reply.get("error", "")}
+            if "output" in right
+            else right
+            for test, reply, (output, found, _), right in zip(tests, said, told, judged, strict=True)
+        }
 
     def explain(self) -> list[tuple[str, str, str]]:
         """The reward that the last function would get, test by test."""

@@ -64,6 +64,27 @@ def serve(names, loads, dumps, run):
 serve({"__name__": "__main__", "__builtins__": __builtins__, "sys": sys, "StringIO": StringIO}, json.loads, json.dumps, run)
 """
 
+TELL = """
+def tell(mark, values):
+    import base64, pickle, sys
+    sys.stdout.write(mark + base64.b64encode(pickle.dumps(values)).decode())
+"""
+"""For the interpreter that is not trusted: writes values behind a mark."""
+READ = """
+def read(text):
+    import base64, io, pickle
+    plain = {"builtins": ("set", "frozenset", "complex", "bytearray", "range", "slice", "list", "dict", "int", "float", "str"),
+             "collections": ("Counter", "OrderedDict", "defaultdict", "deque"), "decimal": ("Decimal",),
+             "fractions": ("Fraction",), "datetime": ("date", "datetime", "time", "timedelta")}
+    class Plain(pickle.Unpickler):
+        def find_class(self, module, name):
+            if name not in plain.get(module, ()):
+                raise TypeError(f"{module}.{name} is no plain data")
+            return super().find_class(module, name)
+    return Plain(io.BytesIO(base64.b64decode(text))).load()
+"""
+"""For the interpreter that is: reads such values, which can be nothing but data. (A class that compares as it likes is none.)"""
+
 
 class Interpreter:
     """The interpreter of a fresh box, which is closed by whoever gave it, with a time limit for a piece of code."""
