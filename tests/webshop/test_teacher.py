@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from generated_shop import generated, some_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leap.core import Episode, History, PrivilegedState, Task
-from leap.envs.base import Session, opened
+from leap.core import Episode, History, Observation, PrivilegedState, Task
+from leap.envs.base import Session, load_environment, opened
 from leap.evaluation import score_episodes
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.policies.rendering import PromptConfig, Renderer
@@ -142,6 +143,52 @@ def test_a_search_has_as_many_of_the_shops_names_as_the_level_allows() -> None:
     assert search_words(asked, meant, 25) == ["red", "couch", "lasts", "sofa"]
     assert search_words(asked, meant, 10) == ["red", "couch", "lasts"]
     assert search_words("a red sofa", ["sofa", "red"], 10) == ["sofa", "red"], "nothing was said in other words"
+
+
+@pytest.mark.parametrize("level", [0, 25, 50, 75])
+def test_a_search_made_in_vain_is_not_made_again(level: int, folder: Path) -> None:
+    environment = generated(folder, patience=None)
+    for task in some_tasks(environment, 8):
+        with opened(environment, task) as session:
+            history = History(task=task, observations=(session.observe(),))
+            for _ in range(5):
+                decision = environment.tutor.correct(history, session.privileged(), level)
+                assert decision is not None and decision.action.startswith("search[")
+                assert decision.action not in history.actions
+                for action in (decision.action, "click[back to search]"):
+                    history = history.extend(action, session.act(action).observation)
+
+
+@pytest.mark.parametrize("level", [25, 50, 75])
+def test_on_official_products_whose_titles_say_little_the_teacher_does_nearly_as_well_as_the_oracle(
+    level: int, folder: Path, shared_data: Path
+) -> None:
+    archive = shared_data / "webshop" / "official-1000.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"no official products: {archive} is missing")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEAP_CACHE", str(folder))
+        environment = load_environment("webshop", {"path": str(folder / "official1k"), "products": 1000})
+        tasks = environment.tasks("verl-agent_train", limit=40, seed=2)
+    episodes, best = (plays(environment, TeacherPolicy(environment, one), tasks, 15) for one in (level, 100))
+    for episode in episodes:
+        searches = [step.action for step in episode.steps if step.action.startswith("search[")]
+        assert len(set(searches)) == len(searches), searches
+    assert score_episodes(episodes).success >= 0.95 * score_episodes(best).success
+
+
+def test_a_product_without_the_values_that_are_named_may_be_left() -> None:
+    asked = "Find me men's shirts with needle sleeve with color: navy blue, and size: x-large, and price lower than 9.00 dollars"
+    history = History(task=Task(env="webshop", split="train", id="1", instruction=asked), observations=(Observation(text=""),))
+    memory = Memory.of(history)
+    assert memory.named == {"color": "navy blue", "size": "x-large"} and memory.lacks
+    memory.groups = {"color": ("red", "navy blue"), "size": ("x-large",)}
+    assert not memory.lacks
+    memory.groups["color"] = ("red", "navy")
+    assert memory.lacks
+    assert not Memory(Place.PRODUCT, (), None).lacks, "nothing is named"
 
 
 def test_corrections_are_kept_searches_among_them_and_leak_nothing(folder: Path) -> None:

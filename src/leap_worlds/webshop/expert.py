@@ -57,6 +57,8 @@ DEAR = 0.25
 _STAY = 1.0
 _LEAVE_DEAR = 1.5
 _LEAVE_WORSE = 0.75
+_TRUSTED = 40
+"""Places on a page of results down which a place alone makes ever less of an offer."""
 _SEARCH_ANEW = 6
 """Actions that going back to the search bar, a new search, a choice and a purchase take."""
 
@@ -138,7 +140,9 @@ def _choose_offer(memory: Memory, judgement: Judgement) -> Decision:
     offers = fresh or list(memory.offers)
     if not offers:
         return Decision(reason="Nothing was found; I search again.", action=BACK)
-    may_turn = memory.turned + 1 < PAGES and (judgement.hurry is None or judgement.hurry > 3)
+    another_page = memory.turned + 1 < PAGES
+    least = 4 if another_page else _SEARCH_ANEW
+    may_turn = (another_page or judgement.onward() == BACK) and (judgement.hurry is None or judgement.hurry >= least)
     weighed = weigh(memory, offers)
     chosen = judgement.offer(weighed, LEAVE_RESULTS * max(1, memory.expected) if may_turn else 0.0)
     if chosen is None and may_turn:
@@ -155,7 +159,7 @@ def _choose_values(memory: Memory, judgement: Judgement) -> Decision:
         mine = weigh(memory, [Offer("", memory.title, memory.price)])[0][1]
         others = [weight for offer, weight in weigh(memory, memory.offers) if offer.action not in memory.opened]
         dear = memory.too_dear(memory.price) and any(weight > mine for weight in others)
-        worse = any(weight > mine for weight in others) or mine < LEAVE_RESULTS * memory.expected
+        worse = memory.lacks or any(weight > mine for weight in others) or mine < LEAVE_RESULTS * memory.expected
         if judgement.leave(dear, bool(memory.title) and worse):
             reason = "It costs too much; I go back." if dear else "Another one fits better; I go back."
             return Decision(reason=reason, action=PREVIOUS)
@@ -196,20 +200,29 @@ def _judgement(
 ) -> Judgement:
     facts: dict[str, Any] = privileged.facts
     share = 1 - privilege / 100
+    named = search_words(instruction, facts["meant"], privilege)
+    planned = (privileged.plan or ("",))[0].removeprefix("search[").removesuffix("]").split()
+    sayable = {*all_words(instruction), *" ".join(facts["meant"]).split()}
+    sensible = [named, planned] if planned and sayable.issuperset(planned) else [named]
 
     def words(memory: Memory, literal: tuple[str, ...]) -> Sequence[str]:
-        return search_words(instruction, facts["meant"], privilege)
+        return next((one for one in sensible if content_words(" ".join(one)) not in memory.searches), literal)
 
     def offer(weighed: Sequence[tuple[Offer, float]], leave: float) -> Offer | None:
-        least = share * max([leave, *(weight for _, weight in weighed)])
-        plausible = [(one, weight) for one, weight in weighed if weight >= least]
+        if onward() == BACK and _to_search(memory) in memory.searches:
+            leave = 0.0  # there is nothing left to search for
+        most = max([leave, *(weight for _, weight in weighed)])
+        if content_words(" ".join(named)) in memory.searches[:-1]:  # titles have misled; the shop's order counts as well
+            weighed = [(one, max(weight, most * (1 - at / _TRUSTED))) for at, (one, weight) in enumerate(weighed)]
+            leave = leave and max(leave, most * (1 - len(weighed) / _TRUSTED))
+        plausible = [(one, weight) for one, weight in weighed if weight >= share * most]
         if not plausible:
             return None
         brings, _, one = max(
             ((facts["offers"].get(one.title, 0.0), weight, one) for one, weight in plausible), key=lambda pair: pair[:2]
         )
         elsewhere = brings < facts["best"] and (left is None or left >= _SEARCH_ANEW)
-        return None if leave > 0 and leave >= least and elsewhere else one
+        return None if leave > 0 and leave >= share * most and elsewhere else one
 
     def value(name: str, weighed: Sequence[tuple[str, float]], skip: float) -> str | None:
         needed = facts["values"].get(name)
@@ -230,7 +243,7 @@ def _judgement(
 
     def onward() -> str:
         first = (privileged.plan or (BACK,))[0]
-        return first if first in (NEXT, PREVIOUS) else BACK
+        return first if first in (NEXT, PREVIOUS) and memory.turned + 1 < PAGES else BACK
 
     return Judgement(words=words, offer=offer, value=value, leave=leave, onward=onward, hurry=left)
 

@@ -17,6 +17,7 @@ _BUTTONS = frozenset({BUY, BACK, PREVIOUS, NEXT, SEARCH, "click[search]"} | {
 _ASIN = re.compile(r"click\[b[0-9a-z]{9}\]")
 _LIMIT = re.compile(r",? and price lower than ([\d.]+) dollars")
 _WORD = re.compile(r"[a-z0-9]+(?:[.'-][a-z0-9]+)*")
+_NAMED = re.compile(r"(?: with|, and) ([a-z][^:,]*): (.+?)(?=, and |$)")
 _PRICE = re.compile(r"\$([\d.]+)(?: to \$[\d.]+)?")
 _MARKS = re.compile(r"\[(?:clicked )?button_?\]")
 # Words that say how one asks, not what for.
@@ -82,12 +83,14 @@ class Memory:
     turned: int = 0
     searches: list[tuple[str, ...]] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
+    named: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, history: History) -> Memory:
         """Reads a whole history."""
         text, limit = split_limit(history.task.instruction)
         memory = cls(Place.START, content_words(text), limit)
+        memory.named = {name.rpartition(" with ")[2]: value for name, value in _NAMED.findall(text.lower())}
         memory._see(history.observations[0])
         for action, shown in zip(history.actions, history.observations[1:], strict=True):
             memory._do(action, shown)
@@ -104,6 +107,11 @@ class Memory:
     def expected(self) -> int:
         """How many of the instruction's words a title could share, for all that is known of the shop's words."""
         return sum(word in self.known for word in self.words)
+
+    @property
+    def lacks(self) -> bool:
+        """Whether the present product has not every value that the instruction names with its option."""
+        return any(value not in values for name, value in self.named.items() for values in [self.groups.get(name, ())])
 
     def too_dear(self, price: float | None) -> bool:
         """Returns whether a price is above the limit for all that is known."""

@@ -19,6 +19,7 @@ from leap_worlds.webshop.world import ShopWorld
 
 _NEXT, _BACK = f"click[{NEXT.lower()}]", f"click[{PREVIOUS.lower()}]"
 _NO_DRAW = random.Random(0)  # only the shorthand `<r>` draws, which no plan searches for
+_REMEMBERED = 1024
 _PAGE_BUTTONS = frozenset(name.lower() for name in (BACK_TO_SEARCH, PREVIOUS, NEXT, BUY, *SUB_PAGES))
 
 
@@ -64,7 +65,7 @@ def meant(goal: Goal, product: Product) -> list[str]:
 
 
 class Oracle:
-    """Plans for one world. Remembers what it worked out for a goal."""
+    """Plans for one world. Remembers what it worked out for the latest goals."""
 
     def __init__(self, world: ShopWorld) -> None:
         self.world = world
@@ -77,6 +78,8 @@ class Oracle:
         not bring all (its options cannot be clicked, its attributes are not in its texts).
         """
         if goal.index not in self._targets:
+            if len(self._targets) >= _REMEMBERED:
+                self._targets.clear()
             self._targets[goal.index] = self._find(goal)
         return self._targets[goal.index]
 
