@@ -42,7 +42,13 @@ class ContractError(LeapError):
 
 
 class ModelError(LeapError):
-    """A model call failed. Rollouts retry it, then end that one episode; they never end the run."""
+    """A model call failed. Rollouts retry it, then end that one episode; they never end the run.
+
+    Attributes:
+        tokens: Tokens of prompt and answer that were billed all the same, as far as is known.
+    """
+
+    tokens: tuple[int, int] = (0, 0)
 
 
 class ContextTooLong(ModelError):

@@ -127,7 +127,8 @@ def test_any_text_goes_through_the_file_unchanged(tmp_path_factory: pytest.TempP
 def test_a_lone_surrogate_harms_nothing(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "calls.sqlite")
     ledger.book("k", "mock/it", Completion("a\ud800b", 1, 1), 0.0)
-    assert ledger.get("k") is not None
+    found = ledger.get("k")
+    assert found is not None and found.text == "a\ud800b"
 
 
 def test_what_is_no_ledger_is_said(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -361,3 +363,80 @@ def test_transformers_serve_names_another_model(served: tuple[str, str]) -> None
     url, _ = served
     with pytest.raises(PrerequisiteError, match=r"has no .*'other/model'"):
         ask(model_at(url, name="other/model", timeout=60), "x")
+
+
+# ---- what this machine does not allow --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1", "speaks SOCKS, which needs: pip install socksio"),
+        ("HTTPS_PROXY", "ftp://user:secret-word@proxy:21", "is no address of one"),
+        ("http_proxy", "“http://proxy:1”", "is no address of one"),
+        ("HTTP_PROXY", "http://127.0.0.1:9", "nothing can be reached at .* through the proxy in HTTP_PROXY"),
+        ("SSL_CERT_FILE", "/nonexistent.pem", "cannot be used: No such file"),
+        ("SSL_CERT_FILE", "/etc/hostname", "cannot be used: .*no certificate"),
+        ("SSL_CERT_FILE", "/", "cannot be used: Is a directory"),
+        ("OPENAI_API_KEY", "sk-“abcdefgh”", "holds '“'"),
+        ("OPENAI_API_KEY", "sk-abc\ndefgh", "which is in no key"),
+        ("OPENAI_ORG_ID", "‘org’", "holds '‘'"),
+        ("OPENAI_BASE_URL", "“http://host/v1”", "no address of an endpoint"),
+        ("OPENAI_BASE_URL", "http://“host”/v1", "no address of an endpoint"),
+    ],
+)
+def test_a_setting_that_no_call_can_work_with_is_named(
+    variable: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://llm.example.invalid/v1")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(PrerequisiteError, match=told) as caught:
+        ask(OpenAIModel("m", SAMPLING, EndpointConfig(retries=0, timeout=2)), "x")
+    said = str(caught.value)
+    assert "\n" not in said and "secret-word" not in said and (variable in said or variable == "OPENAI_BASE_URL")
+
+
+def test_a_proxy_for_the_outside_world_is_none_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent.pem")
+    with MockServer(echo) as server:
+        assert ask(model_at(server.base_url), "x")[0].text == "You said: x"
+
+
+MANY_CALLS = """
+import asyncio, resource, sys
+from leap.models.base import EndpointConfig, Sampling
+from leap.models.openai import OpenAIModel
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+many, later = (
+    OpenAIModel("mock", Sampling(), EndpointConfig(base_url=sys.argv[1], concurrency=n, retries=0)) for n in (500, 2)
+)
+
+async def one(n, model=many):
+    async with model.conversation() as conversation:
+        return (await conversation.complete([{"role": "user", "content": f"call {n}"}], seed=0)).text
+
+async def main():
+    assert await asyncio.gather(*map(one, range(400))) == [f"You said: call {n}" for n in range(400)]
+    held = []
+    try:
+        while True:
+            held.append(open("/dev/null"))
+    except OSError:
+        await one(0, later)
+
+asyncio.run(main())
+"""
+
+
+def test_more_calls_at_once_than_open_files_are_allowed() -> None:
+    with MockServer(echo, delay=0.02) as server:
+        done = subprocess.run([sys.executable, "-c", MANY_CALLS, server.base_url], capture_output=True, text=True)
+        assert 60 < server.counts.most_at_once < 100
+    warned, *_, last = done.stderr.strip().splitlines()
+    assert "may hold 256 files and connections open at once, so there are" in warned and "not the 500" in warned
+    assert last.startswith("leap.errors.PrerequisiteError: this process may hold 256 files") and "`ulimit -n`" in last

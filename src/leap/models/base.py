@@ -41,7 +41,9 @@ class EndpointConfig(Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Name of the environment variable that holds the key. The key itself never stands in a recipe.",
     )
-    timeout: float = Field(default=120.0, gt=0, description="Seconds until a call counts as failed and is made again.")
+    timeout: float = Field(
+        default=120.0, gt=0, description="Seconds for a whole answer, after which a call is made again."
+    )
     retries: int = Field(
         default=5,
         ge=0,
@@ -56,8 +58,8 @@ class Completion:
 
     Attributes:
         text: What was generated.
-        prompt_tokens: Tokens of the prompt.
-        completion_tokens: Tokens generated.
+        prompt_tokens: Tokens of the prompt; also those of tries that failed, where the endpoint billed them.
+        completion_tokens: Tokens generated; likewise.
         cached_tokens: How many of the prompt's tokens were reused from earlier prompts instead of computed.
         cache_write_tokens: How many of the prompt's tokens the endpoint put into its cache, where it charges for that.
         cost: What the call cost, in USD; 0 for a model in this process and for an answer from the run's own ledger.

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS calls (
     latency REAL NOT NULL,      -- seconds, retries included
     text TEXT NOT NULL,
     truncated INTEGER NOT NULL,
-    error TEXT NOT NULL         -- of a call that failed for good; it cost nothing that is known
+    error TEXT NOT NULL         -- of a call that failed for good; it cost what the endpoint told, mostly nothing
 );
 CREATE INDEX IF NOT EXISTS calls_by_key ON calls (key);
 """
@@ -202,7 +202,7 @@ class Ledger:
         try:
             return self.book(key, name, await ask(), time.monotonic() - began)
         except ModelError as error:
-            self.book_failure(key, name, str(error), time.monotonic() - began)
+            self.book_failure(key, name, str(error), time.monotonic() - began, error.tokens)
             raise
         finally:
             self._under_way -= 1
@@ -215,7 +215,10 @@ class Ledger:
                 "WHERE key = ? AND error = '' ORDER BY id DESC LIMIT 1",
                 (key,),
             ).fetchone()
-        return Completion(*row[:4], from_cache=True, truncated=bool(row[4])) if row else None
+        if row is None:
+            return None
+        text = row[0].decode("utf-8", "surrogatepass") if isinstance(row[0], bytes) else row[0]
+        return Completion(text, *row[1:4], from_cache=True, truncated=bool(row[4]))
 
     def book(self, key: str, name: str, completion: Completion, latency: float) -> Completion:
         """Writes down an answered call.
@@ -226,16 +229,19 @@ class Ledger:
         Raises:
             RunError: The disk is full. The answer is lost; everything before it is safe.
         """
+        return self._booked(key, name, completion, latency, "")
+
+    def book_failure(self, key: str, name: str, error: str, latency: float, tokens: tuple[int, int] = (0, 0)) -> None:
+        """Writes down a call that failed after all retries, with the tokens that were billed for it all the same."""
+        self._booked(key, name, Completion("", *tokens), latency, error)
+
+    def _booked(self, key: str, name: str, completion: Completion, latency: float, error: str) -> Completion:
         price = self.prices.get(name)
         completion = replace(completion, cost=price.of(completion) if price else 0.0)
-        self._insert(key, name, completion, latency, "")
+        self._insert(key, name, completion, latency, error)
         self._usd += completion.cost
         self._tokens += completion.prompt_tokens + completion.completion_tokens
         return completion
-
-    def book_failure(self, key: str, name: str, error: str, latency: float) -> None:
-        """Writes down a call that failed after all retries."""
-        self._insert(key, name, Completion("", 0, 0), latency, error)
 
     def _insert(self, key: str, name: str, completion: Completion, latency: float, error: str) -> None:
         provider, _, model = name.partition("/")
@@ -250,9 +256,9 @@ class Ledger:
             completion.completion_tokens,
             completion.cost,
             round(latency, 3),
-            completion.text.encode("utf-8", "replace").decode(),  # a lone surrogate would not go into the file
+            _storable(completion.text),
             completion.truncated,
-            error,
+            error.encode("utf-8", "replace").decode(),
         )
         with self._lock, _explained(self.path):
             self._db.execute(f"INSERT INTO calls VALUES (NULL{', ?' * len(values)})", values)
@@ -266,6 +272,15 @@ class Ledger:
         """The sum of everything."""
         with self._lock, _explained(self.path):
             return _sums(self._db, "'', ''", "")[0]
+
+
+def _storable(text: str) -> str | bytes:
+    """A text as SQLite takes it: one with a lone surrogate, which is no UTF-8, goes in as bytes and comes out unchanged."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
 
 
 def read_totals(path: Path) -> list[Totals]:

@@ -14,18 +14,18 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
-from openai.types.chat import ChatCompletion
 
 from leap.core.message import Message, ToolSpec, characters
 from leap.envs.tools import calls_as_text, in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, PrerequisiteError
 from leap.models.base import Completion, Conversation, EndpointConfig, Model, Sampling
+from leap.models.client import BILLED, choice_in, connect, for_a_header, open_files, out_of_files, parsed, through_proxy
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,12 @@ _TOOLS = re.compile(r"\btools?\b|tool_choice|tool_calls|function.call", re.IGNOR
 _FILTERED = re.compile(r"content[_ ](policy|filter|management)|safety|moderation|invalid_prompt", re.IGNORECASE)
 _OPENAI = "https://api.openai.com/v1/"
 _REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
+# What may go wrong in a call: all that the client tells, and what cannot be sent.
+_FAILURES = (openai.OpenAIError, ValueError, RecursionError)
+# No connection came about; whatever else breaks one, an endpoint was there.
+_UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_MOST_TOKENS = 1 << 31  # no call has more; an endpoint that says so talks nonsense
 
 
 @dataclass(slots=True)
@@ -81,13 +87,15 @@ class OpenAIModel(Model):
         self.model = model
         self.name = name or f"openai/{model}"
         self.sampling = sampling
-        self.calls_at_once = endpoint.concurrency
+        self.calls_at_once = self._at_once = self._places(endpoint.concurrency)
         # Half of the conversations get their next prompt ready (a replay, a step of a game) while the others' calls are
         # under way, so that no place for a call stays empty.
-        self.concurrency = 2 * endpoint.concurrency
-        self.base_url = (endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).rstrip("/")
+        self.concurrency = 2 * self._at_once
+        self.base_url = (endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip().rstrip("/")
         self._host = _host(self.base_url)
-        self._key = api_key or os.environ.get(endpoint.api_key_env, "").strip()
+        self._key = api_key or for_a_header(endpoint.api_key_env, os.environ.get(endpoint.api_key_env, "").strip())
+        for variable in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):  # which the client sends of itself
+            for_a_header(variable, os.environ.get(variable, ""))
         if not self._key and self._host == "api.openai.com":
             raise PrerequisiteError(f"{self.name} needs a key: set the environment variable {endpoint.api_key_env}.")
         # OpenAI's reasoning models know only the new name of the limit, many other servers only the old one.
@@ -98,7 +106,21 @@ class OpenAIModel(Model):
         # that a call stands in the text; in words.
         self._tool_modes = ["auto", "none", "words"]
         self._answered = 0
+        self._estimates = False  # whether tokens had to be estimated, which is told once
         self._wire: _Wire | None = None
+
+    def _places(self, wanted: int) -> int:
+        """Calls at once that the open files of this process allow: a call holds a connection, the episodes that get ready beside
+        it may hold files of their own."""
+        files = open_files()
+        if files is None or (room := max((files[0] - files[1]) // 3, 1)) >= wanted:
+            return wanted
+        log.warning(
+            "%s: this process may hold %s files and connections open at once, so there are %s calls at once and not the "
+            "%s of endpoint.concurrency; `ulimit -n %s` before the command allows them all",
+            *(self.name, files[0], room, wanted, 3 * wanted + files[1]),
+        )
+        return room
 
     @property
     def identity(self) -> str:
@@ -124,13 +146,13 @@ class OpenAIModel(Model):
                     return None
             except (openai.AuthenticationError, openai.APIConnectionError):
                 raise
-            except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+            except (*_FAILURES, TypeError, AttributeError):
                 pass  # a gateway without a list
             request: dict[str, Any] = self._request(asked, 0, None, ()) | {self._limit: 1}
-            return self._read(await client.with_options(max_retries=1).chat.completions.create(**request), asked)
+            return self._read(await _answer(client.with_options(max_retries=1), request), asked)
         except (ModelError, *_REFUSED):
             return None  # the model is there, it only wants to be asked otherwise
-        except (openai.OpenAIError, json.JSONDecodeError) as error:
+        except _FAILURES as error:
             problem = await self._explain(error, client, self._answered)
             if isinstance(problem, PrerequisiteError):
                 raise problem from error
@@ -151,30 +173,34 @@ class OpenAIModel(Model):
         wire = await self._connected()
         async with wire.gate:
             answered = self._answered
+            BILLED.set(failures := [])
             while True:
                 request = self._request(messages, seed, schema, tools)
                 try:
-                    answer = await wire.client.chat.completions.create(**request)
-                except (openai.OpenAIError, json.JSONDecodeError) as error:
-                    if not (isinstance(error, _REFUSED) and self._can_do_without(error, request)):
-                        raise await self._explain(error, wire.client, answered) from error
-                else:
-                    completion = self._read(answer, messages)
-                    self._answered += 1
-                    return completion
+                    completion = self._read(await _answer(wire.client, request), messages, tools)
+                except (ModelError, *_FAILURES) as error:
+                    if isinstance(error, _REFUSED) and self._can_do_without(error, request):
+                        continue
+                    problem = error
+                    if not isinstance(error, ModelError):
+                        problem = await self._explain(error, wire.client, answered)
+                    if isinstance(problem, ModelError):
+                        problem.tokens = _sum(problem.tokens, *map(_told, failures))
+                    raise problem from (None if problem is error else error)
+                self._answered += 1
+                spent = _sum((completion.prompt_tokens, completion.completion_tokens), *map(_told, failures))
+                return replace(completion, prompt_tokens=spent[0], completion_tokens=spent[1])
 
     async def _connected(self) -> _Wire:
         """The client of the running event loop; each loop has its own, closed as the loop ends."""
         loop = asyncio.get_running_loop()
         if self._wire is None or self._wire.loop is not loop:
-            local = self._host in ("localhost", "127.0.0.1", "::1")
             client = openai.AsyncOpenAI(
                 api_key=self._key or "none",  # a server of one's own asks for none
                 base_url=self.base_url,
                 timeout=httpx2.Timeout(self.endpoint.timeout, connect=min(10.0, self.endpoint.timeout)),
                 max_retries=self.endpoint.retries,
-                # A proxy for the outside world is none for this machine.
-                http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if local else None,
+                http_client=connect(local=self._host in _LOCAL, places=self._at_once),
             )
 
             async def closed_with_loop() -> AsyncGenerator[None, None]:
@@ -183,7 +209,7 @@ class OpenAIModel(Model):
                 finally:  # asyncio.run ends the generators that are still open
                     await client.close()
 
-            self._wire = _Wire(loop, client, asyncio.Semaphore(self.endpoint.concurrency), closed_with_loop())
+            self._wire = _Wire(loop, client, asyncio.Semaphore(self._at_once), closed_with_loop())
             await anext(self._wire.closer)
         return self._wire
 
@@ -197,7 +223,7 @@ class OpenAIModel(Model):
             **({"tools": list(tools)} if tools else {}),
             **({"tool_choice": "none"} if tools and mode == "none" else {}),
             "model": self.model,
-            "messages": [_sent(message) for message in messages],
+            "messages": _encodable([_sent(message) for message in messages]),
             "temperature": self.sampling.temperature,
             "seed": seed % 2**31,
             self._limit: self.sampling.max_tokens,
@@ -237,31 +263,43 @@ class OpenAIModel(Model):
                 return True
         return False
 
-    def _read(self, answer: Any, messages: Sequence[Message]) -> Completion:
-        if not isinstance(answer, ChatCompletion) or not isinstance(answer.choices, list):
-            if self._answered:
-                raise ModelError(f"{self.name}: the endpoint's answer is damaged")
+    def _read(self, content: bytes, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Completion:
+        body = parsed(content)
+        if not isinstance(body, dict) or "choices" not in body:
+            said = said_in(body or content.decode("utf-8", "replace"), "nothing")
+            if self._answered or b'"choices"' in content:
+                raise ModelError(f"{self.name}: the endpoint's answer is damaged: {self._redacted(said)}")
             raise PrerequisiteError(
-                f"{self.base_url} answers, but not as an OpenAI-compatible endpoint; is base_url right? It mostly ends in /v1."
+                f"{self.base_url} answers, but not as an OpenAI-compatible endpoint ({self._redacted(said)}); is base_url "
+                "right? It mostly ends in /v1."
             )
-        if not answer.choices:
-            raise ModelError(f"{self.name}: the endpoint sent an answer without choices")
-        choice = answer.choices[0]
-        content = getattr(choice.message, "content", None)
-        text = content if isinstance(content, str) else ""  # none where all tokens went into hidden reasoning
-        text = calls_as_text(text, _calls(choice.message))
-        usage, truncated = answer.usage, choice.finish_reason == "length"
-        if usage is None:  # rare; a guess keeps the budget honest where nothing would not
-            return Completion(text, -(-characters(messages) // 4), -(-len(text) // 4), truncated=truncated)
-        details = usage.prompt_tokens_details
-        return Completion(
-            text,
-            _count(usage.prompt_tokens),
-            _count(usage.completion_tokens),
-            cached_tokens=_count(details and details.cached_tokens),
-            cache_write_tokens=_count(details and details.cache_write_tokens),
-            truncated=truncated,
-        )
+        choice = choice_in(body) or {}
+        message = choice.get("message")
+        truncated = choice.get("finish_reason") == "length"
+        text = _text(message, truncated) if isinstance(message, dict) else ""
+        tokens = self._tokens(body.get("usage"), text, messages, tools, truncated)
+        if not isinstance(message, dict) and choice.get("finish_reason") != "content_filter":
+            said = self._redacted(said_in({"message": body.get("message") or body.get("detail"), **body}, ""))
+            problem = ModelError(f"{self.name}: the endpoint sent an answer without a choice that can be read: {said}")
+            problem.tokens = tokens
+            raise problem
+        details = _of(body.get("usage"), "prompt_tokens_details")
+        cached, written = (_count(details, name) for name in ("cached_tokens", "cache_write_tokens"))
+        return Completion(text, *tokens, cached, written, truncated=truncated)
+
+    def _tokens(
+        self, usage: Any, text: str, messages: Sequence[Message], tools: Sequence[ToolSpec], truncated: bool
+    ) -> tuple[int, int]:
+        """Tokens of prompt and answer. What the endpoint does not tell, or tells as nothing, is estimated: a guess keeps the
+        budget honest where a zero would not."""
+        prompt, answer = _told(usage)
+        if prompt and (answer or not (text or truncated)):
+            return prompt, answer
+        if not self._estimates:
+            self._estimates = True
+            log.warning("%s does not tell the tokens of all its answers; the missing ones are estimated", self.name)
+        guess = self.sampling.max_tokens if truncated else -(-len(text) // 4)
+        return prompt or -(-characters(messages, tools) // 4), answer or guess
 
     # ---- errors --------------------------------------------------------------------------------------------------
 
@@ -275,8 +313,14 @@ class OpenAIModel(Model):
             case openai.APITimeoutError() if not isinstance(error.__cause__, httpx2.ConnectTimeout):
                 times = self.endpoint.retries + 1
                 return ModelError(f"{self.name}: no answer within {self.endpoint.timeout:g} s, {times} times in a row")
+            case openai.APIConnectionError() if (full := out_of_files(error)) is not None:
+                return full
+            case openai.APIConnectionError() if not never_worked and not isinstance(error.__cause__, _UNREACHABLE):
+                why = self._redacted(_reason(error.__cause__ or error))
+                return ModelError(f"{self.name}: the endpoint's answer broke off or is damaged ({why})")
             case openai.APIConnectionError():
-                text = f"nothing can be reached at {host} ({self._redacted(str(error.__cause__ or error))})"
+                way = "" if self._host in _LOCAL else through_proxy()
+                text = f"nothing can be reached at {host}{way} ({self._redacted(_reason(error.__cause__ or error))})"
                 if cut_off:
                     return PrerequisiteError(f"{text}; is the server running, and is base_url right?")
                 return ModelError(f"{self.name}: {text}")
@@ -284,13 +328,11 @@ class OpenAIModel(Model):
                 return PrerequisiteError(f"{host} refuses the key in the environment variable {key}.")
             case openai.AuthenticationError():
                 return PrerequisiteError(f"{host} needs a key: set the environment variable {key}.")
-            case openai.PermissionDeniedError() if cut_off:
+            case openai.PermissionDeniedError() if never_worked:  # later it may be about this one prompt
                 return PrerequisiteError(f"the key in {key} may not use {self.model!r} at {host}: {said}")
-            case openai.NotFoundError():
+            case openai.NotFoundError() if never_worked:
                 return await self._not_found(said, client)
-            case openai.APIStatusError() if error.status_code == 402 or (
-                isinstance(error, openai.RateLimitError) and "insufficient_quota" in f"{error.code} {said}"
-            ):
+            case openai.APIStatusError() if error.status_code == 402 or "insufficient_quota" in f"{error.code} {said}":
                 return PrerequisiteError(f"the account of the key in {key} has no credit left at {host}: {said}")
             case openai.APIStatusError() if _TOO_LONG.search(f"{error.code} {error.type} {said}"):
                 return ContextTooLong(f"{self.name}: the prompt does not fit into the model's context: {said}")
@@ -304,8 +346,6 @@ class OpenAIModel(Model):
                 return PrerequisiteError(f"{host} refuses the very first request for {self.model!r}: {said}")
             case openai.APIStatusError():
                 return ModelError(f"{self.name}: the endpoint answered {error.status_code}: {said}")
-            case json.JSONDecodeError() | openai.APIResponseValidationError():
-                return ModelError(f"{self.name}: the endpoint's answer is damaged: {said}")
         return ModelError(f"{self.name}: {said}")
 
     async def _not_found(self, said: str, client: openai.AsyncOpenAI) -> LeapError:
@@ -329,8 +369,9 @@ def _host(url: str) -> str:
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0):
+            httpx2.URL(url)  # curly quotes, control characters
             return parts.hostname
-    except ValueError:  # a port that is no number
+    except (ValueError, httpx2.InvalidURL):  # a port that is no number
         pass
     raise PrerequisiteError(f"{url!r} is no address of an endpoint; it looks like https://host/v1.")
 
@@ -348,22 +389,87 @@ def _sent(message: Message) -> dict[str, Any]:
     return message | {"content": message["content"] or None, "tool_calls": told}
 
 
-def _calls(message: Any) -> list[tuple[str, str]]:
+def _encodable(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as UTF-8 holds them: halves of a surrogate pair are joined, or replaced where one stands alone."""
+    text = json.dumps(messages, ensure_ascii=False)
+    if text.isascii() or not re.search("[\ud800-\udfff]", text):
+        return messages
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+async def _answer(client: openai.AsyncOpenAI, request: dict[str, Any]) -> bytes:
+    """What the endpoint says, to be read with care: endpoints leave out, add and mistype everything."""
+    return (await client.chat.completions.with_raw_response.create(**request)).http_response.content
+
+
+def _text(message: dict[str, Any], truncated: bool) -> str:
+    """What a message says and calls. Where it is all reasoning, that is the answer, unless it ended before there was one."""
+    calls = _calls(message)
+    text = _words(message.get("content"))
+    if not text.strip() and not calls:
+        spare = ("refusal",) if truncated else ("refusal", "reasoning_content", "reasoning")
+        text = next((said for name in spare if (said := _words(message.get(name))).strip()), text)
+    return calls_as_text(text, calls)
+
+
+def _words(content: Any) -> str:
+    """The words of a content: a text, a list of parts, of which those of thinking or images are none, or a value of JSON."""
+    match content:
+        case None | str():
+            return content or ""
+        case list():
+            return "".join(
+                _words(part) for part in content if isinstance(part, dict) and part.keys() & {"type", "text"}
+            )
+        case {"type": str(kind)} if re.search("think|reason", kind):
+            return ""
+        case {"text": str(spoken)} | {"refusal": str(spoken)}:
+            return spoken
+        case {"type": _}:
+            return ""
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _calls(message: dict[str, Any]) -> list[tuple[str, str]]:
     """Name and arguments of the calls that an answer makes, whatever shape they have."""
+    calls = message.get("tool_calls")
     found = []
-    for call in getattr(message, "tool_calls", None) or ():
-        function = getattr(call, "function", None) or getattr(call, "custom", None)
-        arguments = getattr(function, "arguments", None)
-        if arguments is None:
-            arguments = getattr(function, "input", "")
-        told = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
-        found.append((str(getattr(function, "name", "")), told))
+    for call in calls if isinstance(calls, list) else [{"function": message.get("function_call")}]:
+        function = call.get("function") or call.get("custom") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            arguments = next((function[key] for key in ("arguments", "input") if function.get(key) is not None), "")
+            told = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            found.append((str(function.get("name") or ""), told))
     return found
 
 
-def _count(number: Any) -> int:
-    """A number of tokens as an endpoint tells it, which may be missing or nonsense."""
-    return number if isinstance(number, int) and number > 0 else 0
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _of(body: Any, name: str) -> Any:
+    return body.get(name) if isinstance(body, dict) else None
+
+
+def _count(counts: Any, *names: str) -> int:
+    """A number of tokens as an endpoint tells it, under the first name that it has; 0 where it is missing or nonsense."""
+    told = next((counts[name] for name in names if name in counts), None) if isinstance(counts, dict) else None
+    try:
+        number = 0 if isinstance(told, bool) or told is None else int(float(told))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return number if 0 < number < _MOST_TOKENS else 0
+
+
+def _sum(*tokens: tuple[int, int]) -> tuple[int, int]:
+    return sum(each[0] for each in tokens), sum(each[1] for each in tokens)
+
+
+def _told(usage: Any) -> tuple[int, int]:
+    """Tokens of prompt and answer as an endpoint tells them; one of them may be left to their total."""
+    prompt, answer = _count(usage, "prompt_tokens", "input_tokens"), _count(usage, "completion_tokens", "output_tokens")
+    total = _count(usage, "total_tokens")
+    return prompt or (max(total - answer, 0) if answer else 0), answer or (max(total - prompt, 0) if prompt else 0)
 
 
 def _said(error: Exception) -> str:
@@ -378,6 +484,9 @@ def said_in(body: Any, otherwise: str) -> str:
         inner = body.get("error", body)
         found = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
         text = str(found or body.get("detail") or body)
+        more = inner.get("metadata") if isinstance(inner, dict) else None  # what a gateway's provider said
+        if isinstance(more, dict) and more.get("raw"):
+            text += f" ({more['raw']})"
     elif isinstance(body, str) and body.strip():
         text = re.sub(r"<[^>]*>", " ", body)  # an error page of some proxy
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -185,7 +185,7 @@ class VLLMModel(OpenAIModel):
     def _connect(self, model: str, served: str, sampling: Sampling, endpoint: EndpointConfig, batch: int) -> None:
         own = endpoint.model_copy(update={"base_url": f"{self.server.url}/v1", "concurrency": batch})
         super().__init__(served, sampling, own, name=f"vllm/{model}", api_key=self.server.key)
-        self.concurrency = batch  # episodes played at once, as for every model on this machine
+        self.concurrency = self._at_once  # episodes played at once, as for every model on this machine
         self._weights = _stamp(model)
 
     @property
