@@ -282,7 +282,7 @@ from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 
 model = open_model("openai/mock", Sampling(max_tokens=64), ledger=Ledger(Path(sys.argv[2])),
-                   endpoint=EndpointConfig(base_url=sys.argv[1], concurrency=8))
+                   endpoint=EndpointConfig(base_url=sys.argv[1], concurrency=8, retries=15))
 
 async def one(n):
     async with model.conversation() as conversation:
@@ -297,14 +297,15 @@ assert answers == [f"call {n}" for n in range(120)]
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_nothing_booked_is_paid_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rates", [{}, {"rate_limit": 0.1, "server_error": 0.1, "timeout": 0.1}])
+def test_killed_at_any_moment_nothing_booked_is_paid_again(rates: dict[str, float], tmp_path: Path) -> None:
     pytest.importorskip("openai")
     path = tmp_path / "calls.sqlite"
-    with MockServer(echo, delay=0.1) as server:
+    with MockServer(echo, faults=Faults(rates), delay=0.1, hang=0.2) as server:
         command = [sys.executable, "-c", KILLED, server.base_url, str(path)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
         lost = 0
-        for answered in (20, 60):
+        for answered in (20, 50, 80):
             process = subprocess.Popen(command, env=environment)
             while server.counts.answered < answered and process.poll() is None:
                 time.sleep(0.002)

@@ -159,7 +159,7 @@ def for_a_header(variable: str, value: str) -> str:
     for character in value:
         if not character.isascii() or not character.isprintable():
             raise PrerequisiteError(
-                f"the environment variable {variable} holds {character!r}, which is in no key; set it again, in plain quotes."
+                f"the environment variable {variable} holds {character!r}, which no header takes; set it again, in plain quotes."
             )
     return value
 

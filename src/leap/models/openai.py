@@ -94,8 +94,12 @@ class OpenAIModel(Model):
         self.base_url = (endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip().rstrip("/")
         self._host = _host(self.base_url)
         self._key = api_key or for_a_header(endpoint.api_key_env, os.environ.get(endpoint.api_key_env, "").strip())
-        for variable in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):  # which the client sends of itself
-            for_a_header(variable, os.environ.get(variable, ""))
+        for variable in (
+            "OPENAI_ORG_ID",
+            "OPENAI_PROJECT_ID",
+            "OPENAI_CUSTOM_HEADERS",
+        ):  # which the client sends of itself
+            for_a_header(variable, os.environ.get(variable, "").replace("\n", ""))
         if not self._key and self._host == "api.openai.com":
             raise PrerequisiteError(f"{self.name} needs a key: set the environment variable {endpoint.api_key_env}.")
         # OpenAI's reasoning models know only the new name of the limit, many other servers only the old one.
