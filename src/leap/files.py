@@ -157,16 +157,19 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """A directory filled under a temporary name and put in place when the `with` block ends well."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """A directory filled under a temporary name and put in place when the `with` block ends well. The name is this
+    attempt's own, so that two at the same directory do not disturb each other: the later takes the place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     with _explained(path):
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        yield temporary
-        _readable(temporary)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        try:
+            yield temporary
+            _readable(temporary)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _readable(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -30,15 +30,19 @@ def counted(items: Iterable[T], total: int, progress: Progress | None, what: str
         progress(total, total, what)
 
 
-def put_in_place(folder: Path, fill: Callable[[Path], object], *, done: str = "manifest.json") -> None:
+def put_in_place(folder: Path, fill: Callable[[Path], object], *, done: Sequence[str] = ("manifest.json",)) -> None:
     """Fills a folder that is not there under another name and moves it in place; of two at it, the first stays.
 
     Args:
-        folder: Where it is to be. What stands there already, without the file `done`, is not finished, and is removed.
-        fill: Fills the folder it is given; writes `done` last.
-        done: The file that marks a finished folder.
+        folder: Where it is to be. What stands there already, without the files `done`, is not finished, and is removed.
+        fill: Fills the folder it is given.
+        done: The files of which a finished folder has all.
     """
-    if (folder / done).is_file():
+
+    def finished() -> bool:
+        return all((folder / name).is_file() for name in done)
+
+    if finished():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.is_dir()
@@ -46,12 +50,12 @@ def put_in_place(folder: Path, fill: Callable[[Path], object], *, done: str = "m
     try:
         fill(partial)
         partial.chmod(0o755)  # temporary folders are private
-        if unfinished and not (folder / done).is_file():
+        if unfinished and not finished():
             shutil.rmtree(folder, ignore_errors=True)
         try:
             partial.rename(folder)
         except OSError:
-            if not (folder / done).is_file():
+            if not finished():
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -157,6 +157,17 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
 
 
+def test_two_attempts_at_a_directory_leave_each_other_alone(tmp_path: Path) -> None:
+    target = tmp_path / "checkpoint"
+    with atomic_directory(target) as first:
+        (first / "weights").write_text("first")
+        with atomic_directory(target) as second:
+            (second / "weights").write_text("second")
+        assert (target / "weights").read_text() == "second" and (first / "weights").read_text() == "first"
+    assert (target / "weights").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
 def test_what_a_library_writes_for_its_owner_alone_is_as_readable_as_any_file(tmp_path: Path) -> None:
     (tmp_path / "usual").write_text("")
     with atomic_directory(tmp_path / "checkpoint") as temporary:

@@ -83,7 +83,7 @@ def moments(run: Path, cache: Path) -> list[tuple[str, Callable[[], bool]]]:
         ("the scratch student is made", there("base/leap.json")),
         ("first training state", there("iter-0/training/checkpoint-*")),
         ("third training state", there("iter-0/training/checkpoint-3*")),
-        ("checkpoint half written", there("iter-0/.checkpoint.tmp/*.json")),
+        ("checkpoint half written", there("iter-0/.checkpoint*.tmp/*.json")),
         ("evaluation of pi_0", grown("iter-0/evaluation/valid.jsonl", 2)),
         ("evaluation of pi_0, second split", grown("iter-0/evaluation/unseen.jsonl", 1)),
         ("rollout, inside its first wave", grown("iter-1/episodes.jsonl", 1)),

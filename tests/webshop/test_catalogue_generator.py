@@ -34,6 +34,22 @@ def test_equal_settings_give_equal_bytes_and_a_longer_catalogue_begins_with_the_
     assert fingerprint(small) != fingerprint(CatalogueConfig(products=60, goals=40, seed=1))
 
 
+def test_of_two_that_write_a_catalogue_at_once_the_first_one_s_stays(tmp_path: Path) -> None:
+    small, folder, again = CatalogueConfig(products=60, goals=40), tmp_path / "c", True
+
+    def progress(done: int, total: int, what: str) -> None:  # as if another process began meanwhile
+        nonlocal again
+        if again:
+            again = False
+            write_catalogue(small, folder)
+
+    write_catalogue(small, folder, progress=progress)
+    assert {path.name for path in folder.iterdir()} == {*FILES, "catalogue.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    (folder / FILES[1]).unlink()
+    assert (write_catalogue(small, folder) / FILES[1]).is_file()
+
+
 def test_the_files_have_the_official_shape(tmp_path: Path) -> None:
     folder = write_catalogue(CatalogueConfig(products=200, goals=120), tmp_path / "c")
     products, attributes, people = (json.loads((folder / name).read_text()) for name in FILES)

@@ -116,7 +116,7 @@ class Goals:
         self._store = store
         folder = store.folder / ("goals-human" if human else "goals-synthetic")
         try:
-            put_in_place(folder, lambda partial: _index(store, partial, human=human, progress=progress), done=_COUNTS)
+            put_in_place(folder, lambda partial: _index(store, partial, human=human, progress=progress), done=[_COUNTS])
             self._lines = Blob(store.instructions_file(human=human), Any, ends=load_array(folder / "lines.npy"))
             self._ends, self._order = load_array(folder / "ends.npy"), load_array(folder / "order.npy")
             places = load_array(folder / "places.npy")

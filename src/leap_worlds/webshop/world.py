@@ -101,7 +101,7 @@ def open_search(store: ProductStore, *, progress: Progress | None = None) -> Sea
         build_index(((product.asin, product.contents) for product in products), partial)
         (partial / _OWNER).write_text(store.manifest.key, encoding="utf-8")
 
-    put_in_place(folder, index, done=_OWNER)
+    put_in_place(folder, index, done=[_OWNER])
     if (folder / _OWNER).read_text(encoding="utf-8") != store.manifest.key:
         raise PrerequisiteError(f"{folder} is the search index of another catalogue. Remove it; it is made anew.")
     opened = SearchIndex(folder)

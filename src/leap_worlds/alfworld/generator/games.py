@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -107,10 +108,10 @@ def generate(config: GeneratorConfig, out_dir: str | Path, progress: Progress | 
         GeneratorError: The folder holds something else.
     """
     out = Path(out_dir)
-    if out.is_dir() and not any(out.iterdir()):
+    with suppress(OSError):  # it is not there, or holds something
         out.rmdir()
     if not out.exists():
-        put_in_place(out, lambda partial: _write_all(config, partial, progress), done=MANIFEST)
+        put_in_place(out, lambda partial: _write_all(config, partial, progress), done=[MANIFEST])
     manifest = read_manifest(out)
     if manifest.fingerprint != fingerprint(config):
         raise GeneratorError(f"{out} holds games of other settings; choose another folder or delete this one")

@@ -9,8 +9,7 @@ from typing import Any
 
 from leap.core import content_key
 from leap.envs.base import Progress
-from leap.files import atomic_directory
-from leap_worlds.made import counted, stream
+from leap_worlds.made import counted, put_in_place, stream
 from leap_worlds.webshop.generator.config import CatalogueConfig
 from leap_worlds.webshop.generator.products import Drawn, draw, entry, instruction, the_kinds
 from leap_worlds.webshop.generator.tables import tables
@@ -27,16 +26,15 @@ def fingerprint(config: CatalogueConfig) -> str:
 
 def write_catalogue(config: CatalogueConfig, folder: Path, *, progress: Progress | None = None) -> Path:
     """Writes the three files into a folder, unless it holds them; it appears whole or not at all."""
-    if all((folder / name).is_file() for name in FILES):
-        return folder
-    choices, step = the_kinds(config), config.products / config.goals
-    asked = {int(place * step) for place in range(config.goals)}  # spread over all products
 
     def products(progress: Progress | None = None) -> Iterator[tuple[int, Drawn]]:
+        choices = the_kinds(config)
         numbers = counted(range(config.products), config.products, progress, "generating products")
         return ((number, draw(config, choices, number)) for number in numbers)
 
-    with atomic_directory(folder) as partial:
+    def fill(partial: Path) -> None:
+        step = config.products / config.goals
+        asked = {int(place * step) for place in range(config.goals)}  # spread over all products
         entries = (entry(product, stream(config.seed, "texts", number)) for number, product in products(progress))
         _write(partial / FILES[0], "[]", map(_json, entries))
         known = ((product.asin, _attributes(product)) for _, product in products())
@@ -47,6 +45,8 @@ def write_catalogue(config: CatalogueConfig, folder: Path, *, progress: Progress
         (partial / "catalogue.json").write_text(
             json.dumps({"generator": GENERATOR, "config": config.model_dump(mode="json")}, indent=1), encoding="utf-8"
         )
+
+    put_in_place(folder, fill, done=FILES)
     return folder
 
 
