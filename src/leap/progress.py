@@ -51,13 +51,14 @@ class Progress:
         self.console = console or Console(stderr=True)
 
     @contextmanager
-    def stage(self, what: str) -> Iterator[Bar]:
-        """A stage under way."""
+    def stage(self, what: str, *, notes: bool = False) -> Iterator[Bar]:
+        """A stage under way. With `notes`, each new note is a line of its own where there is no terminal: what is waited for."""
         if not self.console.is_terminal:
-            yield from self._told(what)
+            yield from self._told(what, notes)
             return
         text, rate, note = (
-            rich.TextColumn(f"{{task.{field}}}") for field in ("description", "fields[rate]", "fields[note]")
+            rich.TextColumn(f"{{task.{field}}}", markup=False)
+            for field in ("description", "fields[rate]", "fields[note]")
         )
         columns = (rich.SpinnerColumn(), text, rich.BarColumn(), rich.MofNCompleteColumn(), rate)
         left = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn(), note)
@@ -70,13 +71,16 @@ class Progress:
 
             yield (bar := Bar(show))
 
-    def _told(self, what: str) -> Iterator[Bar]:
+    def _told(self, what: str, notes: bool) -> Iterator[Bar]:
         """Without a terminal: says once a minute how far the stage is, and at its end what was done, if anything was."""
-        said = 0.0
+        said, noted = 0.0, ""
 
         def show(done: int, total: int, rate: float, note: str) -> None:
-            nonlocal said
-            if bar.seconds - said >= SIGN_OF_LIFE and done < total:
+            nonlocal said, noted
+            if notes and note not in ("", noted):
+                noted = note
+                self._say(note)
+            elif bar.seconds - said >= SIGN_OF_LIFE and done < total:
                 said = bar.seconds
                 left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
                 self._say(f"{what}: {done} of {total}, {rate:.1f}/s{left} {note}")
@@ -86,4 +90,4 @@ class Progress:
             self._say(f"{what}: {bar.total} in {bar.seconds:.1f} s {bar.note}")
 
     def _say(self, text: str) -> None:
-        self.console.print(text.rstrip(), soft_wrap=True)
+        self.console.print(text.rstrip(), soft_wrap=True, markup=False)

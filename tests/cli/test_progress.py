@@ -21,6 +21,14 @@ def test_a_stage_is_one_line_in_a_log() -> None:
     assert line.startswith(f"{what}: 2 in ") and line.endswith("s 50% solved")
 
 
+def test_what_is_waited_for_is_told_at_once_in_a_log() -> None:
+    log = io.StringIO()
+    with Progress(Console(file=log, width=40)).stage("prepare tasks", notes=True) as bar:
+        for note in ("making an image [debian]: a few minutes, once", "making an image [debian]: a few minutes, once", ""):
+            bar.update(0, 4, note)
+    assert log.getvalue() == "making an image [debian]: a few minutes, once\n"
+
+
 def test_a_stage_with_nothing_to_do_is_silent() -> None:
     log = io.StringIO()
     with Progress(Console(file=log, width=40)).stage("nothing"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from leap.envs.base import sampled
 from leap.errors import PrerequisiteError
 from leap_worlds.intercode.base import leading_splits
+from leap_worlds.intercode.bash import images
 from leap_worlds.intercode.bash.source import load_tasks, split_tasks
 from leap_worlds.intercode.bash.tasks import NOT_REPEATABLE
 from leap_worlds.intercode.data import FILE_SYSTEMS, IntercodeData
 from leap_worlds.intercode.fetch import fetch
+from leap_worlds.sandbox import Image, Recipe
 
 
 def test_counts_and_splits_are_those_published(intercode_data: Path) -> None:
@@ -27,6 +30,23 @@ def test_counts_and_splits_are_those_published(intercode_data: Path) -> None:
     assert NOT_REPEATABLE.keys() <= {task.id for task in tasks}
     with pytest.raises(PrerequisiteError, match="no split 'paper'"):
         split_tasks(tasks, "paper")
+
+
+def test_what_making_an_image_waits_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Provider:
+        name = "namespace"
+
+        def build(self, recipe: Recipe, *, report: Callable[[str], None]) -> Image:
+            report("a few minutes, once")
+            return Image(key="k")
+
+        def close(self) -> None:
+            pass
+
+    told: list[tuple[int, int, str]] = []
+    monkeypatch.setattr(images, "open_provider", lambda name: Provider())
+    images.open_boxes("auto", lambda name: Recipe(), (1, 2), lambda *said: told.append(said))
+    assert told == [(0, 2, "file system 1: a few minutes, once"), (1, 2, "file system 2: a few minutes, once")]
 
 
 def test_leading_split_leaves_nothing_out() -> None:

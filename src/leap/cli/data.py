@@ -24,17 +24,8 @@ def fetch_data(name: str, source: str | None, options: list[str]) -> int:
     """
     kin = [known for known in registry.environment.names() if known.startswith(f"{name}-")]
     environment = load_environment(kin[0] if kin else name, parse_options(options))
-    progress, said = Progress(), ""
-    with progress.stage(f"data of {name}") as bar:
-
-        def update(done: int, total: int, what: str) -> None:
-            nonlocal said
-            if what != said and not progress.console.is_terminal:  # where no bar says what is being waited for
-                progress.console.print(Text(what), soft_wrap=True)
-            said = what
-            bar.update(done, total, what)
-
-        findings = environment.fetch_data(update, source=source)
+    with Progress().stage(f"data of {name}", notes=True) as bar:
+        findings = environment.fetch_data(bar.update, source=source)
     for ok, text in findings:
         mark = ("ok     ", "green") if ok else ("FAILED ", "red")
         Console().print(Text.assemble(mark, text), soft_wrap=True)

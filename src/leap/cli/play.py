@@ -69,7 +69,7 @@ class Unclear(Exception):
 def play_task(name: str, wanted: str, split: str | None, options: list[str]) -> None:
     """Lets a person play a task of a registered environment, chosen by its id or its number."""
     with closing(load_environment(name, parse_options(options))) as environment:
-        with Progress().stage(f"prepare {name}") as bar:
+        with Progress().stage(f"prepare {name}", notes=True) as bar:
             environment.prepare(bar.update)
         task = find_task(environment, wanted, split)
         asyncio.run(play(environment, task, Console()))  # in this thread, where `_asked` hears Ctrl-C

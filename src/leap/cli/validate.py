@@ -39,7 +39,8 @@ def validate_environment(name: str, splits: list[str], options: list[str], limit
     """
     failed, planless = 0, []
     with closing(load_environment(name, parse_options(options))) as environment:
-        environment.prepare()
+        with Progress().stage(f"prepare {name}", notes=True) as bar:
+            environment.prepare(bar.update)
         for split in splits or environment.gold_splits:
             tasks = listed(environment, split, limit=limit)
             unexplained, without_plan = _play_plans(environment, f"{name} {split}", tasks)

@@ -96,7 +96,7 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
     registry.demonstration.get(demonstrations.source)(demonstrations, environment, section.train).check()
     if recipe.teacher.kind == "expert" and recipe.iterations and not (tutor is not None and tutor.corrects):
         raise PrerequisiteError(f"{environment.name} has no scripted teacher; set teacher.kind: model, or self.")
-    with progress.stage("prepare tasks") as bar:
+    with progress.stage("prepare tasks", notes=True) as bar:
         environment.prepare(bar.update)
     trained_on = {task.id for task in listed(environment, section.train)}
     for split in (section.validation, *section.test):

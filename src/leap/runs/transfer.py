@@ -38,7 +38,8 @@ def evaluate_elsewhere(
     recipe = stages.recipe
     horizon = horizon or recipe.test_horizon
     environment = load_environment(recipe.environment.name, options)
-    environment.prepare()
+    with stages.progress.stage(f"prepare {recipe.environment.name}", notes=True) as bar:
+        environment.prepare(bar.update)
     trained_on = {task.id for task in stages.environment.tasks(recipe.environment.train)}
     folder = stages.run.elsewhere(i, content_key(options))
     write_json(folder / "environment.json", {"name": recipe.environment.name, "options": options})

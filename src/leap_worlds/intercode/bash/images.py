@@ -12,7 +12,7 @@ from leap.envs.base import Progress
 from leap_worlds.intercode.base import Boxes
 from leap_worlds.intercode.data import FILE_SYSTEMS, IntercodeData
 from leap_worlds.sandbox.base import open_provider
-from leap_worlds.sandbox.image import Image, Recipe, Step
+from leap_worlds.sandbox.image import Image, Recipe, Report, Step
 
 # What InterCode's Dockerfile installs, and procps, which Ubuntu's base has and Debian's lacks.
 TOOLS = (
@@ -89,16 +89,19 @@ def open_boxes(
     made: dict[int | str, Image] = {}
     locks: defaultdict[int | str, threading.Lock] = defaultdict(threading.Lock)
 
-    def image_of(name: int | str) -> Image:
+    def image_of(name: int | str, report: Report | None = None) -> Image:
         with locks[name]:  # who asks for one that is being made waits for it
             if name not in made:
-                made[name] = provider.build(recipe(name))
+                made[name] = provider.build(recipe(name), report=report)
             return made[name]
 
     for done, name in enumerate(first):
-        if progress is not None:
-            progress(done, len(first), f"file system {name}")
-        image_of(name)
+
+        def report(said: str, done: int = done, name: int | str = name) -> None:
+            if progress is not None:
+                progress(done, len(first), f"file system {name}: {said}")
+
+        image_of(name, report)
     return Boxes(lambda name: provider.create(image_of(name)), provider.name, provider.close)
 
 
