@@ -126,6 +126,17 @@ def test_a_container_that_proves_itself(tmp_path: Path) -> None:
     assert verbs == ["ps", "run", "exec", "exec", "exec", "restart", "exec", "rm"]  # proved again after the restart
 
 
+def test_an_engine_s_commands_read_nothing_from_the_terminal(tmp_path: Path) -> None:
+    code = (
+        "import sys; from leap_worlds.sandbox.docker import DockerProvider\n"
+        "print(DockerProvider(command=sys.argv[1]).call('version', timeout=10).stdout)\n"
+    )
+    (tmp_path / "engine").write_text("#!/bin/sh\ncat\n")
+    (tmp_path / "engine").chmod(0o755)
+    command = [sys.executable, "-c", code, str(tmp_path / "engine")]
+    assert subprocess.run(command, input=b"typed", capture_output=True, check=True).stdout == b"b''\n"
+
+
 def test_an_engine_that_cannot_limit_is_warned_of(tmp_path: Path) -> None:
     assert not _engine(tmp_path).probe().warnings
     assert "control groups" in _engine(tmp_path, info="echo false true").probe().warnings[0]

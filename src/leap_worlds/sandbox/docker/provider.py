@@ -91,8 +91,9 @@ class DockerProvider(base.SandboxProvider):
 
     def call(self, *words: str, timeout: float) -> subprocess.CompletedProcess[bytes]:
         """Runs one engine command; raises `SandboxError` where there is no such program, or no answer in time."""
+        argv, nothing = [self.command, *words], subprocess.DEVNULL  # what is typed at the terminal is not for it
         try:
-            return subprocess.run([self.command, *words], capture_output=True, timeout=timeout, check=False)
+            return subprocess.run(argv, stdin=nothing, capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             raise base.SandboxError(f"`{self.command} {words[0]}` did not answer in {timeout:g} s") from None
         except OSError as error:
