@@ -163,8 +163,8 @@ def _reach(host: str) -> None:
     attempt = threading.Thread(target=connect, daemon=True)
     attempt.start()
     attempt.join(_TO_CONNECT)
-    if why:
-        raise PrerequisiteError(f"{host} cannot be reached{why[0]}. Is there a network?")
+    if reason := "".join(why):  # read once: the attempt may end just now
+        raise PrerequisiteError(f"{host} cannot be reached{reason}. Is there a network?")
 
 
 def _read_through(path: Path, name: str) -> None:
