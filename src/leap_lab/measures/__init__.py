@@ -1,5 +1,5 @@
-"""Leakage and realizability, measured: how far a teacher's corrections can be learned by a student that does not see what
-the teacher sees, and what the paper's bound makes of it. `docs/measures.md` explains every figure.
+"""Leakage and realizability, measured: how far a teacher's corrections can be learned by a student that does not see
+what the teacher sees, and what the paper's bound makes of it. `docs/measures.md` explains every figure.
 
 Nothing here is needed to train; a run without these figures is the same run.
 """

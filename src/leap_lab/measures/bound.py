@@ -1,13 +1,13 @@
 """The terms of the paper's bound, J(pi) >= J(pi^E) - T H(pi^E) (epsilon(pi^E) + gamma(N)), for the best pi of the sequence.
 
-Two readings of epsilon and gamma, both as L1 distances of action distributions per step of the horizon, on states of the
-students themselves (steps after an episode's end count as agreement, for nothing is left to do):
+Two readings of epsilon and gamma, both as L1 distances of action distributions per step of the horizon, on states of
+the students themselves (steps after an episode's end count as agreement, for nothing is left to do):
 
 * from actions: the distance of pi_j is twice the share of steps at which its action is not the teacher's. The mean over
   the sequence is epsilon + gamma; the least is taken for epsilon, the rest is gamma.
-* from log losses: KL(teacher || pi_j) per step is at most the negative log-likelihood of the corrected answer; its value
-  for the leader pi_i is epsilon's, what pi_{j-1} lost beyond it is gamma's, and Pinsker's inequality (L1 <= sqrt(2 KL))
-  turns each into L1.
+* from log losses: KL(teacher || pi_j) per step is at most the negative log-likelihood of the corrected answer; its
+  value for the leader pi_i is epsilon's, what pi_{j-1} lost beyond it is gamma's, and Pinsker's inequality (L1 <=
+  sqrt(2 KL)) turns each into L1.
 """
 
 from __future__ import annotations

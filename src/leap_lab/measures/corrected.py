@@ -25,8 +25,8 @@ class Corrected:
     Attributes:
         episodes: The episodes; those without corrections count as not corrected.
         corrections: Corrections of their steps, kept and rejected.
-        environment: Where the episodes are replayed for their privileged states: what is hidden, the plan's commands, and
-            the plan's length after the last step. None leaves out what only these tell.
+        environment: Where the episodes are replayed for their privileged states: what is hidden, the plan's commands,
+            and the plan's length after the last step. None leaves out what only these tell.
     """
 
     episodes: Iterable[Episode]
@@ -174,8 +174,8 @@ def _judged(
 def quoted_commands(reason: str, commands: Iterable[str], history: History) -> tuple[str, ...]:
     """Commands of a privileged plan that a reason quotes word for word although the student has not seen them, sorted.
 
-    Seen is a command that was admissible at this step or an earlier one, that the student gave itself, or that stands in
-    the task or in an observation. Commands of one word are not looked for: `look` is also a word.
+    Seen is a command that was admissible at this step or an earlier one, that the student gave itself, or that stands
+    in the task or in an observation. Commands of one word are not looked for: `look` is also a word.
     """
     quoted = {c: _folded(c) for c in commands if len(c.split()) > 1 and _stands_in(_folded(c), _folded(reason))}
     if not quoted:

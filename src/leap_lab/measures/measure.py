@@ -42,8 +42,8 @@ def measure_iteration(
         teacher: Name of the teacher.
         privilege: Its privilege level.
         training: Rollouts of pi_{i-1} on training tasks and their corrections, D_i.
-        held_out: Episodes of pi_i on validation tasks (see `held_out`), every step of each corrected by the same teacher,
-            failures or not. Nothing may ever be trained on them.
+        held_out: Episodes of pi_i on validation tasks (see `held_out`), every step of each corrected by the same
+            teacher, failures or not. Nothing may ever be trained on them.
         rounds: For j = 1..i, the rows of corrections of held-out episodes of pi_{j-1}; only the last is needed for the
             realizability gap, all for the regret.
         checkpoints: pi_{i-1} and pi_i.

@@ -1,5 +1,5 @@
-"""Writes a study's page: `index.html`, which needs no network and no other file, its JSON twin `results.json`, the plots
-as SVG, and the tables as Markdown."""
+"""Writes a study's page: `index.html`, which needs no network and no other file, its JSON twin `results.json`, the
+plots as SVG, and the tables as Markdown."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A study's plots: colour-blind safe (Okabe & Ito), told apart by mark and dash too, so that a print without colour can be
-read. Seeds are points; lines and bars are means over seeds with 95 % intervals over tasks and seeds. No title within: the
-page has captions.
+"""A study's plots: colour-blind safe (Okabe & Ito), told apart by mark and dash too, so that a print without colour can
+be read. Seeds are points; lines and bars are means over seeds with 95 % intervals over tasks and seeds. No title
+within: the page has captions.
 """
 
 from __future__ import annotations

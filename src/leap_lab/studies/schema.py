@@ -3,8 +3,8 @@
 A study of the loop is a base recipe, arms that each change some of its keys, seeds, what is compared with what, and the
 plots. On another base recipe (`LoopStudy.on`) it is the same experiment without what its `budget` says of its own.
 Whoever acted is named `ARM/POLICY`: an arm's name, or `*` for each arm, then `pi_0`, `pi_1`, ..., `best` (chosen on
-validation tasks), `last`, `expert`, `teacher` (at the arm's own privilege), `teacher-0`, ..., `react` (the first model of
-baselines.react, left out where there is none) or another baseline's folder.
+validation tasks), `last`, `expert`, `teacher` (at the arm's own privilege), `teacher-0`, ..., `react` (the first model
+of baselines.react, left out where there is none) or another baseline's folder.
 `ARM/POLICY@KIND` is the same on tasks of that kind alone; in a mixture a kind is a part.
 """
 

@@ -1,9 +1,9 @@
 """Means over seeds and tasks, and paired differences, with bootstrap intervals.
 
 Two intervals, for two questions. Over tasks: tasks are drawn again with replacement, each with its outcomes under all
-seeds, so that it holds for these trainings on other tasks. Over tasks and seeds: both are drawn again, independently (the
-pigeonhole bootstrap of Owen 2007, which is, if anything, too wide), so that it holds for other trainings, too; with three
-seeds that is a rough figure, and why seeds are shown one by one.
+seeds, so that it holds for these trainings on other tasks. Over tasks and seeds: both are drawn again, independently
+(the pigeonhole bootstrap of Owen 2007, which is, if anything, too wide), so that it holds for other trainings, too;
+with three seeds that is a rough figure, and why seeds are shown one by one.
 """
 
 from __future__ import annotations

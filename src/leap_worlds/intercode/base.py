@@ -47,8 +47,8 @@ class UpstreamConfig(EnvironmentConfig):
 
 
 class IntercodeEnvironment(Environment[C], Generic[C, R]):
-    """An environment of tasks with golds, of which a gold is an action that solves its task. `leap data` fetches upstream's
-    files to the option `path`.
+    """An environment of tasks with golds, of which a gold is an action that solves its task. `leap data` fetches
+    upstream's files to the option `path`.
 
     Class attributes:
         prompts: The folder of its prompts.
@@ -230,8 +230,8 @@ class Pool(Generic[T]):
 
     @contextmanager
     def lent(self, use: Hashable = None) -> Iterator[T]:
-        """Lends one thing for the time of the `with` block: that which had the same use last, if it is free, else the one that
-        was not used for longest. One that was being used when something went wrong is thrown away."""
+        """Lends one thing for the time of the `with` block: that which had the same use last, if it is free, else the
+        one that was not used for longest. One that was being used when something went wrong is thrown away."""
         with self._lock:
             uses = [last for last, _ in self._free]
             found = self._free.pop(uses.index(use) if use in uses else 0)[1] if uses else None

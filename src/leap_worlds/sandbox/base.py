@@ -1,7 +1,7 @@
 """What a sandbox is: the one small interface every provider has, its records, and the registry.
 
-A provider of your own (gVisor, E2B, Modal, a virtual machine) implements `SandboxProvider` and `Sandbox` in your package
-and is named in its entry points; nothing here needs an edit:
+A provider of your own (gVisor, E2B, Modal, a virtual machine) implements `SandboxProvider` and `Sandbox` in your
+package and is named in its entry points; nothing here needs an edit:
 
     [project.entry-points."leap.sandboxes"]
     gvisor = "my_package.gvisor:GvisorProvider"

@@ -15,8 +15,8 @@ WRITE_TIMEOUT = 15.0
 
 
 def read_output(pipe: IO[bytes], deadline: float, max_output: int) -> tuple[bytes, bool]:
-    """Reads until the end, the deadline (by `time.monotonic()`), or more bytes than a command may print. Returns what was read,
-    which may be too long by a part, and whether the deadline came before the end."""
+    """Reads until the end, the deadline (by `time.monotonic()`), or more bytes than a command may print. Returns what
+    was read, which may be too long by a part, and whether the deadline came before the end."""
     output = bytearray()
     while len(output) <= max_output:
         left = deadline - time.monotonic()
@@ -79,8 +79,8 @@ class PipeChannel(base.Channel):
 
 
 def _ready(fd: int, event: int, timeout: float) -> bool:
-    """Whether a pipe end can be read or written within some seconds. By `poll`: a process with more than 1,023 open files
-    cannot use `select`."""
+    """Whether a pipe end can be read or written within some seconds. By `poll`: a process with more than 1,023 open
+    files cannot use `select`."""
     poll = select.poll()
     poll.register(fd, event)
     return bool(poll.poll(timeout * 1000))

@@ -1,14 +1,16 @@
 """The candidate actions that a prompt lists, in LEAP's words: a product is clicked by its title, `click[item - TITLE]`.
 
-Source: `WebEnv.get_valid_actions` and `WebEnv.step` of the LEAP reference (sanjibanc/leap_llm, src/leap_llm/envs/webshop.py).
-Two modes:
+Source: `WebEnv.get_valid_actions` and `WebEnv.step` of the LEAP reference (sanjibanc/leap_llm,
+src/leap_llm/envs/webshop.py). Two modes:
 
-- `stable`: everything that can be clicked, once, in the page's order. The same list stands in the prompt and in the record,
-  no option is hidden, and what a title cannot name is named by number: a product whose title another on the page has as well,
-  or whose title is not on one line. What a click could not reach (a value the action pattern cannot hold) is not listed.
-- `compat`: the reference's. As soon as a list has more than 20 entries, its first 6 and 10 others drawn at random go on; with
-  many options most are never shown, and a title always means the last product of that title in the whole catalogue.
-  (The reference draws anew whenever it is asked, so that its prompts and records differ; here once for each observation.)
+- `stable`: everything that can be clicked, once, in the page's order. The same list stands in the prompt and in the
+  record, no option is hidden, and what a title cannot name is named by number: a product whose title another on the
+  page has as well, or whose title is not on one line. What a click could not reach (a value the action pattern cannot
+  hold) is not listed.
+- `compat`: the reference's. As soon as a list has more than 20 entries, its first 6 and 10 others drawn at random go
+  on; with many options most are never shown, and a title always means the last product of that title in the whole
+  catalogue. (The reference draws anew whenever it is asked, so that its prompts and records differ; here once for each
+  observation.)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Goals: what to buy, in words and in facts, with the prices that they depend on.
 
-Source: `get_human_goals`, `get_synthetic_goals` (web_agent_site/engine/goal.py) and `generate_product_prices` (engine.py)
-of WebShop 64fa2a5. There all draws come from one unseeded generator, so that two processes disagree on the price limits
-(the goals' order is the same: it is shuffled by seed 233). Here the generator is an argument, and draws in the same
-order: the price of each product that has a range, then a limit for each goal.
+Source: `get_human_goals`, `get_synthetic_goals` (web_agent_site/engine/goal.py) and `generate_product_prices`
+(engine.py) of WebShop 64fa2a5. There all draws come from one unseeded generator, so that two processes disagree on the
+price limits (the goals' order is the same: it is shuffled by seed 233). Here the generator is an argument, and draws in
+the same order: the price of each product that has a range, then a limit for each goal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The official files: where they come from, where they go, and whether what is there is what was published.
 
-Sources: setup.sh of WebShop 64fa2a5 (the files' places); its baseline_models/data/human_goals.json, the published goals in order,
-of which `canonical_goals.txt` holds six hexadecimal digits each.
+Sources: setup.sh of WebShop 64fa2a5 (the files' places); its baseline_models/data/human_goals.json, the published goals
+in order, of which `canonical_goals.txt` holds six hexadecimal digits each.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ class Page(NamedTuple):
 
     Attributes:
         nodes: What is visible, in order.
-        clickables: By the text that an action names, in the original's order: buttons, product links, options. Where two
-            share a text, the later is the one that a click reaches.
+        clickables: By the text that an action names, in the original's order: buttons, product links, options. Where
+            two share a text, the later is the one that a click reaches.
         search_bar: Whether there is one.
     """
 

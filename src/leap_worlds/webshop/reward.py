@@ -3,9 +3,9 @@
     total = type * (attributes + options + price) / (attributes asked + options asked + 1)
 
 Source: Yao et al. 2022, section 3.1; `get_reward` of WebShop 64fa2a5, web_agent_site/engine/goal.py. The comparison of
-strings is thefuzz's `token_set_ratio`, here from rapidfuzz, which thefuzz itself now calls. The colours are `COLOR_SET` of
-web_agent_site/engine/normalize.py (MIT, Copyright (c) 2023 Princeton Natural Language Processing); their order is part of the
-rule: the first that is found stands for the whole option.
+strings is thefuzz's `token_set_ratio`, here from rapidfuzz, which thefuzz itself now calls. The colours are `COLOR_SET`
+of web_agent_site/engine/normalize.py (MIT, Copyright (c) 2023 Princeton Natural Language Processing); their order is
+part of the rule: the first that is found stands for the whole option.
 
 Two modes. `upstream` is the original, with what it does unmeant. `fixed` mends two things: a made-up goal's option is
 compared as a value with the value chosen under its name (the original compares pairs of name and value with values,

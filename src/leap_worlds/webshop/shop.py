@@ -1,7 +1,8 @@
 """The shop: one read-only object for a catalogue, and a light one for each customer's visit.
 
-Source: `SimServer`, `SimBrowser` and `WebAgentTextEnv.step` of WebShop 64fa2a5, web_agent_site/envs/web_agent_text_env.py. What
-a visit shows is the original's, byte for byte, with its quirks; among them:
+Source: `SimServer`, `SimBrowser` and `WebAgentTextEnv.step` of WebShop 64fa2a5,
+web_agent_site/envs/web_agent_text_env.py. What a visit shows is the original's, byte for byte, with its quirks; among
+them:
 
 - a search works on every page, also after the purchase; "Next >" is offered beyond the last page;
 - going back from a product to the results forgets the options that were chosen;

@@ -3,9 +3,9 @@
 `docs/webshop.md` says what each means, and how it is scored. (ETO's own training list overlaps its test list, and later
 versions of verl-agent shuffle the goals by a seed of their own; here neither is so.)
 
-Sources: WebShop 64fa2a5, baseline_models/env.py; the test list of ETO (Song et al. 2024) as its successors IPR (WeiminXiong/IPR
-14911dd) and KnowSelf (zjunlp/KnowSelf 439032e) publish it, eval_agent/data/webshop/test_indices.json; verl-agent,
-agent_system/environments/env_package/webshop/envs.py.
+Sources: WebShop 64fa2a5, baseline_models/env.py; the test list of ETO (Song et al. 2024) as its successors IPR
+(WeiminXiong/IPR 14911dd) and KnowSelf (zjunlp/KnowSelf 439032e) publish it, eval_agent/data/webshop/test_indices.json;
+verl-agent, agent_system/environments/env_package/webshop/envs.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Which words of a title are nouns: what the type part of the reward compares.
 
-The original asks a spaCy model. None is on PyPI, so the default here is a rule without dependencies; on nine titles whose
-count of nouns the original's logs tell it is off by 2 nouns of 7 to 26. What either tagger says matters only for a purchase of
-another product than the goal's that shares few words with it. A result of the rule is flagged as not official.
+The original asks a spaCy model. None is on PyPI, so the default here is a rule without dependencies; on nine titles
+whose count of nouns the original's logs tell it is off by 2 nouns of 7 to 26. What either tagger says matters only for
+a purchase of another product than the goal's that shares few words with it. A result of the rule is flagged as not
+official.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The unprivileged scripted baseline of InterCode Bash: a few kinds of request by their words, after a look around.
 
-It knows the shell and reads the request; of the tasks' golds it knows nothing. Its rules are those that a person would write
-down first: count, list, search, checksum, remove and measure, on the path and the pattern that the request names.
+It knows the shell and reads the request; of the tasks' golds it knows nothing. Its rules are those that a person would
+write down first: count, list, search, checksum, remove and measure, on the path and the pattern that the request names.
 """
 
 from __future__ import annotations

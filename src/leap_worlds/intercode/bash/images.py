@@ -79,8 +79,8 @@ def generated_recipe(setup: str, *, kind: ImageKind) -> Recipe:
 def open_boxes(
     sandbox: str, recipe: Callable[[int | str], Recipe], first: Sequence[int | str], progress: Progress | None
 ) -> Boxes:
-    """Boxes of a registered sandbox (`auto`: the first that works here). The image of a file system is made when it is first
-    asked for, those of the `first` at once, unless it is in the cache.
+    """Boxes of a registered sandbox (`auto`: the first that works here). The image of a file system is made when it is
+    first asked for, those of the `first` at once, unless it is in the cache.
 
     Raises:
         PrerequisiteError: No sandbox works here, or an image cannot be made; the message says what to do.

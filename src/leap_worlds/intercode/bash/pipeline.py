@@ -11,8 +11,8 @@ _PIECES = re.compile(r"""\\.?|'[^']*'|"[^"]*"|['"]|[^\\'"]+""", re.DOTALL)
 def prefixes(command: str) -> list[str]:
     """The command's beginnings up to each of its top-level pipes, the whole last.
 
-    Pipes within quotes, substitutions, groups and behind a backslash are none; `||` is none; a command that is more than
-    one pipeline (`;`, `&&`, `||`, a line break) is one stage, for a part of it would do something else.
+    Pipes within quotes, substitutions, groups and behind a backslash are none; `||` is none; a command that is more
+    than one pipeline (`;`, `&&`, `||`, a line break) is one stage, for a part of it would do something else.
     """
     cuts = []
     for position, separator in _separators(command):

@@ -1,8 +1,9 @@
 """From an action to the command that is run: upstream's rules, and the true ones.
 
-Source: princeton-nlp/intercode, `intercode/envs/bash/bash_env.py` (`clean_cmd`, `exec_action`, `simplify_path`). Upstream
-puts the action between double quotes and lets docker-py split the whole by the shell's rules, so a double quote within the
-action is eaten, and what follows a quoted space is no part of the command any more. That moves scores, so it is kept.
+Source: princeton-nlp/intercode, `intercode/envs/bash/bash_env.py` (`clean_cmd`, `exec_action`, `simplify_path`).
+Upstream puts the action between double quotes and lets docker-py split the whole by the shell's rules, so a double
+quote within the action is eaten, and what follows a quoted space is no part of the command any more. That moves scores,
+so it is kept.
 """
 
 from __future__ import annotations

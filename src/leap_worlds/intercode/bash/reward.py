@@ -69,8 +69,8 @@ def answer_part(cosine: float) -> float:
 
 
 def parse_short_status(text: str) -> list[Change]:
-    """`git status --short` as upstream reads it: blank-separated words in pairs, so that a path with a blank shifts all that
-    follow. Where they are odd in number an IndexError is raised, as upstream does."""
+    """`git status --short` as upstream reads it: blank-separated words in pairs, so that a path with a blank shifts all
+    that follow. Where they are odd in number an IndexError is raised, as upstream does."""
     words = text.split()
     return [Change(words[i + 1], words[i]) for i in range(0, len(words), 2)]
 
@@ -90,8 +90,8 @@ def parse_z_status(text: str) -> list[Change]:
 def similarity(agent: str, gold: str | None) -> float:
     """Cosine of the outputs' TF-IDF vectors over the two of them, as upstream computes it: by scikit-learn with its defaults.
 
-    Order, case, punctuation and words of one character do not matter. Where no word of two characters is left, or there is
-    no gold output, only equal texts are alike (upstream: any exception).
+    Order, case, punctuation and words of one character do not matter. Where no word of two characters is left, or there
+    is no gold output, only equal texts are alike (upstream: any exception).
 
     Args:
         agent: The student's last output.

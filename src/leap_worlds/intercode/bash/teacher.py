@@ -10,9 +10,9 @@ proposal and what should follow it, submits, and reads the reward. Rules, in thi
 5. the next stage of the gold pipeline: the longest one whose output the student has seen, plus one;
 6. as 5, behind undoing what the student's earlier commands left or changed.
 
-The first proposal whose roll-in scores 1.0 is taken; where none does, the state is lost, and the best is taken if it scores
-more than the student did. The step that lost the state is thereby corrected too: at its state 1.0 was still in reach.
-A student's action that brings it on, by the same measure, is left as it is.
+The first proposal whose roll-in scores 1.0 is taken; where none does, the state is lost, and the best is taken if it
+scores more than the student did. The step that lost the state is thereby corrected too: at its state 1.0 was still in
+reach. A student's action that brings it on, by the same measure, is left as it is.
 
 The privilege level p in 0..100 says how far the gold command is used:
 
@@ -21,8 +21,8 @@ The privilege level p in 0..100 says how far the gold command is used:
     50..99     stage by stage; a look at every path that has not been seen or told
     100        all stages at once; a look at every path that has not been seen or told
 
-so a command that rests on a path which the student cannot know is never proposed before it has been looked for. Generated
-tasks have a teacher of their own: `leap_worlds.intercode.bash.generated.teacher`.
+so a command that rests on a path which the student cannot know is never proposed before it has been looked for.
+Generated tasks have a teacher of their own: `leap_worlds.intercode.bash.generated.teacher`.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ _UNKNOWN = object()
 
 
 class Memory:
-    """What all coaches of an environment have found out once and need not again: stages of golds, values of roll-ins, advice.
-    The oldest goes where it becomes too much. For any number of threads: two that ask for the same at once both find it out.
+    """What all coaches of an environment have found out once and need not again: stages of golds, values of roll-ins,
+    advice. The oldest goes where it becomes too much. For any number of threads: two that ask for the same at once both
+    find it out.
     """
 
     def __init__(self, most: int = 16_384) -> None:
@@ -119,11 +120,11 @@ class Told(NamedTuple):
 
 
 class Coach:
-    """Advises on states of an environment's tasks, for one thread at a time. Results are remembered by task and actions: a
-    state that is asked for again costs nothing.
+    """Advises on states of an environment's tasks, for one thread at a time. Results are remembered by task and
+    actions: a state that is asked for again costs nothing.
 
-    What depends on the kind of tasks is in methods of their own, for a subclass to say otherwise: the stages, how far the
-    student has come, what is proposed next and in which words.
+    What depends on the kind of tasks is in methods of their own, for a subclass to say otherwise: the stages, how far
+    the student has come, what is proposed next and in which words.
 
     Args:
         worlds: Where it tries things. Closed with the coach.
@@ -179,8 +180,8 @@ class Coach:
         self.worlds.close()
 
     def worth(self, history: History, action: str, left: int) -> float:
-        """The best reward in reach once an action is taken at a history's end with so many left, that one included, by the
-        rules at full privilege."""
+        """The best reward in reach once an action is taken at a history's end with so many left, that one included, by
+        the rules at full privilege."""
         if action == "skip":
             return 0.0
         if is_submit(action):
@@ -355,8 +356,8 @@ class Coach:
         return moments
 
     def _stand(self, record: BashTask, actions: tuple[str, ...], *, every: bool) -> tuple[World, list[str], int]:
-        """A world along these actions, the outputs so far, and how many were taken: all those that the last walk took, if it
-        went the same way and no state on it is asked for."""
+        """A world along these actions, the outputs so far, and how many were taken: all those that the last walk took,
+        if it went the same way and no state on it is asked for."""
         if self._standing is not None and not every:
             task, taken, world, outputs = self._standing
             if task == record.id and actions[: len(taken)] == taken and record.id not in NOT_REPEATABLE:

@@ -2,14 +2,14 @@
 
 By upstream's rules (princeton-nlp/intercode, `BashEnv`) with three deliberate deviations, wherever `compat` is `intercode`:
 
-1. Every episode and every gold run begins in a fresh box. Upstream resets with git, so that what is written where git does
-   not look, and changed modes and times, leak from one episode into the next.
+1. Every episode and every gold run begins in a fresh box. Upstream resets with git, so that what is written where git
+   does not look, and changed modes and times, leak from one episode into the next.
 2. A command that runs into the time limit is killed, the gold too. Upstream stops waiting, and it runs on.
-3. Nothing that a student does raises. Upstream falls over a bare `cd` (here: "Malformed command") and over the names of some
-   new files (here: the reward is told from `git status -z`, and `Parts.upstream_error` says so).
+3. Nothing that a student does raises. Upstream falls over a bare `cd` (here: "Malformed command") and over the names of
+   some new files (here: the reward is told from `git status -z`, and `Parts.upstream_error` says so).
 
-`compat: fixed` is another benchmark: the command is what the student wrote, `cd` works as in a shell, and all that changed
-is compared, by path and by content.
+`compat: fixed` is another benchmark: the command is what the student wrote, `cd` works as in a shell, and all that
+changed is compared, by path and by content.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class World:
         return parse_z_status(self._text("git", "status", "--porcelain", "-z", "--untracked-files=all"))
 
     def hash(self, change: Change) -> str:
-        """Returns what upstream compares of a new file. Of a path without a dot it asks a program that its image does not
-        have, so that all of those are alike.
+        """Returns what upstream compares of a new file. Of a path without a dot it asks a program that its image does
+        not have, so that all of those are alike.
 
         Raises:
             ValueError: The path cannot be split by the shell's rules; upstream falls over.

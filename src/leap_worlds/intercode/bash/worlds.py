@@ -43,8 +43,8 @@ class Worlds:
         return World(box, self._rules, record.query)
 
     def gold_run(self, record: BashTask) -> tuple[World, Shown]:
-        """The world in which the gold was run, and what came of it. Asking for the same task again at once gives the same
-        run, but where the gold tells of the moment."""
+        """The world in which the gold was run, and what came of it. Asking for the same task again at once gives the
+        same run, but where the gold tells of the moment."""
         if self._gold_run is None or self._gold_run[0] != record.id or record.id in NOT_REPEATABLE:
             gold = self.fresh(record, "gold")
             self._gold_run = (record.id, gold, gold.run_gold(record.gold))

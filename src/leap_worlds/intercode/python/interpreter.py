@@ -1,10 +1,10 @@
 """One Python interpreter inside a box, which keeps what is defined from one piece of code to the next.
 
-A small server in the box holds the interpreter and is spoken to line by line; what the code prints, and its standard input
-and output themselves, are not the server's. The server interrupts a piece of code at the time limit; where the code does not
-let itself be interrupted it is killed, and the next piece meets a fresh interpreter. What is printed comes back as upstream's
-server gives it: a mapping of `output` and `error`, or of `error` alone. (princeton-nlp/intercode,
-`docker/utils/python_server.py`.)
+A small server in the box holds the interpreter and is spoken to line by line; what the code prints, and its standard
+input and output themselves, are not the server's. The server interrupts a piece of code at the time limit; where the
+code does not let itself be interrupted it is killed, and the next piece meets a fresh interpreter. What is printed
+comes back as upstream's server gives it: a mapping of `output` and `error`, or of `error` alone.
+(princeton-nlp/intercode, `docker/utils/python_server.py`.)
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ class SqlConfig(UpstreamConfig):
 
 
 class SqlEnvironment(IntercodeEnvironment[SqlConfig, SqlRecord]):
-    """Spider's dev set (Yu et al. 2018) as InterCode has it (Yang et al. 2023): 1,034 questions, put to the database that the
-    options name unless another is given."""
+    """Spider's dev set (Yu et al. 2018) as InterCode has it (Yang et al. 2023): 1,034 questions, put to the database
+    that the options name unless another is given."""
 
     name: ClassVar[str] = "intercode-sql"
     Config: ClassVar[type[EnvironmentConfig]] = SqlConfig

@@ -1,7 +1,7 @@
 """A MariaDB server of leap's own: found on the machine, data of its own, reached by a socket only leap can open, no network.
 
-Spider's databases are loaded once, into a folder in leap's cache named by what they were made of. Each process starts its
-server on a private copy of that folder and throws the copy away when it stops.
+Spider's databases are loaded once, into a folder in leap's cache named by what they were made of. Each process starts
+its server on a private copy of that folder and throws the copy away when it stops.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class ManagedMariaDb:
         return cache_dir() / "intercode" / "mariadb" / made_of.hexdigest()[:16]
 
     def _make_template(self) -> None:
-        """Makes an empty server, loads the dump and gives a user that may only read. In the temporary folder, for a server
-        that gave up root's rights cannot reach root's cache."""
+        """Makes an empty server, loads the dump and gives a user that may only read. In the temporary folder, for a
+        server that gave up root's rights cannot reach root's cache."""
         with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as made:
             folder = Path(made)
             install = _program(self._server, "mariadb-install-db", "mysql_install_db")

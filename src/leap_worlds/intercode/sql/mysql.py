@@ -24,8 +24,8 @@ class Answer:
     error: str = ""  # what the server said against it
 
     def text(self, most: int | None = None) -> str:
-        """Upstream's observation: the list of rows as Python writes it, "None" where there is no result, or the error. A result
-        of more rows than the most that are shown ends in a word about the rest."""
+        """Upstream's observation: the list of rows as Python writes it, "None" where there is no result, or the error.
+        A result of more rows than the most that are shown ends in a word about the rest."""
         if self.error:
             return f"Error executing query: {self.error}"
         if self.rows is None or most is None or len(self.rows) <= most:
@@ -67,8 +67,8 @@ def driver() -> Any:
 
 
 class MySqlConnection:
-    """One connection. Every statement runs in a transaction that only reads, and is stopped at the time limit; both are set
-    anew before each, for a statement may change either.
+    """One connection. Every statement runs in a transaction that only reads, and is stopped at the time limit; both are
+    set anew before each, for a statement may change either.
 
     Args:
         options: PyMySQL's, how to reach the server and as whom.
@@ -162,8 +162,8 @@ class MySqlConnection:
 
 
 class MySqlServer:
-    """A server of the user's, by its address `mysql://user:password@host:port/`. The user should have no more than SELECT
-    and SHOW VIEW; what else it has, a transaction that only reads keeps it from using.
+    """A server of the user's, by its address `mysql://user:password@host:port/`. The user should have no more than
+    SELECT and SHOW VIEW; what else it has, a transaction that only reads keeps it from using.
 
     Raises:
         PrerequisiteError: The address cannot be read, PyMySQL is missing, or the server is not MySQL or MariaDB.

@@ -3,8 +3,9 @@
     IoU of the two multisets of rows, each row by its `str`
     x Kendall's tau of the common rows in the student's order against the gold's, compared as strings
 
-Tau is left out where it is not a number (one row, or all alike); with it the product is rounded to two digits, and it can be
-negative. Two empty results are worth 1; a result against none, 0. Source: princeton-nlp/intercode, `SqlEnv.get_reward`.
+Tau is left out where it is not a number (one row, or all alike); with it the product is rounded to two digits, and it
+can be negative. Two empty results are worth 1; a result against none, 0. Source: princeton-nlp/intercode,
+`SqlEnv.get_reward`.
 """
 
 from __future__ import annotations

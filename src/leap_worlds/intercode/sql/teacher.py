@@ -1,13 +1,13 @@
 """Scripted knowledge of SQL tasks: an unprivileged expert, and a teacher that knows the gold statement.
 
-The expert plays from the history alone: it lists the tables, looks up those that the question names, and tries a count or a
-whole table.
+The expert plays from the history alone: it lists the tables, looks up those that the question names, and tries a count
+or a whole table.
 
-The teacher knows which tables and columns the gold statement uses, but never gives a statement that names what the student
-has not looked up: first SHOW TABLES, then DESC for each table, then (below privilege 50) the innermost subquery, then the
-gold statement, then it submits. From 75 on it looks up only tables of which a column was not seen; at 0 the hidden state
-does not matter. A statement changes nothing here, so the gold's own reward tells what the proposal is worth: where it is no
-1.0, nothing is proposed.
+The teacher knows which tables and columns the gold statement uses, but never gives a statement that names what the
+student has not looked up: first SHOW TABLES, then DESC for each table, then (below privilege 50) the innermost
+subquery, then the gold statement, then it submits. From 75 on it looks up only tables of which a column was not seen;
+at 0 the hidden state does not matter. A statement changes nothing here, so the gold's own reward tells what the
+proposal is worth: where it is no 1.0, nothing is proposed.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def run_options(image: Image, limits: base.Limits) -> list[str]:
 
 
 def exec_words(argv: Sequence[str], env: Mapping[str, str], script: str = RUN) -> list[str] | None:
-    """What to run in the container, by one of the scripts, so that `argv` runs there with this environment alone: an engine
-    would add to it. None where no program could be started with such words."""
+    """What to run in the container, by one of the scripts, so that `argv` runs there with this environment alone: an
+    engine would add to it. None where no program could be started with such words."""
     words = [*(f"{name}={value}" for name, value in env.items()), *argv]
     if not argv or any("\0" in word for word in words):
         return None

@@ -1,8 +1,8 @@
 """Sandboxes by a Docker engine (or Podman, itself or through DOCKER_HOST), by its command line: the one thing every engine has.
 
-Upstream resets a container with `git reset --hard; git clean -fd` in `/`: harmless in a container, ruin on a host. Here a
-reset is another container. And every container shows, before its first command, a file that only its image has: an engine
-started inside a chroot has been seen to run `docker exec` in the host's own root.
+Upstream resets a container with `git reset --hard; git clean -fd` in `/`: harmless in a container, ruin on a host. Here
+a reset is another container. And every container shows, before its first command, a file that only its image has: an
+engine started inside a chroot has been seen to run `docker exec` in the host's own root.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class Stuck(Exception):
 
 
 def close_the_monitor() -> None:
-    """What the monitor does before the box can run anything: from then on each of its forks has the filter from its first
-    moment on, and cannot be looked into by processes of the box until it has executed the command."""
+    """What the monitor does before the box can run anything: from then on each of its forks has the filter from its
+    first moment on, and cannot be looked into by processes of the box until it has executed the command."""
     os.chdir("/")  # until now it stands in the host's store
     kernel.set_dumpable(False)
     filters.install()
@@ -83,8 +83,8 @@ def spawn(
     """Forks a command into the box.
 
     Returns:
-        Its process id as the monitor sees it, and why it could not run: `b"cwd\\n..."`, `b"not_found\\n..."`, empty where it
-        runs, None where it did not begin in time: a process of the box may have stopped it.
+        Its process id as the monitor sees it, and why it could not run: `b"cwd\\n..."`, `b"not_found\\n..."`, empty
+        where it runs, None where it did not begin in time: a process of the box may have stopped it.
     """
     ready, status = os.pipe()
     pid = os.fork()

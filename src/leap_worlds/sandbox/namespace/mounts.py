@@ -1,7 +1,7 @@
 """The file system of a box: an overlay over read-only layers, a small /dev, and /proc and /sys as Docker shows them.
 
-Everything is named relative to the current folder (the layer store), so that a user who may not enter the folders above it
-can still use it, and so that the box's mount table does not tell where it is.
+Everything is named relative to the current folder (the layer store), so that a user who may not enter the folders above
+it can still use it, and so that the box's mount table does not tell where it is.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class NamespaceProvider(base.SandboxProvider):
         return base.Probe(ok=True, detail=f"user namespaces work; control groups: {groups}", warnings=tuple(warnings))
 
     def create(self, image: Image, limits: base.Limits | None = None, *, on_disk: bool = False) -> NamespaceSandbox:
-        """A fresh box; with `on_disk`, its changes go to a folder and can become a layer (`NamespaceSandbox.commit`)."""
+        """A fresh box; with `on_disk`, its changes go to a folder and can become a layer
+        (`NamespaceSandbox.commit`)."""
         if not image.layers:
             raise base.SandboxError(f"image {image.key} has no layers: build it with this provider's `build`")
         if missing := [layer for layer in image.layers if not self.store.layer(layer).is_dir()]:

@@ -128,8 +128,8 @@ def _remove_as_box_user(drop_to: list[int] | None, folder: str) -> int:
 
 
 def remove_tree(folder: str | Path) -> None:
-    """Removes a folder that may hold folders without permissions, and folders in folders deeper than any path may be long or
-    files may be open: what is in a folder of it is moved up before that folder goes. Follows no link."""
+    """Removes a folder that may hold folders without permissions, and folders in folders deeper than any path may be
+    long or files may be open: what is in a folder of it is moved up before that folder goes. Follows no link."""
     try:
         top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -14,8 +14,8 @@ up all their postings takes 50 ms at a million products. Most of that is never n
 little (MaxScore, Turtle & Flood 1995):
 
 1. Each term has an upper bound on what it adds to a score. Terms are added up in the order of bound by cost: rare ones first.
-2. The k-th best partial score is a floor under the final k-th best. Once it is above what all terms still to come could add
-   together, a document that has no score yet is out, and so is any whose score plus that sum is below the floor.
+2. The k-th best partial score is a floor under the final k-th best. Once it is above what all terms still to come could
+   add together, a document that has no score yet is out, and so is any whose score plus that sum is below the floor.
 3. What is left are candidates. Further terms are looked up for them alone, and each may put more of them out.
 4. The few that remain are scored anew, exactly as Lucene does, and sorted.
 

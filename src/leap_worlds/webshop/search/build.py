@@ -1,8 +1,9 @@
 """Builds an index from a stream of documents, in bounded memory.
 
-First pass: documents are read in batches; the (term, document) pairs of a batch are counted, sorted and put on disk as a
-run. Then the final numbers of terms and documents are known, and the second pass merges the runs, a range of terms at a
-time, into the index's arrays. In memory stay the vocabulary, the documents' ids and lengths, one batch, and one range.
+First pass: documents are read in batches; the (term, document) pairs of a batch are counted, sorted and put on disk as
+a run. Then the final numbers of terms and documents are known, and the second pass merges the runs, a range of terms at
+a time, into the index's arrays. In memory stay the vocabulary, the documents' ids and lengths, one batch, and one
+range.
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ LETTERS = _Letters()
 
 
 def _grammar() -> re.Pattern[str]:
-    """The tokens as a pattern over class letters. Every loop eats letters that nothing after it could start with, so the
-    leftmost match is the longest one, as in Lucene's scanner, and it is found without backtracking over long runs."""
+    """The tokens as a pattern over class letters. Every loop eats letters that nothing after it could start with, so
+    the leftmost match is the longest one, as in Lucene's scanner, and it is found without backtracking over long
+    runs."""
     extend = "[xzvwkgtc]*+"
     extend_emoji = "[xzkgtc]*+"  # the presentation selectors end the base of an emoji
     joined = f"(?:[.':]{extend}[AHi]{extend})*+"

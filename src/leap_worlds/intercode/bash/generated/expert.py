@@ -6,8 +6,8 @@ It reads the request and what the shell shows, and works as a person would who c
 * it puts texts in double quotes, which fall away on the way to this shell: a text of two words falls apart;
 * where the whole of a pattern finds nothing it takes the first word of it;
 * a folder's files by size it lists with `cd FOLDER && ls`, after which nothing can start any more that is not behind a `cd`;
-* when it has copied a file that it had to search for it looks whether the copy is there, though what is printed last counts
-  as the answer.
+* when it has copied a file that it had to search for it looks whether the copy is there, though what is printed last
+  counts as the answer.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The scripted teacher of generated tasks, verified by roll-in as that of InterCode's own.
 
-Its stages are a command that tells what the request does not, and the gold. What the student changed and should not have is
-undone before (by `git stash`), and its own slow looks are corrected. What it says is short.
+Its stages are a command that tells what the request does not, and the gold. What the student changed and should not
+have is undone before (by `git stash`), and its own slow looks are corrected. What it says is short.
 
-A student that has changed nothing is where it began but for its folder: every program here works on the files that git sees,
-so that a proposal's roll-in is made once for all such states of a task.
+A student that has changed nothing is where it began but for its folder: every program here works on the files that git
+sees, so that a proposal's roll-in is made once for all such states of a task.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What expert and teacher say on generated tasks (short, in the first person, with nothing that only a teacher knows), and
-every word that a student of these tasks meets, in the forms in which a scratch tokenizer should keep it whole."""
+"""What expert and teacher say on generated tasks (short, in the first person, with nothing that only a teacher knows),
+and every word that a student of these tasks meets, in the forms in which a scratch tokenizer should keep it whole."""
 
 from __future__ import annotations
 
