@@ -54,7 +54,9 @@ class PipeChannel(base.Channel):
         deadline = time.monotonic() + timeout
         while b"\n" not in self._pending:
             left = deadline - time.monotonic()
-            if left <= 0 or self._stdout < 0 or len(self._pending) > max_bytes or not _ready(self._stdout, select.POLLIN, left):
+            if left <= 0 or self._stdout < 0 or len(self._pending) > max_bytes:
+                return None
+            if not _ready(self._stdout, select.POLLIN, left):
                 return None
             part = os.read(self._stdout, 65536)
             if not part:

@@ -155,7 +155,8 @@ class ShellEnvironment(BoxedEnvironment[C, BashTask]):
         return self.source.names()
 
     def versions(self) -> dict[str, str]:
-        return {self.benchmark: f"compat {self.config.compat}, sandbox {self.boxes.description}", **self.source.versions()}
+        played = f"compat {self.config.compat}, sandbox {self.boxes.description}"
+        return {self.benchmark: played, **self.source.versions()}
 
     def close(self) -> None:
         self._coaches.close()
@@ -266,7 +267,8 @@ class BashSession(IntercodeSession):
     def explain(self) -> list[tuple[str, str, str]]:
         """The reward's parts as they are now: each with its value and why."""
         parts = self.judge()
-        changes = [f"missing {c.status} {c.path}" for c in parts.missing] + [f"extra {c.status} {c.path}" for c in parts.extra]
+        changes = [f"missing {c.status} {c.path}" for c in parts.missing]
+        changes += [f"extra {c.status} {c.path}" for c in parts.extra]
         rows = [
             ("submitting", "0.01", ""),
             ("changed paths", f"{parts.diff:.2f}", "; ".join(changes) or "as the gold"),

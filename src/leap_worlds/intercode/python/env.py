@@ -47,7 +47,8 @@ class PythonEnvironment(BoxedEnvironment[PythonConfig, PythonRecord]):
         self._gold_boxes = Pool(lambda: self.boxes.open(_BOX), lambda box: box.close())
 
     def open_boxes(self, progress: Progress | None) -> Boxes:
-        return upstream_boxes(self.config.sandbox, IntercodeData(self.config.path), self.config.image, progress, (_BOX,))
+        data = IntercodeData(self.config.path)
+        return upstream_boxes(self.config.sandbox, data, self.config.image, progress, (_BOX,))
 
     def read_records(self) -> dict[str, PythonRecord]:
         return {f"mbpp/{record.task_id}": record for record in IntercodeData(self.config.path).python()}
@@ -58,7 +59,8 @@ class PythonEnvironment(BoxedEnvironment[PythonConfig, PythonRecord]):
     def gold_replies(self, record: PythonRecord) -> dict[str, Reply]:
         """Runs the tests with the gold in a fresh interpreter and returns their replies."""
         with self._gold_boxes.lent() as box:
-            replies = Interpreter(box, self.config.time_limit).run_all([record.test_setup_code, record.gold, *record.tests])
+            codes = [record.test_setup_code, record.gold, *record.tests]
+            replies = Interpreter(box, self.config.time_limit).run_all(codes)
             box.reset()  # for the next
         return dict(zip(record.tests, replies[2:], strict=True))
 

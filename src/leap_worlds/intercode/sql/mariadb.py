@@ -235,7 +235,8 @@ def _run(command: list[str], what: str, stdin: Any = subprocess.DEVNULL) -> str:
 
 def _program(server: str, *names: str) -> str:
     """A program of MariaDB's: beside the server, on the path, or where packages put it."""
-    places = os.pathsep.join([*([str(Path(server).parent)] if server else []), os.environ.get("PATH", os.defpath), *_PLACES])
+    beside = [str(Path(server).parent)] if server else []
+    places = os.pathsep.join([*beside, os.environ.get("PATH", os.defpath), *_PLACES])
     for name in names:
         if (found := shutil.which(name, path=places)) is not None:
             return found

@@ -133,7 +133,9 @@ class DockerProvider(base.SandboxProvider):
                 raise PrerequisiteError(f"{rootfs} cannot be imported: {cli.explain(done.stderr)}")
         return reference
 
-    def _build(self, reference: str, text: str, copied: Mapping[str, bytes], report: Report | None, *options: str) -> None:
+    def _build(
+        self, reference: str, text: str, copied: Mapping[str, bytes], report: Report | None, *options: str
+    ) -> None:
         if report:
             report(f"building {reference}: once, up to a few minutes")
         with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +159,8 @@ class DockerProvider(base.SandboxProvider):
             swept, self._swept = self._swept, True
         if swept:
             return
-        listed = self.call("ps", "-a", "--filter", f"label={cli.LABEL}", "--format", "{{.Names}}", timeout=START_TIMEOUT)
+        words = ("ps", "-a", "--filter", f"label={cli.LABEL}", "--format", "{{.Names}}")
+        listed = self.call(*words, timeout=START_TIMEOUT)
         names = listed.stdout.decode(errors="replace").split()
         self.remove([name for name in names if cli.is_orphan(name)])
 

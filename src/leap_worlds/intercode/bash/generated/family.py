@@ -64,7 +64,9 @@ class Family(Source):
             query = query[:1].upper() + query[1:]
             if query not in tasks:
                 gold, look = requests.command(request, path), requests.look_command(request)
-                tasks[query] = requests.GeneratedTask(tree.name, len(tasks), query, gold, request=request, path=path, look=look)
+                tasks[query] = requests.GeneratedTask(
+                    tree.name, len(tasks), query, gold, request=request, path=path, look=look
+                )
         return list(tasks.values())
 
     def open_boxes(self, sandbox: str, image: ImageKind, progress: Progress | None) -> Boxes:

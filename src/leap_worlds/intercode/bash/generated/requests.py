@@ -232,7 +232,9 @@ def draw_request(config: BashFamilyConfig, tree: Tree, rng: random.Random) -> tu
             return Request(operation=operation, select=select, root=tree.root, **(told | more)), path
 
 
-def _target(config: BashFamilyConfig, select: Select, tree: Tree, rng: random.Random) -> tuple[dict[str, str], str] | None:
+def _target(
+    config: BashFamilyConfig, select: Select, tree: Tree, rng: random.Random
+) -> tuple[dict[str, str], str] | None:
     """Draws a file: what the request tells of it, and its path; None where the draw does not fit."""
     if select is Select.TOLD:
         path = rng.choice(list(tree.files))
