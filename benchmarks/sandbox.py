@@ -142,8 +142,9 @@ def soak(provider: NamespaceProvider, image: Image, n: int, workers: int) -> Non
     with ThreadPoolExecutor(workers) as pool:
         for first in range(0, n, size):
             failures += sum(pool.map(episode, range(first, min(n, first + size))))
-            time.sleep(1)  # the last boxes are still on their way out
-            after = left_behind(provider)
+            end = time.monotonic() + 10  # the last boxes may still be on their way out
+            while (after := left_behind(provider)) != before and time.monotonic() < end:
+                time.sleep(0.1)
             left = ", ".join(f"{name} {after[name] - before[name]:+d}" for name in after)
             print(
                 f"{min(n, first + size)} episodes, {workers} at once, {time.perf_counter() - start:.0f} s: "

@@ -50,7 +50,7 @@ def recoverability(planned: Sequence[Planned]) -> Recoverability | None:
     if not any(length is not None and length < math.inf for one in planned for length in one.lengths):
         return None
     told = [[pair for pair in pairwise(one.lengths) if None not in pair and pair[0] != math.inf] for one in planned]
-    changes = [[int(after - before + 1) for before, after in one if after != math.inf] for one in told]  # type: ignore
+    changes = [[int(after - before + 1) for before, after in one if after != math.inf] for one in told]  # type: ignore[operator]
     losses = [[max(0, change) for change in own] for own in changes]
     count = Counter(chain.from_iterable(losses))
     values = [_values(one.episode, one.lengths) for one in planned]
