@@ -90,4 +90,4 @@ class Progress:
             self._say(f"{what}: {bar.total} in {bar.seconds:.1f} s {bar.note}")
 
     def _say(self, text: str) -> None:
-        self.console.print(text.rstrip(), soft_wrap=True, markup=False)
+        self.console.print(text.rstrip(), soft_wrap=True, markup=False, emoji=False)
