@@ -81,6 +81,7 @@ WHY = {
     ),
     "D_0 from a file, and from players who may play badly.": "demonstrations.path demonstrations.min_score",
     "For an environment of one's own that still fails now and then.": "environment.error_share",
+    "For an endpoint that never answers some of the prompts.": "lost_share",
     "The seams for a registered policy (best of n) and executor (a cluster).": "policy.kind executor.kind",
     "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens student.prompt.max_tokens",
     "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",

@@ -51,7 +51,11 @@ class ModelError(LeapError):
     tokens: tuple[int, int] = (0, 0)
 
 
-class ContextTooLong(ModelError):
+class ModelRefused(ModelError):
+    """The model does not take this prompt, however often it is asked: its episode ends, and stays ended."""
+
+
+class ContextTooLong(ModelRefused):
     """The prompt does not fit into the model's context. Whoever made it can leave out its oldest steps and try again."""
 
 

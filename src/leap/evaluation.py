@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from leap.core import Episode
+from leap.core import Episode, StopReason
 from leap.core.record import Record
 from leap.files import read_json
 from leap.stats import mean_ci, wilson
@@ -42,6 +42,11 @@ class Score(Record):
     unparsed: float = 0.0
     shortened: float = 0.0
     stops: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def broken_off(self) -> int:
+        """How many of the n ended by an error of a model or of the environment, which tells nothing of the policy."""
+        return sum(self.stops.get(stop.value, 0) for stop in StopReason if stop.untold)
 
 
 class Evaluation(Record):

@@ -59,7 +59,7 @@ class Journal(Generic[R]):
         key = record.key  # type: ignore[attr-defined]
         if key in self._by_key:
             return
-        line = record.model_dump_json().encode() + b"\n"
+        line: bytes = record.line()  # type: ignore[attr-defined]
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b", buffering=0) as file:

@@ -192,6 +192,13 @@ class Recipe(Section):
     )
     baselines: BaselineSection = Field(default_factory=BaselineSection)
     measures: MeasureSection = Field(default_factory=MeasureSection)
+    lost_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of a stage's episodes that may be lost to failed calls of a model; where more are, the stage ends and "
+        "the same command tries these again.",
+    )
     executor: ExecutorSection = Field(default_factory=ExecutorConfig, description="Where episodes are played.")
     budget: Budget = Field(default_factory=Budget, description="The most that paid models may cost.")
     prices: dict[str, Price] = Field(

@@ -19,7 +19,8 @@ from leap.core import Episode, History, Observation, Step, StopReason, Task, con
 from leap.core.episode import episode_key
 from leap.envs.base import Environment
 from leap.envs.live import Live
-from leap.errors import ContractError, EnvironmentFault, ModelError
+from leap.errors import ContractError, EnvironmentFault, ModelError, ModelRefused
+from leap.models.losses import Streak
 from leap.policies.base import Act, Player, Policy
 from leap.sync import side_by_side, synchronous
 
@@ -61,6 +62,7 @@ async def play_all(
 
     Raises:
         EnvironmentFault: More of them did.
+        ModelError: The policy's model has stopped answering; what was played by then is handed on.
         ContractError: A task is given twice, or the environment returned what it may not.
     """
     seeded = [(task, episode_seed(seed, stream, task)) for task in tasks]
@@ -69,6 +71,7 @@ async def play_all(
     if len({task.key for task in tasks}) < len(tasks):
         raise ContractError(f"environment {environment.name}: a task is to be played twice.")
     faults: list[str] = []
+    lost = Streak(policy.actor.name)
 
     async def play_one(item: tuple[Task, int]) -> None:
         task, own = item
@@ -78,6 +81,7 @@ async def play_all(
         if episode.stop is StopReason.ENVIRONMENT_ERROR:
             faults.append(episode.error)
             check_faults(faults, len(tasks), error_share)
+        lost.count(episode.error if episode.lost else "")
         await asyncio.sleep(0)  # scripted players never wait: whoever keeps the episode takes it now, and Ctrl-C is heard
 
     if not policy.waves:
@@ -116,7 +120,7 @@ async def play(environment: Environment, policy: Policy, task: Task, *, horizon:
     environment whose own code raises."""
     began = time.monotonic()
     steps: list[Step] = []
-    stop, success, score, parts, error = StopReason.HORIZON, False, 0.0, {}, ""
+    stop, success, score, parts, error, lost = StopReason.HORIZON, False, 0.0, {}, "", False
     history: History | None = None
     session = Live(environment, task)
     peek = session.privileged if policy.privileged else None
@@ -128,7 +132,7 @@ async def play(environment: Environment, policy: Policy, task: Task, *, horizon:
                 try:
                     act = await _decide(player, history)
                 except ModelError as failure:
-                    stop, error = StopReason.MODEL_ERROR, str(failure)
+                    stop, error, lost = StopReason.MODEL_ERROR, str(failure), not isinstance(failure, ModelRefused)
                     log.warning("task %s: %s", task.id, failure)
                     break
                 outcome = await session.act(act.decision.action)
@@ -166,6 +170,7 @@ async def play(environment: Environment, policy: Policy, task: Task, *, horizon:
         stop=stop,
         seconds=round(time.monotonic() - began, 3),
         error=error,
+        lost=lost,
         versions={"leap": __version__, **environment.versions()},
     )
 

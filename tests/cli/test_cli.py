@@ -54,6 +54,36 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def test_an_output_that_cannot_show_a_character_loses_that_one_alone() -> None:
+    said = "import sys, leap.cli, leap.cli.app as a; a.app = lambda **_: print('4.0 \\xb1 0.1, half \\ud83d'); leap.cli.main()"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout) == (0, b"4.0 ? 0.1, half ?\n"), done.stderr
+
+
+def test_the_report_is_written_before_anything_is_printed(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("leap.loop.leap", lambda stages: None)
+    monkeypatch.setattr("leap.cli.show.print_result", closed)
+    assert inside(monkeypatch, "run", recipe, "--run-dir", tmp_path / "run") == 1
+    assert (tmp_path / "run" / "report" / "index.html").exists()
+
+
+def test_without_a_home_it_is_said_what_to_set(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    for name in ("LEAP_CACHE", "XDG_CACHE_HOME", "ALFWORLD_DATA", "WEBSHOP_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    assert inside(monkeypatch, "doctor") == 0
+    assert "there is no home directory" in capsys.readouterr().out
+    assert inside(monkeypatch, "validate", "alfworld") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: there is no home directory") and "LEAP_CACHE" in told and told.count("\n") == 1
+
+
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     used = []
     for _ in range(5):

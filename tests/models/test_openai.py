@@ -62,6 +62,14 @@ def test_an_answer_with_its_tokens_and_what_was_sent() -> None:
         assert "response_format" not in sent
 
 
+def test_halves_of_characters_come_as_they_are_said_and_are_asked_about_all_the_same() -> None:
+    odd = "half \ud83d, both \ud83d\ude00, \0"
+    with MockServer(lambda request: odd) as server:
+        assert [answer.text for answer in ask(model_at(server.base_url), odd, "x")] == ["half \ud83d, both \U0001f600, \0"] * 2
+        ask(model_at(server.base_url), odd)
+        assert server.last["messages"][0]["content"] == "half \ufffd, both \U0001f600, \0"
+
+
 def test_one_model_serves_many_event_loops_and_leaves_no_connection_open() -> None:
     with MockServer(echo) as server:
         model = model_at(server.base_url)

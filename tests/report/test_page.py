@@ -17,6 +17,7 @@ from tiny_run import HOSTILE, WORLD, make_recipe, make_run
 
 from leap import registry
 from leap.errors import RunError
+from leap.files import read_json, write_json
 from leap.recipe import Recipe
 from leap.report import charts
 from leap.report.collect import collect
@@ -203,3 +204,14 @@ def test_another_package_adds_a_section(tmp_path: Path, monkeypatch: pytest.Monk
     assert f'<section id="notes">&lt;b&gt;{recipe.name}&lt;/b&gt;</section>' in page and 'href="#notes"' in page
     assert twin["sections"]["notes"] == [f"<b>{recipe.name}</b>"] and "broken" not in twin["sections"]
     assert any("'broken' is left out: no such table" in note for note in twin["notes"])
+
+
+def test_episodes_that_were_broken_off_stand_beside_n(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "tiny", tasks=4)
+    for name in ("pi_2", "teacher-50"):
+        told = read_json(run.evaluation(name))
+        for one in told:
+            one["overall"]["stops"] = {"success": 1, "model_error": 2, "environment_error": 1}
+        write_json(run.evaluation(name), told)
+    page = write_report(make_recipe(), run, WORLD).read_text(encoding="utf-8")
+    assert page.count("3 broken off") >= 2 and page.count("broken off") == page.count("3 broken off")

@@ -134,3 +134,21 @@ def test_a_reason_from_the_future_is_not_taken(tmp_path: Path) -> None:
         known = seen or any("key" in action for action in BARE.steps[t].observation.admissible or ())
         assert bool(step.reason) == known
     assert {bool(step.reason) for step in annotated.steps} == {True, False}
+
+
+def test_what_failed_calls_left_without_an_answer_is_told_and_not_kept(tmp_path: Path) -> None:
+    def half(prompt: str, call: int) -> str | ModelError:
+        whole = json.loads(reasons(prompt))
+        return json.dumps({"trajectory": whole["trajectory"][:1]}) if call == 0 else ModelError("429")
+
+    journal: Journal[Annotation] = Journal(tmp_path / "a.jsonl", Annotation)
+    down = ReasonAnnotator(WORLD, Scripted(half), journal)
+    assert [bool(step.reason) for step in asyncio.run(down.annotate(BARE)).steps][:2] == [True, False]
+    assert down.lost == ["429"] and not journal
+    well = ReasonAnnotator(WORLD, Scripted(lambda prompt, call: reasons(prompt)), journal)
+    assert all(step.reason for step in asyncio.run(well.annotate(BARE)).steps)
+    assert not well.lost and len(journal) == 1
+    states: Journal[ExtractedState] = Journal(tmp_path / "s.jsonl", ExtractedState)
+    extractor = StateExtractor(WORLD, Scripted(lambda prompt, call: STATE if call == 0 else ModelError("429")), states)
+    asyncio.run(extractor.extract_all(EPISODES[:4]))
+    assert extractor.lost == ["429"] * 3 and len(states) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 INTERRUPTED = 130
@@ -13,6 +14,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or a log that cannot show a character loses that one alone
+        sys.stdout.reconfigure(errors="replace")
     try:
         from leap.cli.app import app
 

@@ -83,8 +83,10 @@ def run(
     root = run_dir or Path("runs") / resolved.name
     ready = check_run(root, resolved)  # before anything is written
     with open_run(root, resolved, ready) as stages:
-        print_result(resolved, leap(stages))
-        typer.echo(f"report: {write_report(resolved, stages.run)}")
+        result = leap(stages)
+        page = write_report(resolved, stages.run)
+        print_result(resolved, result)
+        typer.echo(f"report: {page}")
 
 
 @app.command()

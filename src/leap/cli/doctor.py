@@ -23,11 +23,16 @@ LOOKED_AT = (registry.environment, registry.sandbox, registry.model, registry.ex
 
 def print_doctor() -> None:
     """Prints the findings."""
-    console, cache = Console(), cache_dir()
-    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free / 2**30
+    console = Console()
+    try:
+        cache = cache_dir()
+        free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free / 2**30
+        kept = f"{cache} ({free:.0f} GiB free)"
+    except LeapError as error:
+        kept = f"none: {error}"
     console.print(f"leap {__version__}, Python {platform.python_version()}, {platform.platform()}")
     console.print(f"CPU cores: {os.cpu_count()}, {_accelerator()}")
-    console.print(f"cache: {cache} ({free:.0f} GiB free)")
+    console.print(f"cache: {kept}", soft_wrap=True)
     lines = [_extra(extra, packages) for extra, packages in extras().items() if extra != "all"]
     for line in [*lines, *(line for kind in LOOKED_AT for line in _findings(kind))]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -28,7 +28,8 @@ def print_evaluations(evaluations: Iterable[Evaluation], *, best: str | None = N
         scored = [f"{100 * score.score:.1f} ± {100 * score.score_ci:.1f}", made_of][: len(scores)]
         interval = f"{score.low:.1%} to {score.high:.1%}"
         actions = f"{score.actions:.1f} ± {score.actions_ci:.1f} of {evaluation.horizon}"
-        rows.append([name, evaluation.split, str(score.n), *scored, f"{score.success:.1%}", interval, actions])
+        n = f"{score.n} ({score.broken_off} broken off)" if score.broken_off else str(score.n)
+        rows.append([name, evaluation.split, n, *scored, f"{score.success:.1%}", interval, actions])
     chosen = [number for number, evaluation in enumerate(evaluations) if evaluation.policy == best]
     print_table(columns, rows, right=[one for one in columns if one not in ("policy", "split", "made of")], bold=chosen)
     if in_parts:

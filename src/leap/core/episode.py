@@ -89,6 +89,8 @@ class Episode(Record):
         seconds: Wall-clock time the episode was under way, in seconds (batched episodes overlap).
         error: The model's error where `stop` is MODEL_ERROR; the environment's, with its traceback, where it is
             ENVIRONMENT_ERROR.
+        lost: Whether calls of the model failed that may well work another time; such an episode is on file only where the
+            recipe allows for it.
         versions: What produced it: leap's version and the environment's engine and dialect.
     """
 
@@ -104,6 +106,7 @@ class Episode(Record):
     stop: StopReason
     seconds: float = 0.0
     error: str = ""
+    lost: bool = False
     versions: dict[str, str] = Field(default_factory=dict)
 
     @cached_property

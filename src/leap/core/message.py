@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NotRequired, Protocol
+from typing import Any, Literal, NotRequired, Protocol, TypeVar
 
 from typing_extensions import TypedDict
 
@@ -53,6 +53,24 @@ class Length(Protocol):
 def with_tools(length: Length, tools: Sequence[ToolSpec]) -> Callable[[Sequence[Message]], int]:
     """A measure of prompts that all offer the same tools."""
     return partial(length, tools=tools) if tools else length
+
+
+T = TypeVar("T")
+
+
+def sendable(value: T) -> T:
+    """A text, or JSON values with the texts in them, as UTF-8 can hold it, which endpoints, tokenizers and other programs ask
+    for: half a character (a lone surrogate) becomes U+FFFD, both halves together the character."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # type: ignore[return-value]
+    elif isinstance(value, dict):
+        return {sendable(key): sendable(one) for key, one in value.items()}  # type: ignore[return-value]
+    elif isinstance(value, list | tuple):
+        return [sendable(one) for one in value]  # type: ignore[return-value]
+    return value
 
 
 def characters(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:

@@ -237,7 +237,10 @@ class ToolCalls(Grammar):
             return "That is no call of a tool."
         if call["name"] not in self._tools:
             return f"There is no tool {call['name']!r}; there are: {', '.join(self._tools)}."
-        error = next(self._tools[call["name"]].validator.iter_errors(call["arguments"]), None)
+        try:
+            error = next(self._tools[call["name"]].validator.iter_errors(call["arguments"]), None)
+        except (ArithmeticError, RecursionError) as odd:  # a number beyond any float, or far too deep a nest
+            return f"{call['name']}: its arguments cannot be checked ({odd})."
         return f"{call['name']}: {error.message}." if error else ""
 
     def choices(self, observation: Observation) -> None:

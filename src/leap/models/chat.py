@@ -12,9 +12,9 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
-from leap.core.message import CalledFunction, Message, ToolSpec
+from leap.core.message import CalledFunction, Message, ToolSpec, sendable
 from leap.envs.tools import call_id, call_in, calls_as_text, in_words
-from leap.errors import LeapError, ModelError, PrerequisiteError
+from leap.errors import LeapError, ModelError, ModelRefused, PrerequisiteError
 from leap.models.template_guard import trouble
 
 log = logging.getLogger(__name__)
@@ -180,9 +180,9 @@ class ChatTokens:
         offered: dict[str, Any] = {"tools": list(tools)} if tools else {}
         options = {"add_generation_prompt": True, "chat_template": self._template(bool(tools))} | offered | options
         try:
-            return self.tokenizer.apply_chat_template(list(messages), **options)
+            return self.tokenizer.apply_chat_template(sendable(list(messages)), **options)
         except Exception as error:  # a template may refuse in any way it likes
-            raise ModelError(f"the chat template of {self._name} refuses these messages: {first_line(error)}") from error
+            raise ModelRefused(f"the chat template of {self._name} refuses these messages: {first_line(error)}") from error
 
     def _template(self, with_tools: bool) -> str:
         """The template that is used with tools or without."""
@@ -247,7 +247,7 @@ class ChatTokens:
 
     def text(self, text: str) -> list[int]:
         """Token ids of bare text, without special tokens."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.tokenizer(sendable(text), add_special_tokens=False)["input_ids"]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, special tokens left out."""

@@ -22,7 +22,7 @@ from typing import Any, cast
 import torch
 
 from leap.core.message import Message, ToolSpec
-from leap.errors import ContextTooLong, ModelError, PrerequisiteError
+from leap.errors import ContextTooLong, ModelError, ModelRefused, PrerequisiteError
 from leap.models.attention import FULL, SLIDING, check_kinds, layer_kinds, reaches, refusal, short_windows
 from leap.models.base import Completion, Conversation, Model, Sampling
 from leap.models.chat import ChatTokens
@@ -293,7 +293,7 @@ class HFModel(Model):
                 f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}"
             )
         if max(ids) >= self._embeddings:  # on a GPU it would end every later call as well
-            raise ModelError("the prompt holds a token that the model has no embedding for")
+            raise ModelRefused("the prompt holds a token that the model has no embedding for")
         constraint = ActionConstraint(self._grammar, choices, self.sampling) if choices else None
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._pending.append(_Request(seat, ids, tools, random.Random(seed), constraint, future))

@@ -23,7 +23,7 @@ import openai
 
 from leap.core.message import Message, ToolSpec, characters
 from leap.envs.tools import calls_as_text, in_words
-from leap.errors import ContextTooLong, LeapError, ModelError, PrerequisiteError
+from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
 from leap.models.base import Completion, Conversation, EndpointConfig, Model, Sampling
 from leap.models.client import BILLED, choice_in, connect, for_a_header, open_files, out_of_files, parsed, through_proxy
 
@@ -349,7 +349,8 @@ class OpenAIModel(Model):
             ):
                 return PrerequisiteError(f"{host} refuses the very first request for {self.model!r}: {said}")
             case openai.APIStatusError():
-                return ModelError(f"{self.name}: the endpoint answered {error.status_code}: {said}")
+                kind = ModelRefused if isinstance(error, _REFUSED) else ModelError
+                return kind(f"{self.name}: the endpoint answered {error.status_code}: {said}")
         return ModelError(f"{self.name}: {said}")
 
     async def _not_found(self, said: str, client: openai.AsyncOpenAI) -> LeapError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from jinja2 import Environment as Jinja
 from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from leap.core.message import sendable
 from leap.envs.base import Environment, load_environment
 from leap.files import write_text
 from leap.recipe import Recipe
@@ -31,6 +33,7 @@ PER_GROUP = 40
 BUDGET = 5_000_000
 """Bytes of trajectories, roughly; the page is a little larger."""
 _HERE = Path(__file__).parent
+_HALVES = re.compile("[\ud800-\udfff]")  # of characters: an escape keeps them
 _STAGES = ("rollout", "correct", "train", "evaluate")
 _FILTERS = ("pi", "interval", "duration", "count", "kind", "digits", "signed", "usd", "policy", "plain")
 
@@ -67,7 +70,7 @@ def write_report(
     report = report.model_copy(update={"shown": shown, "notes": [*report.notes, *notes]})
     page = (out or run.report) / "index.html"
     write_text(page.with_name("report.json"), report.model_dump_json(indent=2) + "\n")
-    write_text(page, render(report, data))
+    write_text(page, sendable(render(report, data)))
     return page
 
 
@@ -103,7 +106,7 @@ def render(report: Report, data: dict[str, Any]) -> str:
 
 def embedded(data: Any) -> Markup:
     """JSON that is safe inside a script element: no character in it can end the element or open another."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", json.dumps(data, ensure_ascii=False, separators=(",", ":")))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)

@@ -165,7 +165,8 @@ def headline(best: PolicyScores, comparisons: list[Comparison], setup: Setup, te
         teacher: The baseline in which the teacher that corrects plays without privilege; it may not have been evaluated.
     """
     scores = {split: best.evaluations[split].overall for split in setup.test if split in best.evaluations}
-    solved = [f"{success(score)} of {split} (n = {score.n}, {interval(score)})" for split, score in scores.items()]
+    off = {split: f", {score.broken_off} broken off" if score.broken_off else "" for split, score in scores.items()}
+    solved = [f"{success(score)} of {split} (n = {score.n}{off[split]}, {interval(score)})" for split, score in scores.items()]
     lines = []
     if solved:
         lines.append(f"{best.label} solves {', '.join(solved[:-1])}{' and ' if solved[1:] else ''}{solved[-1]}.")

@@ -20,6 +20,7 @@ from leap.core import Episode, StopReason, Task
 from leap.core.episode import episode_key
 from leap.envs.base import load_environment
 from leap.files import Journal
+from leap.models.losses import check_lost
 from leap.progress import Bar
 from leap.recipe import ExecutorConfig, Recipe
 from leap.rollouts import check_faults, episode_seed, play_all
@@ -162,6 +163,9 @@ def play_tasks(
 
     Returns:
         The tasks' episodes, in the order of splits and ids.
+
+    Raises:
+        LeapError: Too many were lost to failed calls of a model, or to errors of the environment. All others are on file.
     """
     seed, tasks, actor = actors.recipe.seed, play.tasks, actors.acting(play.role).actor
     seeds = {task.key: episode_seed(seed, play.stream, task) for task in tasks}
@@ -179,7 +183,9 @@ def play_tasks(
         if len(done) < len(some):
             shards.append(Shard(actors.run.root, recipe, replace(play, tasks=some), done))
     played: list[Episode] = []
-    faults: list[Episode] = []  # put on file when all is played: where there are too many, they are played again
+    # Put on file when all is played: where there are too many, they are played again.
+    faults: list[Episode] = []
+    lost: list[Episode] = []
     # What is paid is booked in one place, so whoever asks an endpoint plays in this process.
     chosen = LocalExecutor(None) if executor is None or actors.pays(play.role) else executor
 
@@ -191,6 +197,8 @@ def play_tasks(
                 if episode.stop is StopReason.ENVIRONMENT_ERROR:
                     faults.append(episode)
                     check_faults([one.error for one in faults], len(tasks), actors.recipe.environment.error_share)
+                elif episode.lost:
+                    lost.append(episode)
                 else:
                     journal.append(episode)
                 solved += episode.success
@@ -200,10 +208,13 @@ def play_tasks(
     with under_way() as (bar, note):
         bar.update(len(on_file), len(tasks), "")
         run_sync(keep_all(bar))
-        for episode in faults:
+        check_lost(actor.name, [one.error for one in lost], len(tasks), actors.recipe.lost_share)
+        for episode in (*faults, *lost):
             journal.append(episode)
         if faults:
             note(environment_errors=len(faults))
+        if lost:
+            note(lost=len(lost))
         steps = [step for episode in played for step in episode.steps]
         note(episodes=len(tasks), tokens=sum(step.prompt_tokens + step.completion_tokens for step in steps))
         if shortened := sum(step.dropped > 0 for step in steps):

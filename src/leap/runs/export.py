@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from leap.core import Correction, Episode
+from leap.core.message import sendable
 from leap.core.record import Record
 from leap.datasets import PreferenceRow, Row, preference_rows, read_rows, unpaired_rows
 from leap.envs.base import load_environment
@@ -160,7 +161,7 @@ def _export(
             for kind, rows in tables(_iteration(run, i, grammar_of)).items():
                 path = folder / kind / f"iter_{i}.{suffix}"
                 path.parent.mkdir(exist_ok=True)
-                if count := write(path, kind, rows):
+                if count := write(path, kind, map(sendable, rows)):
                     counts.setdefault(kind, {})[f"iter_{i}"] = count
                 else:
                     path.unlink()

@@ -24,7 +24,7 @@ from leap.runs.stages import Stages
 from leap.runs.table import missing_stages
 
 _FREE = re.compile(
-    r"(budget|prices|executor|training\.(sft\.)?logging"
+    r"(budget|prices|executor|lost_share|training\.(sft\.)?logging"
     r"|(teacher|demonstrations\.annotate|baselines\.react\.\d+)\.endpoint)(\.|$)"
 )
 """What may change while a run goes on: what may be spent, where a model is reached, who logs, where episodes are played."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from leap import registry
 from leap.core import Correction, Episode, StopReason, Task, content_key
+from leap.core.message import sendable
 from leap.datasets import (
     PreferenceRow,
     Row,
@@ -33,6 +34,7 @@ from leap.envs.live import states_along
 from leap.errors import RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, atomic_directory, read_json, write_json, write_text
+from leap.models.losses import check_lost
 from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.progress import Progress
@@ -178,7 +180,7 @@ class Stages:
                 finished.add(episode.key)
                 bar.update(len(finished), len(episodes), self._spent())
 
-            run_sync(teacher.correct_all(episodes, keep, done=done))
+            run_sync(teacher.correct_all(episodes, keep, done=done, lost_share=self.recipe.lost_share))
             note(corrections=len(journal))
             if teacher.dropped:
                 note(steps_left_out=teacher.dropped)
@@ -193,7 +195,9 @@ class Stages:
         known = Journal(self.run.states(iteration), ExtractedState)
         extractor = StateExtractor(self.environment, model, known, limit=section.limit, seed=self.recipe.seed)
         with self.timed("correct", iteration, "privileged states"), self.booked(f"extract {iteration}"):
-            return run_sync(extractor.extract_all(played))
+            states = run_sync(extractor.extract_all(played))
+            check_lost(model.name, extractor.lost, len(played), self.recipe.lost_share)
+            return states
 
     def corrections(self, i: int) -> Journal[Correction]:
         """Corrections of iteration i that are on file."""
@@ -256,6 +260,7 @@ class Stages:
                 bar.update(len(annotated), len(demonstrations), self._spent())
 
             run_sync(annotator.annotate_all(demonstrations, keep))
+            check_lost(model.name, annotator.lost, len(demonstrations), self.recipe.lost_share)
         return sorted(annotated, key=_by_task)
 
     def _rows_with_state(self) -> Iterator[Row]:
@@ -348,7 +353,7 @@ class Stages:
         texts = [text for row in rows for text in row.texts()] + [*self.environment.vocabulary()]
         with atomic_directory(base) as temporary:
             names = self.environment.names()
-            build_scratch(student.scratch, texts, temporary, seed=self.recipe.seed, names=names)
+            build_scratch(student.scratch, sendable(texts), temporary, seed=self.recipe.seed, names=names)
             write_json(marker(temporary), {"key": "base", "iteration": -1})
         return self.actors.base
 

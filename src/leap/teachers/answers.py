@@ -113,7 +113,10 @@ def _step_answer(each: dict[str, Any]) -> StepAnswer | None:
     if leave is True:
         return StepAnswer(leave=True)
     if isinstance(action, dict):  # a call of a tool that is written as an object, not as its text
-        action = json.dumps(action, ensure_ascii=False)
+        try:
+            action = json.dumps(action, ensure_ascii=False)
+        except RecursionError:
+            return None
     if leave not in (False, None) or not isinstance(reason, str) or not isinstance(action, str):
         return None
     return StepAnswer(leave=False, reason=reason, action=action)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from leap.core import content_key
 from leap.core.message import Message, ToolSpec, with_tools
-from leap.errors import ContextTooLong, ModelError
+from leap.errors import ContextTooLong, ModelError, ModelRefused
 from leap.models.base import Completion, Conversation, Model
 from leap.policies.fitting import Fit, Fitted
 
@@ -22,6 +24,21 @@ Prompt = Callable[[list[int], int | None], list[Message]]
 """Makes the prompt for some steps without so many of the oldest; None in place of the number shows everything."""
 Read = Callable[[Completion, list[int]], tuple[dict[int, V], str]]
 """Reads an answer for some steps: what can be used of it by step, and what is wrong with the rest."""
+
+
+_failed: ContextVar[list[str] | None] = ContextVar("failed", default=None)
+
+
+@contextmanager
+def failed_calls() -> Iterator[list[str]]:
+    """Gives a list that takes, of each question within that stays without an answer since a call failed, what the call said.
+    Asked another time, such a question may well be answered."""
+    errors: list[str] = []
+    before = _failed.set(errors)
+    try:
+        yield errors
+    finally:
+        _failed.reset(before)
 
 
 def shorter(*limits: int | None) -> int | None:
@@ -85,7 +102,7 @@ class Asker:
             request: Schema, choices and tools of the requests; see `Conversation.complete`.
         """
         answers: dict[int, V] = {}
-        tries = dict.fromkeys(steps, 0)
+        tries, failed = dict.fromkeys(steps, 0), dict[int, str]()
         fit, call, problem = fit or self.fit(), 0, ""
         while wanted := [t for t in steps if t not in answers and tries[t] < self._attempts]:
             if problem:
@@ -105,12 +122,16 @@ class Asker:
                 continue
             except ModelError as error:
                 problem = str(error)
+                if not isinstance(error, ModelRefused):
+                    failed |= dict.fromkeys(part, problem)
             else:
                 self.dropped += dropped
                 usable, problem = read(completion, part)
                 answers |= usable
             for t in part:
                 tries[t] += 1
+        if (errors := _failed.get()) is not None:
+            errors += [error for t, error in failed.items() if t not in answers]
         if len(answers) < len(tries):
             log.log(level, "%s: %s; %s", what, problem, otherwise)
         return answers

@@ -12,10 +12,11 @@ from leap.core import Correction, Episode, PrivilegedState, Rejection, Task
 from leap.envs.base import Environment
 from leap.envs.live import Live, states_along
 from leap.models.base import Model
+from leap.models.losses import Streak, check_lost
 from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.sync import side_by_side
-from leap.teachers.asking import Asker, UselessAnswers
+from leap.teachers.asking import Asker, UselessAnswers, failed_calls
 from leap.teachers.config import TeacherConfig
 from leap.teachers.verdict import Verdict
 
@@ -126,25 +127,35 @@ class Teacher(ABC, Generic[C]):
         return await states_along(self.context.environment, episode)
 
     async def correct_all(
-        self, episodes: Iterable[Episode], on_episode: OnEpisode, *, done: Container[str] = frozenset()
+        self,
+        episodes: Iterable[Episode],
+        on_episode: OnEpisode,
+        *,
+        done: Container[str] = frozenset(),
+        lost_share: float = 1.0,
     ) -> None:
         """Corrects many episodes at once.
 
         An episode that is done makes room for the next; but a model in this process answers all open conversations in one batch,
         so there episodes go in waves, and a wave that was interrupted is done again whole, as in rollouts. Corrections without
         a usable answer are held back until any has one: a teacher that never answers in the form asked for ends the stage early,
-        and leaves nothing on file that hinders another try.
+        and leaves nothing on file that hinders another try. So are those of episodes of which a question stays without an answer
+        since calls failed, until all is corrected.
 
         Args:
             episodes: What to correct, in order.
             on_episode: Gets each episode's corrections.
             done: Keys of episodes on file already; they are not handed on again.
+            lost_share: The share of the episodes that may be lost to failed calls; they are handed on, too, where no more are.
 
         Raises:
             LeapError: What ended the work, after the episodes under way: the budget, a world that is another, a teacher of which
-                nothing can be used.
+                nothing can be used or that has stopped answering, too many episodes that are lost.
         """
-        answers, held = UselessAnswers(self.name), list[tuple[Episode, list[Correction]]]()
+        episodes = list(episodes)
+        answers, streak = UselessAnswers(self.name), Streak(self.name)
+        held, lost = list[tuple[Episode, list[Correction]]](), list[tuple[Episode, list[Correction]]]()
+        errors: list[str] = []
 
         def hand_on() -> None:
             ready, held[:] = held[:], []
@@ -153,12 +164,16 @@ class Teacher(ABC, Generic[C]):
                     on_episode(episode, corrections)
 
         async def correct(episode: Episode) -> None:
-            corrections = await self.correct(episode)
-            held.append((episode, corrections))
+            with failed_calls() as failed:
+                corrections = await self.correct(episode)
+            new = failed[-1] if failed and episode.key not in done else ""
+            (lost if new else held).append((episode, corrections))
+            errors.extend([new] if new else [])
             if corrections:
                 answers.count(any(one.rejected is not Rejection.TEACHER_ERROR for one in corrections))
             if answers.any_useful:
                 hand_on()
+            streak.count(new)
 
         if self.waves:
             source = iter(episodes)
@@ -167,4 +182,6 @@ class Teacher(ABC, Generic[C]):
                     await side_by_side(wave, correct, len(wave))
         else:
             await side_by_side((e for e in episodes if e.key not in done), correct, self.concurrency)
+        check_lost(self.name, errors, len(episodes), lost_share)
+        held += lost
         hand_on()

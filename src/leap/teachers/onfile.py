@@ -16,10 +16,11 @@ from leap.envs.answer import LEADING_THOUGHT
 from leap.envs.base import Environment
 from leap.files import Journal
 from leap.models.base import Completion, Model
+from leap.models.losses import Streak
 from leap.policies.templating import call_macro, load_template
 from leap.sync import side_by_side
 from leap.teachers.answers import REASONS_SCHEMA, parse_reasons
-from leap.teachers.asking import Asker, Prompt, Read, UselessAnswers
+from leap.teachers.asking import Asker, Prompt, Read, UselessAnswers, failed_calls
 from leap.teachers.verdict import leaked_entities
 
 HEADINGS = ("Task", "Essential objects", "Critical locations", "Optimal actions")
@@ -65,6 +66,9 @@ class AskedOnce(Generic[K]):
         model: The model to ask.
         journal: Where usable answers are kept.
         limit, seed: As of `Asker`.
+
+    Attributes:
+        lost: What failed calls said, of each demonstration that has no whole answer for them. Nothing of it is kept.
     """
 
     def __init__(
@@ -74,7 +78,8 @@ class AskedOnce(Generic[K]):
         self.model = model
         self._journal = journal
         self._asker = Asker(model, limit=limit, seed=seed)
-        self._answers = UselessAnswers(model.name)
+        self._answers, self._streak = UselessAnswers(model.name), Streak(model.name)
+        self.lost: list[str] = []
 
     async def _once(
         self, request: str, record: Callable[[dict[int, V]], K], task: Task, prompt: Prompt, read: Read[V], **more: Any
@@ -85,12 +90,14 @@ class AskedOnce(Generic[K]):
         if known is not None:
             return known
         async with self.model.conversation() as conversation:
-            answers = await self._asker.ask(conversation, f"task {task.id}", prompt=prompt, read=read, **more)
+            with failed_calls() as failed:
+                answers = await self._asker.ask(conversation, f"task {task.id}", prompt=prompt, read=read, **more)
+        self.lost += failed[-1:]
         self._answers.count(bool(answers))
-        if not answers:  # nothing is kept, so that another start may try again
-            return None
-        made = record(answers)
-        self._journal.append(made)
+        self._streak.count(failed[-1] if failed else "")
+        made = record(answers) if answers else None
+        if made is not None and not failed:  # else nothing is kept, so that another start may try again
+            self._journal.append(made)
         return made
 
     def _rendered(self, macro: str, task: Task, **values: Any) -> list[Message]:

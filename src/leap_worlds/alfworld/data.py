@@ -19,7 +19,7 @@ from typing import Any
 
 from leap.errors import LeapError, PrerequisiteError
 from leap.files import write_json
-from leap.paths import cache_dir
+from leap.paths import cache_dir, expanded
 from leap_worlds.alfworld.game import GameError, parse_game, read_game_file
 
 DATA_FOLDER = "json_2.1.1"  # the folder is called so in every release of the data
@@ -63,7 +63,7 @@ class OfficialData:
 
     def __init__(self, root: str | Path | None = None) -> None:
         named = root is not None or "ALFWORLD_DATA" in os.environ
-        given = Path(root if root is not None else os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld").expanduser()
+        given = expanded(root if root is not None else os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld")
         folder = given if given.name == DATA_FOLDER else given / DATA_FOLDER
         if not folder.is_dir():
             hint = "" if named else " ($ALFWORLD_DATA is not set, so the default place was tried)"

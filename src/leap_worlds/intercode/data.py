@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from leap.core.record import Record
 from leap.errors import PrerequisiteError, describe_validation_error
-from leap.paths import cache_dir
+from leap.paths import cache_dir, expanded
 
 FILE_SYSTEMS = (1, 2, 3, 4)
 CHECKSUMS = {
@@ -92,7 +92,7 @@ class IntercodeData:
 
     def __init__(self, root: str | Path | None = None) -> None:
         given = root if root is not None else os.environ.get("INTERCODE_DATA")
-        self.root = Path(given).expanduser() if given else default_root()
+        self.root = expanded(given) if given else default_root()
         if not self.root.is_dir():
             hint = "" if given else " ($INTERCODE_DATA is not set, so the default place was tried)"
             raise PrerequisiteError(

@@ -27,7 +27,7 @@ from leap.envs.base import (
 from leap.envs.grammar import Line
 from leap.envs.tutor import Tutor
 from leap.errors import PrerequisiteError
-from leap.paths import cache_dir
+from leap.paths import cache_dir, expanded
 from leap_worlds.webshop.build import CatalogueFiles
 from leap_worlds.webshop.candidates import (
     SEARCH,
@@ -136,7 +136,7 @@ class WebshopEnvironment(Environment[WebshopConfig]):
             official = WebshopEnvironment(self.config.model_copy(update={"source": "official"}))
             return official.fetch_data(progress, source=source)
         folder, products = data_folder(self.config.path), self.config.products
-        files, by_hand = official_files(products), Path(source).expanduser() if source is not None else None
+        files, by_hand = official_files(products), expanded(source) if source is not None else None
         came = fetch(files, folder, source=by_hand, progress=progress)
         findings = [Finding(True, f"{folder}: {', '.join(came)} fetched" if came else f"{folder}: every file is there")]
         return findings + check(self.world(World.HUMAN, progress), products=products)

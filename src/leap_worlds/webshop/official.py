@@ -19,7 +19,7 @@ from urllib.request import getproxies
 
 from leap.envs.base import Finding, Progress
 from leap.errors import LeapError, PrerequisiteError
-from leap.paths import cache_dir
+from leap.paths import cache_dir, expanded
 from leap_worlds.webshop.build import CatalogueFiles
 from leap_worlds.webshop.catalogue import RawAttributes, RawInstruction, RawProduct
 from leap_worlds.webshop.jsonfiles import JsonArray, JsonObject
@@ -69,7 +69,7 @@ def official_files(products: int | None) -> tuple[OfficialFile, ...]:
 
 def data_folder(path: Path | None = None) -> Path:
     """Returns where the official files are looked for: the path, else `$WEBSHOP_DATA`, else leap's cache."""
-    return Path(path or os.environ.get("WEBSHOP_DATA") or cache_dir() / "webshop" / "official").expanduser()
+    return expanded(path or os.environ.get("WEBSHOP_DATA") or cache_dir() / "webshop" / "official")
 
 
 def find_files(folder: Path, limit: int | None) -> CatalogueFiles:
