@@ -178,6 +178,17 @@ def test_a_missing_checkpoint_is_said(tmp_path: Path) -> None:
         load(str(tmp_path / "empty"))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize("left", [0, 0.5])
+def test_a_damaged_checkpoint_is_said_in_one_line(tmp_path: Path, name: str, left: float) -> None:
+    folder = tiny_checkpoint(tmp_path / "damaged")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: int(left * len(whole))])
+    with pytest.raises(PrerequisiteError, match="damaged") as caught:
+        load(str(folder))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_without_a_chat_template_is_said(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "bare")
     (folder / "chat_template.jinja").unlink()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from leap.errors import PrerequisiteError
+from leap.errors import LeapError, PrerequisiteError
 from leap.models.attention import check_kinds
 from leap.models.chat import ChatTokens, first_line
 
@@ -31,7 +31,9 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
             check_kinds(config, f"hf/{path}")
         check_tokens(tokenizer, getattr(config.get_text_config(), "vocab_size", None), path)
         chat = ChatTokens(tokenizer)
-    except (OSError, ValueError, KeyError) as error:
+    except (LeapError, ImportError):
+        raise
+    except Exception as error:  # damaged files are told in many ways, by errors of several libraries
         raise PrerequisiteError(f"cannot load the tokenizer of {path!r}: {first_line(error)}") from error
     return chat, context_of(config)
 

@@ -182,11 +182,15 @@ def branch_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     layout: Layout | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of [1, heads, n, d] queries: each trunk causally, each group of branches against its trunk and itself."""
     if layout is None:
         raise ValueError("the branch attention needs the keyword `layout`; see leap.training.branches.collate")
+    if softcap is not None or s_aux is not None:
+        raise ValueError("the branch attention knows neither soft caps nor sinks")
     grouped = key.shape[1] != query.shape[1]
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -273,17 +277,18 @@ def check_branches(model: Any, groups: Sequence[Sequence[TokenRow]]) -> None:
         if reach < longest:
             layer = layer_kinds(model.config).index(kind)
             raise PrerequisiteError(
-                f"training.branches: layer {layer} of this student ({kind}) sees {reach} tokens, and a row has {longest}"
-                + advice
+                f"training.branches: layer {layer} of this student ({kind}) sees {reach} tokens, and a row has "
+                f"{longest}{advice}."
             )
     training = model.training
     shortest = min(groups, key=lambda rows: (len(rows) < 2, max(len(row.prompt) for row in rows)))
     try:
         with attending_by_branches(model.eval(), shortest) as apart:
             if not apart <= tolerance(model):
+                off = f"{apart:.3g} nats a token off" if math.isfinite(apart) else "not"
                 raise PrerequisiteError(
-                    f"training.branches: by branches this student's numbers ({type(model).__name__}) are {apart:.3g} nats a "
-                    f"token off those of separate rows" + advice
+                    f"training.branches: by branches the numbers of this student ({type(model).__name__}) are {off} those of "
+                    f"separate rows{advice}."
                 )
     finally:
         model.train(training)
