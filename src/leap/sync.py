@@ -7,6 +7,7 @@ import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -26,28 +27,37 @@ def run_sync(main: Coroutine[Any, Any, T]) -> T:
         KeyboardInterrupt: Ctrl-C was pressed. The coroutine is cancelled and has ended by then.
     """
     answer: Future[T] = Future()
-    started: Future[Callable[[], object]] = Future()
+    interrupted: Future[None] = Future()
 
     async def listening() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        started.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
+
+        def cancel(_: object) -> None:
+            with suppress(RuntimeError):  # the loop is closed: it has ended by itself
+                loop.call_soon_threadsafe(task.cancel)
+
+        interrupted.add_done_callback(cancel)
         return await main
 
     def run() -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
         try:
             answer.set_result(asyncio.run(listening()))
         except BaseException as error:
             answer.set_exception(error)
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="leap-loop", daemon=True)
-    thread.start()
     try:
+        thread.start()
         return answer.result()
     except BaseException:
-        if not answer.done():  # Ctrl-C reached the waiting thread
-            started.result()()
-        thread.join()
+        if answer.cancel():  # Ctrl-C came before the thread had begun, which now has nothing to do
+            main.close()
+        else:
+            interrupted.set_result(None)
+            thread.join()
         raise
 
 

@@ -77,6 +77,30 @@ def test_ctrl_c_ends_it_after_it_has_cleaned_up(around: Any) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("late", [0.0, 0.05], ids=["at once", "when it works"])
+def test_ctrl_c_is_heard_while_the_thread_starts(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
+    started, threads, begun, ended = threading.Thread.start, [], [], []
+
+    def start(thread: threading.Thread) -> None:
+        started(thread)
+        threads.append(thread)
+        time.sleep(late)
+        raise KeyboardInterrupt
+
+    async def long() -> None:
+        begun.append(True)
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        run_sync(long())
+    threads[0].join(10)
+    assert not threads[0].is_alive() and begun == ended
+
+
 def test_ctrl_c_as_the_last_work_ends_is_not_forgotten() -> None:
     async def last() -> int:
         os.kill(os.getpid(), signal.SIGINT)
