@@ -116,7 +116,6 @@ class Run:
         return write_report(self.recipe, self._files)
 
 
-
 def run(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     *,

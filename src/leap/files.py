@@ -35,7 +35,7 @@ class Journal(Generic[R]):
 
     def __init__(self, path: Path, record: type[R]) -> None:
         self.path = path
-        self._by_key: dict[str, R] = {one.key: one for _, one in read_records(path, record)}  # type: ignore[attr-defined]
+        self._by_key: dict[str, R] = {_key(one): one for _, one in read_records(path, record)}
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -56,7 +56,7 @@ class Journal(Generic[R]):
         Raises:
             LeapError: The disk is full or the file cannot be written. What was on file stays good.
         """
-        key = record.key  # type: ignore[attr-defined]
+        key = _key(record)
         if key in self._by_key:
             return
         line: bytes = record.line()  # type: ignore[attr-defined]
@@ -72,7 +72,7 @@ class Journal(Generic[R]):
 
 
 def read_records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
-    """The records of a journal, one at a time, each with the place in the file where its line begins.
+    """The records of a journal, one at a time and each once, with the place in the file where its line begins.
 
     A line that is still being written, or that a kill has torn, is left out; nothing is repaired.
 
@@ -81,19 +81,26 @@ def read_records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
     """
     if not path.exists():
         return
-    place = 0
+    place, seen = 0, set[str]()
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
             try:
-                yield place, record.model_validate_json(line)
+                one = record.model_validate_json(line)
             except ValidationError as error:
                 raise RunError(
                     f"{path} line {number} is damaged ({error.error_count()} problems, the first: "
                     f"{error.errors()[0]['msg']}). Delete that line to have this piece of work done again."
                 ) from error
+            if _key(one) not in seen:
+                seen.add(_key(one))
+                yield place, one
             place += len(line)
+
+
+def _key(record: BaseModel) -> str:
+    return record.key  # type: ignore[attr-defined]
 
 
 def _cut_torn_line(file: FileIO) -> int:

@@ -17,7 +17,8 @@ import yaml
 from leap.cli.doctor import print_doctor
 from leap.errors import PrerequisiteError
 from leap.extras import extras, with_remedy
-from leap.runs.directory import RunDirectory
+from leap.files import write_json
+from leap.runs.directory import RunDirectory, marker
 
 LEAP = [sys.executable, "-c", "from leap.cli import main; main()"]
 
@@ -246,6 +247,14 @@ def test_an_earlier_stage_is_asked_for(
     for arguments in (("correct", run, "-i", "1"), ("rollout", run, "-i", "1"), ("evaluate", run, "-i", "0")):
         assert inside(monkeypatch, *arguments) == 1
         assert "Traceback" not in (error := capsys.readouterr().err) and "first" in error
+
+
+def test_what_is_finished_needs_no_data(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    assert rollout(monkeypatch, recipe, run) == 0
+    write_json(marker(RunDirectory(run).checkpoint(0)), {"key": "k", "iteration": 0})
+    monkeypatch.setattr("leap.runs.stages.prepared_environment", lambda *_: pytest.fail("its data was made ready"))
+    assert inside(monkeypatch, "train", run, "-i", "0") == 0
 
 
 def test_a_full_disk_is_one_message_and_nothing_is_lost(tmp_path: Path, recipe: Path) -> None:

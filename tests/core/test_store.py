@@ -17,7 +17,7 @@ from samples import an_episode
 
 from leap.core import Episode, Observation
 from leap.errors import LeapError, RunError
-from leap.files import Journal, atomic_directory, read_json, write_json, write_text
+from leap.files import Journal, atomic_directory, read_json, read_records, write_json, write_text
 from leap.runs.directory import RunDirectory
 
 
@@ -44,6 +44,15 @@ def test_a_known_key_is_not_written_again(tmp_path: Path) -> None:
     again.append(an_episode(1, steps=4, success=True))  # the same work with another outcome
     assert path.read_bytes() == before
     assert len(again) == 2
+
+
+def test_a_record_that_stands_there_twice_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    journal(path, 2)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines, lines[0]]) + lines[1][:-1])
+    assert [one for _, one in read_records(path, Episode)] == list(Journal(path, Episode))
+    assert [place for place, _ in read_records(path, Episode)] == [0, len(lines[0])]
 
 
 @settings(max_examples=60, deadline=None)

@@ -59,6 +59,7 @@ def loaded(folder: Path, kind: str, cache: Path) -> dict[str, list[dict[str, Any
 
 def test_parquet_holds_the_run(run: RunDirectory, tmp_path: Path) -> None:
     counts = export_parquet(run, tmp_path / "out")
+    assert list(counts) == ["sft", "preference", "episodes", "corrections"]
     rows = loaded(tmp_path / "out", "sft", tmp_path / "cache")
     assert list(rows) == ["iter_0", "iter_1", "iter_2"]
     for i in range(3):

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from world import OPTIONS
 
+from leap import registry
 from leap.cli.dry_run import Estimate, estimate_recipe, print_estimate
-from leap.errors import RecipeError
+from leap.core import PrivilegedState, Task
+from leap.errors import EnvironmentFault, RecipeError
 from leap.models import mock
 from leap.recipe import Recipe
+from leap.testing.corridor import Corridor, CorridorSession
 
 PRICES = {"mock/dear": {"input": 1.0, "output": 2.0}}
 
@@ -76,3 +79,43 @@ def test_what_the_run_would_refuse_is_refused() -> None:
 def test_a_budget_that_is_too_small_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     print_estimate(recipe(budget={"usd": 1e-6}))
     assert "more than budget.usd 1e-06" in capsys.readouterr().out
+
+
+class OpenSession(CorridorSession):
+    """A walk on which nothing is hidden."""
+
+    def privileged(self) -> PrivilegedState:
+        return PrivilegedState(text="")
+
+
+@registry.environment("open-corridor")
+class OpenCorridor(Corridor):
+    """A world without scripts, some of whose sessions cannot be opened."""
+
+    tutor = None
+    broken = 0
+
+    def start(self, task: Task) -> CorridorSession:
+        if int(task.id.partition("/")[2]) < self.broken:
+            raise RuntimeError("the box is gone")
+        return OpenSession(self.config)
+
+
+def in_the_open() -> Recipe:
+    world = {"name": "open-corridor", "test": []}
+    student, teacher = {"model": "hf/some/model"}, {"kind": "model", "model": "mock/dear", "by": "step"}
+    more = {"demonstrations": {"from": "none"}, "baselines": {"teacher_model": True}, "iterations": 1}
+    return recipe(environment=world, student=student, teacher=teacher, **more)
+
+
+def test_what_two_stages_ask_alike_is_paid_for_both() -> None:
+    each = dict.fromkeys(("baseline mock/dear-0", "baseline mock/dear-50", "correct 1"), 4 * 30)
+    assert calls(estimate_recipe(in_the_open())) == each
+
+
+def test_a_world_that_fails_now_and_then_is_rehearsed_without_those_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenCorridor, "broken", 1)
+    assert calls(estimate_recipe(in_the_open()))["correct 1"] == 4 * 30
+    monkeypatch.setattr(OpenCorridor, "broken", 4)
+    with pytest.raises(EnvironmentFault, match="the box is gone"):
+        estimate_recipe(in_the_open())

@@ -142,6 +142,17 @@ def test_an_adapter_for_another_base_and_a_refused_one(notes: Callable[[str], li
         model.close()
 
 
+def test_a_server_whose_output_somebody_has_removed_is_stopped_all_the_same(
+    notes: Callable[[str], list[Any]], tmp_path: Path
+) -> None:
+    model = VLLMModel("org/base", SAMPLING)
+    Path(model.server._output.name).unlink()
+    model.close()
+    assert gone(notes("pids")[0])
+    with pytest.raises(PrerequisiteError, match="the vLLM server of org/base is gone"):
+        model.adapted(adapter(tmp_path / "late", "org/base"))
+
+
 def test_a_server_that_fails_to_start_says_why(
     notes: Callable[[str], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

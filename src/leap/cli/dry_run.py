@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from leap.cli.table import print_table
-from leap.core import Actor, Episode, Task
+from leap.core import Actor, Episode, StopReason, Task
 from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import listed
 from leap.files import Journal
@@ -195,11 +195,13 @@ class _Rehearsal(Actors):
     def _played(self, stage: str, policy: Policy, tasks: Sequence[Task], horizon: int) -> _Sample:
         """Some of the tasks, spread over all of them."""
         some, episodes = tasks[:: -(-len(tasks) // SAMPLE) or 1], []
-        how = {"horizon": horizon, "seed": self.recipe.seed, "stream": "dry run"}
+        # A stream for each stage, as in the run: what two stages ask alike is asked, and paid, for both.
+        how = {"horizon": horizon, "seed": self.recipe.seed, "stream": stage, "error_share": 0.5}
         with self.ledger.stage(stage):
             rollout(self.environment, policy, some, **how, on_episode=episodes.append)
+        episodes = [episode for episode in episodes if episode.stop is not StopReason.ENVIRONMENT_ERROR]
         steps = sum(len(episode.steps) for episode in episodes)
-        return _Sample(episodes, len(tasks) / max(len(some), 1), horizon * len(episodes) / max(steps, 1))
+        return _Sample(episodes, len(tasks) / max(len(episodes), 1), horizon * len(episodes) / max(steps, 1))
 
     def _booked(self, stage: str, sample: _Sample, *, by_step: bool = False) -> Iterator[Estimate]:
         """What was booked under a stage, for all its tasks and up to the horizon: longer prompts and answers, or more of them."""

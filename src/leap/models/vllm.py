@@ -99,7 +99,8 @@ class VLLMServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._output.close()
+        with suppress(OSError):  # whoever cleans the folder of temporary files may have been here
+            self._output.close()
 
     def post(self, path: str, body: dict[str, Any]) -> None:
         """Sends a command to the server.
@@ -133,7 +134,9 @@ class VLLMServer:
 
     def _last_words(self) -> str:
         """The last line of the server's output that names an error, or just the last."""
-        output = Path(self._output.name).read_text(encoding="utf-8", errors="replace")[-20_000:]
+        output = ""
+        with suppress(OSError):
+            output = Path(self._output.name).read_text(encoding="utf-8", errors="replace")[-20_000:]
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         told = [line for line in lines if "Error" in line or "error:" in line]
         return (told or lines or ["it said nothing"])[-1][-300:]

@@ -60,7 +60,8 @@ def learning_curve(report: Report, split: str, measure: Measure, *, width: int) 
     """Returns one chart, which never mixes splits: pi_0..pi_N with intervals, and a line for each baseline. Heights are equal,
     so that charts stand side by side."""
     policies = report.evaluated(split)
-    students, baselines = ([p for p in policies if (p.role == "student") is one] for one in (True, False))
+    students = [policy for policy in policies if policy.role == "student"]
+    baselines = [policy for policy in policies if policy.role != "student"]
     last = max([report.setup.iterations, *(p.iteration or 0 for p in students)])
     xs = (0.0, float(last)) if last else (-1.0, 1.0)
     panel = Panel(LEFT, TOP, width - GUTTER, HEIGHT - BOTTOM, xs, (0.0, measure.top), pad=14)
@@ -78,7 +79,7 @@ def learning_curve(report: Report, split: str, measure: Measure, *, width: int) 
         side = None
         if chosen or len(students) <= LABELLED or place in (0, len(students) - 1):
             side = "end" if place else "start"  # clear of the axis, hence on the side where the curve goes on
-        below = values[place] < values[place - 1] if place else values[1:2] > values[:1]
+        below = values[place] < values[place - 1] if place else len(values) > 1 and values[1] > values[0]
         parts.append(_point(policy, score, measure, panel, chosen=chosen, side=side, below=below))
     said = "; ".join(f"{p.label} {measure.written(p.evaluations[split].overall)}" for p in (*students, *baselines))
     return Markup(chart(f"{measure.name} on {split}: {said}", parts, width, HEIGHT))

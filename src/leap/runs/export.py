@@ -155,7 +155,7 @@ def _export(
     _check(run, out)
     if not (found := run.iterations()):
         raise RunError(f"{run.root} holds no episodes; `leap run` or `leap rollout` makes them.")
-    grammar_of, counts = _grammar_of(run), {}
+    grammar_of, counts = _grammar_of(run), dict[str, dict[str, int]]()
     with atomic_directory(out) as folder:
         for i in found:
             for kind, rows in tables(_iteration(run, i, grammar_of)).items():
@@ -165,6 +165,7 @@ def _export(
                     counts.setdefault(kind, {})[f"iter_{i}"] = count
                 else:
                     path.unlink()
+        counts = {kind: counts[kind] for kind in _ABOUT if kind in counts}
         write_text(folder / "README.md", _dataset_card(run, counts, suffix))
     return counts
 

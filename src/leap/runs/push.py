@@ -116,10 +116,12 @@ def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
     if base is not None and not Path(base).exists():
         head["base_model"] = base
     cloned = i == 0
-    local = base is not None and Path(base).exists()
+    start = "none: random weights" if base is None else _public_name(base)
+    if start != base and base is not None:
+        start = f"a local model, {start}"
     facts = {
         "iteration": f"{i} of {recipe.iterations}" + (" (behaviour cloning)" if cloned else ""),
-        "base model": "none: random weights" if base is None else "a local model, " * local + _public_name(base),
+        "base model": start,
         "environment": world,
         "method": "sft (behaviour cloning)" if cloned else training.method,
         "teacher": teacher.kind,

@@ -54,12 +54,7 @@ from leap.training.method import Collected, Job, method_of
 
 
 class Stages:
-    """The stages of one recipe in one run directory. The environment is the recipe's, where it has been made ready already.
-
-    Raises:
-        RecipeError: A split that may only be tested on is used for training or for choosing models.
-        PrerequisiteError: The environment's data is missing.
-    """
+    """The stages of one recipe in one run directory. The environment is the recipe's, where it has been made ready already."""
 
     def __init__(
         self, recipe: Recipe, run: RunDirectory, progress: Progress, environment: Environment | None = None
@@ -67,12 +62,31 @@ class Stages:
         self.recipe = recipe
         self.run = run
         self.progress = progress
-        self.environment = environment or prepared_environment(recipe, progress)
-        self.actors = Actors(recipe, run, self.environment)
+        self._ready = environment
         self._tasks = cache(self._listed)
         self._opened = ExitStack()
-        self._opened.callback(self.environment.close)
-        self._opened.callback(self.actors.close)
+        if environment is not None:
+            self._opened.callback(environment.close)
+
+    @property
+    def environment(self) -> Environment:
+        """The environment, its data made ready. What is finished is on file and needs none.
+
+        Raises:
+            RecipeError: A split that may only be tested on is used for training or for choosing models.
+            PrerequisiteError: Its data is missing.
+        """
+        if self._ready is None:
+            self._ready = prepared_environment(self.recipe, self.progress)
+            self._opened.callback(self._ready.close)
+        return self._ready
+
+    @cached_property
+    def actors(self) -> Actors:
+        """Who acts: students, teacher, baselines."""
+        actors = Actors(self.recipe, self.run, self.environment)
+        self._opened.callback(actors.close)
+        return actors
 
     @cached_property
     def executor(self) -> Executor:

@@ -17,7 +17,7 @@ from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.sync import side_by_side
 from leap.teachers.asking import Asker, UselessAnswers, failed_calls
-from leap.teachers.config import TeacherConfig
+from leap.teachers.config import PromptedTeacherConfig, TeacherConfig
 from leap.teachers.verdict import Verdict
 
 C = TypeVar("C", bound=TeacherConfig)
@@ -101,7 +101,7 @@ class Teacher(ABC, Generic[C]):
             self.name,
             config.privilege,
             drop_leaks=config.drop_leaks,
-            verify=getattr(config, "verify", False),
+            verify=isinstance(config, PromptedTeacherConfig) and config.verify,
         )
 
     @property

@@ -32,6 +32,8 @@ def arguments(config: TrainingSettings, job: Job, cls: type = TrainingArguments,
     """
     if config.logging != "none" and find_spec(config.logging) is None:
         raise PrerequisiteError(f"logging: {config.logging} is not installed: pip install {config.logging}")
+    if config.logging == "wandb":
+        os.environ.setdefault("WANDB_PROJECT", "leap")  # its callback looks nowhere else
     shared: dict[str, Any] = {
         "output_dir": str(job.work),
         "seed": job.seed,
@@ -51,7 +53,7 @@ def arguments(config: TrainingSettings, job: Job, cls: type = TrainingArguments,
         "logging_strategy": "steps",
         "report_to": [] if config.logging == "none" else [config.logging],
         "run_name": " ".join(path.name for path in reversed(_places(job.work))),
-        "project": os.environ.setdefault("WANDB_PROJECT", "leap"),
+        "project": os.environ.get("WANDB_PROJECT", "leap"),
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "use_cpu": not torch.cuda.is_available(),
