@@ -116,9 +116,9 @@ def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
     if base is not None and not Path(base).exists():
         head["base_model"] = base
     cloned = i == 0
-    start = "none: random weights" if base is None else _public_name(base)
-    if start != base and base is not None:
-        start = f"a local model, {start}"
+    start = "none: random weights" if base is None else base
+    if base is not None and Path(base).exists():
+        start = f"a local model, {_public_name(base)}"
     facts = {
         "iteration": f"{i} of {recipe.iterations}" + (" (behaviour cloning)" if cloned else ""),
         "base model": start,
