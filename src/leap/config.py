@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     ModelWrapValidatorHandler,
@@ -36,7 +38,7 @@ class Section(BaseModel):
         gone: Keys of earlier versions, with the value that holds always now. Recipes that say the same are valid, others not.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     gone: ClassVar[dict[str, Any]] = {}
 
     @classmethod
@@ -67,6 +69,19 @@ class Section(BaseModel):
         if key in cls.gone:
             return f" It is gone: its default, {json.dumps(cls.gone[key])}, always holds."
         return suggest(key, cls.model_fields)
+
+
+def _finite(values: Any, key: str = "") -> Any:
+    """Returns values that nothing says the types of, unless one of them is a number that is none."""
+    if isinstance(values, float) and not math.isfinite(values):
+        raise ValueError(f"{key} must be a finite number, not {values}")
+    for name, value in values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ():
+        _finite(value, f"{key}.{name}" if key else str(name))
+    return values
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""Settings of a thing that checks them itself when it is made."""
 
 
 def by_kind(registry: Registry, base: type[Section], *, key: str = "kind", default: str) -> WrapValidator:

@@ -1,14 +1,16 @@
 """Files that survive a kill: append-only journals keyed by content, whole files and directories written atomically.
 
 A process killed at any moment leaves at most one torn last line in a journal, which the next writer cuts off, and
-temporary files, which are never read.
+temporary files, which are never read and which the next that locks the run sweeps.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ class Journal(Generic[R]):
 
     def __init__(self, path: Path, record: type[R]) -> None:
         self.path = path
+        self._record = record
         self._by_key: dict[str, R] = {_key(one): one for _, one in read_records(path, record)}
 
     def __len__(self) -> int:
@@ -54,13 +57,19 @@ class Journal(Generic[R]):
         """Adds a record, at once and as one write; a record of a known key is not written again.
 
         Raises:
-            LeapError: The disk is full or the file cannot be written. What was on file stays good.
+            LeapError: The disk is full or the file cannot be written, or nobody could read this record back. What was on
+                file stays good.
         """
         key = _key(record)
         if key in self._by_key:
             return
         line: bytes = record.line()  # type: ignore[attr-defined]
-        with _explained(self.path):
+        try:
+            self._record.model_validate_json(line)
+        except ValidationError as error:  # a NaN, say, in what was copied without a check
+            at = ".".join(map(str, error.errors()[0]["loc"]))
+            raise LeapError(f"{self.path}: a record is not written, it could not be read back: {at} is no value.") from error
+        with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b", buffering=0) as file:
                 size = _cut_torn_line(file)
@@ -118,26 +127,50 @@ def _cut_torn_line(file: FileIO) -> int:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Says what is wrong where a file or folder cannot be written, by whatever library."""
     try:
         yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except LeapError:
+        raise
+    except Exception as error:
+        number = _number(error)
+        if number in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(
                 f"the disk is full: cannot write {path}. Everything finished is safe; free some space and give the same "
                 "command again to go on."
             ) from error
-        raise LeapError(f"cannot write {path}: {error.strerror or error}") from error
+        if number is None and not isinstance(error, OSError):
+            raise
+        raise LeapError(f"cannot write {path}: {os.strerror(number) if number else error}") from error
+
+
+_IN_WORDS = re.compile(r"\(os error (\d+)\)")
+_TORCH_WRITES = re.compile(r"PytorchStreamWriter|unexpected pos \d")
+
+
+def _number(error: Exception) -> int | None:
+    """The system's number of an error while writing. Libraries in Rust (safetensors, tokenizers) say it in words, torch says
+    that a write failed and not why, which is as good as always the disk."""
+    if isinstance(error, OSError):
+        return error.errno
+    if isinstance(error, RuntimeError) and _TORCH_WRITES.search(str(error)):
+        return errno.ENOSPC
+    found = _IN_WORDS.search(str(error))
+    number = int(found[1]) if found else None
+    return number if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else None
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file atomically: it is there complete, or not at all."""
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             temporary.write_text(text, encoding="utf-8")
+            _flush(temporary)
             temporary.replace(path)
+            _flush(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -167,16 +200,84 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """A directory filled under a temporary name and put in place when the `with` block ends well. The name is this
     attempt's own, so that two at the same directory do not disturb each other: the later takes the place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-    with _explained(path):
+    with explained(path):
         temporary.mkdir(parents=True)
         try:
             yield temporary
             _readable(temporary)
+            _flush_all(temporary)
             if path.exists():
                 shutil.rmtree(path)
             temporary.replace(path)
+            _flush(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def seal(folder: Path) -> None:
+    """Marks a folder that others have written as complete. The mark is written last and names the content of each file."""
+    _flush_all(folder)
+    write_json(folder / _SEAL, _digests(folder))
+
+
+def sealed(folder: Path) -> bool:
+    """Whether a folder is complete, and its files are still what they were."""
+    try:
+        return read_json(folder / _SEAL) == _digests(folder)
+    except RunError:
+        return False
+
+
+_SEAL = "complete.json"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _SEAL:
+            with path.open("rb") as file:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _flush(path: Path) -> None:
+    """Has a file or a folder on the disk, so that what is renamed afterwards is never empty when the power goes."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError:
+        if not path.is_dir():  # some file systems know nothing of the kind for folders
+            raise
+    finally:
+        os.close(file)
+
+
+def _flush_all(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
+            _flush(path)
+
+
+def sweep(folder: Path) -> None:
+    """Removes the temporary files and folders below a folder that killed processes have left. No other process may be
+    writing folders there."""
+    for path in list(folder.rglob(".*.tmp")):
+        writer = path.name.split(".")[-2]  # single files say which process writes them, a report's for example
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif not writer.isdecimal() or not _alive(int(writer)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether it is another process that is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()
 
 
 def _readable(folder: Path) -> None:

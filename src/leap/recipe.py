@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, model_validator
 
 from leap import registry
-from leap.config import Section, by_kind, default_config
+from leap.config import Options, Section, by_kind, default_config
 from leap.demonstrations.sources import DemonstrationConfig, TutorDemonstrationConfig
 from leap.errors import LeapError, RecipeError
 from leap.models.base import Sampling
@@ -48,7 +48,7 @@ class EnvironmentSection(Section):
     gone: ClassVar[dict[str, Any]] = {"train_kinds": None}
 
     name: str = Field(description="Registered environment, for example alfworld.")
-    options: dict[str, Any] = Field(default_factory=dict, description="The environment's own options.")
+    options: Options = Field(default_factory=dict, description="The environment's own options.")
     train: str = Field(default="train", description="Split of demonstrations and rollouts.")
     validation: str = Field(default="valid", description="Split on which the best iteration is chosen.")
     test: list[str] = Field(default_factory=lambda: ["unseen"], description="Splits that are only ever reported.")
@@ -253,7 +253,18 @@ def resolved(values: dict[str, Any], where: str, overrides: Iterable[str] = ()) 
     """
     for override in overrides:
         apply_setting(values, override)
+    values = {key: value if key == "environment" else _placed(value) for key, value in values.items()}
     return Recipe.from_values(values, where)
+
+
+def _placed(values: Any, key: str = "") -> Any:
+    """The same with the whole path of each model that is a folder here: from another folder its name may mean another."""
+    if isinstance(values, dict):
+        return {name: _placed(value, str(name)) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_placed(value) for value in values]
+    provider, _, path = values.partition("/") if key == "model" and isinstance(values, str) else ("", "", "")
+    return f"{provider}/{Path(path).resolve()}" if provider in ("hf", "vllm") and path and Path(path).is_dir() else values
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:

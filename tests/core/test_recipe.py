@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from leap.envs.base import load_environment
 from leap.errors import RecipeError
-from leap.recipe import Recipe, dump_recipe, load_recipe
+from leap.recipe import Recipe, dump_recipe, load_recipe, resolved
 from leap.recipes import shipped_recipes
 
 SHIPPED = list(shipped_recipes().values())
@@ -42,6 +42,38 @@ def test_a_resolved_recipe_reads_as_the_same_recipe(tmp_path: Path) -> None:
         resolved.write_text(dump_recipe(recipe), encoding="utf-8")
         assert load_recipe(resolved) == recipe
         assert set(yaml.safe_load(resolved.read_text())) == set(Recipe.model_fields)  # every default written out
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "nan", "1e999"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "training.epochs",
+        "training.lr",
+        "training.max_grad_norm",
+        "student.sampling.temperature",
+        "environment.error_share",
+        "budget.usd",
+        "environment.options.anything",
+        "environment.options.deep.list",
+        "training.steps",
+        "horizon",
+    ],
+)
+def test_numbers_that_are_none_are_refused_by_their_key(key: str, value: str) -> None:
+    values = minimal()
+    value = f"[1, {value}]" if key.endswith("list") else value
+    if key.startswith("environment.options") and value in ("nan", "[1, nan]", "1e999", "[1, 1e999]"):
+        return  # in YAML a text, and what it is to be the environment knows
+    with pytest.raises(RecipeError, match=r"finite|integer") as told:
+        resolved(values, "recipe", [f"{key}={value}"])
+    assert all(part in str(told.value) for part in key.split("."))
+
+
+@pytest.mark.parametrize("key", ["lr", "muon_lr"])
+def test_a_learning_rate_fits_the_numbers_of_the_weights(key: str) -> None:
+    with pytest.raises(RecipeError, match=f"training.{key}"):
+        resolved(minimal(), "recipe", [f"training.{key}=1e39"])
 
 
 def test_every_key_is_documented() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import resource
 import signal
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from samples import an_episode
 
 from leap.core import Episode, Observation
@@ -149,6 +153,51 @@ def test_a_write_cut_short_leaves_no_torn_line(tmp_path: Path) -> None:
     assert done.stdout.endswith("\n2\n")
     assert path.stat().st_size == size
     assert len(Journal(path, Episode)) == 2
+
+
+def test_a_journal_takes_nothing_that_it_could_not_read_back(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        Episode.model_validate(an_episode().model_dump() | {"score": math.nan})
+    made = journal(tmp_path / "e.jsonl", 2)
+    with pytest.raises(LeapError, match=r"e\.jsonl: .*could not be read back: score"):
+        made.append(an_episode(2).model_copy(update={"score": math.inf}))  # copies are not checked
+    made.append(an_episode(2))
+    assert len(Journal(tmp_path / "e.jsonl", Episode)) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        Exception("No space left on device (os error 28)"),  # tokenizers
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),  # torch
+        RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/0"),
+    ],
+    ids=["system", "quota", "tokenizers", "safetensors", "torch", "torch writer"],
+)
+def test_a_full_disk_is_said_whoever_was_writing(error: Exception, tmp_path: Path) -> None:
+    full = pytest.raises(RunError, match=r"the disk is full: cannot write .*checkpoint\. ")
+    with full as told, atomic_directory(tmp_path / "checkpoint") as temporary:
+        (temporary / "half").write_text("")
+        raise error
+    assert "\n" not in str(told.value) and not (tmp_path / "checkpoint").exists()
+
+
+def test_what_killed_processes_left_goes_when_the_run_is_next_locked(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (run.iteration(1) / ".checkpoint.tmp" / "deep").mkdir(parents=True)
+    left = [run.root / f".stages.json.{dead.pid}.tmp", run.iteration(1) / f".rows.jsonl.{os.getpid()}.tmp"]
+    under_way = run.root / f".report.json.{os.getppid()}.tmp"
+    for path in (*left, under_way):
+        path.write_text("half")
+    run.episodes(1).write_text("")
+    with run.locked():
+        found = sorted(str(path.relative_to(run.root)) for path in run.root.rglob("*"))
+        assert found == [".lock", under_way.name, "iter-1", "iter-1/episodes.jsonl"]
 
 
 def test_whole_files_are_replaced_or_left_alone(tmp_path: Path) -> None:

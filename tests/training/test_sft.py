@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pairs import answer, some_rows
 
-from leap.errors import RunError
+from leap.errors import LeapError, RunError
 from leap.models.base import Sampling
 from leap.testing.checkpoints import STYLES, tiny_checkpoint
 from leap.training.config import LoraConfig, SFTConfig
@@ -168,3 +171,107 @@ def test_rows_too_long_are_left_out_and_counted(checkpoints: dict[str, str], tmp
 def test_rows_that_are_all_too_long_are_refused(config: SFTConfig, checkpoints: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"none of the 9 rows has at most training\.max_tokens: 64 tokens"):
         train(config.model_copy(update={"max_tokens": 64}), checkpoints["llama3"], tmp_path, 1)
+
+
+@pytest.mark.parametrize("config", [ROWS, BRANCHES, LORA], ids=["rows", "branches", "lora"])
+@pytest.mark.parametrize("lr", [1e8, 1e30])
+def test_a_training_that_diverges_stops_and_keeps_the_last_good_state(
+    config: SFTConfig, lr: float, checkpoints: dict[str, str], tmp_path: Path
+) -> None:
+    config = config.model_copy(update={"lr": lr, "muon_lr": lr, "max_grad_norm": 1e9, "save_steps": 1, "warmup_steps": 2})
+    shown: list[float] = []
+    with pytest.raises(RunError, match=r"diverged at step \d+: .*lower training\.lr") as told:
+        train(config, checkpoints["llama3"], tmp_path, 6, on_step=lambda done, total, loss: shown.append(loss))
+    assert all(map(math.isfinite, shown)) and "\n" not in str(told.value)
+    assert not (tmp_path / "out").exists()
+    for state in (tmp_path / "work").glob("checkpoint-*"):
+        assert all(bool(one.isfinite().all()) for one in weights(state).values())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+def test_a_last_step_that_ruins_the_weights_leaves_no_checkpoint(
+    value: float, checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loss is that of the weights before."""
+    from transformers import Trainer
+
+    step = Trainer.training_step
+
+    def ruined(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = step(self, model, *args, **kwargs)
+        self.create_optimizer()
+        self.optimizer.register_step_post_hook(lambda *_: model.lm_head.weight.data.fill_(value))
+        return loss
+
+    monkeypatch.setattr(Trainer, "training_step", ruined)
+    with pytest.raises(RunError, match="diverged at step 1: the weights that it leaves"):
+        train(ROWS, checkpoints["llama3"], tmp_path, 1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "missing", "flipped", "unmarked"])
+def test_a_state_that_is_not_whole_does_not_count(damage: str, checkpoints: dict[str, str], tmp_path: Path) -> None:
+    """Every file of the trainer's: a kill while it was written, or a disk that lost some of it."""
+    config = ROWS.model_copy(update={"save_steps": 1})
+
+    def kill(done: int, total: int, loss: float) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, checkpoints["llama3"], tmp_path, 3, on_step=kill)
+    good = tmp_path / "work" / "checkpoint-2"
+    names = sorted(path.name for path in good.iterdir())
+    assert {"trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "complete.json"} <= set(names)
+    for step, name in enumerate(["complete.json"] if damage == "unmarked" else names, start=3):
+        newer = tmp_path / "work" / f"checkpoint-{step}"  # a later one, in which one file is not whole
+        shutil.copytree(good, newer)
+        file = newer / name
+        content = file.read_bytes()
+        if damage in ("missing", "unmarked"):
+            file.unlink()
+        else:
+            cut, half = content[:-7], len(content) // 2
+            flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+            file.write_bytes({"cut": cut, "emptied": b"", "flipped": flipped}[damage])
+    steps: list[int] = []
+    train(config, checkpoints["llama3"], tmp_path, 3, on_step=lambda done, total, loss: steps.append(done))
+    assert steps == [3], "from the state before, which is whole"
+
+
+def test_the_state_before_goes_only_when_the_next_is_complete(
+    checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import TrainerState
+
+    write = TrainerState.save_to_json
+
+    def kill(self: Any, path: str) -> None:
+        if "checkpoint-4" in path:
+            Path(path).write_text('{"best_glo')
+            raise Killed
+        write(self, path)
+
+    monkeypatch.setattr(TrainerState, "save_to_json", kill)
+    saving = ROWS.model_copy(update={"save_steps": 2})
+    with pytest.raises(Killed):
+        train(saving, checkpoints["llama3"], tmp_path, 6)
+    monkeypatch.undo()
+    steps: list[int] = []
+    train(saving, checkpoints["llama3"], tmp_path, 6, on_step=lambda done, total, loss: steps.append(done))
+    assert steps == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("save_steps", [0, 1], ids=["checkpoint", "state"])
+def test_a_disk_that_takes_no_more_is_said_in_one_line(
+    save_steps: int, checkpoints: dict[str, str], tmp_path: Path
+) -> None:
+    """Here a limit on the size of a file: safetensors says so in words, torch not at all."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, usual[1]))
+    try:
+        with pytest.raises(LeapError, match=r"cannot write .*work") as told:
+            train(ROWS.model_copy(update={"save_steps": save_steps}), checkpoints["llama3"], tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert "\n" not in str(told.value)

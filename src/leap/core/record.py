@@ -14,10 +14,10 @@ class Record(BaseModel):
     """A frozen, strictly shaped piece of data: unknown fields are errors, so a damaged file cannot pass for a good one.
 
     Its JSON holds every text that a model or a world can say. Half a character (a lone surrogate) has no UTF-8, so pydantic
-    neither writes nor reads it; the standard library does.
+    neither writes nor reads it; the standard library does. Numbers are finite: JSON has no others.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
         """The record as JSON that UTF-8 can hold: half a character is an escape."""

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
+from leap.config import Options
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
 from leap.envs.base import Environment, EnvironmentConfig, Progress, Session, load_environment, sampled
 from leap.envs.grammar import Grammar
@@ -33,7 +34,7 @@ class PartConfig(EnvironmentConfig):
     """One environment of a mixture."""
 
     environment: str | None = Field(default=None, description="Registered environment; the part's own name if null.")
-    options: dict[str, Any] = Field(default_factory=dict, description="That environment's own options.")
+    options: Options = Field(default_factory=dict, description="That environment's own options.")
     splits: dict[str, str] = Field(
         default_factory=dict, description="What the mixture's splits are called there, where that differs."
     )

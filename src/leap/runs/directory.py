@@ -10,6 +10,7 @@ from functools import partialmethod
 from pathlib import Path
 
 from leap.errors import RunError
+from leap.files import sweep
 
 
 class RunDirectory:
@@ -92,7 +93,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes out of this run.
+        """Keeps other processes out of this run. What killed ones have left half written goes.
 
         Raises:
             RunError: Another process works on it.
@@ -103,6 +104,7 @@ class RunDirectory:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise RunError(f"another process is working on {self.root}; wait for it or stop it.") from error
+            sweep(self.root)
             yield
 
 

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from leap.config import Section
 
+MOST_LR = 1e30
+"""Optimizers multiply it, and what is no number in single precision ends them. A training diverges far below."""
+
 
 class LoraConfig(Section):
     """Low-rank adapters; the defaults are the paper's."""
@@ -30,8 +33,8 @@ class TrainingSettings(Section):
     optimizer: Literal["adamw", "muon"] = Field(
         default="adamw", description="muon: Muon on matrices, AdamW on the rest."
     )
-    lr: float = Field(default=3e-5, gt=0, description="Learning rate (AdamW's part).")
-    muon_lr: float = Field(default=0.01, gt=0, description="Learning rate of Muon's part.")
+    lr: float = Field(default=3e-5, gt=0, le=MOST_LR, description="Learning rate (AdamW's part).")
+    muon_lr: float = Field(default=0.01, gt=0, le=MOST_LR, description="Learning rate of Muon's part.")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="Learning rate after the warm-up."
     )
@@ -119,7 +122,7 @@ class PreferenceConfig(TrainingSettings):
     gone: ClassVar[dict[str, Any]] = TrainingSettings.gone | {"precompute_reference": False}
 
     # The reference implementation's settings of preference training (DPO).
-    lr: float = Field(default=5e-7, gt=0, description="Learning rate (AdamW's part).")
+    lr: float = Field(default=5e-7, gt=0, le=MOST_LR, description="Learning rate (AdamW's part).")
     batch_rows: int = Field(default=16, ge=1, description="Rows (dpo: pairs) per optimizer step, over all processes.")
     device_rows: int = Field(default=2, ge=1, description="Rows (dpo: pairs) at once on a device.")
     sft: SFTConfig = Field(

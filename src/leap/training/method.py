@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from leap import registry
 from leap.core import Correction, Episode, PrivilegedState
 from leap.datasets import PreferenceRow, Row
+from leap.errors import RunError
 from leap.policies.rendering import Renderer
 from leap.training.config import TrainingSettings
 
@@ -28,6 +29,14 @@ C = TypeVar("C", bound=TrainingSettings)
 
 def quiet(done: int, total: int, loss: float) -> None:
     """Shows no progress."""
+
+
+def diverged(step: int, sign: str) -> RunError:
+    """What to say of a training that has gone astray, as `sign` shows. Nothing of it is kept but states from before."""
+    return RunError(
+        f"the training diverged at step {step}: {sign}. pi_i is not made, and what it started from stays as it was. Set a "
+        "lower training.lr (muon: also training.muon_lr) or training.max_grad_norm, in a run of another name."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -15,9 +17,10 @@ from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging as transformers_logging
 
 from leap.errors import PrerequisiteError, RecipeError
+from leap.files import explained, seal, sealed
 from leap.training.config import TrainingSettings
-from leap.training.distributed import rank, sharded, world
-from leap.training.method import Job, Progress, quiet
+from leap.training.distributed import barrier, from_rank_0, in_any, rank, sharded, world
+from leap.training.method import Job, Progress, diverged, quiet
 from leap.training.student import save_student
 
 # transformers has a newer name for gradient checkpointing, and TRL asks by the old one.
@@ -48,9 +51,9 @@ def arguments(config: TrainingSettings, job: Job, cls: type = TrainingArguments,
         "gradient_checkpointing": config.gradient_checkpointing,
         "save_strategy": "steps" if config.save_steps else "no",
         "save_steps": config.save_steps or 500,
-        "save_total_limit": 1,
         "logging_steps": 1,
         "logging_strategy": "steps",
+        "logging_nan_inf_filter": False,  # it tells a loss of NaN as one of 0
         "report_to": [] if config.logging == "none" else [config.logging],
         "run_name": " ".join(path.name for path in reversed(_places(job.work))),
         "project": os.environ.get("WANDB_PROJECT", "leap"),
@@ -139,16 +142,46 @@ def fit(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
         if isinstance(callback, TensorBoardCallback):  # by itself it writes into the folder that goes after the training
             callback.logging_dir = callback.logging_dir or str(_places(job.work)[0] / "logs")
     trainer.add_callback(Watch(quiet if rank() else job.on_step))
-    states = [path.parent for path in job.work.glob("checkpoint-*/trainer_state.json")]  # complete ones
-    last = max(states, key=lambda path: int(path.name.split("-")[1]), default=None)
+    last = from_rank_0(None if rank() else _last_state(job.work))
     if last is not None:
         transformers_logging.set_verbosity_error()  # that tied weights are not in the state twice is no news
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    save_student(trainer, tokenizer, job.out)
+    with explained(job.work):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        _check_usable(trainer)
+        save_student(trainer, tokenizer, job.out)
     history = [logs for logs in trainer.state.log_history if "loss" in logs]  # with the steps before an interruption
     names = sorted({name for logs in history for name in logs if name.startswith("rewards/")})
-    rewards = {name.removeprefix("rewards/"): _last(history, name) for name in names}
+    rewards = {name.removeprefix("rewards/"): mean for name in names if math.isfinite(mean := _last(history, name))}
     return {"steps": trainer.state.global_step, "loss": _last(history, "loss"), "rewards": rewards}
+
+
+def _last_state(work: Path) -> Path | None:
+    """The trainer's last complete state; the others go."""
+    states = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    last = next((state for state in states if sealed(state)), None)
+    for state in states:
+        if state != last:
+            shutil.rmtree(state)
+    return last
+
+
+def _check_usable(trainer: Trainer) -> None:
+    """Looks at what came out: the last step has changed the weights after the last loss was computed.
+
+    Raises:
+        RunError: The weights are not finite, or not what the model makes of them.
+    """
+    model: Any = trainer.model_wrapped
+    tokens = torch.arange(4, device=next(model.parameters()).device)[None]
+    with torch.no_grad():
+        logits = model.eval()(input_ids=tokens, use_cache=False).logits
+    if in_any(not (_finite(model) and bool(logits.isfinite().all()))):
+        raise diverged(trainer.state.global_step, "the weights that it leaves are not finite, or give no finite answer")
+
+
+def _finite(model: torch.nn.Module) -> bool:
+    """Whether all weights that are trained are finite."""
+    return all(bool(one.isfinite().all()) for one in model.parameters() if one.requires_grad)
 
 
 class Tokenized:
@@ -162,17 +195,30 @@ class Tokenized:
 
 
 class Watch(TrainerCallback):
-    """Passes each step's loss on."""
+    """Passes each step's loss on, ends a training that has gone astray, and keeps the last state that is whole and good."""
 
     def __init__(self, on_step: Progress) -> None:
         self._on_step = on_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
+            for name, what in (("loss", "its loss"), ("grad_norm", "its gradient's norm")):
+                if not math.isfinite(value := logs.get(name, 0.0)):
+                    raise diverged(state.global_step, f"{what} is {value}")
             self._on_step(state.global_step, state.max_steps, logs["loss"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if control.should_save and in_any(not _finite(model)):
+            raise diverged(state.global_step, "its weights are not finite")
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        barrier()  # each process writes a part of the state
+        if not rank():
+            seal(Path(args.output_dir, f"checkpoint-{state.global_step}"))
+            _last_state(Path(args.output_dir))
 
 
 def _last(history: Sequence[Mapping[str, float]], name: str) -> float:
     """Mean over the last tenth of the steps."""
-    tail = [logs[name] for logs in history[-max(1, len(history) // 10) :] if name in logs]
+    tail = [logs[name] for logs in history[-max(1, len(history) // 10) :] if math.isfinite(logs.get(name, math.nan))]
     return round(sum(tail) / len(tail), 4) if tail else float("nan")
