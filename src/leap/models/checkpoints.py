@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from leap.core import content_key
 from leap.errors import LeapError, PrerequisiteError
 from leap.models.attention import check_kinds
 from leap.models.chat import ChatTokens, first_line
@@ -73,6 +78,44 @@ def end_tokens(network: Any) -> list[int]:
     """Tokens at which a model's generation_config ends an answer."""
     ends = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
     return [ends] if isinstance(ends, int) else list(ends or ())
+
+
+_CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_NOTES = {"leap.json", "training.json"}
+"""What training notes of a checkpoint, times among it."""
+
+
+def identity(path: str) -> str:
+    """Names a checkpoint by what it holds: of a folder the content of its files and of the base that an adapter in it is for, of
+    a hub name the revision that was fetched. A name alone where there is nothing of it here.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        files = sorted({file for pattern in _CONTENT for file in folder.glob(pattern) if file.name not in _NOTES})
+        content = [(file.name, _digest(file, file.stat().st_size, file.stat().st_mtime_ns)) for file in files]
+        base = None
+        with suppress(OSError, ValueError, AttributeError):
+            base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+        return content_key(content, *([identity(base)] if base and base != path else []))
+    with suppress(ImportError, ValueError):  # not a hub name
+        from huggingface_hub import try_to_load_from_cache
+
+        if isinstance(found := try_to_load_from_cache(path, "config.json"), str):
+            return f"{path}@{Path(found).parent.name}"
+    return path
+
+
+def model_identity(name: str) -> str:
+    """`provider/model` with the model named by what it holds, where it is a checkpoint that is loaded here."""
+    provider, _, path = name.partition("/")
+    return f"{provider}/{identity(path)}" if provider in ("hf", "vllm") and path else name
+
+
+@lru_cache(maxsize=1024)
+def _digest(file: Path, size: int, changed: int) -> str:
+    """Read once as long as nobody writes it."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def adapters_base(path: str) -> str:

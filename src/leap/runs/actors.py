@@ -15,6 +15,7 @@ from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
 from leap.models.base import Model
+from leap.models.checkpoints import model_identity
 from leap.models.ledger import Ledger
 from leap.models.providers import ModelConfig, open_model
 from leap.policies.base import ExpertPolicy, MixedPolicy, Policy, ScriptedPolicy, TeacherPolicy
@@ -143,6 +144,27 @@ class Actors:
         return str(self.run.base) if student.from_scratch else student.base
 
     @cached_property
+    def base_identity(self) -> str:
+        """The recipe's student by what its weights are; `scratch` of one that the run makes."""
+        return model_identity(self.recipe.student.model)
+
+    def check_base(self) -> None:
+        """Looks whether the base is still the one that the students on file were trained from.
+
+        Raises:
+            RunError: It is a folder in which there are other files now.
+        """
+        if not Path(self.base).is_dir():
+            return
+        for i in range(self.recipe.iterations + 1):
+            noted = marker(self.run.checkpoint(i))
+            if noted.exists() and read_json(noted).get("base", self.base_identity) != self.base_identity:
+                raise RunError(
+                    f"{self.base} holds another model now than the one that pi_{i} was trained from. Put that one back, or "
+                    "start a run of another name."
+                )
+
+    @cached_property
     def renderer(self) -> Renderer:
         """What makes every prompt of the student, at rollout and in training: one limit for both, in the student's tokens."""
         from leap.models.checkpoints import load_chat
@@ -180,7 +202,7 @@ class Actors:
     def checkpoint_key(self, i: int) -> str:
         """Key of pi_i, which names it by what it was trained on and how."""
         if i == 0 and self.recipe.demonstrations.none:
-            return content_key("base", self.recipe.student.model)
+            return content_key("base", self.base_identity)
         return read_json(marker(self.run.checkpoint(i)))["key"]
 
     def student_actor(self, i: int) -> Actor:

@@ -310,8 +310,9 @@ class Stages:
 
     def train(self, i: int) -> Path:
         """pi_i: the student trained by the recipe's method on what has been collected."""
-        out = self.run.checkpoint(i)
+        out, work = self.run.checkpoint(i), self.run.training(i)
         if marker(out).exists():
+            shutil.rmtree(work, ignore_errors=True)  # where a kill came between
             return out
         from leap.training.distributed import train
 
@@ -323,8 +324,8 @@ class Stages:
             start, lineage = self.actors.checkpoint(i - 1), self.actors.checkpoint_key(i - 1)
         rows = method.rows(self._collected(i))
         data += method.fingerprint(rows)
-        key = content_key("checkpoint", recipe.student.model, lineage, data, recipe.training.deciding(), recipe.seed)
-        work = self.run.training(i)
+        base = self.actors.base_identity
+        key = content_key("checkpoint", base, lineage, data, recipe.training.deciding(), recipe.seed)
         with self.timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
             job = Job(
                 i,
@@ -335,7 +336,8 @@ class Stages:
                 on_step=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
             )
             result = train(method, rows, job)
-            write_json(marker(temporary), {"key": key, "iteration": i, "result": result.as_dict()})
+            noted = {"key": key, "iteration": i, "base": base, "result": result.as_dict()}
+            write_json(marker(temporary), noted)
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
         shutil.rmtree(work, ignore_errors=True)
         return out
@@ -358,6 +360,8 @@ class Stages:
         """The model before any training: the recipe's, or a scratch student: random weights and a tokenizer of the words of
         the demonstrations."""
         student, base = self.recipe.student, self.run.base
+        if not student.from_scratch:
+            self.actors.check_base()
         if not student.from_scratch or marker(base).exists():
             return self.actors.base
         from leap.models.scratch import build_scratch

@@ -20,6 +20,7 @@ from leap.config import Section
 from leap.core import content_key
 from leap.envs.base import Environment, load_environment
 from leap.errors import LeapError
+from leap.models.checkpoints import model_identity
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory, marker
 from leap.runs.roles import Role, baselines_of
@@ -180,7 +181,7 @@ class _Table:
         """The model before any training: a stage where the run makes it, or else its key."""
         student = self.recipe.student
         if not student.from_scratch:
-            return content_key(__version__, "base", student.model)
+            return content_key(__version__, "base", model_identity(student.model))
         settings = [_values(student.scratch), self.recipe.seed]
         return self._add("random weights", "base", -1, [_AT.base], marker(_AT.base), settings, data)
 
@@ -218,7 +219,16 @@ class _Table:
 
 
 def _values(section: Section, without: set[str] | None = None) -> dict[str, Any]:
-    return section.model_dump(mode="json", exclude=without)
+    """What a section says, with the models that are loaded here named by what they hold."""
+    return _by_content(section.model_dump(mode="json", exclude=without))
+
+
+def _by_content(values: Any, key: str = "") -> Any:
+    if isinstance(values, dict):
+        return {name: _by_content(value, name) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_by_content(value) for value in values]
+    return model_identity(values) if key == "model" and isinstance(values, str) else values
 
 
 @lru_cache(maxsize=64)
