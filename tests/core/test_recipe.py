@@ -242,3 +242,20 @@ def test_what_was_meant_is_said(tmp_path: Path, change: dict[str, Any], said: st
     with pytest.raises(RecipeError) as caught:
         load_recipe(write(tmp_path, minimal(**change)))
     assert said in str(caught.value)
+
+
+def test_a_model_in_a_folder_is_named_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From another folder the same name may mean another model."""
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    values = minimal(
+        student={"model": "hf/models/base"},
+        teacher={"kind": "model", "model": "hf/./models/base"},
+        baselines={"react": [{"model": "hf/models/other"}, {"model": "mock/models/base"}]},
+    )
+    recipe = resolved(values, "recipe")
+    whole = f"hf/{tmp_path / 'models' / 'base'}"
+    assert [recipe.student.model, recipe.teacher.models[0].model] == [whole, whole]
+    assert [one.model for one in recipe.baselines.react] == ["hf/models/other", "mock/models/base"], "names, not folders"
+    monkeypatch.chdir("/")
+    assert resolved(recipe.model_dump(mode="json"), "the same from another folder") == recipe

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from leap.cli.app import push
 from leap.core import Correction
 from leap.errors import PrerequisiteError, RunError
-from leap.files import Journal, read_json
-from leap.runs.directory import RunDirectory
+from leap.files import Journal, read_json, write_json
+from leap.runs.directory import RunDirectory, marker
 from leap.runs.push import push_to_folder, push_to_hub
 from leap.testing.checkpoints import tiny_checkpoint
 from leap_lab.measures.figures import share
@@ -68,6 +68,32 @@ def test_the_folder_is_a_checkpoint_and_holds_nothing_else(run: RunDirectory, tm
         push_to_folder(run, 1, tmp_path / "out")
     with pytest.raises(RunError, match="train iteration 2"):
         push_to_folder(run, 2, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("noted", "told", "base"),
+    [
+        ("hf/owner/name@0a1b", "owner/name (revision 0a1b)", "owner/name"),
+        ("hf/owner/name", "owner/name", "owner/name"),
+        ("hf/0123456789abcdef", "a local model, name (content 0123456789abcdef)", None),
+    ],
+)
+def test_the_card_names_the_base_that_was_trained(
+    noted: str, told: str, base: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever folder stands where the card is written."""
+    run = make_run(tmp_path / "run", finished=1)
+    recipe = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
+    recipe["student"]["model"] = "hf/owner/name"
+    run.recipe.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    kept = marker(run.checkpoint(1))
+    write_json(kept, read_json(kept) | {"base": noted})
+    for here in ("with/owner/name", "without"):
+        (tmp_path / here).mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / here.partition("/")[0])
+        card = push_to_folder(run, 1, tmp_path / "out" / here).read_text(encoding="utf-8")
+        assert yaml.safe_load(card.split("---")[1]).get("base_model") == base
+        assert f"| base model | {told} |" in card
 
 
 def test_an_adapter_names_no_folder_of_this_machine(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from leap import registry
-from leap.errors import PrerequisiteError
+from leap.errors import PrerequisiteError, RunError
 from leap.loop import leap
 from leap.models import mock
+from leap.models.checkpoints import identity
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe, load_recipe
 from leap.report import write_report
@@ -94,3 +97,36 @@ def test_what_an_environment_has_no_script_for_is_told_at_once(tmp_path: Path) -
     for section, words in (({"demonstrations": {}}, "demonstrations.from: none"), ({"teacher": {}}, "teacher.kind: model")):
         with pytest.raises(PrerequisiteError, match=words):
             Stages(recipe(tmp_path, **section), RunDirectory(tmp_path / "run"), Progress()).rollout(1)
+
+
+def test_a_base_is_named_by_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(mock.SCRIPTS, "east", east)
+    one = tiny_checkpoint(tmp_path / "one")
+    shutil.copytree(one, tmp_path / "same")
+    tiny_checkpoint(tmp_path / "other", seed=1)
+
+    def keys(base: Path) -> list[str]:
+        return [stage.key for stage in stage_table(recipe(base))]
+
+    assert keys(one) == keys(tmp_path / "same")
+    assert not set(keys(one)) & set(keys(tmp_path / "other"))
+
+    def adapter(name: str, base: Path) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        values = {"peft_type": "LORA", "base_model_name_or_path": os.path.relpath(base)}
+        (folder / "adapter_config.json").write_text(json.dumps(values))
+        (folder / "adapter_model.safetensors").write_bytes(b"the same")
+        return folder
+
+    adapters = [adapter(f"adapter-{base.name}", base) for base in (one, tmp_path / "other")]
+    assert identity(str(adapters[0])) != identity(str(adapters[1]))
+    before = identity(str(adapters[0]))
+
+    # The weights change while a run is under way: what is on file was made from others.
+    made, run = recipe(one, iterations=1), RunDirectory(tmp_path / "run")
+    leap(Stages(made, run, Progress()))
+    shutil.copy(tmp_path / "other" / "model.safetensors", one / "model.safetensors")
+    assert identity(str(adapters[0])) != before
+    with pytest.raises(RunError, match=r"holds another model now than the one that pi_1 was trained from"):
+        Stages(made.model_copy(update={"iterations": 2}), run, Progress()).train(2)

@@ -41,9 +41,11 @@ def push_to_folder(run: RunDirectory, i: int, folder: Path) -> Path:
         shutil.copy2(path, folder / path.name)
     if (adapter := folder / "adapter_config.json").exists():
         values = json.loads(adapter.read_text(encoding="utf-8"))
-        if Path(named := str(values.get("base_model_name_or_path") or "")).exists():  # a path of this machine
+        named = str(values.get("base_model_name_or_path") or "")
+        if Path(named).is_absolute():  # a path of this machine: training writes no others
             base = named if recipe.student.from_scratch else recipe.student.base
-            write_json(adapter, values | {"base_model_name_or_path": _public_name(base)})
+            local = Path(base).is_absolute() or _base(recipe, checkpoint)[0]
+            write_json(adapter, values | {"base_model_name_or_path": Path(base).name if local else base})
     write_text(folder / "README.md", model_card(recipe, run, i))
     return folder / "README.md"
 
@@ -113,15 +115,14 @@ def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
         "pipeline_tag": "text-generation",
         "tags": ["leap", "agents", "imitation-learning", world],
     }
-    if base is not None and not Path(base).exists():
-        head["base_model"] = base
-    cloned = i == 0
-    start = "none: random weights" if base is None else base
-    if base is not None and Path(base).exists():
-        start = f"a local model, {_public_name(base)}"
+    cloned, told = i == 0, "none: random weights"
+    if base is not None:
+        local, what = _base(recipe, run.checkpoint(i))
+        head |= {} if local else {"base_model": base}
+        told = (f"a local model, {Path(base).name}" if local else base) + what
     facts = {
         "iteration": f"{i} of {recipe.iterations}" + (" (behaviour cloning)" if cloned else ""),
-        "base model": start,
+        "base model": told,
         "environment": world,
         "method": "sft (behaviour cloning)" if cloned else training.method,
         "teacher": teacher.kind,
@@ -178,6 +179,11 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _public_name(model: str) -> str:
-    """A model as others may know it: of a folder on this machine only its name."""
-    return Path(model).name if Path(model).exists() else model
+def _base(recipe: Recipe, checkpoint: Path) -> tuple[bool, str]:
+    """Whether a checkpoint was trained from a folder of this machine, and not from the Hub; and which content or revision of
+    it that was, as training noted it. Whatever stands where the card is written says nothing of it."""
+    base, noted = recipe.student.base, str(read_json(marker(checkpoint)).get("base", "")).partition("/")[2]
+    name, _, revision = noted.partition("@")
+    if noted and name != base:
+        return True, f" (content {noted})"
+    return not noted and Path(base).is_absolute(), f" (revision {revision})" if revision else ""

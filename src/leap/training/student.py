@@ -124,5 +124,8 @@ def save_student(trainer: Trainer, tokenizer: Any, out: Path) -> None:
     if not trainer.is_world_process_zero():
         return
     adapters = {"selected_adapters": [POLICY]} if hasattr(model, "peft_config") else {}
+    for adapter in model.peft_config.values() if adapters else ():  # from another folder its name may mean another base
+        if (base := adapter.base_model_name_or_path) and Path(base).is_dir():
+            adapter.base_model_name_or_path = str(Path(base).resolve())
     model.save_pretrained(out, **({"state_dict": state} if state is not None else {}), **adapters)
     tokenizer.save_pretrained(out)
