@@ -29,10 +29,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {style: str(tiny_checkpoint(folder / style, style)) for style in STYLES}
 
 
-def train(config: SFTConfig, start: str, folder: Path, steps: int, **more: Any) -> Any:
+def train(config: SFTConfig, start: str, folder: Path, steps: int, rows: Any = None, **more: Any) -> Any:
     from leap.training.sft import train_sft
 
-    return train_sft(config, some_rows(), start=start, out=folder / "out", work=folder / "work", seed=1, steps=steps, **more)
+    rows = some_rows() if rows is None else rows
+    return train_sft(config, rows, start=start, out=folder / "out", work=folder / "work", seed=1, steps=steps, **more)
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -171,6 +172,8 @@ def test_rows_too_long_are_left_out_and_counted(checkpoints: dict[str, str], tmp
 def test_rows_that_are_all_too_long_are_refused(config: SFTConfig, checkpoints: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"none of the 9 rows has at most training\.max_tokens: 64 tokens"):
         train(config.model_copy(update={"max_tokens": 64}), checkpoints["llama3"], tmp_path, 1)
+    with pytest.raises(RunError, match="there is no row to train on"):
+        train(config, checkpoints["llama3"], tmp_path, 1, rows=[])
 
 
 @pytest.mark.parametrize("config", [ROWS, BRANCHES, LORA], ids=["rows", "branches", "lora"])

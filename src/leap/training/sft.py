@@ -113,6 +113,8 @@ def _row_trainer(
 
 
 def _some(kept: Sequence[object], rows: Sequence[Row], config: SFTConfig) -> None:
+    if not rows:
+        raise RunError("there is no row to train on: no correction was kept.")
     if not kept:
         raise RunError(f"none of the {len(rows)} rows has at most training.max_tokens: {config.max_tokens} tokens.")
 

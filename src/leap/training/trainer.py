@@ -157,12 +157,20 @@ def fit(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
 
 def _last_state(work: Path) -> Path | None:
     """The trainer's last complete state; the others go."""
-    states = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    last = next((state for state in states if sealed(state)), None)
+    last = next((state for state in _states(work) if sealed(state)), None)
+    _remove_all_but(last, _states(work))
+    return last
+
+
+def _states(work: Path) -> list[Path]:
+    """Newest first."""
+    return sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+
+
+def _remove_all_but(last: Path | None, states: Sequence[Path]) -> None:
     for state in states:
         if state != last:
             shutil.rmtree(state)
-    return last
 
 
 def _check_usable(trainer: Trainer) -> None:
@@ -214,8 +222,9 @@ class Watch(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         barrier()  # each process writes a part of the state
         if not rank():
-            seal(Path(args.output_dir, f"checkpoint-{state.global_step}"))
-            _last_state(Path(args.output_dir))
+            last = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            seal(last)
+            _remove_all_but(last, _states(last.parent))
 
 
 def _last(history: Sequence[Mapping[str, float]], name: str) -> float:
