@@ -196,17 +196,14 @@ def test_a_last_step_that_ruins_the_weights_leaves_no_checkpoint(
     value: float, checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its loss is that of the weights before."""
-    from transformers import Trainer
+    step = torch.optim.AdamW.step
 
-    step = Trainer.training_step
+    def ruined(self: Any, *args: Any, **kwargs: Any) -> None:
+        step(self, *args, **kwargs)
+        heads = [one for group in self.param_groups for one in group["params"] if len(one) > 300]
+        heads[-1].data.fill_(value)
 
-    def ruined(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
-        loss = step(self, model, *args, **kwargs)
-        self.create_optimizer()
-        self.optimizer.register_step_post_hook(lambda *_: model.lm_head.weight.data.fill_(value))
-        return loss
-
-    monkeypatch.setattr(Trainer, "training_step", ruined)
+    monkeypatch.setattr(torch.optim.AdamW, "step", ruined)
     with pytest.raises(RunError, match="diverged at step 1: the weights that it leaves"):
         train(ROWS, checkpoints["llama3"], tmp_path, 1)
     assert not (tmp_path / "out").exists()
