@@ -113,7 +113,7 @@ class Student:
         from leap.training.config import SFTConfig
         from leap.training.sft import train_sft
 
-        config = SFTConfig.model_validate(settings)
+        config = SFTConfig.from_values(settings, "the settings of the training")
         with tempfile.TemporaryDirectory() as work:
             train_sft(config, rows, start=str(self.checkpoint), out=out, work=Path(work), seed=seed)
         return self.at(out)
