@@ -129,4 +129,4 @@ def test_a_base_is_named_by_what_it_holds(tmp_path: Path, monkeypatch: pytest.Mo
     shutil.copy(tmp_path / "other" / "model.safetensors", one / "model.safetensors")
     assert identity(str(adapters[0])) != before
     with pytest.raises(RunError, match=r"holds another model now than the one that pi_1 was trained from"):
-        Stages(made.model_copy(update={"iterations": 2}), run, Progress()).train(2)
+        leap(Stages(made.model_copy(update={"iterations": 2}), run, Progress()))
