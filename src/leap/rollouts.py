@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Container, Sequence
-from contextlib import suppress
 
 from leap import __version__
 from leap.core import Episode, History, Observation, Step, StopReason, Task, content_key
@@ -176,7 +175,10 @@ async def play(environment: Environment, policy: Policy, task: Task, *, horizon:
 
 
 async def _decide(player: Player, history: History) -> Act:
-    for _ in range(ATTEMPTS - 1):
-        with suppress(ModelError):
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
             return await player.decide(history)
-    return await player.decide(history)
+        except ModelError:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")

@@ -148,7 +148,7 @@ class FunctionPolicy:
         return Act(Decision(reason="", action=decision) if isinstance(decision, str) else decision)
 
 
-class ScriptedPolicy(FunctionPolicy):
+class ScriptedPolicy:
     """The same actions whatever is shown; behind the last of them, the last again.
 
     Args:
@@ -156,11 +156,21 @@ class ScriptedPolicy(FunctionPolicy):
         actions: At least one.
     """
 
-    def __init__(self, name: str, actions: Sequence[str]) -> None:
-        def decide(history: History) -> str:
-            return actions[min(len(history.actions), len(actions) - 1)]
+    privileged = False
+    concurrency = 64
+    waves = False
 
-        super().__init__(decide, name=name, concurrency=64, blocking=False)
+    def __init__(self, name: str, actions: Sequence[str]) -> None:
+        self.actor = Actor(name=name)
+        self._actions = tuple(actions)
+
+    @asynccontextmanager
+    async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
+        yield self
+
+    async def decide(self, history: History) -> Act:
+        """The action of that step."""
+        return Act(Decision(reason="", action=self._actions[min(len(history.actions), len(self._actions) - 1)]))
 
 
 class TeacherPolicy:
