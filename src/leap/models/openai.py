@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
-from leap.core.message import Message, ToolSpec, characters
+from leap.core.message import Message, ToolSpec, characters, sendable
 from leap.envs.tools import calls_as_text, in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
 from leap.models.base import Completion, Conversation, EndpointConfig, Model, Sampling
@@ -227,7 +227,7 @@ class OpenAIModel(Model):
             **({"tools": list(tools)} if tools else {}),
             **({"tool_choice": "none"} if tools and mode == "none" else {}),
             "model": self.model,
-            "messages": _encodable([_sent(message) for message in messages]),
+            "messages": sendable([_sent(message) for message in messages]),
             "temperature": self.sampling.temperature,
             "seed": seed % 2**31,
             self._limit: self.sampling.max_tokens,
@@ -392,14 +392,6 @@ def _sent(message: Message) -> dict[str, Any]:
     ]
     told = [call | {"function": function} for call, function in zip(calls, functions, strict=True)]
     return message | {"content": message["content"] or None, "tool_calls": told}
-
-
-def _encodable(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as UTF-8 holds them: halves of a surrogate pair are joined, or replaced where one stands alone."""
-    text = json.dumps(messages, ensure_ascii=False)
-    if text.isascii() or not re.search("[\ud800-\udfff]", text):
-        return messages
-    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 async def _answer(client: openai.AsyncOpenAI, request: dict[str, Any]) -> bytes:
