@@ -33,7 +33,9 @@ REPEATS = 12
 
 def played(environment: Any, policy: Any, tasks: list[Any], horizon: int) -> list[Any]:
     try:
-        from leap.rollouts import rollout
+        from leap import rollout
+
+        return rollout(environment, policy, tasks, horizon=horizon, stream="benchmark")
     except ImportError:  # 0.1
         from leap.rollout import rollout  # pyright: ignore[reportMissingImports]
     episodes: list[Any] = []

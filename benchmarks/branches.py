@@ -24,7 +24,7 @@ from leap.models.hf import load_causal_lm
 from leap.models.scratch import ScratchConfig, build_scratch
 from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.rollouts import rollout
+from leap.rollouts import Play, rollout
 from leap.training.branches import ATTENTION, IGNORED, collate, encode_rows, pack
 from leap_worlds.alfworld.env import AlfworldConfig, AlfworldEnvironment
 from leap_worlds.alfworld.generator import GeneratorConfig
@@ -36,16 +36,8 @@ TIMED = 6
 def episodes_of(environment: AlfworldEnvironment, wanted: int) -> list[Episode]:
     """Expert episodes of at least 15 steps."""
     found: list[Episode] = []
-    rollout(
-        environment,
-        ExpertPolicy(environment),
-        environment.tasks("train"),
-        horizon=30,
-        seed=0,
-        stream="benchmark",
-        on_episode=lambda episode: found.append(episode) if len(episode.steps) >= 15 else None,
-    )
-    return sorted(found, key=lambda episode: episode.task.id)[:wanted]
+    rollout(environment, ExpertPolicy(environment), Play(environment.tasks("train"), 30, 0, "benchmark"), found.append)
+    return sorted((one for one in found if len(one.steps) >= 15), key=lambda episode: episode.task.id)[:wanted]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import time
 
 from leap.core import Episode
 from leap.policies.base import ScriptedPolicy
-from leap.rollouts import rollout
+from leap.rollouts import Play, rollout
 from leap_worlds.intercode.bash.env import GeneratedBashEnvironment, GeneratedConfig
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig
 
@@ -26,7 +26,7 @@ def main() -> None:
     for n in (1, 16, 32, 64) * 2:
         episodes: list[Episode] = []
         began = time.monotonic()
-        rollout(world, policy, tasks[:n], horizon=5, seed=0, stream=str(n), on_episode=episodes.append)
+        rollout(world, policy, Play(tasks[:n], 5, 0, str(n)), episodes.append)
         print(f"{len(episodes):3} episodes at once: {time.monotonic() - began:5.1f} s", flush=True)
     world.close()
 

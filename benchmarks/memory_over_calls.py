@@ -30,7 +30,7 @@ from leap.envs.base import Environment, load_environment
 from leap.models.base import EndpointConfig, Model, Sampling
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
-from leap.rollouts import rollout
+from leap.rollouts import Play, rollout
 from leap.testing.server import MockServer
 from leap.testing.teachers import model_teacher
 from teacher_calls import RandomPolicy, teacher_says
@@ -133,7 +133,7 @@ def main() -> None:
     world.prepare()
     episodes: list[Episode] = []
     tasks = world.tasks("train")
-    rollout(world, RandomPolicy(), tasks, horizon=30, seed=0, stream="benchmark", on_episode=episodes.append)
+    rollout(world, RandomPolicy(), Play(tasks, 30, 0, "benchmark"), episodes.append)
     with tempfile.TemporaryDirectory() as folder, served("teacher") as url:
         measure_teacher("teacher, server elsewhere", url, world, episodes, arguments.rounds, Path(folder))
     with tempfile.TemporaryDirectory() as folder, MockServer(teacher_says) as here:

@@ -27,7 +27,7 @@ from leap.policies.base import UNPARSED
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import Renderer
 from leap.recipe import load_recipe
-from leap.rollouts import rollout
+from leap.rollouts import Play, rollout
 from leap.runs.directory import RunDirectory
 from leap_worlds.alfworld.env import AlfworldEnvironment
 from leap_worlds.alfworld.textworld import TextWorldEngine
@@ -75,15 +75,8 @@ def together(
     model = HFModel(checkpoint, Sampling(temperature=0, max_tokens=max_tokens), batch=len(tasks))
     episodes: list[Episode] = []
     began = time.perf_counter()
-    rollout(
-        environment,
-        ModelPolicy(model, renderer, Actor(name="student")),
-        tasks,
-        horizon=horizon,
-        seed=0,
-        stream="benchmark",
-        on_episode=episodes.append,
-    )
+    policy = ModelPolicy(model, renderer, Actor(name="student"))
+    rollout(environment, policy, Play(tasks, horizon, 0, "benchmark"), episodes.append)
     return time.perf_counter() - began, sum(len(episode.steps) for episode in episodes)
 
 

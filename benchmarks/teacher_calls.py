@@ -33,7 +33,7 @@ from leap.models.mock import Faults, Request
 from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import Act, Peek, Player
-from leap.rollouts import rollout
+from leap.rollouts import Play, rollout
 from leap.testing.server import MockServer
 from leap.testing.teachers import model_teacher
 
@@ -122,7 +122,7 @@ def main() -> None:
     world.prepare()
     episodes: list[Episode] = []
     tasks = world.tasks("train", limit=arguments.episodes)
-    rollout(world, RandomPolicy(), tasks, horizon=arguments.horizon, seed=0, stream="benchmark", on_episode=episodes.append)
+    rollout(world, RandomPolicy(), Play(tasks, arguments.horizon, 0, "benchmark"), episodes.append)
     steps = sum(len(episode.steps) for episode in episodes)
     with tempfile.TemporaryDirectory() as folder:
         with MockServer(teacher_says, delay=arguments.delay) as server:

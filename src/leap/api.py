@@ -26,6 +26,7 @@ from leap.policies.base import Decide, FunctionPolicy, Policy
 from leap.recipe import Recipe, put, read_mapping, resolved
 from leap.recipes import find_recipe
 from leap.report import write_report
+from leap.rollouts import Play
 from leap.rollouts import rollout as play_tasks
 from leap.runs.directory import RunDirectory
 from leap.runs.open import check_run, open_run, recipe_of
@@ -173,7 +174,7 @@ def rollout(
     """
     who = policy if not callable(policy) else FunctionPolicy(policy)
     episodes: list[Episode] = []
-    play_tasks(environment, who, tasks, horizon=horizon, seed=seed, stream=stream, on_episode=episodes.append)
+    play_tasks(environment, who, Play(tasks, horizon, seed, stream), episodes.append)
     found = {episode.task.key: episode for episode in episodes}
     return Records(found[task.key] for task in tasks)
 

@@ -12,16 +12,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 
 from leap import __version__
-from leap.core import Episode, History, Observation, Step, StopReason, Task, content_key
+from leap.core import Actor, Episode, History, Observation, Step, StopReason, Task, seed_of
 from leap.core.episode import episode_key
 from leap.envs.base import Environment
 from leap.envs.live import Live
 from leap.errors import ContractError, EnvironmentFault, ModelError, ModelRefused
 from leap.models.losses import Streak
 from leap.policies.base import Act, Player, Policy
-from leap.sync import side_by_side, synchronous
+from leap.sync import in_waves, side_by_side, synchronous
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +30,38 @@ ATTEMPTS = 3
 """How often a failed model call is made before its episode ends."""
 
 
-def episode_seed(seed: int, stream: str, task: Task) -> int:
-    """The seed of one episode's sampling: the recipe's, split by the name of the stream and by task."""
-    return int(content_key(seed, stream, task.key), 16) % 2**31
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What is to be played.
+
+    Attributes:
+        tasks: The tasks, in order, each once.
+        horizon: Largest number of actions per episode.
+        seed: The recipe's seed.
+        stream: Name of the random stream, so that different rollouts of one recipe draw differently.
+    """
+
+    tasks: Sequence[Task]
+    horizon: int
+    seed: int
+    stream: str
+
+    def seed_of(self, task: Task) -> int:
+        """The seed of one episode's sampling: the recipe's, split by the name of the stream and by task."""
+        return seed_of(self.seed, self.stream, task.key)
+
+    def key_of(self, task: Task, actor: Actor) -> str:
+        """The key of a task's episode by an actor."""
+        return episode_key(task, actor, seed=self.seed_of(task), horizon=self.horizon)
 
 
 async def play_all(
     environment: Environment,
     policy: Policy,
-    tasks: Sequence[Task],
+    play: Play,
+    on_episode: Callable[[Episode], object],
     *,
-    horizon: int,
-    seed: int,
-    stream: str,
     done: Container[str] = frozenset(),
-    on_episode: Callable[[Episode], None] = lambda episode: None,
     error_share: float = 0.05,
 ) -> None:
     """Plays every task once (Algorithm 1: roll out pi_{i-1}).
@@ -51,12 +69,9 @@ async def play_all(
     Args:
         environment: Where to play.
         policy: Who plays.
-        tasks: What to play, in order.
-        horizon: Largest number of actions per episode.
-        seed: The recipe's seed.
-        stream: Name of the random stream, so that different rollouts of one recipe draw differently.
-        done: Keys of episodes on file already; they are not handed on again.
+        play: What to play.
         on_episode: Called with each finished episode, as it finishes.
+        done: Keys of episodes on file already; they are not handed on again.
         error_share: The share of the tasks whose episodes may end by an error of the environment's own.
 
     Raises:
@@ -64,32 +79,26 @@ async def play_all(
         ModelError: The policy's model has stopped answering; what was played by then is handed on.
         ContractError: A task is given twice, or the environment returned what it may not.
     """
-    seeded = [(task, episode_seed(seed, stream, task)) for task in tasks]
-    missing = [(task, own) for task, own in seeded if episode_key(task, policy.actor, seed=own, horizon=horizon) not in done]
-    wanted = {task.key for task, _ in missing}
-    if len({task.key for task in tasks}) < len(tasks):
+    wanted = {task.key for task in play.tasks if play.key_of(task, policy.actor) not in done}
+    if len({task.key for task in play.tasks}) < len(play.tasks):
         raise ContractError(f"environment {environment.name}: a task is to be played twice.")
     faults: list[str] = []
     lost = Streak(policy.actor.name)
 
-    async def play_one(item: tuple[Task, int]) -> None:
-        task, own = item
-        episode = await play(environment, policy, task, horizon=horizon, seed=own)
+    async def play_one(task: Task) -> None:
+        episode = await play_task(environment, policy, task, horizon=play.horizon, seed=play.seed_of(task))
         if task.key in wanted:
             on_episode(episode)
         if episode.stop is StopReason.ENVIRONMENT_ERROR:
             faults.append(episode.error)
-            check_faults(faults, len(tasks), error_share)
+            check_faults(faults, len(play.tasks), error_share)
         lost.count(episode.error if episode.lost else "")
         await asyncio.sleep(0)  # scripted players never wait: whoever keeps the episode takes it now, and Ctrl-C is heard
 
-    if not policy.waves:
-        await side_by_side(missing, play_one, policy.concurrency)
-        return
-    for start in range(0, len(seeded), policy.concurrency):
-        wave = seeded[start : start + policy.concurrency]
-        if any(task.key in wanted for task, _ in wave):
-            await side_by_side(wave, play_one, len(wave))
+    if policy.waves:
+        await in_waves(play.tasks, play_one, policy.concurrency, lambda task: task.key in wanted)
+    else:
+        await side_by_side((task for task in play.tasks if task.key in wanted), play_one, policy.concurrency)
 
 
 rollout = synchronous(play_all)
@@ -114,7 +123,7 @@ def check_faults(errors: Sequence[str], episodes: int, share: float) -> None:
         )
 
 
-async def play(environment: Environment, policy: Policy, task: Task, *, horizon: int, seed: int) -> Episode:
+async def play_task(environment: Environment, policy: Policy, task: Task, *, horizon: int, seed: int) -> Episode:
     """Plays one task to its end. A model that keeps failing ends the episode, with what was reached, not the run; so does an
     environment whose own code raises."""
     began = time.monotonic()

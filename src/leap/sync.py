@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import wraps
@@ -92,3 +92,14 @@ async def side_by_side(items: Iterable[T], work: Callable[[T], Awaitable[None]],
     await asyncio.gather(*(worker() for _ in range(workers)))
     if failures:
         raise failures[0]
+
+
+async def in_waves(
+    items: Sequence[T], work: Callable[[T], Awaitable[None]], workers: int, wanted: Callable[[T], bool]
+) -> None:
+    """Works on items in waves, in their order: of a wave in which any is wanted on all, so that a model that answers a wave
+    in one batch sees the same batch after an interruption, and of the others on none. Raises as `side_by_side`."""
+    for start in range(0, len(items), workers):
+        wave = items[start : start + workers]
+        if any(map(wanted, wave)):
+            await side_by_side(wave, work, len(wave))

@@ -20,8 +20,8 @@ from leap.files import Journal
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.rollouts import rollout
-from leap.runs.executors import Play, play_tasks
+from leap.rollouts import Play, rollout
+from leap.runs.executors import play_tasks
 from leap.sync import run_sync
 from tiny_world import House, TinyTutor, TinyWorld, TinyWorldConfig
 
@@ -79,7 +79,7 @@ class Faulty(TinyWorld):
 def played(world: TinyWorld, policy: Policy | None = None, **more: Any) -> list[Episode]:
     episodes: list[Episode] = []
     policy = policy or TeacherPolicy(world, 50)
-    rollout(world, policy, world.tasks("train"), horizon=8, seed=0, stream="test", on_episode=episodes.append, **more)
+    rollout(world, policy, Play(world.tasks("train"), 8, 0, "test"), episodes.append, **more)
     return sorted(episodes, key=lambda episode: int(episode.task.id.split("/")[1]))
 
 
@@ -147,7 +147,7 @@ def test_faults_go_on_file_only_with_a_stage_that_is_whole(tmp_path: Path) -> No
             recipe=recipe, run=run, environment=world, acting=lambda role: acting, pays=lambda role: False
         )
         role: Any = SimpleNamespace(kind="teacher")
-        return play_tasks(Play(role, tuple(world.tasks("train")), 8, "test"), actors, journal, under_way)
+        return play_tasks(role, Play(world.tasks("train"), 8, 0, "test"), actors, journal, under_way)
 
     noted: dict[str, Any] = {}
 

@@ -22,7 +22,7 @@ from leap.errors import LeapError
 from leap.policies.base import ExpertPolicy, Peek, Player, ScriptedPolicy, TeacherPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.rollouts import play_all, rollout
+from leap.rollouts import Play, play_all, rollout
 from leap.sync import run_sync
 from leap.teachers.base import TeacherContext
 from leap.teachers.config import ExpertConfig
@@ -87,8 +87,8 @@ class Otherwise(TinyWorld):
 
 def played(environment: Environment, policy: Any, **more: Any) -> list[Episode]:
     episodes: list[Episode] = []
-    settings = {"horizon": 8, "seed": 0, "stream": "test"} | more
-    rollout(environment, policy, environment.tasks("train"), on_episode=episodes.append, **settings)
+    horizon = more.pop("horizon", 8)
+    rollout(environment, policy, Play(environment.tasks("train"), horizon, 0, "test"), episodes.append, **more)
     return sorted(episodes, key=lambda episode: episode.task.id)
 
 
@@ -214,9 +214,8 @@ def test_an_episode_that_ends_makes_room_for_the_next_at_once() -> None:
     world = Corridor(Gate, [1, 1, 1, 1, 1])
 
     async def all_played() -> None:
-        await asyncio.wait_for(
-            play_all(world, Scripted(2), world.tasks("train"), horizon=3, seed=0, stream="test"), timeout=60
-        )
+        play = Play(world.tasks("train"), 3, 0, "test")
+        await asyncio.wait_for(play_all(world, Scripted(2), play, lambda episode: None), timeout=60)
 
     asyncio.run(all_played())
     assert world.log.index("start 3") < world.log.index("close 0")
@@ -265,7 +264,7 @@ def test_scripted_players_hand_each_episode_on_before_the_next_and_hear_ctrl_c()
         watcher = asyncio.create_task(watching())
         tasks, policy = world.tasks("train"), ExpertPolicy(world)
         policy.concurrency = 4
-        await play_all(world, policy, tasks, horizon=8, seed=0, stream="test", on_episode=handed.append)
+        await play_all(world, policy, Play(tasks, 8, 0, "test"), handed.append)
         watcher.cancel()
 
     asyncio.run(all_played())

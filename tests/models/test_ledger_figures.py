@@ -24,7 +24,7 @@ from leap.models.mock import Faults, Request
 from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy
-from leap.rollouts import rollout
+from leap.rollouts import Play, rollout
 from leap.testing.server import MockServer
 from leap.testing.teachers import model_teacher
 
@@ -62,7 +62,7 @@ def world() -> TinyWorld:
 @pytest.fixture(scope="module")
 def episodes(world: TinyWorld) -> list[Episode]:
     found: list[Episode] = []
-    rollout(world, ExpertPolicy(world), world.tasks("train"), horizon=8, seed=0, stream="test", on_episode=found.append)
+    rollout(world, ExpertPolicy(world), Play(world.tasks("train"), 8, 0, "test"), found.append)
     assert len(found) == 200
     return found
 

@@ -19,10 +19,9 @@ from leap.policies.fitting import Fit, fit_history, without_oldest
 from leap.policies.model import ModelPolicy
 from leap.policies.react import ReActRenderer, choose_examples
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.rollouts import rollout
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.testing.models import Scripted
-from leap.testing.play import expert_episodes
+from leap.testing.play import expert_episodes, played
 from tiny_world import TinyWorld, TinyWorldConfig
 
 WORLD = TinyWorld(TinyWorldConfig(tasks=12))
@@ -31,9 +30,7 @@ PROMPTS = Path(__file__).parents[2] / "src/leap_worlds/alfworld/prompts"
 
 
 def play(policy: Policy, split: str = "test", **more: Any) -> list[Episode]:
-    episodes: list[Episode] = []
-    settings = {"horizon": 12, "seed": 0, "stream": "x"} | more
-    rollout(WORLD, policy, WORLD.tasks(split), on_episode=episodes.append, **settings)
+    episodes = played(WORLD, policy, WORLD.tasks(split), **({"horizon": 12, "stream": "x"} | more))
     return sorted(episodes, key=lambda episode: episode.task.id)
 
 

@@ -17,7 +17,7 @@ from leap.envs.live import states_along
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.evaluation import score_episodes
 from leap.policies.base import ExpertPolicy
-from leap.rollouts import rollout
+from leap.rollouts import Play, rollout
 from leap.sync import run_sync
 from leap_worlds.webshop.env import WebshopEnvironment
 from leap_worlds.webshop.splits import World
@@ -169,7 +169,7 @@ def test_parts_reach_the_scores_and_an_unfinished_episode_scores_nothing(folder:
     expert = ExpertPolicy(environment)
     for horizon in (1, 10):
         tasks = environment.tasks("test", limit=6)
-        rollout(environment, expert, tasks, horizon=horizon, seed=0, stream="t", on_episode=episodes.append)
+        rollout(environment, expert, Play(tasks, horizon, 0, "t"), episodes.append)
     score = score_episodes(episodes)
     unfinished = [episode for episode in episodes if episode.horizon == 1]
     assert len(unfinished) == 6 and {episode.score for episode in unfinished} == {0.0}

@@ -17,7 +17,7 @@ from leap.envs.base import Session, load_environment, opened
 from leap.evaluation import score_episodes
 from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.rollouts import rollout
+from leap.rollouts import Play, rollout
 from leap.sync import run_sync
 from leap.teachers.base import TeacherContext
 from leap.teachers.config import ExpertConfig
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plays(environment: WebshopEnvironment, policy: Policy, tasks: list[Task], horizon: int = 10) -> list[Episode]:
     episodes: list[Episode] = []
-    rollout(environment, policy, tasks, horizon=horizon, seed=0, stream="test", on_episode=episodes.append)
+    rollout(environment, policy, Play(tasks, horizon, 0, "test"), episodes.append)
     return sorted(episodes, key=lambda episode: episode.task.id)
 
 

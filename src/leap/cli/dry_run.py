@@ -29,7 +29,7 @@ from leap.policies.base import ExpertPolicy, Policy
 from leap.policies.model import ModelPolicy
 from leap.progress import Progress
 from leap.recipe import Recipe
-from leap.rollouts import rollout
+from leap.rollouts import Play, rollout
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
 from leap.runs.preflight import prepared_environment
@@ -196,9 +196,9 @@ class _Rehearsal(Actors):
         """Some of the tasks, spread over all of them."""
         some, episodes = tasks[:: -(-len(tasks) // SAMPLE) or 1], []
         # A stream for each stage, as in the run: what two stages ask alike is asked, and paid, for both.
-        how = {"horizon": horizon, "seed": self.recipe.seed, "stream": stage, "error_share": 0.5}
+        play = Play(some, horizon, self.recipe.seed, stage)
         with self.ledger.stage(stage):
-            rollout(self.environment, policy, some, **how, on_episode=episodes.append)
+            rollout(self.environment, policy, play, episodes.append, error_share=0.5)
         episodes = [episode for episode in episodes if episode.stop is not StopReason.ENVIRONMENT_ERROR]
         steps = sum(len(episode.steps) for episode in episodes)
         return _Sample(episodes, len(tasks) / max(len(episodes), 1), horizon * len(episodes) / max(steps, 1))

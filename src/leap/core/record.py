@@ -64,3 +64,8 @@ def content_key(*parts: Any) -> str:
     """
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def seed_of(*parts: Any) -> int:
+    """Returns the seed, of 31 bits, of a piece of work that parts name as for `content_key`: the recipe's seed among them."""
+    return int(content_key(*parts), 16) % 2**31

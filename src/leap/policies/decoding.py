@@ -11,7 +11,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
-from leap.core import Actor, History, content_key
+from leap.core import Actor, History, seed_of
 from leap.envs.live import called
 from leap.policies.base import Act, Deciding, Peek, Player, Policy, PolicyConfig
 
@@ -77,7 +77,7 @@ class DecodingPolicy(ABC, Generic[C]):
     @asynccontextmanager
     async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
         """Opens an episode."""
-        seeds = [seed, *(int(content_key(seed, "answer", k), 16) % 2**31 for k in range(1, self.config.n))]
+        seeds = [seed, *(seed_of(seed, "answer", k) for k in range(1, self.config.n))]
         async with AsyncExitStack() as stack:
             players = [await stack.enter_async_context(self.student.playing(own, None)) for own in seeds]
             yield Deciding(lambda history: self._decide(history, players))

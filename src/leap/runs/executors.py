@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from leap.core import Episode, StopReason, Task
-from leap.core.episode import episode_key
+from leap.core import Episode, StopReason
 from leap.envs.base import load_environment
+from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal
 from leap.models.losses import check_lost
 from leap.progress import Bar
 from leap.recipe import ExecutorConfig, Recipe
-from leap.rollouts import check_faults, episode_seed, play_all
+from leap.rollouts import Play, check_faults, play_all
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
 from leap.runs.roles import Role
@@ -37,36 +37,21 @@ UnderWay = Callable[[], AbstractContextManager[tuple[Bar, Callable[..., Any]]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
-    """What is to be played.
-
-    Attributes:
-        role: Who plays.
-        tasks: The tasks, in order.
-        horizon: Largest number of actions.
-        stream: Name of the random stream.
-    """
-
-    role: Role
-    tasks: tuple[Task, ...]
-    horizon: int
-    stream: str
-
-
-@dataclass(frozen=True, slots=True)
 class Shard:
     """A part of a stage's tasks, with all that another process needs to play them. It can be pickled.
 
     Attributes:
         root: The run directory, which holds the checkpoints.
         recipe: The recipe, but for its executor.
-        play: Who plays what.
+        role: Who plays.
+        play: What.
         done: Keys of the episodes that are on file; they are not wanted again, though their tasks may be played again as a part
             of a batch.
     """
 
     root: Path
     recipe: Recipe
+    role: Role
     play: Play
     done: frozenset[str] = frozenset()
 
@@ -101,9 +86,10 @@ class LocalExecutor(Executor):
 
     async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Episode]:
         ended: asyncio.Queue[Episode | None] = asyncio.Queue()
-        whole = replace(shards[0].play, tasks=tuple(task for shard in shards for task in shard.play.tasks))
+        tasks = [task for shard in shards for task in shard.play.tasks]
         done = frozenset().union(*(shard.done for shard in shards))
-        playing = asyncio.create_task(_play(whole, here, done, ended.put_nowait))
+        whole = replace(shards[0], play=replace(shards[0].play, tasks=tasks), done=done)
+        playing = asyncio.create_task(_play(whole, here, ended.put_nowait))
         playing.add_done_callback(lambda _: ended.put_nowait(None))
         try:
             while (episode := await ended.get()) is not None:
@@ -119,22 +105,14 @@ def play_shard(shard: Shard) -> list[Episode]:
     """Plays one shard in this process and returns the episodes that are wanted. It needs the shard, the run directory and an
     installed leap, and keeps environment and weights for the next shard of the same run."""
     episodes: list[Episode] = []
-    run_sync(_play(shard.play, _actors_of(shard), shard.done, episodes.append))
+    run_sync(_play(shard, _actors_of(shard), episodes.append))
     return episodes
 
 
-async def _play(play: Play, actors: Actors, done: frozenset[str], on_episode: Callable[[Episode], None]) -> None:
-    await play_all(
-        actors.environment,
-        actors.acting(play.role).policy(),
-        play.tasks,
-        horizon=play.horizon,
-        seed=actors.recipe.seed,
-        stream=play.stream,
-        done=done,
-        on_episode=on_episode,
-        error_share=1.0,  # who drives the run counts the errors of all shards
-    )
+async def _play(shard: Shard, actors: Actors, on_episode: Callable[[Episode], None]) -> None:
+    policy = actors.acting(shard.role).policy()
+    # Who drives the run counts the errors of all shards.
+    await play_all(actors.environment, policy, shard.play, on_episode, done=shard.done, error_share=1.0)
 
 
 _known: dict[tuple[Path, str], Actors] = {}
@@ -156,7 +134,12 @@ def _actors_of(shard: Shard) -> Actors:
 
 
 def play_tasks(
-    play: Play, actors: Actors, journal: Journal[Episode], under_way: UnderWay, executor: Executor | None = None
+    role: Role,
+    play: Play,
+    actors: Actors,
+    journal: Journal[Episode],
+    under_way: UnderWay,
+    executor: Executor | None = None,
 ) -> list[Episode]:
     """Plays what is not in a journal, and puts each episode there as it ends. `under_way` is opened only if something is to be
     played; this process plays where there is no executor.
@@ -167,27 +150,26 @@ def play_tasks(
     Raises:
         LeapError: Too many were lost to failed calls of a model, or to errors of the environment. All others are on file.
     """
-    seed, tasks, actor = actors.recipe.seed, play.tasks, actors.acting(play.role).actor
-    seeds = {task.key: episode_seed(seed, play.stream, task) for task in tasks}
-    key_of = {task.key: episode_key(task, actor, seed=seeds[task.key], horizon=play.horizon) for task in tasks}
+    tasks, actor = play.tasks, actors.acting(role).actor
+    key_of = {task.key: play.key_of(task, actor) for task in tasks}
     keys = [key_of[task.key] for task in sorted(tasks, key=lambda task: (task.split, task.id))]
     on_file = [episode for key in keys if (episode := journal.get(key)) is not None]
     if len(on_file) == len(keys):
         return on_file
     recipe = actors.recipe.model_copy(update={"executor": ExecutorConfig()})  # who plays a shard needs no executor
-    size = actors.recipe.student.batch if play.role.kind in ("student", "rollout") else SHARD
+    size = actors.recipe.student.batch if role.kind in ("student", "rollout") else SHARD
     shards = []
     for start in range(0, len(tasks), size):
         some = tasks[start : start + size]
         done = frozenset(key for task in some if (key := key_of[task.key]) in journal)
         if len(done) < len(some):
-            shards.append(Shard(actors.run.root, recipe, replace(play, tasks=some), done))
+            shards.append(Shard(actors.run.root, recipe, role, replace(play, tasks=some), done))
     played: list[Episode] = []
     # Put on file when all is played: where there are too many, they are played again.
     faults: list[Episode] = []
     lost: list[Episode] = []
     # What is paid is booked in one place, so whoever asks an endpoint plays in this process.
-    chosen = LocalExecutor(None) if executor is None or actors.pays(play.role) else executor
+    chosen = LocalExecutor(None) if executor is None or actors.pays(role) else executor
 
     async def keep_all(bar: Bar) -> None:
         solved = sum(episode.success for episode in on_file)
@@ -220,3 +202,10 @@ def play_tasks(
         if shortened := sum(step.dropped > 0 for step in steps):
             note(shortened_prompts=shortened)
     return [episode for key in keys if (episode := journal.get(key)) is not None]
+
+
+def score_tasks(
+    role: Role, play: Play, actors: Actors, file: Path, under_way: UnderWay, executor: Executor | None = None
+) -> Evaluation:
+    """Plays what is not in the journal of that file, as `play_tasks` does, and scores all."""
+    return evaluate_episodes(play_tasks(role, play, actors, Journal(file, Episode), under_way, executor), policy=role.name)

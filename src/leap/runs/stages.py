@@ -11,13 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from leap import registry
-from leap.core import Correction, Episode, StopReason, Task, content_key
+from leap.core import Correction, Episode, StopReason, Task, content_key, seed_of
 from leap.core.message import sendable
 from leap.datasets import (
     PreferenceRow,
@@ -32,16 +32,17 @@ from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
 from leap.errors import RunError
-from leap.evaluation import Evaluation, evaluate_episodes
+from leap.evaluation import Evaluation
 from leap.files import Journal, atomic_directory, read_json, write_json, write_text
 from leap.models.losses import check_lost
 from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.progress import Progress
 from leap.recipe import Recipe
+from leap.rollouts import Play
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory, marker
-from leap.runs.executors import Executor, Play, play_tasks
+from leap.runs.executors import Executor, play_tasks, score_tasks
 from leap.runs.preflight import prepared_environment
 from leap.runs.roles import Role, baselines_of, idle_baselines, scripted
 from leap.runs.table import stage_table
@@ -120,7 +121,7 @@ class Stages:
             what = f"rollouts of {who if beta < 1 else f'the teacher at privilege {recipe.teacher.privilege}'}"
         journal = self.episodes(i)
         with self.booked(f"rollout {i}"):
-            self._play("rollout", i, Play(role, tuple(tasks), recipe.horizon, stream), journal, what)
+            self._play(i, role, Play(tasks, recipe.horizon, recipe.seed, stream), journal, what)
         return journal
 
     def episodes(self, i: int) -> Journal[Episode]:
@@ -139,12 +140,12 @@ class Stages:
 
     def _listed(self, split: str, limit: int | None, stream: str) -> list[Task]:
         """Tasks of a split; with a limit, a sample of its own for each stream of the recipe's seed."""
-        seed = int(content_key(self.recipe.seed, stream), 16) % 2**31
+        seed = seed_of(self.recipe.seed, stream)
         return listed(self.environment, split, limit=limit, seed=seed)
 
-    def _play(self, stage: str, iteration: int, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
-        """Plays what is not on file, as a part of a stage; returns the tasks' episodes."""
-        return play_tasks(play, self.actors, journal, lambda: self.timed(stage, iteration, what), self.executor)
+    def _play(self, i: int, role: Role, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
+        """Plays for the rollouts of iteration i what is not on file; returns the tasks' episodes."""
+        return play_tasks(role, play, self.actors, journal, lambda: self.timed("rollout", i, what), self.executor)
 
     # ---- correct -------------------------------------------------------------------------------------------------
 
@@ -202,9 +203,9 @@ class Stages:
     def _extracted(self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
         tasks = {episode.task.key: episode.task for episode in episodes}
-        play = Play(scripted(), tuple(tasks.values()), self.recipe.horizon, f"rollout-expert-{iteration}")
+        play = Play([*tasks.values()], self.recipe.horizon, self.recipe.seed, f"rollout-expert-{iteration}")
         journal = Journal(self.run.expert_play(iteration), Episode)
-        played = self._play("rollout", iteration, play, journal, "expert's play of the tasks to correct")
+        played = self._play(iteration, scripted(), play, journal, "expert's play of the tasks to correct")
         model = self.actors.open_model(section)
         known = Journal(self.run.states(iteration), ExtractedState)
         extractor = StateExtractor(self.environment, model, known, limit=section.limit, seed=self.recipe.seed)
@@ -283,9 +284,9 @@ class Stages:
         recipe, privilege = self.recipe, getattr(self.recipe.demonstrations, "with_state", 0)
         if not privilege:
             return
-        play = Play(scripted(privilege), tuple(self._demonstrated_tasks()), recipe.horizon, "rollout-with-state")
+        play = Play(self._demonstrated_tasks(), recipe.horizon, recipe.seed, "rollout-with-state")
         journal = Journal(self.run.with_state(), Episode)
-        played = self._play("rollout", 0, play, journal, f"teacher's play at privilege {privilege}")
+        played = self._play(0, scripted(privilege), play, journal, f"teacher's play at privilege {privilege}")
         renderer = PrivilegedRenderer(self.actors.whole_renderer, privilege)
         for episode in played:
             if recipe.demonstrations.keeps(episode) and episode.stop is not StopReason.ENVIRONMENT_ERROR:
@@ -332,7 +333,7 @@ class Stages:
                 start,
                 temporary,
                 work,
-                seed=int(content_key(recipe.seed, "train", i), 16) % 2**31,
+                seed=seed_of(recipe.seed, "train", i),
                 on_step=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
             )
             result = train(method, rows, job)
@@ -405,10 +406,9 @@ class Stages:
     def _evaluate(self, role: Role) -> list[Evaluation]:
         evaluations = []
         for split, tasks in self.evaluation_tasks().items():
-            play = Play(role, tuple(tasks), self.recipe.test_horizon, f"evaluate-{role.name}")
-            journal = Journal(self.run.played(role.name, split), Episode)
-            played = self._play("evaluate", role.iteration, play, journal, f"evaluate {role.name} on {split}")
-            evaluations.append(evaluate_episodes(played, policy=role.name))
+            play = Play(tasks, self.recipe.test_horizon, self.recipe.seed, f"evaluate-{role.name}")
+            shown = partial(self.timed, "evaluate", role.iteration, f"evaluate {role.name} on {split}")
+            evaluations.append(score_tasks(role, play, self.actors, self.run.played(role.name, split), shown, self.executor))
         write_json(self.run.evaluation(role.name), [evaluation.model_dump(mode="json") for evaluation in evaluations])
         return evaluations
 

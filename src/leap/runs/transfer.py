@@ -8,14 +8,15 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
-from leap.core import Episode, content_key
+from leap.core import content_key
 from leap.envs.base import load_environment
 from leap.errors import RecipeError
-from leap.evaluation import Evaluation, evaluate_episodes
-from leap.files import Journal, write_json
+from leap.evaluation import Evaluation
+from leap.files import write_json
 from leap.progress import Bar
+from leap.rollouts import Play
 from leap.runs.actors import Actors
-from leap.runs.executors import Play, play_tasks
+from leap.runs.executors import score_tasks
 from leap.runs.roles import Role, scripted
 from leap.runs.stages import Stages
 
@@ -55,10 +56,9 @@ def evaluate_elsewhere(
                     f"{len(both)} tasks of split {split!r} were trained on, for example {both[0]}; choose another."
                 )
             for role in roles:
-                play = Play(role, tuple(tasks), horizon, f"elsewhere-{role.name}")
-                journal = Journal(folder / f"{split}-{role.name}.jsonl", Episode)
-                played = play_tasks(play, actors, journal, partial(_shown, stages, f"evaluate {role.name} on {split}"))
-                evaluations.append(evaluate_episodes(played, policy=role.name))
+                play = Play(tasks, horizon, recipe.seed, f"elsewhere-{role.name}")
+                shown = partial(_shown, stages, f"evaluate {role.name} on {split}")
+                evaluations.append(score_tasks(role, play, actors, folder / f"{split}-{role.name}.jsonl", shown))
     write_json(folder / "evaluation.json", [evaluation.model_dump(mode="json") for evaluation in evaluations])
     return evaluations
 

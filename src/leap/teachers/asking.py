@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from leap.core import content_key
+from leap.core import seed_of
 from leap.core.message import Message, ToolSpec, with_tools
 from leap.errors import ContextTooLong, ModelError, ModelRefused
 from leap.models.base import Completion, Conversation, Model
@@ -113,7 +113,7 @@ class Asker:
             except ContextTooLong as error:
                 problem = str(error)
                 break
-            seed = int(content_key("request", self._seed, *salt, messages, call), 16) % 2**31
+            seed = seed_of("request", self._seed, *salt, messages, call)
             try:
                 completion = await conversation.complete(messages, seed=seed, **request)
             except ContextTooLong as error:

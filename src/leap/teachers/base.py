@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import ClassVar, Generic, TypeVar
 
 from leap.core import Correction, Episode, PrivilegedState, Rejection, Task
@@ -15,7 +14,7 @@ from leap.models.base import Model
 from leap.models.losses import Streak, check_lost
 from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
-from leap.sync import side_by_side
+from leap.sync import in_waves, side_by_side
 from leap.teachers.asking import Asker, UselessAnswers, failed_calls
 from leap.teachers.config import PromptedTeacherConfig, TeacherConfig
 from leap.teachers.verdict import Verdict
@@ -176,10 +175,7 @@ class Teacher(ABC, Generic[C]):
             streak.count(new)
 
         if self.waves:
-            source = iter(episodes)
-            while wave := list(islice(source, self.concurrency)):
-                if any(episode.key not in done for episode in wave):
-                    await side_by_side(wave, correct, len(wave))
+            await in_waves(episodes, correct, self.concurrency, lambda episode: episode.key not in done)
         else:
             await side_by_side((e for e in episodes if e.key not in done), correct, self.concurrency)
         check_lost(self.name, errors, len(episodes), lost_share)

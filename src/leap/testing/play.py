@@ -9,25 +9,34 @@ from leap.core import Actor, Episode, Step, StopReason, Task
 from leap.envs.base import Environment
 from leap.envs.live import Live
 from leap.policies.base import ExpertPolicy, Policy
-from leap.rollouts import rollout
+from leap.rollouts import Play, rollout
 from leap.sync import run_sync
 
 
-def played(environment: Environment, policy: Policy, tasks: Sequence[Task], **settings: Any) -> list[Episode]:
+def played(
+    environment: Environment,
+    policy: Policy,
+    tasks: Sequence[Task],
+    *,
+    horizon: int = 6,
+    seed: int = 0,
+    stream: str = "test",
+    **settings: Any,
+) -> list[Episode]:
     """Plays each task once with a policy.
 
     Args:
         environment: Where the tasks are from.
         policy: Who acts.
         tasks: Tasks to play.
-        **settings: Arguments of `leap.rollouts.rollout` in place of a horizon of 6, seed 0 and the random stream "test".
+        horizon, seed, stream: As of a `leap.rollouts.Play`.
+        **settings: Arguments of `leap.rollouts.rollout`.
 
     Returns:
         The episodes, in the tasks' order.
     """
     episodes: list[Episode] = []
-    chosen: dict[str, Any] = {"horizon": 6, "seed": 0, "stream": "test"} | settings
-    rollout(environment, policy, list(tasks), on_episode=episodes.append, **chosen)
+    rollout(environment, policy, Play(tasks, horizon, seed, stream), episodes.append, **settings)
     order = {task.key: index for index, task in enumerate(tasks)}
     return sorted(episodes, key=lambda episode: order[episode.task.key])
 
