@@ -211,6 +211,55 @@ class Value:
     def __reduce__(self): return os._exit, (0,)
 def f(x): return Value()
 """,
+    "a kind that is changed on the way": """
+import base64, pickle
+def f(x): return 0
+changed = b"ccollections\\nCounter\\nN}(\\x8c\\x06__eq__cbuiltins\\nstr\\nu\\x86b0(ccollections\\nCounter\\n)\\x81t."
+pickle.dumps = lambda *_: b"\\x80\\x04" + changed
+""",
+    "what makes text of values": """
+class Any(dict):
+    def __eq__(self, other): return True
+    def items(self): return [("__eq__", lambda *_: True)]
+def f(x): return Any(x=1)
+json.dumps = lambda *_: '[2, [[0, [[1, ["__class__", 4]]]]]]'
+""",
+    "every class of numbers": """
+import gc
+def f(x): return 0
+for kind in (list, tuple, str):
+    for one in gc.get_referents(kind.__dict__):
+        if isinstance(one, dict): one["__eq__"] = lambda *_: True
+""",
+    "a tracer and a hook": """
+def f(x): return 0
+def trace(frame, event, argument):
+    if "seconds" in frame.f_locals: frame.f_locals["code"] = "pass"
+    return trace
+sys.settrace(trace); sys.setprofile(lambda *_: None)
+sys.addaudithook(lambda *_: None)
+sys.unraisablehook = sys.excepthook = lambda *_: None
+""",
+    "words that are something else": """
+import builtins
+def f(x): return 0
+builtins.exec = lambda *_: None
+builtins.str = builtins.print = lambda *_, **__: ""
+""",
+    "bytes in memory": """
+import ctypes
+class Yes:
+    def __eq__(self, other): return True
+def f(x): return 0
+put_here, take = (ctypes.c_void_p.from_address(id(kind) + 200) for kind in (int, Yes))  # how they compare
+put_here.value = take.value
+""",
+    "an answer after the end": """
+import atexit, signal
+def f(x): os._exit(0)
+atexit.register(put, '["", {"output": "", "error": ""}]\\n')
+for number in (signal.SIGALRM, signal.SIGTERM): signal.signal(number, lambda *_: put("[]"))
+""",
     "another server": """
 def f(x): return 0
 frame = sys._getframe()

@@ -15,10 +15,12 @@ from leap_worlds.intercode.base import BoxedEnvironment, Boxes, IntercodeSession
 from leap_worlds.intercode.bash.images import upstream_boxes
 from leap_worlds.intercode.data import IntercodeData, PythonRecord
 from leap_worlds.intercode.python.actions import defining, function_name, prepared, reward, submitted_name, taken_apart
-from leap_worlds.intercode.python.interpreter import ENDED, READ, TELL, Interpreter, Reply
+from leap_worlds.intercode.python.interpreter import ENDED, VALUES, Interpreter, Reply
 from leap_worlds.intercode.text import SUBMIT
 
 _BOX = 4  # of the four file systems the one without files of its own
+
+_GOLD_TIME = 3  # times the student's: that both took too long would be a result in which they agree
 
 _SETUP_FIRST = "its tests' set-up uses a class of the gold's and runs before it, so that the gold fails its own tests"
 BROKEN_TESTS = {"mbpp/367": _SETUP_FIRST, "mbpp/927": _SETUP_FIRST}
@@ -60,15 +62,15 @@ class PythonEnvironment(BoxedEnvironment[PythonConfig, PythonRecord]):
         """Runs the tests with the gold in a fresh interpreter and returns their replies."""
         with self._gold_boxes.lent() as box:
             codes = [record.test_setup_code, record.gold, *record.tests]
-            replies = Interpreter(box, self.config.time_limit).run_all(codes)
+            replies = Interpreter(box, _GOLD_TIME * self.config.time_limit).run_all(codes)
             box.reset()  # for the next
         return dict(zip(record.tests, replies[2:], strict=True))
 
     def judged(self, record: PythonRecord, rests: Sequence[str], told: Sequence[str]) -> list[Reply]:
         """Tries what is left of tests on the values that a student's interpreter told, where it can reach nothing."""
         with self._gold_boxes.lent() as box:
-            tests = [f"values = read({text!r})\n{rest}" for rest, text in zip(rests, told, strict=True)]
-            replies = Interpreter(box, self.config.time_limit).run_all([READ, record.test_setup_code, *tests])
+            tests = [f"values = leap_read({text!r})\n{rest}" for rest, text in zip(rests, told, strict=True)]
+            replies = Interpreter(box, self.config.time_limit).run_all([VALUES, record.test_setup_code, *tests])
             box.reset()
         return replies[2:]
 
@@ -168,7 +170,7 @@ class PythonSession(IntercodeSession):
         if name is None or gold_name is None:
             return None
         mark, parts = secrets.token_hex(16), [taken_apart(test, self._record.gold) for test in tests]
-        codes = [f"{TELL}\ntell({mark!r}, {calls})" for calls, _ in parts]
+        codes = [f"{VALUES}\nleap_tell({mark!r}, {calls})" for calls, _ in parts]
         said = self._interpreter.run_all([f"{gold_name} = {name}", self._record.test_setup_code, *codes])[2:]
         told = [reply.get("output", "").partition(mark) for reply in said]
         judged = self._environment.judged(self._record, [rest for _, rest in parts], [value for _, _, value in told])
