@@ -25,7 +25,7 @@ from typing import Any
 from leap.core import Decision, History, Observation, Task
 from leap.datasets import Row
 from leap.envs.answer import format_answer
-from leap.models.base import Sampling
+from leap.models.base import Request, Sampling
 from leap.models.hf import HFModel
 from leap.models.scratch import ScratchConfig, build_scratch
 from leap.policies.rendering import PromptConfig, Renderer
@@ -141,7 +141,7 @@ def main() -> None:
         async def play() -> tuple[int, int]:
             async def one(episode: list[History]) -> tuple[int, int]:
                 async with model.conversation() as conversation:
-                    done = [await conversation.complete(renderer.render(h), seed=t) for t, h in enumerate(episode)]
+                    done = [await conversation.complete(Request(renderer.render(h), seed=t)) for t, h in enumerate(episode)]
                 return sum(c.completion_tokens for c in done), sum(c.prompt_tokens for c in done)
 
             each = await asyncio.gather(*(one(episode) for episode in grown))

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from leap.core import Episode
 from leap.envs.base import Environment, load_environment
-from leap.models.base import EndpointConfig, Model, Sampling
+from leap.models.base import EndpointConfig, Model, Request, Sampling
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 from leap.rollouts import Play, rollout
@@ -59,7 +59,7 @@ async def calls(model: Model, first: int, count: int) -> None:
         async with model.conversation() as conversation:
             for n in numbers:
                 text = f"{n} " * (10_000 // len(f"{n} "))
-                await conversation.complete([{"role": "user", "content": text}], seed=n)
+                await conversation.complete(Request([{"role": "user", "content": text}], seed=n))
 
     await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
 

@@ -27,9 +27,9 @@ from pathlib import Path
 
 from leap.core import Actor, Correction, Decision, Episode, History
 from leap.envs.base import Environment, load_environment
-from leap.models.base import EndpointConfig, Sampling
+from leap.models.base import EndpointConfig, Request, Sampling
 from leap.models.ledger import Ledger
-from leap.models.mock import Faults, Request
+from leap.models.mock import Faults
 from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import Act, Peek, Player

@@ -17,9 +17,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 __version__ = "0.1.0"
 
 __all__ = [
-    "Act", "Actor", "Ask", "Collected", "Correction", "Decision", "DecodingConfig", "DecodingPolicy", "Environment",
+    "Act", "Actor", "Ask", "Collected", "Completion", "Correction", "Decision", "DecodingConfig", "DecodingPolicy", "Environment",
     "EnvironmentConfig", "Episode", "Evaluation", "FreeText", "Grammar", "History", "Job", "Line", "Method",
-    "Model", "Observation", "Outcome", "Policy", "PrivilegedState", "Provider", "Recipe", "Records", "Run",
+    "Model", "Observation", "Outcome", "Policy", "PrivilegedState", "Provider", "Recipe", "Records", "Request", "Run",
     "SFTConfig", "Session", "Step", "Student", "Task", "Teacher", "TeacherConfig", "Tool", "ToolCalls",
     "TrainingResult", "TrainingSettings", "Tutor", "__version__", "check_env", "correct", "environment", "errors",
     "evaluate", "executor", "expert", "method", "model", "open", "policy", "rollout", "run", "sampled", "sandbox",
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from leap.envs.tools import Tool
     from leap.envs.tutor import Tutor
     from leap.evaluation import Evaluation
-    from leap.models.base import Model
+    from leap.models.base import Completion, Model, Request
     from leap.models.providers import Provider
     from leap.policies.base import Act, Policy
     from leap.policies.decoding import DecodingConfig, DecodingPolicy
@@ -59,7 +59,7 @@ _WHERE = {
     "leap.envs.tools": "Tool",
     "leap.envs.tutor": "Tutor",
     "leap.evaluation": "Evaluation",
-    "leap.models.base": "Model",
+    "leap.models.base": "Completion Model Request",
     "leap.models.providers": "Provider",
     "leap.policies.base": "Act Policy",
     "leap.policies.decoding": "DecodingConfig DecodingPolicy",

@@ -20,7 +20,7 @@ from leap.core.episode import episode_key
 from leap.envs.base import Environment
 from leap.envs.live import Live
 from leap.errors import ContractError, EnvironmentFault, ModelError, ModelRefused
-from leap.models.losses import Streak
+from leap.models.breaker import CircuitBreaker
 from leap.policies.base import Act, Player, Policy
 from leap.sync import in_waves, side_by_side, synchronous
 
@@ -83,7 +83,7 @@ async def play_all(
     if len({task.key for task in play.tasks}) < len(play.tasks):
         raise ContractError(f"environment {environment.name}: a task is to be played twice.")
     faults: list[str] = []
-    lost = Streak(policy.actor.name)
+    breaker = CircuitBreaker(policy.actor.name)
 
     async def play_one(task: Task) -> None:
         episode = await play_task(environment, policy, task, horizon=play.horizon, seed=play.seed_of(task))
@@ -92,7 +92,7 @@ async def play_all(
         if episode.stop is StopReason.ENVIRONMENT_ERROR:
             faults.append(episode.error)
             check_faults(faults, len(play.tasks), error_share)
-        lost.count(episode.error if episode.lost else "")
+        breaker.count(episode.error if episode.lost else "")
         await asyncio.sleep(0)  # scripted players never wait: whoever keeps the episode takes it now, and Ctrl-C is heard
 
     if policy.waves:

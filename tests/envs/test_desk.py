@@ -14,9 +14,9 @@ from desk import Desk
 from leap.core import Actor, Correction, Decision, Episode, Rejection
 from leap.datasets import Row, correction_rows, preference_rows, read_rows
 from leap.envs.tools import call_of
-from leap.models.base import EndpointConfig, Sampling
+from leap.models.base import EndpointConfig, Request, Sampling
 from leap.models.ledger import Ledger, MeteredModel
-from leap.models.mock import Calls, MockModel, Request, first_choice, mock_model
+from leap.models.mock import Calls, MockModel, first_choice, mock_model
 from leap.models.openai import OpenAIModel
 from leap.policies.base import UNPARSED
 from leap.policies.model import ModelPolicy
@@ -111,9 +111,9 @@ def test_an_endpoint_that_parses_no_calls_or_knows_no_tools_is_asked_otherwise(r
 def test_requests_with_other_tools_are_other_requests(tmp_path: Path) -> None:
     model = MeteredModel(mock_model("first", SAMPLING), SAMPLING, Ledger(tmp_path / "calls.sqlite"))
     messages: Any = [{"role": "user", "content": "x"}]
-    plain = model.request_key(messages, 0)
-    assert plain == model.request_key(messages, 0, tools=())
-    keys = {model.request_key(messages, 0, tools=tools) for tools in (Desk.grammar.tools, Desk.grammar.tools[:1])}
+    plain = model.request_key(Request(messages))
+    assert plain == model.request_key(Request(messages, tools=()))
+    keys = {model.request_key(Request(messages, tools=tools)) for tools in (Desk.grammar.tools, Desk.grammar.tools[:1])}
     assert len(keys | {plain}) == 3
     policy = ModelPolicy(model, renderer(), Actor(name="student"))
     once, again = (played(DESK, policy, TASKS, horizon=1) for _ in range(2))
@@ -226,7 +226,7 @@ def test_a_rows_tokens_are_what_the_rollout_fed_and_would_generate(
         async with model.conversation() as conversation:
             for history in player_fed:
                 messages = policy.renderer.render(history)  # type: ignore[union-attr]
-                await conversation.complete(messages, seed=0, tools=Desk.grammar.tools)
+                await conversation.complete(Request(messages, seed=0, tools=Desk.grammar.tools))
 
     run_sync(ask())
     meant = '{"name": "refund", "arguments": {"order": "A-0", "cents": 1000}}'

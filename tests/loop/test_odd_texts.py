@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from leap.core import Episode
 from leap.files import Journal
 from leap.loop import leap
 from leap.models import mock
+from leap.models.base import Request
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe
 from leap.report import write_report
@@ -39,13 +41,16 @@ class Odd(Corridor):
 def _odd(monkeypatch: pytest.MonkeyPatch) -> None:
     """A world and a model that say odd things; the model now and then something that can be used."""
 
-    def odd(request: mock.Request) -> str:
-        said = SAID[request.number % len(SAID)]
+    calls = count(1)
+
+    def odd(request: Request) -> str:
+        number = next(calls)
+        said = SAID[number % len(SAID)]
         if request.schema is None:
-            return f"REASON: {said}\nACTION: {EAST if request.number % 3 else said}"
+            return f"REASON: {said}\nACTION: {EAST if number % 3 else said}"
         told = {"leave_as_it_is": False, "corrected_reason": "east", "corrected_action": EAST}
         deep = json.dumps(told).replace(f'"{EAST}"', NEST)
-        return [json.dumps(told), said, deep][request.number % 3]
+        return [json.dumps(told), said, deep][number % 3]
 
     monkeypatch.setitem(mock.SCRIPTS, "odd", odd)
 

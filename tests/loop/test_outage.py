@@ -14,7 +14,7 @@ from leap.core import Correction, Episode, StopReason
 from leap.errors import ContextTooLong, ModelError
 from leap.files import Journal
 from leap.models import mock
-from leap.models.losses import MOST_IN_A_ROW
+from leap.models.breaker import MOST_IN_A_ROW
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory

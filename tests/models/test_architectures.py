@@ -10,7 +10,7 @@ import pytest
 
 from leap.core.message import Message
 from leap.errors import PrerequisiteError
-from leap.models.base import Sampling
+from leap.models.base import Request, Sampling
 from leap.models.checkpoints import check_checkpoint
 from leap.testing.checkpoints import tiny_tokenizer
 
@@ -109,7 +109,7 @@ def converse(model: Any) -> list[list[str]]:
 
     async def one(k: int) -> list[str]:
         async with model.conversation() as conversation:
-            return [(await conversation.complete(turn, seed=0)).text for turn in turns(k)]
+            return [(await conversation.complete(Request(turn, seed=0))).text for turn in turns(k)]
 
     async def everything() -> list[list[str]]:
         return list(await asyncio.gather(*(one(k) for k in range(3))))
@@ -196,7 +196,7 @@ def test_more_tokens_than_embeddings(tmp_path: Path) -> None:
 
         async with model.conversation() as conversation:
             with pytest.raises(ModelError, match="no embedding"):
-                await conversation.complete(asked, seed=0)
+                await conversation.complete(Request(asked, seed=0))
 
     asyncio.run(ask())
     tokenizer.add_tokens(["cabinet"])

@@ -14,7 +14,7 @@ from leap.core.message import Message
 from leap.envs.answer import parse_answer
 from leap.envs.grammar import Line
 from leap.errors import ModelError, PrerequisiteError
-from leap.models.base import Completion, Sampling
+from leap.models.base import Completion, Request, Sampling
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.testing.checkpoints import STYLES, tiny_checkpoint
 
@@ -53,7 +53,7 @@ def converse(model: Any, prompts: Sequence[Sequence[Sequence[Message]]], **more:
 
     async def one(turns: Sequence[Sequence[Message]]) -> list[Completion]:
         async with model.conversation() as conversation:
-            return [await conversation.complete(turn, seed=n, **more) for n, turn in enumerate(turns)]
+            return [await conversation.complete(Request(turn, seed=n, **more)) for n, turn in enumerate(turns)]
 
     async def everything() -> list[list[Completion]]:
         return list(await asyncio.gather(*(one(turns) for turns in prompts)))
@@ -119,12 +119,12 @@ def test_too_long_a_prompt_fails_alone(checkpoints: dict[str, str]) -> None:
     async def fails() -> str:
         async with model.conversation() as conversation:
             with pytest.raises(ModelError, match="exceeds the model's 1024"):
-                await conversation.complete(long, seed=0)
+                await conversation.complete(Request(long, seed=0))
         return "failed"
 
     async def works() -> list[str]:
         async with model.conversation() as conversation:
-            return [(await conversation.complete(turn, seed=0)).text for turn in short]
+            return [(await conversation.complete(Request(turn, seed=0))).text for turn in short]
 
     async def both() -> list[Any]:
         return list(await asyncio.gather(fails(), works()))
@@ -141,12 +141,12 @@ def test_a_failing_generation_is_told_and_the_next_one_works(
 
     async def attempt() -> list[str]:
         async with model.conversation() as conversation:
-            await conversation.complete(prompts[0][0], seed=0)
+            await conversation.complete(Request(prompts[0][0], seed=0))
             monkeypatch.setattr(model, "_forward", lambda *_: (_ for _ in ()).throw(failure))
             with pytest.raises(ModelError, match=r"generation failed: [^\n]+$"):
-                await conversation.complete(prompts[0][1], seed=0)
+                await conversation.complete(Request(prompts[0][1], seed=0))
             monkeypatch.undo()
-            return [(await conversation.complete(prompts[0][1], seed=0)).text]
+            return [(await conversation.complete(Request(prompts[0][1], seed=0))).text]
 
     assert asyncio.run(asyncio.wait_for(attempt(), 60)) == [alone(model, prompts[0][1])]
 
@@ -158,14 +158,14 @@ def test_a_cancelled_conversation_leaves_nothing_behind(checkpoints: dict[str, s
     async def one_is_cancelled() -> str:
         async def ask() -> str:
             async with model.conversation() as conversation:
-                return (await conversation.complete(messages, seed=0)).text
+                return (await conversation.complete(Request(messages, seed=0))).text
 
         async with model.conversation() as other:  # has not asked, so the first waits
             waiting = asyncio.create_task(ask())
             await asyncio.sleep(0.01)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-            return (await other.complete(messages, seed=0)).text
+            return (await other.complete(Request(messages, seed=0))).text
 
     assert asyncio.run(asyncio.wait_for(one_is_cancelled(), 60)) == alone(model, messages)
 

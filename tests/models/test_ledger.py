@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leap.errors import ModelError, RecipeError, RunError
-from leap.models.base import Completion, Sampling
+from leap.models.base import Completion, Request, Sampling
 from leap.models.ledger import Budget, BudgetReached, Ledger, MeteredModel, Totals
-from leap.models.mock import Faults, MockModel, Request
+from leap.models.mock import Faults, MockModel
 from leap.models.prices import Price, Prices, shipped_prices
 from leap.testing.server import MockServer
 
@@ -38,7 +38,7 @@ def ask(model: MeteredModel, *prompts: str, seed: int = 0, **more: Any) -> list[
 
     async def one(prompt: str) -> Completion:
         async with model.conversation() as conversation:
-            return await conversation.complete([{"role": "user", "content": prompt}], seed=seed, **more)
+            return await conversation.complete(Request([{"role": "user", "content": prompt}], seed=seed, **more))
 
     async def everything() -> list[Any]:
         return await asyncio.gather(*(one(prompt) for prompt in prompts), return_exceptions=True)
@@ -188,7 +188,7 @@ def test_the_cap_is_never_overshot_by_more_than_the_calls_under_way(tmp_path: Pa
 
     async def one(n: int) -> Any:
         async with under_way, model.conversation() as conversation:
-            return await conversation.complete([{"role": "user", "content": f"n{n:02}"}], seed=0)
+            return await conversation.complete(Request([{"role": "user", "content": f"n{n:02}"}], seed=0))
 
     async def everything() -> list[Any]:
         return await asyncio.gather(*(one(n) for n in range(50)), return_exceptions=True)
@@ -222,7 +222,7 @@ def test_answers_under_way_are_booked_before_the_run_ends(tmp_path: Path) -> Non
     async def one(model: MockModel, *prompts: str) -> None:
         async with MeteredModel(model, SAMPLING, ledger).conversation() as conversation:
             for prompt in prompts:
-                await conversation.complete([{"role": "user", "content": prompt}], seed=0)
+                await conversation.complete(Request([{"role": "user", "content": prompt}], seed=0))
 
     async def everything() -> None:
         await asyncio.gather(*(one(slow, f"s{n}") for n in range(5)), one(quick, "a", "b"))
@@ -283,7 +283,7 @@ KILLED = """
 import asyncio, sys
 from pathlib import Path
 from leap.models.base import Sampling
-from leap.models.base import EndpointConfig
+from leap.models.base import EndpointConfig, Request
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 
@@ -292,7 +292,7 @@ model = open_model("openai/mock", Sampling(max_tokens=64), ledger=Ledger(Path(sy
 
 async def one(n):
     async with model.conversation() as conversation:
-        return (await conversation.complete([{"role": "user", "content": f"call {n}"}], seed=0)).text
+        return (await conversation.complete(Request([{"role": "user", "content": f"call {n}"}], seed=0))).text
 
 async def main():
     return await asyncio.gather(*(one(n) for n in range(120)))

@@ -18,9 +18,9 @@ import pytest
 from busy_machine import waited
 
 from leap.core import Correction, Episode, Task
-from leap.models.base import EndpointConfig, Sampling
+from leap.models.base import EndpointConfig, Request, Sampling
 from leap.models.ledger import Ledger
-from leap.models.mock import Faults, Request
+from leap.models.mock import Faults
 from leap.models.prices import Price
 from leap.models.providers import open_model
 from leap.policies.base import ExpertPolicy

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from leap.errors import LeapError, ModelError, ModelRefused, PrerequisiteError
-from leap.models.base import Completion, EndpointConfig, Sampling
+from leap.models.base import Completion, EndpointConfig, Request, Sampling
 from leap.models.ledger import Budget, BudgetReached, Ledger, MeteredModel
 from leap.models.prices import Price
 
@@ -142,7 +142,7 @@ def at(served: tuple[Server, str], monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 async def say(model: Any, prompt: str = PROMPT, **more: Any) -> Completion:
     async with model.conversation() as conversation:
-        return await conversation.complete([{"role": "user", "content": prompt}], seed=0, **more)
+        return await conversation.complete(Request([{"role": "user", "content": prompt}], seed=0, **more))
 
 
 CALL = {"id": "1", "type": "function", "function": {"name": "act", "arguments": '{"a": "look"}'}}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from leap.envs.answer import parse_answer
 from leap.errors import ModelError, RecipeError
-from leap.models.base import Completion, Sampling
-from leap.models.mock import FAULTS, Faults, MockModel, Request, least_json, mock_model, spoiled
+from leap.models.base import Completion, Request, Sampling
+from leap.models.mock import FAULTS, Faults, MockModel, least_json, mock_model, spoiled
 
 SCHEMA = {
     "type": "object",
@@ -40,7 +40,7 @@ SCHEMA = {
 def ask(model: Any, prompt: str = "x", **more: Any) -> Completion:
     async def one() -> Completion:
         async with model.conversation() as conversation:
-            return await conversation.complete([{"role": "user", "content": prompt}], **({"seed": 0} | more))
+            return await conversation.complete(Request([{"role": "user", "content": prompt}], **({"seed": 0} | more)))
 
     return asyncio.run(one())
 

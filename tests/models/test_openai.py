@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from leap.errors import ContextTooLong, ModelError, PrerequisiteError
-from leap.models.base import Completion, EndpointConfig, Sampling
-from leap.models.mock import Faults, Request, prose
+from leap.models.base import Completion, EndpointConfig, Request, Sampling
+from leap.models.mock import Faults, prose
 from leap.testing.server import MockServer
 
 pytest.importorskip("openai")
@@ -40,7 +40,7 @@ def ask(model: OpenAIModel, *prompts: str, seed: int = 0, schema: dict[str, Any]
 
     async def one(prompt: str) -> Completion:
         async with model.conversation() as conversation:
-            return await conversation.complete([{"role": "user", "content": prompt}], seed=seed, schema=schema)
+            return await conversation.complete(Request([{"role": "user", "content": prompt}], seed=seed, schema=schema))
 
     async def everything() -> list[Completion]:
         return list(await asyncio.gather(*(one(prompt) for prompt in prompts)))
@@ -359,7 +359,7 @@ def test_transformers_serve_gives_the_answers_of_the_model_in_process(served: tu
 
     async def by(model: Any) -> Completion:
         async with model.conversation() as conversation:
-            return await conversation.complete(messages, seed=0, schema=SCHEMA)
+            return await conversation.complete(Request(messages, seed=0, schema=SCHEMA))
 
     here = asyncio.run(by(HFModel(checkpoint, sampling)))
     there = asyncio.run(by(model_at(url, name=checkpoint, sampling=sampling, timeout=60)))
@@ -417,7 +417,7 @@ def test_a_proxy_for_the_outside_world_is_none_for_this_machine(monkeypatch: pyt
 
 MANY_CALLS = """
 import asyncio, resource, sys
-from leap.models.base import EndpointConfig, Sampling
+from leap.models.base import EndpointConfig, Request, Sampling
 from leap.models.openai import OpenAIModel
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
@@ -427,7 +427,7 @@ many, later = (
 
 async def one(n, model=many):
     async with model.conversation() as conversation:
-        return (await conversation.complete([{"role": "user", "content": f"call {n}"}], seed=0)).text
+        return (await conversation.complete(Request([{"role": "user", "content": f"call {n}"}], seed=0))).text
 
 async def main():
     assert await asyncio.gather(*map(one, range(400))) == [f"You said: call {n}" for n in range(400)]

@@ -13,7 +13,7 @@ import pytest
 
 from leap import registry
 from leap.errors import PrerequisiteError, RecipeError
-from leap.models.base import EndpointConfig, Sampling
+from leap.models.base import EndpointConfig, Request, Sampling
 from leap.models.ledger import Budget, Ledger, MeteredModel
 from leap.models.mock import MockModel
 from leap.models.providers import Provider, open_model, split_name
@@ -54,7 +54,7 @@ def test_endpoint_models_are_metered_and_those_in_process_are_not(tmp_path: Path
 
     async def ask() -> str:
         async with model.conversation() as conversation:
-            return (await conversation.complete([{"role": "user", "content": "x"}], seed=0, schema={})).text
+            return (await conversation.complete(Request([{"role": "user", "content": "x"}], seed=0, schema={}))).text
 
     assert isinstance(asyncio.run(ask()), str) and ledger.total().calls == 0
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from leap.errors import PrerequisiteError
-from leap.models.base import Model, Sampling
+from leap.models.base import Model, Request, Sampling
 from leap.models.ledger import Ledger
 from leap.models.providers import open_model
 
@@ -56,7 +56,7 @@ def adapter(folder: Path, base: str, rank: int = 8) -> str:
 def says(model: Model, text: str = "hello") -> str:
     async def one() -> str:
         async with model.conversation() as conversation:
-            return (await conversation.complete([{"role": "user", "content": text}], seed=0)).text
+            return (await conversation.complete(Request([{"role": "user", "content": text}], seed=0))).text
 
     return asyncio.run(one())
 

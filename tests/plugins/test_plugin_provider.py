@@ -11,8 +11,7 @@ from pydantic import Field, ValidationError
 
 import leap
 from leap.config import Section
-from leap.models.base import Completion, Sampling
-from leap.models.mock import MockModel
+from leap.models.base import Sampling
 from leap.models.providers import HFProvider, open_model
 from tiny_world import TinyWorld, TinyWorldConfig
 
@@ -23,6 +22,16 @@ class ParrotConfig(Section):
     voice: str = Field(default="Polly", description="Who speaks.")
 
 
+class ParrotModel(leap.Model):
+    """Always says the same."""
+
+    def __init__(self, name: str, words: str) -> None:
+        self.name, self.concurrency, self._words = name, 4, words
+
+    async def complete(self, request: leap.Request) -> leap.Completion:
+        return leap.Completion(self._words, prompt_tokens=self.length(request.messages), completion_tokens=len(self._words))
+
+
 @leap.model("parrot")
 class Parrot(leap.Provider):
     """`parrot/WORDS` always says these words."""
@@ -30,7 +39,7 @@ class Parrot(leap.Provider):
     Config = ParrotConfig
 
     def open(self, model: str, sampling: Sampling, *, config: ParrotConfig, batch: int, dtype: str) -> leap.Model:
-        return MockModel(lambda request: f"{config.voice}: {model}", sampling=sampling)
+        return ParrotModel(f"parrot/{model}", f"{config.voice}: {model}")
 
 
 @leap.model("tallied")
@@ -53,11 +62,7 @@ def test_a_model_of_it_is_a_teacher_with_the_providers_own_settings() -> None:
     assert made.model_dump(mode="json")["teacher"]["endpoint"] == {"voice": "Jack"}
     model = made.teacher.models[0].open()
 
-    async def say() -> Completion:
-        async with model.conversation() as conversation:
-            return await conversation.complete([{"role": "user", "content": "?"}], seed=0)
-
-    assert asyncio.run(say()).text == "Jack: hi"
+    assert asyncio.run(model.complete(leap.Request([{"role": "user", "content": "?"}]))).text == "Jack: hi"
     with pytest.raises(ValidationError, match=r"vioce[\s\S]*unknown key. Did you mean 'voice'"):
         leap.Recipe.model_validate(recipe(teacher={"kind": "model", "model": "parrot/hi", "endpoint": {"vioce": "Jack"}}))
 

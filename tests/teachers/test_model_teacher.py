@@ -18,9 +18,9 @@ from leap.core.message import characters
 from leap.envs.grammar import Line
 from leap.envs.live import states_along
 from leap.errors import ContextTooLong, LeapError, ModelError, RecipeError
+from leap.models.breaker import MOST_IN_A_ROW
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA
-from leap.teachers.asking import MOST_USELESS
 from leap.teachers.model import ModelTeacher
 from leap.teachers.prompts import LEVELS, PrivilegedRenderer, TeacherPrompts
 from leap.teachers.verdict import Verdict
@@ -320,7 +320,7 @@ def test_a_teacher_that_answers_in_prose_ends_the_stage_early_and_leaves_nothing
     with pytest.raises(ModelError, match="no usable answer for any of"):
         asyncio.run(model_teacher(WORLD, model, attempts=1).correct_all(many, lambda e, c: handed.append(e)))
     assert not handed
-    assert len(model.prompts) <= MOST_USELESS + 2
+    assert len(model.prompts) <= MOST_IN_A_ROW + 2
 
 
 def test_a_few_bad_answers_do_not_end_it_and_are_on_file() -> None:

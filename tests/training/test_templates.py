@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pairs import ADAPTER, DPO, KTO, SFT, answer, some_pairs, some_rows, train, watched
 
+from leap.models.base import Request
 from leap.testing.checkpoints import CHATML, tiny_checkpoint, tiny_tokenizer
 
 torch = pytest.importorskip("torch")
@@ -57,7 +58,7 @@ def rolled_out(checkpoint: Path, prompts: Sequence[Any]) -> tuple[list[tuple[int
     async def ask() -> None:
         for prompt in prompts:
             async with model.conversation() as conversation:
-                await conversation.complete(prompt, seed=0)
+                await conversation.complete(Request(prompt, seed=0))
 
     asyncio.run(ask())
     return fed, model

@@ -20,9 +20,9 @@ from leap.core import Actor, Episode, StopReason, Task
 from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import listed
 from leap.files import Journal
-from leap.models.base import Completion, Model
+from leap.models.base import Completion, Model, Request
 from leap.models.ledger import Budget, MeteredModel, check_price
-from leap.models.mock import Calls, MockModel, Request, Script, first_choice, least_value, steps_asked
+from leap.models.mock import Calls, MockModel, Script, first_choice, least_value, steps_asked
 from leap.models.prices import Prices
 from leap.models.providers import ModelConfig
 from leap.policies.base import ExpertPolicy, Policy

@@ -7,9 +7,8 @@ Rollouts are the same code for both.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +51,30 @@ class EndpointConfig(Section):
     concurrency: int = Field(default=16, ge=1, description="Calls under way at once.")
 
 
+Schema = dict[str, Any]
+"""A JSON schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a model is asked.
+
+    Attributes:
+        messages: The prompt.
+        seed: Seed of the sampling: same request, same batch, same answer.
+        choices: If given, the answer's action can only be one of these (constrained decoding).
+        schema: A JSON schema for the answer. A model without such a mode ignores it, so the caller parses tolerantly.
+        tools: Tools that the answer may call. A call stands in the answer's text, in one of the forms that
+            `leap.envs.tools.call_in` reads. To a model that knows no tools they are described in words.
+    """
+
+    messages: Sequence[Message]
+    seed: int = 0
+    choices: Sequence[str] | None = None
+    schema: Schema | None = None
+    tools: Sequence[ToolSpec] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A model's answer and what it cost.
@@ -80,24 +103,8 @@ class Completion:
 class Conversation(Protocol):
     """One episode's exchange with a model."""
 
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        seed: int,
-        choices: Sequence[str] | None = None,
-        schema: dict[str, Any] | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> Completion:
-        """Answers a prompt.
-
-        Args:
-            messages: The prompt.
-            seed: Seed of the sampling: same prompt, same seed, same batch, same answer.
-            choices: If given, the answer's action can only be one of these (constrained decoding).
-            schema: A JSON schema for the answer. A model without such a mode ignores it, so the caller parses tolerantly.
-            tools: Tools that the answer may call. A call stands in the answer's text, in one of the forms that
-                `leap.envs.tools.call_in` reads. To a model that knows no tools they are described in words.
+    async def complete(self, request: Request) -> Completion:
+        """Answers a request.
 
         Returns:
             The answer. Its text may be empty, or end in the middle (`truncated`): both are answers, and both were paid.
@@ -110,8 +117,8 @@ class Conversation(Protocol):
         ...
 
 
-class Model(ABC):
-    """A language model that can hold many conversations at once.
+class Model:
+    """A language model that can hold many conversations at once. One of your own overrides `complete`, or `conversation`.
 
     Attributes:
         name: `provider/model`.
@@ -151,9 +158,14 @@ class Model(ABC):
         """
         return None
 
-    @abstractmethod
-    def conversation(self) -> AbstractAsyncContextManager[Conversation]:
-        """Opens a conversation; close it when the episode ends."""
+    @asynccontextmanager
+    async def conversation(self) -> AsyncIterator[Conversation]:
+        """Opens a conversation, closed when the episode ends. A model that is told everything each time answers itself."""
+        yield self
 
-    def close(self) -> None:  # noqa: B027 - not every model holds something to free
+    async def complete(self, request: Request) -> Completion:
+        """Answers a request, as in `Conversation.complete`; for a model that keeps nothing of a conversation."""
+        raise NotImplementedError(f"{type(self).__name__} overrides neither `complete` nor `conversation`")
+
+    def close(self) -> None:
         """Frees memory, connections and processes."""

@@ -24,7 +24,7 @@ import torch
 from leap.core.message import Message, ToolSpec
 from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
 from leap.models.attention import FULL, SLIDING, check_kinds, layer_kinds, reaches, refusal, short_windows
-from leap.models.base import Completion, Conversation, Model, Sampling
+from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.cache import SlotCache
 from leap.models.chat import ChatTokens
 from leap.models.checkpoints import adapters_base, check_tokens, context_of, end_tokens, first_line
@@ -155,21 +155,13 @@ class _Seat:
     tokens: list[int] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
 
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        seed: int,
-        choices: Sequence[str] | None = None,
-        schema: dict[str, Any] | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> Completion:
-        """Answers a prompt, in one batch with those of the other conversations."""
-        return await self.model.submit(self, messages, seed, choices, tools)
+    async def complete(self, request: Request) -> Completion:
+        """Answers a request, in one batch with those of the other conversations."""
+        return await self.model.submit(self, request)
 
 
 @dataclass(eq=False, slots=True)
-class _Request:
+class _Turn:
     seat: _Seat
     ids: list[int]
     tools: Sequence[ToolSpec]
@@ -215,7 +207,7 @@ class HFModel(Model):
         self._limit = context_of(self.network.config)
         self.room = self._limit - sampling.max_tokens
         self._seats: list[_Seat] = []
-        self._pending: list[_Request] = []
+        self._pending: list[_Turn] = []
         self._cache = SlotCache()
         self._places = torch.zeros((0, 0), dtype=torch.long)  # [rows, slots]: a cached token's position; -1: none
         self._check_cache()
@@ -237,25 +229,18 @@ class HFModel(Model):
     def close(self) -> None:
         self._cache = SlotCache()
 
-    def submit(
-        self,
-        seat: _Seat,
-        messages: Sequence[Message],
-        seed: int,
-        choices: Sequence[str] | None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> asyncio.Future[Completion]:
-        """Queues a prompt; the batch runs when every open conversation has asked."""
-        ids = self.chat.prompt(messages, tools)
+    def submit(self, seat: _Seat, request: Request) -> asyncio.Future[Completion]:
+        """Queues a request; the batch runs when every open conversation has asked."""
+        ids = self.chat.prompt(request.messages, request.tools)
         if len(ids) + self.sampling.max_tokens > self._limit:
             raise ContextTooLong(
                 f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}"
             )
         if max(ids) >= self._embeddings:  # on a GPU it would end every later call as well
             raise ModelRefused("the prompt holds a token that the model has no embedding for")
-        constraint = ActionConstraint(self._grammar, choices, self.sampling) if choices else None
+        constraint = ActionConstraint(self._grammar, request.choices, self.sampling) if request.choices else None
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Request(seat, ids, tools, random.Random(seed), constraint, future))
+        self._pending.append(_Turn(seat, ids, request.tools, random.Random(request.seed), constraint, future))
         self._schedule()
         return future
 
@@ -279,7 +264,7 @@ class HFModel(Model):
                     request.future.set_exception(ModelError(f"generation failed: {first_line(error)}"))
 
     @torch.inference_mode()
-    def answer_batch(self, requests: list[_Request]) -> None:
+    def answer_batch(self, requests: list[_Turn]) -> None:
         """Generates the answers of requests that wait, all at once, and hands each to who asked."""
         self._keep_prefixes(requests)
         logits = self._feed_prompts(requests)
@@ -297,7 +282,7 @@ class HFModel(Model):
                     )
                 )
 
-    def _keep_prefixes(self, requests: list[_Request]) -> None:
+    def _keep_prefixes(self, requests: list[_Turn]) -> None:
         """Moves the batch's rows together and drops what their new prompts do not share with the cached ones."""
         for request in requests:
             both = zip(request.seat.tokens, request.ids[:-1], strict=False)  # at least one token must be fed
@@ -318,7 +303,7 @@ class HFModel(Model):
             request.seat.row = row
             request.seat.slots = list(range(request.kept))
 
-    def _feed_prompts(self, requests: list[_Request]) -> torch.Tensor:
+    def _feed_prompts(self, requests: list[_Turn]) -> torch.Tensor:
         """Computes the new part of each prompt; returns the logits [rows, vocabulary] of the first answer token."""
         longest = max(len(request.ids) - request.kept for request in requests)
         before = self._places.shape[1]
@@ -338,7 +323,7 @@ class HFModel(Model):
         self._places = torch.cat([self._places, positions.where(real, -1)], dim=1)
         return self._forward(ids, positions, torch.cat([past, own], dim=2))
 
-    def _decode(self, requests: list[_Request], logits: torch.Tensor) -> None:
+    def _decode(self, requests: list[_Turn], logits: torch.Tensor) -> None:
         """Draws answers token by token until every row has ended its turn or used its tokens."""
         for n in range(self.sampling.max_tokens):
             chosen = self._choose(requests, logits)
@@ -356,7 +341,7 @@ class HFModel(Model):
         for request in requests:
             request.seat.tokens = (request.ids + request.generated)[: len(request.seat.slots)]
 
-    def _feed_tokens(self, requests: list[_Request], chosen: list[int]) -> torch.Tensor:
+    def _feed_tokens(self, requests: list[_Turn], chosen: list[int]) -> torch.Tensor:
         """Computes one more token of each row; returns the logits [rows, vocabulary] of the next."""
         positions = torch.tensor([[len(r.ids) + len(r.generated) - 1] for r in requests])
         live = torch.tensor([[not request.done] for request in requests])
@@ -440,7 +425,7 @@ class HFModel(Model):
         for share in (0.3, 0.8):
             cuts = [int(share * len(row)) for row in rows]
             requests = [
-                _Request(seat, row[:cut], (), random.Random(0), None, nobody)
+                _Turn(seat, row[:cut], (), random.Random(0), None, nobody)
                 for seat, row, cut in zip(seats, rows, cuts, strict=True)
             ]
             self._keep_prefixes(requests)
@@ -454,7 +439,7 @@ class HFModel(Model):
             for seat, row in zip(seats, rows, strict=True):
                 seat.tokens = row[: len(seat.slots)]
 
-    def _choose(self, requests: list[_Request], logits: torch.Tensor) -> list[int]:
+    def _choose(self, requests: list[_Turn], logits: torch.Tensor) -> list[int]:
         """One token per row: the likeliest at temperature 0, else drawn with one uniform number of the row's own stream."""
         for row, request in enumerate(requests):
             if request.done or request.constraint is None:

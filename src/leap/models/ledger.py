@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from leap.config import Section
 from leap.core import content_key
 from leap.core.message import Message, ToolSpec
 from leap.errors import LeapError, ModelError, RecipeError, RunError
-from leap.models.base import Completion, Conversation, Model, Sampling
+from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.prices import Price, Prices
 
 _SCHEMA = """
@@ -367,18 +368,12 @@ class MeteredModel(Model):
             self._gate = (loop, asyncio.Semaphore(self.calls_at_once or self.concurrency))
         return self._gate[1]
 
-    def request_key(
-        self,
-        messages: Sequence[Message],
-        seed: int,
-        choices: Sequence[str] | None = None,
-        schema: dict[str, Any] | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> str:
+    def request_key(self, asked: Request) -> str:
         """Names a request by its content."""
-        offered = [list(tools)] if tools else []  # requests without tools keep the keys that they always had
-        listed = None if choices is None or not self.constrains else list(choices)
-        return content_key("call", self.identity, self._sampling, list(messages), seed, listed, schema, *offered)
+        offered = [list(asked.tools)] if asked.tools else []  # requests without tools keep the keys that they always had
+        choices = None if asked.choices is None or not self.constrains else list(asked.choices)
+        parts = (list(asked.messages), asked.seed, choices, asked.schema, *offered)
+        return content_key("call", self.identity, self._sampling, *parts)
 
     @asynccontextmanager
     async def conversation(self) -> AsyncIterator[Conversation]:
@@ -393,18 +388,6 @@ class _MeteredConversation:
     def __init__(self, model: MeteredModel, conversation: Conversation) -> None:
         self._model, self._conversation = model, conversation
 
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        seed: int,
-        choices: Sequence[str] | None = None,
-        schema: dict[str, Any] | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> Completion:
-        key = self._model.request_key(messages, seed, choices, schema, tools)
-
-        def ask() -> Awaitable[Completion]:
-            return self._conversation.complete(messages, seed=seed, choices=choices, schema=schema, tools=tools)
-
-        return await self._model.ledger.answer(key, self._model.name, ask, self._model.gate())
+    async def complete(self, request: Request) -> Completion:
+        model, ask = self._model, partial(self._conversation.complete, request)
+        return await model.ledger.answer(model.request_key(request), model.name, ask, model.gate())

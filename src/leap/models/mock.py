@@ -13,33 +13,20 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
 from leap.core import content_key
-from leap.core.message import Message, ToolSpec, characters
+from leap.core.message import Message, characters
 from leap.envs.answer import ACTION_MARKER
 from leap.envs.tools import calls_as_text
 from leap.errors import ModelError, RecipeError
-from leap.models.base import Completion, Conversation, Model, Sampling
+from leap.models.base import Completion, Model, Request, Sampling
 
 FAULTS = ("broken", "empty", "truncated", "rate_limit", "server_error", "timeout")
 """Faults on demand. The first three spoil an answer that is paid all the same; the others give none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a script sees of a call."""
-
-    messages: Sequence[Message]
-    seed: int = 0
-    choices: Sequence[str] | None = None
-    schema: dict[str, Any] | None = None
-    number: int = 0
-    tools: Sequence[ToolSpec] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,29 +130,16 @@ class MockModel(Model):
         self._script, self._delay = script, delay
         self._max_tokens = sampling.max_tokens if sampling else 1 << 30
 
-    @asynccontextmanager
-    async def conversation(self) -> AsyncIterator[Conversation]:
-        yield self
-
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        seed: int,
-        choices: Sequence[str] | None = None,
-        schema: dict[str, Any] | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> Completion:
-        """Answers a prompt by the script, unless a fault is due."""
+    async def complete(self, request: Request) -> Completion:
+        """Answers a request by the script, unless a fault is due."""
         self.calls += 1
-        request = Request(messages, seed, choices, schema, self.calls, tools)
         fault = self.faults.draw(self.calls)
         await asyncio.sleep(self._delay)
         if fault in ("rate_limit", "server_error", "timeout"):
             raise ModelError(f"{self.name}: {fault} on demand")
         said = self._script(request)
         text = said if isinstance(said, str) else calls_as_text(said.content, said.told())
-        return clipped(*spoiled(fault, text), messages, self._max_tokens)
+        return clipped(*spoiled(fault, text), request.messages, self._max_tokens)
 
 
 def clipped(text: str, truncated: bool, messages: Sequence[Message], max_tokens: int) -> Completion:

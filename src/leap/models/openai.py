@@ -12,8 +12,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,10 +20,10 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
-from leap.core.message import Message, ToolSpec, characters, sendable
+from leap.core.message import Message, characters, sendable
 from leap.envs.tools import calls_as_text, in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
-from leap.models.base import Completion, Conversation, EndpointConfig, Model, Sampling
+from leap.models.base import Completion, EndpointConfig, Model, Request, Sampling
 from leap.models.client import BILLED, choice_in, connect, for_a_header, open_files, out_of_files, parsed, through_proxy
 
 log = logging.getLogger(__name__)
@@ -130,10 +129,6 @@ class OpenAIModel(Model):
     def identity(self) -> str:
         return f"{self.name}@{self.base_url}"
 
-    @asynccontextmanager
-    async def conversation(self) -> AsyncIterator[Conversation]:
-        yield self  # an endpoint is told everything each time
-
     def close(self) -> None:
         # The client is closed with its event loop; one without tasks any more is simply let go.
         self._wire = None
@@ -142,7 +137,7 @@ class OpenAIModel(Model):
         """Asks for the endpoint's list of models, which costs nothing; where that has not the name (aliases, gateways without
         a list), for an answer of one token."""
         client = (await self._connected()).client
-        asked: list[Message] = [{"role": "user", "content": "Say OK."}]
+        asked = Request([{"role": "user", "content": "Say OK."}])
         try:
             try:
                 listed = await client.with_options(max_retries=1, timeout=20).models.list()
@@ -152,8 +147,8 @@ class OpenAIModel(Model):
                 raise
             except (*_FAILURES, TypeError, AttributeError):
                 pass  # a gateway without a list
-            request: dict[str, Any] = self._request(asked, 0, None, ()) | {self._limit: 1}
-            return self._read(await _answer(client.with_options(max_retries=1), request), asked)
+            body = self._body(asked) | {self._limit: 1}
+            return self._read(await _answer(client.with_options(max_retries=1), body), asked)
         except (ModelError, *_REFUSED):
             return None  # the model is there, it only wants to be asked otherwise
         except _FAILURES as error:
@@ -164,26 +159,18 @@ class OpenAIModel(Model):
 
     # ---- a call --------------------------------------------------------------------------------------------------
 
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        seed: int,
-        choices: Sequence[str] | None = None,
-        schema: dict[str, Any] | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> Completion:
-        """Answers a prompt; see `Conversation.complete`. An endpoint cannot be held to `choices`."""
+    async def complete(self, request: Request) -> Completion:
+        """Answers a request; see `Conversation.complete`. An endpoint cannot be held to `choices`."""
         wire = await self._connected()
         async with wire.gate:
             answered = self._answered
             BILLED.set(failures := [])
             while True:
-                request = self._request(messages, seed, schema, tools)
+                body = self._body(request)
                 try:
-                    completion = self._read(await _answer(wire.client, request), messages, tools)
+                    completion = self._read(await _answer(wire.client, body), request)
                 except (ModelError, *_FAILURES) as error:
-                    if isinstance(error, _REFUSED) and self._can_do_without(error, request):
+                    if isinstance(error, _REFUSED) and self._can_do_without(error, body):
                         continue
                     problem = error
                     if not isinstance(error, ModelError):
@@ -217,19 +204,18 @@ class OpenAIModel(Model):
             await anext(self._wire.closer)
         return self._wire
 
-    def _request(
-        self, messages: Sequence[Message], seed: int, schema: dict[str, Any] | None, tools: Sequence[ToolSpec]
-    ) -> dict[str, Any]:
-        mode = self._tool_modes[0]
+    def _body(self, request: Request) -> dict[str, Any]:
+        """A request as the endpoint takes it, without what it has refused."""
+        messages, tools, schema, mode = request.messages, request.tools, request.schema, self._tool_modes[0]
         if tools and mode == "words":
             messages, tools = in_words(messages, tools), ()
-        request: dict[str, Any] = {
+        body: dict[str, Any] = {
             **({"tools": list(tools)} if tools else {}),
             **({"tool_choice": "none"} if tools and mode == "none" else {}),
             "model": self.model,
             "messages": sendable([_sent(message) for message in messages]),
             "temperature": self.sampling.temperature,
-            "seed": seed % 2**31,
+            "seed": request.seed % 2**31,
             self._limit: self.sampling.max_tokens,
         }
         if schema is not None and self._formats:
@@ -237,37 +223,37 @@ class OpenAIModel(Model):
             if self._formats[0] == "json_schema":
                 title = re.sub(r"[^A-Za-z0-9_-]", "_", str(schema.get("title", "answer")))[:64]
                 shape["json_schema"] = {"name": title, "schema": schema, "strict": True}
-            request["response_format"] = shape
-        return {key: value for key, value in request.items() if key not in self._dropped}
+            body["response_format"] = shape
+        return {key: value for key, value in body.items() if key not in self._dropped}
 
-    def _can_do_without(self, error: openai.APIStatusError, request: dict[str, Any]) -> bool:
+    def _can_do_without(self, error: openai.APIStatusError, body: dict[str, Any]) -> bool:
         """Whether the endpoint refused something that a call can do without; it is left out from now on."""
         said = f"{getattr(error, 'param', None) or ''} {_said(error)}"
         if _TOO_LONG.search(said):
             return False
-        if "max_completion_tokens" in said and "max_tokens" in request:
+        if "max_completion_tokens" in said and "max_tokens" in body:
             self._limit = "max_completion_tokens"
             return True
-        format_sent = request.get("response_format", {}).get("type")
+        format_sent = body.get("response_format", {}).get("type")
         if format_sent and _STRUCTURED.search(said):
             if self._formats[:1] == [format_sent]:  # else another call has noticed already
                 self._formats.pop(0)
                 log.warning("%s knows no %s answers: %s", self.name, format_sent, _said(error))
             return True
-        if "tools" in request and _TOOLS.search(said):
-            if request.get("tool_choice", "auto") == self._tool_modes[0]:  # else another call has noticed already
+        if "tools" in body and _TOOLS.search(said):
+            if body.get("tool_choice", "auto") == self._tool_modes[0]:  # else another call has noticed already
                 self._tool_modes.pop(0)
                 log.warning("%s takes no tools in this form: %s", self.name, _said(error))
             return True
         for parameter in ("temperature", "seed"):
-            if parameter in request and re.search(rf"\b{parameter}\b", said):
+            if parameter in body and re.search(rf"\b{parameter}\b", said):
                 if parameter not in self._dropped:
                     log.warning("%s takes no %s, so its own applies: %s", self.name, parameter, _said(error))
                 self._dropped.add(parameter)
                 return True
         return False
 
-    def _read(self, content: bytes, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Completion:
+    def _read(self, content: bytes, request: Request) -> Completion:
         body = parsed(content)
         if not isinstance(body, dict) or "choices" not in body:
             said = said_in(body or content.decode("utf-8", "replace"), "nothing")
@@ -281,7 +267,7 @@ class OpenAIModel(Model):
         message = choice.get("message")
         truncated = choice.get("finish_reason") == "length"
         text = _text(message, truncated) if isinstance(message, dict) else ""
-        tokens = self._tokens(body.get("usage"), text, messages, tools, truncated)
+        tokens = self._tokens(body.get("usage"), text, request, truncated)
         if not isinstance(message, dict) and choice.get("finish_reason") != "content_filter":
             said = self._redacted(said_in({"message": body.get("message") or body.get("detail"), **body}, ""))
             problem = ModelError(f"{self.name}: the endpoint sent an answer without a choice that can be read: {said}")
@@ -291,9 +277,7 @@ class OpenAIModel(Model):
         cached, written = (_count(details, name) for name in ("cached_tokens", "cache_write_tokens"))
         return Completion(text, *tokens, cached, written, truncated=truncated)
 
-    def _tokens(
-        self, usage: Any, text: str, messages: Sequence[Message], tools: Sequence[ToolSpec], truncated: bool
-    ) -> tuple[int, int]:
+    def _tokens(self, usage: Any, text: str, request: Request, truncated: bool) -> tuple[int, int]:
         """Tokens of prompt and answer. What the endpoint does not tell, or tells as nothing, is estimated: a guess keeps the
         budget honest where a zero would not."""
         prompt, answer = _told(usage)
@@ -303,7 +287,7 @@ class OpenAIModel(Model):
             self._estimates = True
             log.warning("%s does not tell the tokens of all its answers; the missing ones are estimated", self.name)
         guess = self.sampling.max_tokens if truncated else -(-len(text) // 4)
-        return prompt or -(-characters(messages, tools) // 4), answer or guess
+        return prompt or -(-characters(request.messages, request.tools) // 4), answer or guess
 
     # ---- errors --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from leap.core import Actor, Decision, History, content_key
 from leap.core.message import Length, Message, with_tools
 from leap.envs.grammar import Grammar, GrammarOf
 from leap.errors import ContextTooLong, LeapError
-from leap.models.base import Completion, Conversation, Model
+from leap.models.base import Completion, Conversation, Model, Request
 from leap.policies.base import UNPARSED, Act, Peek, Player
 from leap.policies.fitting import Fit, fit_history
 from leap.policies.rendering import Renderer
@@ -103,15 +103,12 @@ class _ModelPlayer:
         policy = self._policy
         fit = self._fit = self._fit or Fit(policy.renderer.limit, with_tools(policy.renderer.length, grammar.tools))
         seed = int(content_key(self._seed, len(history.actions)), 16)
+        seed = seed if policy.model.in_process else seed % 2**31  # endpoints take no larger ones
+        choices = grammar.choices(history.now) if policy.constrained else None
         while True:
             messages, dropped = fit_history(render, history, fit)
             try:
-                completion = await self._conversation.complete(
-                    messages,
-                    seed=seed if policy.model.in_process else seed % 2**31,  # endpoints take no larger ones
-                    choices=grammar.choices(history.now) if policy.constrained else None,
-                    tools=grammar.tools,
-                )
-                return completion, dropped
+                request = Request(messages, seed, choices=choices, tools=grammar.tools)
+                return await self._conversation.complete(request), dropped
             except ContextTooLong:
                 fit.refused(messages)

@@ -20,7 +20,7 @@ from leap.core import Episode, StopReason
 from leap.envs.base import load_environment
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal
-from leap.models.losses import check_lost
+from leap.models.breaker import check_lost
 from leap.progress import Bar
 from leap.recipe import ExecutorConfig, Recipe
 from leap.rollouts import Play, check_faults, play_all

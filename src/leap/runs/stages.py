@@ -34,7 +34,7 @@ from leap.envs.live import states_along
 from leap.errors import RunError
 from leap.evaluation import Evaluation
 from leap.files import Journal, atomic_directory, read_json, write_json, write_text
-from leap.models.losses import check_lost
+from leap.models.breaker import check_lost
 from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.progress import Progress

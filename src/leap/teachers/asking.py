@@ -6,24 +6,45 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from leap.core import seed_of
 from leap.core.message import Message, ToolSpec, with_tools
 from leap.errors import ContextTooLong, ModelError, ModelRefused
-from leap.models.base import Completion, Conversation, Model
+from leap.models.base import Completion, Conversation, Model, Request, Schema
 from leap.policies.fitting import Fit, Fitted
 
 log = logging.getLogger(__name__)
 
-MOST_USELESS = 10
-"""So many answers about different episodes of which nothing can be used, and not one of which anything can, end a stage."""
-
 V = TypeVar("V")
-Prompt = Callable[[list[int], int | None], list[Message]]
-"""Makes the prompt for some steps without so many of the oldest; None in place of the number shows everything."""
-Read = Callable[[Completion, list[int]], tuple[dict[int, V], str]]
-"""Reads an answer for some steps: what can be used of it by step, and what is wrong with the rest."""
+
+
+@dataclass(frozen=True)
+class Question(Generic[V]):
+    """What a model is asked about steps of an episode.
+
+    Attributes:
+        name: Names it in the log.
+        prompt: Makes the prompt for some steps without so many of the oldest; None in place of the number shows everything.
+        read: Reads an answer for some steps: what can be used of it by step, and what is wrong with the rest.
+        otherwise: What becomes of steps that stay without an answer, for the log.
+        level: How loudly the log says so.
+        keeps_first: Whether the first of all steps is never left out.
+        salt: More of what makes up a request's seed.
+        schema, choices, tools: As of a `Request`.
+    """
+
+    name: str
+    prompt: Callable[[list[int], int | None], list[Message]]
+    read: Callable[[Completion, list[int]], tuple[dict[int, V], str]]
+    otherwise: str
+    level: int = logging.WARNING
+    keeps_first: bool = False
+    salt: Sequence[str] = ()
+    schema: Schema | None = None
+    choices: Sequence[str] | None = None
+    tools: Sequence[ToolSpec] = ()
 
 
 _failed: ContextVar[list[str] | None] = ContextVar("failed", default=None)
@@ -71,51 +92,34 @@ class Asker:
         return Fit(self._limit, with_tools(self._model.length, tools))
 
     async def ask(
-        self,
-        conversation: Conversation,
-        what: str,
-        steps: Sequence[int],
-        prompt: Prompt,
-        read: Read[V],
-        *,
-        otherwise: str,
-        level: int = logging.WARNING,
-        keeps_first: bool = False,
-        fit: Fit | None = None,
-        salt: Sequence[str] = (),
-        **request: Any,
+        self, conversation: Conversation, question: Question[V], steps: Sequence[int], fit: Fit | None = None
     ) -> dict[int, V]:
         """The usable answers by step. A step is asked for until there is one, as often as there are attempts; a prompt that the
         model refuses as too long is no attempt.
 
         Args:
             conversation: The conversation with the model.
-            what: Names the question in the log.
+            question: What to ask.
             steps: The steps to answer for.
-            prompt: Makes the prompts.
-            read: Reads the answers.
-            otherwise: What becomes of steps that stay without an answer, for the log.
-            level: How loudly the log says so.
-            keeps_first: Whether the first of all steps is never left out.
             fit: What an earlier question in the conversation has taught about the longest prompt.
-            salt: More of what makes up a request's seed.
-            request: Schema, choices and tools of the requests; see `Conversation.complete`.
         """
         answers: dict[int, V] = {}
         tries, failed = dict.fromkeys(steps, 0), dict[int, str]()
         fit, call, problem = fit or self.fit(), 0, ""
         while wanted := [t for t in steps if t not in answers and tries[t] < self._attempts]:
             if problem:
-                log.info("%s: %s; asking again", what, problem)
+                log.info("%s: %s; asking again", question.name, problem)
             call += 1
             try:
-                part, (messages, dropped) = _fitting(prompt, wanted, fit, what, keeps_first)
+                part, (messages, dropped) = _fitting(question, wanted, fit)
             except ContextTooLong as error:
                 problem = str(error)
                 break
-            seed = seed_of("request", self._seed, *salt, messages, call)
+            seed = seed_of("request", self._seed, *question.salt, messages, call)
             try:
-                completion = await conversation.complete(messages, seed=seed, **request)
+                completion = await conversation.complete(
+                    Request(messages, seed, question.choices, question.schema, question.tools)
+                )
             except ContextTooLong as error:
                 problem = str(error)
                 fit.refused(messages)
@@ -126,55 +130,33 @@ class Asker:
                     failed |= dict.fromkeys(part, problem)
             else:
                 self.dropped += dropped
-                usable, problem = read(completion, part)
+                usable, problem = question.read(completion, part)
                 answers |= usable
             for t in part:
                 tries[t] += 1
         if (errors := _failed.get()) is not None:
             errors += [error for t, error in failed.items() if t not in answers]
         if len(answers) < len(tries):
-            log.log(level, "%s: %s; %s", what, problem, otherwise)
+            log.log(question.level, "%s: %s; %s", question.name, problem, question.otherwise)
         return answers
 
 
-def _fitting(prompt: Prompt, wanted: list[int], fit: Fit, what: str, keeps_first: bool) -> tuple[list[int], Fitted]:
+def _fitting(question: Question[V], wanted: list[int], fit: Fit) -> tuple[list[int], Fitted]:
     """The prompt for as many of the wanted steps as fit, and which these are.
 
     Raises:
         ContextTooLong: It does not fit even for a single step.
     """
+    prompt = question.prompt
     whole = prompt(wanted, None)
     if fit.fits(whole):
         return wanted, Fitted(whole, 0)
     while True:
         part, alone = wanted, len(wanted) == 1
-        most = max(part[0] - 1, 0) if keeps_first else part[0]
+        most = max(part[0] - 1, 0) if question.keeps_first else part[0]
         try:
-            return part, fit.shortest(lambda dropped, part=part: prompt(part, dropped), most, what, last_resort=alone)
+            return part, fit.shortest(lambda dropped, part=part: prompt(part, dropped), most, question.name, last_resort=alone)
         except ContextTooLong:
             if alone:
                 raise
             wanted = wanted[: len(wanted) // 2]
-
-
-class UselessAnswers:
-    """Ends a stage whose model never gives anything that can be used: each further task would be paid for nothing."""
-
-    def __init__(self, model: str) -> None:
-        self.any_useful = False
-        self._model = model
-        self._useless = 0
-
-    def count(self, useful: bool) -> None:
-        """Counts a task by whether any answer about it could be used.
-
-        Raises:
-            ModelError: Nothing could be used of `MOST_USELESS` tasks.
-        """
-        self.any_useful = self.any_useful or useful
-        self._useless += not useful
-        if not self.any_useful and self._useless >= MOST_USELESS:
-            raise ModelError(
-                f"{self._model} gave no usable answer for any of {self._useless} episodes; the warnings above say why. "
-                "Check the endpoint and its answers' longest length, or choose another model."
-            )

@@ -11,11 +11,11 @@ from leap.core import Correction, Episode, PrivilegedState, Rejection, Task
 from leap.envs.base import Environment
 from leap.envs.live import Live, states_along
 from leap.models.base import Model
-from leap.models.losses import Streak, check_lost
+from leap.models.breaker import CircuitBreaker, check_lost
 from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
 from leap.sync import in_waves, side_by_side
-from leap.teachers.asking import Asker, UselessAnswers, failed_calls
+from leap.teachers.asking import Asker, failed_calls
 from leap.teachers.config import PromptedTeacherConfig, TeacherConfig
 from leap.teachers.verdict import Verdict
 
@@ -152,7 +152,7 @@ class Teacher(ABC, Generic[C]):
                 nothing can be used or that has stopped answering, too many episodes that are lost.
         """
         episodes = list(episodes)
-        answers, streak = UselessAnswers(self.name), Streak(self.name)
+        breaker = CircuitBreaker(self.name)
         held, lost = list[tuple[Episode, list[Correction]]](), list[tuple[Episode, list[Correction]]]()
         errors: list[str] = []
 
@@ -168,11 +168,10 @@ class Teacher(ABC, Generic[C]):
             new = failed[-1] if failed and episode.key not in done else ""
             (lost if new else held).append((episode, corrections))
             errors.extend([new] if new else [])
-            if corrections:
-                answers.count(any(one.rejected is not Rejection.TEACHER_ERROR for one in corrections))
-            if answers.any_useful:
+            useful = any(one.rejected is not Rejection.TEACHER_ERROR for one in corrections)
+            if useful or breaker.any_useful:
                 hand_on()
-            streak.count(new)
+            breaker.count(new, useful=useful if corrections else None)
 
         if self.waves:
             await in_waves(episodes, correct, self.concurrency, lambda episode: episode.key not in done)

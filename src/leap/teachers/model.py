@@ -13,6 +13,7 @@ from leap.core import Correction, Decision, Episode, PrivilegedState, Rejection
 from leap.core.message import Message
 from leap.models.base import Completion, Conversation
 from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA, StepAnswer, parse_step, parse_trajectory
+from leap.teachers.asking import Question
 from leap.teachers.base import Teacher, TeacherContext
 from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.prompts import TeacherPrompts
@@ -81,10 +82,9 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
             parsed = parse_trajectory(completion.text, asked, length)
             return parsed.steps, parsed.problem and f"the answer of {self.name} is not complete: {parsed.problem}"
 
-        what, otherwise = f"task {episode.task.id}", "steps without a correction are rejected"
-        return await self._asker.ask(
-            conversation, what, range(length), prompt, read, otherwise=otherwise, schema=TRAJECTORY_SCHEMA
-        )
+        otherwise = "steps without a correction are rejected"
+        question = Question(f"task {episode.task.id}", prompt, read, otherwise, schema=TRAJECTORY_SCHEMA)
+        return await self._asker.ask(conversation, question, range(length))
 
     async def _by_step(
         self, conversation: Conversation, episode: Episode, states: Sequence[str]
@@ -99,8 +99,6 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
         answers: dict[int, StepAnswer] = {}
         fit, otherwise = self._asker.fit(), "its correction is rejected"
         for t in range(len(states)):
-            what = f"task {episode.task.id}, step {t}"
-            answers |= await self._asker.ask(
-                conversation, what, (t,), prompt, read, otherwise=otherwise, fit=fit, schema=STEP_SCHEMA
-            )
+            question = Question(f"task {episode.task.id}, step {t}", prompt, read, otherwise, schema=STEP_SCHEMA)
+            answers |= await self._asker.ask(conversation, question, (t,), fit)
         return answers

@@ -4,7 +4,7 @@ privileged states (paper, appendix: task, essential objects, critical locations,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,11 +16,11 @@ from leap.envs.answer import LEADING_THOUGHT
 from leap.envs.base import Environment
 from leap.files import Journal
 from leap.models.base import Completion, Model
-from leap.models.losses import Streak
+from leap.models.breaker import CircuitBreaker
 from leap.policies.templating import call_macro, load_template
 from leap.sync import side_by_side
 from leap.teachers.answers import REASONS_SCHEMA, parse_reasons
-from leap.teachers.asking import Asker, Prompt, Read, UselessAnswers, failed_calls
+from leap.teachers.asking import Asker, Question, failed_calls
 from leap.teachers.verdict import leaked_entities
 
 HEADINGS = ("Task", "Essential objects", "Critical locations", "Optimal actions")
@@ -78,23 +78,21 @@ class AskedOnce(Generic[K]):
         self.model = model
         self._journal = journal
         self._asker = Asker(model, limit=limit, seed=seed)
-        self._answers, self._streak = UselessAnswers(model.name), Streak(model.name)
+        self._breaker = CircuitBreaker(model.name)
         self.lost: list[str] = []
 
     async def _once(
-        self, request: str, record: Callable[[dict[int, V]], K], task: Task, prompt: Prompt, read: Read[V], **more: Any
+        self, request: str, question: Question[V], steps: Sequence[int], record: Callable[[dict[int, V]], K]
     ) -> K | None:
-        """The record of a request from the file, or else of the model's usable answers; None where there are none. Parameters as
-        for `Asker.ask`."""
+        """The record of a request from the file, or else of the model's usable answers; None where there are none."""
         known = self._journal.get(request)
         if known is not None:
             return known
         async with self.model.conversation() as conversation:
             with failed_calls() as failed:
-                answers = await self._asker.ask(conversation, f"task {task.id}", prompt=prompt, read=read, **more)
+                answers = await self._asker.ask(conversation, question, steps)
         self.lost += failed[-1:]
-        self._answers.count(bool(answers))
-        self._streak.count(failed[-1] if failed else "")
+        self._breaker.count(failed[-1] if failed else "", useful=bool(answers))
         made = record(answers) if answers else None
         if made is not None and not failed:  # else nothing is kept, so that another start may try again
             self._journal.append(made)
@@ -146,17 +144,15 @@ class ReasonAnnotator(AskedOnce[Annotation]):
             texts = tuple(reasons.get(t, "") for t in range(len(steps)))
             return Annotation(request=request, episode=demonstration.key, reasons=texts)
 
-        known = await self._once(
-            request,
-            record,
-            demonstration.task,
+        question = Question(
+            f"task {demonstration.task.id}",
             lambda asked, dropped: self._messages(demonstration, asked, dropped),
             read,
-            steps=bare,
-            otherwise="these stay without a reason",
+            "these stay without a reason",
             keeps_first=True,
             schema=REASONS_SCHEMA,
         )
+        known = await self._once(request, question, bare, record)
         if known is None:
             return demonstration
         told = [
@@ -215,8 +211,8 @@ class StateExtractor(AskedOnce[ExtractedState]):
         def record(texts: dict[int, str]) -> ExtractedState:
             return ExtractedState(request=request, task=task.key, text=texts[0])
 
-        more = {"steps": (0,), "otherwise": "it has no privileged state"}
-        known = await self._once(request, record, task, lambda *_: messages, read, **more)
+        question = Question(f"task {task.id}", lambda *_: messages, read, "it has no privileged state")
+        known = await self._once(request, question, (0,), record)
         return known.text if known else None
 
 

@@ -12,6 +12,7 @@ from leap.core import Correction, Decision, Episode, History, PrivilegedState, R
 from leap.errors import RecipeError
 from leap.models.base import Completion, Conversation
 from leap.policies.fitting import Fit, without_oldest
+from leap.teachers.asking import Question
 from leap.teachers.base import Teacher, TeacherContext
 from leap.teachers.config import SelfTeacherConfig
 from leap.teachers.prompts import PrivilegedRenderer
@@ -56,18 +57,15 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
             decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
             return ({t: decision}, "") if decision else ({}, "no action can be read from the answer")
 
-        answers = await self._asker.ask(
-            conversation,
+        question = Question(
             f"task {history.task.id}, step {t}",
-            (t,),
             lambda _, dropped: self._renderer.render(without_oldest(history, dropped or 0), state),
             read,
             otherwise="its correction is rejected",
             level=logging.INFO,
             keeps_first=True,
-            fit=fit,
             salt=(history.task.key,),
             choices=grammar.choices(history.now) if self._constrained else None,
             tools=grammar.tools,
         )
-        return answers.get(t)
+        return (await self._asker.ask(conversation, question, (t,), fit)).get(t)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable
 
-from leap.core.message import Message, ToolSpec
-from leap.models.base import Completion, Model
+from leap.models.base import Completion, Model, Request, Schema
 
 Answer = str | Exception | Completion
 
@@ -32,30 +29,18 @@ class Scripted(Model):
         self.concurrency = concurrency
         self.prompts: list[str] = []
         self.seeds: list[int] = []
-        self.schemas: list[dict[str, Any] | None] = []
+        self.schemas: list[Schema | None] = []
         self.most_at_once = 0
         self.answer = answer
         self._pause = pause
         self._at_once = 0
 
-    @asynccontextmanager
-    async def conversation(self) -> AsyncIterator[Scripted]:
-        yield self
-
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        seed: int,
-        choices: Sequence[str] | None = None,
-        schema: dict[str, Any] | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> Completion:
-        text = "\n".join(message["content"] for message in messages)
+    async def complete(self, request: Request) -> Completion:
+        text = "\n".join(message["content"] for message in request.messages)
         call = len(self.prompts)
         self.prompts.append(text)
-        self.seeds.append(seed)
-        self.schemas.append(schema)
+        self.seeds.append(request.seed)
+        self.schemas.append(request.schema)
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         await asyncio.sleep(self._pause)

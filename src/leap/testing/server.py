@@ -18,8 +18,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from leap.core.message import characters
-from leap.models.base import Completion
-from leap.models.mock import Faults, Request, Script, clipped, least_json, spoiled
+from leap.models.base import Completion, Request
+from leap.models.mock import Faults, Script, clipped, least_json, spoiled
 
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
 
@@ -182,8 +182,7 @@ class MockServer:
             return 500, _error("The server had an error.", None)
         await asyncio.sleep(self.delay)
         shape = request.get("response_format", {}).get("json_schema", {}).get("schema")
-        tools = request.get("tools", ())
-        said = self.script(Request(messages, request.get("seed", 0), None, shape, self.counts.requests, tools))
+        said = self.script(Request(messages, request.get("seed", 0), schema=shape, tools=request.get("tools", ())))
         calls = [] if isinstance(said, str) else [(name, spoiled(fault, told)[0]) for name, told in said.told()]
         done = clipped(*spoiled(fault, said if isinstance(said, str) else said.content), messages, limit)
         self.counts.answered += 1
