@@ -14,9 +14,11 @@ from xml.etree import ElementTree
 import pytest
 from jinja2 import Environment
 from tiny_run import HOSTILE, WORLD, make_recipe, make_run
+from typer.testing import CliRunner
 
 from leap import registry
-from leap.errors import RunError
+from leap.cli.app import app
+from leap.errors import LeapError, RunError
 from leap.files import read_json, write_json
 from leap.recipe import Recipe
 from leap.report import charts
@@ -215,3 +217,27 @@ def test_episodes_that_were_broken_off_stand_beside_n(tmp_path: Path) -> None:
         write_json(run.evaluation(name), told)
     page = write_report(make_recipe(), run, WORLD).read_text(encoding="utf-8")
     assert page.count("3 broken off") >= 2 and page.count("broken off") == page.count("3 broken off")
+
+
+def test_rollouts_that_were_broken_off_stand_beside_n(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    lines = run.episodes(2).read_text(encoding="utf-8").split("\n")  # a line separator of Unicode ends no record
+    lost = [line.replace('"stop":"horizon"', '"stop":"model_error"') for line in lines]
+    assert sum(map(str.__ne__, lines, lost)) == 3, "pi_1 solved five of eight"
+    run.episodes(2).write_text("\n".join(lost), encoding="utf-8")
+    page = write_report(make_recipe(), run, WORLD).read_text(encoding="utf-8")
+    assert page.count("n = 8, 3 broken off") == 1
+
+
+def test_a_run_that_is_under_way_or_read_only_is_reported_elsewhere_and_left_as_it_is(tmp_path: Path) -> None:
+    run, out = make_run(tmp_path / "tiny"), tmp_path / "page"
+    with (run.corrections(2)).open("a", encoding="utf-8") as file:
+        file.write('{"episode": "torn')
+    run.report.write_text("no folder: stands for one that cannot be written", encoding="utf-8")
+    with run.locked():
+        before = {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in run.root.rglob("*")}
+        shown = CliRunner().invoke(app, ["report", str(run.root)])
+        assert isinstance(shown.exception, LeapError) and "--out" in str(shown.exception)
+        page = write_report(make_recipe(), run, WORLD, out=out)
+        after = {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in run.root.rglob("*")}
+    assert after == before and page == out / "index.html" and "π₂ solves" in page.read_text(encoding="utf-8")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from leap.core import Actor, Correction, Episode, Rejection, Task
 from leap.datasets import Row, correction_rows
-from leap.evaluation import Evaluation, evaluate_episodes
+from leap.evaluation import Evaluation, evaluate_episodes, read_evaluations
 from leap.files import Journal, read_json, write_json
 from leap.models.base import Completion
 from leap.models.ledger import Ledger
@@ -22,6 +23,7 @@ from leap_lab.measures import AnswerLoss, Corrected, IterationMeasures, Losses, 
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><!-- \u2028 & ' \u202e"
 WORLD = Corridor(CorridorConfig(cliff=None, note=HOSTILE, kinds=("find_it", "carry_it")))
+SCRIPTED = {"expert": 5, "teacher-0": 5, "teacher-50": 8}
 SOLVE, FAIL = [EAST] * 3, [STAY, WEST, STAY, "fly", STAY, EAST]
 
 
@@ -34,7 +36,7 @@ def play(task: Task, actor: Actor, actions: list[str]) -> Episode:
     return walked(WORLD, task, actions, actor=actor, reason=f"because {HOSTILE}")
 
 
-def make_recipe(iterations: int = 2) -> Recipe:
+def make_recipe(iterations: int = 2, **more: Any) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "tiny",
@@ -42,11 +44,20 @@ def make_recipe(iterations: int = 2) -> Recipe:
             "iterations": iterations,
             "horizon": 6,
             "environment": {"name": "corridor", "validation": "valid", "test": ["seen", "unseen"]},
+            **more,
         }
     )
 
 
-def make_run(root: Path, *, iterations: int = 2, finished: int | None = None, tasks: int = 8) -> RunDirectory:
+def make_run(
+    root: Path,
+    *,
+    iterations: int = 2,
+    finished: int | None = None,
+    tasks: int = 8,
+    baselines: Mapping[str, int] = SCRIPTED,
+    recipe: Recipe | None = None,
+) -> RunDirectory:
     """A run whose pi_i solves the first 2 + 3i tasks of every split.
 
     Args:
@@ -54,13 +65,15 @@ def make_run(root: Path, *, iterations: int = 2, finished: int | None = None, ta
         iterations: As the recipe asks.
         finished: The last iteration that is on file; all by default.
         tasks: Tasks of every split.
+        baselines: By folder, how many tasks of each split a baseline solves.
+        recipe: What the run's recipe is, if another than `make_recipe`'s.
     """
     run = RunDirectory(root)
     root.mkdir(parents=True, exist_ok=True)
-    run.recipe.write_text(dump_recipe(make_recipe(iterations)), encoding="utf-8")
+    run.recipe.write_text(dump_recipe(recipe or make_recipe(iterations)), encoding="utf-8")
     provenance = {"leap": "0.1.0", "machine": {"name": HOSTILE}}
     root.joinpath("provenance.jsonl").write_text(json.dumps(provenance) + '\n{"torn', encoding="utf-8")
-    for name, solved in (("expert", 5), ("teacher-0", 5), ("teacher-50", 8)):
+    for name, solved in baselines.items():
         evaluate(run.baselines / name, Actor(name=name), solved, tasks, run.baselines / name / "evaluation.json")
     stages = []
     for i in range((iterations if finished is None else finished) + 1):
@@ -91,7 +104,7 @@ def measure(run: RunDirectory, students: int) -> None:
     renderer = Renderer(PromptConfig())
     for i in range(students):
         evaluation = Evaluation.model_validate(read_json(run.iteration(i) / "evaluation.json")[0])
-        teacher = Evaluation.model_validate(read_json(run.baselines / "teacher-50" / "evaluation.json")[0])
+        teacher = next(iter(read_evaluations(run.evaluation("teacher-50"))), None)
         episodes = list(Journal(run.iteration(i) / "evaluation" / "valid.jsonl", Episode))
         found = [one for episode in episodes for one in correct(episode)]
         earlier.append(

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -298,10 +298,10 @@ def read_totals(path: Path) -> list[Totals]:
             return _sums(db, *_BY_STAGE)
 
     with _explained(path):
-        try:
-            return read("mode=ro")
-        except sqlite3.OperationalError:  # a write-ahead log needs files beside it, which a read-only folder refuses
-            return read("immutable=1")
+        if path.with_name(f"{path.name}-wal").exists():  # its run is under way, or was killed
+            with suppress(sqlite3.OperationalError):  # the log needs files beside it, which a read-only folder refuses
+                return read("mode=ro")
+        return read("immutable=1")  # otherwise SQLite would leave a log of its own beside a ledger that is only read
 
 
 _BY_STAGE = ("stage, provider || '/' || model", "GROUP BY stage, provider, model ORDER BY MIN(id)")

@@ -14,6 +14,7 @@ from leap.report.svg import Panel, apart, chart, mark, quarters, whisker
 
 LEFT, TOP, BOTTOM, HEIGHT = 46, 24, 28, 242
 GUTTER = 158
+LETTER = 6.6  # a letter's mean width
 LABELLED = 7  # of more students than this, only the first, the chosen and the last say their value
 PERCENT = [(share, f"{100 * share:.0f}" + (f"{words.THIN}%" if share in (0, 1) else "")) for share, _ in quarters(1.0)]
 """Ticks of an axis from 0 to 100 %."""
@@ -52,8 +53,9 @@ def style_of(policy: PolicyScores, report: Report) -> str:
 
 def tag(policy: PolicyScores) -> str:
     """Returns a policy's name where there is little room."""
-    names = {"student": policy.label, "teacher": f"teacher p{policy.privilege}"}
-    return names.get(policy.role, policy.name)
+    if policy.privilege is None:
+        return policy.name if policy.role == "expert" else policy.label
+    return f"{'teacher' if policy.role == 'teacher' else 'script'} p{policy.privilege}"
 
 
 def learning_curve(report: Report, split: str, measure: Measure, *, width: int) -> Markup:
@@ -97,7 +99,7 @@ def _baselines(
         style, equal = style_of(policy, report), [other for other, twin in enumerate(values) if twin == value]
         line = mark(
             "line",
-            hint=f"{policy.label} on {split}: {measure.written(score)}, n = {score.n}",
+            hint=f"{policy.label} on {split}: {measure.written(score)}, {words.counted(score)}",
             class_=f"base {style}",
             x1=LEFT,
             x2=panel.right,
@@ -108,8 +110,9 @@ def _baselines(
         )
         parts += [line, _interval(style, panel.right + 5 + 5 * place, measure, score, panel)]
     for policy, score, y in zip(policies, scores, apart(heights, TOP, panel.bottom), strict=True):
-        css, label = f"label {style_of(policy, report)}", f"{tag(policy)} {measure.written(score)}"
-        parts.append(mark("text", class_=css, x=panel.right + 8 + 5 * len(policies), y=y + 4, text=label))
+        css, value, x = f"label {style_of(policy, report)}", measure.written(score), 8 + 5 * len(policies)
+        name = words.cut(tag(policy), int((GUTTER - x) / LETTER) - len(value) - 1)
+        parts.append(mark("text", class_=css, x=panel.right + x, y=y + 4, text=f"{name} {value}"))
     return parts
 
 
@@ -122,7 +125,7 @@ def _point(
     policy: PolicyScores, score: Score, measure: Measure, panel: Panel, *, chosen: bool, side: str | None, below: bool
 ) -> str:
     x, y = panel.x(policy.iteration or 0), panel.y(measure.of(score)[0])
-    hint = f"{policy.label}: {measure.written(score)}, n = {score.n}" + (", chosen on validation" if chosen else "")
+    hint = f"{policy.label}: {measure.written(score)}, {words.counted(score)}" + (", chosen on validation" if chosen else "")
     parts = [_interval("student", x, measure, score, panel)]
     if chosen:
         parts.append(mark("circle", class_="chosen", cx=x, cy=y, r=8))

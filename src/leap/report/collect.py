@@ -54,6 +54,7 @@ class Brief:
     id: str
     kind: str
     success: bool
+    broken_off: bool
     actions: tuple[str, ...]
     place: int
 
@@ -112,12 +113,17 @@ def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Repor
     return report, groups
 
 
+_CORRECTORS = {"expert": "the environment's script", "self": "the student itself"}
+"""Teachers whose names in a recipe would mean something else to a reader."""
+
+
 def _setup(recipe: Recipe) -> Setup:
     environment, student, teacher = recipe.environment, recipe.student, recipe.teacher
     temperature, evaluated = student.sampling.temperature, student.evaluation_temperature
     failed = f"episodes that failed (score up to {teacher.failure_score:g})"
+    parts = environment.options.get("only") or environment.options.get("parts")
     return Setup(
-        environment=environment.name,
+        environment=f"mixture of {words.listed(parts)}" if environment.name == "mixture" else environment.name,
         model=student.model,
         method=recipe.training.method,
         renderer=student.prompt.renderer,
@@ -131,7 +137,7 @@ def _setup(recipe: Recipe) -> Setup:
         train=environment.train,
         validation=environment.validation,
         test=environment.test,
-        teacher=teacher.label,
+        teacher=_CORRECTORS.get(teacher.kind, teacher.label),
         privilege=teacher.privilege,
         first="the base model" if recipe.demonstrations.none else "behaviour cloning",
         corrected="every episode" if teacher.episodes == "all" else failed,
@@ -160,12 +166,15 @@ def _students(recipe: Recipe, run: RunDirectory, notes: list[str]) -> list[Polic
     return found
 
 
+_ROLES = ("expert", "teacher", "other")  # in the order of the page
+
+
 def _baselines(recipe: Recipe, run: RunDirectory, notes: list[str]) -> list[PolicyScores]:
     scores = {name: _evaluations(run, name, notes) for name in run.evaluated_baselines()}
     found = [_baseline(name, recipe, evaluations) for name, evaluations in scores.items() if evaluations]
     if not found and any(stage.kind == "evaluate" and stage.iteration < 0 for stage in stage_table(recipe)):
         notes.append("No baseline has been evaluated, so there is nothing to compare the students with.")
-    return sorted(found, key=lambda policy: (policy.role != "expert", policy.privilege or 0, policy.name))
+    return sorted(found, key=lambda policy: (_ROLES.index(policy.role), policy.privilege or 0, policy.name))
 
 
 def _baseline(name: str, recipe: Recipe, evaluations: dict[str, Evaluation]) -> PolicyScores:
@@ -175,6 +184,8 @@ def _baseline(name: str, recipe: Recipe, evaluations: dict[str, Evaluation]) -> 
     role: Literal["expert", "teacher", "other"] = "other"
     if known and known.kind == "expert":
         label, short, role = "expert (no privilege)", "the expert", "expert"
+    elif known and known.react is not None:
+        label = short = f"ReAct {known.react.model}"
     elif known and privilege is not None:
         if recipe.teacher.kind == {"teacher": "expert"}.get(known.kind, known.kind):
             role = "teacher"
@@ -232,6 +243,7 @@ def briefs(path: Path, wanted: Callable[[Episode], bool] = lambda episode: True)
             id=episode.task.id,
             kind=sys.intern(episode.task.kind),
             success=episode.success,
+            broken_off=episode.stop.untold,
             actions=tuple(sys.intern(step.action) for step in episode.steps),
             place=place,
         )
@@ -265,18 +277,21 @@ def _iterations(recipe: Recipe, run: RunDirectory, per_group: int) -> tuple[list
     summaries, groups = [], []
     for i in range(recipe.iterations + 1):
         if episodes := briefs(run.episodes(i)):
-            title = f"rollouts of {words.pi(i - 1)}" if i else f"demonstrations by {recipe.demonstrations.who}"
+            acts = words.acting(recipe.rollouts.beta_at(i), words.pi(i - 1)) if i else recipe.demonstrations.who
+            title = f"rollouts of {acts}" if i else f"demonstrations by {acts}"
             about = {"title": title, "role": "rollouts" if i else "demonstrations", "iteration": i}
             group = _group(run, run.episodes(i), episodes, per_group, **about, split=recipe.environment.train)
             group.corrections = {episode.key: {} for episode in group.episodes}
             groups.append(group)
-            summary = _summary(i, episodes, run.corrections(i), group.corrections)
+            summary = _summary(i, acts, episodes, run.corrections(i), group.corrections)
             if i:
                 summaries.append(summary)
     return summaries, groups
 
 
-def _summary(i: int, episodes: list[Brief], path: Path, shown: dict[str, dict[int, Correction]]) -> CorrectionSummary:
+def _summary(
+    i: int, acts: str, episodes: list[Brief], path: Path, shown: dict[str, dict[int, Correction]]
+) -> CorrectionSummary:
     """Counts an iteration's corrections, and puts those of the shown episodes into `shown`."""
     known = {one.key: one for one in episodes}
     counts = Counter(dict.fromkeys(("corrections", "kept", "kept_same", "acted", "agreed", "leaked"), 0))
@@ -286,11 +301,11 @@ def _summary(i: int, episodes: list[Brief], path: Path, shown: dict[str, dict[in
         one = known.get(correction.episode)
         if one is None:
             continue
-        kept, acts, leaks = correction.kept, bool(correction.action), bool(correction.leaked)
+        kept, names_one, leaks = correction.kept, bool(correction.action), bool(correction.leaked)
         same = one.actions[correction.t : correction.t + 1] == (correction.action,)
         kept_of[one.key] += kept
         counts.update(
-            corrections=1, kept=kept, kept_same=kept and same, acted=acts, agreed=acts and same, leaked=leaks
+            corrections=1, kept=kept, kept_same=kept and same, acted=names_one, agreed=names_one and same, leaked=leaks
         )
         if correction.rejected:
             rejected[correction.rejected.value] += 1
@@ -307,7 +322,9 @@ def _summary(i: int, episodes: list[Brief], path: Path, shown: dict[str, dict[in
     low, high = wilson(solved, len(episodes))
     return CorrectionSummary(
         iteration=i,
+        acts=acts,
         episodes=len(episodes),
+        broken_off=sum(one.broken_off for one in episodes),
         solved=solved,
         low=low,
         high=high,

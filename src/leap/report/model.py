@@ -84,19 +84,23 @@ class CorrectedEpisode(Record):
 
 
 class CorrectionSummary(Record):
-    """What the teacher made of one iteration's rollouts: the episodes of pi_{i-1} on the training tasks.
+    """What the teacher made of one iteration's rollouts on the training tasks.
 
     Attributes:
+        acts: Who acted in them, in words: pi_{i-1}, the environment's scripted teacher, or both.
+        broken_off: Episodes that an error of a model or of the environment ended.
         low, high: 95 % Wilson interval of the share of episodes solved.
         corrections: Steps corrected.
-        kept: Corrections that may train; `kept_same` of them repeat the student's own action.
+        kept: Corrections that may train; `kept_same` of them repeat the action that was taken.
         rejected: The others, by cause.
-        acted: Corrections that name an action; `agreed` of them name the student's own.
+        acted: Corrections that name an action; `agreed` of them name the one that was taken.
         leaked: Corrections whose reason names what the student had not seen.
     """
 
     iteration: int
+    acts: str
     episodes: int
+    broken_off: int
     solved: int
     low: float
     high: float

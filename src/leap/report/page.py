@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from leap.core.message import sendable
 from leap.envs.base import Environment, load_environment
+from leap.errors import LeapError, RunError
 from leap.files import write_text
 from leap.recipe import Recipe
 from leap.report import charts, words
@@ -35,7 +36,7 @@ BUDGET = 5_000_000
 _HERE = Path(__file__).parent
 _HALVES = re.compile("[\ud800-\udfff]")  # of characters: an escape keeps them
 _STAGES = ("rollout", "correct", "train", "evaluate")
-_FILTERS = ("pi", "interval", "duration", "count", "kind", "digits", "signed", "usd", "policy", "plain")
+_FILTERS = ("pi", "interval", "actions", "counted", "duration", "count", "kind", "digits", "signed", "usd", "policy", "plain")
 
 
 def write_report(
@@ -69,8 +70,13 @@ def write_report(
     shown = [one.model_copy(update={"keys": mine}) for one, mine in zip(report.shown, keys, strict=True)]
     report = report.model_copy(update={"shown": shown, "notes": [*report.notes, *notes]})
     page = (out or run.report) / "index.html"
-    write_text(page.with_name("report.json"), report.model_dump_json(indent=2) + "\n")
-    write_text(page, sendable(render(report, data)))
+    try:
+        write_text(page.with_name("report.json"), report.model_dump_json(indent=2) + "\n")
+        write_text(page, sendable(render(report, data)))
+    except LeapError as error:
+        if out is None:
+            raise RunError(f"{error}. `leap report {run.root} --out FOLDER` writes it elsewhere.") from error
+        raise
     return page
 
 

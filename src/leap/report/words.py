@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from leap.core import Rejection
@@ -35,6 +35,30 @@ def policy(name: str) -> str:
     return pi(int(name[3:])) if name.startswith("pi_") and name[3:].isdecimal() else name
 
 
+def acting(beta: float, student: str) -> str:
+    """Returns who acts in rollouts in which the environment's teacher takes the student's place with probability beta."""
+    teacher = "the scripted teacher"
+    if beta >= 1:
+        return teacher
+    return f"{student}, {teacher} in its place with probability {beta:g}" if beta else student
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns names as people list them: `a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def cut(text: str, most: int) -> str:
+    """Returns a text of at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
+def counted(score: Score) -> str:
+    """Returns how many episodes a score is of, and how many of them were broken off."""
+    return f"n = {score.n}" + (f", {score.broken_off} broken off" if score.broken_off else "")
+
+
 def kind(name: str) -> str:
     """Returns a task type as words."""
     return name.replace("_", " ") or "(no type)"
@@ -42,7 +66,8 @@ def kind(name: str) -> str:
 
 def percent(share: float, n: int, *, unit: bool = True) -> str:
     """Returns a share with no more digits than n episodes carry."""
-    return f"{100 * share:.{1 if n >= 100 else 0}f}" + (f"{THIN}%" if unit else "")
+    written = f"{100 * share:.{1 if n >= 100 else 0}f}".replace("-", "−")
+    return f"{written}{THIN}%" if unit else written
 
 
 def success(score: Score) -> str:
@@ -53,6 +78,11 @@ def success(score: Score) -> str:
 def interval(score: Score) -> str:
     """Returns the 95 % interval of the success rate."""
     return f"{percent(score.low, score.n, unit=False)}–{percent(score.high, score.n)}"
+
+
+def actions(score: Score) -> str:
+    """Returns the mean number of actions, with the half-width of its 95 % interval."""
+    return f"{score.actions:.1f}" + (f" ± {score.actions_ci:.1f}" if score.n > 1 else "")
 
 
 def duration(seconds: float) -> str:
@@ -165,12 +195,11 @@ def headline(best: PolicyScores, comparisons: list[Comparison], setup: Setup, te
         teacher: The baseline in which the teacher that corrects plays without privilege; it may not have been evaluated.
     """
     scores = {split: best.evaluations[split].overall for split in setup.test if split in best.evaluations}
-    off = {split: f", {score.broken_off} broken off" if score.broken_off else "" for split, score in scores.items()}
-    solved = [f"{success(score)} of {split} (n = {score.n}{off[split]}, {interval(score)})" for split, score in scores.items()]
+    solved = [f"{success(score)} of {split} ({counted(score)}, {interval(score)})" for split, score in scores.items()]
     lines = []
     if solved:
-        lines.append(f"{best.label} solves {', '.join(solved[:-1])}{' and ' if solved[1:] else ''}{solved[-1]}.")
-    for against, name in (("pi_0", f"{pi(0)}, {setup.first}"), (teacher, "its teacher without privilege")):
+        lines.append(f"{best.label} solves {listed(solved)}.")
+    for against, name in (("pi_0", f"{pi(0)}, {setup.first}"), (teacher, f"its teacher, {setup.teacher}, without privilege")):
         if found := [f"{_standing(c)} on {c.split}" for c in comparisons if c.against == against]:
             lines.append(f"Against {name}: {'; '.join(found)}.")
     if best.name == "pi_0":

@@ -41,4 +41,5 @@ class Realizability(Section):
     def render(self, data: Sequence[Any], report: Report, jinja: Jinja) -> str:
         measures = [IterationMeasures.model_validate(one) for one in data]
         template = jinja.overlay(loader=FileSystemLoader(Path(__file__).parent)).get_template("realizability.html.j2")
-        return template.render(measures=measures, setup=report.setup, charts=charts, percent=words.percent)
+        acts = {one.iteration: one.acts for one in report.corrections}
+        return template.render(measures=measures, acts=acts, setup=report.setup, charts=charts, percent=words.percent)
