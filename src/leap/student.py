@@ -111,11 +111,12 @@ class Student:
             **settings: Keys of a recipe's section `training` with `method: sft`.
         """
         from leap.training.config import SFTConfig
+        from leap.training.method import Job
         from leap.training.sft import train_sft
 
         config = SFTConfig.from_values(settings, "the settings of the training")
         with tempfile.TemporaryDirectory() as work:
-            train_sft(config, rows, start=str(self.checkpoint), out=out, work=Path(work), seed=seed)
+            train_sft(config, rows, Job(0, str(self.checkpoint), out, Path(work), seed))
         return self.at(out)
 
 

@@ -18,7 +18,7 @@ from leap.models.breaker import MOST_IN_A_ROW
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
-from leap.runs.roles import Role, baselines_of
+from leap.runs.policies import PolicySpec, baselines_of
 from leap.runs.stages import Stages
 from leap.testing.corridor import EAST, Corridor
 
@@ -72,8 +72,8 @@ def opened(folder: Path, **more: Any) -> Stages:
     return Stages(Recipe.model_validate(values | more), RunDirectory(folder), Progress())
 
 
-def react(stages: Stages) -> Role:
-    return next(role for role in baselines_of(stages.recipe, stages.environment) if role.kind == "react")
+def react(stages: Stages) -> PolicySpec:
+    return next(spec for spec in baselines_of(stages.recipe, stages.environment) if spec.kind == "react")
 
 
 def played(folder: Path) -> list[Episode]:
@@ -134,14 +134,14 @@ def test_a_share_may_be_lost_where_the_recipe_says_so(
 
 
 def test_a_streak_of_losses_ends_a_stage_early_after_a_first_success_too(endpoint: Endpoint, tmp_path: Path) -> None:
-    for role, work in (("student", lambda stages: stages.baseline(react(stages))), ("teacher", corrected)):
-        start, stages = endpoint.calls, opened(tmp_path / role, environment={"name": "outage-corridor", "options": {"size": 200}})
+    for spec, work in (("student", lambda stages: stages.baseline(react(stages))), ("teacher", corrected)):
+        start, stages = endpoint.calls, opened(tmp_path / spec, environment={"name": "outage-corridor", "options": {"size": 200}})
         endpoint.fails(range(start + 100, 10**6))
         with pytest.raises(ModelError, match=f"failed for {MOST_IN_A_ROW} episodes in a row .*429.*same command"):
             work(stages)
         assert endpoint.calls - start < 600
         endpoint.down = {}
-        work(opened(tmp_path / role, environment={"name": "outage-corridor", "options": {"size": 200}}))
+        work(opened(tmp_path / spec, environment={"name": "outage-corridor", "options": {"size": 200}}))
 
 
 def test_a_prompt_that_is_refused_for_good_ends_its_episode_alone(endpoint: Endpoint, tmp_path: Path) -> None:

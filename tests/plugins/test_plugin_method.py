@@ -39,7 +39,7 @@ class PrivilegedKL(leap.Method[DistillConfig]):
         from leap.training.sft import train_sft
 
         if job.iteration == 0:
-            return train_sft(leap.SFTConfig(steps=2), rows, start=job.start, out=job.out, work=job.work, seed=job.seed)
+            return train_sft(leap.SFTConfig(steps=2), rows, job)
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -30,10 +30,12 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def train(config: SFTConfig, start: str, folder: Path, steps: int, rows: Any = None, **more: Any) -> Any:
+    from leap.training.method import Job
     from leap.training.sft import train_sft
 
     rows = some_rows() if rows is None else rows
-    return train_sft(config, rows, start=start, out=folder / "out", work=folder / "work", seed=1, steps=steps, **more)
+    job = Job(0, start, folder / "out", folder / "work", seed=1, **more)
+    return train_sft(config.model_copy(update={"steps": steps or config.steps}), rows, job)
 
 
 def weights(folder: Path) -> dict[str, Any]:

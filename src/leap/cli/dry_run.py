@@ -22,7 +22,7 @@ from leap.envs.base import listed
 from leap.files import Journal
 from leap.models.base import Completion, Model, Request
 from leap.models.ledger import Budget, MeteredModel, check_price
-from leap.models.mock import Calls, MockModel, Script, first_choice, least_value, steps_asked
+from leap.models.mock import Calls, MockModel, first_choice, least_value, steps_asked
 from leap.models.prices import Prices
 from leap.models.providers import ModelConfig
 from leap.policies.base import ExpertPolicy, Policy
@@ -32,11 +32,11 @@ from leap.recipe import Recipe
 from leap.rollouts import Play, rollout
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
+from leap.runs.policies import PolicySpec, baselines_of
 from leap.runs.preflight import prepared_environment
-from leap.runs.roles import Role, baselines_of
 from leap.sync import run_sync
 from leap.teachers.config import ModelTeacherConfig
-from leap.teachers.onfile import HEADINGS, Annotation, ExtractedState, ReasonAnnotator, StateExtractor
+from leap.teachers.onfile import HEADINGS
 
 SAMPLE = 8
 """So many tasks are played for each stage."""
@@ -127,12 +127,9 @@ class _Rehearsal(Actors):
     """A recipe's actors with a script in the place of every model."""
 
     def open_model(self, section: ModelConfig) -> Model:
-        return self._stand_in(section, _answer)
-
-    def _stand_in(self, section: ModelConfig, script: Script) -> Model:
         """A script under a model's name; what it is asked is booked if the model's calls are paid for."""
         sampling = section.sampling.sampling()
-        model = MockModel(script, sampling=sampling)
+        model = MockModel(_answer, sampling=sampling)
         model.name = section.model
         return MeteredModel(model, sampling, self.ledger) if section.paid else model
 
@@ -143,10 +140,10 @@ class _Rehearsal(Actors):
         tested = [task for split in section.test for task in self._tasks(split, section.test_tasks)]
         if isinstance(recipe.demonstrations, PlayedConfig):
             yield from self._demonstrated(recipe.demonstrations)
-        for role in baselines_of(recipe, self.environment):
-            if self.pays(role):
-                stage = f"baseline {role.actor}"
-                sample = self._played(stage, self.acting(role).policy(), [*validated, *tested], recipe.test_horizon)
+        for spec in baselines_of(recipe, self.environment):
+            if self.pays(spec):
+                stage = f"baseline {spec.actor}"
+                sample = self._played(stage, self.acting(spec).policy(), [*validated, *tested], recipe.test_horizon)
                 yield from self._booked(stage, sample, by_step=True)
         training = self._tasks(section.train, section.train_tasks)
         corrected = list(self._corrected("", training, recipe.horizon))
@@ -157,16 +154,14 @@ class _Rehearsal(Actors):
     def _demonstrated(self, section: PlayedConfig) -> Iterator[Estimate]:
         """D_0, which prompted baselines are shown examples of."""
         tasks = self.demonstrations.tasks(self._tasks(self.recipe.environment.train, section.episodes))
-        sample = self._played("rollout 0", self.acting(Role("demonstrator")).policy(), tasks, self.recipe.horizon)
+        sample = self._played("rollout 0", self.acting(PolicySpec("demonstrator")).policy(), tasks, self.recipe.horizon)
         yield from self._booked("rollout 0", sample, by_step=True)
         journal = Journal(self.run.episodes(0), Episode)
         for episode in sample.episodes:
             journal.append(episode)
         if section.annotate is not None:
-            model = self.open_model(section.annotate)
-            annotator = ReasonAnnotator(self.environment, model, Journal(self.run.annotations(), Annotation))
             with self.ledger.stage("annotate"):
-                run_sync(annotator.annotate_all(sample.episodes, lambda episode: None))
+                run_sync(self.annotator(section.annotate).annotate_all(sample.episodes, lambda episode: None))
             yield from self._booked("annotate", replace(sample, steps=1))
 
     def _corrected(self, which: str, tasks: Sequence[Task], horizon: int) -> Iterator[Estimate]:
@@ -180,10 +175,8 @@ class _Rehearsal(Actors):
         if isinstance(teacher, ModelTeacherConfig):
             by_step = teacher.by == "step"
             if teacher.state == "extracted":
-                journal = Journal(self.run.states(0), ExtractedState)
-                extractor = StateExtractor(self.environment, self._stand_in(teacher, _state), journal)
                 with self.ledger.stage(extraction):
-                    run_sync(extractor.extract_all(sample.episodes))
+                    run_sync(self.extractor(0, teacher).extract_all(sample.episodes))
                 yield from self._booked(extraction, replace(sample, steps=1))
         with self.ledger.stage(stage):
             run_sync(self.teacher(0).correct_all(sample.episodes, lambda episode, corrections: None))
@@ -216,7 +209,9 @@ class _Rehearsal(Actors):
 
 
 def _answer(request: Request) -> str | Calls:
-    """An answer of the usual length in the form asked for, on every step asked about."""
+    """An answer of the usual length in the form asked for, on every step asked about; a privileged state names nothing."""
+    if all(f"\n{heading}: <" in request.messages[-1]["content"] for heading in HEADINGS):
+        return "\n".join(f"{heading}: {_SAID}" for heading in HEADINGS)
     if request.schema is None:
         chosen = first_choice(request)
         return chosen if isinstance(chosen, Calls) else f"REASON: {_SAID}\n{chosen.splitlines()[-1]}"
@@ -225,8 +220,3 @@ def _answer(request: Request) -> str | Calls:
         item = least_value(request.schema["properties"]["trajectory"]["items"])
         answer["trajectory"] = [item | {"timestep": t} for t in steps_asked(request)]
     return json.dumps(answer).replace('"mock"', json.dumps(_SAID))
-
-
-def _state(request: Request) -> str:
-    """A privileged state that names nothing."""
-    return "\n".join(f"{heading}: {_SAID}" for heading in HEADINGS)

@@ -36,8 +36,8 @@ from leap.report.model import (
 )
 from leap.report.sections import read_sections
 from leap.runs.directory import RunDirectory, marker
+from leap.runs.policies import baselines_of, teacher_acting
 from leap.runs.provenance import starts
-from leap.runs.roles import baselines_of, teacher_acting
 from leap.runs.table import stage_table
 from leap.stats import wilson
 

@@ -24,15 +24,17 @@ from leap.policies.react import ReActRenderer
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.recipe import ReActSection, Recipe
 from leap.runs.directory import RunDirectory, marker
-from leap.runs.roles import Role
+from leap.runs.policies import PolicySpec
 from leap.teachers.asking import shorter
 from leap.teachers.base import StudentContext, Teacher, TeacherContext
+from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.function import teacher_class
+from leap.teachers.onfile import Annotation, ExtractedState, ReasonAnnotator, StateExtractor
 from leap.teachers.prompts import PrivilegedRenderer
 
 
 class Acting(NamedTuple):
-    """A role's actor, for the record, and what makes its policy: weights are loaded only if something is to be played."""
+    """A policy's actor, for the record, and what makes its policy: weights are loaded only if something is to be played."""
 
     actor: Actor
     policy: Callable[[], Policy]
@@ -64,12 +66,12 @@ class Actors:
         self._opened.callback(ledger.close)
         return ledger
 
-    # ---- roles -----------------------------------------------------------------------------------------------------
+    # ---- specs -----------------------------------------------------------------------------------------------------
 
-    def acting(self, role: Role) -> Acting:
-        """Who plays a role."""
-        recipe, i = self.recipe, role.iteration
-        match role.kind:
+    def acting(self, spec: PolicySpec) -> Acting:
+        """Who plays a spec."""
+        recipe, i = self.recipe, spec.iteration
+        match spec.kind:
             case "demonstrator":
                 source = self.demonstrations
                 return Acting(source.actor, lambda: source.policy(self.open_model))
@@ -81,11 +83,11 @@ class Actors:
             case "expert":
                 policy = ExpertPolicy(self.environment)
             case "teacher":
-                policy = TeacherPolicy(self.environment, role.privilege or 0)
+                policy = TeacherPolicy(self.environment, spec.privilege or 0)
             case "idle":
-                policy = ScriptedPolicy(role.name, role.actions)
+                policy = ScriptedPolicy(spec.name, spec.actions)
             case "model" | "react":
-                return Acting(Actor(name=role.actor), lambda: self._prompted(role))
+                return Acting(Actor(name=spec.actor), lambda: self._prompted(spec))
         return Acting(policy.actor, lambda: policy)
 
     @cached_property
@@ -94,17 +96,17 @@ class Actors:
         section = self.recipe.demonstrations
         return registry.demonstration.get(section.source)(section, self.environment, self.recipe.environment.train)
 
-    def pays(self, role: Role) -> bool:
-        """Whether who plays a role asks a model at an endpoint, through the ledger."""
-        if role.kind == "demonstrator":
+    def pays(self, spec: PolicySpec) -> bool:
+        """Whether who plays a spec asks a model at an endpoint, through the ledger."""
+        if spec.kind == "demonstrator":
             return bool(self.recipe.demonstrations.models)
-        return role.kind in ("model", "react")
+        return spec.kind in ("model", "react")
 
     def _rolling_out(self, i: int) -> Acting:
         """Who acts in the rollouts of iteration i: pi_{i-1}, the environment's teacher, or both in turn."""
         beta, privilege = self.recipe.rollouts.beta_at(i), self.recipe.teacher.privilege
         if beta >= 1:  # the student takes no part
-            return self.acting(Role("teacher", privilege=privilege))
+            return self.acting(PolicySpec("teacher", privilege=privilege))
 
         def student() -> Policy:
             return self._student_policy(i - 1, self.recipe.student.sampling.temperature)
@@ -115,9 +117,9 @@ class Actors:
         actor = actor.model_copy(update={"name": f"student, teacher-{privilege} with probability {beta:g}"})
         return Acting(actor, lambda: MixedPolicy(student(), TeacherPolicy(self.environment, privilege), beta, actor))
 
-    def _prompted(self, role: Role) -> Policy:
+    def _prompted(self, spec: PolicySpec) -> Policy:
         """A model that plays without fine-tuning: in the ReAct way, or the teacher's as it would act itself."""
-        section = role.react or self.recipe.teacher.models[0]
+        section = spec.react or self.recipe.teacher.models[0]
         model = self.open_model(section)
         if isinstance(section, ReActSection):
             renderer: Any = ReActRenderer(
@@ -132,8 +134,8 @@ class Actors:
         else:  # a model of the field needs the rules and the candidates
             whole = self._renderer(PromptConfig(renderer="paper"))
             limit = shorter(getattr(self.recipe.teacher, "limit", None), model.room)
-            renderer = PrivilegedRenderer(whole.limited(limit, model.length), role.privilege or 0)
-        return ModelPolicy(model, renderer, Actor(name=role.actor))
+            renderer = PrivilegedRenderer(whole.limited(limit, model.length), spec.privilege or 0)
+        return ModelPolicy(model, renderer, Actor(name=spec.actor))
 
     # ---- students --------------------------------------------------------------------------------------------------
 
@@ -241,6 +243,16 @@ class Actors:
             self._models[key] = section.open(self.ledger)
             self._opened.callback(self._models[key].close)
         return self._models[key]
+
+    def annotator(self, section: ModelConfig) -> ReasonAnnotator:
+        """Who writes reasons into demonstrations; what is written stays on file."""
+        known = Journal(self.run.annotations(), Annotation)
+        return ReasonAnnotator(self.environment, self.open_model(section), known, seed=self.recipe.seed)
+
+    def extractor(self, i: int, section: ModelTeacherConfig) -> StateExtractor:
+        """Who reads the privileged states of iteration i from logs; what is read stays on file."""
+        known, model = Journal(self.run.states(i), ExtractedState), self.open_model(section)
+        return StateExtractor(self.environment, model, known, limit=section.limit, seed=self.recipe.seed)
 
     def teacher(self, i: int, states: Mapping[str, str] | None = None) -> Teacher[Any]:
         """Who corrects the episodes of pi_i. `states` are the privileged states by task key, where the recipe has them

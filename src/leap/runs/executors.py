@@ -26,7 +26,7 @@ from leap.recipe import ExecutorConfig, Recipe
 from leap.rollouts import Play, check_faults, play_all
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
-from leap.runs.roles import Role
+from leap.runs.policies import PolicySpec
 from leap.sync import run_sync
 
 SHARD = 16
@@ -43,7 +43,7 @@ class Shard:
     Attributes:
         root: The run directory, which holds the checkpoints.
         recipe: The recipe, but for its executor.
-        role: Who plays.
+        spec: Who plays.
         play: What.
         done: Keys of the episodes that are on file; they are not wanted again, though their tasks may be played again as a part
             of a batch.
@@ -51,7 +51,7 @@ class Shard:
 
     root: Path
     recipe: Recipe
-    role: Role
+    spec: PolicySpec
     play: Play
     done: frozenset[str] = frozenset()
 
@@ -110,7 +110,7 @@ def play_shard(shard: Shard) -> list[Episode]:
 
 
 async def _play(shard: Shard, actors: Actors, on_episode: Callable[[Episode], None]) -> None:
-    policy = actors.acting(shard.role).policy()
+    policy = actors.acting(shard.spec).policy()
     # Who drives the run counts the errors of all shards.
     await play_all(actors.environment, policy, shard.play, on_episode, done=shard.done, error_share=1.0)
 
@@ -134,7 +134,7 @@ def _actors_of(shard: Shard) -> Actors:
 
 
 def play_tasks(
-    role: Role,
+    spec: PolicySpec,
     play: Play,
     actors: Actors,
     journal: Journal[Episode],
@@ -150,26 +150,26 @@ def play_tasks(
     Raises:
         LeapError: Too many were lost to failed calls of a model, or to errors of the environment. All others are on file.
     """
-    tasks, actor = play.tasks, actors.acting(role).actor
+    tasks, actor = play.tasks, actors.acting(spec).actor
     key_of = {task.key: play.key_of(task, actor) for task in tasks}
     keys = [key_of[task.key] for task in sorted(tasks, key=lambda task: (task.split, task.id))]
     on_file = [episode for key in keys if (episode := journal.get(key)) is not None]
     if len(on_file) == len(keys):
         return on_file
     recipe = actors.recipe.model_copy(update={"executor": ExecutorConfig()})  # who plays a shard needs no executor
-    size = actors.recipe.student.batch if role.kind in ("student", "rollout") else SHARD
+    size = actors.recipe.student.batch if spec.kind in ("student", "rollout") else SHARD
     shards = []
     for start in range(0, len(tasks), size):
         some = tasks[start : start + size]
         done = frozenset(key for task in some if (key := key_of[task.key]) in journal)
         if len(done) < len(some):
-            shards.append(Shard(actors.run.root, recipe, role, replace(play, tasks=some), done))
+            shards.append(Shard(actors.run.root, recipe, spec, replace(play, tasks=some), done))
     played: list[Episode] = []
     # Put on file when all is played: where there are too many, they are played again.
     faults: list[Episode] = []
     lost: list[Episode] = []
     # What is paid is booked in one place, so whoever asks an endpoint plays in this process.
-    chosen = LocalExecutor(None) if executor is None or actors.pays(role) else executor
+    chosen = LocalExecutor(None) if executor is None or actors.pays(spec) else executor
 
     async def keep_all(bar: Bar) -> None:
         solved = sum(episode.success for episode in on_file)
@@ -205,7 +205,7 @@ def play_tasks(
 
 
 def score_tasks(
-    role: Role, play: Play, actors: Actors, file: Path, under_way: UnderWay, executor: Executor | None = None
+    spec: PolicySpec, play: Play, actors: Actors, file: Path, under_way: UnderWay, executor: Executor | None = None
 ) -> Evaluation:
     """Plays what is not in the journal of that file, as `play_tasks` does, and scores all."""
-    return evaluate_episodes(play_tasks(role, play, actors, Journal(file, Episode), under_way, executor), policy=role.name)
+    return evaluate_episodes(play_tasks(spec, play, actors, Journal(file, Episode), under_way, executor), policy=spec.name)

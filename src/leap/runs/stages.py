@@ -43,13 +43,12 @@ from leap.rollouts import Play
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory, marker
 from leap.runs.executors import Executor, play_tasks, score_tasks
+from leap.runs.policies import PolicySpec, baselines_of, idle_baselines, scripted
 from leap.runs.preflight import prepared_environment
-from leap.runs.roles import Role, baselines_of, idle_baselines, scripted
 from leap.runs.table import stage_table
 from leap.sync import run_sync
 from leap.teachers.base import Teacher
 from leap.teachers.config import ModelTeacherConfig
-from leap.teachers.onfile import Annotation, ExtractedState, ReasonAnnotator, StateExtractor
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.training.method import Collected, Job, method_of
 
@@ -110,10 +109,10 @@ class Stages:
         with the environment's teacher."""
         recipe, stream = self.recipe, f"rollout-{i}"
         if i == 0:
-            role, tasks = Role("demonstrator"), self._demonstrated_tasks()
+            spec, tasks = PolicySpec("demonstrator"), self._demonstrated_tasks()
             what = f"demonstrations by {recipe.demonstrations.who}"
         else:
-            section, role = recipe.environment, Role("rollout", iteration=i)
+            section, spec = recipe.environment, PolicySpec("rollout", iteration=i)
             tasks = self._tasks(section.train, section.train_tasks, stream)
             beta, who = recipe.rollouts.beta_at(i), f"pi_{i - 1}"
             if beta:
@@ -121,7 +120,7 @@ class Stages:
             what = f"rollouts of {who if beta < 1 else f'the teacher at privilege {recipe.teacher.privilege}'}"
         journal = self.episodes(i)
         with self.booked(f"rollout {i}"):
-            self._play(i, role, Play(tasks, recipe.horizon, recipe.seed, stream), journal, what)
+            self._play(i, spec, Play(tasks, recipe.horizon, recipe.seed, stream), journal, what)
         return journal
 
     def episodes(self, i: int) -> Journal[Episode]:
@@ -143,9 +142,9 @@ class Stages:
         seed = seed_of(self.recipe.seed, stream)
         return listed(self.environment, split, limit=limit, seed=seed)
 
-    def _play(self, i: int, role: Role, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
+    def _play(self, i: int, spec: PolicySpec, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
         """Plays for the rollouts of iteration i what is not on file; returns the tasks' episodes."""
-        return play_tasks(role, play, self.actors, journal, lambda: self.timed("rollout", i, what), self.executor)
+        return play_tasks(spec, play, self.actors, journal, lambda: self.timed("rollout", i, what), self.executor)
 
     # ---- correct -------------------------------------------------------------------------------------------------
 
@@ -206,12 +205,10 @@ class Stages:
         play = Play([*tasks.values()], self.recipe.horizon, self.recipe.seed, f"rollout-expert-{iteration}")
         journal = Journal(self.run.expert_play(iteration), Episode)
         played = self._play(iteration, scripted(), play, journal, "expert's play of the tasks to correct")
-        model = self.actors.open_model(section)
-        known = Journal(self.run.states(iteration), ExtractedState)
-        extractor = StateExtractor(self.environment, model, known, limit=section.limit, seed=self.recipe.seed)
+        extractor = self.actors.extractor(iteration, section)
         with self.timed("correct", iteration, "privileged states"), self.booked(f"extract {iteration}"):
             states = run_sync(extractor.extract_all(played))
-            check_lost(model.name, extractor.lost, len(played), self.recipe.lost_share)
+            check_lost(extractor.model.name, extractor.lost, len(played), self.recipe.lost_share)
             return states
 
     def corrections(self, i: int) -> Journal[Correction]:
@@ -265,9 +262,7 @@ class Stages:
         """The demonstrations, where the recipe asks for it with the reasons of a model at steps that have none."""
         if section is None or all(step.reason for e in demonstrations for step in e.steps):
             return demonstrations
-        annotated: list[Episode] = []
-        model, known = self.actors.open_model(section), Journal(self.run.annotations(), Annotation)
-        annotator = ReasonAnnotator(self.environment, model, known, seed=self.recipe.seed)
+        annotated, annotator = list[Episode](), self.actors.annotator(section)
         with self.timed("correct", 0, "reasons for demonstrations") as (bar, _), self.booked("annotate"):
 
             def keep(episode: Episode) -> None:
@@ -275,7 +270,7 @@ class Stages:
                 bar.update(len(annotated), len(demonstrations), self._spent())
 
             run_sync(annotator.annotate_all(demonstrations, keep))
-            check_lost(model.name, annotator.lost, len(demonstrations), self.recipe.lost_share)
+            check_lost(annotator.model.name, annotator.lost, len(demonstrations), self.recipe.lost_share)
         return sorted(annotated, key=_by_task)
 
     def _rows_with_state(self) -> Iterator[Row]:
@@ -380,22 +375,22 @@ class Stages:
 
     def evaluate(self, i: int) -> list[Evaluation]:
         """pi_i without privilege on the validation and test splits."""
-        return self._evaluate(Role("student", f"pi_{i}", iteration=i))
+        return self._evaluate(PolicySpec("student", f"pi_{i}", iteration=i))
 
     def baselines(self) -> list[Evaluation]:
         """Whoever else the recipe compares with, on the same tasks."""
-        return [one for role in baselines_of(self.recipe, self.environment) for one in self.baseline(role)]
+        return [one for spec in baselines_of(self.recipe, self.environment) for one in self.baseline(spec)]
 
     def idle_baselines(self) -> list[Evaluation]:
         """Those who do nothing for their tasks, where the environment has such: what every mean score stands beside."""
-        return [one for role in idle_baselines(self.environment) for one in self.baseline(role)]
+        return [one for spec in idle_baselines(self.environment) for one in self.baseline(spec)]
 
-    def baseline(self, role: Role) -> list[Evaluation]:
+    def baseline(self, spec: PolicySpec) -> list[Evaluation]:
         """One of the baselines on the validation and test splits."""
-        if role.react and not self.recipe.demonstrations.none:
+        if spec.react and not self.recipe.demonstrations.none:
             self.rollout(0)  # its worked examples are demonstrations
-        with self.booked(f"baseline {role.actor}"):
-            return self._evaluate(role)
+        with self.booked(f"baseline {spec.actor}"):
+            return self._evaluate(spec)
 
     def evaluation_tasks(self) -> dict[str, list[Task]]:
         """Tasks of the validation split and of each test split."""
@@ -403,13 +398,13 @@ class Stages:
         tasks = {section.validation: self._tasks(section.validation, section.validation_tasks, "evaluation")}
         return tasks | {split: self._tasks(split, section.test_tasks, "evaluation") for split in section.test}
 
-    def _evaluate(self, role: Role) -> list[Evaluation]:
+    def _evaluate(self, spec: PolicySpec) -> list[Evaluation]:
         evaluations = []
         for split, tasks in self.evaluation_tasks().items():
-            play = Play(tasks, self.recipe.test_horizon, self.recipe.seed, f"evaluate-{role.name}")
-            shown = partial(self.timed, "evaluate", role.iteration, f"evaluate {role.name} on {split}")
-            evaluations.append(score_tasks(role, play, self.actors, self.run.played(role.name, split), shown, self.executor))
-        write_json(self.run.evaluation(role.name), [evaluation.model_dump(mode="json") for evaluation in evaluations])
+            play = Play(tasks, self.recipe.test_horizon, self.recipe.seed, f"evaluate-{spec.name}")
+            shown = partial(self.timed, "evaluate", spec.iteration, f"evaluate {spec.name} on {split}")
+            evaluations.append(score_tasks(spec, play, self.actors, self.run.played(spec.name, split), shown, self.executor))
+        write_json(self.run.evaluation(spec.name), [evaluation.model_dump(mode="json") for evaluation in evaluations])
         return evaluations
 
     # ---- what other packages add -----------------------------------------------------------------------------------

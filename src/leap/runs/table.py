@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from leap.errors import LeapError
 from leap.models.checkpoints import model_identity
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory, marker
-from leap.runs.roles import Role, baselines_of
+from leap.runs.policies import PolicySpec, baselines_of
 from leap.training.method import method_of
 
 if TYPE_CHECKING:
@@ -44,29 +44,42 @@ _MAKE: dict[str, Callable[[Stages, int], object]] = {
 """How leap's own kinds of stages are made."""
 
 
-@dataclass(frozen=True, slots=True)
+def _make(kind: str, i: int) -> Callable[[Stages], object]:
+    return lambda stages: _MAKE[kind](stages, i)
+
+
+@dataclass(frozen=True, eq=False)
 class Stage:
     """A stage of a run.
 
+    Packages register functions that do as `leap.stages`: given a recipe, an iteration and the stages so far, they return a
+    further stage of that iteration, or None where the recipe asks for none.
+
     Attributes:
-        name: What it makes, for people: "rollouts of pi_0".
+        name: What it makes, for people: "rollouts of pi_0". One of a kind in its run.
         kind: rollout, base, correct, train or evaluate; stages that other packages add have kinds of their own.
         iteration: i; -1 outside the loop.
-        key: Names it by all that it depends on.
-        inputs: Names of the stages whose files it reads.
         files: Its files and folders, relative to the run directory; some may be missing.
         marker: The file that is there once it is finished, relative to the run directory.
         make: Makes it in a run, unless it is on file.
+        inputs: The stages whose files it reads; in place of one, the key of something that no run makes.
+        settings: Whatever else it depends on, as JSON.
     """
 
     name: str
     kind: str
     iteration: int
-    key: str
-    inputs: tuple[str, ...]
-    files: tuple[Path, ...]
+    files: Sequence[Path]
     marker: Path
     make: Callable[[Stages], object]
+    inputs: Sequence[Stage | str] = ()
+    settings: Any = None
+
+    @cached_property
+    def key(self) -> str:
+        """Names it by all that it depends on."""
+        inputs = [one if isinstance(one, str) else one.key for one in self.inputs]
+        return content_key(__version__, self.kind, self.iteration, inputs, self.settings)
 
     @property
     def added(self) -> bool:
@@ -94,34 +107,6 @@ def missing_stages(recipe: Recipe, run: RunDirectory, environment: Environment |
     return [stage for stage in stage_table(recipe, environment) if not stage.finished(run)]
 
 
-def new_stage(
-    name: str,
-    kind: str,
-    iteration: int,
-    make: Callable[[Stages], object],
-    files: Sequence[Path],
-    finished: Path,
-    *,
-    inputs: Sequence[Stage | str] = (),
-    settings: Any = None,
-) -> Stage:
-    """Makes a stage with its key.
-
-    Packages register functions that do as `leap.stages`: given a recipe, an iteration and the stages so far, they return a
-    further stage of that iteration, or None where the recipe asks for none.
-
-    Args:
-        name: One of a kind in its run; this and what follows as `Stage` has them.
-        finished: Its marker.
-        inputs: The stages whose files it reads; in place of one, the key of something that no run makes.
-        settings: Whatever else it depends on, as JSON.
-    """
-    keys = [one if isinstance(one, str) else one.key for one in inputs]
-    read = tuple(one.name for one in inputs if isinstance(one, Stage))
-    key = content_key(__version__, kind, iteration, keys, settings)
-    return Stage(name, kind, iteration, key, read, tuple(files), finished, make)
-
-
 class _Table:
     """Builds the table of one recipe, stage by stage."""
 
@@ -132,8 +117,8 @@ class _Table:
         self._acting = {key: value for key, value in self._student.items() if key != "evaluation_temperature"}
         self._tested = [_values(recipe.environment, _TRAINING), recipe.test_horizon, recipe.seed]
         self._method = method_of(recipe.training)
-        for role in baselines_of(recipe, environment):
-            self._baseline(role)
+        for spec in baselines_of(recipe, environment):
+            self._baseline(spec)
         data = {} if recipe.demonstrations.none else {0: self._demonstrations()}
         base = self._base(list(data.values()))
         weights = base if recipe.demonstrations.none else self._trained(0, base, list(data.values()))
@@ -145,37 +130,26 @@ class _Table:
             weights = self._trained(i, start, [data[j] for j in self._method.reads(i) if j in data])
             self._evaluated(i, weights)
 
-    def _add(
-        self,
-        name: str,
-        kind: str,
-        i: int,
-        files: Sequence[Path],
-        finished: Path,
-        settings: list[Any],
-        inputs: Sequence[Stage | str] = (),
-    ) -> Stage:
-        make = _MAKE[kind]
-        stage = new_stage(name, kind, i, lambda made: make(made, i), files, finished, inputs=inputs, settings=settings)
+    def _add(self, stage: Stage) -> Stage:
         self.stages.append(stage)
         return stage
 
-    def _baseline(self, role: Role) -> None:
-        recipe, file = self.recipe, _AT.evaluation(role.name)
-        own: Any = {"idle": role.actions, "teacher": role.privilege}.get(role.kind)
-        if role.kind == "model":
-            own = [_values(recipe.teacher, {"privilege"}), role.privilege]
-        elif role.react is not None:
-            own = [_values(role.react), [_values(recipe.demonstrations), recipe.environment.train, recipe.horizon]]
-        name, make, settings = f"evaluation of {role.name}", methodcaller("baseline", role), [role.name, own, self._tested]
-        self.stages.append(new_stage(name, "evaluate", -1, make, [file.parent], file, settings=settings))
+    def _baseline(self, spec: PolicySpec) -> None:
+        recipe, file = self.recipe, _AT.evaluation(spec.name)
+        own: Any = {"idle": spec.actions, "teacher": spec.privilege}.get(spec.kind)
+        if spec.kind == "model":
+            own = [_values(recipe.teacher, {"privilege"}), spec.privilege]
+        elif spec.react is not None:
+            own = [_values(spec.react), [_values(recipe.demonstrations), recipe.environment.train, recipe.horizon]]
+        name, make, settings = f"evaluation of {spec.name}", methodcaller("baseline", spec), [spec.name, own, self._tested]
+        self._add(Stage(name, "evaluate", -1, [file.parent], file, make, settings=settings))
 
     def _demonstrations(self) -> Stage:
         recipe, section = self.recipe, self.recipe.demonstrations
         world = _values(recipe.environment, _EVALUATION | {"train_tasks"})
         settings = [world, recipe.horizon, recipe.seed, _values(section), self._student["prompt"], section.fingerprint]
         files = [_AT.episodes(0), _AT.with_state(), _AT.annotations(), _AT.rows(0)]
-        return self._add("demonstrations", "rollout", 0, files, files[-1], settings)
+        return self._add(Stage("demonstrations", "rollout", 0, files, files[-1], _make("rollout", 0), settings=settings))
 
     def _base(self, data: Sequence[Stage]) -> Stage | str:
         """The model before any training: a stage where the run makes it, or else its key."""
@@ -183,7 +157,8 @@ class _Table:
         if not student.from_scratch:
             return content_key(__version__, "base", model_identity(student.model))
         settings = [_values(student.scratch), self.recipe.seed]
-        return self._add("random weights", "base", -1, [_AT.base], marker(_AT.base), settings, data)
+        done = marker(_AT.base)
+        return self._add(Stage("random weights", "base", -1, [_AT.base], done, _make("base", -1), data, settings))
 
     def _rollouts(self, i: int, weights: Stage | str) -> Stage:
         recipe, beta = self.recipe, self.recipe.rollouts.beta_at(i)
@@ -194,7 +169,8 @@ class _Table:
         name = f"rollouts of {'the teacher' if alone else f'pi_{i - 1}'}"
         inputs = [] if alone else [weights]
         # Episodes on file may be some of them; rows are made from all.
-        return self._add(name, "rollout", i, [_AT.episodes(i)], _AT.rows(i), settings, inputs)
+        done = _AT.rows(i)
+        return self._add(Stage(name, "rollout", i, [_AT.episodes(i)], done, _make("rollout", i), inputs, settings))
 
     def _corrections(self, i: int, rollouts: Stage, weights: Stage | str) -> Stage:
         recipe, by_student = self.recipe, self.recipe.teacher.uses_student
@@ -202,17 +178,18 @@ class _Table:
         settings = [_values(recipe.teacher), acting, self._student["prompt"], recipe.horizon, recipe.seed]
         files = [_AT.expert_play(i), _AT.states(i), _AT.corrections(i), _AT.rows(i)]
         inputs = [rollouts, *([weights] if by_student else [])]
-        return self._add(f"corrections for pi_{i}", "correct", i, files, files[-1], settings, inputs)
+        make = _make("correct", i)
+        return self._add(Stage(f"corrections for pi_{i}", "correct", i, files, files[-1], make, inputs, settings))
 
     def _trained(self, i: int, start: Stage | str, data: Sequence[Stage]) -> Stage:
         settings, out = [self._method.settings(i), self.recipe.seed], _AT.checkpoint(i)
-        return self._add(f"pi_{i}", "train", i, [out], marker(out), settings, [start, *data])
+        return self._add(Stage(f"pi_{i}", "train", i, [out], marker(out), _make("train", i), [start, *data], settings))
 
     def _evaluated(self, i: int, weights: Stage | str) -> None:
         """The evaluation of pi_i, and what other packages make of iteration i."""
         file = _AT.evaluation(f"pi_{i}")
         files, settings = [_AT.played(f"pi_{i}", "").parent, file], [self._student, self._tested]
-        self._add(f"evaluation of pi_{i}", "evaluate", i, files, file, settings, [weights])
+        self._add(Stage(f"evaluation of pi_{i}", "evaluate", i, files, file, _make("evaluate", i), [weights], settings))
         for name in registry.stage.names():
             if (stage := registry.stage.get(name)(self.recipe, i, tuple(self.stages))) is not None:
                 self.stages.append(stage)

@@ -17,7 +17,7 @@ from leap.progress import Bar
 from leap.rollouts import Play
 from leap.runs.actors import Actors
 from leap.runs.executors import score_tasks
-from leap.runs.roles import Role, scripted
+from leap.runs.policies import PolicySpec, scripted
 from leap.runs.stages import Stages
 
 
@@ -45,7 +45,7 @@ def evaluate_elsewhere(
     folder = stages.run.elsewhere(i, content_key(options))
     write_json(folder / "environment.json", {"name": recipe.environment.name, "options": options})
     levels = dict.fromkeys((0, recipe.teacher.privilege))
-    roles = (scripted(), *map(scripted, levels), Role("student", f"pi_{i}", iteration=i))
+    specs = (scripted(), *map(scripted, levels), PolicySpec("student", f"pi_{i}", iteration=i))
 
     evaluations = []
     with closing(environment), closing(Actors(recipe, stages.run, environment)) as actors:
@@ -55,10 +55,10 @@ def evaluate_elsewhere(
                 raise RecipeError(
                     f"{len(both)} tasks of split {split!r} were trained on, for example {both[0]}; choose another."
                 )
-            for role in roles:
-                play = Play(tasks, horizon, recipe.seed, f"elsewhere-{role.name}")
-                shown = partial(_shown, stages, f"evaluate {role.name} on {split}")
-                evaluations.append(score_tasks(role, play, actors, folder / f"{split}-{role.name}.jsonl", shown))
+            for spec in specs:
+                play = Play(tasks, horizon, recipe.seed, f"elsewhere-{spec.name}")
+                shown = partial(_shown, stages, f"evaluate {spec.name} on {split}")
+                evaluations.append(score_tasks(spec, play, actors, folder / f"{split}-{spec.name}.jsonl", shown))
     write_json(folder / "evaluation.json", [evaluation.model_dump(mode="json") for evaluation in evaluations])
     return evaluations
 

@@ -38,16 +38,7 @@ class SFT(Method[SFTConfig]):
     def train(self, rows: Sequence[Row], job: Job) -> TrainingResult:
         from leap.training.sft import train_sft
 
-        return train_sft(
-            self.config,
-            rows,
-            start=job.start,
-            out=job.out,
-            work=job.work,
-            seed=job.seed,
-            steps=self._steps(job.iteration),
-            on_step=job.on_step,
-        )
+        return train_sft(self.config.model_copy(update={"steps": self._steps(job.iteration)}), rows, job)
 
     def _steps(self, i: int) -> int | None:
         """Optimizer steps, which of behaviour cloning may differ from those of the other trainings."""

@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,40 +36,19 @@ from leap.training.branches import (
 )
 from leap.training.config import SFTConfig
 from leap.training.distributed import rank, world
-from leap.training.method import Job, Progress, TrainingResult, quiet
+from leap.training.method import Job, TrainingResult
 from leap.training.student import load_student, unrounded
 from leap.training.trainer import Tokenized, arguments, fit, optimizers, row_batches
 
 
-def train_sft(
-    config: SFTConfig,
-    rows: Sequence[Row],
-    *,
-    start: str,
-    out: Path,
-    work: Path,
-    seed: int,
-    steps: int | None = None,
-    on_step: Progress = quiet,
-) -> TrainingResult:
-    """Fine-tunes a checkpoint on rows.
-
-    Args:
-        config: Settings.
-        rows: The union of D_0..D_i; rows of one episode stand together.
-        start: Checkpoint directory or hub name to start from.
-        out: Where to leave the trained checkpoint.
-        work: Folder for the trainer's own states, from which an interrupted training goes on.
-        seed: Seed of the order of the rows.
-        steps: Optimizer steps; the config's by default.
-        on_step: Called after each step.
+def train_sft(config: SFTConfig, rows: Sequence[Row], job: Job) -> TrainingResult:
+    """Fine-tunes the job's `start` on the union of D_0..D_i, in which rows of one episode stand together.
 
     Raises:
         RunError: All rows are too long.
     """
-    began, job = time.monotonic(), Job(0, start, out, work, seed, on_step)
-    config = config.model_copy(update={"steps": steps or config.steps})
-    model, tokenizer = load_student(start, config, seed)
+    began = time.monotonic()
+    model, tokenizer = load_student(job.start, config, job.seed)
     build = _branch_trainer if config.branches else _row_trainer
     with unrounded(model):
         trainer, figures = build(config, model, ChatTokens(tokenizer), rows, job)

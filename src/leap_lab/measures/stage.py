@@ -12,9 +12,9 @@ from leap.evaluation import read_evaluations
 from leap.files import Journal
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
-from leap.runs.roles import teacher_acting
+from leap.runs.policies import teacher_acting
 from leap.runs.stages import Stages
-from leap.runs.table import Stage, new_stage
+from leap.runs.table import Stage
 from leap_lab.measures.corrected import Corrected, held_out
 from leap_lab.measures.measure import measure_iteration, read_measures, write_measures
 from leap_lab.measures.records import IterationMeasures
@@ -39,13 +39,13 @@ def measure_stage(recipe: Recipe, i: int, stages: Sequence[Stage]) -> Stage | No
     at = RunDirectory(Path())
     read = [stage for stage in stages if (stage.kind, stage.iteration) in ((KIND, i - 1), ("evaluate", i))]
     read += [stage for stage in stages if stage.kind == "correct" or (stage.kind, stage.iteration) == ("rollout", 0)]
-    return new_stage(
+    return Stage(
         f"measures of pi_{i}",
         KIND,
         i,
-        lambda made: measure(made, i),
-        [held_out_file(at, i), measures_file(at, i)],
-        measures_file(at, i),
+        files=[held_out_file(at, i), measures_file(at, i)],
+        marker=measures_file(at, i),
+        make=lambda made: measure(made, i),
         inputs=read,
         settings=[recipe.teacher.model_dump(mode="json"), recipe.measures.model_dump(mode="json")],
     )

@@ -14,8 +14,8 @@ from leap.core.record import Record
 from leap.errors import RunError
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
+from leap.runs.policies import folder_name
 from leap.runs.provenance import starts
-from leap.runs.roles import folder_name
 from leap.runs.table import missing_stages
 from leap.stats import wilson
 from leap_lab.measures import IterationMeasures, read_measures

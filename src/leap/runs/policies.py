@@ -12,7 +12,7 @@ from leap.recipe import ReActSection, Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class PolicySpec:
     """Who plays: with the recipe and the run directory, all that another process needs to make the policy.
 
     Attributes:
@@ -36,13 +36,13 @@ class Role:
     react: ReActSection | None = None
 
 
-def scripted(privilege: int | None = None) -> Role:
+def scripted(privilege: int | None = None) -> PolicySpec:
     """The environment's teacher at a privilege, or its expert."""
     name = "expert" if privilege is None else f"teacher-{privilege}"
-    return Role("expert" if privilege is None else "teacher", name, name, privilege=privilege)
+    return PolicySpec("expert" if privilege is None else "teacher", name, name, privilege=privilege)
 
 
-def baselines_of(recipe: Recipe, environment: Environment | None) -> list[Role]:
+def baselines_of(recipe: Recipe, environment: Environment | None) -> list[PolicySpec]:
     """The baselines of a recipe, in the order in which they are evaluated.
 
     Args:
@@ -51,7 +51,7 @@ def baselines_of(recipe: Recipe, environment: Environment | None) -> list[Role]:
             where it is not known; it is then taken to have an expert and a teacher.
     """
     teacher, tutor = recipe.teacher, environment.tutor if environment is not None else None
-    found: list[Role] = []
+    found: list[PolicySpec] = []
     if environment is None or (tutor is not None and tutor.plays):
         found.append(scripted())
     found += idle_baselines(environment)
@@ -60,18 +60,18 @@ def baselines_of(recipe: Recipe, environment: Environment | None) -> list[Role]:
     if recipe.baselines.teacher_model:
         for level in dict.fromkeys((0, teacher.privilege)):
             actor = f"{teacher.models[0].model}-{level}"
-            found.append(Role("model", folder_name(actor), actor, privilege=level))
+            found.append(PolicySpec("model", folder_name(actor), actor, privilege=level))
     for react in recipe.baselines.react:
         actor = f"react-{react.model}"
-        found.append(Role("react", folder_name(actor), actor, react=react))
+        found.append(PolicySpec("react", folder_name(actor), actor, react=react))
     return found
 
 
-def idle_baselines(environment: Environment | None) -> list[Role]:
+def idle_baselines(environment: Environment | None) -> list[PolicySpec]:
     """Those that do nothing for their tasks, where the environment has such: what every mean score stands beside."""
     tutor = environment.tutor if environment is not None else None
     idle = tutor.idle if tutor is not None else {}
-    return [Role("idle", name, name, actions=tuple(script)) for name, script in idle.items()]
+    return [PolicySpec("idle", name, name, actions=tuple(script)) for name, script in idle.items()]
 
 
 def teacher_acting(recipe: Recipe, privilege: int | None = None) -> str:
