@@ -18,7 +18,7 @@ from leap.report import charts
 from leap.report.collect import collect
 from leap.report.model import Report
 from leap.report.page import render, write_report
-from leap.runs.roles import folder_name
+from leap.runs.policies import folder_name
 from leap.teachers.function import Ask
 from leap.testing.corridor import EAST
 
