@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -16,7 +16,7 @@ from leap.config import under_kind
 from leap.core import Correction, Episode, Task
 from leap.core.record import Record
 from leap.datasets import Row, read_rows
-from leap.envs.base import Environment
+from leap.envs.base import Environment, listed
 from leap.errors import PrerequisiteError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes, read_evaluations
 from leap.files import Journal
@@ -30,7 +30,9 @@ from leap.rollouts import Play
 from leap.rollouts import rollout as play_tasks
 from leap.runs.directory import RunDirectory
 from leap.runs.open import check_run, open_run, recipe_of
+from leap.teachers.base import Teacher
 from leap.teachers.config import TeacherConfig
+from leap.teachers.function import TeacherFunction, teacher_class
 
 if TYPE_CHECKING:
     import pandas
@@ -121,7 +123,7 @@ def run(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
     environment: Environment | None = None,
-    teacher: Callable[..., Any] | None = None,
+    teacher: str | type[Teacher[Any]] | TeacherFunction | None = None,
     set: Mapping[str, Any] | None = None,
     run_dir: str | Path | None = None,
 ) -> Run:
@@ -132,7 +134,7 @@ def run(
         environment: The environment, in place of the one that the recipe names: its class and its config. Workers of other
             processes make it anew from these.
         teacher: A function that corrects: it takes what a teacher may know of a step and returns a decision, or None where
-            nothing can succeed any more. It replaces the recipe's teacher.
+            there is nothing to teach; or a teacher's class or registered name. It replaces the recipe's teacher.
         set: Values that replace the recipe's, by dotted key: `{"iterations": 1}`.
         run_dir: Where everything is kept; `runs/NAME` by default.
 
@@ -198,7 +200,7 @@ def evaluate(
         horizon: Largest number of actions per episode.
         seed: The one source of randomness.
     """
-    tasks = environment.tasks(split, limit=limit, seed=seed)
+    tasks = listed(environment, split, limit=limit, seed=seed)
     played = rollout(environment, policy, tasks, horizon=horizon, seed=seed, stream=f"evaluate-{split}")
     return evaluate_episodes(played, policy=played[0].actor.name)
 
@@ -206,7 +208,7 @@ def evaluate(
 def _recipe(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     environment: Environment | None,
-    teacher: Callable[..., Any] | None,
+    teacher: str | type[Teacher[Any]] | TeacherFunction | None,
     settings: Mapping[str, Any],
 ) -> Recipe:
     """A recipe from what `run` was given."""
@@ -221,7 +223,8 @@ def _recipe(
         name = _registered(registry.environment, type(environment))
         values["environment"] = values.get("environment", {}) | {"name": name, "options": options}
     if teacher is not None:
-        name = _registered(registry.teacher, teacher)
+        teacher_class(teacher)  # refuses what is none
+        name = teacher if isinstance(teacher, str) else _registered(registry.teacher, teacher)
         values["teacher"] = under_kind(registry.teacher, TeacherConfig, values.get("teacher", {}), name)
     for key, value in settings.items():
         put(values, key, copy.deepcopy(value))
@@ -230,7 +233,7 @@ def _recipe(
 
 def _registered(kind: registry.Registry, thing: Any) -> str:
     """The name that an environment's class or a teacher is registered by; it is registered by its own name if it is not."""
-    name = vars(thing).get("name") or getattr(thing, "__name__", type(thing).__name__)
+    name = getattr(thing, "__dict__", {}).get("name") or getattr(thing, "__name__", type(thing).__name__).strip("<>")
     if name not in kind.names() or kind.get(name) is not thing:
         kind(name)(thing)
     return name

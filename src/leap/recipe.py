@@ -296,10 +296,10 @@ class _UniqueKeys(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 line = key.start_mark.line + 1
-                if (earlier := lines.setdefault(key.value, line)) != line:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key.value!r} stands in line {earlier} and again in line {line}"
-                    )
+                if key.value in lines:
+                    twice = f"key {key.value!r} stands in line {lines[key.value]} and again in line {line}"
+                    raise yaml.constructor.ConstructorError(None, None, twice)
+                lines[key.value] = line
         return super().construct_mapping(node, deep)
 
 
@@ -327,9 +327,9 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     if not found or not key:
         raise RecipeError(f"override {setting!r} is not of the form dotted.key=value")
     try:
-        return key, yaml.safe_load(value)
+        return key, yaml.load(value, _UniqueKeys)
     except yaml.YAMLError as error:
-        raise RecipeError(f"override {setting!r}: the value is not valid YAML") from error
+        raise RecipeError(f"override {setting!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -111,7 +111,7 @@ def _entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
 
 
 def _place(thing: Any) -> str:
-    return f"{thing.__module__}:{thing.__qualname__}"
+    return f"{thing.__module__}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
 
 
 environment = Registry("environment", "leap.environments")

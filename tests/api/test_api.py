@@ -6,13 +6,16 @@ import ast
 import asyncio
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import leap
+from leap.api import _recipe
 from leap.core import History
+from leap.errors import RecipeError
 from tiny_world import TinyWorld, TinyWorldConfig
 
 RECIPE: dict[str, Any] = {
@@ -86,6 +89,50 @@ def test_functions_play_and_are_scored() -> None:
     assert episodes[0].actor.name == "hat" and asked
     score = leap.evaluate(world, hat, "test", horizon=4).overall
     assert score.n == 5 and 0 < score.success < 1
+
+
+class Slotted:
+    """A callable without a `__dict__`, a name or anything else that functions have."""
+
+    __slots__ = ()
+
+    def __call__(self, ask: leap.Ask) -> leap.Decision:
+        return leap.Decision(reason="So.", action="look in hat")
+
+
+def test_whatever_can_be_called_teaches() -> None:
+    def told(ask: leap.Ask, action: str = "look in hat") -> leap.Decision:
+        return leap.Decision(reason="So.", action=action)
+
+    teachers: dict[str, Any] = {
+        "lambda": lambda ask: told(ask),
+        "partial": partial(told, action="open door"),
+        "Slotted": Slotted(),
+        "__call__": Slotted().__call__,
+        "told": told,
+        "expert": "expert",
+    }
+    for name, teacher in teachers.items():
+        if name == "__call__":
+            with pytest.raises(RecipeError, match="'__call__' cannot name a teacher"):
+                _recipe(RECIPE, TinyWorld(), teacher, {})
+        else:
+            assert _recipe(RECIPE, TinyWorld(), teacher, {}).teacher.kind == name
+    for none in (Slotted, 3):
+        with pytest.raises(RecipeError, match=r"is no teacher: give a subclass of leap.Teacher or a function"):
+            _recipe(RECIPE, TinyWorld(), none, {})  # type: ignore[arg-type]
+
+
+def test_what_a_policy_or_a_world_may_not_give_is_said() -> None:
+    world = TinyWorld(TinyWorldConfig(tasks=2))
+    for wrong in (5, None, ("r", "a")):
+        with pytest.raises(leap.errors.LeapError, match="policy <lambda> must return an action or a Decision, not"):
+            leap.evaluate(world, lambda history, wrong=wrong: wrong, "test")  # type: ignore[arg-type, misc]
+    empty = type("Empty", (TinyWorld,), {"tasks": lambda self, split, limit=None, seed=0: []})()
+    with pytest.raises(leap.errors.PrerequisiteError, match="environment tiny-world: split 'test' holds no task"):
+        leap.evaluate(empty, lambda history: "open door", "test")
+    with pytest.raises(leap.errors.ContractError, match="a task is to be played twice"):
+        leap.rollout(world, lambda history: "open door", world.tasks("test") * 2)
 
 
 def test_a_wrong_setting_is_one_line() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from leap.envs.base import load_environment
 from leap.errors import RecipeError
-from leap.recipe import Recipe, dump_recipe, load_recipe, resolved
+from leap.recipe import Recipe, dump_recipe, load_recipe, read_mapping, resolved
 from leap.recipes import shipped_recipes
 
 SHIPPED = list(shipped_recipes().values())
@@ -223,6 +223,34 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> N
     path.write_text("name: x\nenvironment: {name: alfworld}\nhorizon: 2\nseed: 1\nhorizon: 3\n", encoding="utf-8")
     with pytest.raises(RecipeError, match="key 'horizon' stands in line 3 and again in line 5"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "environment: {name: alfworld, name: webshop}",
+        "environment:\n  options: {games: [{train: 1, train: 2}]}",
+        'environment: {"name": alfworld, name: webshop}',
+        "x: &x {a: 1}\ny: {<<: *x, b: 1, b: 2}",
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_wherever_it_stands(tmp_path: Path, text: str) -> None:
+    """On one line, in a list, in other quotes, beside a merged mapping; in a recipe, a study and an override alike."""
+    from leap_lab.studies.schema import load_study
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"name: x\n{text}\n", encoding="utf-8")
+    for read in (load_recipe, load_study):
+        with pytest.raises(RecipeError, match=r"key '\w+' stands in line \d and again in line \d"):
+            read(path)
+    with pytest.raises(RecipeError, match="key 'b' stands in line 1 and again in line 1"):
+        load_recipe(write(tmp_path, minimal()), ["environment.options={a: {b: 1, b: 2}}"])
+
+
+def test_a_merged_mapping_may_be_overruled(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("x: &x {seed: 1, steps: 1}\ny: &y {<<: *x, steps: 2}\nz: [{<<: *y, seed: 3}, *y]\n", encoding="utf-8")
+    assert read_mapping(path, "recipe")["z"] == [{"seed": 3, "steps": 2}, {"seed": 1, "steps": 2}]
 
 
 @pytest.mark.parametrize(

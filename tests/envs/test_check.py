@@ -235,10 +235,41 @@ def test_validate_checks_an_environment_without_plans_and_lists_tasks_that_raise
     assert "KeyError: 'mail'" in told and "environment" in told and told.count("observe") >= 2
 
 
+def test_a_task_that_is_solved_for_nothing_is_found() -> None:
+    world = housed(act=lambda self, action: ACT(self, action)._replace(score=0.0))
+    assert any("solved with a score of 0" in text for text in bad(world))
+
+
+def test_calls_of_every_tool_are_tried_where_nobody_knows_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the least arguments that the schema allows, nested ones too."""
+    line = {"type": "object", "properties": {"article": {"type": "string"}, "n": {"type": "integer"}}, "required": ["n"]}
+    lines = {"type": "array", "items": {"$ref": "#/$defs/line"}, "minItems": 1}
+    parameters = {"type": "object", "$defs": {"line": line}, "properties": {"lines": lines}, "required": ["lines"]}
+    tools = ToolCalls([Tool(name="order", description="Orders.", parameters=parameters), a_tool("close")])
+    taken: list[Any] = []
+
+    async def act(self: Ticket, action: str) -> Outcome:
+        taken.append(tools.call(action))
+        return Outcome(Observation(text="Noted."))
+
+    monkeypatch.setattr(Ticket, "act", act)
+    assert bad(type("Orders", (Desk,), {"grammar": tools})(), tasks=1) == []
+    assert taken[:3] == [
+        {"name": "order", "arguments": {"lines": [{"n": 0}]}}, {"name": "close", "arguments": {}}, None
+    ]
+
+
 def test_validate_plays_the_plan_where_there_is_one(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     registered("check-tiny")(TinyWorld)
     assert validate_environment("check-tiny", ["train"], ["tasks=6"], None) == 0
-    assert "the privileged plan solves 6 of 6 tasks" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "the privileged plan solves 6 of 6 tasks" in told and "checks of the environment found what they should" in told
+    with monkeypatch.context() as patched:  # its plans are fine, its sessions are not
+        calls = itertools.count()
+        patched.setattr(House, "act", lambda self, action: ACT(self, action)._replace(reward=next(calls)))
+        assert validate_environment("check-tiny", ["train"], ["tasks=6"], None) == 1
+        told = capsys.readouterr().out
+        assert "solves 6 of 6" in told and "the same action gives another outcome" in told
     monkeypatch.setattr(House, "act", lambda self, action: ACT(self, action)._replace(success=False, score=0.5))
     assert validate_environment("check-tiny", ["train"], ["tasks=6"], None) == 1
     assert "solves 0 of 6" in (told := capsys.readouterr().out) and "does not succeed (score 0.50)" in told

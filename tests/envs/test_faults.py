@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from leap.core import Episode, StopReason, Task
@@ -173,6 +174,14 @@ BAD = {
     "nan score": (lambda o: o._replace(score=math.nan), "the score nan is not"),
     "nan reward": (lambda o: o._replace(reward=math.nan), "reward nan and parts {} are to be finite"),
     "parts": (lambda o: o._replace(parts={"price": math.inf}), "parts {.price.: inf} are to be finite"),
+    "score as text": (lambda o: o._replace(score="0.5"), "score '0.5', reward 0.0 and parts {} are to be finite numbers"),
+    "no reward": (lambda o: o._replace(reward=None), "reward None and parts {} are to be finite numbers"),
+    "no parts": (lambda o: o._replace(parts=None), "parts None are to be finite numbers"),
+    "parts without names": (lambda o: o._replace(parts={1: 0.5}), "parts {1: 0.5} are to be"),
+    "a score as an array": (lambda o: o._replace(score=np.array([0.5, 0.5])), "score array"),
+    "a huge score": (lambda o: o._replace(score=10**400), r"score 10+, reward"),
+    "neither done nor not": (lambda o: o._replace(done="yes"), "done 'yes' and success False True or False"),
+    "no success": (lambda o: o._replace(success=None), "success None True or False"),
     "tuple": (lambda o: tuple(o), "an Outcome is needed, not"),
     "text": (lambda o: o._replace(observation="dark"), "an Observation is needed, not 'dark'"),
     "none": (lambda o: None, "an Outcome is needed, not None"),
@@ -193,6 +202,38 @@ def test_other_wrong_types_are_refused_too(method: str, value: Any, monkeypatch:
     monkeypatch.setattr(House, method, lambda self: value)
     with pytest.raises(ContractError, match=f"environment tiny-world, task train/0, .*{method}: an? .* is needed, not"):
         played(TinyWorld(TinyWorldConfig(tasks=1)))
+
+
+def test_numbers_of_any_kind_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    act = House.act
+
+    def numbered(self: House, action: str) -> Outcome:
+        observation, reward, done, success, score, _ = act(self, action)
+        parts = {"rooms": np.float32(score), "doors": True}
+        return Outcome(observation, np.int64(reward), np.bool_(done), int(success), np.float64(score), parts)  # type: ignore[arg-type]
+
+    plain = played(TinyWorld(TinyWorldConfig(tasks=2)))
+    monkeypatch.setattr(House, "act", numbered)
+    for one, other in zip(plain, played(TinyWorld(TinyWorldConfig(tasks=2))), strict=True):
+        assert other.score == one.score == other.parts["rooms"] and other.success is one.success
+        assert Episode.model_validate_json(other.line()) == other
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("raised", [StopIteration, SystemExit])
+def test_what_ends_loops_and_programs_ends_the_episode_alone(
+    raised: type[BaseException], blocking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A future takes no StopIteration, so that a run would wait for ever; and a world may run a program that calls exit()."""
+
+    def fail(self: House, action: str) -> Outcome:
+        raise raised
+
+    monkeypatch.setattr(House, "act", fail)
+    monkeypatch.setattr(House, "blocking", blocking)
+    (episode,) = played(TinyWorld(TinyWorldConfig(tasks=1)), error_share=1.0)
+    assert episode.stop is StopReason.ENVIRONMENT_ERROR and raised.__name__ in episode.error
+    assert ", in fail" in episode.error and "concurrent" not in episode.error
 
 
 def test_a_score_may_miss_1_by_a_rounding(monkeypatch: pytest.MonkeyPatch) -> None:

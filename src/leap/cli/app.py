@@ -245,7 +245,7 @@ def validate(
     option: EnvironmentOptions = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Tasks per split; all by default.")] = None,
 ) -> None:
-    """Play the privileged plan on every task and list those that it does not solve."""
+    """Play the privileged plan on every task, check the contract of the environment, and list what fails."""
     from leap.cli.validate import validate_environment
 
     raise typer.Exit(validate_environment(environment, split or [], option or [], limit))

@@ -245,6 +245,8 @@ def listed(environment: Environment, split: str, *, limit: int | None = None, se
     except Exception as error:
         lines = "".join(traceback.format_exception(error)).rstrip()
         raise EnvironmentFault(f"environment {environment.name}: tasks({split!r}) raises\n{lines}") from error
+    if not tasks:
+        raise PrerequisiteError(f"environment {environment.name}: split {split!r} holds no task.")
     for task in tasks:
         if not isinstance(task, Task) or task.split != split:
             raise ContractError(f"environment {environment.name}: tasks({split!r}) gives {task!r:.200}.")

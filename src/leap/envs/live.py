@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, thread
 from contextlib import suppress
 from contextvars import copy_context
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 K = TypeVar("K")
 
 _MOST_THREADS = 1024  # of tutors' calls at once: far above any policy's concurrency
+_FAULTS = (Exception, SystemExit)  # a world may run a program that says `exit()`; the run goes on
+_FLAGS = {False, True}
+_NO_PARTS = Outcome._field_defaults["parts"]
 _ROUNDING = 1e-9  # a score that is a sum of shares may miss 1 by so much
 
 
@@ -55,7 +58,8 @@ async def called(
     if not blocking or iscoroutinefunction(method):
         result = method(*arguments)
         return await result if isinstance(result, Awaitable) else result
-    running = asyncio.get_running_loop().run_in_executor(threads or _threads(), partial(copy_context().run, method, *arguments))
+    work = partial(copy_context().run, _in_thread, method, *arguments)
+    running = asyncio.get_running_loop().run_in_executor(threads or _threads(), work)
     try:
         result = await asyncio.shield(running)
     except asyncio.CancelledError:
@@ -66,6 +70,13 @@ async def called(
             late(running.result())
         raise
     return await result if isinstance(result, Awaitable) else result
+
+
+def _in_thread(method: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return method(*arguments)
+    except StopIteration as error:  # no future takes one: who waits for it would wait for ever
+        raise RuntimeError("StopIteration was raised, by next() for example").with_traceback(error.__traceback__) from None
 
 
 @dataclass(slots=True)
@@ -87,11 +98,11 @@ class faults_of:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, LeapError):
+        if isinstance(error, _FAULTS) and not isinstance(error, LeapError):
             raise _fault(self.environment, self.task, self.what, error) from error
 
 
-def _fault(environment: Environment, task: Task, what: str, error: Exception) -> EnvironmentFault:
+def _fault(environment: Environment, task: Task, what: str, error: Exception | SystemExit) -> EnvironmentFault:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, thread.__file__):
         trace = trace.tb_next
@@ -168,11 +179,22 @@ class Live:
         outcome = await self._ask("act", action)
         if not isinstance(outcome, Outcome) or not isinstance(outcome.observation, Observation):
             self._held_to(Observation, self._held_to(Outcome, outcome, "act", action).observation, "act", action)
-        _, reward, _, _, score, parts = outcome
-        if not -_ROUNDING <= score <= 1 + _ROUNDING:  # false of NaN, too
-            raise self._broken(f"the score {score} is not in [0, 1].", "act", action)
-        if not isfinite(reward) or (parts and not all(map(isfinite, parts.values()))):
-            raise self._broken(f"reward {reward} and parts {dict(parts)} are to be finite numbers.", "act", action)
+        _, reward, done, success, score, parts = outcome
+        try:
+            fits = -_ROUNDING <= score <= 1 + _ROUNDING  # false of NaN, too
+            sound = isfinite(reward) and {done, success} <= _FLAGS
+            if not (type(score) is type(reward) is float and parts is _NO_PARTS):
+                numbers = {name: float(value) for name, value in parts.items()}  # numpy's, say
+                sound = sound and all(map(isfinite, numbers.values())) and all(isinstance(name, str) for name in numbers)
+                outcome = outcome._replace(reward=float(reward), score=float(score), parts=numbers)
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            fits, sound = True, False
+        if not fits:
+            raise self._broken(f"the score {score!r:.50} is not in [0, 1].", "act", action)
+        if not sound:
+            named = dict(parts) if isinstance(parts, Mapping) else parts
+            told = f"score {score!r:.50}, reward {reward!r:.50} and parts {named!r:.200} are to be finite numbers"
+            raise self._broken(f"{told}, done {done!r:.50} and success {success!r:.50} True or False.", "act", action)
         self._acted += 1
         return outcome
 
@@ -194,7 +216,7 @@ class Live:
             return await result if isinstance(result, Awaitable) else result
         except LeapError:
             raise
-        except Exception as error:
+        except _FAULTS as error:
             raise _fault(self._environment, self._task, self._when(name, *arguments), error) from error
 
     def _held_to(self, kind: type[K], thing: object, name: str, *arguments: str) -> K:

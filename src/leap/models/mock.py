@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -226,14 +227,14 @@ def mock_model(name: str, sampling: Sampling, *, concurrency: int = 16) -> MockM
     return MockModel(SCRIPTS[script], name=name, sampling=sampling, faults=faults, concurrency=concurrency)
 
 
-def least_value(schema: dict[str, Any], root: dict[str, Any] | None = None) -> Any:
-    """The smallest value that meets a schema; its references are into `root`, by default itself."""
-    root = root or schema
+def least_value(schema: dict[str, Any], root: dict[str, Any] | None = None, *, text: str = "mock") -> Any:
+    """The smallest value that meets a schema, its texts being `text`; references are into `root`, by default itself."""
+    least = partial(least_value, root=root or schema, text=text)
     if "$ref" in schema:
-        found: Any = root
+        found: Any = root or schema
         for part in schema["$ref"].removeprefix("#/").split("/"):
             found = found[part]
-        return least_value(found, root)
+        return least(found)
     for key in ("const", "default"):
         if key in schema:
             return schema[key]
@@ -241,15 +242,16 @@ def least_value(schema: dict[str, Any], root: dict[str, Any] | None = None) -> A
         return schema["enum"][0]
     for key in ("anyOf", "oneOf", "allOf"):
         if schema.get(key):
-            return least_value(schema[key][0], root)
+            return least(schema[key][0])
     kind = schema.get("type", "object")
     match kind[0] if isinstance(kind, list) else kind:
         case "object":
-            return {name: least_value(schema["properties"][name], root) for name in schema.get("required", [])}
+            known = schema.get("properties", {})
+            return {name: least(known.get(name, {})) for name in schema.get("required", [])}
         case "array":
-            return [least_value(schema.get("items", {}), root)] * schema.get("minItems", 0)
+            return [least(schema.get("items", {}))] * schema.get("minItems", 0)
         case "string":
-            return "mock"
+            return text
         case "integer" | "number":
             return schema.get("minimum", 0)
         case "boolean":

@@ -145,6 +145,8 @@ class FunctionPolicy:
     async def decide(self, history: History) -> Act:
         """Asks the function."""
         decision = await called(self._decide, history, blocking=self._blocking)
+        if not isinstance(decision, Decision | str):
+            raise LeapError(f"policy {self.actor.name} must return an action or a Decision, not {decision!r:.200}.")
         return Act(Decision(reason="", action=decision) if isinstance(decision, str) else decision)
 
 

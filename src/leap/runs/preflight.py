@@ -104,7 +104,7 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
         if both:
             raise RecipeError(
                 f"{len(both)} tasks of split {split!r} are also in the training split {section.train!r} (for example "
-                f"{min(both)}); nothing may be measured on tasks that were trained on."
+                f"{min(both)!r}); nothing may be measured on tasks that were trained on. An id names one task in all splits."
             )
     return environment
 
