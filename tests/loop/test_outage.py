@@ -11,7 +11,7 @@ import pytest
 
 from leap import registry
 from leap.core import Correction, Episode, StopReason
-from leap.errors import ContextTooLong, ModelError
+from leap.errors import ContextTooLong, ModelError, RunError
 from leap.files import Journal
 from leap.models import mock
 from leap.models.breaker import MOST_IN_A_ROW
@@ -150,3 +150,23 @@ def test_a_prompt_that_is_refused_for_good_ends_its_episode_alone(endpoint: Endp
     tables = stages.baseline(react(stages))
     assert sum(one.overall.broken_off for one in tables) > 0
     assert stages.baseline(react(stages)) == tables
+
+
+def test_a_stage_that_was_cut_short_is_not_taken_for_whole(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Each verb alone: rows of what happens to be on file would stay for good, and the rest would never be trained on."""
+
+    def halved(file: Path) -> None:
+        lines = file.read_bytes().splitlines(keepends=True)
+        file.write_bytes(b"".join(lines[: len(lines) // 2]))
+
+    stages = opened(tmp_path, rollouts={"beta": 1.0})
+    stages.rollout(0), stages.rollout(1), stages.correct(1)
+    halved(stages.run.corrections(1))
+    with pytest.raises(RunError, match=rf"\d+ of {TASKS} episodes .* are not corrected"):
+        stages.dataset(1)
+    for i, make in ((1, stages.correct), (0, stages.dataset)):
+        halved(stages.run.episodes(i))
+        with pytest.raises(RunError, match=rf"{TASKS // 2} of {TASKS} episodes .*roll out iteration {i} first"):
+            make(i)
+    assert not stages.run.rows(0).exists() and not stages.run.rows(1).exists()
+

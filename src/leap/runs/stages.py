@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache, cached_property, partial
 from itertools import accumulate
@@ -107,21 +107,24 @@ class Stages:
     def rollout(self, i: int) -> Journal[Episode]:
         """Episodes of iteration i: the expert's demonstrations (i = 0), or pi_{i-1} on the training tasks, alone or mixed
         with the environment's teacher."""
-        recipe, stream = self.recipe, f"rollout-{i}"
+        recipe, (spec, play), journal = self.recipe, self._rolled_out(i), self.episodes(i)
         if i == 0:
-            spec, tasks = PolicySpec("demonstrator"), self._demonstrated_tasks()
             what = f"demonstrations by {recipe.demonstrations.who}"
         else:
-            section, spec = recipe.environment, PolicySpec("rollout", iteration=i)
-            tasks = self._tasks(section.train, section.train_tasks, stream)
             beta, who = recipe.rollouts.beta_at(i), f"pi_{i - 1}"
             if beta:
                 who += f" mixed with the teacher ({beta:.0%} of steps)"
             what = f"rollouts of {who if beta < 1 else f'the teacher at privilege {recipe.teacher.privilege}'}"
-        journal = self.episodes(i)
         with self.booked(f"rollout {i}"):
-            self._play(i, spec, Play(tasks, recipe.horizon, recipe.seed, stream), journal, what)
+            self._play(i, spec, play, journal, what)
         return journal
+
+    def _rolled_out(self, i: int) -> tuple[PolicySpec, Play]:
+        """Who plays what in iteration i."""
+        section, stream = self.recipe.environment, f"rollout-{i}"
+        spec = PolicySpec("rollout", iteration=i) if i else PolicySpec("demonstrator")
+        tasks = self._tasks(section.train, section.train_tasks, stream) if i else self._demonstrated_tasks()
+        return spec, Play(tasks, self.recipe.horizon, self.recipe.seed, stream)
 
     def episodes(self, i: int) -> Journal[Episode]:
         """Episodes of iteration i that are on file."""
@@ -131,11 +134,16 @@ class Stages:
         """Episodes of iteration i by task: a journal's own order is that in which they happened to finish.
 
         Raises:
-            RunError: There are none.
+            RunError: They are not all on file, as after an interruption.
         """
-        if not (journal := self.episodes(i)):
-            raise RunError(f"{self.run.episodes(i)} holds no episodes; roll out iteration {i} first.")
-        return sorted(journal, key=_by_task)
+        (spec, play), journal = self._rolled_out(i), self.episodes(i)
+        actor = self.actors.acting(spec).actor
+        episodes = [one for task in play.tasks if (one := journal.get(play.key_of(task, actor))) is not None]
+        if len(episodes) < len(play.tasks):
+            raise RunError(
+                f"{journal.path} holds {len(episodes)} of {len(play.tasks)} episodes of this recipe; roll out iteration {i} first."
+            )
+        return sorted(episodes, key=_by_task)
 
     def _listed(self, split: str, limit: int | None, stream: str) -> list[Task]:
         """Tasks of a split; with a limit, a sample of its own for each stream of the recipe's seed."""
@@ -150,15 +158,20 @@ class Stages:
 
     def correct(self, i: int) -> Journal[Correction]:
         """Corrections of every step of the episodes of iteration i that the recipe has corrected."""
-        section, journal = self.recipe.teacher, self.corrections(i)
+        journal = self.corrections(i)
+        self.correct_episodes(i - 1, self._to_correct(i), journal, i)
+        return journal
+
+    def _to_correct(self, i: int) -> list[Episode]:
+        """Those of iteration i's episodes that the recipe has corrected, by task."""
+        section = self.recipe.teacher
         chosen = [
             episode
             for episode in self._in_order(i)
             if episode.stop is not StopReason.ENVIRONMENT_ERROR
             and (section.episodes == "all" or episode.score <= section.failure_score)
         ]
-        self.correct_episodes(i - 1, self._up_to(section.labels, chosen, f"labels-{i}"), journal, i)
-        return journal
+        return self._up_to(section.labels, chosen, f"labels-{i}")
 
     def _up_to(self, labels: int | None, episodes: list[Episode], stream: str) -> list[Episode]:
         """Whole episodes with at most so many steps in all, drawn at random; in the order given."""
@@ -174,8 +187,7 @@ class Stages:
     ) -> None:
         """Has those episodes of a student corrected that are not in the journal with all their steps. Times and costs are noted
         under an iteration."""
-        corrected = Counter(correction.episode for correction in journal)
-        done = {episode.key for episode in episodes if corrected[episode.key] >= len(episode.steps)}
+        done = _corrected(episodes, journal)
         if len(done) == len(episodes):
             return
         section, states = self.recipe.teacher, None
@@ -225,9 +237,11 @@ class Stages:
         if i == 0:
             rows = [*demonstration_rows(self._demonstrations(), self.renderer), *self._rows_with_state()]
         else:
-            by_key = {episode.key: episode for episode in self._in_order(i)}
+            by_key, journal = {episode.key: episode for episode in self._to_correct(i)}, self.corrections(i)
+            if left := len(by_key) - len(_corrected(by_key.values(), journal)):
+                raise RunError(f"{left} of {len(by_key)} episodes of iteration {i} are not corrected; give `leap correct` first.")
             position = {key: index for index, key in enumerate(by_key)}
-            corrections = sorted(self.corrections(i), key=lambda c: (position[c.episode], c.t))
+            corrections = sorted((c for c in journal if c.episode in position), key=lambda c: (position[c.episode], c.t))
             rows = correction_rows(by_key, corrections, self.renderer, iteration=i)
         lines = [row.model_dump_json() for row in rows]
         if not lines and i == 0:
@@ -440,6 +454,12 @@ class Stages:
         records = read_json(self.run.stages) if self.run.stages.exists() else []
         records.append({"stage": stage, "iteration": iteration, "what": what, "seconds": seconds, **figures})
         write_json(self.run.stages, records)
+
+
+def _corrected(episodes: Iterable[Episode], corrections: Iterable[Correction]) -> set[str]:
+    """Keys of the episodes of which every step is corrected."""
+    steps = Counter(correction.episode for correction in corrections)
+    return {episode.key for episode in episodes if steps[episode.key] >= len(episode.steps)}
 
 
 def _by_task(episode: Episode) -> tuple[str, str]:
