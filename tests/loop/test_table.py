@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from leap import registry
+from leap.errors import RunError
 from leap.loop import leap
 from leap.progress import Progress
 from leap.recipe import Recipe
@@ -103,3 +104,23 @@ def test_a_stage_that_is_gone_is_missed_and_made_again(tmp_path: Path) -> None:
     assert [stage.name for stage in missing_stages(made, stages.run)] == ["evaluation of stays", "notes on pi_0"]
     leap(stages)
     assert missing_stages(made, stages.run) == []
+
+
+def test_a_training_goes_on_from_its_own_states_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that were made again, or another iteration's folder put in place, would train on in silence otherwise."""
+    stages, found = Stages(recipe(), RunDirectory(tmp_path), Progress()), []
+
+    def killed(method: Any, rows: Any, job: Any) -> Any:
+        found.append((job.work / "checkpoint-1").exists())
+        (job.work / "checkpoint-1").mkdir(parents=True, exist_ok=True)
+        raise RunError("killed")
+
+    monkeypatch.setattr("leap.training.distributed.train", killed)
+    stages.rollout(0)
+    rows = stages.dataset(0)
+    for content in (rows.read_bytes(), rows.read_bytes(), rows.read_bytes() * 2):
+        rows.write_bytes(content)
+        with pytest.raises(RunError, match="killed"):
+            stages.train(0)
+    assert found == [False, True, False]
+

@@ -141,7 +141,7 @@ class Stages:
         episodes = [one for task in play.tasks if (one := journal.get(play.key_of(task, actor))) is not None]
         if len(episodes) < len(play.tasks):
             raise RunError(
-                f"{journal.path} holds {len(episodes)} of {len(play.tasks)} episodes of this recipe; roll out iteration {i} first."
+                f"{journal.path} holds {len(episodes)} of {len(play.tasks)} episodes; roll out iteration {i} first."
             )
         return sorted(episodes, key=_by_task)
 
@@ -336,18 +336,17 @@ class Stages:
         data += method.fingerprint(rows)
         base = self.actors.base_identity
         key = content_key("checkpoint", base, lineage, data, recipe.training.deciding(), recipe.seed)
+        whose = work / "key"  # the states of a training on other rows are none to go on from
+        if work.exists() and (not whose.exists() or whose.read_text(encoding="utf-8") != key):
+            shutil.rmtree(work)
+        write_text(whose, key)
         with self.timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
-            job = Job(
-                i,
-                start,
-                temporary,
-                work,
-                seed=seed_of(recipe.seed, "train", i),
-                on_step=lambda done, total, loss: bar.update(done, total, f"loss {loss:.3f}"),
-            )
-            result = train(method, rows, job)
-            noted = {"key": key, "iteration": i, "base": base, "result": result.as_dict()}
-            write_json(marker(temporary), noted)
+
+            def on_step(done: int, total: int, loss: float) -> None:
+                bar.update(done, total, f"loss {loss:.3f}")
+
+            result = train(method, rows, Job(i, start, temporary, work, seed_of(recipe.seed, "train", i), on_step))
+            write_json(marker(temporary), {"key": key, "iteration": i, "base": base, "result": result.as_dict()})
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
         shutil.rmtree(work, ignore_errors=True)
         return out
