@@ -1,19 +1,21 @@
 """Files that survive a kill: append-only journals keyed by content, whole files and directories written atomically.
 
 A process killed at any moment leaves at most one torn last line in a journal, which the next writer cuts off, and
-temporary files, which are never read and which the next that locks the run sweeps.
+temporary files, which are never read and which the next that writes there, or locks the run, sweeps.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from io import FileIO
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -69,14 +71,7 @@ class Journal(Generic[R]):
         except ValidationError as error:  # a NaN, say, in what was copied without a check
             at = ".".join(map(str, error.errors()[0]["loc"]))
             raise LeapError(f"{self.path}: a record is not written, it could not be read back: {at} is no value.") from error
-        with explained(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b", buffering=0) as file:
-                size = _cut_torn_line(file)
-                written = file.write(line)
-                if written != len(line):
-                    file.truncate(size)
-                    raise OSError(errno.ENOSPC, "No space left on device")
+        append_line(self.path, line)
         self._by_key[key] = record
 
 
@@ -110,6 +105,17 @@ def read_records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
 
 def _key(record: BaseModel) -> str:
     return record.key  # type: ignore[attr-defined]
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Adds a line to a file, as one write, behind the last whole line: half a one, which a kill has left, is cut off."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b", buffering=0) as file:
+            size = _cut_torn_line(file)
+            if file.write(line) != len(line):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def _cut_torn_line(file: FileIO) -> int:
@@ -163,17 +169,16 @@ def _number(error: Exception) -> int | None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file atomically: it is there complete, or not at all."""
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            _flush(temporary)
-            temporary.replace(path)
-            _flush(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+
+    def made(name: Path) -> int:
+        return os.open(name, os.O_WRONLY | os.O_CREAT, 0o666)
+
+    with explained(path), _temporary(path, made) as (temporary, file):
+        with open(file, "w", encoding="utf-8", closefd=False) as writer:
+            writer.write(text)
+        os.fsync(file)
+        temporary.replace(path)
+        _flush(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -197,21 +202,70 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """A directory filled under a temporary name and put in place when the `with` block ends well. The name is this
-    attempt's own, so that two at the same directory do not disturb each other: the later takes the place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-    with explained(path):
-        temporary.mkdir(parents=True)
+    """A directory filled under a temporary name and put in place when the `with` block ends well. Of two at the same directory
+    the later takes the place."""
+    with explained(path), temporary_directory(path) as temporary:
+        yield temporary
+        _readable(temporary)
+        _flush_all(temporary)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        _flush(path.parent)
+
+
+@contextmanager
+def temporary_directory(path: Path) -> Iterator[Path]:
+    """A directory beside a path, under a name of its own, which goes with the `with` block unless it was moved."""
+
+    def made(name: Path) -> int:
+        name.mkdir()
+        return os.open(name, os.O_RDONLY)
+
+    with _temporary(path, made) as (temporary, _):
+        yield temporary
+
+
+@contextmanager
+def _temporary(path: Path, make: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
+    """Makes a file or folder beside a path, under a name of this attempt's own, so that two at the same path do not disturb each
+    other. What is left of it in the end goes; so does at once what killed processes have left beside this path. Its maker holds
+    a lock on it as long as it lives, by which others tell, whatever process has its number meanwhile.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        _remove_abandoned(left)
+    while True:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+        file = make(temporary)
+        with suppress(OSError):  # some file systems know no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():
+            break
+        os.close(file)  # before the lock was there, another took it for left over
+    try:
+        yield temporary, file
+    finally:
+        _remove(temporary)
+        os.close(file)
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Removes a temporary file or folder, unless its maker lives."""
+    with suppress(OSError):  # gone meanwhile, held, or on a file system without locks
+        file = os.open(temporary, os.O_RDONLY if temporary.is_dir() else os.O_RDWR)
         try:
-            yield temporary
-            _readable(temporary)
-            _flush_all(temporary)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.replace(path)
-            _flush(path.parent)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(temporary)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            os.close(file)
+
+
+def _remove(temporary: Path) -> None:
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)
 
 
 def seal(folder: Path) -> None:
@@ -259,25 +313,13 @@ def _flush_all(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes the temporary files and folders below a folder that killed processes have left. No other process may be
-    writing folders there."""
+    """Removes the temporary files and folders below a folder that killed processes have left. No other process may be making
+    folders there."""
     for path in list(folder.rglob(".*.tmp")):
-        writer = path.name.split(".")[-2]  # single files say which process writes them, a report's for example
         if path.is_dir():
-            shutil.rmtree(path)
-        elif not writer.isdecimal() or not _alive(int(writer)):
-            path.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    """Whether it is another process that is there."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return process != os.getpid()
+            _remove(path)
+        else:
+            _remove_abandoned(path)
 
 
 def _readable(folder: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
 from leap.envs.base import Progress
+from leap.files import temporary_directory
 
 T = TypeVar("T")
 
@@ -44,18 +44,12 @@ def put_in_place(folder: Path, fill: Callable[[Path], object], *, done: Sequence
 
     if finished():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.is_dir()
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    try:
+    with temporary_directory(folder) as partial:
         fill(partial)
-        partial.chmod(0o755)  # temporary folders are private
-        if unfinished and not finished():
+        if folder.is_dir() and not finished():
             shutil.rmtree(folder, ignore_errors=True)
         try:
             partial.rename(folder)
         except OSError:
             if not finished():
                 raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

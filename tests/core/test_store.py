@@ -21,7 +21,7 @@ from samples import an_episode
 
 from leap.core import Episode, Observation
 from leap.errors import LeapError, RunError
-from leap.files import Journal, atomic_directory, read_json, read_records, write_json, write_text
+from leap.files import Journal, append_line, atomic_directory, read_json, read_records, write_json, write_text
 from leap.runs.directory import RunDirectory
 
 
@@ -187,17 +187,58 @@ def test_a_full_disk_is_said_whoever_was_writing(error: Exception, tmp_path: Pat
 
 def test_what_killed_processes_left_goes_when_the_run_is_next_locked(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
-    dead = subprocess.Popen(["true"])
-    dead.wait()
     (run.iteration(1) / ".checkpoint.tmp" / "deep").mkdir(parents=True)
-    left = [run.root / f".stages.json.{dead.pid}.tmp", run.iteration(1) / f".rows.jsonl.{os.getpid()}.tmp"]
-    under_way = run.root / f".report.json.{os.getppid()}.tmp"
-    for path in (*left, under_way):
-        path.write_text("half")
+    # One with the number of a process that lives: of another that had it before, or of one on another machine.
+    for name in (f"iter-1/.rows.jsonl.{os.getpid()}.tmp", f".stages.json.{os.getppid()}-0badcafe.tmp", ".report.json.1.tmp"):
+        (run.root / name).write_text("half")
     run.episodes(1).write_text("")
-    with run.locked():
-        found = sorted(str(path.relative_to(run.root)) for path in run.root.rglob("*"))
-        assert found == [".lock", under_way.name, "iter-1", "iter-1/episodes.jsonl"]
+    code = (
+        "import sys; from pathlib import Path; from leap import files\n"
+        "replace, wait = Path.replace, sys.stdin.readline\n"
+        "Path.replace = lambda *names: (print('ready', flush=True), wait(), replace(*names))\n"
+        "files.write_text(Path(sys.argv[1]), 'a report')"
+    )
+    command = [sys.executable, "-c", code, str(run.root / "report.json")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reporting:
+        assert reporting.stdout and reporting.stdout.readline() == b"ready\n"
+        with run.locked():
+            under_way = [path.name for path in run.root.iterdir() if path.name.startswith(".report.json")]
+            found = sorted(str(path.relative_to(run.root)) for path in run.root.rglob("*"))
+            assert found == [".lock", *under_way, "iter-1", "iter-1/episodes.jsonl"] and len(under_way) == 1
+        reporting.communicate(b"\n")
+    assert (run.root / "report.json").read_text() == "a report"
+
+
+def test_what_killed_processes_left_goes_when_the_same_is_written_again(tmp_path: Path) -> None:
+    left = (tmp_path / f".x[1].json.{os.getppid()}-0badcafe.tmp", tmp_path / ".x[1].json.2.tmp")
+    for path in left:
+        path.write_text("half")
+    other = tmp_path / ".y.json.2.tmp"
+    other.write_text("of another file")
+    write_json(tmp_path / "x[1].json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "x[1].json"]
+    (tmp_path / ".made.2-0badcafe.tmp").mkdir()
+    with atomic_directory(tmp_path / "made"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "made", "x[1].json"]
+
+
+def test_a_file_that_is_being_written_is_not_taken_for_left_over(tmp_path: Path) -> None:
+    """By two processes at one file, over and over, each of which looks for what the other may have left."""
+    code = (
+        "import sys; from pathlib import Path; from leap.files import write_text\n"
+        "for _ in range(300): write_text(Path(sys.argv[1]), 'x')"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "x")]) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_half_a_line_that_a_kill_has_left_is_cut_off_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "provenance.jsonl"
+    for line in (b"{}\n", b'{"to', b"{}\n"):
+        append_line(path, line)
+    assert path.read_bytes() == b"{}\n{}\n"
 
 
 def test_whole_files_are_replaced_or_left_alone(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from leap import __version__
 from leap.config import UNKNOWN_KIND
 from leap.errors import RunError, describe_validation_error
-from leap.files import write_text
+from leap.files import append_line, write_text
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe, read_mapping, resolved
 from leap.runs.directory import RunDirectory
@@ -57,8 +57,7 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
         if run.recipe.exists():
             _check_same(run, recipe)
         write_text(run.recipe, dump_recipe(recipe))
-        with run.provenance.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(provenance()) + "\n")
+        append_line(run.provenance, json.dumps(provenance()).encode() + b"\n")
         with closing(Stages(recipe, run, Progress(), ready.environment if ready else None)) as stages:
             for name, answer in ready.paid if ready else ():
                 with stages.actors.ledger.stage("check"):
