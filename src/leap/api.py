@@ -77,25 +77,24 @@ class Run:
 
     def episodes(self, i: int) -> Records[Episode]:
         """Returns the episodes of iteration i: demonstrations (i = 0), or the rollouts of pi_{i-1}."""
-        return Records(Journal(self._files.episodes(i), Episode))
+        return Records(Journal(self._sound(self._files.episodes(i)), Episode))
 
     def corrections(self, i: int) -> Records[Correction]:
         """Returns the teacher's corrections of iteration i (from 1), rejected ones included."""
-        return Records(Journal(self._files.corrections(i), Correction))
+        return Records(Journal(self._sound(self._files.corrections(i)), Correction))
 
     def rows(self, i: int) -> Records[Row]:
         """Returns the training rows of D_i."""
-        path = self._files.rows(i)
-        return Records(read_rows(path.read_bytes().splitlines()) if path.exists() else ())
+        return Records(read_rows(self._sound(self._files.rows(i))))
 
     def evaluations(self) -> Records[Evaluation]:
         """Returns what has been evaluated so far, on each split: baselines, then pi_0, pi_1 and so on."""
         names = [*self._files.evaluated_baselines(), *(f"pi_{i}" for i in range(self.recipe.iterations + 1))]
-        return Records(one for name in names for one in read_evaluations(self._files.evaluation(name)))
+        return Records(one for name in names for one in self._evaluations(name))
 
     def played(self, policy: str, split: str) -> Records[Episode]:
         """Returns the evaluation episodes of a policy such as `pi_1` or `expert` on a split."""
-        return Records(Journal(self._files.played(policy, split), Episode))
+        return Records(Journal(self._sound(self._files.played(policy, split)), Episode))
 
     @property
     def best(self) -> int:
@@ -104,7 +103,7 @@ class Run:
         Raises:
             RunError: None has been evaluated.
         """
-        students = [read_evaluations(self._files.evaluation(f"pi_{i}")) for i in range(self.recipe.iterations + 1)]
+        students = [self._evaluations(f"pi_{i}") for i in range(self.recipe.iterations + 1)]
         evaluated = [evaluations for evaluations in students if evaluations]
         if not evaluated:
             raise RunError(f"no student of {self.path} has been evaluated yet.")
@@ -117,6 +116,14 @@ class Run:
     def report(self) -> Path:
         """Writes the report and returns its page."""
         return write_report(self.recipe, self._files)
+
+    def _evaluations(self, policy: str) -> list[Evaluation]:
+        return read_evaluations(self._sound(self._files.evaluation(policy)))
+
+    def _sound(self, path: Path) -> Path:
+        """A file that is still what its stage wrote."""
+        self._files.manifest.check(path)
+        return path
 
 
 def run(

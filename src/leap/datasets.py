@@ -6,16 +6,17 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Step, content_key
 from leap.core.message import Message, ToolSpec
 from leap.core.record import Record
 from leap.envs.grammar import Grammar, GrammarOf, free_text
 from leap.envs.tools import in_words
-from leap.errors import ContextTooLong
+from leap.errors import ContextTooLong, RunError
 from leap.policies.rendering import Renderer
 
 log = logging.getLogger(__name__)
@@ -59,13 +60,21 @@ class Row(_Example):
         return content_key("row", self.source, self.episode, self.t, *_told(self.completion[0]))
 
 
-def read_rows(lines: Iterable[bytes]) -> Iterator[Row]:
-    """Rows from JSON lines. Equal messages are one object: the rows of an episode repeat its turns again and again, and
-    tens of thousands of episodes would not fit into memory otherwise."""
+def read_rows(path: Path) -> Iterator[Row]:
+    """Rows of a file of JSON lines; none where there is no file. Equal messages are one object: the rows of an episode repeat its
+    turns again and again, and tens of thousands of episodes would not fit into memory otherwise.
+
+    Raises:
+        RunError: A line is damaged.
+    """
     known: dict[tuple[Any, ...], Message] = {}
     offered: dict[str, list[ToolSpec]] = {}
-    for line in lines:
-        row = Row.model_validate_json(line)
+    lines = path.read_bytes().splitlines() if path.exists() else ()  # of bytes: a text may hold U+2028
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = Row.model_validate_json(line)
+        except ValidationError as error:
+            raise RunError(f"{path} line {number} is damaged; delete that file to have it made again.") from error
         shared = [known.setdefault((m["role"], m.get("tool_call_id"), *_told(m)), m) for m in row.prompt]
         tools = offered.setdefault(json.dumps(row.tools), row.tools)
         yield row.model_copy(update={"prompt": shared, "tools": tools})

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from glob import escape
 from io import FileIO
 from pathlib import Path
@@ -183,7 +184,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON for people and programs, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """The text of a JSON file for people and programs."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -271,27 +277,39 @@ def _remove(temporary: Path) -> None:
 def seal(folder: Path) -> None:
     """Marks a folder that others have written as complete. The mark is written last and names the content of each file."""
     _flush_all(folder)
-    write_json(folder / _SEAL, _digests(folder))
+    write_json(folder / SEAL, _digests(folder))
 
 
 def sealed(folder: Path) -> bool:
     """Whether a folder is complete, and its files are still what they were."""
     try:
-        return read_json(folder / _SEAL) == _digests(folder)
+        return read_json(folder / SEAL) == _digests(folder)
     except RunError:
         return False
 
 
-_SEAL = "complete.json"
+SEAL = "complete.json"
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != _SEAL:
-            with path.open("rb") as file:
-                found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL)
+    return {str(path.relative_to(folder)): digest(path) for path in files}
+
+
+def digest(file: Path, size: int | None = None) -> str:
+    """SHA-256 of a file, or of so many bytes at its beginning. Read once as long as nobody writes it."""
+    now = file.stat()
+    return _digest(file, now.st_size if size is None else size, now.st_mtime_ns, now.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _digest(file: Path, size: int, changed: int, number: int) -> str:
+    found = hashlib.sha256()
+    with file.open("rb") as content:
+        while size > 0 and (block := content.read(min(size, 1 << 20))):
+            found.update(block)
+            size -= len(block)
+    return found.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -204,7 +204,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.mark.parametrize("prompt", ["dialogue", "paper"])
 def test_a_rows_tokens_are_what_the_rollout_fed_and_would_generate(
-    checkpoint: Path, prompt: str, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, prompt: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from leap.models.hf import HFModel
     from leap.training.branches import encode_row
@@ -236,7 +236,8 @@ def test_a_rows_tokens_are_what_the_rollout_fed_and_would_generate(
     ]
     rows = list(correction_rows({episode.key: episode}, corrections, shown, iteration=1))
     assert [row.completion[0].get("tool_calls") for row in rows] == [[{"type": "function", "function": call_of(meant)}]] * 4
-    assert rows == list(read_rows(row.model_dump_json().encode() for row in rows))  # also from the file
+    (tmp_path / "rows.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    assert rows == list(read_rows(tmp_path / "rows.jsonl"))  # also from the file
     for row in rows:
         encoded = encode_row(row, model.chat)
         assert tuple(encoded.prompt) in fed

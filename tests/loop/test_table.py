@@ -19,7 +19,7 @@ from leap.testing.corridor import STAY, Corridor, CorridorTutor
 
 pytest.importorskip("torch")
 
-OF_THE_RUN = {"recipe.yaml", "provenance.jsonl", "stages.json", ".lock"}
+OF_THE_RUN = {"recipe.yaml", "provenance.jsonl", "stages.json", "files.json", ".lock"}
 
 
 class IdleTutor(CorridorTutor):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from leap.core import content_key
 from leap.errors import LeapError, PrerequisiteError
+from leap.files import digest
 from leap.models.attention import check_kinds
 from leap.models.chat import ChatTokens, first_line
 
@@ -92,7 +91,7 @@ def identity(path: str) -> str:
     folder = Path(path)
     if folder.is_dir():
         files = sorted({file for pattern in _CONTENT for file in folder.glob(pattern) if file.name not in _NOTES})
-        content = [(file.name, _digest(file, file.stat().st_size, file.stat().st_mtime_ns)) for file in files]
+        content = [(file.name, digest(file)) for file in files]
         base = None
         with suppress(OSError, ValueError, AttributeError):
             base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
@@ -109,13 +108,6 @@ def model_identity(name: str) -> str:
     """`provider/model` with the model named by what it holds, where it is a checkpoint that is loaded here."""
     provider, _, path = name.partition("/")
     return f"{provider}/{identity(path)}" if provider in ("hf", "vllm") and path else name
-
-
-@lru_cache(maxsize=1024)
-def _digest(file: Path, size: int, changed: int) -> str:
-    """Read once as long as nobody writes it."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def adapters_base(path: str) -> str:

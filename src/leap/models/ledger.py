@@ -7,6 +7,7 @@ booked all but the calls under way, and a request that was answered once is neve
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
 import threading
 import time
@@ -15,7 +16,7 @@ from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -25,6 +26,8 @@ from leap.core.message import Message, ToolSpec
 from leap.errors import LeapError, ModelError, RecipeError, RunError
 from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.prices import Price, Prices
+
+T = TypeVar("T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
@@ -292,16 +295,40 @@ def read_totals(path: Path) -> list[Totals]:
     """
     if not path.exists() or not path.stat().st_size:
         return []
+    return _looked_at(path, lambda db: _sums(db, *_BY_STAGE))
 
-    def read(how: str) -> list[Totals]:
+
+def fingerprint(path: Path, calls: int = -1) -> str:
+    """Number and content of a ledger's first calls, by default of all, from a file that is sound.
+
+    Raises:
+        RunError: The file is no ledger, or damaged.
+    """
+
+    def read(db: sqlite3.Connection) -> str:
+        if (found := db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)
+        content, count = hashlib.sha256(), 0
+        for row in db.execute("SELECT * FROM calls ORDER BY id LIMIT ?", (calls,)):
+            content.update(repr(row).encode())
+            count += 1
+        return f"{count} {content.hexdigest()}"
+
+    return _looked_at(path, read)
+
+
+def _looked_at(path: Path, look: Callable[[sqlite3.Connection], T]) -> T:
+    """What a look at a ledger gives, which changes nothing."""
+
+    def at(how: str) -> T:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=30)) as db:
-            return _sums(db, *_BY_STAGE)
+            return look(db)
 
     with _explained(path):
         if path.with_name(f"{path.name}-wal").exists():  # its run is under way, or was killed
             with suppress(sqlite3.OperationalError):  # the log needs files beside it, which a read-only folder refuses
-                return read("mode=ro")
-        return read("immutable=1")  # otherwise SQLite would leave a log of its own beside a ledger that is only read
+                return at("mode=ro")
+        return at("immutable=1")  # otherwise SQLite would leave a log of its own beside a ledger that is only read
 
 
 _BY_STAGE = ("stage, provider || '/' || model", "GROUP BY stage, provider, model ORDER BY MIN(id)")

@@ -73,8 +73,9 @@ def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Repor
     training episodes, and of all test episodes, at most `per_group`.
 
     Raises:
-        RunError: A journal is damaged.
+        RunError: A file is damaged.
     """
+    run.manifest.check()
     notes: list[str] = []
     setup = _setup(recipe)
     found = {i: _read(marker(run.checkpoint(i)), dict[str, Any], notes) for i in range(recipe.iterations + 1)}

@@ -199,6 +199,7 @@ class Actors:
         path = self.run.checkpoint(i)
         if not marker(path).exists():
             raise RunError(f"{path} is missing; train iteration {i} first.")
+        self.run.manifest.check(path, whole=True)
         return str(path)
 
     def checkpoint_key(self, i: int) -> str:

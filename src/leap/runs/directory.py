@@ -11,6 +11,7 @@ from pathlib import Path
 
 from leap.errors import RunError
 from leap.files import sweep
+from leap.runs.manifest import Manifest
 
 
 class RunDirectory:
@@ -20,6 +21,7 @@ class RunDirectory:
         root: The directory; an empty path gives every path relative to it.
 
     Attributes:
+        manifest: What the finished files were when they were written.
         recipe: The resolved recipe: every default written out.
         provenance: Versions, git commit and machine of each start, a line each.
         stages: Time and tokens of each finished stage.
@@ -32,6 +34,7 @@ class RunDirectory:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.manifest = Manifest(root)
         self.recipe = root / "recipe.yaml"
         self.provenance = root / "provenance.jsonl"
         self.stages = root / "stages.json"

@@ -142,6 +142,7 @@ def _check(run: RunDirectory, out: Path) -> None:
         raise RunError(f"{run.root} is not a run directory, so it has no episodes to export.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is there already; choose another --out.")
+    run.manifest.check()
 
 
 def _export(
@@ -171,13 +172,7 @@ def _export(
 
 
 def _iteration(run: RunDirectory, i: int, grammar_of: GrammarOf | None) -> Iteration:
-    episodes, rows = Journal(run.episodes(i), Episode), []
-    try:
-        for row in read_rows(run.rows(i).read_bytes().splitlines() if run.rows(i).exists() else ()):
-            rows.append(row)
-    except ValueError as error:
-        where = f"{run.rows(i)} line {len(rows) + 1}"
-        raise RunError(f"{where} is damaged; delete that file to have it made again.") from error
+    episodes, rows = Journal(run.episodes(i), Episode), list(read_rows(run.rows(i)))
     by_key = {episode.key: episode for episode in episodes}
     pairs = list(preference_rows(rows, by_key, grammar_of or _grammar_of_rows(rows)))
     return Iteration(i, episodes, Journal(run.corrections(i), Correction), rows, pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -12,16 +13,19 @@ from pydantic import ValidationError
 
 from leap import __version__
 from leap.config import UNKNOWN_KIND
-from leap.errors import RunError, describe_validation_error
-from leap.files import append_line, write_text
+from leap.errors import RecipeError, RunError, describe_validation_error
+from leap.files import append_line
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe, read_mapping, resolved
 from leap.runs.directory import RunDirectory
 from leap.runs.former import from_0_1
+from leap.runs.manifest import refusal
 from leap.runs.preflight import Ready, check_prerequisites
 from leap.runs.provenance import provenance, starts
 from leap.runs.stages import Stages
 from leap.runs.table import missing_stages
+
+log = logging.getLogger(__name__)
 
 _FREE = re.compile(
     r"(budget|prices|executor|lost_share|training\.(sft\.)?logging"
@@ -54,15 +58,42 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
     if root.exists() and any(root.iterdir()) and not run.recipe.exists() and not run.lock.exists():
         raise RunError(f"{root} is not empty and is not a run directory; choose another --run-dir.")
     with run.locked():
+        _mend(run, recipe)
         if run.recipe.exists():
             _check_same(run, recipe)
-        write_text(run.recipe, dump_recipe(recipe))
+        run.manifest.write(run.recipe, dump_recipe(recipe))
         append_line(run.provenance, json.dumps(provenance()).encode() + b"\n")
+        run.manifest.record(run.provenance)
         with closing(Stages(recipe, run, Progress(), ready.environment if ready else None)) as stages:
             for name, answer in ready.paid if ready else ():
                 with stages.actors.ledger.stage("check"):
                     stages.actors.ledger.book("", name, answer, latency=0.0)  # no key: it answers no request of a stage
             yield stages
+
+
+def _mend(run: RunDirectory, recipe: Recipe) -> None:
+    """Looks whether the files of a run are what they were when they were written. What is gone is made again when it is needed,
+    and what other files give at once.
+
+    Raises:
+        RunError: Another file is damaged.
+    """
+    refused = []
+    for path, told in run.manifest.damage():
+        if path == run.recipe:
+            if not path.exists() and not run.manifest.expects(path, dump_recipe(recipe)):
+                refused.append((path, told))  # one that is there is looked at when it is read
+        elif not path.exists() and path != run.calls:
+            log.warning("%s is missing; what is needed of it is made again", path)
+            if path.suffix == ".jsonl":  # rows on file may not fit what comes out now
+                path.with_name(run.rows(0).name).unlink(missing_ok=True)
+        elif path.name in (run.rows(0).name, run.evaluation("pi_0").name):
+            log.warning("%s is damaged; it is made again", path)
+            path.unlink(missing_ok=True)
+        else:
+            refused.append((path, told))
+    if refused:
+        raise refusal(refused)
 
 
 def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -75,8 +106,14 @@ def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     run = RunDirectory(root)
     if not run.recipe.exists():
+        run.manifest.check(run.recipe)
         raise RunError(f"{root} is not a run directory.")
-    values = from_0_1(read_mapping(run.recipe, "recipe"))
+    try:
+        values = from_0_1(read_mapping(run.recipe, "recipe"))
+    except RecipeError:
+        run.manifest.check(run.recipe)
+        raise
+    damaged = "".join(f" Unless that is so: {told}" for _, told in run.manifest.damage(run.recipe))
     try:
         kept = Recipe.model_validate(values)
     except ValidationError as error:
@@ -89,8 +126,9 @@ def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
         first = f"{lines[1].strip()}{f', and {len(lines) - 2} more' if len(lines) > 2 else ''}"
         raise RunError(
             f"{root} holds a recipe that this version of leap ({__version__}) cannot read ({first}). Go on with "
-            f"{_maker(run)}, or start a new run."
+            f"{_maker(run)}, or start a new run.{damaged}"
         ) from error
+    run.manifest.check(run.recipe)
     return resolved(values, f"recipe {run.recipe}", overrides) if overrides else kept
 
 

@@ -102,6 +102,8 @@ def _trained(run: RunDirectory, i: int) -> tuple[Recipe, Path]:
     recipe, checkpoint = recipe_of(run.root), run.checkpoint(i)
     if not marker(checkpoint).exists():
         raise RunError(f"{checkpoint} is missing; train iteration {i} first.")
+    run.manifest.check(checkpoint, whole=True)
+    run.manifest.check()
     return recipe, checkpoint
 
 

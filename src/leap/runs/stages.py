@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property, partial
 from itertools import accumulate
 from pathlib import Path
@@ -33,7 +33,7 @@ from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
 from leap.errors import RunError
 from leap.evaluation import Evaluation
-from leap.files import Journal, atomic_directory, read_json, write_json, write_text
+from leap.files import Journal, as_json, atomic_directory, read_json, write_json, write_text
 from leap.models.breaker import check_lost
 from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
@@ -111,6 +111,7 @@ class Stages:
         if i == 0:
             what = f"demonstrations by {recipe.demonstrations.who}"
         else:
+            self.actors.check_base()
             beta, who = recipe.rollouts.beta_at(i), f"pi_{i - 1}"
             if beta:
                 who += f" mixed with the teacher ({beta:.0%} of steps)"
@@ -152,7 +153,9 @@ class Stages:
 
     def _play(self, i: int, spec: PolicySpec, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
         """Plays for the rollouts of iteration i what is not on file; returns the tasks' episodes."""
-        return play_tasks(spec, play, self.actors, journal, lambda: self.timed("rollout", i, what), self.executor)
+        played = play_tasks(spec, play, self.actors, journal, lambda: self.timed("rollout", i, what), self.executor)
+        self.run.manifest.record(journal.path)
+        return played
 
     # ---- correct -------------------------------------------------------------------------------------------------
 
@@ -189,6 +192,7 @@ class Stages:
         under an iteration."""
         done = _corrected(episodes, journal)
         if len(done) == len(episodes):
+            self.run.manifest.record(journal.path)
             return
         section, states = self.recipe.teacher, None
         if isinstance(section, ModelTeacherConfig) and section.state == "extracted":
@@ -210,6 +214,7 @@ class Stages:
             note(corrections=len(journal))
             if teacher.dropped:
                 note(steps_left_out=teacher.dropped)
+        self.run.manifest.record(journal.path)
 
     def _extracted(self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
@@ -221,7 +226,8 @@ class Stages:
         with self.timed("correct", iteration, "privileged states"), self.booked(f"extract {iteration}"):
             states = run_sync(extractor.extract_all(played))
             check_lost(extractor.model.name, extractor.lost, len(played), self.recipe.lost_share)
-            return states
+        self.run.manifest.record(self.run.states(iteration))
+        return states
 
     def corrections(self, i: int) -> Journal[Correction]:
         """Corrections of iteration i that are on file."""
@@ -233,6 +239,7 @@ class Stages:
         """D_i as rows on file: demonstrations (i = 0) or kept corrections."""
         path = self.run.rows(i)
         if path.exists():
+            self.run.manifest.adopt(path)
             return path
         if i == 0:
             rows = [*demonstration_rows(self._demonstrations(), self.renderer), *self._rows_with_state()]
@@ -246,7 +253,13 @@ class Stages:
         lines = [row.model_dump_json() for row in rows]
         if not lines and i == 0:
             raise RunError("no step of the demonstrations fits into the student's context: there is nothing to clone.")
-        write_text(path, "\n".join(lines) + "\n" if lines else "")
+        text = "\n".join(lines) + "\n" if lines else ""
+        if marker(self.run.checkpoint(i)).exists() and not self.run.manifest.expects(path, text):
+            raise RunError(
+                f"{path}, made again, is not what pi_{i} was trained on: what it is made from came out otherwise. Put the former "
+                f"files of {path.parent} back, or delete it and the iterations after it to have them made again."
+            )
+        self.run.manifest.write(path, text)
         return path
 
     def _demonstrations(self) -> list[Episode]:
@@ -285,6 +298,7 @@ class Stages:
 
             run_sync(annotator.annotate_all(demonstrations, keep))
             check_lost(annotator.model.name, annotator.lost, len(demonstrations), self.recipe.lost_share)
+        self.run.manifest.record(self.run.annotations())
         return sorted(annotated, key=_by_task)
 
     def _rows_with_state(self) -> Iterator[Row]:
@@ -308,8 +322,7 @@ class Stages:
 
     def rows_of(self, i: int) -> list[Row]:
         """D_i."""
-        with self.dataset(i).open("rb") as lines:  # of bytes: a text may hold U+2028
-            return list(read_rows(lines))
+        return list(read_rows(self.dataset(i)))
 
     def preferences(self, i: int) -> list[PreferenceRow]:
         """The pairs of D_i."""
@@ -323,6 +336,7 @@ class Stages:
         out, work = self.run.checkpoint(i), self.run.training(i)
         if marker(out).exists():
             shutil.rmtree(work, ignore_errors=True)  # where a kill came between
+            self.run.manifest.adopt(out)
             return out
         from leap.training.distributed import train
 
@@ -348,6 +362,7 @@ class Stages:
             result = train(method, rows, Job(i, start, temporary, work, seed_of(recipe.seed, "train", i), on_step))
             write_json(marker(temporary), {"key": key, "iteration": i, "base": base, "result": result.as_dict()})
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
+        self.run.manifest.record(out)
         shutil.rmtree(work, ignore_errors=True)
         return out
 
@@ -382,6 +397,7 @@ class Stages:
             names = self.environment.names()
             build_scratch(student.scratch, sendable(texts), temporary, seed=self.recipe.seed, names=names)
             write_json(marker(temporary), {"key": "base", "iteration": -1})
+        self.run.manifest.record(base)
         return self.actors.base
 
     # ---- evaluate ------------------------------------------------------------------------------------------------
@@ -416,8 +432,11 @@ class Stages:
         for split, tasks in self.evaluation_tasks().items():
             play = Play(tasks, self.recipe.test_horizon, self.recipe.seed, f"evaluate-{spec.name}")
             shown = partial(self.timed, "evaluate", spec.iteration, f"evaluate {spec.name} on {split}")
-            evaluations.append(score_tasks(spec, play, self.actors, self.run.played(spec.name, split), shown, self.executor))
-        write_json(self.run.evaluation(spec.name), [evaluation.model_dump(mode="json") for evaluation in evaluations])
+            journal = self.run.played(spec.name, split)
+            evaluations.append(score_tasks(spec, play, self.actors, journal, shown, self.executor))
+            self.run.manifest.record(journal)
+        scores = [evaluation.model_dump(mode="json") for evaluation in evaluations]
+        self.run.manifest.write(self.run.evaluation(spec.name), as_json(scores))
         return evaluations
 
     # ---- what other packages add -----------------------------------------------------------------------------------
@@ -427,12 +446,21 @@ class Stages:
         for stage in stage_table(self.recipe, self.environment):
             if stage.iteration == i and stage.added:
                 stage.make(self)
+                self.run.manifest.record(*(self.run.root / file for file in stage.files))
 
     # ---- what the stages share -----------------------------------------------------------------------------------
 
-    def booked(self, stage: str) -> AbstractContextManager[object]:
+    @contextmanager
+    def booked(self, stage: str) -> Iterator[None]:
         """Calls to endpoints made within are booked under this stage."""
-        return self.actors.ledger.stage(stage) if self.recipe.models else nullcontext()
+        if not self.recipe.models:
+            yield
+            return
+        try:
+            with self.actors.ledger.stage(stage):
+                yield
+        finally:
+            self.run.manifest.record(self.run.calls)
 
     def _spent(self) -> str:
         usd, tokens = self.actors.ledger.spent if self.recipe.models else (0.0, 0)
@@ -452,7 +480,7 @@ class Stages:
         seconds = round(time.monotonic() - began, 2)
         records = read_json(self.run.stages) if self.run.stages.exists() else []
         records.append({"stage": stage, "iteration": iteration, "what": what, "seconds": seconds, **figures})
-        write_json(self.run.stages, records)
+        self.run.manifest.write(self.run.stages, as_json(records))
 
 
 def _corrected(episodes: Iterable[Episode], corrections: Iterable[Correction]) -> set[str]:

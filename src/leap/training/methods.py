@@ -12,7 +12,7 @@ from typing import Any, Literal
 from leap.core import content_key
 from leap.datasets import PreferenceRow, Row
 from leap.errors import RunError
-from leap.files import atomic_directory, read_json, write_json
+from leap.files import SEAL, atomic_directory, read_json, seal, sealed, write_json
 from leap.training.config import DPOConfig, KTOConfig, SFTConfig
 from leap.training.method import Collected, Job, Method, TrainingResult
 
@@ -110,11 +110,15 @@ class PreferenceMethod(Method[DPOConfig | KTOConfig]):
         from leap.training.distributed import barrier, rank
 
         part, first = job.work / "sft-policy", None
+        if not rank() and part.exists() and not sealed(part):
+            shutil.rmtree(part)
+        barrier()
         if not part.exists():
             with nullcontext(part) if rank() else atomic_directory(part) as folder:
                 first = self.sft.train(rows, replace(job, out=folder, work=job.work / "sft"))
                 if not rank():
                     write_json(folder / _RESULT, first.as_dict())
+                    seal(folder)
             barrier()  # until rank 0 has put the folder in place
         first = first or TrainingResult(**read_json(part / _RESULT))
         return first, replace(job, start=str(part), work=job.work / "preference")
@@ -147,5 +151,5 @@ def _kept_as_it_is(job: Job) -> TrainingResult:
     if not Path(job.start).is_dir():
         raise RunError(f"there is no pair to train on, and {job.start!r} is not a checkpoint directory that could be kept.")
     if not rank():
-        shutil.copytree(job.start, job.out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("leap.json", _RESULT))
+        shutil.copytree(job.start, job.out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("leap.json", _RESULT, SEAL))
     return TrainingResult(steps=0, rows=0, too_long=0, tokens=0, answer_tokens=0, loss=0.0, seconds=0.0)

@@ -63,7 +63,9 @@ class RunResults:
 
     def measures(self) -> IterationMeasures | None:
         """Leakage and realizability of the last iteration, if measured."""
-        return read_measures(measures_file(self.files, self.recipe.iterations))
+        path = measures_file(self.files, self.recipe.iterations)
+        self.files.manifest.check(path)
+        return read_measures(path)
 
     def makers(self) -> set[str]:
         """Versions and commits of leap that made this run."""

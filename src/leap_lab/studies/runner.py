@@ -127,7 +127,7 @@ def holders(root: Path, *, but: Path | None = None) -> dict[str, Path]:
         except LeapError:
             continue  # of another version of leap: nothing can be taken from it
         for stage in stages:
-            if stage.finished(run):
+            if stage.finished(run) and not any(run.manifest.damage(*(run.root / file for file in stage.files))):
                 found.setdefault(stage.key, run.root)
     return found
 
@@ -145,6 +145,7 @@ def take(root: Path, recipe: Recipe, run: RunDirectory) -> list[Taken]:
             for stage, source in taken:
                 line = {"part": stage.name, "iteration": stage.iteration, "key": stage.key, "from": source.name}
                 file.write(json.dumps(line) + "\n")
+        run.manifest.record(run.shared)
     return taken
 
 
