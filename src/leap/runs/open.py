@@ -58,9 +58,9 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
     if root.exists() and any(root.iterdir()) and not run.recipe.exists() and not run.lock.exists():
         raise RunError(f"{root} is not empty and is not a run directory; choose another --run-dir.")
     with run.locked():
-        _mend(run, recipe)
         if run.recipe.exists():
             _check_same(run, recipe)
+        _mend(run, recipe)
         run.manifest.write(run.recipe, dump_recipe(recipe))
         append_line(run.provenance, json.dumps(provenance()).encode() + b"\n")
         run.manifest.record(run.provenance)
