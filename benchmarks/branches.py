@@ -20,7 +20,7 @@ import torch
 from leap.core import Episode
 from leap.datasets import Row, demonstration_rows
 from leap.models.chat import ChatTokens
-from leap.models.hf import load_causal_lm
+from leap.models.checkpoints import load_causal_lm
 from leap.models.scratch import ScratchConfig, build_scratch
 from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import PromptConfig, Renderer

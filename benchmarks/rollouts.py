@@ -22,7 +22,8 @@ from leap.envs.answer import parse_answer
 from leap.envs.base import load_environment
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
-from leap.models.hf import HFModel, load_causal_lm
+from leap.models.checkpoints import load_causal_lm
+from leap.models.hf import HFModel
 from leap.policies.base import UNPARSED
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import Renderer

@@ -19,7 +19,7 @@ import sys, time
 import leap
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from leap.models.threads import settle_threads
+from leap.models.checkpoints import settle_threads
 torch.manual_seed(0)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=1000, hidden_size=128, intermediate_size=384, num_hidden_layers=3,
     num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=4096))

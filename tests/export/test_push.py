@@ -59,7 +59,7 @@ def test_the_card_says_how_it_was_trained_and_what_was_measured(run: RunDirector
 
 
 def test_the_folder_is_a_checkpoint_and_holds_nothing_else(run: RunDirectory, tmp_path: Path) -> None:
-    from leap.models.hf import load_causal_lm
+    from leap.models.checkpoints import load_causal_lm
 
     push_to_folder(run, 1, tmp_path / "out")
     load_causal_lm(str(tmp_path / "out"), device="cpu")

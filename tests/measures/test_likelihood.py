@@ -18,7 +18,7 @@ from leap.core import Decision  # noqa: E402
 from leap.datasets import Row  # noqa: E402
 from leap.envs.answer import format_answer  # noqa: E402
 from leap.models.chat import ChatTokens  # noqa: E402
-from leap.models.hf import load_causal_lm  # noqa: E402
+from leap.models.checkpoints import load_causal_lm  # noqa: E402
 from leap.policies.rendering import PromptConfig, Renderer  # noqa: E402
 from leap.testing.checkpoints import STYLES, tiny_checkpoint  # noqa: E402
 from leap.training.branches import ATTENTION, encode_row  # noqa: E402

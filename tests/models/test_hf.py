@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,17 @@ def test_a_pickled_adapter_is_not_read(tmp_path: Path) -> None:
         load(str(folder))
 
 
+def test_a_model_is_known_by_its_weights_wherever_they_lie(tmp_path: Path) -> None:
+    folders = [tiny_checkpoint(tmp_path / "one"), tmp_path / "two"]
+    shutil.copytree(*folders)
+    one, two = (load(str(folder)).identity for folder in folders)
+    assert one == two
+    weights = bytearray((folders[1] / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folders[1] / "model.safetensors").write_bytes(weights)
+    assert load(str(folders[1])).identity != one
+
+
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     import json
 
@@ -240,7 +252,7 @@ def test_an_adapter_for_another_base_is_refused_in_one_line(tmp_path: Path, othe
 
     from peft import LoraConfig, get_peft_model
 
-    from leap.models.hf import load_causal_lm
+    from leap.models.checkpoints import load_causal_lm
     from leap.models.scratch import ScratchConfig, build_scratch
 
     texts = ["go to shelf 1"]

@@ -128,7 +128,7 @@ def test_any_text_goes_through_the_file_unchanged(tmp_path_factory: pytest.TempP
 def test_a_lone_surrogate_harms_nothing(text: str, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "calls.sqlite")
     ledger.book("k", "mock/it", Completion(text, 1, 1), 0.0)
-    ledger.book_failure("l", "mock/it", text, 0.0)
+    ledger.book("l", "mock/it", Completion("", 0, 0), 0.0, text)
     ledger.close()
     ledger = Ledger(tmp_path / "calls.sqlite")
     answer = ledger.get("k")

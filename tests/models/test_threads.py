@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 LOAD = """
 import os, sys
 import leap
-from leap.models.hf import load_causal_lm
+from leap.models.checkpoints import load_causal_lm
 load_causal_lm(sys.argv[1], device="cpu")
 import torch
 print(torch.get_num_threads(), os.environ["OMP_WAIT_POLICY"])

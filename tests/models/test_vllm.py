@@ -22,6 +22,7 @@ from leap.models.providers import open_model
 
 pytest.importorskip("openai")
 from leap.models import vllm
+from leap.models.openai import OpenAIModel
 from leap.models.vllm import VLLMModel
 
 STAND_IN = Path(__file__).with_name("stand_in_vllm.py")
@@ -173,10 +174,10 @@ def test_a_server_that_never_comes_up_is_stopped(notes: Callable[[str], list[Any
 def test_what_fails_after_the_start_stops_the_server(
     notes: Callable[[str], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: VLLMModel, *arguments: Any) -> None:
+    def broken(self: OpenAIModel, *arguments: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(VLLMModel, "_connect", broken)
+    monkeypatch.setattr(OpenAIModel, "__init__", broken)
     with pytest.raises(KeyboardInterrupt):
         VLLMModel("org/base", SAMPLING)
     assert gone(notes("pids")[0])

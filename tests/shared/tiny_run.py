@@ -153,7 +153,7 @@ def pay(run: RunDirectory) -> None:
                 ledger.book(f"{stage} {number}", model, Completion("", 0, 0), 1.0)
     with ledger.stage("measure"):
         for number in range(2):
-            ledger.book_failure(f"failed {number}", small, "no answer", 1.0)
+            ledger.book(f"failed {number}", small, Completion("", 0, 0), 1.0, "no answer")
     ledger.close()
 
 

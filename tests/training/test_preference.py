@@ -101,7 +101,7 @@ def margin(checkpoint: Path) -> float:
 def mean_likelihood(checkpoint: Path, side: str, *, per_token: bool = False) -> float:
     """Mean over the pairs of the log likelihood of one answer, or over its tokens."""
     from leap.models.chat import ChatTokens
-    from leap.models.hf import load_causal_lm
+    from leap.models.checkpoints import load_causal_lm
     from leap.training.preference import encode_pair
 
     model, tokenizer = load_causal_lm(str(checkpoint), device="cpu")

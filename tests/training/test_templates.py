@@ -104,7 +104,7 @@ def test_trl_itself_would_have_trained_on_other_tokens(tmp_path: Path) -> None:
     from trl import DPOConfig, DPOTrainer
 
     from leap.models.chat import ChatTokens
-    from leap.models.hf import load_causal_lm
+    from leap.models.checkpoints import load_causal_lm
     from leap.training.preference import encode_pair
 
     model, tokenizer = load_causal_lm(str(tiny_checkpoint(tmp_path / "start", "chatml")), device="cpu")

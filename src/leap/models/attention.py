@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from leap.errors import PrerequisiteError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 REACH = {SLIDING: "sliding_window", CHUNKED: "attention_chunk_size"}
@@ -14,7 +17,7 @@ REACH = {SLIDING: "sliding_window", CHUNKED: "attention_chunk_size"}
 _WHOLE = {FULL, "attention", "global", "full"}  # as older configurations call it
 
 
-def layer_kinds(config: Any) -> list[str]:
+def layer_kinds(config: PretrainedConfig) -> list[str]:
     """The kind of each layer, in the words of transformers' `layer_types`."""
     config = config.get_text_config()
     for key in ("layer_types", "layers_block_type", "attention_layers"):
@@ -24,13 +27,13 @@ def layer_kinds(config: Any) -> list[str]:
     return [next(reaching, FULL)] * (getattr(config, "num_hidden_layers", None) or 1)
 
 
-def reaches(config: Any) -> dict[str, int]:
+def reaches(config: PretrainedConfig) -> dict[str, int]:
     """How many tokens each kind of layer sees that does not see all."""
     config = config.get_text_config()
     return {kind: getattr(config, REACH[kind]) for kind in set(layer_kinds(config)) if kind in REACH}
 
 
-def check_kinds(config: Any, name: str) -> None:
+def check_kinds(config: PretrainedConfig, name: str) -> None:
     """Looks for layers that look back in a way that is not known here.
 
     Raises:
@@ -49,7 +52,7 @@ def refusal(name: str, why: str) -> str:
 
 
 @contextmanager
-def short_windows(config: Any, most: int) -> Iterator[None]:
+def short_windows(config: PretrainedConfig, most: int) -> Iterator[None]:
     """While it lasts, no layer that does not see everything sees more than so many tokens: masks are made from the
     configuration at each forward, so that a short text shows whether windows are right."""
     config = config.get_text_config()

@@ -32,26 +32,23 @@ class EndpointConfig(Section):
     """An OpenAI-compatible endpoint. Part of a recipe, beside the name of the model it serves."""
 
     base_url: str | None = Field(
-        default=None,
-        description="Address up to and with /v1; OpenAI's own if null. vLLM, SGLang, llama.cpp, Ollama, gateways.",
+        default=None, description="Address up to and with /v1; OpenAI's own if null. vLLM, SGLang, llama.cpp, Ollama, gateways."
     )
     api_key_env: str = Field(
         default="OPENAI_API_KEY",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Name of the environment variable that holds the key. The key itself never stands in a recipe.",
     )
-    timeout: float = Field(
-        default=120.0, gt=0, description="Seconds for a whole answer, after which a call is made again."
-    )
+    timeout: float = Field(default=120.0, gt=0, description="Seconds for a whole answer, after which a call is made again.")
     retries: int = Field(
-        default=5,
-        ge=0,
-        description="How often a call is made again after 429, 5xx or a time-out; Retry-After is kept to.",
+        default=5, ge=0, description="How often a call is made again after 429, 5xx or a time-out; Retry-After is kept to."
     )
     concurrency: int = Field(default=16, ge=1, description="Calls under way at once.")
 
 
-Schema = dict[str, Any]
+JsonObject = dict[str, Any]
+"""A JSON object: its values are whatever JSON holds."""
+Schema = JsonObject
 """A JSON schema."""
 
 

@@ -48,7 +48,7 @@ class ChatTokens:
     it does not, tools and calls are put into words (`leap.envs.tools.in_words`).
 
     Args:
-        tokenizer: The tokenizer with its template.
+        tokenizer: The tokenizer with its template. (Any, since transformers declares each of its answers as one or a list.)
         ends: Tokens at which generation ends, beside those that the tokenizer and the template name.
 
     Attributes:
@@ -82,9 +82,8 @@ class ChatTokens:
         """Token ids of a prompt, BOS (if the template has one) to generation prompt."""
         if tools and not self.takes_tools:
             messages, tools = in_words(messages, tools), ()
-        if not self._by_segment:
-            return self._render(messages, tools, tokenize=True, return_dict=False)
-        return self._encode_by_segment(self._render(messages, tools, tokenize=False))
+        text = self._render(messages, tools)
+        return self._encode_by_segment(text) if self._by_segment else self.text(text)
 
     def length(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
         """Tokens of a prompt."""
@@ -120,8 +119,7 @@ class ChatTokens:
             read = self.tokenizer.parse_response(text, prefix="", tools=list(tools))
             called = [(call["function"]["name"], call["function"]["arguments"]) for call in read["tool_calls"]]
             calls = [
-                (name, given if isinstance(given, str) else json.dumps(given, ensure_ascii=False))
-                for name, given in called
+                (name, given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)) for name, given in called
             ]
         except Exception:  # whatever a model wrote, it is an answer
             return text
@@ -132,9 +130,7 @@ class ChatTokens:
         """Whether the chat template shows tools, calls and what they gave, and writes a call so that it can be read back."""
         call: CalledFunction = {"name": "leap_probe", "arguments": {"leap_argument": 'leap "value" 1'}}
         schema = {"type": "object", "properties": {"leap_argument": {"type": "string"}}, "required": ["leap_argument"]}
-        tools = [
-            {"type": "function", "function": {"name": "leap_probe", "description": "leap tells", "parameters": schema}}
-        ]
+        tools = [{"type": "function", "function": {"name": "leap_probe", "description": "leap tells", "parameters": schema}}]
         made: Message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
         reasoned: Message = {**made, "content": "leap says"}
         past: Message = {**made, "tool_calls": [{"id": call_id(0), "type": "function", "function": call}]}
@@ -143,8 +139,7 @@ class ChatTokens:
         longer = [*prompt, past, told]
         try:
             self._guard([prompt, longer, [*prompt, made]], tools)
-            shown = self._render(prompt, tools, tokenize=False)
-            later = self._render(longer, tools, tokenize=False)
+            shown, later = self._render(prompt, tools), self._render(longer, tools)
             made_so = [self._readable(self._called(made, before, tools), tools) for before in (prompt, longer)]
             read = [call_in(text) for text in made_so]
             silent = "leap says" not in self._called(reasoned, prompt, tools)
@@ -154,9 +149,7 @@ class ChatTokens:
         parts = all(part in shown for part in ("leap_probe", "leap tells", "leap_argument", "leap asks"))
         takes = parts and "leap gave" in later and all(each is not None and each[0] == call for each in read)
         if takes and silent:
-            log.warning(
-                "the chat template leaves out the words beside a call of a tool: calls are trained without reasons"
-            )
+            log.warning("the chat template leaves out the words beside a call of a tool: calls are trained without reasons")
         return takes
 
     def _called(self, message: Message, prompt: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
@@ -168,19 +161,24 @@ class ChatTokens:
         number = sum(earlier["role"] == "assistant" for earlier in prompt)
         calls = message.get("tool_calls", ())
         named: Message = {**message, "tool_calls": [{"id": call_id(number), **call} for call in calls]}
-        before = self._render(prompt, tools, tokenize=False)
-        whole = self._render([*prompt, named], tools, add_generation_prompt=False, tokenize=False)
+        before = self._render(prompt, tools)
+        whole = self._render([*prompt, named], tools, opened=False)
         if not whole.startswith(before):
             raise LeapError("the chat template does not write a call of a tool behind the prompt that asked for it")
         text = whole[len(before) :]
         end = text.rfind(self.tokenizer.convert_ids_to_tokens(self.end_of_turn))
         return text[:end] if end >= 0 else text.rstrip()
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[ToolSpec], **options: Any) -> Any:
-        offered: dict[str, Any] = {"tools": list(tools)} if tools else {}
-        options = {"add_generation_prompt": True, "chat_template": self._template(bool(tools))} | offered | options
+    def _render(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, opened: bool = True) -> str:
+        """What the template writes, with the assistant's turn opened behind it or not.
+
+        Raises:
+            ModelRefused: It raises.
+        """
+        offered = {"tools": list(tools)} if tools else {}
+        how = {"chat_template": self._template(bool(tools)), "add_generation_prompt": opened, "tokenize": False, **offered}
         try:
-            return self.tokenizer.apply_chat_template(sendable(list(messages)), **options)
+            return str(self.tokenizer.apply_chat_template(sendable(list(messages)), **how))
         except Exception as error:  # a template may refuse in any way it likes
             raise ModelRefused(f"the chat template of {self._name} refuses these messages: {first_line(error)}") from error
 
@@ -216,13 +214,13 @@ class ChatTokens:
         answer: Message = {"role": "assistant", "content": "Leap answers"}
         try:
             self._guard([turns, turns[:1], turns * 5 + [answer]])
-            prompt, again = (self._render(turns, (), tokenize=False) for _ in range(2))
-            bare = self._render(turns, (), tokenize=False, add_generation_prompt=False)
-            asked = [self._render([{**turns[0], "content": word}], (), tokenize=True, return_dict=False) for word in "ab"]
+            prompt, again = (self._render(turns) for _ in range(2))
+            bare = self._render(turns, opened=False)
+            asked = [self.text(self._render([{**turns[0], "content": word}])) for word in "ab"]
         except (ModelError, ValueError) as error:  # a ValueError: several templates, none of them for this
             raise PrerequisiteError(first_line(error)) from error
         try:
-            whole = self._render([*turns, answer], (), tokenize=False, add_generation_prompt=False)
+            whole = self._render([*turns, answer], opened=False)
             before = whole[: whole.rindex("Leap answers")]
         except (ModelError, ValueError):  # Mistral's take no conversation that ends in an answer
             before = prompt
@@ -271,17 +269,17 @@ class ChatTokens:
             {"role": "assistant", "content": "ACTION: go to x 1"},
             {"role": "user", "content": "The x 1 is closed.\n"},
         ]
-        whole = self._render(probe, (), tokenize=True, return_dict=False)
-        return self._encode_by_segment(self._render(probe, (), tokenize=False)) == list(whole)
+        text = self._render(probe)
+        return self._encode_by_segment(text) == self.text(text)
 
     def _find_end_of_turn(self) -> int:
         """The token that the template puts after an assistant's words, special or merely added; EOS where it puts none."""
         probe = "leap probe"
         turns: list[Message] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": probe}]
         try:
-            ids = self._render(turns, (), add_generation_prompt=False, tokenize=True, return_dict=False)
+            ids = self.text(self._render(turns, opened=False))
         except ModelError:  # no conversation may end in an answer
-            ids = self._render([*turns, turns[0]], (), tokenize=True, return_dict=False)
+            ids = self.text(self._render([*turns, turns[0]]))
         added = (token for text, token in self._special.items() if text.strip())  # not runs of blanks
         special = {*self.tokenizer.all_special_ids, *added}
         for position in reversed(range(len(ids))):

@@ -1,18 +1,31 @@
-"""What can be told of a checkpoint without its weights: its tokens, its context, whether it can be used at all."""
+"""Checkpoints: what can be told of one without its weights, what tells it from others, and how it is loaded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leap.core import content_key
 from leap.errors import LeapError, PrerequisiteError
 from leap.files import digest
 from leap.models.attention import check_kinds
+from leap.models.base import JsonObject
 from leap.models.chat import ChatTokens, first_line
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+SMALL = 20_000_000
+"""Weights. A model with fewer gains little from a second thread, and loses manyfold where another program needs the core: at
+every operation each thread waits for the slowest (benchmarks/threads.log)."""
+_CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_NOTES = {"leap.json", "training.json"}
+"""What training notes of a checkpoint, times among it."""
 
 
 def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
@@ -27,22 +40,95 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    try:
-        base = adapters_base(path) if (Path(path) / "adapter_config.json").exists() else path
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    with _explained(f"the tokenizer of {path!r}"):
+        config = AutoConfig.from_pretrained(base_of(path), trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if generates:
             check_kinds(config, f"hf/{path}")
         check_tokens(tokenizer, getattr(config.get_text_config(), "vocab_size", None), path)
-        chat = ChatTokens(tokenizer)
+        return ChatTokens(tokenizer), context_of(config)
+
+
+def load_causal_lm(
+    path: str, *, dtype: torch.dtype | str = "auto", device: str | None = None, quantization: Any = None
+) -> tuple[Any, Any]:
+    """Loads a model and its tokenizer from a checkpoint directory or a hub name; a LoRA adapter is put on its base.
+
+    Remote code is never run and only safetensors are read. `quantization` is a configuration of transformers.
+
+    Raises:
+        PrerequisiteError: Nothing usable is at that path or name.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # leap shows its own
+    device, base = device or best_device(), path
+    quantized = {"quantization_config": quantization, "device_map": {"": device}} if quantization is not None else {}
+    with _explained(f"the model {path!r}"):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            base := base_of(path), dtype=dtype, use_safetensors=True, trust_remote_code=False, **quantized
+        )
+        if base != path:
+            model = with_adapter(model, path)
+        check_tokens(tokenizer, model.get_input_embeddings().weight.shape[0], path)
+    model = model if quantized else model.to(device)
+    settle_threads(model)
+    return model, tokenizer
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
     except (LeapError, ImportError):
         raise
     except Exception as error:  # damaged files are told in many ways, by errors of several libraries
-        raise PrerequisiteError(f"cannot load the tokenizer of {path!r}: {first_line(error)}") from error
-    return chat, context_of(config)
+        raise PrerequisiteError(f"cannot load {what}: {first_line(error)}") from error
 
 
-def context_of(config: Any) -> int:
+def with_adapter(model: PreTrainedModel, path: str) -> Any:
+    """A model with the LoRA adapter of a checkpoint directory.
+
+    Raises:
+        PrerequisiteError: The adapter was made for another base: its weights have other shapes or belong to other layers.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    foreign = f"the LoRA adapter {path!r} does not fit the model it names as its base; give it the base that it was made for"
+    try:
+        adapted = PeftModel.from_pretrained(model, path)
+    except RuntimeError as error:  # other shapes
+        raise PrerequisiteError(f"{foreign}.") from error
+    # Layers that only one of the two has pass PEFT without an error.
+    with safe_open(str(Path(path) / "adapter_model.safetensors"), framework="pt") as file:
+        given = {name for name in file.keys() if "lora_" in name}  # noqa: SIM118
+    expected = {name for name in get_peft_model_state_dict(adapted) if "lora_" in name}
+    if given != expected:
+        raise PrerequisiteError(f"{foreign}: {len(given ^ expected)} of its matrices have no counterpart.")
+    return adapted
+
+
+def best_device() -> str:
+    """The fastest device there is."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def settle_threads(model: torch.nn.Module) -> None:
+    """Has a small model on a CPU compute in one thread, so that its numbers are also the same on every machine. Larger ones keep
+    PyTorch's choice, a thread for each core. OMP_NUM_THREADS overrides both."""
+    import torch
+
+    small = sum(weights.numel() for weights in model.parameters()) < SMALL
+    if small and "OMP_NUM_THREADS" not in os.environ and next(model.parameters()).device.type == "cpu":
+        torch.set_num_threads(1)
+
+
+def context_of(config: PretrainedConfig) -> int:
     """Most tokens of a model's context, prompt and answer together; as good as endless where its config names none.
 
     Past the length it was first trained at, a model with `longrope` turns all positions otherwise, those of earlier tokens
@@ -73,15 +159,10 @@ def check_tokens(tokenizer: Any, embeddings: int | None, path: str) -> None:
         )
 
 
-def end_tokens(network: Any) -> list[int]:
+def end_tokens(network: PreTrainedModel) -> list[int]:
     """Tokens at which a model's generation_config ends an answer."""
     ends = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
     return [ends] if isinstance(ends, int) else list(ends or ())
-
-
-_CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-_NOTES = {"leap.json", "training.json"}
-"""What training notes of a checkpoint, times among it."""
 
 
 def identity(path: str) -> str:
@@ -92,10 +173,10 @@ def identity(path: str) -> str:
     if folder.is_dir():
         files = sorted({file for pattern in _CONTENT for file in folder.glob(pattern) if file.name not in _NOTES})
         content = [(file.name, digest(file)) for file in files]
-        base = None
-        with suppress(OSError, ValueError, AttributeError):
-            base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
-        return content_key(content, *([identity(base)] if base and base != path else []))
+        base = path
+        with suppress(PrerequisiteError):  # whoever loads it is told
+            base = base_of(path)
+        return content_key(content, *([identity(base)] if base != path else []))
     with suppress(ImportError, ValueError):  # not a hub name
         from huggingface_hub import try_to_load_from_cache
 
@@ -110,13 +191,29 @@ def model_identity(name: str) -> str:
     return f"{provider}/{identity(path)}" if provider in ("hf", "vllm") and path else name
 
 
-def adapters_base(path: str) -> str:
-    """The model that a LoRA adapter was trained on."""
-    from peft import PeftConfig
+def adapter_config(path: str) -> JsonObject | None:
+    """The settings of a LoRA adapter, its base among them; None for any other checkpoint.
 
-    if not (Path(path) / "adapter_model.safetensors").exists():
-        raise OSError("its adapter_model.safetensors is missing (pickled weights are not read)")
-    return PeftConfig.from_pretrained(path).base_model_name_or_path or ""
+    Raises:
+        PrerequisiteError: They are damaged, or the adapter's weights are missing.
+    """
+    file = Path(path) / "adapter_config.json"
+    if not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if not config["base_model_name_or_path"]:
+            raise KeyError("base_model_name_or_path")
+    except (ValueError, KeyError, TypeError) as error:
+        raise PrerequisiteError(f"{file} is damaged or names no base model ({error!r}).") from error
+    if not file.with_name("adapter_model.safetensors").is_file():
+        raise PrerequisiteError(f"{path} has no adapter_model.safetensors (pickled weights are not read).")
+    return config
+
+
+def base_of(path: str) -> str:
+    """The checkpoint that a LoRA adapter was trained on; any other is its own."""
+    return str(adapter["base_model_name_or_path"]) if (adapter := adapter_config(path)) else path
 
 
 def check_checkpoint(path: str) -> int:
@@ -137,7 +234,7 @@ def check_checkpoint(path: str) -> int:
     return context
 
 
-def check_targets(model: Any, targets: Sequence[str] | None) -> None:
+def check_targets(model: torch.nn.Module, targets: Sequence[str] | None) -> None:
     """Looks for the modules that LoRA is to adapt: PEFT passes over those that are not there, if one is.
 
     Raises:
@@ -163,7 +260,6 @@ def check_adaptable(path: str, targets: Sequence[str]) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    base = adapters_base(path) if (Path(path) / "adapter_config.json").exists() else path
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, trust_remote_code=False))
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_of(path), trust_remote_code=False))
     check_targets(model, targets)

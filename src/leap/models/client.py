@@ -18,10 +18,11 @@ from typing import Any
 import httpx2
 
 from leap.errors import PrerequisiteError
+from leap.models.wire import failure_in, parsed
 
 LONGEST_ANSWER = 64 << 20
 """Bytes of an answer, unpacked, that are read at most."""
-BILLED: ContextVar[list[Any]] = ContextVar("BILLED")
+BILLED: ContextVar[list[object]] = ContextVar("BILLED")
 """Usage that was told in answers of failure, which are tried again: they are billed all the same."""
 _PROXIES = ("all_proxy", "http_proxy", "https_proxy")
 # Of the body as it is handed on, which is whole and unpacked.
@@ -54,45 +55,10 @@ class Client(httpx2.AsyncClient):
         headers = {name: value for name, value in response.headers.items() if name.lower() not in _TRANSFER}
         status, content = response.status_code, bytes(body)
         with suppress(RecursionError):  # a failure that is nested without end is a damaged answer
-            if response.is_success and (failure := failure_in(parsed(content))) is not None:
-                status, content = failure["status"], json.dumps({"error": failure["error"]}).encode()
-                BILLED.get([]).append(failure["usage"])
+            if response.is_success and (failure := failure_in(parsed(content))):
+                status, content = failure.status, json.dumps({"error": failure.error}).encode()
+                BILLED.get([]).append(failure.usage)
         return httpx2.Response(status, headers=headers, content=content, request=response.request)
-
-
-def parsed(content: bytes) -> Any:
-    """A body as JSON; None where it is none."""
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):  # also one that is nested without end, or holds a number without end
-        return None
-
-
-def choice_in(body: dict[str, Any]) -> dict[str, Any] | None:
-    """The first choice of an answer that is one."""
-    choices = body.get("choices")
-    return next((one for one in choices if isinstance(one, dict)), None) if isinstance(choices, list) else None
-
-
-def failure_in(body: Any) -> dict[str, Any] | None:
-    """The failure that gateways tell in an answer of status 200, beside the choices or in one: its status, error and usage."""
-    if not isinstance(body, dict):
-        return None
-    choice = choice_in(body) or {}
-    error = choice.get("error")
-    if not error and choice.get("finish_reason") == "error":
-        error = body.get("error") or choice.get("native_finish_reason") or "the answer ended in an error"
-    if not error and not choice:
-        error = body.get("error") or body.get("errors") or (body if body.get("object") == "error" else None)
-    if not error:
-        return None
-    if isinstance(error, list):
-        error = error[0]
-    if not isinstance(error, str | dict):
-        error = {name: value for name, value in body.items() if name not in ("error", "errors")}  # {"error": true, ...}
-    told = error.get("code") or error.get("status") if isinstance(error, dict) else None
-    code = int(told) if isinstance(told, int | str) and str(told).isdecimal() and len(str(told)) == 3 else 0
-    return {"error": error, "usage": body.get("usage"), "status": code if 400 <= code < 600 else 502}
 
 
 def connect(*, local: bool, places: int) -> Client:
@@ -106,20 +72,14 @@ def connect(*, local: bool, places: int) -> Client:
         PrerequisiteError: A proxy or certificates that the environment names cannot be used.
     """
     try:
-        return Client(
-            limits=httpx2.Limits(max_keepalive_connections=places), follow_redirects=True, trust_env=not local
-        )
+        return Client(limits=httpx2.Limits(max_keepalive_connections=places), follow_redirects=True, trust_env=not local)
     except ImportError as error:
-        raise PrerequisiteError(
-            f"the proxy in {_among(_PROXIES)} speaks SOCKS, which needs: pip install socksio"
-        ) from error
+        raise PrerequisiteError(f"the proxy in {_among(_PROXIES)} speaks SOCKS, which needs: pip install socksio") from error
     except OSError as error:  # of TLS, too
         if (full := out_of_files(error)) is not None:
             raise full from error
         variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
-        raise PrerequisiteError(
-            f"the certificates that {variable} names cannot be used: {error.strerror or error}."
-        ) from error
+        raise PrerequisiteError(f"the certificates that {variable} names cannot be used: {error.strerror or error}.") from error
     except (ValueError, httpx2.InvalidURL) as error:
         named = [name for name in _set(_PROXIES) if not _is_proxy(os.environ[name])]
         raise PrerequisiteError(

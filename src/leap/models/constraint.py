@@ -17,9 +17,7 @@ from leap.models.chat import ChatTokens
 
 _END = -1  # trie key of "the answer may end here"
 _TEXT = -2  # trie key of "a free text begins here"
-_NOT_IN_TEXT = frozenset(
-    "\n\r[]<>\ufffd"
-)  # would end the line, close the text, look like thinking, or be half a character
+_NOT_IN_TEXT = frozenset("\n\r[]<>\ufffd")  # would end the line, close the text, look like thinking, or be half a character
 
 
 class ActionGrammar:
@@ -47,9 +45,7 @@ class ActionGrammar:
         for token in (*reversed(self.chat.text("a[a]")), *range(len(self.chat.tokenizer))):
             if self.chat.decode([token]) == "]":
                 return token
-        raise PrerequisiteError(
-            "this tokenizer has no token for `]`, so that no search could be generated; decode freely."
-        )
+        raise PrerequisiteError("this tokenizer has no token for `]`, so that no search could be generated; decode freely.")
 
     @cached_property
     def not_in_text(self) -> list[int]:

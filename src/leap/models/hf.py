@@ -15,98 +15,78 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from leap.core.message import Message, ToolSpec
-from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
+from leap.errors import ContextTooLong, ModelError, ModelRefused, PrerequisiteError
 from leap.models.attention import FULL, SLIDING, check_kinds, layer_kinds, reaches, refusal, short_windows
 from leap.models.base import Completion, Conversation, Model, Request, Sampling
-from leap.models.cache import SlotCache
-from leap.models.chat import ChatTokens
-from leap.models.checkpoints import adapters_base, check_tokens, context_of, end_tokens, first_line
+from leap.models.chat import ChatTokens, first_line
+from leap.models.checkpoints import context_of, end_tokens, load_causal_lm, model_identity
 from leap.models.constraint import ActionConstraint, ActionGrammar
-from leap.models.threads import settle_threads
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
-def load_causal_lm(
-    path: str, *, dtype: torch.dtype | str = "auto", device: str | None = None, quantization: Any = None
-) -> tuple[Any, Any]:
-    """Loads a model and its tokenizer from a checkpoint directory or a hub name; a LoRA adapter is put on its base.
-
-    Remote code is never run and only safetensors are read. `quantization` is a configuration of transformers.
-
-    Raises:
-        PrerequisiteError: Nothing usable is at that path or name.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # leap shows its own
-    adapted = (Path(path) / "adapter_config.json").exists()
-    device = device or best_device()
-    quantized = {"quantization_config": quantization, "device_map": {"": device}} if quantization is not None else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        base = adapters_base(path) if adapted else path
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, use_safetensors=True, trust_remote_code=False, **quantized
-        )
-        if adapted:
-            model = with_adapter(model, path)
-        check_tokens(tokenizer, model.get_input_embeddings().weight.shape[0], path)
-    except (LeapError, ImportError):
-        raise
-    except Exception as error:  # damaged files are told in many ways, by errors of three libraries
-        raise PrerequisiteError(f"cannot load the model {path!r}: {first_line(error)}") from error
-    model = model if quantized else model.to(device)
-    settle_threads(model)
-    return model, tokenizer
-
-
-def with_adapter(model: Any, path: str) -> Any:
-    """A model with the LoRA adapter of a checkpoint directory.
-
-    Raises:
-        PrerequisiteError: The adapter was made for another base: its weights have other shapes or belong to other layers.
-    """
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
-
-    foreign = (
-        f"the LoRA adapter {path!r} does not fit the model it names as its base; give it the base that it was made for"
-    )
-    try:
-        adapted: Any = PeftModel.from_pretrained(model, path)
-    except RuntimeError as error:  # other shapes
-        raise PrerequisiteError(f"{foreign}.") from error
-    # Layers that only one of the two has pass PEFT without an error.
-    with safe_open(str(Path(path) / "adapter_model.safetensors"), framework="pt") as file:
-        given = {name for name in file.keys() if "lora_" in name}  # noqa: SIM118
-    expected = {name for name in get_peft_model_state_dict(adapted) if "lora_" in name}
-    if given != expected:
-        raise PrerequisiteError(f"{foreign}: {len(given ^ expected)} of its matrices have no counterpart.")
-    return adapted
-
-
-def _cache_keyword(model: Any) -> str:
+def _cache_keyword(model: PreTrainedModel | PeftModel) -> str:
     """What this model's forward calls its cache: transformers renamed it within version 5."""
-    forward = (model.get_base_model() if hasattr(model, "get_base_model") else model).forward
-    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
+    whole = getattr(model, "get_base_model", lambda: model)()
+    return "cache" if "cache" in inspect.signature(whole.forward).parameters else "past_key_values"
 
 
-def best_device() -> str:
-    """The fastest device there is."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+class SlotCache:
+    """Keys and values of a batch in preallocated buffers, written in place; speaks the part of transformers' cache
+    interface that attention layers use. Rows are independent: a mask says which slots of a row are valid."""
+
+    def __init__(self) -> None:
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self.length = 0
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes [rows, heads, q, d] behind what is there; returns all of it."""
+        stop = self.length + key.shape[2]
+        if layer_idx == len(self.keys):
+            self.keys.append(key.new_empty((*key.shape[:2], 64, key.shape[3])))
+            self.values.append(value.new_empty((*value.shape[:2], 64, value.shape[3])))
+        for store, new in ((self.keys, key), (self.values, value)):
+            if store[layer_idx].shape[2] < stop:
+                store[layer_idx] = _grown(store[layer_idx], self.length, stop)
+            store[layer_idx][:, :, self.length : stop] = new
+        return self.keys[layer_idx][:, :, :stop], self.values[layer_idx][:, :, :stop]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Slots in use."""
+        return self.length
+
+    def gather(self, rows: torch.Tensor, slots: torch.Tensor, room: int) -> None:
+        """Keeps, for each new row, the given slots [rows, n] of an old row, with room for more behind them."""
+        for store in (self.keys, self.values):
+            for layer, old in enumerate(store):
+                index = slots[:, None, :, None].expand(-1, old.shape[1], -1, old.shape[3])
+                new = old.new_empty((len(rows), old.shape[1], slots.shape[1] + room, old.shape[3]))
+                torch.gather(old.index_select(0, rows), 2, index, out=new[:, :, : slots.shape[1]])
+                store[layer] = new
+        self.length = slots.shape[1]
+
+
+def _grown(old: torch.Tensor, used: int, needed: int) -> torch.Tensor:
+    new = old.new_empty((*old.shape[:2], max(needed, 2 * old.shape[2]), old.shape[3]))
+    new[:, :, :used] = old[:, :, :used]
+    return new
 
 
 class _Watch:
     """Notes what each layer of a network gives, until it is closed."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    def __init__(self, network: PreTrainedModel) -> None:
         self._kinds = layer_kinds(network.config)
         lists = (one for one in network.modules() if isinstance(one, torch.nn.ModuleList))
         self._layers = list(next((one for one in lists if len(one) == len(self._kinds)), ()))
@@ -114,10 +94,10 @@ class _Watch:
         self._hooks = [layer.register_forward_hook(self._leave) for layer in self._layers]
         self._hooks += [layer.register_forward_pre_hook(self._enter) for layer in self._layers]
 
-    def _enter(self, layer: torch.nn.Module, _: Any) -> None:
+    def _enter(self, layer: torch.nn.Module, _: object) -> None:
         self._entered = self._layers.index(layer)
 
-    def _leave(self, layer: torch.nn.Module, _: Any, output: Any) -> None:
+    def _leave(self, layer: torch.nn.Module, _: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
         states = output[0] if isinstance(output, tuple) else output
         if states.ndim == 3:
             self._states.append(states)
@@ -223,6 +203,11 @@ class HFModel(Model):
             self._pending = [request for request in self._pending if request.seat is not seat]  # of a cancelled episode
             self._schedule()
 
+    @property
+    def identity(self) -> str:
+        """The weights, by their content: a path may hold others tomorrow, or in another folder."""
+        return model_identity(self.name)
+
     def length(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
         return self.chat.length(messages, tools)
 
@@ -233,9 +218,7 @@ class HFModel(Model):
         """Queues a request; the batch runs when every open conversation has asked."""
         ids = self.chat.prompt(request.messages, request.tools)
         if len(ids) + self.sampling.max_tokens > self._limit:
-            raise ContextTooLong(
-                f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}"
-            )
+            raise ContextTooLong(f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}")
         if max(ids) >= self._embeddings:  # on a GPU it would end every later call as well
             raise ModelRefused("the prompt holds a token that the model has no embedding for")
         constraint = ActionConstraint(self._grammar, request.choices, self.sampling) if request.choices else None
@@ -352,7 +335,7 @@ class HFModel(Model):
         self._places = torch.cat([self._places, positions.where(live, -1)], dim=1)
         return self._forward(torch.tensor(chosen)[:, None], positions, seen)
 
-    def _masks(self, positions: torch.Tensor, seen: torch.Tensor) -> Any:
+    def _masks(self, positions: torch.Tensor, seen: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """The mask of tokens [rows, q] over the cached slots [rows, q, slots], for each kind of layer if there are several."""
         masks: dict[str, torch.Tensor] = {FULL: seen}
         keys, positions = self._places[:, None, :], positions[:, :, None]

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ from leap.config import Section
 from leap.core import content_key
 from leap.core.message import Message, ToolSpec
 from leap.errors import LeapError, ModelError, RecipeError, RunError
-from leap.models.base import Completion, Conversation, Model, Request, Sampling
+from leap.models.base import Completion, Conversation, JsonObject, Model, Request, Sampling
 from leap.models.prices import Price, Prices
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class Totals:
     cost: float = 0.0
     latency: float = 0.0
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """For JSON."""
         return asdict(self)
 
@@ -206,7 +206,7 @@ class Ledger:
         try:
             return self.book(key, name, await ask(), time.monotonic() - began)
         except ModelError as error:
-            self.book_failure(key, name, str(error), time.monotonic() - began, error.tokens)
+            self.book(key, name, Completion("", *error.tokens), time.monotonic() - began, str(error))
             raise
         finally:
             self._under_way -= 1
@@ -224,8 +224,8 @@ class Ledger:
         text = row[0].decode("utf-8", "surrogatepass") if isinstance(row[0], bytes) else row[0]
         return Completion(text, *row[1:4], from_cache=True, truncated=bool(row[4]))
 
-    def book(self, key: str, name: str, completion: Completion, latency: float) -> Completion:
-        """Writes down an answered call.
+    def book(self, key: str, name: str, completion: Completion, latency: float, error: str = "") -> Completion:
+        """Writes down a call: an answered one, or one that failed for good, with the tokens that were billed all the same.
 
         Returns:
             The completion with its cost.
@@ -233,39 +233,18 @@ class Ledger:
         Raises:
             RunError: The disk is full. The answer is lost; everything before it is safe.
         """
-        return self._booked(key, name, completion, latency, "")
-
-    def book_failure(self, key: str, name: str, error: str, latency: float, tokens: tuple[int, int] = (0, 0)) -> None:
-        """Writes down a call that failed after all retries, with the tokens that were billed for it all the same."""
-        self._booked(key, name, Completion("", *tokens), latency, error)
-
-    def _booked(self, key: str, name: str, completion: Completion, latency: float, error: str) -> Completion:
         price = self.prices.get(name)
         completion = replace(completion, cost=price.of(completion) if price else 0.0)
-        self._insert(key, name, completion, latency, error)
+        provider, _, model = name.partition("/")
+        tokens = (completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens)
+        what = (_storable(completion.text), completion.truncated, error.encode("utf-8", "replace").decode())
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        values = (key, at, self._stage, provider, model, *tokens, completion.cost, round(latency, 3), *what)
+        with self._lock, _explained(self.path):
+            self._db.execute(f"INSERT INTO calls VALUES (NULL{', ?' * len(values)})", values)
         self._usd += completion.cost
         self._tokens += completion.prompt_tokens + completion.completion_tokens
         return completion
-
-    def _insert(self, key: str, name: str, completion: Completion, latency: float, error: str) -> None:
-        provider, _, model = name.partition("/")
-        values = (
-            key,
-            time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            self._stage,
-            provider,
-            model,
-            completion.prompt_tokens,
-            completion.cached_tokens,
-            completion.completion_tokens,
-            completion.cost,
-            round(latency, 3),
-            _storable(completion.text),
-            completion.truncated,
-            error.encode("utf-8", "replace").decode(),
-        )
-        with self._lock, _explained(self.path):
-            self._db.execute(f"INSERT INTO calls VALUES (NULL{', ?' * len(values)})", values)
 
     def totals(self) -> list[Totals]:
         """Sums by stage and model, in the order of their first calls."""

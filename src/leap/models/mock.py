@@ -24,7 +24,7 @@ from leap.core.message import Message, characters
 from leap.envs.answer import ACTION_MARKER
 from leap.envs.tools import calls_as_text
 from leap.errors import ModelError, RecipeError
-from leap.models.base import Completion, Model, Request, Sampling
+from leap.models.base import Completion, JsonObject, Model, Request, Sampling
 
 FAULTS = ("broken", "empty", "truncated", "rate_limit", "server_error", "timeout")
 """Faults on demand. The first three spoil an answer that is paid all the same; the others give none."""
@@ -39,7 +39,7 @@ class Calls:
         content: Words beside the calls.
     """
 
-    calls: Sequence[tuple[str, dict[str, Any] | str]]
+    calls: Sequence[tuple[str, JsonObject | str]]
     content: str = ""
 
     def told(self) -> list[tuple[str, str]]:
@@ -174,9 +174,7 @@ def prose(request: Request) -> str:
 
 
 _PLAN = re.compile(r"(?m)^Optimal actions: (.+)$")
-_STEPS = re.compile(
-    r"(?:Correct|for) every timestep from (\d+) to (\d+)|(?:Correct only|only for) timesteps? ([\d, ]+)"
-)
+_STEPS = re.compile(r"(?:Correct|for) every timestep from (\d+) to (\d+)|(?:Correct only|only for) timesteps? ([\d, ]+)")
 
 
 def steps_asked(request: Request) -> list[int]:
@@ -197,7 +195,7 @@ def read_plan(request: Request) -> str:
         return least_json(request)
     plan = found[-1].split("; ")
 
-    def correction(t: int) -> dict[str, Any]:
+    def correction(t: int) -> JsonObject:
         action = plan[min(t, len(plan) - 1)]
         return {"leave_as_it_is": False, "corrected_reason": "It is next in the plan.", "corrected_action": action}
 
@@ -227,7 +225,7 @@ def mock_model(name: str, sampling: Sampling, *, concurrency: int = 16) -> MockM
     return MockModel(SCRIPTS[script], name=name, sampling=sampling, faults=faults, concurrency=concurrency)
 
 
-def least_value(schema: dict[str, Any], root: dict[str, Any] | None = None, *, text: str = "mock") -> Any:
+def least_value(schema: JsonObject, root: JsonObject | None = None, *, text: str = "mock") -> Any:
     """The smallest value that meets a schema, its texts being `text`; references are into `root`, by default itself."""
     least = partial(least_value, root=root or schema, text=text)
     if "$ref" in schema:

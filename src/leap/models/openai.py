@@ -14,17 +14,17 @@ import os
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
 from leap.core.message import Message, characters, sendable
-from leap.envs.tools import calls_as_text, in_words
+from leap.envs.tools import in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
-from leap.models.base import Completion, EndpointConfig, Model, Request, Sampling
-from leap.models.client import BILLED, choice_in, connect, for_a_header, open_files, out_of_files, parsed, through_proxy
+from leap.models.base import Completion, EndpointConfig, JsonObject, Model, Request, Sampling
+from leap.models.client import BILLED, connect, for_a_header, open_files, out_of_files, through_proxy
+from leap.models.wire import choice_in, count, cut_off, field, parsed, said_in, text_in, tokens_in
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,6 @@ _FAILURES = (openai.OpenAIError, ValueError, RecursionError)
 # No connection came about; whatever else breaks one, an endpoint was there.
 _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-_MOST_TOKENS = 1 << 31  # no call has more; an endpoint that says so talks nonsense
 
 
 @dataclass(slots=True)
@@ -93,11 +92,7 @@ class OpenAIModel(Model):
         self.base_url = (endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip().rstrip("/")
         self._host = _host(self.base_url)
         self._key = api_key or for_a_header(endpoint.api_key_env, os.environ.get(endpoint.api_key_env, "").strip())
-        for variable in (
-            "OPENAI_ORG_ID",
-            "OPENAI_PROJECT_ID",
-            "OPENAI_CUSTOM_HEADERS",
-        ):  # which the client sends of itself
+        for variable in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):  # which the client sends of itself
             for_a_header(variable, os.environ.get(variable, "").replace("\n", ""))
         if not self._key and self._host == "api.openai.com":
             raise PrerequisiteError(f"{self.name} needs a key: set the environment variable {endpoint.api_key_env}.")
@@ -176,10 +171,10 @@ class OpenAIModel(Model):
                     if not isinstance(error, ModelError):
                         problem = await self._explain(error, wire.client, answered)
                     if isinstance(problem, ModelError):
-                        problem.tokens = _sum(problem.tokens, *map(_told, failures))
+                        problem.tokens = _sum(problem.tokens, *map(tokens_in, failures))
                     raise problem from (None if problem is error else error)
                 self._answered += 1
-                spent = _sum((completion.prompt_tokens, completion.completion_tokens), *map(_told, failures))
+                spent = _sum((completion.prompt_tokens, completion.completion_tokens), *map(tokens_in, failures))
                 return replace(completion, prompt_tokens=spent[0], completion_tokens=spent[1])
 
     async def _connected(self) -> _Wire:
@@ -204,12 +199,12 @@ class OpenAIModel(Model):
             await anext(self._wire.closer)
         return self._wire
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _body(self, request: Request) -> JsonObject:
         """A request as the endpoint takes it, without what it has refused."""
         messages, tools, schema, mode = request.messages, request.tools, request.schema, self._tool_modes[0]
         if tools and mode == "words":
             messages, tools = in_words(messages, tools), ()
-        body: dict[str, Any] = {
+        body: JsonObject = {
             **({"tools": list(tools)} if tools else {}),
             **({"tool_choice": "none"} if tools and mode == "none" else {}),
             "model": self.model,
@@ -219,14 +214,14 @@ class OpenAIModel(Model):
             self._limit: self.sampling.max_tokens,
         }
         if schema is not None and self._formats:
-            shape: dict[str, Any] = {"type": self._formats[0]}
+            shape: JsonObject = {"type": self._formats[0]}
             if self._formats[0] == "json_schema":
                 title = re.sub(r"[^A-Za-z0-9_-]", "_", str(schema.get("title", "answer")))[:64]
                 shape["json_schema"] = {"name": title, "schema": schema, "strict": True}
             body["response_format"] = shape
         return {key: value for key, value in body.items() if key not in self._dropped}
 
-    def _can_do_without(self, error: openai.APIStatusError, body: dict[str, Any]) -> bool:
+    def _can_do_without(self, error: openai.APIStatusError, body: JsonObject) -> bool:
         """Whether the endpoint refused something that a call can do without; it is left out from now on."""
         said = f"{getattr(error, 'param', None) or ''} {_said(error)}"
         if _TOO_LONG.search(said):
@@ -263,24 +258,23 @@ class OpenAIModel(Model):
                 f"{self.base_url} answers, but not as an OpenAI-compatible endpoint ({self._redacted(said)}); is base_url "
                 "right? It mostly ends in /v1."
             )
-        choice = choice_in(body) or {}
-        message = choice.get("message")
-        truncated = choice.get("finish_reason") == "length"
-        text = _text(message, truncated) if isinstance(message, dict) else ""
+        choice = choice_in(body)
+        message, truncated = choice.get("message"), cut_off(choice)
+        text = text_in(message, truncated) if isinstance(message, dict) else ""
         tokens = self._tokens(body.get("usage"), text, request, truncated)
         if not isinstance(message, dict) and choice.get("finish_reason") != "content_filter":
             said = self._redacted(said_in({"message": body.get("message") or body.get("detail"), **body}, ""))
             problem = ModelError(f"{self.name}: the endpoint sent an answer without a choice that can be read: {said}")
             problem.tokens = tokens
             raise problem
-        details = _of(body.get("usage"), "prompt_tokens_details")
-        cached, written = (_count(details, name) for name in ("cached_tokens", "cache_write_tokens"))
+        details = field(body.get("usage"), "prompt_tokens_details")
+        cached, written = (count(details, name) for name in ("cached_tokens", "cache_write_tokens"))
         return Completion(text, *tokens, cached, written, truncated=truncated)
 
-    def _tokens(self, usage: Any, text: str, request: Request, truncated: bool) -> tuple[int, int]:
+    def _tokens(self, usage: object, text: str, request: Request, truncated: bool) -> tuple[int, int]:
         """Tokens of prompt and answer. What the endpoint does not tell, or tells as nothing, is estimated: a guess keeps the
         budget honest where a zero would not."""
-        prompt, answer = _told(usage)
+        prompt, answer = tokens_in(usage)
         if prompt and (answer or not (text or truncated)):
             return prompt, answer
         if not self._estimates:
@@ -324,17 +318,14 @@ class OpenAIModel(Model):
                 return PrerequisiteError(f"the account of the key in {key} has no credit left at {host}: {said}")
             case openai.APIStatusError() if _TOO_LONG.search(f"{error.code} {error.type} {said}"):
                 return ContextTooLong(f"{self.name}: the prompt does not fit into the model's context: {said}")
-            case openai.BadRequestError() if never_worked and re.search(
-                rf"model.*{re.escape(self.model)}|pinned", said
-            ):
+            case openai.BadRequestError() if never_worked and re.search(rf"model.*{re.escape(self.model)}|pinned", said):
                 return await self._not_found(said, client)
-            case openai.APIStatusError() if (
-                isinstance(error, _REFUSED) and never_worked and not _FILTERED.search(f"{error.code} {said}")
-            ):
-                return PrerequisiteError(f"{host} refuses the very first request for {self.model!r}: {said}")
+            case openai.BadRequestError() | openai.UnprocessableEntityError():
+                if never_worked and not _FILTERED.search(f"{error.code} {said}"):
+                    return PrerequisiteError(f"{host} refuses the very first request for {self.model!r}: {said}")
+                return ModelRefused(f"{self.name}: the endpoint answered {error.status_code}: {said}")
             case openai.APIStatusError():
-                kind = ModelRefused if isinstance(error, _REFUSED) else ModelError
-                return kind(f"{self.name}: the endpoint answered {error.status_code}: {said}")
+                return ModelError(f"{self.name}: the endpoint answered {error.status_code}: {said}")
         return ModelError(f"{self.name}: {said}")
 
     async def _not_found(self, said: str, client: openai.AsyncOpenAI) -> LeapError:
@@ -365,110 +356,31 @@ def _host(url: str) -> str:
     raise PrerequisiteError(f"{url!r} is no address of an endpoint; it looks like https://host/v1.")
 
 
-def _sent(message: Message) -> dict[str, Any]:
+def _sent(message: Message) -> JsonObject:
     """A message as endpoints take it: the arguments of a call are a text."""
     calls = message.get("tool_calls")
     if not calls:
         return dict(message)
     functions = [
-        call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}
-        for call in calls
+        call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)} for call in calls
     ]
     told = [call | {"function": function} for call, function in zip(calls, functions, strict=True)]
     return message | {"content": message["content"] or None, "tool_calls": told}
 
 
-async def _answer(client: openai.AsyncOpenAI, request: dict[str, Any]) -> bytes:
+async def _answer(client: openai.AsyncOpenAI, request: JsonObject) -> bytes:
     """What the endpoint says, to be read with care: endpoints leave out, add and mistype everything."""
     return (await client.chat.completions.with_raw_response.create(**request)).http_response.content
-
-
-def _text(message: dict[str, Any], truncated: bool) -> str:
-    """What a message says and calls. Where it is all reasoning, that is the answer, unless it ended before there was one."""
-    calls = _calls(message)
-    text = _words(message.get("content"))
-    if not text.strip() and not calls:
-        spare = ("refusal",) if truncated else ("refusal", "reasoning_content", "reasoning")
-        text = next((said for name in spare if (said := _words(message.get(name))).strip()), text)
-    return calls_as_text(text, calls)
-
-
-def _words(content: Any) -> str:
-    """The words of a content: a text, a list of parts, of which those of thinking or images are none, or a value of JSON."""
-    match content:
-        case None | str():
-            return content or ""
-        case list():
-            return "".join(
-                _words(part) for part in content if isinstance(part, dict) and part.keys() & {"type", "text"}
-            )
-        case {"type": str(kind)} if re.search("think|reason", kind):
-            return ""
-        case {"text": str(spoken)} | {"refusal": str(spoken)}:
-            return spoken
-        case {"type": _}:
-            return ""
-    return json.dumps(content, ensure_ascii=False)
-
-
-def _calls(message: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and arguments of the calls that an answer makes, whatever shape they have."""
-    calls = message.get("tool_calls")
-    found = []
-    for call in calls if isinstance(calls, list) else [{"function": message.get("function_call")}]:
-        function = call.get("function") or call.get("custom") if isinstance(call, dict) else None
-        if isinstance(function, dict):
-            arguments = next((function[key] for key in ("arguments", "input") if function.get(key) is not None), "")
-            told = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-            found.append((str(function.get("name") or ""), told))
-    return found
 
 
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _of(body: Any, name: str) -> Any:
-    return body.get(name) if isinstance(body, dict) else None
-
-
-def _count(counts: Any, *names: str) -> int:
-    """A number of tokens as an endpoint tells it, under the first name that it has; 0 where it is missing or nonsense."""
-    told = next((counts[name] for name in names if name in counts), None) if isinstance(counts, dict) else None
-    try:
-        number = 0 if isinstance(told, bool) or told is None else int(float(told))
-    except (TypeError, ValueError, OverflowError):
-        return 0
-    return number if 0 < number < _MOST_TOKENS else 0
-
-
 def _sum(*tokens: tuple[int, int]) -> tuple[int, int]:
     return sum(each[0] for each in tokens), sum(each[1] for each in tokens)
-
-
-def _told(usage: Any) -> tuple[int, int]:
-    """Tokens of prompt and answer as an endpoint tells them; one of them may be left to their total."""
-    prompt, answer = _count(usage, "prompt_tokens", "input_tokens"), _count(usage, "completion_tokens", "output_tokens")
-    total = _count(usage, "total_tokens")
-    return prompt or (max(total - answer, 0) if answer else 0), answer or (max(total - prompt, 0) if prompt else 0)
 
 
 def _said(error: Exception) -> str:
     """What the endpoint itself said."""
     return said_in(getattr(error, "body", None), str(error) or type(error).__name__)
-
-
-def said_in(body: Any, otherwise: str) -> str:
-    """The message in the body of an error, in one line of bearable length."""
-    text = otherwise
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        found = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
-        text = str(found or body.get("detail") or body)
-        more = inner.get("metadata") if isinstance(inner, dict) else None  # what a gateway's provider said
-        if isinstance(more, dict) and more.get("raw"):
-            text += f" ({more['raw']})"
-    elif isinstance(body, str) and body.strip():
-        text = re.sub(r"<[^>]*>", " ", body)  # an error page of some proxy
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -217,9 +217,7 @@ class ModelConfig(Section):
 
     model: str = Field(description="`provider/model`: openai, vllm, hf, mock, or another package's provider.")
     endpoint: SerializeAsAny[Section] = Field(
-        default_factory=dict,
-        validate_default=True,
-        description="The provider's own settings; of endpoints, where they are.",
+        default_factory=dict, validate_default=True, description="The provider's own settings; of endpoints, where they are."
     )
     sampling: ModelSampling = Field(default_factory=ModelSampling, description="How it answers.")
 

@@ -125,13 +125,7 @@ def _merge(run: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def build_scratch(
-    config: ScratchConfig,
-    texts: Iterable[str],
-    directory: Path,
-    *,
-    seed: int,
-    names: Sequence[str] = (),
-    std: float = 0.08,
+    config: ScratchConfig, texts: Iterable[str], directory: Path, *, seed: int, names: Sequence[str] = (), std: float = 0.08
 ) -> None:
     """Makes a tokenizer from texts and a randomly initialised model, and saves both as a checkpoint directory.
 
@@ -164,9 +158,7 @@ def build_scratch(
     core.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False)
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.model_max_length = config.max_tokens
 

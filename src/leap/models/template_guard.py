@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 from functools import lru_cache
-from typing import Any
 
 SECONDS = 10
 """Most processor time."""
@@ -36,16 +35,17 @@ def trouble(template: str, variables: str) -> str:
     return "does not end" if done.returncode < 0 else ""  # ended for its time; anything else is found out when it is used
 
 
-def _render(template: str, variables: list[dict[str, Any]]) -> str:
+def _render(template: str, variables: list[dict[str, object]]) -> str:
     """Renders in this process what `trouble` was asked about; returns its answer."""
     import jinja2
     from jinja2 import ext, nodes
+    from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(ext.Extension):
         tags = {"generation"}  # noqa: RUF012
 
-        def parse(self, parser: Any) -> Any:
+        def parse(self, parser: Parser) -> nodes.Node:
             line = next(parser.stream).lineno
             return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 

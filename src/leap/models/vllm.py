@@ -6,8 +6,6 @@ server that runs elsewhere is reached as `openai/NAME` with its base_url.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -18,13 +16,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
 
 import httpx2
 
+from leap.core import content_key
 from leap.errors import PrerequisiteError
 from leap.models.base import EndpointConfig, Sampling
-from leap.models.openai import OpenAIModel, said_in
+from leap.models.checkpoints import adapter_config, base_of, identity
+from leap.models.openai import OpenAIModel
+from leap.models.wire import parsed, said_in
 
 START_TIMEOUT = 1800.0
 """Seconds until a server must be up; the first start of a large model downloads and compiles."""
@@ -102,7 +102,7 @@ class VLLMServer:
         with suppress(OSError):  # whoever cleans the folder of temporary files may have been here
             self._output.close()
 
-    def post(self, path: str, body: dict[str, Any]) -> None:
+    def post(self, path: str, body: dict[str, str]) -> None:
         """Sends a command to the server.
 
         Raises:
@@ -112,14 +112,10 @@ class VLLMServer:
         try:  # a proxy for the outside world is none for this machine
             answer = httpx2.post(self.url + path, json=body, headers=headers, timeout=600, trust_env=False)
         except httpx2.HTTPError as error:
-            raise PrerequisiteError(
-                f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}"
-            ) from error
+            raise PrerequisiteError(f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}") from error
         if answer.is_error:
-            reason: Any = answer.text
-            with suppress(ValueError):
-                reason = answer.json()
-            raise PrerequisiteError(f"vLLM refuses {path}: {said_in(reason, answer.reason_phrase)}")
+            said = said_in(parsed(answer.content) or answer.text, answer.reason_phrase)
+            raise PrerequisiteError(f"vLLM refuses {path}: {said}")
 
     def _wait(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -169,32 +165,25 @@ class VLLMModel(OpenAIModel):
         timeout: float = START_TIMEOUT,
         server: VLLMServer | None = None,
     ) -> None:
-        adapter = _adapter_config(model)
-        if server is None:
-            base = str(adapter["base_model_name_or_path"]) if adapter else model
-            rank = max(_RANK, int(adapter.get("r", 0))) if adapter else _RANK
-            self.server = VLLMServer(base, dtype=dtype, lora_rank=rank, timeout=timeout)
-        else:
-            self.server = server
+        adapter = adapter_config(model)
+        rank = max(_RANK, int(adapter.get("r", 0))) if adapter else _RANK
+        self.server = server or VLLMServer(base_of(model), dtype=dtype, lora_rank=rank, timeout=timeout)
         self._shared = server is not None
         try:
-            served = self._load(model, adapter) if adapter or self._shared else model
-            self._connect(model, served, sampling, endpoint or EndpointConfig(), batch)
+            served = self._load(model) if adapter or self._shared else model
+            own = {"base_url": f"{self.server.url}/v1", "concurrency": batch}
+            own = (endpoint or EndpointConfig()).model_copy(update=own)
+            super().__init__(served, sampling, own, name=f"vllm/{model}", api_key=self.server.key)
         except BaseException:
             if not self._shared:
                 self.server.stop()
             raise
-
-    def _connect(self, model: str, served: str, sampling: Sampling, endpoint: EndpointConfig, batch: int) -> None:
-        own = endpoint.model_copy(update={"base_url": f"{self.server.url}/v1", "concurrency": batch})
-        super().__init__(served, sampling, own, name=f"vllm/{model}", api_key=self.server.key)
         self.concurrency = self._at_once  # episodes played at once, as for every model on this machine
-        self._weights = _stamp(model)
 
     @property
     def identity(self) -> str:
         """The weights, not the address: the same ones on another port give the same answers."""
-        return f"{self.name}@{self._weights}"
+        return f"{self.name}@{identity(self.name.removeprefix('vllm/'))}"
 
     def adapted(self, path: str, sampling: Sampling | None = None) -> VLLMModel:
         """A LoRA adapter on this model's server, loaded now, unloaded when closed.
@@ -215,17 +204,15 @@ class VLLMModel(OpenAIModel):
         elif self.server.running:
             self.server.post("/v1/unload_lora_adapter", {"lora_name": self.model})
 
-    def _load(self, path: str, adapter: dict[str, Any] | None) -> str:
+    def _load(self, path: str) -> str:
         """Loads an adapter; returns the name under which it is served."""
-        if adapter is None:
+        base, there = base_of(path), self.server.model
+        if base == path:
             raise PrerequisiteError(f"there is no LoRA adapter at {path}: its adapter_config.json is missing.")
-        if not (Path(path) / "adapter_model.safetensors").is_file():
-            raise PrerequisiteError(f"{path} has no adapter_model.safetensors (pickled weights are not read).")
-        base, there = str(adapter["base_model_name_or_path"]), self.server.model
         paths = [Path(one).resolve() if Path(one).exists() else one.rstrip("/") for one in (base, there)]
         if paths[0] != paths[1]:
             raise PrerequisiteError(f"the LoRA adapter {path} is for {base}, but the server runs {there}.")
-        served = f"adapter-{_stamp(path)}"
+        served = f"adapter-{content_key(path, identity(path))[:12]}"
         self.server.post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(Path(path).resolve())})
         return served
 
@@ -234,24 +221,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _adapter_config(path: str) -> dict[str, Any] | None:
-    """A LoRA adapter's settings; None for anything else."""
-    file = Path(path) / "adapter_config.json"
-    if not file.is_file():
-        return None
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        if not config["base_model_name_or_path"]:
-            raise KeyError("base_model_name_or_path")
-    except (ValueError, KeyError, TypeError) as error:
-        raise PrerequisiteError(f"{file} is damaged or names no base model ({error!r}).") from error
-    return config
-
-
-def _stamp(path: str) -> str:
-    """Tells weights apart that have the same path at different times; a hub name stands for itself."""
-    weights = sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else []
-    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights]
-    return hashlib.sha256(json.dumps([str(path), facts]).encode()).hexdigest()[:12]

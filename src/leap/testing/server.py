@@ -15,10 +15,9 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
 
 from leap.core.message import characters
-from leap.models.base import Completion, Request
+from leap.models.base import Completion, JsonObject, Request
 from leap.models.mock import Faults, Script, clipped, least_json, spoiled
 
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
@@ -81,7 +80,7 @@ class MockServer:
     refuses: Sequence[str] = ()
     port: int = 0
     counts: Counts = field(default_factory=Counts, init=False)
-    last: dict[str, Any] = field(default_factory=dict, init=False)
+    last: JsonObject = field(default_factory=dict, init=False)
     _at_once: int = field(default=0, init=False)
 
     @property
@@ -135,7 +134,7 @@ class MockServer:
                 await writer.drain()
         writer.close()
 
-    async def _route(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]]:
+    async def _route(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, JsonObject]:
         if path == "/health":
             return 200, {}
         if not path.startswith("/v1/"):
@@ -157,7 +156,7 @@ class MockServer:
         self.counts.statuses[status] += 1
         return status, answer
 
-    async def _complete(self, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    async def _complete(self, request: JsonObject) -> tuple[int, JsonObject]:
         self.last = request
         if request.get("model") not in [*self.models, *self.aliases]:
             return 404, _error(f"The model `{request.get('model')}` does not exist.", "model_not_found")
@@ -191,7 +190,7 @@ class MockServer:
         self.counts.by_prompt[messages[-1]["content"][:200]] += 1
         return 200, _chat_completion(request["model"], done, calls)
 
-    def _refused(self, request: dict[str, Any]) -> str:
+    def _refused(self, request: JsonObject) -> str:
         for name in request.keys() & set(self.refuses):
             other = (
                 "; use 'max_completion_tokens' instead."
@@ -205,12 +204,12 @@ class MockServer:
         return f"this response_format type is unavailable: {kind}" if kind in self.refuses else ""
 
 
-def _error(message: str, code: str | None) -> dict[str, Any]:
+def _error(message: str, code: str | None) -> JsonObject:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
 
 
-def _chat_completion(model: str, done: Completion, calls: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": done.text}
+def _chat_completion(model: str, done: Completion, calls: Sequence[tuple[str, str]]) -> JsonObject:
+    message: JsonObject = {"role": "assistant", "content": done.text}
     if calls:
         message["content"] = done.text or None
         message["tool_calls"] = [

@@ -13,8 +13,7 @@ import torch
 from transformers import BitsAndBytesConfig, Trainer
 
 from leap.errors import PrerequisiteError
-from leap.models.checkpoints import check_targets, first_line
-from leap.models.hf import best_device, load_causal_lm
+from leap.models.checkpoints import best_device, check_targets, first_line, load_causal_lm
 from leap.training.config import LoraConfig, TrainingSettings
 from leap.training.distributed import sharded, world
 

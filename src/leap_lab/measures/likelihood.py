@@ -78,7 +78,7 @@ def nll(
     import torch
 
     from leap.models.chat import ChatTokens
-    from leap.models.hf import load_causal_lm
+    from leap.models.checkpoints import load_causal_lm
 
     if not rows:
         return Losses(answers=())

@@ -1,0 +1,143 @@
+"""What is in an endpoint's answer, read with care: endpoints leave out, add and mistype everything."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+from leap.envs.tools import calls_as_text
+
+_MOST_TOKENS = 1 << 31  # no call has more; an endpoint that says so talks nonsense
+_CUT_OFF = re.compile(r"length|max_\w*tokens", re.IGNORECASE)  # also Mistral's model_length, and Anthropic's and Gemini's word
+
+
+class Failure(NamedTuple):
+    """What a gateway tells in an answer of status 200: the status and error that it means, and the tokens that it used."""
+
+    status: int
+    error: object
+    usage: object
+
+
+def parsed(content: bytes) -> object:
+    """A body as JSON; None where it is none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):  # also one that is nested without end, or holds a number without end
+        return None
+
+
+def field(body: object, *names: str) -> object:
+    """What stands under the first of the names that has something; None where none has, or where there are no names."""
+    return next((body[name] for name in names if body.get(name) is not None), None) if isinstance(body, dict) else None
+
+
+def choice_in(body: object) -> dict[str, object]:
+    """The first choice of an answer that is one; empty where none is."""
+    choices = field(body, "choices")
+    return next((one for one in choices if isinstance(one, dict)), {}) if isinstance(choices, list) else {}
+
+
+def failure_in(body: object) -> Failure | None:
+    """The failure that gateways tell in an answer of status 200, beside the choices or in one."""
+    if not isinstance(body, dict):
+        return None
+    choice = choice_in(body)
+    error = choice.get("error")
+    if not error and choice.get("finish_reason") in ("error", "abort"):
+        error = body.get("error") or choice.get("native_finish_reason") or "the answer ended in an error"
+    if not error and not choice:
+        error = body.get("error") or body.get("errors") or (body if body.get("object") == "error" else None)
+    if not error:
+        return None
+    if isinstance(error, list):
+        error = error[0]
+    if not isinstance(error, str | dict):
+        error = {name: value for name, value in body.items() if name not in ("error", "errors")}  # {"error": true, ...}
+    told = str(field(error, "code") or field(error, "status"))
+    code = int(told) if len(told) == 3 and told.isdecimal() else 0
+    return Failure(code if 400 <= code < 600 else 502, error, body.get("usage"))
+
+
+def cut_off(choice: dict[str, object]) -> bool:
+    """Whether an answer ended for want of tokens."""
+    return isinstance(ended := choice.get("finish_reason"), str) and bool(_CUT_OFF.search(ended))
+
+
+def text_in(message: dict[str, object], truncated: bool) -> str:
+    """What a message says and calls. Where it is all reasoning, that is the answer, unless it ended before there was one."""
+    calls = _calls(message)
+    text = _words(message.get("content"))
+    if not text.strip() and not calls:
+        spare = ("refusal",) if truncated else ("refusal", "reasoning_content", "reasoning")
+        text = next((said for name in spare if (said := _words(message.get(name))).strip()), text)
+    return calls_as_text(text, calls)
+
+
+def _words(content: object) -> str:
+    """The words of a content: a text, a list of parts, of which those of thinking or images are none, or a value of JSON."""
+    match content:
+        case None | str():
+            return content or ""
+        case list():
+            return "".join(_words(part) for part in content if isinstance(part, dict) and part.keys() & {"type", "text"})
+        case {"type": str(kind)} if re.search("think|reason", kind):
+            return ""
+        case {"text": str(spoken)} | {"text": {"value": str(spoken)}} | {"refusal": str(spoken)}:
+            return spoken
+        case {"type": _}:
+            return ""
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _calls(message: dict[str, object]) -> list[tuple[str, str]]:
+    """Name and arguments of the calls that an answer makes, whatever shape they have."""
+    calls = message.get("tool_calls") or {"function": message.get("function_call")}
+    found = []
+    for call in calls if isinstance(calls, list) else [calls]:
+        function = field(call, "function", "custom")
+        if isinstance(function, dict):
+            arguments = field(function, "arguments", "input")
+            told = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            found.append((str(function.get("name") or ""), "" if arguments is None else told))
+    return found
+
+
+def count(counts: object, *names: str) -> int:
+    """A number of tokens as an endpoint tells it, under the first name that has one; 0 where it is missing or nonsense."""
+    for name in names:
+        told = field(counts, name)
+        if isinstance(told, int | float | str) and not isinstance(told, bool):
+            try:
+                number = int(float(told))
+            except (ValueError, OverflowError):
+                continue
+            if 0 < number < _MOST_TOKENS:
+                return number
+    return 0
+
+
+def tokens_in(usage: object) -> tuple[int, int]:
+    """Tokens of prompt and answer as an endpoint tells them. One of them may be left to their total, and so may tokens of
+    reasoning that are in no other number."""
+    prompt, answer = count(usage, "prompt_tokens", "input_tokens"), count(usage, "completion_tokens", "output_tokens")
+    total = count(usage, "total_tokens")
+    if prompt:
+        return prompt, max(answer, total - prompt)
+    return max(total - answer, 0) if answer else 0, answer
+
+
+def said_in(body: object, otherwise: str) -> str:
+    """The message in the body of an error, in one line of bearable length."""
+    text = otherwise
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        found = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
+        text = str(found or body.get("detail") or body)
+        if raw := field(field(inner, "metadata"), "raw"):  # what a gateway's provider said
+            text += f" ({raw})"
+    elif isinstance(body, str) and body.strip():
+        text = re.sub(r"<[^>]*>", " ", body)  # an error page of some proxy
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= 300 else text[:297] + "..."
