@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leap_worlds.intercode.bash.world import Rules, World, judge
-from leap_worlds.sandbox import ExecResult
+from leap_worlds.sandbox import ExecResult, SandboxGone
 
 
 class Answers:
@@ -43,6 +43,20 @@ def test_texts_are_upstreams() -> None:
         'OCI runtime exec failed: exec failed: unable to start container process: chdir to cwd ("/a \\"b\\" && ls") '
         "set in config.json failed: no such file or directory: unknown\r\n"
     )
+
+
+def test_a_command_that_ends_its_box_is_one_that_never_ended_and_nothing_runs_any_more() -> None:
+    student, box = world(ExecResult(output=b"fine"))
+    gold, _ = world(ExecResult(output=b"fine"))
+
+    def gone(argv: list[str], **_: object) -> ExecResult:
+        box.calls.append((argv, ""))
+        raise SandboxGone("the sandbox has died")
+
+    box.exec = gone  # type: ignore[method-assign]
+    assert student.act("die").text == "Command timed out" and student.gone
+    assert student.act("ls").text == "Command timed out" and len(box.calls) == 1
+    assert not judge(student, gold, gold.run_gold("true")).solved
 
 
 def test_cd_moves_only_where_it_succeeded() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -15,9 +19,11 @@ from leap.core import Actor, Episode, Step, StopReason, Task
 from leap.envs.base import opened
 from leap.envs.tutor import Taught
 from leap.errors import LeapError
-from leap_worlds.intercode.base import Pool
+from leap_worlds.intercode.base import Boxes, Pool
 from leap_worlds.intercode.bash.env import BashConfig, BashEnvironment, GeneratedBashEnvironment, GeneratedConfig
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig
+from leap_worlds.sandbox import ExecResult, Sandbox
+from leap_worlds.sandbox.namespace.provider import NamespaceSandbox
 
 SMALL = BashFamilyConfig(file_systems={"train": 4, "valid": 1, "unseen": 1})
 AT_ONCE = 16
@@ -102,6 +108,51 @@ def test_slow_commands_run_at_once(world: GeneratedBashEnvironment) -> None:
         took = time.monotonic() - began
     assert shown == ["done\n"] * AT_ONCE
     assert took < 5  # one after another they take 16 s and more; a busy machine needs its time to start them
+
+
+class Mortal:
+    """A box that ends when a command says so: its monitor is killed, as where the machine's memory is used up."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self._box = box
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._box, name)
+
+    def exec(self, argv: list[str], **rest: Any) -> ExecResult:
+        if "touch /die" in argv[-1]:
+            assert isinstance(self._box, NamespaceSandbox)
+            own = self._box.exec(["readlink", "/proc/self/ns/net"]).output.decode().strip()
+            zygote = self._box._zygote.process.pid
+            for pid in Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split():
+                if str(Path(f"/proc/{pid}/ns/net").readlink()) == own:
+                    os.kill(int(pid), signal.SIGKILL)
+        return self._box.exec(argv, **rest)
+
+
+def test_a_box_that_dies_ends_its_episode_and_not_the_run(world: GeneratedBashEnvironment) -> None:
+    kept = world.boxes
+    world.boxes = Boxes(lambda of: cast(Sandbox, Mortal(kept.open(of))), kept.description)
+    task = world.tasks("train", limit=1)[0]
+    try:
+        with opened(world, task) as session:
+            if "namespace" not in kept.description:
+                pytest.skip("a monitor is a box of namespaces'")
+            steps = [Step(observation=session.observe(), action="ls")]
+            steps.append(Step(observation=session.act("ls").observation, action="touch /die"))
+            outcome = session.act("touch /die")
+            assert outcome.done and not outcome.success and outcome.observation.text == "Command timed out"
+            assert session.act("submit").score == 0.0
+        episode = Episode(task=task, actor=Actor(name="student"), horizon=8, steps=tuple(steps), final=outcome.observation,
+                          score=0.0, success=False, stop=StopReason.ENDED)  # fmt: skip
+        told = asyncio.run(world.tutor.correct_along(episode, 50))  # where it dies again
+        assert len(told) == 2 and told[0].decision is not None
+        with opened(world, task) as session:
+            session.act(world.record(task).gold)
+            assert session.act("submit").score == 1.0
+    finally:
+        world._coaches.close()
+        world.boxes = kept
 
 
 def test_scores_and_corrections_are_those_of_one_after_another(world: GeneratedBashEnvironment) -> None:

@@ -47,6 +47,11 @@ class SandboxError(LeapError):
     """The sandbox itself failed (not the command in it): it could not be made, or it is gone."""
 
 
+class SandboxGone(SandboxError):
+    """A sandbox that worked has been ended, with its files and processes, by what was done in it: whoever runs a model's
+    commands ends that episode and goes on with the others. `reset` makes it anew."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Limits of one sandbox."""
@@ -130,7 +135,8 @@ class Sandbox(ABC):
             input: Standard input; empty means at its end from the start.
 
         Raises:
-            SandboxError: The sandbox is closed or has died.
+            SandboxError: The sandbox is closed.
+            SandboxGone: It has died.
         """
 
     @abstractmethod

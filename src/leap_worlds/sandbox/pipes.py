@@ -35,7 +35,8 @@ class PipeChannel(base.Channel):
     def __init__(self, stdin: int, stdout: int, *, kill: Callable[[], None]) -> None:
         self._stdin, self._stdout, self._kill = stdin, stdout, kill
         self._pending = b""
-        os.set_blocking(stdin, False)
+        for end in (stdin, stdout):  # a program that opens its own output to read may take what was ready
+            os.set_blocking(end, False)
 
     def write(self, data: bytes) -> None:
         deadline = time.monotonic() + WRITE_TIMEOUT
@@ -58,7 +59,10 @@ class PipeChannel(base.Channel):
                 return None
             if not _ready(self._stdout, select.POLLIN, left):
                 return None
-            part = os.read(self._stdout, 65536)
+            try:
+                part = os.read(self._stdout, 65536)
+            except BlockingIOError:
+                continue
             if not part:
                 return None
             self._pending += part

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from leap.core import Decision, Episode, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Progress
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress
 from leap.envs.live import called
 from leap.envs.tutor import Expert, Taught, Tutor
 from leap_worlds.intercode.base import BoxedEnvironment, Boxes, IntercodeSession, Pool
@@ -256,8 +256,13 @@ class BashSession(IntercodeSession):
     def shown(self) -> str:
         return self._world.last
 
+    def act(self, action: str) -> Outcome:
+        outcome = super().act(action)
+        return outcome._replace(done=True) if self._world.gone else outcome
+
     def value(self, submission: str) -> float:
-        return self.judge().total
+        total = self.judge().total
+        return 0.0 if self._world.gone else total
 
     def judge(self) -> Parts:
         """The reward, part by part, if the student submitted now. Changes nothing."""

@@ -15,6 +15,7 @@ changed is compared, by path and by content.
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -31,9 +32,12 @@ from leap_worlds.intercode.bash.reward import (
     parse_z_status,
     similarity,
 )
+from leap_worlds.sandbox.base import ExecResult, SandboxGone
 
 if TYPE_CHECKING:
-    from leap_worlds.sandbox.base import ExecResult, Sandbox
+    from leap_worlds.sandbox.base import Sandbox
+
+log = logging.getLogger(__name__)
 
 Compat = Literal["intercode", "fixed"]
 
@@ -66,6 +70,9 @@ class Shown:
 class World:
     """The student's box and what is known of it. Not for two threads at once.
 
+    Attributes:
+        gone: Whether a command ended the box itself. That one was stopped, and so is any other: nothing runs any more.
+
     Args:
         box: A fresh box; closed by whoever gave it. Its image sets upstream's environment variables.
         rules: What it is played by.
@@ -76,6 +83,7 @@ class World:
         self.rules = rules
         self.cwd = "/"
         self.last = query
+        self.gone = False
         self._box = box
         self._told: dict[tuple[str, ...], str] = {}  # what git and md5sum said since the last command
 
@@ -152,7 +160,13 @@ class World:
         return self._told[argv]
 
     def _exec(self, argv: tuple[str, ...], cwd: str, timeout: float) -> ExecResult:
-        return self._box.exec(list(argv), cwd=cwd, timeout=timeout, max_output=self.rules.output)
+        if not self.gone:
+            try:
+                return self._box.exec(list(argv), cwd=cwd, timeout=timeout, max_output=self.rules.output)
+            except SandboxGone as error:
+                log.warning("%s: %s", error, " ".join(argv)[:200])
+                self.gone = True
+        return ExecResult(exit_code=137, timed_out=True)
 
 
 def _shown(result: ExecResult, command: Command) -> Shown:

@@ -285,7 +285,7 @@ class DockerSandbox(base.Sandbox):
         words = ("container", "inspect", "--format", "{{.State.Running}}", self._running())
         if self._provider.call(*words, timeout=START_TIMEOUT).stdout.strip() != b"true":
             self.close()
-            raise base.SandboxError(f"the sandbox has died: {cli.explain(output)}")
+            raise base.SandboxGone(f"the sandbox has died: {cli.explain(output)}")
 
     def _kill_all(self) -> None:
         """Killing the client leaves the command running. The engine restarts the container: processes go, files stay.
@@ -295,8 +295,11 @@ class DockerSandbox(base.Sandbox):
         done = self._provider.call("restart", "-t", "0", self._running(), timeout=START_TIMEOUT)
         if done.returncode:
             self.close()
-            raise base.SandboxError("a command could not be stopped: its container was ended")
-        self._prove()
+            raise base.SandboxGone("a command could not be stopped: its container was ended")
+        try:
+            self._prove()
+        except base.SandboxError as error:  # it was proved when it was made: since then its programs or files were changed
+            raise base.SandboxGone("the sandbox cannot be entered any more: it was ended") from error
 
     def start(self, argv: Sequence[str], *, cwd: str = "/", env: Mapping[str, str] | None = None) -> base.Channel:
         problem = f"{argv[0] if argv else 'nothing'} cannot be started in the sandbox"

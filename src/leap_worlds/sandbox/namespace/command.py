@@ -20,6 +20,7 @@ START_SECONDS = 10.0
 KILL_SECONDS = 5.0
 """Seconds that ending all processes of a box may take."""
 _CHUNK = 65536
+_NONE_LEFT, _NOT_INSIDE = 1, 2
 
 
 class Stuck(Exception):
@@ -92,12 +93,13 @@ def spawn(
         os.close(ready)
         run_child(request, limits, stdin, stdout, stderr, status)
     os.close(status)
-    problem = os.read(ready, 4096) if _readable(ready, seconds) else None
+    problem = os.read(ready, 4096) if readable(ready, seconds) else None
     os.close(ready)
     return pid, problem
 
 
-def _readable(fd: int, seconds: float) -> bool:
+def readable(fd: int, seconds: float) -> bool:
+    """Whether there is something to read, or the other end has closed, within some seconds."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
@@ -106,7 +108,7 @@ def _readable(fd: int, seconds: float) -> bool:
 def wait_for(pid: int, seconds: float) -> int | None:
     """The status of a child that ended within some seconds, which is then reaped; else None."""
     process = os.pidfd_open(pid)
-    ended = _readable(process, seconds)
+    ended = readable(process, seconds)
     os.close(process)
     return os.waitpid(pid, 0)[1] if ended else None
 
@@ -122,20 +124,30 @@ def kill_all() -> None:
         pid = os.fork()
         if pid == 0:
             if os.getppid() != 0:
-                os._exit(2)  # its parent is visible, so this is not the box's pid namespace: the host's would be killed
+                os._exit(_NOT_INSIDE)  # its parent is visible: here the host's processes would be killed
             try:
                 os.kill(-1, signal.SIGKILL)  # from inside the pid namespace: all of it but PID 1 and the caller
             except OSError:
-                os._exit(1)  # none left
+                os._exit(_NONE_LEFT)
             os._exit(0)
         status = wait_for(pid, 0.2)
-        if status is None:  # stopped by a process of the box, before it could do it
+        if status is None or os.WIFSIGNALED(status):  # a process of the box stopped or ended it before it could do it
             kill_seen()
-            os.waitpid(pid, 0)
-        elif status != 0:
+            if status is None and wait_for(pid, KILL_SECONDS) is None:
+                raise Stuck("its processes cannot be ended")
+        elif status == 0:
+            passes += 1
+        elif os.waitstatus_to_exitcode(status) == _NONE_LEFT:
             return
         else:
-            passes += 1
+            raise Stuck("its processes are not in a place of their own")
+
+
+def reap() -> None:
+    """Forgets the programs started in the box that have ended, which count as its processes until then."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def kill_seen() -> None:
@@ -156,6 +168,7 @@ def run(
     """Runs a command to its end or to a limit, and answers as `ExecResult` has it."""
     stdin = _input(body)
     output, stdout = os.pipe()
+    os.set_blocking(output, False)  # a command that opens its own output to read may take what was ready
     deadline = time.monotonic() + request["timeout"]
     try:
         pid, problem = spawn(request, limits, stdin, stdout, stdout, request["timeout"])
@@ -164,7 +177,9 @@ def run(
         os.close(stdout)
     try:
         if problem:
-            os.waitpid(pid, 0)
+            if wait_for(pid, 1.0) is None:  # stopped by a process of the box, after it had told
+                kill_all()
+                wait_for(pid, KILL_SECONDS)
             kind, text = problem.split(b"\n", 1)
             return {"exec_error": kind.decode(), "exit_code": 126}, text
         return _watch(pid, output, deadline, request["max_output"], client)
@@ -207,7 +222,10 @@ def _watch(
                     poll.unregister(process)
                     deadline = min(deadline, time.monotonic() + LINGER)
                 elif event:
-                    part = os.read(output, min(_CHUNK, max_output - size + 1))
+                    try:
+                        part = os.read(output, min(_CHUNK, max_output - size + 1))
+                    except BlockingIOError:
+                        continue
                     if not part:
                         open_output = False
                         poll.unregister(output)

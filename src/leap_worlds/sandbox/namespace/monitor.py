@@ -22,6 +22,7 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
     """Runs the box that `config` describes, for the client at the other end of the socket. The caller is a fresh fork."""
     init = None
     try:
+        kernel.raise_open_files()
         host = _identity()
         _keep, init = _make(config)
         command.close_the_monitor()
@@ -35,6 +36,7 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
                 _start(request, config["limits"], client)
             elif request["op"] == "kill":
                 command.kill_all()
+                command.reap()
                 wire.send(client, {})
             else:  # to keep what it changed, or for good
                 _end(init)
@@ -45,7 +47,7 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
         pass
     except BaseException as error:
         with contextlib.suppress(wire.Gone):
-            wire.send(client, {"error": f"{type(error).__name__}: {error}"})
+            wire.send(client, {"error": f"{type(error).__name__}: {error}", "gone": True})
     finally:
         if init is not None:
             _end(init)
@@ -53,7 +55,7 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
 
 
 def _make(config: dict[str, Any]) -> tuple[int, int]:
-    """Returns the pipe end that keeps PID 1 alive, and PID 1's id here."""
+    """Returns the pipe end that keeps PID 1 alive, and a pidfd of PID 1: its number may be another's once it has ended."""
     if config["drop_to"] is not None:
         kernel.become(*config["drop_to"])
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -78,7 +80,7 @@ def _make(config: dict[str, Any]) -> tuple[int, int]:
     if problem:
         os.waitpid(init, 0)
         raise RuntimeError(os.fsdecode(problem))
-    return keep, init
+    return keep, os.pidfd_open(init)
 
 
 def _become_init(config: dict[str, Any], idle: int, told: int) -> NoReturn:
@@ -135,7 +137,7 @@ def _end(init: int) -> None:
     alone would never end.
     """
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.kill(init, signal.SIGKILL)
+        signal.pidfd_send_signal(init, signal.SIGKILL)
         while True:
             os.waitpid(-1, 0)
 
@@ -169,9 +171,10 @@ def _prove(config: dict[str, Any], host: dict[str, Any]) -> None:
             os.write(end, json.dumps({"error": str(error)}).encode())
         os._exit(0)
     os.close(end)
-    seen = json.loads(os.read(output, 65536))
+    told = os.read(output, 65536) if command.readable(output, command.START_SECONDS) else b'{"error": "no answer"}'
+    seen = json.loads(told)
     os.close(output)
-    os.waitpid(pid, 0)
+    command.wait_for(pid, command.KILL_SECONDS)
     faults = [seen["error"]] if "error" in seen else _faults(seen, host, config)
     if faults:
         raise RuntimeError("the box could not prove that it is inside: " + "; ".join(faults))

@@ -18,8 +18,9 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 HIDDEN_FILES = ("kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "kmsg", "sysrq-trigger")
 HIDDEN_FOLDERS = ("acpi", "asound", "scsi", "tty/driver", "interrupts")
 READ_ONLY = ("bus", "fs", "irq", "sys")
-PER_BOX = {"max_inotify_instances": 8, "max_inotify_watches": 2048, "max_fanotify_groups": 0}
-"""Limits of a box's user namespace, in /proc/sys/user: all boxes together have those of the user that they run as."""
+PER_BOX = {"max_inotify_instances": 1, "max_inotify_watches": 64, "max_fanotify_groups": 0}
+"""Limits of a box's user namespace, in /proc/sys/user: all boxes together have those of the user that they run as (128
+instances by default). One is what `tail -f` needs."""
 _NO_EXEC = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 
 
@@ -64,7 +65,7 @@ def _fill_dev() -> None:
     for name in ("pts", "shm", "mqueue"):
         Path("dev", name).mkdir()
     kernel.mount(
-        "devpts", "dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620"
+        "devpts", "dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,max=16"
     )
     kernel.mount("shm", "dev/shm", "tmpfs", _NO_EXEC, "size=8388608,nr_inodes=1024,mode=1777")
     with contextlib.suppress(OSError):

@@ -200,6 +200,9 @@ class NamespaceSandbox(base.Sandbox):
             self._ask((self._request("start", argv, cwd, env), b""), START_TIMEOUT)
             assert self._socket is not None
             _, fds, *_ = socket.recv_fds(self._socket, 1, 2, socket.MSG_CMSG_CLOEXEC)
+            if len(fds) != 2:
+                self._drop()
+                raise base.SandboxGone("the sandbox has died: it could not hand over the program's input and output")
 
         def kill() -> None:
             with self._lock, contextlib.suppress(base.SandboxError):
@@ -221,12 +224,16 @@ class NamespaceSandbox(base.Sandbox):
         except (wire.Gone, TimeoutError) as error:
             self._zygote.end(self.box)
             self._drop()
-            raise base.SandboxError("the sandbox has died: its files and processes are gone") from error
+            if message is None or not self._zygote.usable():
+                raise base.SandboxError("the sandbox's helper has ended, or does not answer") from error
+            raise base.SandboxGone("the sandbox has died: its files and processes are gone") from error
         if "error" in answer:
-            if message is None:
+            if message is None or answer.get("gone"):
                 self._drop()
+            if message is None:
                 raise base.SandboxError(f"no sandbox: {remedies.explain(answer['error'])}")
-            raise base.SandboxError(f"the sandbox could not do it: {answer['error']}")
+            kind = base.SandboxGone if answer.get("gone") else base.SandboxError
+            raise kind(f"the sandbox could not do it: {answer['error']}")
         return answer, body
 
     def commit(self, layer: str) -> None:

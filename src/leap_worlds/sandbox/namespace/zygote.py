@@ -40,6 +40,7 @@ class Zygote:
         self.removers: set[int] = set()
 
     def serve(self) -> None:
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         child_ended, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup)
@@ -91,7 +92,7 @@ class Zygote:
         self.boxes[pid] = config | {"group": name}
 
     def _reap(self, flags: int) -> None:
-        while self.boxes or self.removers:
+        while True:
             try:
                 pid, _ = os.waitpid(-1, flags)
             except ChildProcessError:
@@ -102,9 +103,17 @@ class Zygote:
             config = self.boxes.pop(pid, None)
             if config is None:
                 continue
+            self._end_orphans()
             self.groups.remove(config["group"])
             if config["upper"]:
                 self.removers.add(_remove_as_box_user(self.settings["drop_to"], config["upper"]))
+
+    def _end_orphans(self) -> None:
+        """Ends what a monitor left that was killed. Its box's PID 1, which is this process's child then, ends by itself,
+        unless something in the box has written into its memory."""
+        for pid in map(int, Path("/proc/thread-self/children").read_text().split()):
+            if pid not in self.boxes and pid not in self.removers:
+                os.kill(pid, signal.SIGKILL)
 
     def _stop(self) -> None:
         for pid in self.boxes:
