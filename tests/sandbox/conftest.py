@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hostile import host_state, sh
 
-from leap_worlds.sandbox import Image, Recipe, Sandbox, SandboxProvider
+from leap_worlds.sandbox import Image, Limits, Recipe, Sandbox, SandboxProvider
 from leap_worlds.sandbox.docker import DockerProvider
 from leap_worlds.sandbox.namespace import remedies
 from leap_worlds.sandbox.namespace.provider import NamespaceProvider
@@ -130,3 +131,26 @@ def neighbour(provider: SandboxProvider, image: Image) -> Iterator[Sandbox]:
     with provider.create(image) as made:
         made.exec(["bash", "-c", "echo mine > /mine; sleep 3000 >/dev/null 2>&1 &"])
         yield made
+
+
+@pytest.fixture
+def others_untouched(box: Sandbox, neighbour: Sandbox) -> Iterator[None]:
+    before = host_state()
+    yield
+    assert host_state() == before
+    seen = neighbour.exec(["bash", "-c", "cat /mine; ls -d /proc/[0-9]*/ | wc -l"], timeout=30).output
+    assert seen.startswith(b"mine\n")
+    assert int(seen.split()[1]) >= 3  # PID 1, its sleep, and what looks
+    assert sh(box, "echo alive", 30).output == b"alive\n", "the episode goes on"
+
+
+@pytest.fixture
+def limited(box: Sandbox, provider: SandboxProvider) -> None:
+    """An engine without control groups has no limits: then what uses everything up is not tried."""
+    if isinstance(provider, NamespaceProvider):
+        return
+    for name in ("memory/memory.limit_in_bytes", "pids/pids.max"):
+        old, new = f"/sys/fs/cgroup/{name}", f"/sys/fs/cgroup/{name.split('/')[0]}.max"
+        seen = sh(box, f"cat {old} 2>/dev/null || cat {new}").output.strip()
+        if not seen.isdigit() or int(seen) > Limits().memory:
+            pytest.skip(f"this engine does not limit {name.split('/')[0]}")

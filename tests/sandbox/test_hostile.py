@@ -8,70 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hostile import is_podman, processes, py, sh
 
-from leap_worlds.sandbox import ExecResult, Image, Limits, Sandbox, SandboxProvider
+from leap_worlds.sandbox import Image, Limits, Sandbox, SandboxProvider
 from leap_worlds.sandbox.namespace.provider import NamespaceProvider
+
+pytestmark = pytest.mark.usefixtures("others_untouched")
 
 DOCKERS = 0xA80425FB
 """Docker's default capabilities."""
-
-
-def sh(box: Sandbox, command: str, timeout: float = 20, **more: int) -> ExecResult:
-    return box.exec(["bash", "-c", command], timeout=timeout, **more)
-
-
-def py(box: Sandbox, code: str, timeout: float = 20) -> str:
-    return box.exec(["python3", "-I", "-S", "-c", code], timeout=timeout).output.decode(errors="replace")
-
-
-ENGINES = (" overlay ", " nsfs ", " shm ")
-"""What an engine mounts on the host for each container."""
-
-
-def is_podman(box: Sandbox) -> bool:
-    return b"container=podman" in sh(box, "cat /proc/1/environ").output
-
-
-def host_state() -> dict[str, object]:
-    mounts = [line.split(" ", 1)[1] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return {
-        "mounts": [mount for mount in mounts if not any(kind in mount for kind in ENGINES)],
-        "hostname": os.uname().nodename,
-        "passwd": Path("/etc/passwd").read_bytes(),
-        "core": Path("/proc/sys/kernel/core_pattern").read_text(),
-        "files": sorted(Path("/").iterdir()),
-    }
-
-
-@pytest.fixture(autouse=True)
-def others_untouched(box: Sandbox, neighbour: Sandbox) -> Iterator[None]:
-    before = host_state()
-    yield
-    assert host_state() == before
-    seen = neighbour.exec(["bash", "-c", "cat /mine; ls -d /proc/[0-9]*/ | wc -l"], timeout=30).output
-    assert seen.startswith(b"mine\n")
-    assert int(seen.split()[1]) >= 3  # PID 1, its sleep, and what looks
-    assert sh(box, "echo alive", 30).output == b"alive\n", "the episode goes on"
-
-
-def processes(box: Sandbox) -> int:
-    return int(py(box, "import os; print(sum(e.isdigit() for e in os.listdir('/proc')))"))
-
-
-@pytest.fixture
-def limited(box: Sandbox, provider: SandboxProvider) -> None:
-    """An engine without control groups has no limits: then what uses everything up is not tried."""
-    if isinstance(provider, NamespaceProvider):
-        return
-    for name in ("memory/memory.limit_in_bytes", "pids/pids.max"):
-        old, new = f"/sys/fs/cgroup/{name}", f"/sys/fs/cgroup/{name.split('/')[0]}.max"
-        seen = sh(box, f"cat {old} 2>/dev/null || cat {new}").output.strip()
-        if not seen.isdigit() or int(seen) > Limits().memory:
-            pytest.skip(f"this engine does not limit {name.split('/')[0]}")
 
 
 @pytest.mark.usefixtures("limited")

@@ -35,14 +35,18 @@ def close_the_monitor() -> None:
     filters.install()
 
 
-def drop_privileges(limits: dict[str, int]) -> None:
-    """Takes from this process what no command of a model may have, each thing while the next can still be taken."""
+def be_first_to_go() -> None:
+    """Has this process ended before the box's PID 1 and the monitor, when memory runs out."""
     # A process that is not dumpable may not write its own score. No process of the box can use the moment: this one has
     # more capabilities than they, still.
     kernel.set_dumpable(True)
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("900")  # before the monitor, when memory runs out
+        Path("/proc/self/oom_score_adj").write_text("900")
     kernel.set_dumpable(False)
+
+
+def drop_privileges(limits: dict[str, int]) -> None:
+    """Takes from this process what no command of a model may have, each thing while the next can still be taken."""
     kernel.set_limits(limits)
     kernel.drop_capabilities()
     kernel.reset_signals()
@@ -70,6 +74,7 @@ def run_child(
         step = b"not_found"
         argv = [os.fsencode(word) for word in request["argv"]]
         env = {os.fsencode(key): os.fsencode(value) for key, value in request["env"].items()}
+        be_first_to_go()
         drop_privileges(limits)
         os.execvpe(argv[0], argv, env)
     except BaseException as error:  # nothing of the monitor may go on in this child
