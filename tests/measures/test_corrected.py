@@ -7,11 +7,12 @@ import math
 import pytest
 from line import EAST, LINE, STAY, correct, play
 
-from leap.core import Correction, Rejection, StopReason
+from leap.core import PrivilegedState, Rejection, StopReason, Task
+from leap.testing.corridor import Corridor, CorridorSession
 from leap_lab.measures.corrected import Corrected, held_out, measure_corrections, privileged_states, quoted_commands
 from leap_lab.measures.figures import Figure
 from leap_lab.measures.records import CorrectionMeasures
-from leap_lab.measures.recoverability import lengths_from_corrections, lengths_from_states
+from leap_lab.measures.recoverability import lengths_from_states
 
 
 def value(figure: Figure | None) -> float:
@@ -19,7 +20,7 @@ def value(figure: Figure | None) -> float:
     return figure.value
 
 
-def measured(episodes, corrections=None, environment=None) -> CorrectionMeasures:  # type: ignore[no-untyped-def]
+def measured(episodes, corrections=None, environment=LINE) -> CorrectionMeasures:  # type: ignore[no-untyped-def]
     corrections = [c for e in episodes for c in correct(e)] if corrections is None else corrections
     found = measure_corrections(Corrected(episodes, corrections, environment), policy="pi_0")
     assert found is not None
@@ -53,13 +54,11 @@ def test_no_distance_of_failures_alone() -> None:
 def test_leaks_are_told_from_inventions() -> None:
     episode = play("eee")
     reasons = ["the lamp 7 is there", "a mug 9 is there", f"I will {EAST.upper()} now"]
-    leak = measured([episode], correct(episode, reasons), LINE).leakage
+    leak = measured([episode], correct(episode, reasons)).leakage
     assert [value(f) for f in (leak.entities, leak.hidden, leak.invented)] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
     assert value(leak.commands) == 0.0, "the student has gone east itself before"
-    leak = measured([episode], correct(episode, reasons[::-1]), LINE).leakage
+    leak = measured([episode], correct(episode, reasons[::-1])).leakage
     assert value(leak.commands) == pytest.approx(1 / 3), "at the first step it could not know"
-    without = measured([episode], correct(episode, reasons)).leakage
-    assert without.commands is None and without.hidden is None and value(without.entities) == pytest.approx(2 / 3)
 
 
 def test_quoted_commands() -> None:
@@ -75,10 +74,10 @@ def test_recoverability_by_hand() -> None:
     # Horizon 6, goal 3 away: two wasted actions are two lost ones, the next one costs the success.
     one = measured([play("seee", number=0), play("wwssss", number=1), play("ssssee", number=2)]).recoverability
     assert one is not None and value(one.solvable) == 1.0
-    # Steps told without the state after the last one of a failure: 4; 1 (then dead); 5.
-    assert one.losses == [1 + 2 + 0 + 1, 1 + 4, 1] and one.loss_max == 2
-    assert value(one.loss) == pytest.approx((5 * 1 + 2) / 10) and one.loss is not None and one.loss.n == 10
-    assert value(one.dead_ends) == 1 / 11
+    # Steps told: 4; 1, then dead; 6.
+    assert one.losses == [1 + 2 + 0 + 2, 1 + 4, 1] and one.loss_max == 2
+    assert value(one.loss) == pytest.approx((5 * 1 + 2) / 11) and one.loss is not None and one.loss.n == 11
+    assert value(one.dead_ends) == 1 / 12
     assert value(one.lost) == 2 / 16, "over the cliff; the fourth wait"
     assert (value(one.lost_differing), value(one.lost_agreeing)) == (2 / (1 + 2 + 4), 0.0)
     assert (one.largest, one.negative) == (1.0, 0)
@@ -97,24 +96,30 @@ def test_replayed_states_tell_the_last_step_too() -> None:
     episode = play("sssses")
     states = privileged_states(LINE, episode)
     assert lengths_from_states(episode, states) == [3, 3, 3, 3, 3, 2, 2]
-    assert lengths_from_corrections(episode, {c.t: c for c in correct(episode)}) == [3, 3, 3, 3, 3, 2, None]
     fallen = play("ww" + "s" * 4)
     assert lengths_from_states(fallen, privileged_states(LINE, fallen)) == [3, 4] + [math.inf] * 5
     solved = play("eee")
     assert lengths_from_states(solved, privileged_states(LINE, solved)) == [3, 2, 1, 0]
-    both = [measured([episode], environment=world).recoverability for world in (None, LINE)]
-    assert [one.loss.n for one in both if one and one.loss] == [5, 6]
+    one = measured([episode]).recoverability
+    assert one is not None and one.loss is not None and one.loss.n == 6
 
 
 def test_a_model_error_is_no_action_of_the_student() -> None:
     one = measured([play("e", stop=StopReason.MODEL_ERROR)]).recoverability
-    assert one is not None and one.lost is None, "nobody knows what came of the one step"
+    assert one is not None and one.lost is not None
+    assert (one.lost.value, one.lost.n) == (0.0, 1), "what the one step came to is replayed; the episode's end tells nothing"
 
 
 def test_without_a_planner_there_is_no_recoverability() -> None:
-    episode = play("eee")
-    blind = [Correction.model_validate(c.model_dump() | {"plan_length": None}) for c in correct(episode)]
-    assert measured([episode], blind).recoverability is None
+    class Unplanned(CorridorSession):
+        def privileged(self) -> PrivilegedState:
+            return super().privileged().model_copy(update={"plan": None})
+
+    class Blind(Corridor):
+        def start(self, task: Task) -> Unplanned:
+            return Unplanned(self.config)
+
+    assert measured([play("eee")], environment=Blind(LINE.config)).recoverability is None
 
 
 def test_episodes_of_two_splits_are_not_mixed() -> None:

@@ -145,7 +145,7 @@ def test_nothing_given_is_said_to_be_missing() -> None:
 
 def test_failures_alone_give_no_epsilon() -> None:
     whole = corrected(0)
-    failures = Corrected(whole.episodes, [c for e in played(0) if not e.success for c in correct(e)])
+    failures = Corrected(whole.episodes, [c for e in played(0) if not e.success for c in correct(e)], LINE)
     one = measure_iteration(
         0, teacher="t", privilege=50, held_out=failures, success=evaluation(0), teacher_value=TEACHER
     )

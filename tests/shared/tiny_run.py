@@ -115,10 +115,11 @@ def measure(run: RunDirectory, students: int) -> None:
                 training=Corrected(
                     Journal(run.iteration(i) / "episodes.jsonl", Episode),
                     Journal(run.iteration(i) / "corrections.jsonl", Correction),
+                    WORLD,
                 )
                 if i
                 else None,
-                held_out=Corrected(episodes, found),
+                held_out=Corrected(episodes, found, WORLD),
                 rounds=rounds,
                 checkpoints=(str(i - 1), str(i)) if i else None,
                 success=evaluation,

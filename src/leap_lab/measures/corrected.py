@@ -15,7 +15,7 @@ from leap.envs.live import states_along
 from leap.sync import run_sync
 from leap_lab.measures.figures import Figure, mean, share
 from leap_lab.measures.records import CorrectionMeasures, Leakage
-from leap_lab.measures.recoverability import Planned, lengths_from_corrections, lengths_from_states, recoverability
+from leap_lab.measures.recoverability import Planned, lengths_from_states, recoverability
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Corrected:
         episodes: The episodes; those without corrections count as not corrected.
         corrections: Corrections of their steps, kept and rejected.
         environment: Where the episodes are replayed for their privileged states: what is hidden, the plan's commands,
-            and the plan's length after the last step. None leaves out what only these tell.
+            and the plan's length.
     """
 
     episodes: Iterable[Episode]
     corrections: Iterable[Correction]
-    environment: Environment | None = None
+    environment: Environment
 
 
 def held_out(episodes: Iterable[Episode], limit: int | None) -> list[Episode]:
@@ -53,10 +53,8 @@ def measure_corrections(corrected: Corrected, *, policy: str) -> CorrectionMeasu
         LeapError: A replay shows another world than was logged.
     """
     by_episode: dict[str, dict[int, Correction]] = defaultdict(dict)
-    planner = False
     for correction in corrected.corrections:
         by_episode[correction.episode][correction.t] = correction
-        planner = planner or correction.plan_length is not None
     world, played, whole = corrected.environment, Counter[tuple[str, int]](), True
     groups: list[list[_Judged]] = []
     planned: list[Planned] = []
@@ -66,15 +64,10 @@ def measure_corrections(corrected: Corrected, *, policy: str) -> CorrectionMeasu
         whole = whole and len(mine) == len(episode.steps)
         if not mine:
             continue
-        states = None if world is None else privileged_states(world, episode)
-        groups.append([_judged(episode, one, states, world) for one in mine.values()])
-        if states is not None:
-            lengths = lengths_from_states(episode, states)
-        elif planner:
-            lengths = lengths_from_corrections(episode, mine)
-        else:
-            continue
+        states = privileged_states(world, episode)
+        groups.append([_judged(episode, one, states, world.of(episode.task).entities) for one in mine.values()])
         agrees = {one.correction.t: one.agrees for one in groups[-1]}
+        lengths = lengths_from_states(episode, states)
         planned.append(Planned(episode, lengths, [agrees.get(t) for t in range(len(episode.steps))]))
     if not played:
         return None
@@ -107,9 +100,9 @@ def measure_corrections(corrected: Corrected, *, policy: str) -> CorrectionMeasu
         leakage=Leakage(
             entities=counted(lambda one: one.correction.leaked),
             kept=counted(lambda one: one.correction.leaked, among=lambda one: one.correction.kept),
-            hidden=counted(lambda one: one.hidden) if world is not None else None,
-            invented=counted(lambda one: one.invented) if world is not None else None,
-            commands=counted(lambda one: one.quotes) if world is not None else None,
+            hidden=counted(lambda one: one.hidden),
+            invented=counted(lambda one: one.invented),
+            commands=counted(lambda one: one.quotes),
         ),
         agreement=counted(lambda one: one.agrees, among=lambda one: one.agrees is not None),
         agreement_by_step=[share(step) for step in by_step[: 1 + max((one.correction.t for one in acted), default=-1)]],
@@ -140,9 +133,9 @@ class _Judged(NamedTuple):
 
     correction: Correction
     agrees: bool | None
-    hidden: bool = False
-    invented: bool = False
-    quotes: bool = False
+    hidden: bool
+    invented: bool
+    quotes: bool
 
     @property
     def apart(self) -> bool:
@@ -152,19 +145,15 @@ class _Judged(NamedTuple):
 
 
 def _judged(
-    episode: Episode, one: Correction, states: Sequence[PrivilegedState] | None, environment: Environment | None
+    episode: Episode, one: Correction, states: Sequence[PrivilegedState], entities: Callable[[str], set[str]]
 ) -> _Judged:
-    agrees = one.action == episode.steps[one.t].action if one.action else None
-    if states is None or environment is None:
-        return _Judged(one, agrees)
     # A teacher that sees a whole trajectory is given the state and the plan of its beginning.
-    known, there = (states[0], states[one.t]), set()
-    if one.leaked:
-        there = set.union(*(hidden_entities(state, environment.of(episode.task).entities) for state in known))
+    known = (states[0], states[one.t])
+    there = set.union(*(hidden_entities(state, entities) for state in known)) if one.leaked else set()
     commands = {command for state in known for command in state.plan or ()}
     return _Judged(
         one,
-        agrees,
+        agrees=one.action == episode.steps[one.t].action if one.action else None,
         hidden=any(name in there for name in one.leaked),
         invented=any(name not in there for name in one.leaked),
         quotes=bool(quoted_commands(one.reason, commands, episode.history(one.t))),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import chain, pairwise
 from typing import NamedTuple
 
-from leap.core import Correction, Episode, PrivilegedState, Rejection
+from leap.core import Episode, PrivilegedState
 from leap_lab.measures.figures import Figure, mean, share
 from leap_lab.measures.records import Recoverability
 
@@ -27,15 +27,6 @@ def lengths_from_states(episode: Episode, states: Sequence[PrivilegedState]) -> 
     return [*found[:-1], 0] if episode.success else found
 
 
-def lengths_from_corrections(episode: Episode, corrections: dict[int, Correction]) -> Lengths:
-    """Plan lengths as corrections note them; nothing is known of the state after the last step, unless it is solved."""
-    found: Lengths = []
-    for one in (corrections.get(t) for t in range(len(episode.steps))):
-        hopeless = one is not None and one.rejected is Rejection.HOPELESS
-        found.append(math.inf if hopeless else None if one is None else one.plan_length)
-    return [*found, 0 if episode.success else None]
-
-
 class Planned(NamedTuple):
     """An episode, its plan lengths, and for each step whether the student's action is the teacher's, if that has
     one."""
@@ -47,7 +38,7 @@ class Planned(NamedTuple):
 
 def recoverability(planned: Sequence[Planned]) -> Recoverability | None:
     """Returns what the steps of some episodes cost; None where no planner told anything."""
-    if not any(length is not None and length < math.inf for one in planned for length in one.lengths):
+    if not any(length is not None and length < math.inf for one in planned for length in one.lengths[:-1]):
         return None
     told = [[pair for pair in pairwise(one.lengths) if None not in pair and pair[0] != math.inf] for one in planned]
     changes = [[int(after - before + 1) for before, after in one if after != math.inf] for one in told]  # type: ignore[operator]
