@@ -16,7 +16,7 @@ from leap.datasets import Row, correction_rows
 from leap.errors import RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.policies.rendering import PromptConfig, Renderer
-from leap_lab.measures import Corrected, IterationMeasures, measure_iteration, read_measures, write_measures
+from leap_lab.measures import Corrected, Given, IterationMeasures, measure_iteration, read_measures, write_measures
 from leap_lab.measures.likelihood import AnswerLoss, Losses
 
 MOVES = {
@@ -67,17 +67,19 @@ def sequence() -> list[IterationMeasures]:
     for i in MOVES:
         found.append(
             measure_iteration(
-                i,
-                teacher="expert",
-                privilege=50,
-                training=corrected(i - 1, "train") if i else None,
-                held_out=corrected(i),
-                rounds=[rows_of(j) for j in range(1, i + 1)],
-                checkpoints=(f"pi_{i - 1}", f"pi_{i}") if i else None,
-                success=evaluation(i),
-                teacher_value=TEACHER,
-                earlier=found,
-                score=score,
+                Given(
+                    i,
+                    teacher="expert",
+                    privilege=50,
+                    training=corrected(i - 1, "train") if i else None,
+                    held_out=corrected(i),
+                    rounds=[rows_of(j) for j in range(1, i + 1)],
+                    checkpoints=(f"pi_{i - 1}", f"pi_{i}") if i else None,
+                    success=evaluation(i),
+                    teacher_value=TEACHER,
+                    earlier=found,
+                ),
+                score,
             )
         )
     return found
@@ -133,12 +135,11 @@ def test_the_bound_from_log_losses(sequence: list[IterationMeasures]) -> None:
 
 
 def test_nothing_given_is_said_to_be_missing() -> None:
-    one = measure_iteration(2, teacher="model", privilege=50)
+    one = measure_iteration(Given(2, teacher="model", privilege=50))
     assert one.bound is None and one.likelihood is None and one.held_out is None
     assert len(one.notes) == 4 and all(note.endswith(".") for note in one.notes)
-    only = measure_iteration(
-        1, teacher="model", privilege=50, held_out=corrected(1), success=evaluation(1), teacher_value=TEACHER
-    )
+    known = Given(1, teacher="model", privilege=50, held_out=corrected(1), success=evaluation(1), teacher_value=TEACHER)
+    only = measure_iteration(known)
     assert only.bound is not None and only.bound.actions is None and only.bound.log_loss is None
     assert any("not every student" in note for note in only.notes)
 
@@ -146,21 +147,20 @@ def test_nothing_given_is_said_to_be_missing() -> None:
 def test_failures_alone_give_no_epsilon() -> None:
     whole = corrected(0)
     failures = Corrected(whole.episodes, [c for e in played(0) if not e.success for c in correct(e)], LINE)
-    one = measure_iteration(
-        0, teacher="t", privilege=50, held_out=failures, success=evaluation(0), teacher_value=TEACHER
-    )
+    known = Given(0, teacher="t", privilege=50, held_out=failures, success=evaluation(0), teacher_value=TEACHER)
+    one = measure_iteration(known)
     assert one.bound is not None and one.bound.actions is None
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(ValueError, match="horizons"):
         longer = evaluate_episodes([play("eee", horizon=9)], policy="pi_0")
-        measure_iteration(0, teacher="t", privilege=0, held_out=corrected(0), success=longer, teacher_value=longer)
+        measure_iteration(Given(0, "t", 0, held_out=corrected(0), success=longer, teacher_value=longer))
     with pytest.raises(ValueError, match="rounds at most"):
-        measure_iteration(0, teacher="t", privilege=0, rounds=[rows_of(1)])
+        measure_iteration(Given(0, "t", 0, rounds=[rows_of(1)]))
     other = evaluate_episodes([play("eee", split="unseen")], policy="teacher-50")
     with pytest.raises(ValueError, match="one split"):
-        measure_iteration(0, teacher="t", privilege=0, success=evaluation(0), teacher_value=other)
+        measure_iteration(Given(0, "t", 0, success=evaluation(0), teacher_value=other))
 
 
 def test_files(tmp_path: Path, sequence: list[IterationMeasures]) -> None:

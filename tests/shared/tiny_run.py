@@ -19,7 +19,7 @@ from leap.recipe import Recipe, dump_recipe
 from leap.runs.directory import RunDirectory
 from leap.testing.corridor import EAST, STAY, WEST, Corridor, CorridorConfig
 from leap.testing.play import walked
-from leap_lab.measures import AnswerLoss, Corrected, IterationMeasures, Losses, measure_iteration, write_measures
+from leap_lab.measures import AnswerLoss, Corrected, Given, IterationMeasures, Losses, measure_iteration, write_measures
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><!-- \u2028 & ' \u202e"
 WORLD = Corridor(CorridorConfig(cliff=None, note=HOSTILE, kinds=("find_it", "carry_it")))
@@ -109,23 +109,25 @@ def measure(run: RunDirectory, students: int) -> None:
         found = [one for episode in episodes for one in correct(episode)]
         earlier.append(
             measure_iteration(
-                i,
-                teacher=HOSTILE,
-                privilege=50,
-                training=Corrected(
-                    Journal(run.iteration(i) / "episodes.jsonl", Episode),
-                    Journal(run.iteration(i) / "corrections.jsonl", Correction),
-                    WORLD,
-                )
-                if i
-                else None,
-                held_out=Corrected(episodes, found, WORLD),
-                rounds=rounds,
-                checkpoints=(str(i - 1), str(i)) if i else None,
-                success=evaluation,
-                teacher_value=teacher,
-                earlier=earlier,
-                score=score,
+                Given(
+                    i,
+                    teacher=HOSTILE,
+                    privilege=50,
+                    training=Corrected(
+                        Journal(run.iteration(i) / "episodes.jsonl", Episode),
+                        Journal(run.iteration(i) / "corrections.jsonl", Correction),
+                        WORLD,
+                    )
+                    if i
+                    else None,
+                    held_out=Corrected(episodes, found, WORLD),
+                    rounds=rounds,
+                    checkpoints=(str(i - 1), str(i)) if i else None,
+                    success=evaluation,
+                    teacher_value=teacher,
+                    earlier=earlier,
+                ),
+                score,
             ).model_copy(update={"notes": [f"a note {HOSTILE}"]})
         )
         write_measures(run.iteration(i) / "measures.json", earlier[-1])

@@ -15,32 +15,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from leap.evaluation import Evaluation
 from leap_lab.measures.figures import Figure
 from leap_lab.measures.records import Bound, IterationMeasures, Round, Terms
 
 
-def bound(
-    *,
-    sequence: Sequence[IterationMeasures],
-    split: str,
-    horizon: int,
-    teacher: Figure,
-    rounds: Sequence[Round] = (),
-) -> Bound:
+def bound(sequence: Sequence[IterationMeasures], teacher_value: Evaluation, rounds: Sequence[Round]) -> Bound:
     """Returns the bound after the last iteration of a sequence.
 
     Args:
-        sequence: Measures of pi_0..pi_i, those without a success left out; the last is pi_i's.
-        split, horizon: The validation split and T.
-        teacher: J(pi^E).
-        rounds: Log losses of the rounds 1..i.
-
-    Raises:
-        ValueError: pi_i has no success.
+        sequence: Measures of pi_0..pi_i; the last has a success.
+        teacher_value: J(pi^E), the validation split and T.
+        rounds: Log losses of the rounds 1..i; none where they are not all known.
     """
     known = [(one.success, one.iteration) for one in sequence if one.success is not None]
-    if not known or sequence[-1].success is None:
-        raise ValueError("the bound needs the success of the last student")
+    success, _ = known[-1]
+    teacher, horizon = Figure.of(teacher_value.overall), teacher_value.horizon
     best, where = max(known, key=lambda one: (one[0].value, -one[1]))
     own = [one.held_out for one in sequence if one.held_out is not None]
     costs = [one.recoverability for one in own if one.recoverability is not None]
@@ -52,10 +42,10 @@ def bound(
     loss = last.recoverability.lost_differing if last and last.recoverability else None
     apart = last.distance.value / 2 * horizon if last and last.distance else None
     return Bound(
-        split=split,
+        split=teacher_value.split,
         horizon=horizon,
         teacher=teacher,
-        success=sequence[-1].success,
+        success=success,
         best=best,
         best_policy=f"pi_{where}",
         h=h,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from leap.core.record import Record
+from leap.evaluation import Score
 from leap.stats import clustered_share, ratio_variance, student_quantile
 
 
@@ -24,6 +25,11 @@ class Figure(Record):
     high: float | None = None
     n: int
     episodes: int
+
+    @classmethod
+    def of(cls, score: Score) -> Figure:
+        """A success rate."""
+        return cls(value=score.success, low=score.low, high=score.high, n=score.n, episodes=score.n)
 
 
 def share(groups: Iterable[tuple[int, int]]) -> Figure | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,26 +22,13 @@ Score = Callable[[Path | str, Sequence[Row]], Losses]
 """Scores rows under a checkpoint: `nll`, or a `partial` of it with other settings."""
 
 
-def measure_iteration(
-    i: int,
-    *,
-    teacher: str,
-    privilege: int,
-    training: Corrected | None = None,
-    held_out: Corrected | None = None,
-    rounds: Sequence[Sequence[Row]] = (),
-    checkpoints: tuple[Path | str, Path | str] | None = None,
-    success: Evaluation | None = None,
-    teacher_value: Evaluation | None = None,
-    earlier: Sequence[IterationMeasures] = (),
-    score: Score = nll,
-) -> IterationMeasures:
-    """Measures what iteration i did. Everything but i may be missing; what then cannot be told is null, with a note.
+@dataclass(frozen=True)
+class Given:
+    """What is known of iteration i. Everything but the first three may be missing; what then cannot be told is null.
 
-    Args:
+    Attributes:
         i: The iteration; 0 is behaviour cloning.
-        teacher: Name of the teacher.
-        privilege: Its privilege level.
+        teacher, privilege: Name of the teacher that corrects, and its privilege level.
         training: Rollouts of pi_{i-1} on training tasks and their corrections, D_i.
         held_out: Episodes of pi_i on validation tasks (see `held_out`), every step of each corrected by the same
             teacher, failures or not. Nothing may ever be trained on them.
@@ -50,6 +38,25 @@ def measure_iteration(
         success: pi_i on the validation split.
         teacher_value: The teacher's own actions executed, with its privilege, on the same tasks.
         earlier: Measures of the iterations 0..i-1 that are on file.
+    """
+
+    i: int
+    teacher: str
+    privilege: int
+    training: Corrected | None = None
+    held_out: Corrected | None = None
+    rounds: Sequence[Sequence[Row]] = ()
+    checkpoints: tuple[Path | str, Path | str] | None = None
+    success: Evaluation | None = None
+    teacher_value: Evaluation | None = None
+    earlier: Sequence[IterationMeasures] = ()
+
+
+def measure_iteration(given: Given, score: Score = nll) -> IterationMeasures:
+    """Measures what iteration i did; notes say what is missing.
+
+    Args:
+        given: What is known of it.
         score: Scores rows under a checkpoint.
 
     Raises:
@@ -57,38 +64,34 @@ def measure_iteration(
         PrerequisiteError: A checkpoint cannot be loaded.
         LeapError: A replay shows another world than was logged.
     """
-    if len(rounds) > i:
-        raise ValueError(f"iteration {i} has {i} rounds at most, got {len(rounds)}")
-    trained = measure_corrections(training, policy=f"pi_{i - 1}") if training is not None and i else None
-    own = measure_corrections(held_out, policy=f"pi_{i}") if held_out is not None else None
+    i, success, teacher = given.i, given.success, given.teacher_value
+    if len(given.rounds) > i:
+        raise ValueError(f"iteration {i} has {i} rounds at most, got {len(given.rounds)}")
+    trained = measure_corrections(given.training, policy=f"pi_{i - 1}") if given.training is not None and i else None
+    own = measure_corrections(given.held_out, policy=f"pi_{i}") if given.held_out is not None else None
     horizons = {one.horizon for one in (own, success) if one is not None}
     if len(horizons) > 1:
         raise ValueError(f"held-out episodes and evaluation have different horizons: {sorted(horizons)}")
-    likelihood, hindsight = None, {}
-    if rounds and rounds[-1] and checkpoints is not None and horizons:
-        likelihood, hindsight = _likelihood(i, rounds, checkpoints, score, *horizons)
+    likelihood, hindsight = _likelihood(given, score, *horizons) if horizons else (None, {})
     measures = IterationMeasures(
         iteration=i,
-        teacher=teacher,
-        privilege=privilege,
+        teacher=given.teacher,
+        privilege=given.privilege,
         training=trained,
         held_out=own,
         likelihood=likelihood,
-        success=success and _success(success),
-        teacher_value=teacher_value and _success(teacher_value),
+        success=success and Figure.of(success.overall),
+        teacher_value=teacher and Figure.of(teacher.overall),
     )
     found = None
-    if success is not None and teacher_value is not None:
-        if (success.split, success.horizon) != (teacher_value.split, teacher_value.horizon):
+    if success is not None and teacher is not None:
+        if (success.split, success.horizon) != (teacher.split, teacher.horizon):
             raise ValueError("the student and the teacher must be evaluated on one split and horizon")
-        before = sorted((one for one in earlier if one.iteration < i), key=lambda one: one.iteration)
-        found = bound(
-            sequence=[*before, measures],
-            split=success.split,
-            horizon=success.horizon,
-            teacher=_success(teacher_value),
-            rounds=_rounds(i, [*before, measures], hindsight),
-        )
+        sequence = [
+            *sorted((one for one in given.earlier if one.iteration < i), key=lambda one: one.iteration),
+            measures,
+        ]
+        found = bound(sequence, teacher, _rounds(i, sequence, hindsight))
     return measures.model_copy(update={"bound": found, "notes": _missing(measures, found)})
 
 
@@ -114,11 +117,12 @@ def read_measures(path: Path) -> IterationMeasures | None:
         ) from error
 
 
-def _likelihood(
-    i: int, rounds: Sequence[Sequence[Row]], checkpoints: tuple[Path | str, Path | str], score: Score, horizon: int
-) -> tuple[Likelihood | None, dict[int, Figure]]:
+def _likelihood(given: Given, score: Score, horizon: int) -> tuple[Likelihood | None, dict[int, Figure]]:
     """Returns the gap on the last round, and pi_i's loss per step on every round, by j."""
-    before, after = checkpoints
+    i, rounds = given.i, given.rounds
+    if not rounds or not rounds[-1] or given.checkpoints is None:
+        return None, {}
+    before, after = given.checkpoints
     later = score(after, [row for group in rounds for row in group])
     earlier = score(before, rounds[-1])
     hindsight, last = {}, Losses(answers=())
@@ -140,11 +144,6 @@ def _rounds(i: int, sequence: Sequence[IterationMeasures], hindsight: Mapping[in
     return [Round(iteration=j, played=played[j], hindsight=hindsight[j]) for j in known] if len(known) == i else []
 
 
-def _success(evaluation: Evaluation) -> Figure:
-    score = evaluation.overall
-    return Figure(value=score.success, low=score.low, high=score.high, n=score.n, episodes=score.n)
-
-
 def _missing(measures: IterationMeasures, found: Bound | None) -> list[str]:
     """Returns what is null and why."""
     i, own = measures.iteration, measures.held_out
@@ -158,9 +157,9 @@ def _missing(measures: IterationMeasures, found: Bound | None) -> list[str]:
     if i and measures.likelihood is None:
         notes.append("No likelihood: held-out corrections of the student before, or the checkpoints, are missing.")
     if found is None:
-        notes.append("No bound: the student's or the teacher's success on the validation split is not known.")
-    elif found.actions is None:
+        return [*notes, "No bound: the student's or the teacher's success on the validation split is not known."]
+    if found.actions is None:
         notes.append("No epsilon and gamma from actions: not every student's held-out episodes were corrected whole.")
-    if found is not None and i and found.log_loss is None:
+    if i and found.log_loss is None:
         notes.append("No epsilon and gamma from log losses: not every round was scored.")
     return notes

@@ -16,7 +16,7 @@ from leap.runs.policies import teacher_acting
 from leap.runs.stages import Stages
 from leap.runs.table import Stage
 from leap_lab.measures.corrected import Corrected, held_out
-from leap_lab.measures.measure import measure_iteration, read_measures, write_measures
+from leap_lab.measures.measure import Given, measure_iteration, read_measures, write_measures
 from leap_lab.measures.records import IterationMeasures
 
 KIND = "measure"
@@ -64,7 +64,7 @@ def measure(stages: Stages, i: int) -> IterationMeasures | None:
     evaluations = {one.policy: one for file in files for one in read_evaluations(file) if one.split == validation}
     own, corrections = _held_out(stages, i, limit)
     with stages.timed(KIND, i, f"measures of iteration {i}"):
-        measures = measure_iteration(
+        given = Given(
             i,
             teacher=recipe.teacher.kind,
             privilege=recipe.teacher.privilege,
@@ -76,6 +76,7 @@ def measure(stages: Stages, i: int) -> IterationMeasures | None:
             teacher_value=evaluations.get(teacher_acting(recipe)),
             earlier=[one for j in range(i) if (one := read_measures(measures_file(run, j)))],
         )
+        measures = measure_iteration(given)
         write_measures(path, measures)
     return measures
 
