@@ -71,26 +71,6 @@ def clustered_share(groups: Iterable[tuple[int, int]]) -> tuple[float, float, fl
     return value, *wilson(value * effective, effective), n, episodes
 
 
-def student_quantile(freedom: int) -> float:
-    """Returns the 97.5 % quantile of Student's t, by bisection of its closed form (Abramowitz & Stegun 26.7.3-4)."""
-    low, high = 0.0, math.pi / 2
-    while (angle := (low + high) / 2) not in (low, high):
-        low, high = (angle, high) if _student_inside(angle, freedom) < 0.95 else (low, angle)
-    return math.sqrt(freedom) * math.tan(angle)
-
-
-def _student_inside(angle: float, freedom: int) -> float:
-    """Returns the probability that |t| is below sqrt(freedom) * tan(angle)."""
-    odd = freedom % 2
-    term, total = (math.cos(angle), 0.0) if odd else (1.0, 0.0)
-    for k in range(1 + odd, freedom, 2):
-        if total + term == total:
-            break
-        total += term
-        term *= k / (k + 1) * math.cos(angle) ** 2
-    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
-
-
 def sign_test(first: int, second: int) -> float:
     """Returns the p-value of the two-sided exact sign test.
 

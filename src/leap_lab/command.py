@@ -55,7 +55,7 @@ def study(
     ] = False,
 ) -> None:
     """Run one of the paper's claims as an experiment, and write its page. The same command goes on after any interruption."""
-    from leap_lab.studies.schema import LoopStudy, base_recipe, base_values, find_study, load_study
+    from leap_lab.studies.schema import LoopStudy, base_values, find_study, load_study
 
     if name == "list":
         _list()
@@ -83,7 +83,7 @@ def study(
     some = [arm.strip() for arm in arms.split(",")] if arms else None
     planned = arms_of(found, base_values(found, path), runs, arms=some, seeds=numbers, overrides=values)
     if dry_run:
-        _print_plan(planned, runs, base_recipe(found, path))
+        _print_plan(planned, runs)
         return
     run_arms(planned, runs, tell=_tell)
     everything = arms_of(found, base_values(found, path), runs, seeds=numbers, overrides=values)
@@ -116,32 +116,29 @@ def _by_source(taken: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{source}: {', '.join(own)}" for source, own in names.items()]
 
 
-def _print_plan(planned: Sequence[Arm], runs: Path, base: Path) -> None:
+def _print_plan(planned: Sequence[Arm], runs: Path) -> None:
     from leap.cli.table import print_table
-    from leap_lab.studies.estimate import load_pace, pace_of
-    from leap_lab.studies.runner import plan
+    from leap_lab.studies.runner import pace, plan
 
-    pace = load_pace(base)
-    parts = list(plan(planned, runs, pace_of(pace)))
+    took, parts = pace(planned), list(plan(planned, runs))
+
+    def minutes(own: Sequence[Planned]) -> str:
+        known = [took.get((one.stage.kind, one.stage.iteration)) for one in own if not one.source and one.stage.kind != "base"]
+        seconds = [one for one in known if one is not None]
+        return f"{sum(seconds) / 60:.1f}" if len(seconds) == len(known) else "unknown"
+
     rows = []
     for arm in planned:
         own = [one for one in parts if one.arm is arm]
-        made = ", ".join(one.part for one in own if not one.source)
-        given = "\n".join(_by_source((one.source, one.part) for one in own if one.source))
+        made = ", ".join(one.stage.name for one in own if not one.source)
+        given = "\n".join(_by_source((one.source.name, one.stage.name) for one in own if one.source))
         done = "nothing: it is finished" if not own else "nothing: all is given"
-        rows.append((str(arm.seed), arm.name, made or done, given, _minutes(own)))
+        rows.append((str(arm.seed), arm.name, made or done, given, minutes(own)))
     columns = ("seed", "arm", "to be made", "taken from another run", "minutes")
-    total = ("", "in all", "", "", _minutes(parts))
+    total = ("", "in all", "", "", minutes(parts))
     print_table(columns, [*rows, total], right=("seed", "minutes"), bold=[len(rows)], width=160)
-    if pace is None:
-        typer.echo(f"No time is estimated: no pace was measured for {base.name}.")
-    else:
-        typer.echo(f"Estimated from {pace.source}. With paid models in it, `leap run --dry-run` estimates the cost.")
-
-
-def _minutes(parts: Sequence[Planned]) -> str:
-    known = [one.seconds for one in parts if one.seconds is not None]
-    return f"{sum(known) / 60:.1f}" if len(known) == len(parts) else "unknown"
+    typer.echo("Minutes are those that such stages of this study took here so far, unknown before the first is made.")
+    typer.echo("With paid models in it, `leap run --dry-run` estimates the cost.")
 
 
 def _theory(found: TheoryStudy, folder: Path, *, dry_run: bool) -> None:

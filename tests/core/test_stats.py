@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leap.stats import Z95, mean_ci, sign_test, student_quantile, wilson
+from leap.stats import Z95, mean_ci, sign_test, wilson
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,6 @@ def test_wilson_bounds_solve_the_score_equation(n: int, data: st.DataObject) -> 
 
 def test_wilson_of_nothing_says_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("freedom", "table"),
-    [(1, 12.7062), (2, 4.3027), (4, 2.7764), (5, 2.5706), (9, 2.2622), (29, 2.0452), (1000, 1.9623), (20001, 1.9601)],
-)
-def test_students_quantile(freedom: int, table: float) -> None:
-    assert student_quantile(freedom) == pytest.approx(table, abs=5e-5)
 
 
 def test_sign_test_is_the_exact_binomial() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leap.stats import wilson
-from leap_lab.measures.figures import mean, share
+from leap_lab.measures.figures import mean, share, student_quantile
 
 
 def test_independent_steps_give_wilsons_interval() -> None:
@@ -60,3 +60,11 @@ def test_intervals_of_clustered_steps_hold(what: str) -> None:
         half = 1.96 * math.sqrt(figure.value * (1 - figure.value) / figure.n)
         naive += abs(figure.value - 0.5) <= half
     assert 0.92 < held / 600 < 0.98 and naive / 600 < 0.85
+
+
+@pytest.mark.parametrize(
+    ("freedom", "table"),
+    [(1, 12.7062), (2, 4.3027), (4, 2.7764), (5, 2.5706), (9, 2.2622), (29, 2.0452), (1000, 1.9623), (20001, 1.9601)],
+)
+def test_students_quantile(freedom: int, table: float) -> None:
+    assert student_quantile(freedom) == pytest.approx(table, abs=5e-5)

@@ -12,16 +12,13 @@ from leap.errors import RecipeError
 from leap.recipe import Recipe, load_recipe
 from leap.recipes import FOLDER as RECIPES
 from leap.runs.table import stage_table
-from leap.teachers.config import ExpertConfig
 from leap.training.config import PreferenceConfig
-from leap_lab.studies.estimate import Pace, load_pace, pace_of
 from leap_lab.studies.runner import arms_of
 from leap_lab.studies.schema import FOLDER as STUDIES
 from leap_lab.studies.schema import (
     LoopStudy,
     TheoryStudy,
     available_studies,
-    base_recipe,
     base_values,
     find_study,
     load_study,
@@ -72,7 +69,7 @@ def test_a_shipped_study_is_whole(path: Path, tmp_path: Path) -> None:
         tasks = options["each"] if "each" in options else options["generator"]["games"]
         assert tasks[study.split] >= 100, "of each part, where there are several"
         assert arm.recipe.environment.test_tasks is None, "every test task, so the same for each seed"
-    assert study.contrasts() and study.shown() and load_pace(base_recipe(study, path)) is not None
+    assert study.contrasts() and study.shown()
     first = {seed: {part.key for arm in arms if arm.seed == seed for part in stage_table(arm.recipe)} for seed in study.seeds}
     assert not first[0] & first[1], "seeds share nothing"
 
@@ -229,26 +226,3 @@ def test_an_arm_that_is_no_recipe_is_named(tmp_path: Path) -> None:
 def test_an_unknown_study_is_told_with_those_there_are() -> None:
     with pytest.raises(RecipeError, match=r"no study 'methds'.*methods"):
         find_study("methds")
-
-
-def test_a_model_as_teacher_is_estimated_by_its_own_pace(tmp_path: Path) -> None:
-    path = find_study("self-improvement")
-    study = load_study(path)
-    assert isinstance(study, LoopStudy)
-    arm = arms_of(study, base_values(study, path), tmp_path, arms=["self-50"], seeds=[0])[0]
-    part = next(part for part in stage_table(arm.recipe) if part.kind == "correct")
-    pace = {"source": "a log", "train_step": 1, "rollout_episode": 2, "correct_episode": 3, "evaluate_episode": 4}
-    assert pace_of(Pace.model_validate(pace))(arm.recipe, part) == 1000 * 2
-    assert pace_of(Pace.model_validate(pace | {"ask_episode": 5}))(arm.recipe, part) == 1000 * 5
-    by_rule = arm.recipe.model_copy(update={"teacher": ExpertConfig()})
-    assert pace_of(Pace.model_validate(pace | {"ask_episode": 5}))(by_rule, part) == 1000 * 3
-    assert pace_of(None)(arm.recipe, part) is None
-
-
-def test_a_base_recipes_pace_lies_beside_it(tmp_path: Path) -> None:
-    recipe = tmp_path / "mine.yaml"
-    assert load_pace(recipe) is None
-    (tmp_path / "pace").mkdir()
-    (tmp_path / "pace" / "mine.yaml").write_text("{source: a log, train_step: 1, rollout_episod: 2}", encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"pace/mine.yaml[\s\S]*rollout_episod: unknown key"):
-        load_pace(recipe)

@@ -15,10 +15,10 @@ pytest.importorskip("torch")
 from leap.cli.app import app
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
-from leap.runs.table import missing_stages
+from leap.runs.table import missing_stages, stage_table
 from leap_lab.studies.page import loop_page, markdown, render
 from leap_lab.studies.results import RunResults, collect
-from leap_lab.studies.runner import Arm, Taken, arms_of, plan, results_of, run_arms
+from leap_lab.studies.runner import Arm, Taken, arms_of, pace, plan, results_of, run_arms
 from leap_lab.studies.schema import LoopStudy
 
 pytestmark = pytest.mark.slow
@@ -121,15 +121,27 @@ def test_a_finished_study_does_nothing_again(
 
     monkeypatch.setattr("leap_lab.studies.runner.open_run", refuse)
     run_arms(arms, root)
-    assert list(plan(arms, root, lambda recipe, part: 1.0)) == []
+    assert list(plan(arms, root)) == []
 
 
 def test_a_plan_counts_what_arms_share_once(tmp_path: Path) -> None:
     arms = arms_of(STUDY, BASE, tmp_path)
-    parts = list(plan(arms, tmp_path, lambda recipe, part: 1.0))
-    full = {one.part: one for one in parts if one.arm.name == "full"}
-    assert full["pi_0"].source == "half-0" and full["pi_0"].seconds == 0.0
-    assert full["corrections for pi_1"].source == "" and full["corrections for pi_1"].seconds == 1.0
+    full = {one.stage.name: one for one in plan(arms, tmp_path) if one.arm.name == "full"}
+    assert full["pi_0"].source == arms[0].run and full["corrections for pi_1"].source is None
+    assert pace(arms) == {}
+
+
+def test_minutes_are_those_that_such_stages_took(ran: tuple[Path, list[Arm], dict[str, list[str]]]) -> None:
+    _, arms, _ = ran
+    took = pace(arms)
+    noted = [one for arm in arms for one in json.loads((arm.run / "stages.json").read_text())]
+    trained = [one["seconds"] for one in noted if (one["stage"], one["iteration"]) == ("train", 1)]
+    assert len(trained) == len(arms) and took["train", 1] == pytest.approx(sum(trained) / len(trained))
+    first = [one["seconds"] for one in noted if (one["stage"], one["iteration"]) == ("evaluate", -1)]
+    baselines = [one for one in stage_table(arms[0].recipe) if one.kind == "evaluate" and one.iteration < 0]
+    assert 0 < took["evaluate", -1] < sum(first) / len(baselines) + 1e-9
+    wanted = {(one.kind, one.iteration) for one in stage_table(arms[0].recipe) if one.kind != "base"}
+    assert wanted <= took.keys(), "all that a run consists of is noted"
 
 
 def test_mixed_rollouts_have_steps_of_both(ran: tuple[Path, list[Arm], dict[str, list[str]]]) -> None:

@@ -36,7 +36,7 @@ BUDGET = 5_000_000
 _HERE = Path(__file__).parent
 _HALVES = re.compile("[\ud800-\udfff]")  # of characters: an escape keeps them
 _STAGES = ("rollout", "correct", "train", "evaluate")
-_FILTERS = ("pi", "interval", "actions", "counted", "duration", "count", "kind", "digits", "signed", "usd", "policy", "plain")
+_FILTERS = ("pi", "interval", "actions", "counted", "duration", "count", "kind", "usd", "plain")
 
 
 def write_report(

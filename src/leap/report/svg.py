@@ -1,4 +1,4 @@
-"""What charts are drawn with: SVG elements, panels with linear scales, round ticks, labels that keep clear of each other.
+"""What charts are drawn with: SVG elements, panels with linear scales, labels that keep clear of each other.
 
 Charts of a report take colours and fonts from the page's style sheet by their classes, so that dark mode and print work;
 charts that are files of their own bring a style.
@@ -6,27 +6,13 @@ charts that are files of their own bring a style.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import escape
 
 Attribute = str | float | None
-
 LINE = 13  # least distance of two labels' baselines
-
-_PLUS = ((-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4))
-_PLUS += tuple((-x, -y) for x, y in _PLUS)
-_SHAPES = {
-    "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
-    "up": ((0, -1.1), (1.1, 0.9), (-1.1, 0.9)),
-    "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
-    "down": ((0, 1.1), (1.1, -0.9), (-1.1, -0.9)),
-    "plus": _PLUS,
-    "cross": tuple(((x - y) * 0.75, (x + y) * 0.75) for x, y in _PLUS),
-}
-
 
 def mark(name: str, inside: Iterable[str] = (), /, **attributes: Attribute) -> str:
     """Returns one SVG element.
@@ -38,25 +24,18 @@ def mark(name: str, inside: Iterable[str] = (), /, **attributes: Attribute) -> s
             `text` is the element's text, and `hint` is shown when the pointer rests on it.
     """
     hint, text = attributes.pop("hint", ""), attributes.pop("text", "")
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{_written(value)}"'
+    own = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{written(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
     title = f"<title>{escape(hint)}</title>" if hint else ""
-    return f"<{name}{written}>{title}{escape(text)}{''.join(inside)}</{name}>"
+    return f"<{name}{own}>{title}{escape(text)}{''.join(inside)}</{name}>"
 
 
-def _written(value: Attribute) -> str:
+def written(value: Attribute) -> str:
+    """Returns an attribute's value as it stands in a file: numbers with two places at most."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(escape(value))
-
-
-def symbol(shape: str, x: float, y: float, size: float, **attributes: Attribute) -> str:
-    """Returns a mark of a point: circle, square, up, down, diamond, plus or cross, about 2 * size wide."""
-    if shape == "circle":
-        return mark("circle", cx=x, cy=y, r=size, **attributes)
-    points = " ".join(f"{_written(x + size * dx)},{_written(y + size * dy)}" for dx, dy in _SHAPES[shape])
-    return mark("polygon", points=points, **attributes)
 
 
 def whisker(x: float, low: float, high: float, **attributes: Attribute) -> str:
@@ -93,7 +72,7 @@ class Panel:
 
     def points(self, values: Iterable[tuple[float, float]]) -> str:
         """Values as the `points` of a polyline or polygon."""
-        return " ".join(f"{_written(self.x(x))},{_written(self.y(y))}" for x, y in values)
+        return " ".join(f"{written(self.x(x))},{written(self.y(y))}" for x, y in values)
 
     def rows(self, ticks: Iterable[tuple[float, str]]) -> list[str]:
         """Lines across at some values, with their labels on the left."""
@@ -108,22 +87,6 @@ class Panel:
         places = [(self.x(value), label) for value, label in ticks]
         lines = [whisker(x, self.top, self.bottom, class_="grid") for x, _ in places if grid]
         return lines + [mark("text", class_="tick middle", x=x, y=self.bottom + 20, text=label) for x, label in places]
-
-    def clipped(self, parts: Iterable[str]) -> str:
-        """Elements of which only what lies in the panel is seen."""
-        width, height = self.right - self.left, self.bottom - self.top
-        box = " ".join(map(_written, (self.left, self.top, width, height)))
-        return mark("svg", parts, x=self.left, y=self.top, width=width, height=height, viewBox=box)
-
-
-def ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]]:
-    """Returns at most so many round values between two numbers, with their labels, all with equally many decimals."""
-    unit = 10.0 ** math.floor(math.log10((high - low) / most))
-    step = next(unit * size for size in (1, 2, 2.5, 5, 10, 20) if (high - low) / (unit * size) <= most)
-    places = max(0, -math.floor(math.log10(step))) + (step / 10 ** math.floor(math.log10(step)) == 2.5)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [(n * step, f"{n * step:.{places}f}") for n in range(first, last + 1)]
-
 
 def quarters(top: float, *, every: int = 1) -> list[tuple[float, str]]:
     """Returns 0, a quarter, ... of a number, with their labels."""
@@ -147,5 +110,5 @@ def apart(heights: Sequence[float], top: float, bottom: float) -> list[float]:
 
 def chart(said: str, parts: Iterable[str], width: float, height: float) -> str:
     """Returns a whole chart; `said` is what it shows, for those who do not see it."""
-    box = f"0 0 {_written(float(width))} {_written(float(height))}"
+    box = f"0 0 {written(float(width))} {written(float(height))}"
     return mark("svg", parts, class_="chart", viewBox=box, role="img", aria_label=said)

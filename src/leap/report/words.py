@@ -30,11 +30,6 @@ def pi(i: int) -> str:
     return f"π{str(i).translate(_SUBSCRIPTS)}"
 
 
-def policy(name: str) -> str:
-    """`pi_2` as π₂."""
-    return pi(int(name[3:])) if name.startswith("pi_") and name[3:].isdecimal() else name
-
-
 def acting(beta: float, student: str) -> str:
     """Returns who acts in rollouts in which the environment's teacher takes the student's place with probability beta."""
     teacher = "the scripted teacher"
@@ -100,23 +95,6 @@ def count(number: float) -> str:
         if number >= least:
             return f"{number / size:.3g}{THIN}{unit}"
     return f"{number:,.0f}".replace(",", THIN)
-
-
-def digits(value: float) -> str:
-    """Returns a measured number with about three digits, a real minus sign and never an exponent."""
-    size = abs(value)
-    if size == 0:
-        return "0"
-    if size < 0.0005:
-        return "< 0.001" if value > 0 else "> −0.001"
-    places = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.0995 else 3
-    return f"{value:.{places}f}".replace("-", "−")
-
-
-def signed(value: float) -> str:
-    """Returns a change, with its sign."""
-    written = digits(value)
-    return f"+{written}" if value > 0 and written[0] != "<" else written
 
 
 def usd(value: float) -> str:

@@ -33,7 +33,7 @@ def gap(measures: Sequence[IterationMeasures], *, width: int) -> Markup:
         worse = one.after.per_answer.value > one.before.per_answer.value
         for side, shift, css in ((one.before, -spread, "hollow"), (one.after, spread, "dot student")):
             value, x = side.per_answer, panel.x(place) + shift
-            name, written = words.policy(side.policy), words.digits(value.value)
+            name, written = policy(side.policy), digits(value.value)
             y = panel.y(value.value)
             low = y if value.low is None else panel.y(value.low)
             high = y if value.high is None else panel.y(value.high)
@@ -111,3 +111,25 @@ def _round_top(value: float) -> float:
         return 1.0
     unit = 10.0 ** math.floor(math.log10(value))
     return next(unit * step for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10, 12) if unit * step >= value)
+
+
+def policy(name: str) -> str:
+    """`pi_2` as π₂."""
+    return words.pi(int(name[3:])) if name.startswith("pi_") and name[3:].isdecimal() else name
+
+
+def digits(value: float) -> str:
+    """Returns a measured number with about three digits, a real minus sign and never an exponent."""
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 0.0005:
+        return "< 0.001" if value > 0 else "> −0.001"
+    places = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.0995 else 3
+    return f"{value:.{places}f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """Returns a change, with its sign."""
+    written = digits(value)
+    return f"+{written}" if value > 0 and written[0] != "<" else written

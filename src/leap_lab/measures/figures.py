@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from leap.core.record import Record
 from leap.evaluation import Score
-from leap.stats import clustered_share, ratio_variance, student_quantile
+from leap.stats import clustered_share, ratio_variance
 
 
 class Figure(Record):
@@ -64,3 +64,23 @@ def mean(groups: Iterable[tuple[float, int]], *, least: float = -math.inf, most:
         return Figure(value=value, n=n, episodes=episodes)
     half = student_quantile(episodes - 1) * math.sqrt(ratio_variance(counted))
     return Figure(value=value, low=max(least, value - half), high=min(most, value + half), n=n, episodes=episodes)
+
+
+def student_quantile(freedom: int) -> float:
+    """Returns the 97.5 % quantile of Student's t, by bisection of its closed form (Abramowitz & Stegun 26.7.3-4)."""
+    low, high = 0.0, math.pi / 2
+    while (angle := (low + high) / 2) not in (low, high):
+        low, high = (angle, high) if _student_inside(angle, freedom) < 0.95 else (low, angle)
+    return math.sqrt(freedom) * math.tan(angle)
+
+
+def _student_inside(angle: float, freedom: int) -> float:
+    """Returns the probability that |t| is below sqrt(freedom) * tan(angle)."""
+    odd = freedom % 2
+    term, total = (math.cos(angle), 0.0) if odd else (1.0, 0.0)
+    for k in range(1 + odd, freedom, 2):
+        if total + term == total:
+            break
+        total += term
+        term *= k / (k + 1) * math.cos(angle) ** 2
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total

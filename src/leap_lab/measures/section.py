@@ -40,6 +40,9 @@ class Realizability(Section):
 
     def render(self, data: Sequence[Any], report: Report, jinja: Jinja) -> str:
         measures = [IterationMeasures.model_validate(one) for one in data]
-        template = jinja.overlay(loader=FileSystemLoader(Path(__file__).parent)).get_template("realizability.html.j2")
+        own = jinja.overlay(loader=FileSystemLoader(Path(__file__).parent))
+        own.filters = own.filters | {"digits": charts.digits, "signed": charts.signed, "policy": charts.policy}
         acts = {one.iteration: one.acts for one in report.corrections}
-        return template.render(measures=measures, acts=acts, setup=report.setup, charts=charts, percent=words.percent)
+        return own.get_template("realizability.html.j2").render(
+            measures=measures, acts=acts, setup=report.setup, charts=charts, percent=words.percent
+        )

@@ -66,7 +66,7 @@ def measure(stages: Stages, i: int) -> IterationMeasures | None:
     with stages.timed(KIND, i, f"measures of iteration {i}"):
         given = Given(
             i,
-            teacher=recipe.teacher.kind,
+            teacher=recipe.teacher.label,
             privilege=recipe.teacher.privilege,
             training=Corrected(stages.episodes(i), stages.corrections(i), stages.environment) if i else None,
             held_out=Corrected(own, corrections, stages.environment),

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from leap.report.svg import Panel, mark, symbol, ticks, whisker
+from leap.report.svg import Panel, mark, whisker
 from leap.report.words import pi
+from leap_lab.studies.marks import clipped, symbol, ticks
 from leap_lab.studies.results import Row, StudyResults
 from leap_lab.studies.schema import AxisPlot, IterationsPlot, LoopStudy, PoliciesPlot
 
@@ -182,7 +183,7 @@ def _lines(
         words.append(f"{label}: " + ", ".join(f"{name[at]} {_percent(row).mean:.0f} %" for at, row in points))
     for place, (label, row) in enumerate(flat.items(), start=len(lines)):
         ends = [(at, _percent(row).mean) for at in (first - 9 * step, last + 9 * step)]
-        parts.append(panel.clipped([curve(panel, ends, look(place), width=1.2)]))
+        parts.append(clipped(panel, [curve(panel, ends, look(place), width=1.2)]))
         words.append(f"{label}: {_percent(row).mean:.0f} %")
     parts += legend([(label, look(place), label in lines) for place, label in enumerate(labels)], panel)
     return panel, parts, "; ".join(words)

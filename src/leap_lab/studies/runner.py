@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from leap.errors import LeapError, RecipeError
-from leap.files import atomic_directory
+from leap.files import atomic_directory, read_json
 from leap.loop import leap
 from leap.recipe import Recipe, load_recipe
 from leap.runs.directory import RunDirectory
@@ -95,26 +96,33 @@ def results_of(arms: Sequence[Arm], split: str) -> Runs:
 
 
 class Planned(NamedTuple):
-    """A stage of an arm that is to be made (`part`: its name), the seconds that may take, None where that is not known,
-    and the run that it is taken from, empty where it is made here."""
+    """A stage of an arm that is to be made, and the run that it is taken from, None where it is made here."""
 
     arm: Arm
-    part: str
-    seconds: float | None
-    source: str
+    stage: Stage
+    source: Path | None
 
 
-def plan(arms: Sequence[Arm], root: Path, seconds: Callable[[Recipe, Stage], float | None]) -> Iterator[Planned]:
-    """Yields what running these arms would do, stage by stage, without what is finished. `seconds` estimates a
-    stage."""
+def plan(arms: Sequence[Arm], root: Path) -> Iterator[Planned]:
+    """Yields what running these arms would do, stage by stage, without what is finished."""
     known = holders(root)
     for arm in arms:
         for stage in missing_stages(arm.recipe, RunDirectory(arm.run)):
             source = known.setdefault(stage.key, arm.run)
-            if source == arm.run:
-                yield Planned(arm, stage.name, seconds(arm.recipe, stage), "")
-            else:
-                yield Planned(arm, stage.name, 0.0, source.name)
+            yield Planned(arm, stage, None if source == arm.run else source)
+
+
+def pace(arms: Sequence[Arm]) -> dict[tuple[str, int], float]:
+    """Returns how many seconds a stage took by its kind and iteration, on average over those arms that have made such."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for arm in arms:
+        run, took = RunDirectory(arm.run), Counter[tuple[str, int]]()
+        for one in read_json(run.stages) if run.stages.exists() else ():
+            took[one["stage"], one["iteration"]] += one["seconds"]
+        made = Counter((stage.kind, stage.iteration) for stage in stage_table(arm.recipe) if stage.finished(run))
+        for kind, seconds in took.items():
+            found.setdefault(kind, []).append(seconds / max(1, made[kind]))
+    return {kind: sum(each) / len(each) for kind, each in found.items()}
 
 
 def holders(root: Path, *, but: Path | None = None) -> dict[str, Path]:

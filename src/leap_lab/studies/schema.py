@@ -274,18 +274,13 @@ def load_study(path: Path) -> Study:
     return model.from_values(values, f"study {path}")
 
 
-def base_recipe(study: LoopStudy, path: Path) -> Path:
-    """Returns the file of a study's base recipe; a relative path is looked for beside the study's own file.
+def base_values(study: LoopStudy, path: Path) -> dict[str, Any]:
+    """Returns the values of a study's base recipe; a relative path is looked for beside the study's own file.
 
     Raises:
         RecipeError: There is no such file and no recipe of that name.
     """
-    return find_recipe(study.recipe, beside=path.parent)
-
-
-def base_values(study: LoopStudy, path: Path) -> dict[str, Any]:
-    """Returns the base recipe's values, as `base_recipe` finds it."""
-    return load_recipe(base_recipe(study, path)).model_dump(mode="json")
+    return load_recipe(find_recipe(study.recipe, beside=path.parent)).model_dump(mode="json")
 
 
 def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, overrides: Changes | None = None) -> Recipe:

@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from leap.core.record import Record
-from leap.report.svg import Panel, mark, ticks
+from leap.report.svg import Panel, mark
+from leap_lab.studies.marks import clipped, ticks
 from leap_lab.studies.page import Page, Table
 from leap_lab.studies.plots import WIDTH, Figure, axes, curve, legend, look, picture, seeds
 from leap_lab.studies.schema import SearchWorld, TheoryStudy
@@ -168,7 +169,7 @@ def _figure(study: TheoryStudy, results: TheoryResults, loss: str) -> Figure:
                 drawn = [curve(panel, means, look(place), width=1.6)]
                 for level, own in by_level.items():
                     drawn += seeds(panel, level, own, look(place), spread=1.5)
-                parts.append(panel.clipped(drawn))
+                parts.append(clipped(panel, drawn))
                 if panel is top:
                     words.append(f"{world}, {name}: " + ", ".join(f"{level} %: {mean:.2f}" for level, mean in means))
             names = ("success, J", "terms") if column == 0 else ("", "")
