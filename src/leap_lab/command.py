@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -55,7 +55,7 @@ def study(
     ] = False,
 ) -> None:
     """Run one of the paper's claims as an experiment, and write its page. The same command goes on after any interruption."""
-    from leap_lab.studies.schema import LoopStudy, base_values, find_study, load_study
+    from leap_lab.studies.schema import LoopStudy, base_recipe, find_study, load_study
 
     if name == "list":
         _list()
@@ -79,14 +79,14 @@ def study(
 
     if recipe is not None:
         found = found.on(find_recipe(recipe), split)
-    values: dict[str, Any] = dict(parse_setting(override) for override in overrides or [])
+    base, changes = base_recipe(found, path), dict(parse_setting(override) for override in overrides or [])
     some = [arm.strip() for arm in arms.split(",")] if arms else None
-    planned = arms_of(found, base_values(found, path), runs, arms=some, seeds=numbers, overrides=values)
+    planned = arms_of(found, base, runs, arms=some, seeds=numbers, overrides=changes)
     if dry_run:
         _print_plan(planned, runs)
         return
     run_arms(planned, runs, tell=_tell)
-    everything = arms_of(found, base_values(found, path), runs, seeds=numbers, overrides=values)
+    everything = arms_of(found, base, runs, seeds=numbers, overrides=changes)
     made = results_of(everything, found.split)
     makers = {maker for by_seed in made.values() for run in by_seed.values() for maker in run.makers()}
     provenance = _made_by() | {"runs by": "; ".join(sorted(makers))}  # a page may be written by a later commit

@@ -19,7 +19,7 @@ from leap_lab.studies.schema import (
     LoopStudy,
     TheoryStudy,
     available_studies,
-    base_values,
+    base_recipe,
     find_study,
     load_study,
     run_name,
@@ -60,7 +60,7 @@ def test_a_shipped_study_is_whole(path: Path, tmp_path: Path) -> None:
     assert len(study.seeds) >= 3
     if isinstance(study, TheoryStudy):
         return
-    base = base_values(study, path)
+    base = base_recipe(study, path)
     arms = arms_of(study, base, tmp_path)
     assert len(arms) == len(study.changes()) * len(study.seeds)
     assert len({arm.run for arm in arms}) == len(arms)
@@ -78,7 +78,7 @@ def test_the_arms_of_methods_have_one_pi_0_and_sfts_settings(tmp_path: Path) -> 
     path = find_study("methods")
     study = load_study(path)
     assert isinstance(study, LoopStudy)
-    arms = arms_of(study, base_values(study, path), tmp_path, seeds=[0])
+    arms = arms_of(study, base_recipe(study, path), tmp_path, seeds=[0])
     assert len({part.key for arm in arms for part in stage_table(arm.recipe) if part.name == "pi_0"}) == 1
 
 
@@ -86,7 +86,7 @@ def test_one_model_has_the_data_and_the_compute_of_its_specialists_together(tmp_
     path = find_study("one-model")
     study = load_study(path)
     assert isinstance(study, LoopStudy)
-    together, *specialists = (arm.recipe for arm in arms_of(study, base_values(study, path), tmp_path, seeds=[0]))
+    together, *specialists = (arm.recipe for arm in arms_of(study, base_recipe(study, path), tmp_path, seeds=[0]))
     options = together.environment.options
     assert [one.environment.options["only"] for one in specialists] == [[part] for part in options["parts"]]
 
@@ -114,7 +114,7 @@ def test_a_study_runs_unchanged_on_a_large_model(name: str, tmp_path: Path) -> N
     assert (study.name, study.split) == (f"{name}-alfworld-llama3-8b", "valid_unseen")
     assert own.on(LARGE, "valid_seen").split == "valid_seen"
     large = load_recipe(LARGE)
-    arms = arms_of(study, base_values(study, path), tmp_path, seeds=[0])
+    arms = arms_of(study, base_recipe(study, path), tmp_path, seeds=[0])
     assert {arm.name for arm in arms} == own.changes().keys()
     for arm in arms:
         training = arm.recipe.training
@@ -131,7 +131,7 @@ def test_one_model_runs_unchanged_on_another_mixture(tmp_path: Path) -> None:
     own = load_study(path)
     assert isinstance(own, LoopStudy)
     study = own.on(RECIPES / "mixture-quickstart.yaml")
-    arms = arms_of(study, base_values(study, path), tmp_path, arms=["together", "alfworld"], seeds=[0])
+    arms = arms_of(study, base_recipe(study, path), tmp_path, arms=["together", "alfworld"], seeds=[0])
     together, alone = (arm.recipe for arm in arms)
     assert alone.environment.options["only"] == ["alfworld"] and alone.training == together.training
 
@@ -139,11 +139,10 @@ def test_one_model_runs_unchanged_on_another_mixture(tmp_path: Path) -> None:
 def test_a_method_changes_and_what_was_said_of_sft_stays(tmp_path: Path) -> None:
     study = LoopStudy.model_validate(minimal(arms={"a": {}, "b": {"training.method": "kto"}, "c": {"training.method": "sft"}}))
     base = load_recipe(RECIPES / "quickstart.yaml")
-    values = base.model_dump(mode="json")
-    sft, kto, same = (arm.recipe.training for arm in arms_of(study, values, tmp_path, seeds=[0]))
+    sft, kto, same = (arm.recipe.training for arm in arms_of(study, base, tmp_path, seeds=[0]))
     assert isinstance(kto, PreferenceConfig)
     assert kto.sft == sft == same == base.training and kto.steps is None
-    back = arms_of(study, values | {"training": kto.model_dump(mode="json")}, tmp_path, arms=["c"], seeds=[0])
+    back = arms_of(study, base.model_copy(update={"training": kto}), tmp_path, arms=["c"], seeds=[0])
     assert back[0].recipe.training == sft
 
 
@@ -216,7 +215,7 @@ def test_an_arm_that_is_no_recipe_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, minimal(arms={"bad": {"teacher.privilige": 3}}))
     study = load_study(path)
     assert isinstance(study, LoopStudy)
-    base = base_values(study, SHIPPED[0].parents[1] / "x.yaml")
+    base = base_recipe(study, SHIPPED[0].parents[1] / "x.yaml")
     with pytest.raises(RecipeError, match=r"arm 'bad'[\s\S]*teacher.privilige: unknown key"):
         arms_of(study, base, tmp_path)
     with pytest.raises(RecipeError, match="no arm 'other'"):

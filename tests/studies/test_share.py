@@ -48,6 +48,7 @@ BASE: dict[str, Any] = {
     "teacher": {"episodes": "all"},
     "training": {"branches": True, "optimizer": "muon", "batch_tokens": 1000, "steps": 3},
 }
+RECIPE = Recipe.model_validate(BASE)
 STUDY = LoopStudy.model_validate(
     {
         "name": "tiny",
@@ -73,7 +74,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[A
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEAP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        arms = arms_of(STUDY, BASE, root)
+        arms = arms_of(STUDY, RECIPE, root)
         run_arms(arms, root, tell=tell)
         yield root, arms, told
 
@@ -92,7 +93,7 @@ def test_the_second_arm_is_given_what_it_has_in_common(ran: tuple[Path, list[Arm
 
 def test_given_parts_end_like_made_ones(ran: tuple[Path, list[Arm], dict[str, list[str]]], tmp_path: Path) -> None:
     _, arms, _ = ran
-    alone = arms_of(STUDY, BASE, tmp_path, arms=["full"])
+    alone = arms_of(STUDY, RECIPE, tmp_path, arms=["full"])
     run_arms(alone, tmp_path)
     for part in ("iter-1/rows.jsonl", "iter-1/evaluation.json", "iter-1/checkpoint/leap.json", "iter-0/evaluation.json"):
         given, made = (arm.run / part for arm in (arms[1], alone[0]))
@@ -125,7 +126,7 @@ def test_a_finished_study_does_nothing_again(
 
 
 def test_a_plan_counts_what_arms_share_once(tmp_path: Path) -> None:
-    arms = arms_of(STUDY, BASE, tmp_path)
+    arms = arms_of(STUDY, RECIPE, tmp_path)
     full = {one.stage.name: one for one in plan(arms, tmp_path) if one.arm.name == "full"}
     assert full["pi_0"].source == arms[0].run and full["corrections for pi_1"].source is None
     assert pace(arms) == {}
@@ -178,7 +179,7 @@ def test_the_results_are_those_of_the_runs(ran: tuple[Path, list[Arm], dict[str,
 def test_an_unfinished_study_says_what_is_missing(ran: tuple[Path, list[Arm], dict[str, list[str]]]) -> None:
     root, _, _ = ran
     more = STUDY.model_copy(update={"seeds": [0, 1]})
-    arms = arms_of(more, BASE, root)
+    arms = arms_of(more, RECIPE, root)
     results = collect(more, results_of(arms, "unseen"), command="", provenance={})
     assert results.missing == ["half, seed 1", "full, seed 1", "mixed, seed 1"]
     assert all([one.seed for one in row.seeds] == [0] for row in results.rows)

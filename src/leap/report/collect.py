@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from leap.core import Correction, Episode
 from leap.evaluation import Evaluation
@@ -42,7 +42,7 @@ from leap.runs.table import stage_table
 from leap.stats import wilson
 
 T = TypeVar("T")
-Markers = Mapping[int, Mapping[str, Any]]
+Markers = Mapping[int, Mapping[str, JsonValue]]
 """By i, what the checkpoint of pi_i says of itself: its key and what training noted."""
 
 
@@ -78,7 +78,7 @@ def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Repor
     run.manifest.check()
     notes: list[str] = []
     setup = _setup(recipe)
-    found = {i: _read(marker(run.checkpoint(i)), dict[str, Any], notes) for i in range(recipe.iterations + 1)}
+    found = {i: _read(marker(run.checkpoint(i)), dict[str, JsonValue], notes) for i in range(recipe.iterations + 1)}
     markers = {i: content for i, content in found.items() if content}
     policies = [*_students(recipe, run, notes), *_baselines(recipe, run, notes)]
     for policy in policies:
@@ -104,7 +104,7 @@ def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Repor
             Cost(usd=one.cost, **{name: getattr(one, name) for name in Cost.model_fields if name != "usd"})
             for one in read_totals(run.calls)
         ],
-        training=[{"iteration": i, **(content.get("result") or {})} for i, content in markers.items()],
+        training=[{"iteration": i, **_noted(content)} for i, content in markers.items()],
         stages=_read(run.stages, list[StageTime], notes) or [],
         provenance=_provenance(run.provenance, notes),
         shown=[group.shown for group in groups],
@@ -122,7 +122,7 @@ def _setup(recipe: Recipe) -> Setup:
     environment, student, teacher = recipe.environment, recipe.student, recipe.teacher
     temperature, evaluated = student.sampling.temperature, student.evaluation_temperature
     failed = f"episodes that failed (score up to {teacher.failure_score:g})"
-    parts = environment.options.get("only") or environment.options.get("parts")
+    parts = environment.options.get("only") or environment.options.get("parts", ())
     return Setup(
         environment=f"mixture of {words.listed(parts)}" if environment.name == "mixture" else environment.name,
         model=student.model,
@@ -265,13 +265,13 @@ def choose(episodes: list[Brief], limit: int) -> list[Brief]:
     return [drawn[-1] for pair in pairs for drawn in pair if drawn][:limit]
 
 
-def _group(run: RunDirectory, path: Path, episodes: list[Brief], limit: int, **shown: Any) -> Group:
+def _group(run: RunDirectory, shown: Shown, episodes: list[Brief], limit: int) -> Group:
     whole = []
-    with path.open("rb") as file:
+    with (run.root / shown.file).open("rb") as file:
         for one in choose(episodes, limit):
             file.seek(one.place)
             whole.append(Episode.model_validate_json(file.readline()))
-    return Group(Shown(file=str(path.relative_to(run.root)), total=len(episodes), **shown), whole)
+    return Group(shown, whole)
 
 
 def _iterations(recipe: Recipe, run: RunDirectory, per_group: int) -> tuple[list[CorrectionSummary], list[Group]]:
@@ -280,8 +280,15 @@ def _iterations(recipe: Recipe, run: RunDirectory, per_group: int) -> tuple[list
         if episodes := briefs(run.episodes(i)):
             acts = words.acting(recipe.rollouts.beta_at(i), words.pi(i - 1)) if i else recipe.demonstrations.who
             title = f"rollouts of {acts}" if i else f"demonstrations by {acts}"
-            about = {"title": title, "role": "rollouts" if i else "demonstrations", "iteration": i}
-            group = _group(run, run.episodes(i), episodes, per_group, **about, split=recipe.environment.train)
+            shown = Shown(
+                title=title,
+                role="rollouts" if i else "demonstrations",
+                iteration=i,
+                split=recipe.environment.train,
+                file=str(run.episodes(i).relative_to(run.root)),
+                total=len(episodes),
+            )
+            group = _group(run, shown, episodes, per_group)
             group.corrections = {episode.key: {} for episode in group.episodes}
             groups.append(group)
             summary = _summary(i, acts, episodes, run.corrections(i), group.corrections)
@@ -340,9 +347,15 @@ def _tests(setup: Setup, run: RunDirectory, markers: Markers, chosen: PolicyScor
     for split in setup.test:
         path = run.played(chosen.name, split)
         if episodes := briefs(path, lambda episode: _is_by(episode, chosen, markers)):
-            about = {"title": f"episodes of {chosen.label} (the chosen one) on {split}", "role": "test", "split": split}
-            most = max(1, limit // len(setup.test))
-            groups.append(_group(run, path, episodes, most, **about, iteration=chosen.iteration))
+            shown = Shown(
+                title=f"episodes of {chosen.label} (the chosen one) on {split}",
+                role="test",
+                iteration=chosen.iteration or 0,
+                split=split,
+                file=str(path.relative_to(run.root)),
+                total=len(episodes),
+            )
+            groups.append(_group(run, shown, episodes, max(1, limit // len(setup.test))))
     return groups
 
 
@@ -359,7 +372,13 @@ def _read(path: Path, shape: type[T], notes: list[str]) -> T | None:
     return None
 
 
-def _provenance(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+def _noted(marker: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Returns what training noted in a checkpoint."""
+    result = marker.get("result")
+    return result if isinstance(result, dict) else {}
+
+
+def _provenance(path: Path, notes: list[str]) -> list[dict[str, JsonValue]]:
     if not path.exists():
         notes.append(f"{path.name} is missing: versions and machine are not known.")
     return starts(path)

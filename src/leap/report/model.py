@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from leap.core.record import Record
 from leap.evaluation import Evaluation
@@ -121,11 +121,11 @@ class StageTime(Record):
     iteration: int
     what: str
     seconds: float
-    figures: dict[str, Any]
+    figures: dict[str, JsonValue]
 
     @model_validator(mode="before")
     @classmethod
-    def _gather_figures(cls, values: Any) -> Any:
+    def _gather_figures(cls, values: object) -> object:
         if not isinstance(values, Mapping):
             return values
         own = {key: value for key, value in values.items() if key in cls.model_fields}
@@ -183,11 +183,11 @@ class Report(Record):
     policies: list[PolicyScores]
     comparisons: list[Comparison]
     corrections: list[CorrectionSummary]
-    sections: dict[str, Any]
+    sections: dict[str, object]
     costs: list[Cost]
-    training: list[dict[str, Any]]
+    training: list[dict[str, JsonValue]]
     stages: list[StageTime]
-    provenance: list[dict[str, Any]]
+    provenance: list[dict[str, JsonValue]]
     shown: list[Shown]
     notes: list[str]
     recipe: str

@@ -7,10 +7,10 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from jinja2 import Environment as Jinja
 from jinja2 import FileSystemLoader, StrictUndefined
@@ -86,7 +86,7 @@ def templates(folder: Path) -> Jinja:
     return Jinja(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def render(report: Report, data: dict[str, Any]) -> str:
+def render(report: Report, data: Mapping[str, object]) -> str:
     """Returns the page as text. Nothing of a model, a dataset or a recipe gets into it unescaped."""
     jinja = templates(_HERE)
     jinja.filters |= {name: getattr(words, name) for name in _FILTERS}
@@ -106,11 +106,11 @@ def render(report: Report, data: dict[str, Any]) -> str:
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
-        data=embedded(data | {"causes": words.CAUSES}),
+        data=embedded({**data, "causes": words.CAUSES}),
     )
 
 
-def embedded(data: Any) -> Markup:
+def embedded(data: object) -> Markup:
     """JSON that is safe inside a script element: no character in it can end the element or open another."""
     text = _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", json.dumps(data, ensure_ascii=False, separators=(",", ":")))
     for character in "<>&\u2028\u2029":
@@ -122,7 +122,7 @@ def _hash(source: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
-def _flat(entry: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flat(entry: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
     """Returns a nested mapping as dotted keys and texts."""
     rows: list[tuple[str, str]] = []
     for key, value in entry.items():
@@ -133,8 +133,19 @@ def _flat(entry: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _times(stages: Sequence[StageTime]) -> dict[str, Any]:
-    """Seconds and tokens by (iteration, stage), where None stands for all; rows and columns of the table, with their CSS."""
+class _Times(NamedTuple):
+    """The table of times: its rows (iterations); its columns (stages), with their CSS; seconds and tokens by row and column,
+    where None stands for all; each row's bar, and the longest."""
+
+    rows: list[int]
+    css: dict[str, str]
+    seconds: Mapping[tuple[int | None, str | None], float]
+    tokens: Mapping[tuple[int | None, str | None], float]
+    bars: dict[int, list[tuple[str, float]]]
+    longest: float
+
+
+def _times(stages: Sequence[StageTime]) -> _Times:
     seconds: defaultdict[tuple[int | None, str | None], float] = defaultdict(float)
     tokens = seconds.copy()
     for stage in stages:
@@ -145,11 +156,5 @@ def _times(stages: Sequence[StageTime]) -> dict[str, Any]:
     others = {stage.stage for stage in stages}.difference(_STAGES)
     css = {name: f"s-{name}" for name in _STAGES if (None, name) in seconds} | dict.fromkeys(sorted(others), "s-other")
     rows = sorted({stage.iteration for stage in stages})
-    return {
-        "rows": rows,
-        "css": css,
-        "bars": {row: [(css[name], seconds[row, name]) for name in css if (row, name) in seconds] for row in rows},
-        "seconds": seconds,
-        "tokens": tokens,
-        "longest": max((seconds[row, None] for row in rows), default=0.0),
-    }
+    bars = {row: [(css[name], seconds[row, name]) for name in css if (row, name) in seconds] for row in rows}
+    return _Times(rows, css, seconds, tokens, bars, max((seconds[row, None] for row in rows), default=0.0))

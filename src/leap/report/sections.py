@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from leap import registry
 from leap.errors import LeapError
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from leap.report.model import Report
 
 
-class Section(ABC):
-    """One section. Its registered name is its anchor on the page and its key among `Report.sections`.
+D = TypeVar("D")
+
+
+class Section(ABC, Generic[D]):
+    """One section, of data of type D. Its registered name is its anchor on the page and its key among `Report.sections`.
 
     Attributes:
         title: What the page's navigation calls it.
@@ -26,7 +29,7 @@ class Section(ABC):
     title: str
 
     @abstractmethod
-    def read(self, recipe: Recipe, run: RunDirectory, notes: list[str]) -> Any:
+    def read(self, recipe: Recipe, run: RunDirectory, notes: list[str]) -> D | None:
         """Returns what a run's files say, as records or JSON values; None where they say nothing for this section.
 
         Args:
@@ -36,7 +39,7 @@ class Section(ABC):
         """
 
     @abstractmethod
-    def render(self, data: Any, report: Report, jinja: Jinja) -> str:
+    def render(self, data: D, report: Report, jinja: Jinja) -> str:
         """Returns the section as HTML: an element `section` whose id is the section's name.
 
         Args:
@@ -46,7 +49,7 @@ class Section(ABC):
         """
 
 
-def read_sections(recipe: Recipe, run: RunDirectory, notes: list[str]) -> dict[str, Any]:
+def read_sections(recipe: Recipe, run: RunDirectory, notes: list[str]) -> dict[str, object]:
     """Returns the data of every registered section that has something to say; one that fails is a note."""
     found = {}
     for name in registry.report_section.names():

@@ -14,6 +14,7 @@ from markupsafe import escape
 Attribute = str | float | None
 LINE = 13  # least distance of two labels' baselines
 
+
 def mark(name: str, inside: Iterable[str] = (), /, **attributes: Attribute) -> str:
     """Returns one SVG element.
 
@@ -87,6 +88,7 @@ class Panel:
         places = [(self.x(value), label) for value, label in ticks]
         lines = [whisker(x, self.top, self.bottom, class_="grid") for x, _ in places if grid]
         return lines + [mark("text", class_="tick middle", x=x, y=self.bottom + 20, text=label) for x, label in places]
+
 
 def quarters(top: float, *, every: int = 1) -> list[tuple[float, str]]:
     """Returns 0, a quarter, ... of a number, with their labels."""

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
 
 from leap.core import Correction, Episode, Step
 from leap.envs.base import Environment
@@ -31,13 +30,13 @@ def _add(texts: Texts, text: str) -> int:
     return texts.setdefault(text, len(texts))
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def embed(
     groups: list[Group], environment: Callable[[], Environment], *, budget: int
-) -> tuple[dict[str, Any], list[list[str]], list[str]]:
+) -> tuple[dict[str, object], list[list[str]], list[str]]:
     """Packs episodes for the page, in turn from every group, until they fill the budget.
 
     Args:
@@ -51,7 +50,7 @@ def embed(
     """
     texts: Texts = {}
     notes, size = [], 0
-    packed: list[list[dict[str, Any]]] = [[] for _ in groups]
+    packed: list[list[tuple[Episode, dict[str, object]]]] = [[] for _ in groups]
     world: Environment | None = None
     if any(group.episodes and group.shown.role != "test" for group in groups):
         try:
@@ -69,24 +68,24 @@ def embed(
                 _log.warning("no privileged states of task %s: %s", episode.task.id, error)
                 notes.append(f"The privileged states of {episode.task.id} could not be replayed: {error}")
         known = len(texts)
-        packed[index].append(_pack(episode, group.corrections.get(episode.key, {}), states, texts))
-        size += _size([packed[index][-1], *islice(texts, known, None)])
+        packed[index].append((episode, _pack(episode, group.corrections.get(episode.key, {}), states, texts)))
+        size += _size([packed[index][-1][1], *islice(texts, known, None)])
         if size > budget:
             notes.append("Fewer trajectories are shown than usual, to keep the page small.")
             break
     if len(notes) > 5:
         notes = [*notes[:5], f"… and {len(notes) - 5} notes more of the same kind."]
     for episodes in packed:
-        episodes.sort(key=lambda one: (one["kind"], one["id"], one["key"]))
+        episodes.sort(key=lambda one: (one[0].task.kind, one[0].task.id, one[0].key))
     data = {
         "texts": list(texts),
         "groups": [group.shown.model_dump(mode="json", exclude={"keys"}) for group in groups],
-        "episodes": [one | {"group": index} for index, episodes in enumerate(packed) for one in episodes],
+        "episodes": [{**one, "group": index} for index, own in enumerate(packed) for _, one in own],
     }
-    return data, [[one["key"] for one in episodes] for episodes in packed], notes
+    return data, [[episode.key for episode, _ in own] for own in packed], notes
 
 
-def _pack(episode: Episode, corrections: dict[int, Correction], states: Sequence[str], texts: Texts) -> dict[str, Any]:
+def _pack(episode: Episode, corrections: dict[int, Correction], states: Sequence[str], texts: Texts) -> dict[str, object]:
     return {
         **episode.task.model_dump(include={"id", "kind", "split"}),
         **episode.model_dump(mode="json", include={"seed", "horizon", "success", "score", "stop"}),
@@ -103,8 +102,8 @@ def _pack(episode: Episode, corrections: dict[int, Correction], states: Sequence
     }
 
 
-def _step(step: Step, correction: Correction | None, state: str | None, texts: Texts) -> dict[str, Any]:
-    packed: dict[str, Any] = {"seen": _add(texts, step.observation.text), "action": _add(texts, step.action)}
+def _step(step: Step, correction: Correction | None, state: str | None, texts: Texts) -> dict[str, object]:
+    packed: dict[str, object] = {"seen": _add(texts, step.observation.text), "action": _add(texts, step.action)}
     if step.reason:
         packed["reason"] = _add(texts, step.reason)
     if not step.parsed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from leap.core import Rejection
 from leap.evaluation import Score
@@ -104,7 +103,7 @@ def usd(value: float) -> str:
     return f"${value:.4f}" if value >= 0.00005 else "< $0.0001"
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """Returns a figure of unknown kind."""
     if isinstance(value, float):
         return f"{value:.4g}"

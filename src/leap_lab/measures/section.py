@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment as Jinja
 from jinja2 import FileSystemLoader
@@ -21,7 +20,7 @@ from leap_lab.measures.records import IterationMeasures
 from leap_lab.measures.stage import measures_file
 
 
-class Realizability(Section):
+class Realizability(Section[Sequence[IterationMeasures]]):
     """What was measured of leakage and realizability, by iteration."""
 
     title = "Realizability"
@@ -38,7 +37,7 @@ class Realizability(Section):
                 found.append(one)
         return found or None
 
-    def render(self, data: Sequence[Any], report: Report, jinja: Jinja) -> str:
+    def render(self, data: Sequence[IterationMeasures], report: Report, jinja: Jinja) -> str:
         measures = [IterationMeasures.model_validate(one) for one in data]
         own = jinja.overlay(loader=FileSystemLoader(Path(__file__).parent))
         own.filters = own.filters | {"digits": charts.digits, "signed": charts.signed, "policy": charts.policy}

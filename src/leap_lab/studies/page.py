@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from markupsafe import Markup
 
@@ -49,7 +49,7 @@ class Page(NamedTuple):
     figures: Sequence[Figure]
     tables: Sequence[Table]
     fine: Sequence[str]
-    provenance: dict[str, Any]
+    provenance: dict[str, object]
     missing: Sequence[str] = ()
 
 
@@ -57,7 +57,7 @@ def write_page(folder: Path, page: Page, results: Record) -> Path:
     """Writes the page, its plots, its tables and its JSON twin `results` into a folder; returns the page's file."""
     for figure in page.figures:
         write_text(folder / f"{figure.name}.svg", figure.svg)
-    write_text(folder / "results.json", results.model_dump_json(indent=1) + "\n")
+    write_text(folder / "results.json", results.model_dump_json(indent=1, exclude_none=True) + "\n")
     write_text(folder / "table.md", markdown(page))
     write_text(folder / "index.html", render(page))
     return folder / "index.html"
@@ -135,7 +135,8 @@ def _scores(caption: str, rows: Sequence[Row], seeds: Sequence[int]) -> Table:
 def _score_row(row: Row, seeds: Sequence[int]) -> list[str]:
     def said(one: SeedScore) -> str:
         chosen = row.policy.startswith("best") and one.policy != row.policy
-        return f"{100 * one.success:.1f} %" + (f" ({one.policy})" if chosen else "")
+        off = f", {one.broken_off} broken off" if one.broken_off else ""
+        return f"{100 * one.success:.1f} %" + (f" ({one.policy})" if chosen else "") + off
 
     tasks, mean, *intervals = _estimated(row.success)
     by_seed = _by_seed(row.seeds, seeds, said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from leap.core.record import Record
 from leap.errors import RunError
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
-from leap.runs.policies import folder_name
+from leap.runs.policies import folder_name, teacher_acting
 from leap.runs.provenance import starts
 from leap.runs.table import missing_stages
 from leap.stats import wilson
@@ -59,7 +60,9 @@ class RunResults:
             return f"pi_{self.recipe.iterations}"
         if policy == "react" and self.recipe.baselines.react:
             return folder_name(f"react-{self.recipe.baselines.react[0].model}")
-        return f"teacher-{self.recipe.teacher.privilege}" if policy == "teacher" else policy
+        if found := re.fullmatch(r"teacher(?:-(\d+))?", policy):  # whoever corrects in this run, be it a script or a model
+            return teacher_acting(self.recipe, int(found[1]) if found[1] else None)
+        return policy
 
     def measures(self) -> IterationMeasures | None:
         """Leakage and realizability of the last iteration, if measured."""
@@ -86,7 +89,8 @@ Runs = Mapping[str, Mapping[int, RunResults]]
 
 
 class SeedScore(Record):
-    """One policy of one run. `low` and `high` are the 95 % Wilson interval; `policy` says which pi_i `best` was."""
+    """One policy of one run. `low` and `high` are the 95 % Wilson interval; `policy` says which pi_i `best` was; `broken_off`
+    is how many of the n an error of a model or of the environment ended, None where that is none."""
 
     seed: int
     policy: str
@@ -95,6 +99,7 @@ class SeedScore(Record):
     low: float
     high: float
     actions: float
+    broken_off: int | None = None
 
 
 class Row(Record):
@@ -226,7 +231,9 @@ def _score(seed: int, policy: str, outcome: Mapping[str, Episode]) -> SeedScore:
     n, solved = len(outcome), sum(episode.success for episode in outcome.values())
     low, high = wilson(solved, n)
     actions = sum(_actions(outcome).values()) / n
-    return SeedScore(seed=seed, policy=policy, n=n, success=solved / n, low=low, high=high, actions=actions)
+    off = sum(episode.stop.untold for episode in outcome.values()) or None
+    known = {"success": solved / n, "low": low, "high": high, "actions": actions, "broken_off": off}
+    return SeedScore(seed=seed, policy=policy, n=n, **known)
 
 
 def _difference(first: Ref, second: Ref, runs: Runs) -> Difference | None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from leap.errors import LeapError, RecipeError
 from leap.files import atomic_directory, read_json
@@ -41,7 +41,7 @@ class Taken(NamedTuple):
 
 def arms_of(
     study: LoopStudy,
-    base: dict[str, Any],
+    base: Recipe,
     root: Path,
     *,
     arms: Sequence[str] | None = None,
@@ -53,7 +53,7 @@ def arms_of(
 
     Args:
         study: The study.
-        base: The base recipe's values.
+        base: The base recipe.
         root: The folder.
         arms, seeds: Some arms only, and other seeds than the study's.
         overrides: What a user changes in every arm.

@@ -3,8 +3,8 @@
 A study of the loop is a base recipe, arms that each change some of its keys, seeds, what is compared with what, and the
 plots. On another base recipe (`LoopStudy.on`) it is the same experiment without what its `budget` says of its own.
 Whoever acted is named `ARM/POLICY`: an arm's name, or `*` for each arm, then `pi_0`, `pi_1`, ..., `best` (chosen on
-validation tasks), `last`, `expert`, `teacher` (at the arm's own privilege), `teacher-0`, ..., `react` (the first model
-of baselines.react, left out where there is none) or another baseline's folder.
+validation tasks), `last`, `expert`, `teacher` (who corrects in the arm, acting at the arm's own privilege), `teacher-0`,
+..., `react` (the first model of baselines.react) or another baseline's folder. Who was not evaluated is left out.
 `ARM/POLICY@KIND` is the same on tasks of that kind alone; in a mixture a kind is a part.
 """
 
@@ -14,7 +14,7 @@ import copy
 import itertools
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -274,28 +274,28 @@ def load_study(path: Path) -> Study:
     return model.from_values(values, f"study {path}")
 
 
-def base_values(study: LoopStudy, path: Path) -> dict[str, Any]:
-    """Returns the values of a study's base recipe; a relative path is looked for beside the study's own file.
+def base_recipe(study: LoopStudy, path: Path) -> Recipe:
+    """Returns a study's base recipe; a relative path is looked for beside the study's own file.
 
     Raises:
         RecipeError: There is no such file and no recipe of that name.
     """
-    return load_recipe(find_recipe(study.recipe, beside=path.parent)).model_dump(mode="json")
+    return load_recipe(find_recipe(study.recipe, beside=path.parent))
 
 
-def arm_recipe(study: LoopStudy, base: dict[str, Any], arm: str, seed: int, overrides: Changes | None = None) -> Recipe:
-    """Returns the recipe of one arm and seed: the base recipe's values, the arm's changes, and what a user overrides.
+def arm_recipe(study: LoopStudy, base: Recipe, arm: str, seed: int, overrides: Changes | None = None) -> Recipe:
+    """Returns the recipe of one arm and seed: the base recipe, the arm's changes, and what a user overrides.
 
     Raises:
         RecipeError: They make no valid recipe.
     """
-    values = copy.deepcopy(base)
+    values = base.model_dump(mode="json")
     changes = study.changes()[arm] | (overrides or {})
     method = changes.get("training.method")
     if method is not None and method != values["training"]["method"]:
         # What the section says holds as far as the other method has such keys.
         config = registry.method.get(str(method)).Config
-        values["training"] = copy.deepcopy(config.in_place_of(values["training"])) | {"method": method}
+        values["training"] = config.in_place_of(values["training"]) | {"method": method}
     if (kind := changes.get("teacher.kind")) is not None:
         values["teacher"] = under_kind(registry.teacher, TeacherConfig, values["teacher"], str(kind))
     for key, value in changes.items():
