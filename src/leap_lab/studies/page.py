@@ -4,11 +4,12 @@ plots as SVG, and the tables as Markdown."""
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from leap.core.record import Record
 from leap.files import write_text
@@ -68,6 +69,7 @@ def render(page: Page) -> str:
     jinja = templates(_HERE)
     # A picture is given as an address: within `img` no script of it would run, whatever its labels say.
     jinja.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode("ascii")
+    jinja.filters["code"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
     return jinja.get_template("page.html.j2").render(page=page, style=style)
 
