@@ -216,6 +216,10 @@ class Recipe(Section):
             raise ValueError(f"training split {env.train!r} is also a test split; test tasks may not be trained on")
         if env.train == env.validation:
             raise ValueError(f"training and validation are both {env.train!r}; choose models on other tasks")
+        react = [section.model for section in self.baselines.react]
+        for key, names in (("environment.test", env.test), ("baselines.react", react)):
+            if len({*names}) < len(names):
+                raise ValueError(f"{key}: one of {', '.join(names)} stands there twice; it would be measured once")
         self.training.check(self)
         if self.demonstrations.none and self.student.from_scratch:
             raise ValueError("demonstrations.from: none needs a student that can already speak; scratch learns from them")

@@ -114,6 +114,16 @@ def _place(thing: Any) -> str:
     return f"{thing.__module__}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
 
 
+OWN = ("leap", "leap_worlds", "leap_lab")
+"""The packages of leap itself."""
+
+
+def packages() -> set[str]:
+    """The packages that register anything, beside leap's own: those of users."""
+    everything = (kind for kind in globals().values() if isinstance(kind, Registry))
+    return {place.partition(":")[0].partition(".")[0] for kind in everything for place in kind.where().values()} - {*OWN}
+
+
 environment = Registry("environment", "leap.environments")
 teacher = Registry("teacher", "leap.teachers")
 model = Registry("model provider", "leap.models")

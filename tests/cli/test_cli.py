@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -14,11 +15,13 @@ import pytest
 import typer
 import yaml
 
+from leap import registry
 from leap.cli.doctor import print_doctor
 from leap.errors import PrerequisiteError
 from leap.extras import extras, with_remedy
 from leap.files import write_json
 from leap.runs.directory import RunDirectory, marker
+from tiny_world import TinyWorld
 
 LEAP = [sys.executable, "-c", "from leap.cli import main; main()"]
 
@@ -53,6 +56,28 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     values = {"name": "x", "iterations": 0, "horizon": 8, "environment": {"name": "alfworld", "options": options}}
     path.write_text(yaml.safe_dump(values))
     return path
+
+
+def test_an_error_of_a_users_own_package_shows_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the place where it was called, whatever of it was called; an error in leap itself is still unforeseen."""
+
+    class Unready(TinyWorld):
+        name = "unready"
+
+        def prepare(self, progress: object = None) -> None:
+            json.loads("{")
+
+    registry.environment("unready")(Unready)
+    assert inside(monkeypatch, "validate", "unready") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback") and 'json.loads("{")' in told
+    assert "in prepare" in told and "leap/cli" not in told and "error: JSONDecodeError in code that is not leap's" in told
+    monkeypatch.setattr("leap.cli.validate.listed", len)  # called wrongly, by leap
+    monkeypatch.setattr(Unready, "prepare", lambda self, progress=None: None)
+    assert inside(monkeypatch, "validate", "unready") == 70
+    assert "something unforeseen: TypeError" in capsys.readouterr().err
 
 
 def test_an_output_that_cannot_show_a_character_loses_that_one_alone() -> None:

@@ -128,6 +128,18 @@ def test_what_is_wrong_is_named_by_its_key(tmp_path: Path, change: dict[str, Any
     assert caught.value.exit_code == 2
 
 
+def test_what_stands_twice_is_not_counted_twice() -> None:
+    from leap_lab.studies.schema import LoopStudy
+
+    world = {"name": "alfworld", "test": ["unseen", "unseen"]}
+    react = [{"model": "mock/first"}, {"model": "mock/first", "examples": 1}]
+    for change, key in (({"environment": world}, "environment.test"), ({"baselines": {"react": react}}, "baselines.react")):
+        with pytest.raises(RecipeError, match=f"{key}: one of .* stands there twice"):
+            resolved(minimal() | change, "recipe")
+    with pytest.raises(RecipeError, match="seeds: a seed stands there twice"):
+        LoopStudy.from_values({"seeds": [0, 1, 0]}, "study")
+
+
 def test_two_findings_are_both_told(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(write(tmp_path, minimal(horizon=0, teecher={})))

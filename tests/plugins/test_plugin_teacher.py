@@ -10,6 +10,7 @@ import pytest
 
 import leap
 from leap.core import Rejection
+from leap.errors import LeapError
 from leap.teachers.base import TeacherContext
 from leap.teachers.function import teacher_class
 from leap.testing.play import expert_episodes
@@ -76,3 +77,19 @@ def test_a_teachers_own_error_is_shown_with_task_and_step() -> None:
         correct("broken", EPISODES[0])
     told = "".join(traceback.format_exception(raised.value))
     assert f"task {EPISODES[0].task.id}, step 2" in told and "1 / 0" in told
+
+
+@pytest.mark.parametrize("raised", [SystemExit, StopIteration])
+def test_a_teacher_that_ends_a_program_or_a_loop_ends_with_an_error(raised: type[BaseException]) -> None:
+    """Neither as if all were well nor never."""
+
+    def teacher(ask: leap.Ask) -> None:
+        raise raised(0)
+
+    async def asynchronous(ask: leap.Ask) -> None:
+        raise raised(0)
+
+    for function in (teacher, asynchronous):
+        leap.teacher(f"ends-{function.__name__}-{raised.__name__}")(function)
+        with pytest.raises((LeapError, RuntimeError), match=r"sys.exit\(\)|StopIteration"):
+            correct(f"ends-{function.__name__}-{raised.__name__}", EPISODES[0])

@@ -6,6 +6,7 @@ tasks --rollout--> episodes --correct--> corrections --dataset--> rows --train--
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import time
 from collections import Counter
@@ -51,6 +52,8 @@ from leap.teachers.base import Teacher
 from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.training.method import Collected, Job, method_of
+
+log = logging.getLogger(__name__)
 
 
 class Stages:
@@ -161,8 +164,11 @@ class Stages:
 
     def correct(self, i: int) -> Journal[Correction]:
         """Corrections of every step of the episodes of iteration i that the recipe has corrected."""
-        journal = self.corrections(i)
-        self.correct_episodes(i - 1, self._to_correct(i), journal, i)
+        journal, chosen = self.corrections(i), self._to_correct(i)
+        if not chosen:
+            told = "iteration %d: no episode scores as low as a failure (teacher.failure_score: %g), so none is corrected"
+            log.warning(f"{told}; teacher.episodes: all has every one corrected", i, self.recipe.teacher.failure_score)
+        self.correct_episodes(i - 1, chosen, journal, i)
         return journal
 
     def _to_correct(self, i: int) -> list[Episode]:

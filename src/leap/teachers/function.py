@@ -56,8 +56,10 @@ class FunctionTeacher(Teacher[TeacherConfig]):
             ask = Ask(episode.history(t), episode.steps[t], state, self.privilege, t, episode)
             try:
                 decision = await called(self.function, ask, blocking=True)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 error.add_note(f"(raised by teacher {self.name!r}, task {episode.task.id}, step {t})")
+                if isinstance(error, SystemExit):  # it would end the process as if all were well
+                    raise RecipeError(f"teacher {self.name!r} calls sys.exit(), task {episode.task.id}, step {t}.") from error
                 raise
             if not isinstance(decision, Decision | None):
                 raise RecipeError(f"teacher {self.name!r} must return a Decision or None, not {type(decision).__name__}.")

@@ -107,6 +107,13 @@ class _Study(Section):
     notes: list[str] = Field(default_factory=list, description="What a reader must know of the set-up, told on the page.")
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="Seeds of the whole experiment.")
 
+    @field_validator("seeds")
+    @classmethod
+    def _counts_each_once(cls, seeds: list[int]) -> list[int]:
+        if len({*seeds}) < len(seeds):
+            raise ValueError("a seed stands there twice; the same runs would be counted as others")
+        return seeds
+
     @field_validator("name")
     @classmethod
     def _is_no_command(cls, name: str) -> str:
