@@ -75,19 +75,19 @@ def study(
     from leap.recipes import find_recipe
     from leap_lab.studies.page import loop_page
     from leap_lab.studies.results import collect
-    from leap_lab.studies.runner import arms_of, results_of, run_arms
+    from leap_lab.studies.runner import Choice, arms_of, results_of, run_arms
 
     if recipe is not None:
         found = found.on(find_recipe(recipe), split)
-    base, changes = base_recipe(found, path), dict(parse_setting(override) for override in overrides or [])
     some = [arm.strip() for arm in arms.split(",")] if arms else None
-    planned = arms_of(found, base, runs, arms=some, seeds=numbers, overrides=changes)
+    choice = Choice(some, numbers, dict(parse_setting(override) for override in overrides or []))
+    base = base_recipe(found, path)
+    planned = arms_of(found, base, runs, choice)
     if dry_run:
         _print_plan(planned, runs)
         return
     run_arms(planned, runs, tell=_tell)
-    everything = arms_of(found, base, runs, seeds=numbers, overrides=changes)
-    made = results_of(everything, found.split)
+    made = results_of(arms_of(found, base, runs, choice._replace(arms=None)), found.split)
     makers = {maker for by_seed in made.values() for run in by_seed.values() for maker in run.makers()}
     provenance = _made_by() | {"runs by": "; ".join(sorted(makers))}  # a page may be written by a later commit
     results = collect(found, made, command=_command(), provenance=provenance)

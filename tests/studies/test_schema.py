@@ -13,7 +13,7 @@ from leap.recipe import Recipe, load_recipe
 from leap.recipes import FOLDER as RECIPES
 from leap.runs.table import stage_table
 from leap.training.config import PreferenceConfig
-from leap_lab.studies.runner import arms_of
+from leap_lab.studies.runner import Choice, arms_of
 from leap_lab.studies.schema import FOLDER as STUDIES
 from leap_lab.studies.schema import (
     LoopStudy,
@@ -78,7 +78,7 @@ def test_the_arms_of_methods_have_one_pi_0_and_sfts_settings(tmp_path: Path) -> 
     path = find_study("methods")
     study = load_study(path)
     assert isinstance(study, LoopStudy)
-    arms = arms_of(study, base_recipe(study, path), tmp_path, seeds=[0])
+    arms = arms_of(study, base_recipe(study, path), tmp_path, Choice(seeds=[0]))
     assert len({part.key for arm in arms for part in stage_table(arm.recipe) if part.name == "pi_0"}) == 1
 
 
@@ -86,7 +86,7 @@ def test_one_model_has_the_data_and_the_compute_of_its_specialists_together(tmp_
     path = find_study("one-model")
     study = load_study(path)
     assert isinstance(study, LoopStudy)
-    together, *specialists = (arm.recipe for arm in arms_of(study, base_recipe(study, path), tmp_path, seeds=[0]))
+    together, *specialists = (arm.recipe for arm in arms_of(study, base_recipe(study, path), tmp_path, Choice(seeds=[0])))
     options = together.environment.options
     assert [one.environment.options["only"] for one in specialists] == [[part] for part in options["parts"]]
 
@@ -114,7 +114,7 @@ def test_a_study_runs_unchanged_on_a_large_model(name: str, tmp_path: Path) -> N
     assert (study.name, study.split) == (f"{name}-alfworld-llama3-8b", "valid_unseen")
     assert own.on(LARGE, "valid_seen").split == "valid_seen"
     large = load_recipe(LARGE)
-    arms = arms_of(study, base_recipe(study, path), tmp_path, seeds=[0])
+    arms = arms_of(study, base_recipe(study, path), tmp_path, Choice(seeds=[0]))
     assert {arm.name for arm in arms} == own.changes().keys()
     for arm in arms:
         training = arm.recipe.training
@@ -131,7 +131,7 @@ def test_one_model_runs_unchanged_on_another_mixture(tmp_path: Path) -> None:
     own = load_study(path)
     assert isinstance(own, LoopStudy)
     study = own.on(RECIPES / "mixture-quickstart.yaml")
-    arms = arms_of(study, base_recipe(study, path), tmp_path, arms=["together", "alfworld"], seeds=[0])
+    arms = arms_of(study, base_recipe(study, path), tmp_path, Choice(arms=["together", "alfworld"], seeds=[0]))
     together, alone = (arm.recipe for arm in arms)
     assert alone.environment.options["only"] == ["alfworld"] and alone.training == together.training
 
@@ -139,10 +139,10 @@ def test_one_model_runs_unchanged_on_another_mixture(tmp_path: Path) -> None:
 def test_a_method_changes_and_what_was_said_of_sft_stays(tmp_path: Path) -> None:
     study = LoopStudy.model_validate(minimal(arms={"a": {}, "b": {"training.method": "kto"}, "c": {"training.method": "sft"}}))
     base = load_recipe(RECIPES / "quickstart.yaml")
-    sft, kto, same = (arm.recipe.training for arm in arms_of(study, base, tmp_path, seeds=[0]))
+    sft, kto, same = (arm.recipe.training for arm in arms_of(study, base, tmp_path, Choice(seeds=[0])))
     assert isinstance(kto, PreferenceConfig)
     assert kto.sft == sft == same == base.training and kto.steps is None
-    back = arms_of(study, base.model_copy(update={"training": kto}), tmp_path, arms=["c"], seeds=[0])
+    back = arms_of(study, base.model_copy(update={"training": kto}), tmp_path, Choice(arms=["c"], seeds=[0]))
     assert back[0].recipe.training == sft
 
 
@@ -219,7 +219,7 @@ def test_an_arm_that_is_no_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"arm 'bad'[\s\S]*teacher.privilige: unknown key"):
         arms_of(study, base, tmp_path)
     with pytest.raises(RecipeError, match="no arm 'other'"):
-        arms_of(study, base, tmp_path, arms=["other"])
+        arms_of(study, base, tmp_path, Choice(arms=["other"]))
 
 
 def test_an_unknown_study_is_told_with_those_there_are() -> None:

@@ -18,7 +18,7 @@ from leap.runs.directory import RunDirectory
 from leap.runs.table import missing_stages, stage_table
 from leap_lab.studies.page import loop_page, markdown, render
 from leap_lab.studies.results import RunResults, collect
-from leap_lab.studies.runner import Arm, Taken, arms_of, pace, plan, results_of, run_arms
+from leap_lab.studies.runner import Arm, Choice, Taken, arms_of, pace, plan, results_of, run_arms
 from leap_lab.studies.schema import LoopStudy
 
 pytestmark = pytest.mark.slow
@@ -93,7 +93,7 @@ def test_the_second_arm_is_given_what_it_has_in_common(ran: tuple[Path, list[Arm
 
 def test_given_parts_end_like_made_ones(ran: tuple[Path, list[Arm], dict[str, list[str]]], tmp_path: Path) -> None:
     _, arms, _ = ran
-    alone = arms_of(STUDY, RECIPE, tmp_path, arms=["full"])
+    alone = arms_of(STUDY, RECIPE, tmp_path, Choice(arms=["full"]))
     run_arms(alone, tmp_path)
     for part in ("iter-1/rows.jsonl", "iter-1/evaluation.json", "iter-1/checkpoint/leap.json", "iter-0/evaluation.json"):
         given, made = (arm.run / part for arm in (arms[1], alone[0]))

@@ -13,12 +13,12 @@ from leap.api import Run
 from leap.core import Episode
 from leap.core.record import Record
 from leap.errors import RunError
+from leap.evaluation import score_episodes
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
 from leap.runs.policies import folder_name, teacher_acting
 from leap.runs.provenance import starts
 from leap.runs.table import missing_stages
-from leap.stats import wilson
 from leap_lab.measures import IterationMeasures, read_measures
 from leap_lab.measures.stage import measures_file
 from leap_lab.studies.schema import AxisPlot, IterationsPlot, LoopStudy, Ref
@@ -29,9 +29,7 @@ class RunResults:
     """One run of a study, finished or not: what its policies did on the test split."""
 
     def __init__(self, recipe: Recipe, root: Path, split: str) -> None:
-        self.recipe = recipe
-        self.files = RunDirectory(root)
-        self.split = split
+        self.recipe, self.files, self.split = recipe, RunDirectory(root), split
         self._played = cache(self._read)
 
     @cached_property
@@ -46,10 +44,8 @@ class RunResults:
     def outcome(self, policy: str) -> dict[str, Episode] | None:
         """The episodes of a policy (with `@KIND`, of that kind) on the test split by task key; None if there are
         none."""
-        kind = policy.partition("@")[2]
-        return {
-            key: one for key, one in self._played(self.resolve(policy)).items() if kind in ("", one.task.kind)
-        } or None
+        kind, played = policy.partition("@")[2], self._played(self.resolve(policy))
+        return {key: one for key, one in played.items() if kind in ("", one.task.kind)} or None
 
     def resolve(self, policy: str) -> str:
         """Returns which pi_i or baseline a policy's name means in this run, whatever kind of tasks it is of."""
@@ -209,11 +205,6 @@ def _success(episodes: Mapping[str, Episode]) -> dict[str, float]:
     return {key: float(episode.success) for key, episode in episodes.items()}
 
 
-def _actions(episodes: Mapping[str, Episode]) -> dict[str, float]:
-    """Returns numbers of actions; a failure counts as the horizon."""
-    return {key: float(episode.actions) for key, episode in episodes.items()}
-
-
 def _row(ref: Ref, runs: Mapping[int, RunResults]) -> Row | None:
     found = {seed: outcome for seed, run in runs.items() if (outcome := run.outcome(ref.policy))}
     if not found:
@@ -223,17 +214,14 @@ def _row(ref: Ref, runs: Mapping[int, RunResults]) -> Row | None:
         policy=ref.policy,
         seeds=[_score(seed, runs[seed].resolve(ref.policy), outcome) for seed, outcome in found.items()],
         success=estimate_share([_success(outcome) for outcome in found.values()]),
-        actions=estimate([_actions(outcome) for outcome in found.values()]),
+        actions=estimate([{key: float(one.actions) for key, one in outcome.items()} for outcome in found.values()]),
     )
 
 
 def _score(seed: int, policy: str, outcome: Mapping[str, Episode]) -> SeedScore:
-    n, solved = len(outcome), sum(episode.success for episode in outcome.values())
-    low, high = wilson(solved, n)
-    actions = sum(_actions(outcome).values()) / n
-    off = sum(episode.stop.untold for episode in outcome.values()) or None
-    known = {"success": solved / n, "low": low, "high": high, "actions": actions, "broken_off": off}
-    return SeedScore(seed=seed, policy=policy, n=n, **known)
+    score = score_episodes(outcome.values())
+    known = score.model_dump(include={"n", "success", "low", "high", "actions"})
+    return SeedScore(seed=seed, policy=policy, **known, broken_off=score.broken_off or None)
 
 
 def _difference(first: Ref, second: Ref, runs: Runs) -> Difference | None:

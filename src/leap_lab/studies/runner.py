@@ -39,37 +39,33 @@ class Taken(NamedTuple):
     source: Path
 
 
-def arms_of(
-    study: LoopStudy,
-    base: Recipe,
-    root: Path,
-    *,
-    arms: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    overrides: Changes | None = None,
-) -> list[Arm]:
-    """Returns the runs of a study, below the folder of all studies' runs, seed by seed, so that a study cut short has
-    all arms of its first seeds.
+class Choice(NamedTuple):
+    """What a user wants of a study: some arms only, other seeds than the study's, changes of every arm."""
 
-    Args:
-        study: The study.
-        base: The base recipe.
-        root: The folder.
-        arms, seeds: Some arms only, and other seeds than the study's.
-        overrides: What a user changes in every arm.
+    arms: Sequence[str] | None = None
+    seeds: Sequence[int] | None = None
+    changes: Changes | None = None
+
+
+EVERYTHING = Choice()
+
+
+def arms_of(study: LoopStudy, base: Recipe, root: Path, choice: Choice = EVERYTHING) -> list[Arm]:
+    """Returns the runs of a study on a base recipe, below the folder of all studies' runs, seed by seed, so that a study cut
+    short has all arms of its first seeds.
 
     Raises:
         RecipeError: There is no such arm, or an arm is no valid recipe.
     """
     known = study.changes()
-    unknown = [arm for arm in arms or () if arm not in known]
+    unknown = [arm for arm in choice.arms or () if arm not in known]
     if unknown:
         raise RecipeError(f"study {study.name} has no arm {unknown[0]!r}; it has {', '.join(known)}")
     return [
-        Arm(arm, seed, arm_recipe(study, base, arm, seed, overrides), root / study.name / run_name(arm, seed))
-        for seed in (seeds if seeds is not None else study.seeds)
+        Arm(arm, seed, arm_recipe(study, base, arm, seed, choice.changes or {}), root / study.name / run_name(arm, seed))
+        for seed in (study.seeds if choice.seeds is None else choice.seeds)
         for arm in known
-        if arms is None or arm in arms
+        if choice.arms is None or arm in choice.arms
     ]
 
 
