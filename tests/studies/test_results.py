@@ -59,3 +59,17 @@ def test_episodes_that_an_error_ended_stand_in_the_table(tmp_path: Path, monkeyp
     assert rows == {"best": None, "teacher": None, "teacher-0": 3}
     table = markdown(loop_page(STUDY, results))
     assert "62.5 %, 3 broken off |" in table and table.count("broken off") == 1
+
+
+def test_a_gap_names_its_interval_and_n(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axis = {"arms": {}, "axes": [{"key": "teacher.privilege", "values": [50]}]}
+    plots = [{"kind": "axis", "policies": ["best"], "gap": True}]
+    study = LoopStudy.model_validate(STUDY.model_dump(mode="json") | axis | {"table": ["50/best"], "plots": plots})
+    recipe = make_recipe()
+    make_run(tmp_path, recipe=recipe)
+    monkeypatch.setattr(RunResults, "finished", True)
+    results = collect(study, {"50": {5: RunResults(recipe, tmp_path, "seen")}}, command="", provenance={})
+    (gap,) = results.gaps
+    assert (gap.n, gap.episodes) == (5 * 2 + 3 * 5, 8), "kept corrections of five solved episodes and three failures"
+    assert gap.low is not None and gap.low <= gap.nats == 2.6
+    assert "| 50 | 2.600 | 2.600 [2.600, 2.600], n = 25 of 8 episodes |" in markdown(loop_page(study, results))

@@ -172,11 +172,16 @@ def _gaps(results: StudyResults) -> Table:
     for arm in results.arms:
         if own := [gap for gap in results.gaps if gap.arm == arm]:
             mean = sum(gap.nats for gap in own) / len(own)
-            rows.append([arm, f"{mean:.3f}", *_by_seed(own, results.seeds, lambda gap: f"{gap.nats:.3f}")])
+            rows.append([arm, f"{mean:.3f}", *_by_seed(own, results.seeds, _gap)])
     columns = ["arm", "mean", *(f"seed {seed}" for seed in results.seeds)]
     return Table(
         "Realizability gap after the last iteration: nats per corrected answer on held-out episodes", columns, rows
     )
+
+
+def _gap(gap: Gap) -> str:
+    interval = "" if gap.low is None else f" [{gap.low:.3f}, {gap.high:.3f}], n = {gap.n} of {gap.episodes} episodes"
+    return f"{gap.nats:.3f}{interval}"
 
 
 def _estimated(one: Estimate, sign: str = "") -> tuple[str, str, str, str]:

@@ -130,11 +130,16 @@ class Difference(Record):
 
 
 class Gap(Record):
-    """The realizability gap of one run's last iteration: nats per corrected answer on held-out episodes."""
+    """The realizability gap of one run's last iteration: nats per corrected answer on held-out episodes, the 95 % interval over
+    episodes, and the numbers of answers and of episodes; pages of earlier versions have the nats alone."""
 
     arm: str
     seed: int
     nats: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    episodes: int | None = None
 
 
 class StudyResults(Record):
@@ -262,7 +267,8 @@ def _gap(arm: str, seed: int, run: RunResults) -> Gap | None:
     measures = run.measures()
     if measures is None or measures.likelihood is None:
         return None
-    return Gap(arm=arm, seed=seed, nats=measures.likelihood.after.per_answer.value)
+    nats = measures.likelihood.after.per_answer
+    return Gap(arm=arm, seed=seed, nats=nats.value, **nats.model_dump(exclude={"value"}))
 
 
 def _axis(study: LoopStudy) -> dict[str, float]:
