@@ -104,7 +104,7 @@ def test_a_scripted_teacher_corrects(tmp_path: Path) -> None:
     assert correctors(report) == ["teacher at privilege 50 (p50), who corrects"]
     assert "script p" not in text and "teacher p50 100" in text
     (line,) = (line for line in report.headline if "teacher" in line)
-    assert "its teacher, the environment's script, without privilege" in line and "above by 38 points" in line
+    assert line.startswith("Against its teacher without privilege: above") and "above by 38 points" in line
 
 
 @pytest.mark.parametrize(

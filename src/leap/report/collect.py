@@ -114,7 +114,7 @@ def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Repor
     return report, groups
 
 
-_CORRECTORS = {"expert": "the environment's script", "self": "the student itself"}
+_CORRECTORS = {"expert": words.SCRIPT, "self": "the student itself"}
 """Teachers whose names in a recipe would mean something else to a reader."""
 
 

@@ -12,6 +12,8 @@ from leap.stats import sign_test
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 THIN = "\u202f"  # narrow no-break space: a number and its unit stay together
 
+SCRIPT = "the scripted teacher"  # the environment's
+
 CAUSES = {
     Rejection.NOT_ADMISSIBLE: "action not admissible there",
     Rejection.EMPTY: "no action or no reason",
@@ -31,10 +33,9 @@ def pi(i: int) -> str:
 
 def acting(beta: float, student: str) -> str:
     """Returns who acts in rollouts in which the environment's teacher takes the student's place with probability beta."""
-    teacher = "the scripted teacher"
     if beta >= 1:
-        return teacher
-    return f"{student}, {teacher} in its place with probability {beta:g}" if beta else student
+        return SCRIPT
+    return f"{student}, {SCRIPT} in its place with probability {beta:g}" if beta else student
 
 
 def listed(names: Iterable[str]) -> str:
@@ -176,7 +177,8 @@ def headline(best: PolicyScores, comparisons: list[Comparison], setup: Setup, te
     lines = []
     if solved:
         lines.append(f"{best.label} solves {listed(solved)}.")
-    for against, name in (("pi_0", f"{pi(0)}, {setup.first}"), (teacher, f"its teacher, {setup.teacher}, without privilege")):
+    who = "its teacher" if setup.teacher == SCRIPT else f"its teacher, {setup.teacher},"
+    for against, name in (("pi_0", f"{pi(0)}, {setup.first}"), (teacher, f"{who} without privilege")):
         if found := [f"{_standing(c)} on {c.split}" for c in comparisons if c.against == against]:
             lines.append(f"Against {name}: {'; '.join(found)}.")
     if best.name == "pi_0":
