@@ -85,6 +85,7 @@ def test_what_stays_missing_is_rejected_after_the_last_attempt() -> None:
 def test_failing_calls_are_attempts() -> None:
     model = Scripted(lambda prompt, call: ModelError("429") if call < 2 else full(EPISODE))
     assert all(c.kept for c in correct(model_teacher(WORLD, model)))
+    assert len(model.seeds) == 3 and len(set(model.seeds)) == 1  # so that the answer is the one of a run without the failures
     model = Scripted(lambda prompt, call: ModelError("429"))
     assert {c.rejected for c in correct(model_teacher(WORLD, model))} == {Rejection.TEACHER_ERROR}
 

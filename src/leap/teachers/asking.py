@@ -128,6 +128,7 @@ class Asker:
                 problem = str(error)
                 if not isinstance(error, ModelRefused):
                     failed |= dict.fromkeys(part, problem)
+                    call -= 1  # made again as it was, so that the answer is the one of a run in which it did not fail
             else:
                 self.dropped += dropped
                 usable, problem = question.read(completion, part)
