@@ -6,19 +6,25 @@ Here are those that have most to lose, and with the slow ones a share of all; `b
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("openai")
 
+from flaky_endpoint import FAULTS
 from kill_points import Point, supported
 from killed_runs import Trial, distinct, trials
 
 pytestmark = pytest.mark.skipif(not supported(), reason="needs Linux with seccomp user notification")
 
 STATE, WEIGHTS = "run/iter-#/training/checkpoint-#", "run/iter-#/.checkpoint.#.tmp"
+AT_ONCE = 2
+"""Calls that are under way at once."""
 POINTS = {
     "expert": [
         Point("write run/iter-1/episodes.jsonl", 2, half=True),
@@ -34,14 +40,14 @@ POINTS = {
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Trial]]:
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Trial]]:
     with trials(tmp_path_factory.mktemp("killed")) as made:
         yield made
 
 
 @pytest.mark.parametrize("kind", POINTS)
 def test_a_run_killed_at_a_file_operation_ends_as_if_nothing_had_happened(
-    kind: str, trial: Callable[[str], Trial]
+    kind: str, trial: Callable[..., Trial]
 ) -> None:
     made = trial(kind)
     assert set(POINTS[kind]) <= {*made.points, *(point._replace(half=True) for point in made.points)}
@@ -52,9 +58,66 @@ def test_a_run_killed_at_a_file_operation_ends_as_if_nothing_had_happened(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", POINTS)
 def test_a_run_killed_at_any_of_many_file_operations_ends_as_if_nothing_had_happened(
-    kind: str, trial: Callable[[str], Trial]
+    kind: str, trial: Callable[..., Trial]
 ) -> None:
     made = trial(kind)
     points = distinct(made.points)[::25]
     assert len(points) > 10
     assert {str(point): differs for point in points if (differs := made.killed_at(point))} == {}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("options", "seeds"),
+    [
+        ({"retries": 0, "timeout": 4.0}, 1),
+        pytest.param({"retries": 0, "timeout": 4.0, "size": 8}, 3, marks=pytest.mark.slow),
+        pytest.param({"retries": 1, "timeout": 4.0, "size": 8}, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_of_faults_and_kills_equals_one_without_and_pays_nothing_twice(
+    options: dict[str, Any], seeds: int, trial: Callable[..., Trial]
+) -> None:
+    """The endpoint fails at 30 % of the calls, and the process is killed three times."""
+    made = trial("paid", **options)
+    assert made.endpoint is not None
+    made.endpoint.share = 0.3
+    try:
+        for seed in range(seeds):
+            made.endpoint.fail_anew(seed)
+            disturbed(made, seed)
+            assert made.teacher is not None and made.endpoint.failed.total() > 0.15 * made.teacher.answers.total()
+            assert len(made.endpoint.failed) >= 3 and set(made.endpoint.failed) <= set(FAULTS)
+    finally:
+        made.endpoint.share = 0.0
+
+
+def disturbed(trial: Trial, seed: int) -> None:
+    """Gives the command until the run is finished, and kills it three times on the way, at random moments."""
+    chance = random.Random(seed)
+    for longest in (
+        0.9,
+        0.6,
+        0.4,
+        0.3,
+        0.2,
+    ):  # of the time that a run takes without faults; a busy machine may take longer now
+        trial.anew()
+        under_way, kills = Counter[str](), 0
+        for _ in range(60):  # a start may end by itself: too many questions have failed, or the very first call did
+            after = chance.uniform(0.1, longest) * trial.seconds if kills < 3 else None
+            ended = trial.give(after=after, watch=False)
+            if ended.code == 0:
+                break
+            assert ended.code in (-9, 1), ended.output
+            if ended.code == -9:
+                kills += 1
+                new = trial.under_way() - under_way
+                assert sum(new.values()) <= AT_ONCE
+                under_way += new
+        assert ended.code == 0, ended.output
+        if kills == 3:
+            break
+    assert kills == 3
+    # What a report tells of failed calls, it tells of those that there were.
+    assert trial.compared(under_way, but=["run/report/report.json"]) == ""

@@ -10,14 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from flaky_endpoint import Flaky
 from kill_points import Ended, Point, Warm
 
 from leap import registry
 from leap.models import mock
+from leap.runs.manifest import Manifest
 from leap.testing.corridor import EAST, Corridor
 from leap.testing.server import MockServer
 
@@ -60,7 +63,7 @@ class KilledCorridor(Corridor):
     name = "killed-corridor"
 
 
-def paid(address: str, **endpoint: Any) -> dict[str, Any]:
+def paid(address: str, size: int = 2, **endpoint: Any) -> dict[str, Any]:
     """A recipe whose corrections and a baseline are paid for at an endpoint."""
     model = {"model": "openai/mock", "endpoint": {"base_url": address, "concurrency": 2, **endpoint}}
     return {
@@ -68,7 +71,7 @@ def paid(address: str, **endpoint: Any) -> dict[str, Any]:
         "seed": 3,
         "iterations": 1,
         "horizon": 3,
-        "environment": {"name": "killed-corridor", "test": ["unseen"], "options": {"size": 2}},
+        "environment": {"name": "killed-corridor", "test": ["unseen"], "options": {"size": size}},
         "student": _STUDENT,
         "demonstrations": {"episodes": 2, "successes_only": False},
         "teacher": {"kind": "model", **model, "by": "step", "episodes": "all"},
@@ -124,10 +127,13 @@ def _read(path: Path) -> Any:
     if path.name == "provenance.jsonl":  # a line for each start
         return {str(sorted(json.loads(line))) for line in path.read_bytes().splitlines()}
     if path.name == "calls.sqlite":
-        return sorted(calls(path))
+        return sorted(call for call in calls(path) if not call[-1])
     if path.suffix == ".jsonl":
         return sorted(json.dumps(_timeless(json.loads(line))) for line in path.read_bytes().splitlines())
-    if path.name == "stages.json":  # how long each start took; a stage that was done when it was killed is not told again
+    if path.name == "files.json":  # lengths and hashes, of journals with their times
+        return {name: sorted(files) for name, files in json.loads(path.read_bytes())["files"].items()}
+    # How long each start took; a stage that was done when its process was killed is not told again.
+    if path.name == "stages.json":
         return {type(entry["seconds"]) for entry in json.loads(path.read_bytes())}
     if path.parent.name == "index":  # of games, with the times at which their files were written
         return sorted(json.loads(path.read_bytes()))
@@ -181,14 +187,17 @@ class Trial:
         work: The folder that `warm` watches.
         recipe: The recipe's file.
         teacher: Who answers at the endpoint, where one is paid.
+        endpoint: That endpoint.
     """
 
     warm: Warm
     work: Path
     recipe: Path
     teacher: Teacher | None = None
+    endpoint: Flaky | None = None
     reference: dict[str, Any] = field(default_factory=dict)
     points: list[Point] = field(default_factory=list)
+    seconds: float = 0.0
     again: int = 0
 
     @property
@@ -213,7 +222,7 @@ class Trial:
             self.anew()
             ended = self.give()
             assert ended.code == 0, ended.output
-        self.points, self.reference = ended.points, on_file(self.work)
+        self.points, self.seconds, self.reference = ended.points, ended.seconds, on_file(self.work)
         if self.teacher is not None:
             assert set(self.teacher.answers.values()) == {1}
 
@@ -238,13 +247,16 @@ class Trial:
         booked = Counter(row[7] for row in calls(self.run / "calls.sqlite"))
         return self.teacher.answers - booked
 
-    def compared(self, under_way: Counter[str]) -> str:
+    def compared(self, under_way: Counter[str], but: Sequence[str] = ()) -> str:
         """What differs from the undisturbed run, or nothing.
 
         Args:
             under_way: Answers that were lost in kills.
+            but: Files that are not compared.
         """
         found = on_file(self.work)
+        for name in but:
+            found[name] = self.reference.get(name)
         if differing := sorted(
             name for name in found.keys() | self.reference.keys() if found.get(name) != self.reference.get(name)
         ):
@@ -253,6 +265,8 @@ class Trial:
                 for name in differing
             ]
             return "; ".join(named[:5])
+        if damaged := list(Manifest(self.run).damage(whole=True)):
+            return f"files.json says: {damaged[0][1]}"
         if self.teacher is not None:
             self.again += sum(under_way.values())
             if twice := self.teacher.answers - under_way - Counter(set(self.teacher.answers)):
@@ -260,34 +274,39 @@ class Trial:
         return ""
 
 
-_ALIKE = ("fsync", "fdatasync", "close", "chmod", "fchmod", "mkdir")
-"""Operations of which one of a name is like the other, or which change nothing on file."""
+_WITHOUT_A_TRACE = ("close", "fsync", "fdatasync")
+"""Operations that change nothing on file: a kill before one leaves what a kill before the next other one leaves."""
+_ALIKE = ("chmod", "fchmod", "mkdir")
+"""Operations of which one of a name is like the other."""
 _WRITES = ("write", "pwrite", "sendfile", "copy_file_range")
 
 
 def distinct(points: Sequence[Point]) -> list[Point]:
-    """The distinct file operations of a run: of each name the first and the last, and the middle of each of those that writes."""
+    """Where to kill a run so that each of its distinct file operations is met: before the first and the last of each name, and in
+    the middle of each of those that writes."""
     last = {point.what: point.number for point in points}
     chosen = []
     for point in points:
         kind = point.what.split()[0]
-        if point.number == 1 or (point.number == last[point.what] and kind not in _ALIKE):
-            chosen.append(point)
-            if kind.startswith(_WRITES):
-                chosen.append(point._replace(half=True))
+        first = point.number == 1
+        if kind not in _WITHOUT_A_TRACE and (first or (point.number == last[point.what] and kind not in _ALIKE)):
+            chosen += [point, point._replace(half=True)] if kind.startswith(_WRITES) else [point]
     return chosen
 
 
 @contextmanager
-def trials(folder: Path) -> Iterator[Callable[[str], Trial]]:
-    """Gives a function that makes the runs of a recipe, "expert" or "paid", below a folder. One at a time."""
+def trials(folder: Path) -> Iterator[Callable[..., Trial]]:
+    """Gives a function that makes the runs of a recipe below a folder: "expert", or "paid" with options of `paid`. One at a time
+    is at work."""
     work, teacher = folder / "work", Teacher()
-    with MockServer(teacher) as server, Warm(work, ["killed_runs"]) as warm:
+    with MockServer(teacher) as server, Flaky(server.port) as endpoint, Warm(work, ["killed_runs"]) as warm:
 
-        def trial(kind: str) -> Trial:
-            recipe = folder / f"{kind}.yaml"
-            recipe.write_text(yaml.safe_dump(paid(server.base_url) if kind == "paid" else EXPERT))
-            made = Trial(warm, work, recipe, teacher if kind == "paid" else None)
+        @cache
+        def trial(kind: str, **options: Any) -> Trial:
+            values = EXPERT if kind == "expert" else paid(f"http://127.0.0.1:{endpoint.port}/v1", **options)
+            recipe = folder / f"{len(list(folder.glob('*.yaml')))}.yaml"
+            recipe.write_text(yaml.safe_dump(values))
+            made = Trial(warm, work, recipe, *([] if kind == "expert" else [teacher, endpoint]))
             made.undisturbed()
             return made
 
