@@ -127,11 +127,11 @@ class Run:
 
 
 def run(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: str | Path | Mapping[str, object] | Recipe,
     *,
     environment: Environment | None = None,
     teacher: str | type[Teacher[Any]] | TeacherFunction | None = None,
-    set: Mapping[str, Any] | None = None,
+    set: Mapping[str, object] | None = None,
     run_dir: str | Path | None = None,
 ) -> Run:
     """Runs a recipe from nothing to a report. The same call goes on after any interruption.
@@ -213,10 +213,10 @@ def evaluate(
 
 
 def _recipe(
-    recipe: str | Path | Mapping[str, Any] | Recipe,
+    recipe: str | Path | Mapping[str, object] | Recipe,
     environment: Environment | None,
     teacher: str | type[Teacher[Any]] | TeacherFunction | None,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
 ) -> Recipe:
     """A recipe from what `run` was given."""
     if isinstance(recipe, Recipe):
@@ -246,7 +246,7 @@ def _registered(kind: registry.Registry, thing: Any) -> str:
     return name
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: Record) -> dict[str, object]:
     """A record as one row of a table, with nested fields."""
     if isinstance(record, Evaluation):
         return record.model_dump(mode="json", include={"policy", "split", "horizon"}) | record.overall.model_dump(mode="json")

@@ -39,10 +39,10 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    gone: ClassVar[dict[str, Any]] = {}
+    gone: ClassVar[dict[str, object]] = {}
 
     @classmethod
-    def from_values(cls, values: Any, where: str) -> Self:
+    def from_values(cls, values: object, where: str) -> Self:
         """Returns the settings that values state; `where` says in the message what they are.
 
         Raises:
@@ -55,7 +55,7 @@ class Section(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _name_unknown_keys(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _name_unknown_keys(cls, values: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if cls.gone and isinstance(values, Mapping):
             values = {key: value for key, value in values.items() if key not in cls.gone or value != cls.gone[key]}
         try:
@@ -71,7 +71,7 @@ class Section(BaseModel):
         return suggest(key, cls.model_fields)
 
 
-def _finite(values: Any, key: str = "") -> Any:
+def _finite(values: object, key: str = "") -> object:
     """Returns values that nothing says the types of, unless one of them is a number that is none."""
     if isinstance(values, float) and not math.isfinite(values):
         raise ValueError(f"{key} must be a finite number, not {values}")
@@ -103,7 +103,7 @@ def by_kind(registry: Registry, base: type[Section], *, key: str = "kind", defau
         except LeapError:  # a package that cannot be imported has no say in this
             return False
 
-    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    def validate(value: object, handler: ValidatorFunctionWrapHandler) -> object:
         # Not pydantic's own discriminator: that puts the kind into the key of every finding ("training.sft.lr").
         if isinstance(value, base):
             return handler(value)
@@ -138,8 +138,8 @@ def _config_of(registry: Registry, base: type[Section], kind: str) -> type[Secti
 
 
 def under_kind(
-    registry: Registry, base: type[Section], values: Mapping[str, Any], kind: str, *, key: str = "kind"
-) -> dict[str, Any]:
+    registry: Registry, base: type[Section], values: Mapping[str, object], kind: str, *, key: str = "kind"
+) -> dict[str, object]:
     """Returns a section as it is under another kind: the values of the keys that the new kind has as well."""
     known = _config_of(registry, base, kind).model_fields
     return {**{name: value for name, value in values.items() if name in known}, key: kind}

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
@@ -28,7 +27,7 @@ class _Example(Record):
     tools: list[ToolSpec] = Field(default_factory=list)
 
     @model_serializer(mode="wrap")
-    def _without_no_tools(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_no_tools(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         return {key: value for key, value in handler(self).items() if value or key != "tools"}
 
 
@@ -67,7 +66,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         RunError: A line is damaged.
     """
-    known: dict[tuple[Any, ...], Message] = {}
+    known: dict[tuple[str | None, ...], Message] = {}
     offered: dict[str, list[ToolSpec]] = {}
     lines = path.read_bytes().splitlines() if path.exists() else ()  # of bytes: a text may hold U+2028
     for number, line in enumerate(lines, start=1):
@@ -203,7 +202,7 @@ def preference_rows(
                 )
 
 
-def unpaired_rows(pairs: Iterable[PreferenceRow]) -> Iterator[dict[str, Any]]:
+def unpaired_rows(pairs: Iterable[PreferenceRow]) -> Iterator[dict[str, object]]:
     """The two halves of each pair, as TRL reads them (KTO): `prompt`, `completion` and `label`, whether it is the correction."""
     for pair in pairs:
         shared = pair.model_dump(include={"tools", "prompt"})

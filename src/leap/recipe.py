@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -45,7 +45,7 @@ ExecutorSection = Annotated[SerializeAsAny[ExecutorConfig], by_kind(registry.exe
 class EnvironmentSection(Section):
     """Which world, and which of its tasks serve for what."""
 
-    gone: ClassVar[dict[str, Any]] = {"train_kinds": None}
+    gone: ClassVar[dict[str, object]] = {"train_kinds": None}
 
     name: str = Field(description="Registered environment, for example alfworld.")
     options: Options = Field(default_factory=dict, description="The environment's own options.")
@@ -126,7 +126,7 @@ class StudentSection(Section):
 class RolloutSection(Section):
     """Who acts in rollouts: pi_{i-1}, or a mixture with the environment's teacher (DAgger's beta, Ross et al. 2011)."""
 
-    gone: ClassVar[dict[str, Any]] = {"privilege": None}
+    gone: ClassVar[dict[str, object]] = {"privilege": None}
 
     beta: float = Field(
         default=0.0,
@@ -145,7 +145,7 @@ class RolloutSection(Section):
 class ReActSection(ModelConfig):
     """A model that plays without fine-tuning, from examples of the expert's."""
 
-    gone: ClassVar[dict[str, Any]] = {"limit": None}
+    gone: ClassVar[dict[str, object]] = {"limit": None}
 
     examples: int = Field(default=2, ge=0, description="Worked examples in the prompt, of the same task type where possible.")
 
@@ -249,7 +249,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     return resolved(read_mapping(path, "recipe"), f"recipe {path}", overrides or ())
 
 
-def resolved(values: dict[str, Any], where: str, overrides: Iterable[str] = ()) -> Recipe:
+def resolved(values: dict[str, object], where: str, overrides: Iterable[str] = ()) -> Recipe:
     """Makes a recipe of keys and values, which overrides change; `where` names them in messages.
 
     Raises:
@@ -261,7 +261,7 @@ def resolved(values: dict[str, Any], where: str, overrides: Iterable[str] = ()) 
     return Recipe.from_values(values, where)
 
 
-def _placed(values: Any, key: str = "") -> Any:
+def _placed(values: object, key: str = "") -> object:
     """The same with the whole path of each model that is a folder here: from another folder its name may mean another."""
     if isinstance(values, dict):
         return {name: _placed(value, str(name)) for name, value in values.items()}
@@ -271,7 +271,7 @@ def _placed(values: Any, key: str = "") -> Any:
     return f"{provider}/{Path(path).resolve()}" if provider in ("hf", "vllm") and path and Path(path).is_dir() else values
 
 
-def read_mapping(path: Path, what: str) -> dict[str, Any]:
+def read_mapping(path: Path, what: str) -> dict[str, object]:
     """Reads a YAML file of keys and values; `what` says in messages what it is.
 
     Raises:
@@ -295,7 +295,7 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
 class _UniqueKeys(yaml.SafeLoader):
     """YAML's safe loader, for which a key that stands twice in a mapping is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
@@ -312,7 +312,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def apply_setting(values: dict[str, Any], setting: str) -> None:
+def apply_setting(values: dict[str, object], setting: str) -> None:
     """Puts a `dotted.key=value` setting into nested mappings; the value is YAML. The one form of `--set` in every command.
 
     Raises:
@@ -321,7 +321,7 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
     put(values, *parse_setting(setting))
 
 
-def parse_setting(setting: str) -> tuple[str, Any]:
+def parse_setting(setting: str) -> tuple[str, object]:
     """Returns the dotted key and the value of a `dotted.key=value` setting.
 
     Raises:
@@ -336,7 +336,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         raise RecipeError(f"override {setting!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def put(values: dict[str, Any], key: str, value: Any) -> None:
+def put(values: dict[str, object], key: str, value: object) -> None:
     """Puts a value into nested mappings.
 
     Raises:
@@ -344,7 +344,8 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
     """
     *path, last = key.split(".")
     for part in path:
-        values = values.setdefault(part, {})
-        if not isinstance(values, dict):
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
             raise RecipeError(f"override of {key}: {part!r} is not a mapping")
+        values = inner
     values[last] = value

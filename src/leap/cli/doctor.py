@@ -7,7 +7,6 @@ import platform
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
 
 from rich.console import Console
 
@@ -50,7 +49,7 @@ def _extra(extra: str, packages: list[str]) -> str:
 
 def _findings(kind: registry.Registry) -> Iterator[str]:
     """A line for each registered thing of a kind; those that say the same share theirs."""
-    names: dict[tuple[Any, ...], list[str]] = {}
+    names: dict[tuple[tuple[bool, str], ...], list[str]] = {}
     for name in kind.names():
         try:
             offered = getattr(kind.get(name), "doctor", tuple)()

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 from rich.columns import Columns
@@ -211,7 +211,7 @@ def _called(line: str, grammar: Grammar) -> str:
     name, _, rest = line.strip().partition(" ")
     if name not in tools:
         return grammar.canonical(line)
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     types = tools[name].get("properties", {})
     try:
         for word in shlex.split(rest):

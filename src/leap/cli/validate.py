@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any
 
 import typer
 
@@ -17,13 +16,13 @@ from leap.recipe import apply_setting
 from leap.sync import run_sync
 
 
-def parse_options(options: list[str]) -> dict[str, Any]:
+def parse_options(options: list[str]) -> dict[str, object]:
     """`dotted.key=value` settings as a nested mapping; values are YAML.
 
     Raises:
         RecipeError: One is not of that form.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for option in options:
         apply_setting(values, option)
     return values

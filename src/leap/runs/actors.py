@@ -122,7 +122,7 @@ class Actors:
         section = spec.react or self.recipe.teacher.models[0]
         model = self.open_model(section)
         if isinstance(section, ReActSection):
-            renderer: Any = ReActRenderer(
+            renderer = ReActRenderer(
                 list(Journal(self.run.episodes(0), Episode)),
                 prompts=self.environment.prompts_of,
                 grammar_of=self.environment.grammar_of,

@@ -32,7 +32,7 @@ from leap.sync import run_sync
 SHARD = 16
 """Tasks in a shard of whoever plays each episode by itself; a student's shards are its batches."""
 
-UnderWay = Callable[[], AbstractContextManager[tuple[Bar, Callable[..., Any]]]]
+UnderWay = Callable[[], AbstractContextManager[tuple[Bar, Callable[..., None]]]]
 """Shows work under way: gives a bar, and a function that notes figures."""
 
 

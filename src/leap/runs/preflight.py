@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from leap import registry
 from leap.envs.base import Environment, listed, load_environment
@@ -23,6 +23,8 @@ from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.sync import run_sync
 from leap.training.method import method_of
+
+T = TypeVar("T")
 
 
 class Ready(NamedTuple):
@@ -48,7 +50,7 @@ def check_prerequisites(recipe: Recipe, progress: Progress) -> Ready:
     problems: dict[str, LeapError] = {}  # each is told once
     paid: list[tuple[str, Completion]] = []
 
-    def found(check: Callable[[], Any]) -> Any:
+    def found(check: Callable[[], T]) -> T | None:
         try:
             return check()
         except LeapError as problem:

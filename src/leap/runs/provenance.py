@@ -9,7 +9,6 @@ import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from leap import __version__
 
@@ -28,7 +27,7 @@ def provenance() -> dict[str, object]:
     }
 
 
-def starts(file: Path) -> list[dict[str, Any]]:
+def starts(file: Path) -> list[dict[str, object]]:
     """Returns what `provenance.jsonl` says of each start; a line torn by a kill is passed over."""
     found = []
     for line in file.read_bytes().splitlines() if file.exists() else ():

@@ -10,12 +10,11 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property, partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from leap import registry
 from leap.core import Correction, Episode, StopReason, Task, content_key, seed_of
@@ -38,7 +37,7 @@ from leap.files import Journal, as_json, atomic_directory, read_json, write_json
 from leap.models.breaker import check_lost
 from leap.models.providers import ModelConfig
 from leap.policies.rendering import Renderer
-from leap.progress import Progress
+from leap.progress import Bar, Progress
 from leap.recipe import Recipe
 from leap.rollouts import Play
 from leap.runs.actors import Actors
@@ -48,7 +47,6 @@ from leap.runs.policies import PolicySpec, baselines_of, idle_baselines, scripte
 from leap.runs.preflight import prepared_environment
 from leap.runs.table import stage_table
 from leap.sync import run_sync
-from leap.teachers.base import Teacher
 from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.training.method import Collected, Job, method_of
@@ -203,7 +201,7 @@ class Stages:
         section, states = self.recipe.teacher, None
         if isinstance(section, ModelTeacherConfig) and section.state == "extracted":
             states = self._extracted(episodes, iteration, section)
-        teacher: Teacher[Any] = self.actors.teacher(student, states)
+        teacher = self.actors.teacher(student, states)
         who = "the expert" if section.kind == "expert" else teacher.name
         what = f"corrections by {who} at privilege {teacher.privilege}"
         with self.timed("correct", iteration, what) as (bar, note), self.booked(f"correct {iteration}"):
@@ -477,9 +475,9 @@ class Stages:
         self._opened.close()
 
     @contextmanager
-    def timed(self, stage: str, iteration: int, what: str) -> Iterator[tuple[Any, Any]]:
+    def timed(self, stage: str, iteration: int, what: str) -> Iterator[tuple[Bar, Callable[..., None]]]:
         """A stage under way: its bar, and a function that notes figures for the report when it ends well."""
-        figures: dict[str, Any] = {}
+        figures: dict[str, float] = {}
         began = time.monotonic()
         with self.progress.stage(what) as bar:
             yield bar, figures.update

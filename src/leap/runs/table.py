@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leap import __version__, registry
 from leap.config import Section
@@ -73,7 +73,7 @@ class Stage:
     marker: Path
     make: Callable[[Stages], object]
     inputs: Sequence[Stage | str] = ()
-    settings: Any = None
+    settings: object = None
 
     @cached_property
     def key(self) -> str:
@@ -136,7 +136,7 @@ class _Table:
 
     def _baseline(self, spec: PolicySpec) -> None:
         recipe, file = self.recipe, _AT.evaluation(spec.name)
-        own: Any = {"idle": spec.actions, "teacher": spec.privilege}.get(spec.kind)
+        own: object = {"idle": spec.actions, "teacher": spec.privilege}.get(spec.kind)
         if spec.kind == "model":
             own = [_values(recipe.teacher, {"privilege"}), spec.privilege]
         elif spec.react is not None:
@@ -195,14 +195,14 @@ class _Table:
                 self.stages.append(stage)
 
 
-def _values(section: Section, without: set[str] | None = None) -> dict[str, Any]:
+def _values(section: Section, without: set[str] | None = None) -> dict[str, object]:
     """What a section says, with the models that are loaded here named by what they hold."""
-    return _by_content(section.model_dump(mode="json", exclude=without))
+    return {name: _by_content(value, name) for name, value in section.model_dump(mode="json", exclude=without).items()}
 
 
-def _by_content(values: Any, key: str = "") -> Any:
+def _by_content(values: object, key: str = "") -> object:
     if isinstance(values, dict):
-        return {name: _by_content(value, name) for name, value in values.items()}
+        return {name: _by_content(value, str(name)) for name, value in values.items()}
     if isinstance(values, list):
         return [_by_content(value) for value in values]
     return model_identity(values) if key == "model" and isinstance(values, str) else values

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any
 
 from leap.core import content_key
 from leap.envs.base import load_environment
@@ -22,7 +21,7 @@ from leap.runs.stages import Stages
 
 
 def evaluate_elsewhere(
-    stages: Stages, i: int, options: dict[str, Any], splits: Sequence[str], *, horizon: int | None = None
+    stages: Stages, i: int, options: dict[str, object], splits: Sequence[str], *, horizon: int | None = None
 ) -> list[Evaluation]:
     """Evaluates pi_i, the unprivileged expert and the teacher without and with privilege on splits of another world.
 

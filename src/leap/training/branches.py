@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TypedDict
 
 import torch
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from leap.datasets import Row
@@ -162,8 +162,17 @@ def filled(episodes: Iterable[PackedEpisode], budget: int) -> list[list[PackedEp
     return batches
 
 
-def collate(episodes: Sequence[PackedEpisode]) -> dict[str, Any]:
-    """One sequence [1, n] of episodes end to end, as keyword arguments of a causal LM that attends by ATTENTION."""
+class Batch(TypedDict):
+    """Keyword arguments of a causal LM that attends by ATTENTION; tensors are [1, n]."""
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    labels: torch.Tensor
+    layout: Layout
+
+
+def collate(episodes: Sequence[PackedEpisode]) -> Batch:
+    """One sequence of episodes end to end."""
     return {
         "input_ids": torch.cat([e.ids for e in episodes])[None],
         "position_ids": torch.cat([e.positions for e in episodes])[None],
@@ -182,14 +191,13 @@ def branch_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     layout: Layout | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    **_: Any,
+    **more: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of [1, heads, n, d] queries: each trunk causally, each group of branches against its trunk and itself."""
+    """Attention of [1, heads, n, d] queries: each trunk causally, each group of branches against its trunk and itself. The
+    arguments are those of transformers' attention functions."""
     if layout is None:
         raise ValueError("the branch attention needs the keyword `layout`; see leap.training.branches.collate")
-    if softcap is not None or s_aux is not None:
+    if any(more.get(name) is not None for name in ("softcap", "s_aux")):
         raise ValueError("the branch attention knows neither soft caps nor sinks")
     grouped = key.shape[1] != query.shape[1]
 
@@ -214,7 +222,7 @@ def branch_attention(
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
-def answer_nats(model: Any, episodes: Sequence[PackedEpisode]) -> torch.Tensor:
+def answer_nats(model: PreTrainedModel, episodes: Sequence[PackedEpisode]) -> torch.Tensor:
     """Negative log-likelihood of each answer's tokens in turn; without the branch attention, of one row alone."""
     inputs = collate(episodes)
     labels, layout = inputs["labels"][0].to(model.device), inputs["layout"].placed(model.device, model.dtype)
@@ -231,7 +239,7 @@ def answer_nats(model: Any, episodes: Sequence[PackedEpisode]) -> torch.Tensor:
 
 
 @contextmanager
-def attending_by_branches(model: Any, rows: Sequence[TokenRow]) -> Iterator[float]:
+def attending_by_branches(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Iterator[float]:
     """While it lasts, the model attends by trunk and branches; tells how many nats a token that changes its numbers.
 
     Args:
@@ -251,16 +259,16 @@ def attending_by_branches(model: Any, rows: Sequence[TokenRow]) -> Iterator[floa
             apart = math.inf
         yield apart
     finally:
-        model.set_attn_implementation(own)
+        model.set_attn_implementation(own or "eager")
 
 
-def tolerance(model: Any) -> float:
+def tolerance(model: PreTrainedModel) -> float:
     """Nats a token that two ways of computing the same may lie apart."""
     return 0.1 if model.dtype.itemsize < 4 else 1e-3
 
 
 @torch.no_grad()
-def check_branches(model: Any, groups: Sequence[Sequence[TokenRow]]) -> None:
+def check_branches(model: PreTrainedModel, groups: Sequence[Sequence[TokenRow]]) -> None:
     """Compares a model's numbers by trunk and branches with those of a separate row, on a short episode; a layer that sees
     no further than so many tokens must see the whole of every row.
 

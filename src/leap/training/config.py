@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from leap.config import Section
+
+if TYPE_CHECKING:
+    from leap.recipe import Recipe
 
 MOST_LR = 1e30
 """Optimizers multiply it, and what is no number in single precision ends them. A training diverges far below."""
@@ -27,7 +30,7 @@ class LoraConfig(Section):
 class TrainingSettings(Section):
     """What every method is told."""
 
-    gone: ClassVar[dict[str, Any]] = {"weight_decay": 0.0}
+    gone: ClassVar[dict[str, object]] = {"weight_decay": 0.0}
 
     method: str = Field(default="", description="Registered method: sft, dpo, kto, sft+dpo, sft+kto, or another package's.")
     optimizer: Literal["adamw", "muon"] = Field(
@@ -64,18 +67,18 @@ class TrainingSettings(Section):
             raise ValueError("quantize: 4bit needs lora: quantized weights cannot be trained themselves")
         return self
 
-    def deciding(self) -> dict[str, Any]:
+    def deciding(self) -> dict[str, object]:
         """The settings that decide the weights: all but where training is logged. Keys that have gone stay in: these name
         checkpoints, and those on file keep their names."""
         return self.gone | self.model_dump(mode="json", exclude={"logging"})
 
     @classmethod
-    def in_place_of(cls, other: Mapping[str, Any]) -> dict[str, Any]:
+    def in_place_of(cls, other: Mapping[str, object]) -> dict[str, object]:
         """The section under this method where it was `other` under another: the values of the keys that both have."""
         return {key: value for key, value in other.items() if key in cls.model_fields}
 
-    def check(self, recipe: Any) -> None:
-        """Looks at the rest of the recipe, a `leap.recipe.Recipe`.
+    def check(self, recipe: Recipe) -> None:
+        """Looks at the rest of the recipe.
 
         Raises:
             ValueError: Something in it makes no sense with these settings.
@@ -98,10 +101,11 @@ class SFTConfig(TrainingSettings):
     batch_tokens: int = Field(default=4096, ge=64, description="Tokens per optimizer step (branch training).")
 
     @classmethod
-    def in_place_of(cls, other: Mapping[str, Any]) -> dict[str, Any]:
-        return super().in_place_of(other.get("sft") or other)
+    def in_place_of(cls, other: Mapping[str, object]) -> dict[str, object]:
+        sft = other.get("sft")
+        return super().in_place_of(sft if isinstance(sft, Mapping) else other)
 
-    def check(self, recipe: Any) -> None:
+    def check(self, recipe: Recipe) -> None:
         super().check(recipe)
         if self.branches and recipe.student.prompt.renderer != "dialogue":
             raise ValueError("training.branches needs student.prompt.renderer: dialogue (paper prompts share no prefix)")
@@ -119,7 +123,7 @@ class PreferenceConfig(TrainingSettings):
     D_0..D_i leaves, with that as its reference. Dropout is off in preference training.
     """
 
-    gone: ClassVar[dict[str, Any]] = TrainingSettings.gone | {"precompute_reference": False}
+    gone: ClassVar[dict[str, object]] = TrainingSettings.gone | {"precompute_reference": False}
 
     # The reference implementation's settings of preference training (DPO).
     lr: float = Field(default=5e-7, gt=0, le=MOST_LR, description="Learning rate (AdamW's part).")
@@ -132,7 +136,7 @@ class PreferenceConfig(TrainingSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _share(cls, values: Any) -> Any:
+    def _share(cls, values: object) -> object:
         if isinstance(values, Mapping) and isinstance(values.get("sft", {}), Mapping):
             shared = {key: values[key] for key in SHARED if key in values}
             return {**values, "sft": {**shared, **values.get("sft", {})}}
@@ -147,15 +151,15 @@ class PreferenceConfig(TrainingSettings):
         return self
 
     @classmethod
-    def in_place_of(cls, other: Mapping[str, Any]) -> dict[str, Any]:
+    def in_place_of(cls, other: Mapping[str, object]) -> dict[str, object]:
         """What was said of SFT stays true of SFT, and the method's own settings are its defaults, but for what holds for both."""
         sft = SFTConfig.in_place_of(other)
         return {key: sft[key] for key in SHARED if key in sft} | {"sft": sft | {"method": "sft"}}
 
-    def deciding(self) -> dict[str, Any]:
+    def deciding(self) -> dict[str, object]:
         return super().deciding() | {"sft": self.sft.deciding()}
 
-    def check(self, recipe: Any) -> None:
+    def check(self, recipe: Recipe) -> None:
         super().check(recipe)
         self.sft.check(recipe)
         if recipe.rollouts.beta:
@@ -185,7 +189,7 @@ class DPOConfig(PreferenceConfig):
 class KTOConfig(PreferenceConfig):
     """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): corrections desirable, what the student did undesirable."""
 
-    gone: ClassVar[dict[str, Any]] = PreferenceConfig.gone | {"desirable_weight": 1.0, "undesirable_weight": 1.0}
+    gone: ClassVar[dict[str, object]] = PreferenceConfig.gone | {"desirable_weight": 1.0, "undesirable_weight": 1.0}
 
     method: Literal["kto", "sft+kto"] = "kto"  # pyright: ignore[reportIncompatibleVariableOverride]
     batch_rows: int = Field(default=32, ge=2, description="Rows per optimizer step, over all processes.")

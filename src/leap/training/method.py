@@ -63,7 +63,7 @@ class TrainingResult:
     rewards: dict[str, float] = field(default_factory=dict)
     first: TrainingResult | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """For JSON."""
         return {key: value for key, value in asdict(self).items() if value or key not in {"rewards", "first"}}
 
@@ -140,7 +140,7 @@ class Method(ABC, Generic[C]):
         """Which D_j the training of pi_i depends on, of those that there are."""
         return range(i + 1)
 
-    def settings(self, i: int) -> dict[str, Any]:
+    def settings(self, i: int) -> dict[str, object]:
         """The settings that the weights of pi_i depend on: those of two recipes that agree in them can be shared."""
         return self.config.deciding()
 

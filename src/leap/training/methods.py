@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from leap.core import content_key
 from leap.datasets import PreferenceRow, Row
@@ -28,7 +28,7 @@ class SFT(Method[SFTConfig]):
     def starts_from(self, i: int) -> Literal["base", "previous"]:
         return "base" if i == 0 else self.config.start_from
 
-    def settings(self, i: int) -> dict[str, Any]:
+    def settings(self, i: int) -> dict[str, object]:
         # Which of both counts are that of behaviour cloning and which that of the other trainings.
         return self.config.deciding() | {"first_steps": None, "steps": self._steps(i)}
 
@@ -74,7 +74,7 @@ class PreferenceMethod(Method[DPOConfig | KTOConfig]):
     def reads(self, i: int) -> Sequence[int]:
         return range(i + 1) if i == 0 or self.config.sft_first else [i]
 
-    def settings(self, i: int) -> dict[str, Any]:
+    def settings(self, i: int) -> dict[str, object]:
         return self.sft.settings(0) if i == 0 else self.config.deciding() | {"first_steps": None}
 
     def planned_steps(self, i: int) -> Mapping[str, int | None]:

@@ -11,12 +11,12 @@ import copy
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import torch
 from datasets import Dataset
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer, KTOTrainer
 from trl import KTOConfig as TRLKTOConfig
@@ -61,17 +61,20 @@ def train_preference(config: DPOConfig | KTOConfig, pairs: Sequence[PreferenceRo
     kept = [one for one in encoded if len(one.prompt) + max(len(one.chosen), len(one.rejected)) <= config.max_tokens]
     if not kept:
         raise RunError(f"none of the {len(pairs)} pairs has at most training.max_tokens: {config.max_tokens} tokens.")
-    # With an adapter TRL keeps a frozen copy of it; without, the reference is a second model.
-    shared = {
-        "model": model,
-        "ref_model": None if config.lora else load_reference(job.start),
-        "processing_class": copy.deepcopy(tokenizer),  # it may be given a padding token
-        "optimizers": optimizers(config, model),
-    }
+    dpo = isinstance(config, DPOConfig)
+    make, args, rows = _dpo(config, kept, job) if dpo else _kto(config, kept, job)
     with unrounded(model):
-        dpo = isinstance(config, DPOConfig)
-        trainer = _dpo_trainer(config, kept, shared, job) if dpo else _kto_trainer(config, kept, shared, job)
+        trainer = make(
+            model=model,
+            # With an adapter TRL keeps a frozen copy of it; without, the reference is a second model.
+            ref_model=None if config.lora else load_reference(job.start),
+            args=args,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=copy.deepcopy(tokenizer),  # it may be given a padding token
+            optimizers=optimizers(config, model),
+        )
     if config.lora is not None:
+        assert trainer.model is not None
         copy_policy_to_reference(trainer.model)
     done = fit(trainer, tokenizer, job)
     epochs = done["steps"] * config.batch_rows / (len(kept) if dpo else 2 * len(kept))
@@ -94,22 +97,26 @@ class TokenizedKTOTrainer(Tokenized, KTOTrainer):
     """KTOTrainer on `prompt_ids`, `completion_ids`, `KL_completion_ids` and `label`."""
 
 
-def _dpo_trainer(config: DPOConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], job: Job) -> Trainer:
-    """Makes TRL's trainer of DPO on the pairs."""
+Rows = list[dict[str, object]]
+Parts = tuple[Callable[..., Trainer], TrainingArguments, Rows]
+"""A trainer's class, its arguments and its rows."""
+
+
+def _dpo(config: DPOConfig, pairs: Sequence[TokenPair], job: Job) -> Parts:
+    """TRL's trainer of DPO on the pairs."""
     loss = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, config.sft_weight]} if config.sft_weight else {}
-    rows = [{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in pairs]
-    made = arguments(config, job, TRLDPOConfig, beta=config.beta, max_length=None, **loss, **row_batches(config))
-    return TokenizedDPOTrainer(args=made, train_dataset=Dataset.from_list(rows), **shared)
+    rows: Rows = [{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in pairs]
+    args = arguments(config, job, TRLDPOConfig, beta=config.beta, max_length=None, **loss, **row_batches(config))
+    return TokenizedDPOTrainer, args, rows
 
 
-def _kto_trainer(config: KTOConfig, pairs: Sequence[TokenPair], shared: dict[str, Any], job: Job) -> Trainer:
-    """Makes TRL's trainer of KTO on the halves of the pairs."""
+def _kto(config: KTOConfig, pairs: Sequence[TokenPair], job: Job) -> Parts:
+    """TRL's trainer of KTO on the halves of the pairs."""
     batches = row_batches(config, least=2)
     steps = config.steps or max(1, round(config.epochs * 2 * len(pairs) / config.batch_rows))
-    made = arguments(config, job, TRLKTOConfig, max_steps=steps, beta=config.beta, max_length=None, **batches)
     device_rows = batches["per_device_train_batch_size"]
     halves = [half for pair in pairs for half in (pair.chosen, pair.rejected)]
-    rows = [
+    rows: Rows = [
         {
             "prompt_ids": pairs[half // 2].prompt,
             "completion_ids": halves[half],
@@ -118,7 +125,8 @@ def _kto_trainer(config: KTOConfig, pairs: Sequence[TokenPair], shared: dict[str
         }
         for half, other in kto_order(len(pairs), steps * config.batch_rows, device_rows=device_rows, seed=job.seed)
     ]
-    return TokenizedKTOTrainer(args=made, train_dataset=Dataset.from_list(rows), **shared)
+    args = arguments(config, job, TRLKTOConfig, max_steps=steps, beta=config.beta, max_length=None, **batches)
+    return TokenizedKTOTrainer, args, rows
 
 
 def kto_order(pairs: int, rows: int, *, device_rows: int, seed: int) -> list[tuple[int, int]]:
@@ -148,7 +156,7 @@ def kto_order(pairs: int, rows: int, *, device_rows: int, seed: int) -> list[tup
     return order
 
 
-def copy_policy_to_reference(model: Any) -> None:
+def copy_policy_to_reference(model: torch.nn.Module) -> None:
     """Makes the reference's adapter the policy's, in every tensor, and freezes it.
 
     TRL copies what PEFT names `....default.weight`; adapters of embeddings are named otherwise.

@@ -11,12 +11,12 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
@@ -26,6 +26,7 @@ from leap.models.chat import ChatTokens
 from leap.training.branches import (
     ATTENTION,
     IGNORED,
+    Batch,
     PackedEpisode,
     check_branches,
     collate,
@@ -56,13 +57,21 @@ def train_sft(config: SFTConfig, rows: Sequence[Row], job: Job) -> TrainingResul
     return TrainingResult(rows=len(rows), seconds=round(time.monotonic() - began, 1), **figures, **done)
 
 
+class Counts(TypedDict):
+    """Fields of a `TrainingResult`."""
+
+    too_long: int
+    tokens: int
+    answer_tokens: int
+
+
 class _RowTrainer(Tokenized, SFTTrainer):
     """SFTTrainer on `input_ids` and `labels`."""
 
 
 def _row_trainer(
-    config: SFTConfig, model: Any, chat: ChatTokens, rows: Sequence[Row], job: Job
-) -> tuple[Trainer, dict[str, int]]:
+    config: SFTConfig, model: PreTrainedModel, chat: ChatTokens, rows: Sequence[Row], job: Job
+) -> tuple[Trainer, Counts]:
     """A trainer, and figures for its result."""
     encoded, too_long = encode_rows(rows, chat, max_tokens=config.max_tokens)
     _some(encoded, rows, config)
@@ -86,8 +95,8 @@ def _row_trainer(
     epochs = config.steps * config.batch_rows / len(encoded) if config.steps else config.epochs
     answers = sum(len(row.answer) for row in encoded)
     prompts = sum(len(row.prompt) for row in encoded)
-    tokens = {"tokens": round(epochs * (prompts + answers)), "answer_tokens": round(epochs * answers)}
-    return trainer, {"too_long": too_long, **tokens}
+    tokens, answer_tokens = round(epochs * (prompts + answers)), round(epochs * answers)
+    return trainer, {"too_long": too_long, "tokens": tokens, "answer_tokens": answer_tokens}
 
 
 def _some(kept: Sequence[object], rows: Sequence[Row], config: SFTConfig) -> None:
@@ -109,7 +118,7 @@ def _batches(episodes: Sequence[PackedEpisode], config: SFTConfig, seed: int) ->
     return batches[: config.steps]
 
 
-def _collate_share(batches: Sequence[list[PackedEpisode]]) -> dict[str, Any]:
+def _collate_share(batches: Sequence[list[PackedEpisode]]) -> Batch:
     """This process's part of a batch. Where there are fewer episodes than processes, the rest compute one without loss:
     sharded weights are gathered by all of them together."""
     (batch,) = batches
@@ -158,8 +167,8 @@ class BranchTrainer(Trainer):
 
 
 def _branch_trainer(
-    config: SFTConfig, model: Any, chat: ChatTokens, rows: Sequence[Row], job: Job
-) -> tuple[Trainer, dict[str, int]]:
+    config: SFTConfig, model: PreTrainedModel, chat: ChatTokens, rows: Sequence[Row], job: Job
+) -> tuple[Trainer, Counts]:
     """A trainer, and figures for its result."""
     groups, too_long = encode_episodes(rows, chat, max_tokens=config.max_tokens)
     _some(groups, rows, config)
@@ -168,7 +177,7 @@ def _branch_trainer(
     batches = _batches(episodes, config, job.seed)
     trainer = BranchTrainer(
         model=model,
-        args=arguments(config, job, max_steps=len(batches), per_device_train_batch_size=1),
+        args=arguments(config, job, TrainingArguments, max_steps=len(batches), per_device_train_batch_size=1),
         train_dataset=batches,  # type: ignore[arg-type]
         optimizers=optimizers(config, model),
     )

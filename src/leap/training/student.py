@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BitsAndBytesConfig, Trainer
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from leap.errors import PrerequisiteError
 from leap.models.checkpoints import best_device, check_targets, first_line, load_causal_lm
@@ -21,7 +21,7 @@ POLICY = "default"
 """PEFT's name of the adapter that is trained."""
 
 
-def load_student(start: str, config: TrainingSettings, seed: int = 0) -> tuple[Any, Any]:
+def load_student(start: str, config: TrainingSettings, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A checkpoint's model and tokenizer, ready to be trained as the settings say.
 
     With `lora` the checkpoint's own adapter goes on being trained, or a fresh one is put on it: a fresh adapter changes
@@ -48,7 +48,7 @@ def load_student(start: str, config: TrainingSettings, seed: int = 0) -> tuple[A
     return model, tokenizer
 
 
-def load_reference(start: str) -> Any:
+def load_reference(start: str) -> PreTrainedModel:
     """A second copy of a checkpoint's weights, frozen."""
     model, _ = load_causal_lm(start, dtype=torch.float32, device=_device())
     return model.eval().requires_grad_(False)
@@ -103,7 +103,7 @@ def _with_adapter(model: Any, lora: LoraConfig, *, recompute: bool) -> Any:
 
 
 @contextmanager
-def unrounded(model: Any) -> Iterator[None]:
+def unrounded(model: torch.nn.Module) -> Iterator[None]:
     """While a trainer is made: keeps the trained weights as they are. TRL rounds a quantised model's adapters to bfloat16,
     in which the steps of a preference method's learning rate (5e-7) would be lost."""
     trained = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -113,7 +113,7 @@ def unrounded(model: Any) -> Iterator[None]:
             parameter.data = trained[name]
 
 
-def save_student(trainer: Trainer, tokenizer: Any, out: Path) -> None:
+def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     """Leaves the trained weights and the tokenizer as a checkpoint directory; only rank 0 writes.
 
     Sharded weights are gathered first, which all ranks take part in. Of several adapters only the trained one is kept.

@@ -9,10 +9,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging as transformers_logging
 
@@ -23,11 +31,14 @@ from leap.training.distributed import barrier, from_rank_0, in_any, rank, sharde
 from leap.training.method import Job, Progress, diverged, quiet
 from leap.training.student import save_student
 
+A = TypeVar("A", bound=TrainingArguments)
+D = TypeVar("D")
+
 # transformers has a newer name for gradient checkpointing, and TRL asks by the old one.
 warnings.filterwarnings("ignore", message=r".*gradient_checkpointing", category=FutureWarning)
 
 
-def arguments(config: TrainingSettings, job: Job, cls: type = TrainingArguments, **extra: Any) -> Any:
+def arguments(config: TrainingSettings, job: Job, cls: type[A], **extra: Any) -> A:
     """The trainer's arguments. Everything that TRL would decide otherwise than transformers is said.
 
     Raises:
@@ -61,7 +72,7 @@ def arguments(config: TrainingSettings, job: Job, cls: type = TrainingArguments,
         "remove_unused_columns": False,
         "use_cpu": not torch.cuda.is_available(),
     }
-    made: Any = cls(**(shared | extra))
+    made = cls(**(shared | extra))
     if made.n_gpu > 1:  # one process, several GPUs: nn.DataParallel fits none of the trainers, so one GPU is used
         made._n_gpu = 1
     return made
@@ -92,7 +103,7 @@ class Combined(torch.optim.Optimizer):
         self._join_groups()
 
 
-def optimizers(config: TrainingSettings, model: torch.nn.Module) -> Any:
+def optimizers(config: TrainingSettings, model: torch.nn.Module) -> tuple[Combined | None, None]:
     """The optimizer that the trainer would not make itself, in the form it takes: Muon (Jordan et al. 2024) on the hidden
     layers' matrices, AdamW on embeddings, norms and head.
 
@@ -135,8 +146,16 @@ def _places(work: Path) -> tuple[Path, Path]:
     return iteration, iteration.parent
 
 
-def fit(trainer: Trainer, tokenizer: Any, job: Job) -> dict[str, Any]:
-    """Trains, from the last state on file if there is one, and leaves the checkpoint; returns fields of a `TrainingResult`."""
+class Fit(TypedDict):
+    """Fields of a `TrainingResult`."""
+
+    steps: int
+    loss: float
+    rewards: dict[str, float]
+
+
+def fit(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, job: Job) -> Fit:
+    """Trains, from the last state on file if there is one, and leaves the checkpoint."""
     trainer.remove_callback(PrinterCallback)  # leap shows the progress itself
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):  # by itself it writes into the folder that goes after the training
@@ -195,7 +214,7 @@ def _finite(model: torch.nn.Module) -> bool:
 class Tokenized:
     """For TRL's trainers: the rows come in tokens already. And no message to TRL's makers."""
 
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+    def _prepare_dataset(self, dataset: D, *_: object, **__: object) -> D:
         return dataset
 
     def _send_telemetry(self) -> None:
@@ -208,21 +227,25 @@ class Watch(TrainerCallback):
     def __init__(self, on_step: Progress) -> None:
         self._on_step = on_step
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: object, state: TrainerState, control: object, logs: dict[str, float] | None = None, **_: object
+    ) -> None:
         if logs and "loss" in logs:
             for name, what in (("loss", "its loss"), ("grad_norm", "its gradient's norm")):
                 if not math.isfinite(value := logs.get(name, 0.0)):
                     raise diverged(state.global_step, f"{what} is {value}")
             self._on_step(state.global_step, state.max_steps, logs["loss"])
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+    def on_step_end(
+        self, args: object, state: TrainerState, control: TrainerControl, *, model: torch.nn.Module, **_: object
+    ) -> None:
         if control.should_save and in_any(not _finite(model)):
             raise diverged(state.global_step, "its weights are not finite")
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: object, **_: object) -> None:
         barrier()  # each process writes a part of the state
         if not rank():
-            last = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            last = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
             seal(last)
             _remove_all_but(last, _states(last.parent))
 
