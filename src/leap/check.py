@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
 from leap.core.history import open_action
@@ -244,12 +244,14 @@ async def _tutor(environment: Environment, walk: _Walk) -> None:
     assert tutor is not None
     expert = tutor.expert(task) if tutor.plays else None
     for t, history, state in walk.steps():
-        says: dict[str, tuple[Any, ...]] = {"the expert": (expert.decide, history)} if expert is not None else {}
+        says: dict[str, Callable[[], Decision | None]] = {}
+        if expert is not None:
+            says["the expert"] = partial(expert.decide, history)
         for level in (0, 50, 100) if tutor.corrects else ():
-            says[f"correct() at {level}"] = (tutor.correct, history, state, level)
-        for who, (method, *arguments) in says.items():
+            says[f"correct() at {level}"] = partial(tutor.correct, history, state, level)
+        for who, method in says.items():
             with faults_of(environment, task, who):
-                decision = await called(method, *arguments, blocking=tutor.blocking)
+                decision = await called(method, blocking=tutor.blocking)
             if decision is None and who != "the expert":
                 continue
             if not isinstance(decision, Decision):

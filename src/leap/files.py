@@ -182,7 +182,7 @@ def write_text(path: Path, text: str) -> None:
         _flush(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Writes JSON for people and programs, atomically."""
     write_text(path, as_json(value))
 

@@ -42,7 +42,7 @@ class Registry:
     def __init__(self, noun: str, group: str) -> None:
         self.noun = noun
         self.group = group
-        self._decorated: dict[str, Any] = {}
+        self._decorated: dict[str, object] = {}
 
     def __call__(self, name: str) -> Callable[[T], T]:
         """Returns a decorator that registers a class (or a function, where the kind allows one) by a name.
@@ -110,7 +110,7 @@ def _entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=group))
 
 
-def _place(thing: Any) -> str:
+def _place(thing: object) -> str:
     return f"{thing.__module__}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
 
 

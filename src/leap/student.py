@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +34,8 @@ class Student:
         checkpoint: str | Path,
         environment: Environment,
         *,
-        prompt: dict[str, Any] | None = None,
-        sampling: dict[str, Any] | None = None,
+        prompt: Mapping[str, object] | None = None,
+        sampling: Mapping[str, object] | None = None,
         decoding: Literal["free", "constrained"] = "free",
     ) -> None:
         self.checkpoint = Path(checkpoint)
@@ -53,7 +53,7 @@ class Student:
         environment: Environment,
         episodes: Iterable[Episode],
         *,
-        size: dict[str, Any],
+        size: Mapping[str, object],
         seed: int = 0,
         **how: Any,
     ) -> Student:
@@ -101,7 +101,7 @@ class Student:
         by_key = {episode.key: episode for episode in episodes}
         return list(correction_rows(by_key, corrections, self.renderer, iteration=1))
 
-    def train(self, rows: Sequence[Row], out: Path, *, seed: int = 0, **settings: Any) -> Student:
+    def train(self, rows: Sequence[Row], out: Path, *, seed: int = 0, **settings: object) -> Student:
         """Fine-tunes the student on rows by SFT and returns it with its new weights.
 
         Args:
@@ -130,7 +130,7 @@ def expert(environment: Environment) -> Policy:
 
 
 def correct(
-    environment: Environment, episodes: Sequence[Episode], teacher: str | TeacherFunction = "expert", **options: Any
+    environment: Environment, episodes: Sequence[Episode], teacher: str | TeacherFunction = "expert", **options: object
 ) -> list[Correction]:
     """Has a teacher correct every step of some episodes and returns the corrections, rejected ones included.
 

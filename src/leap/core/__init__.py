@@ -3,7 +3,7 @@
 from leap.core.correction import Correction, Rejection
 from leap.core.episode import Actor, Episode, Step, StopReason
 from leap.core.history import Decision, History, Observation, open_action
-from leap.core.record import content_key, seed_of
+from leap.core.record import JsonObject, content_key, seed_of
 from leap.core.task import PrivilegedState, Task
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Decision",
     "Episode",
     "History",
+    "JsonObject",
     "Observation",
     "PrivilegedState",
     "Rejection",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NotRequired, Protocol, TypeVar
+from typing import Literal, NotRequired, Protocol, TypeVar
 
 from typing_extensions import TypedDict
+
+from leap.core.record import JsonObject
 
 
 class CalledFunction(TypedDict):
     """Which tool is called, and with what: arguments are JSON values by the names of the tool's parameters."""
 
     name: str
-    arguments: dict[str, Any]
+    arguments: JsonObject
 
 
 class ToolCall(TypedDict):
@@ -38,8 +40,19 @@ class Message(TypedDict):
     tool_call_id: NotRequired[str]
 
 
-ToolSpec = dict[str, Any]
-"""A tool as chat templates and endpoints take it: `{"type": "function", "function": {name, description, parameters}}`."""
+class ToolFunction(TypedDict):
+    """What can be called: its name, what it does, and the JSON schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: JsonObject
+
+
+class ToolSpec(TypedDict):
+    """A tool as chat templates and endpoints take it."""
+
+    type: Literal["function"]
+    function: ToolFunction
 
 
 class Length(Protocol):

@@ -9,6 +9,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError
 
+JsonObject = dict[str, Any]
+"""What the `json` module makes of an object: values by name, of whatever types JSON has."""
+
 
 class Record(BaseModel):
     """A frozen, strictly shaped piece of data: unknown fields are errors, so a damaged file cannot pass for a good one.
@@ -53,7 +56,7 @@ class Record(BaseModel):
         return text.encode("utf-8", "surrogatepass") + b"\n"
 
 
-def content_key(*parts: Any) -> str:
+def content_key(*parts: object) -> str:
     """Names a piece of work by its content.
 
     Args:

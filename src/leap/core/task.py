@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 from pydantic import Field
 
-from leap.core.record import Record, content_key
+from leap.core.record import JsonObject, Record, content_key
 
 
 class Task(Record):
@@ -46,6 +45,6 @@ class PrivilegedState(Record):
     """
 
     text: str
-    facts: dict[str, Any] = Field(default_factory=dict)
+    facts: JsonObject = Field(default_factory=dict)
     plan: tuple[str, ...] | None = None
     hopeless: bool = False

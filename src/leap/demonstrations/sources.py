@@ -47,7 +47,7 @@ class DemonstrationConfig(Section):
     source: str = Field(default="tutor", alias="from", description="tutor, model, file or none.")
 
     @model_serializer(mode="wrap")
-    def _by_its_key(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _by_its_key(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         """The section as a recipe states it: `from` is a word of Python's and can be no attribute."""
         return {("from" if name == "source" else name): value for name, value in dump(self).items()}
 
@@ -321,7 +321,7 @@ def read_decisions(path: Path, environment: Environment, split: str) -> dict[str
     return found
 
 
-def _of_chat(messages: Any, grammar: Grammar) -> list[Decision]:
+def _of_chat(messages: Sequence[dict[str, Any]], grammar: Grammar) -> list[Decision]:
     """The decisions of a chat's assistant."""
     decisions = []
     for number, message in enumerate(messages):

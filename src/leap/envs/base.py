@@ -125,7 +125,7 @@ class Environment(ABC, Generic[C]):
     gold_splits: ClassVar[tuple[str, ...]] = ("train",)
     grammar: Grammar = FreeText()
 
-    def __init_subclass__(cls, **more: Any) -> None:
+    def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)
         named = next((base for base in cls.__mro__ if "name" in vars(base)), None)
         if named is None or (named is not cls and named.name == named.__name__):
@@ -148,7 +148,7 @@ class Environment(ABC, Generic[C]):
         """Opens a fresh session of the task. May be `async def`."""
 
     @property
-    def tutor(self) -> Tutor[Any] | None:
+    def tutor(self) -> Tutor[Environment] | None:
         """Scripted knowledge of this environment, where there is any: an expert, a corrector."""
         return None
 
@@ -261,7 +261,7 @@ def unknown_split(environment: str, split: str, known: Iterable[str]) -> Prerequ
     return PrerequisiteError(f"{environment} has no split {split!r}; it has {', '.join(names)}.{suggest(split, names)}")
 
 
-def load_environment(name: str, options: dict[str, Any] | None = None) -> Environment:
+def load_environment(name: str, options: Mapping[str, object] | None = None) -> Environment:
     """Makes an environment by its registered name.
 
     Raises:

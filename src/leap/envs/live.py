@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from inspect import iscoroutinefunction
 from math import isfinite
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from leap.core import Episode, Observation, PrivilegedState, Task
 from leap.envs.base import Environment, Outcome, Session
@@ -40,12 +40,12 @@ def _threads() -> ThreadPoolExecutor:
 
 
 async def called(
-    method: Callable[..., Any],
-    *arguments: Any,
+    method: Callable[..., Awaitable[K] | K],
+    *arguments: object,
     blocking: bool,
     threads: ThreadPoolExecutor | None = None,
-    late: Callable[[Any], object] = lambda result: None,
-) -> Any:
+    late: Callable[[K], object] = lambda result: None,
+) -> K:
     """Calls a method that may be a coroutine function, may take its time, or may do neither.
 
     Args:
@@ -57,7 +57,7 @@ async def called(
     """
     if not blocking or iscoroutinefunction(method):
         result = method(*arguments)
-        return await result if isinstance(result, Awaitable) else result
+        return await result if isinstance(result, Awaitable) else result  # pyright: ignore[reportReturnType]
     work = partial(copy_context().run, _in_thread, method, *arguments)
     running = asyncio.get_running_loop().run_in_executor(threads or _threads(), work)
     try:
@@ -69,10 +69,10 @@ async def called(
         if not running.cancelled() and running.exception() is None:
             late(running.result())
         raise
-    return await result if isinstance(result, Awaitable) else result
+    return await result if isinstance(result, Awaitable) else result  # pyright: ignore[reportReturnType]
 
 
-def _in_thread(method: Callable[..., Any], *arguments: Any) -> Any:
+def _in_thread(method: Callable[..., K], *arguments: object) -> K:
     try:
         return method(*arguments)
     except StopIteration as error:  # no future takes one: who waits for it would wait for ever
@@ -177,8 +177,9 @@ class Live:
     async def act(self, action: str) -> Outcome:
         """Takes an action."""
         outcome = await self._ask("act", action)
-        if not isinstance(outcome, Outcome) or not isinstance(outcome.observation, Observation):
-            self._held_to(Observation, self._held_to(Outcome, outcome, "act", action).observation, "act", action)
+        if not (isinstance(outcome, Outcome) and isinstance(outcome.observation, Observation)):
+            outcome = self._held_to(Outcome, outcome, "act", action)
+            self._held_to(Observation, outcome.observation, "act", action)
         _, reward, done, success, score, parts = outcome
         try:
             fits = -_ROUNDING <= score <= 1 + _ROUNDING  # false of NaN, too
@@ -205,9 +206,9 @@ class Live:
 
     async def explain(self) -> Sequence[tuple[str, str, str]]:
         """What the score would be made of if the episode ended now: name, value and reason of each part."""
-        return await self._ask("explain")
+        return self._held_to(Sequence, await self._ask("explain"), "explain")
 
-    async def _ask(self, name: str, *arguments: str) -> Any:
+    async def _ask(self, name: str, *arguments: str) -> object:
         session = self._at_hand()
         try:
             if session.blocking:

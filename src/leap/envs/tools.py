@@ -6,14 +6,17 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from leap.core.message import CalledFunction, Message, ToolSpec
-from leap.core.record import Record
+from leap.core.message import CalledFunction, Message, ToolFunction, ToolSpec
+from leap.core.record import JsonObject, Record
 from leap.envs.answer import ACTION_MARKER, marker_in
 from leap.errors import LeapError
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
 
 
 class Tool(Record):
@@ -21,15 +24,16 @@ class Tool(Record):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: str = ""
-    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    parameters: JsonObject = Field(default_factory=lambda: {"type": "object", "properties": {}})
 
     @property
     def spec(self) -> ToolSpec:
         """The tool as chat templates and endpoints take it."""
-        return {"type": "function", "function": self.model_dump()}
+        function: ToolFunction = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": function}
 
     @cached_property
-    def validator(self) -> Any:
+    def validator(self) -> Validator:
         """Checks arguments by the schema.
 
         Raises:
@@ -61,11 +65,11 @@ def canonical_call(call: CalledFunction, tool: Tool | None = None) -> str | None
     return text
 
 
-def _spelled(name: str, arguments: dict[str, Any]) -> str:
+def _spelled(name: str, arguments: object) -> str:
     return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False, allow_nan=False)
 
 
-def _ordered(value: Any, schema: Any, depth: int = 0) -> Any:
+def _ordered(value: object, schema: object, depth: int = 0) -> object:
     if depth > _DEPTH:
         raise ValueError(f"nested more than {_DEPTH} deep")
     known = schema if isinstance(schema, Mapping) else {}
@@ -138,8 +142,9 @@ _DEPTH = 32  # how deep the arguments of a call may be nested: readers and valid
 def call_of(action: str) -> CalledFunction | None:
     """The call that a canonical action is; None where it is none."""
     value = _json(action)
-    named = isinstance(value, dict) and value.keys() == {"name", "arguments"}
-    return _as_call(value) if named and isinstance(value["arguments"], dict) else None
+    if isinstance(value, dict) and value.keys() == {"name", "arguments"} and isinstance(value["arguments"], dict):
+        return _as_call(value)
+    return None
 
 
 def call_in(text: str, tools: Mapping[str, Tool] | None = None) -> tuple[CalledFunction, int] | None:
@@ -188,7 +193,7 @@ def _past_signs(text: str, start: int) -> int:
 def _with_parameters(name: str, text: str, tool: Tool | None) -> CalledFunction | None:
     """A call whose arguments are written one by one, as bare text; the tool's schema tells what is no string."""
     known = tool.parameters.get("properties", {}) if tool else {}
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     position = 0
     while found := _PARAMETER.match(text, position):
         schema = known.get(found[1], {})
@@ -198,7 +203,7 @@ def _with_parameters(name: str, text: str, tool: Tool | None) -> CalledFunction 
     return {"name": name, "arguments": arguments} if text[position:].lstrip().startswith("</function>") else None
 
 
-def _first(value: Any, *, bare: bool = False) -> CalledFunction | None:
+def _first(value: object, *, bare: bool = False) -> CalledFunction | None:
     """The call that a JSON value is, or the first of a list of them; a bare one must name its arguments."""
     value = value[0] if isinstance(value, list) and value else value
     if bare and not (isinstance(value, dict) and value.keys() & {"arguments", "parameters", "function"}):
@@ -206,7 +211,7 @@ def _first(value: Any, *, bare: bool = False) -> CalledFunction | None:
     return _as_call(value)
 
 
-def _as_call(value: Any) -> CalledFunction | None:
+def _as_call(value: object) -> CalledFunction | None:
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
@@ -221,7 +226,7 @@ def _as_call(value: Any) -> CalledFunction | None:
 _DECODER = json.JSONDecoder(strict=False, parse_constant=int)
 
 
-def _decoded(text: str, start: int) -> tuple[Any, int]:
+def _decoded(text: str, start: int) -> tuple[object, int]:
     """The JSON value that begins at a place, and where it ends; None where none does."""
     try:
         return _DECODER.raw_decode(text, start)
@@ -229,7 +234,7 @@ def _decoded(text: str, start: int) -> tuple[Any, int]:
         return None, start
 
 
-def _json(text: str, otherwise: Any = None) -> Any:
+def _json(text: str, otherwise: object = None) -> object:
     """A whole text as a JSON value; something else where it is none."""
     value, end = _decoded(text.strip(), 0)
     return value if end == len(text.strip()) > 0 else otherwise

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from leap.core import Decision, Episode, History, PrivilegedState, Task
 from leap.envs.base import Environment
 from leap.envs.live import Live, states_along
 from leap.errors import PrerequisiteError
 
-E = TypeVar("E", bound=Environment)
+E = TypeVar("E", bound=Environment, covariant=True)
 
 
 class Expert(Protocol):
@@ -99,7 +99,7 @@ class Tutor(Generic[E]):
         return 1.0 if outcome.success else outcome.score
 
 
-def scripts(environment: Environment) -> Tutor[Any]:
+def scripts(environment: Environment) -> Tutor[Environment]:
     """The tutor of an environment.
 
     Raises:

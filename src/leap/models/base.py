@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import Field
 
 from leap.config import Section
+from leap.core import JsonObject
 from leap.core.message import Message, ToolSpec, characters
 
 
@@ -46,8 +47,6 @@ class EndpointConfig(Section):
     concurrency: int = Field(default=16, ge=1, description="Calls under way at once.")
 
 
-JsonObject = dict[str, Any]
-"""A JSON object: its values are whatever JSON holds."""
 Schema = JsonObject
 """A JSON schema."""
 

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
-from leap.core.message import CalledFunction, Message, ToolSpec, sendable
+from leap.core.message import CalledFunction, Message, ToolFunction, ToolSpec, sendable
 from leap.envs.tools import call_id, call_in, calls_as_text, in_words
 from leap.errors import LeapError, ModelError, ModelRefused, PrerequisiteError
 from leap.models.template_guard import trouble
@@ -130,7 +130,8 @@ class ChatTokens:
         """Whether the chat template shows tools, calls and what they gave, and writes a call so that it can be read back."""
         call: CalledFunction = {"name": "leap_probe", "arguments": {"leap_argument": 'leap "value" 1'}}
         schema = {"type": "object", "properties": {"leap_argument": {"type": "string"}}, "required": ["leap_argument"]}
-        tools = [{"type": "function", "function": {"name": "leap_probe", "description": "leap tells", "parameters": schema}}]
+        probe: ToolFunction = {"name": "leap_probe", "description": "leap tells", "parameters": schema}
+        tools: list[ToolSpec] = [{"type": "function", "function": probe}]
         made: Message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
         reasoned: Message = {**made, "content": "leap says"}
         past: Message = {**made, "tool_calls": [{"id": call_id(0), "type": "function", "function": call}]}

@@ -38,7 +38,7 @@ _REST = rf"{_SEPARATOR}\b|,? and\b| ?[A-Za-z]+:?|\n+| ?\$?\d+(?:\.\d+)?| ?[^\sA-
 class ScratchConfig(Section):
     """Size of a scratch student. Part of a recipe, under `student.scratch`."""
 
-    gone: ClassVar[dict[str, Any]] = {"init": 0.08}
+    gone: ClassVar[dict[str, object]] = {"init": 0.08}
 
     layers: int = Field(default=3, ge=1, description="Transformer layers.")
     width: int = Field(default=128, ge=16, description="Hidden size.")

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Sequence
 from itertools import starmap
 from pathlib import Path
-from typing import Any
 
 from leap.core import Episode, History, Observation, content_key
 from leap.core.message import Length, Message, characters
@@ -109,10 +108,10 @@ class ReActRenderer:
         return [{"role": "user", "content": text}]
 
 
-def _example(episode: Episode) -> dict[str, Any]:
+def _example(episode: Episode) -> dict[str, object]:
     past = [_turn(step.observation, " ".join(step.reason.split()), step.action) for step in episode.steps]
     return {"task": episode.task, "turns": [*past, _turn(episode.final)]}
 
 
-def _turn(observation: Observation, reason: str = "", action: str | None = None) -> dict[str, Any]:
+def _turn(observation: Observation, reason: str = "", action: str | None = None) -> dict[str, object]:
     return {"observation": observation.text.strip(), "reason": reason, "action": action}

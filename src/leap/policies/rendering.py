@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ _SHIPPED = Path(__file__).parent / "templates"
 class PromptConfig(Section):
     """How a student is asked. Part of a recipe, under `student.prompt`."""
 
-    gone: ClassVar[dict[str, Any]] = {"repeat_task": True}
+    gone: ClassVar[dict[str, object]] = {"repeat_task": True}
 
     renderer: Literal["paper", "dialogue"] = Field(
         default="paper", description="One message per step, or one growing dialogue."
@@ -103,7 +103,7 @@ class Renderer:
         messages[-1]["content"] += self._call("ask", history)
         return messages
 
-    def _call(self, macro: str, history: History, **extra: Any) -> str:
+    def _call(self, macro: str, history: History, **extra: object) -> str:
         now = history.now
         values = {
             "task": history.task,
@@ -113,6 +113,6 @@ class Renderer:
             "form": self.grammar_of(history.task).form_at(now),
             "instructions": self.config.instructions,
         } | extra
-        module: Any = load_template(f"{self.config.renderer}.j2", self.prompts(history.task), _SHIPPED).module
-        text = str(getattr(module, macro)(values)).rstrip("\n")
+        template = load_template(f"{self.config.renderer}.j2", self.prompts(history.task), _SHIPPED)
+        text = str(getattr(template.module, macro)(values)).rstrip("\n")
         return text if macro == "ask" else text.lstrip("\n")  # what is asked begins on a line of its own

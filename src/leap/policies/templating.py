@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, Template
 
@@ -32,7 +31,6 @@ def load_template(name: str, *folders: Path | None) -> Template:
     return jinja.get_template(name)
 
 
-def call_macro(template: Template, macro: str, **values: Any) -> str:
+def call_macro(template: Template, macro: str, **values: object) -> str:
     """A macro's text; it takes all values as one mapping, so that a template needs to name only those it uses."""
-    module: Any = template.module
-    return str(getattr(module, macro)(values)).strip("\n")
+    return str(getattr(template.module, macro)(values)).strip("\n")

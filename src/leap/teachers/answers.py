@@ -9,10 +9,10 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 LIST, TIMESTEP = "trajectory", "timestep"
 LEAVE, REASON, ACTION = "leave_as_it_is", "corrected_reason", "corrected_action"
@@ -20,12 +20,12 @@ LEAVE, REASON, ACTION = "leave_as_it_is", "corrected_reason", "corrected_action"
 V = TypeVar("V")
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def _object(properties: Mapping[str, object]) -> dict[str, object]:
     # Every key required and no other allowed: what strict schema modes ask for.
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def _steps(properties: dict[str, Any]) -> dict[str, Any]:
+def _steps(properties: Mapping[str, object]) -> dict[str, object]:
     return {"type": "array", "items": _object({TIMESTEP: {"type": "integer"}, **properties})}
 
 
@@ -85,7 +85,7 @@ def parse_step(text: str) -> StepAnswer | None:
     return answers[0] if len(answers) == 1 and text.count(LEAVE) <= 1 and text.count(ACTION) <= 1 else None
 
 
-def _parse(text: str, asked: Sequence[int], length: int, read: Callable[[dict[str, Any]], V | None]) -> ParsedSteps[V]:
+def _parse(text: str, asked: Sequence[int], length: int, read: Callable[[dict[str, object]], V | None]) -> ParsedSteps[V]:
     text = _final(text)
     found, in_order, given = list(objects(text)), _in_order(text), dict[int, list[V | None]]()
     for each, certain in found:
@@ -108,7 +108,7 @@ def _parse(text: str, asked: Sequence[int], length: int, read: Callable[[dict[st
     return ParsedSteps(good, missing, problem)
 
 
-def _step_answer(each: dict[str, Any]) -> StepAnswer | None:
+def _step_answer(each: dict[str, object]) -> StepAnswer | None:
     leave, reason, action = each.get(LEAVE, False), each.get(REASON), each.get(ACTION)
     if leave is True:
         return StepAnswer(leave=True)
@@ -122,7 +122,7 @@ def _step_answer(each: dict[str, Any]) -> StepAnswer | None:
     return StepAnswer(leave=False, reason=reason, action=action)
 
 
-def _timestep(value: Any) -> int | None:
+def _timestep(value: object) -> int | None:
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -159,7 +159,7 @@ class Found(NamedTuple):
     """A whole object in a text, and whether it stands in a list that was read from its beginning, with no damage before.
     Elsewhere what looks like an object may stand in a string, and the caller has to know better."""
 
-    members: dict[str, Any]
+    members: dict[str, object]
     certain: bool
 
 
@@ -203,7 +203,7 @@ class _Open:
     """
 
     def __init__(self, sign: str) -> None:
-        self.value: Any = [] if sign == "[" else {}
+        self.value: list[object] | dict[str, object] = [] if sign == "[" else {}
         self.end = "]" if sign == "[" else "}"
         self.key = ""
         self.due: Literal["item", "colon", "value", "comma"] = "item"
@@ -225,22 +225,22 @@ class _Open:
         except ValueError:
             return False
 
-    def take(self, value: Any) -> bool:
+    def take(self, value: object) -> bool:
         """Takes a value or a key; False where it may not come next. Of two values of one key, neither can be trusted."""
         if self.takes_value:
-            if self.end == "]":
+            if isinstance(self.value, list):
                 self.value.append(value)
             else:
                 self.value[self.key] = value
             self.due = "comma"
             return True
-        is_key = self.due == "item" and isinstance(value, str) and value not in self.value
-        if is_key:
+        if self.due == "item" and isinstance(value, str) and value not in self.value:
             self.key, self.due = value, "colon"
-        return is_key
+            return True
+        return False
 
 
-def _value(token: re.Match[str]) -> Any:
+def _value(token: re.Match[str]) -> object:
     """What a string, a number or a word says.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from leap import registry
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Step
@@ -67,7 +67,7 @@ class FunctionTeacher(Teacher[TeacherConfig]):
         return corrections
 
 
-def teacher_class(teacher: str | type[Teacher[Any]] | TeacherFunction) -> type[Teacher[Any]]:
+def teacher_class(teacher: str | type[Teacher[TeacherConfig]] | TeacherFunction) -> type[Teacher[TeacherConfig]]:
     """The class of a teacher, given by its registered name, as a class or as a plain function.
 
     Raises:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from leap.core import Episode, Task, content_key
 from leap.core.message import Message
@@ -98,7 +98,7 @@ class AskedOnce(Generic[K]):
             self._journal.append(made)
         return made
 
-    def _rendered(self, macro: str, task: Task, **values: Any) -> list[Message]:
+    def _rendered(self, macro: str, task: Task, **values: object) -> list[Message]:
         """A prompt from the template of the macro's name."""
         template = load_template(f"{macro}.j2", self.environment.prompts_of(task), _SHIPPED)
         return [{"role": "user", "content": call_macro(template, macro, task=task, **values)}]

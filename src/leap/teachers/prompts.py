@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Template
 
@@ -75,7 +74,7 @@ class TeacherPrompts:
     def _template(self, task: Task) -> Template:
         return load_template("correct.j2", self.prompts(task), *_SHIPPED)
 
-    def _step(self, episode: Episode, t: int) -> dict[str, Any]:
+    def _step(self, episode: Episode, t: int) -> dict[str, object]:
         step = episode.steps[t]
         admissible = step.observation.admissible
         return {
@@ -86,7 +85,7 @@ class TeacherPrompts:
             "action": step.action,
         }
 
-    def _ask(self, macro: str, episode: Episode, steps: list[dict[str, Any]], state: str, **more: Any) -> list[Message]:
+    def _ask(self, macro: str, episode: Episode, steps: list[dict[str, object]], state: str, **more: object) -> list[Message]:
         grammar = self.grammar_of(episode.task)
         privilege = self.privilege if state.strip() else 0  # where nothing is hidden, no level has anything to use
         text = call_macro(

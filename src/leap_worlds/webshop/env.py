@@ -62,7 +62,7 @@ _NAMES = 1_000
 class WebshopConfig(EnvironmentConfig):
     """WebShop's options in a recipe."""
 
-    gone: ClassVar[dict[str, Any]] = {"prices": "seeded"}
+    gone: ClassVar[dict[str, object]] = {"prices": "seeded"}
 
     source: Literal["generated", "official"] = Field(
         default="generated", description="A generated catalogue, or the official files."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -32,7 +32,7 @@ class GeneratorError(LeapError, ValueError):
 class GeneratorConfig(Section):
     """Settings of a generated set of games. Equal settings give byte-identical games on every machine."""
 
-    gone: ClassVar[dict[str, Any]] = {"shared_locations": True, "doubles": True, "test_scenes": list(TEST_SCENES)}
+    gone: ClassVar[dict[str, object]] = {"shared_locations": True, "doubles": True, "test_scenes": list(TEST_SCENES)}
 
     seed: int = Field(default=0, description="Another seed is another world: other rooms behind the scene numbers.")
     games: dict[str, int] = Field(

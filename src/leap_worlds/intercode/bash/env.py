@@ -30,7 +30,7 @@ from leap_worlds.intercode.text import SUBMIT, paths_in, shorten_output
 class ShellConfig(EnvironmentConfig):
     """Options of every Bash environment."""
 
-    gone: ClassVar[dict[str, Any]] = {"gold_time_limit": 30.0}
+    gone: ClassVar[dict[str, object]] = {"gold_time_limit": 30.0}
 
     compat: Compat = Field(
         default="intercode",
