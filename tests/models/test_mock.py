@@ -80,7 +80,10 @@ def test_every_fault_on_demand(kind: str) -> None:
     assert answer.truncated == (kind == "truncated") and (answer.text == "") == (kind == "empty")
 
 
-@pytest.mark.parametrize("name", ["nothing", "json?smoke=1", "json?empty", "json?empty=0.9&broken=0.2", "json?empty=-1"])
+FAULTY = ("json?smoke=1", "json?empty", "json?empty=0.9&broken=0.2", "json?empty=-1", "json?empty=nan")
+
+
+@pytest.mark.parametrize("name", ["nothing", *FAULTY])
 def test_what_no_mock_is_called(name: str) -> None:
     with pytest.raises(RecipeError, match="mock"):
         mock_model(name, Sampling())

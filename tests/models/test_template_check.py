@@ -18,6 +18,10 @@ NO_OPENING = CHATML.split("{% if add")[0]
 REFUSED = {
     "lists of parts only": (PARTS, "text of every message"),
     "the last message only": (CHATML.replace("messages", "messages[-1:]", 1), "text of every message"),
+    "the last ten messages only": (CHATML.replace("messages", "messages[-10:]", 1), "text of every message"),
+    "as HTML": (CHATML.replace("m['content'] }}", "m['content']|escape }}"), "text of every message"),
+    "as JSON": (CHATML.replace("m['content'] }}", "m['content']|tojson }}"), "text of every message"),
+    "without empty lines": (CHATML.replace("m['content'] }}", "m['content']|replace('\n\n', '\n') }}"), "text of every message"),
     "the newest first": (CHATML.replace("messages", "messages|reverse", 1), "text of every message"),
     "long ones are cut": (CHATML.replace("m['content'] }}", "m['content'][:500] }}"), "text of every message"),
     "the same twice is told once": (

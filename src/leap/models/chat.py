@@ -207,14 +207,14 @@ class ChatTokens:
         Raises:
             PrerequisiteError: It raises, does not end, or does not hold every message's words in their order and by whom.
         """
-        contents = ["Leap asks: You see a Mug 1." + " More of it." * 300 + " What now?", "Leap says first"]
-        contents += ["Leap shows: nothing happens.", "Leap says next", "Leap shows: nothing happens."]  # twice the same
+        contents = ['Leap asks: "You see a Mug 1" & <more>.\n\n' + " More of it." * 300 + "\n\tWhat now?"]
+        contents += ["Leap says: look", "Leap shows: nothing happens."] * 10  # a long episode, in which things come again
         turns: list[Message] = [
             {"role": "assistant" if number % 2 else "user", "content": content} for number, content in enumerate(contents)
         ]
         answer: Message = {"role": "assistant", "content": "Leap answers"}
         try:
-            self._guard([turns, turns[:1], turns * 5 + [answer]])
+            self._guard([turns, turns[:1], [*turns, answer]])
             prompt, again = (self._render(turns) for _ in range(2))
             bare = self._render(turns, opened=False)
             asked = [self.text(self._render([{**turns[0], "content": word}])) for word in "ab"]

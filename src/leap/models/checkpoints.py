@@ -19,6 +19,7 @@ from leap.models.chat import ChatTokens, first_line
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
 SMALL = 20_000_000
 """Weights. A model with fewer gains little from a second thread, and loses manyfold where another program needs the core: at
@@ -50,7 +51,11 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
 
 
 def load_causal_lm(
-    path: str, *, dtype: torch.dtype | str = "auto", device: str | None = None, quantization: Any = None
+    path: str,
+    *,
+    dtype: torch.dtype | str = "auto",
+    device: str | None = None,
+    quantization: QuantizationConfigMixin | None = None,
 ) -> tuple[Any, Any]:
     """Loads a model and its tokenizer from a checkpoint directory or a hub name; a LoRA adapter is put on its base.
 

@@ -66,7 +66,7 @@ class Faults:
 
     def __post_init__(self) -> None:
         unknown = set(self.rates) - set(FAULTS)
-        if unknown or sum(self.rates.values()) > 1 + 1e-9 or min(self.rates.values(), default=0) < 0:
+        if unknown or not (sum(self.rates.values()) <= 1 + 1e-9 and min(self.rates.values(), default=0) >= 0):  # NaN is none
             kinds = ", ".join(FAULTS)
             raise RecipeError(f"faults of a mock are shares of at most 1 in all, of {kinds}; given: {self.rates}")
 

@@ -48,7 +48,7 @@ class Provider(ABC):
         Args:
             model: Its name, without `provider/`.
             sampling: How its answers are drawn.
-            config: The provider's settings, an instance of `Config`.
+            config: The provider's settings, an instance of `Config`. (Any: each provider has its own.)
             batch: Conversations held at once by a model on this machine.
             dtype: Its weights' type.
 
@@ -255,7 +255,7 @@ class ModelConfig(Section):
 
     @field_validator("endpoint", mode="plain")
     @classmethod
-    def _is_the_providers(cls, value: Any, info: ValidationInfo) -> Section:
+    def _is_the_providers(cls, value: object, info: ValidationInfo) -> Section:
         if "model" not in info.data:  # no model, which is told already
             return Section()
         return provider_of(info.data["model"]).Config.model_validate(value)

@@ -12,11 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from leap.config import Section
+
+if TYPE_CHECKING:
+    import torch
 
 # Slow rotations leave most of a head's dimensions free of position: what must be found is what a thing is, not where.
 _ROPE_THETA = 1e6
@@ -186,7 +189,7 @@ def build_scratch(
     tokenizer.save_pretrained(directory)
 
 
-def _compose_names(embedding: Any, vocabulary: dict[str, int], std: float) -> None:
+def _compose_names(embedding: torch.Tensor, vocabulary: dict[str, int], std: float) -> None:
     """Starts each thing's embedding as its kind's plus its number's, the kind's word as the kind's alone, and a word without
     a space before it as the word with one plus the same for all.
 
