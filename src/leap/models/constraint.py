@@ -77,11 +77,12 @@ class ActionConstraint:
 
     def __init__(self, grammar: ActionGrammar, choices: Sequence[str], sampling: Sampling) -> None:
         self._grammar = grammar
-        opened = [open_action(choice) for choice in choices]
-        self._actions = [grammar.action(choice) for choice, is_open in zip(choices, opened, strict=True) if not is_open]
-        self._open = [grammar.action(is_open[0]) for is_open in opened if is_open]
+        self._actions: list[tuple[list[int], int]] = []  # tokens up to where a text begins, if one does, and how many follow
+        for choice in choices:
+            opened = open_action(choice)
+            self._actions.append((grammar.action(opened[0] if opened else choice), 2 if opened else 0))
         self._max_tokens = sampling.max_tokens
-        shortest = min([len(action) for action in self._actions] + [len(before) + 2 for before in self._open])
+        shortest = min(len(tokens) + more for tokens, more in self._actions)
         room = sampling.max_tokens - len(grammar.marker) - shortest
         if room < 0:
             raise PrerequisiteError(
@@ -142,16 +143,10 @@ class ActionConstraint:
         """The actions that fit into the tokens left: one that is cut off would be another action, or none."""
         root: dict[int, dict] = {}
         left = self._max_tokens - len(self._generated)
-        for action in self._actions:
-            if len(action) <= left:
+        for tokens, more in self._actions:
+            if len(tokens) + more <= left:
                 node = root
-                for token in action:
+                for token in tokens:
                     node = node.setdefault(token, {})
-                node[_END] = {}
-        for before in self._open:
-            if len(before) + 2 <= left:
-                node = root
-                for token in before:
-                    node = node.setdefault(token, {})
-                node[_TEXT] = {}
+                node[_TEXT if more else _END] = {}
         return root

@@ -183,7 +183,7 @@ def build_scratch(
             pad_token_id=specials.index(PAD),
         )
     )
-    _compose_names(model.get_input_embeddings().weight, tokenizer.get_vocab(), std)
+    _compose_names(model.model.embed_tokens.weight, tokenizer.get_vocab(), std)
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
