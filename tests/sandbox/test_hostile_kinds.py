@@ -47,8 +47,9 @@ time.sleep(7000)
 
 
 @pytest.mark.usefixtures("limited")
-def test_daemons_with_threads_in_sessions_of_their_own(box: Sandbox) -> None:
+def test_daemons_with_threads_in_sessions_of_their_own(box: Sandbox, neighbour: Sandbox) -> None:
     left_running(box, BOMB)
+    assert sh(neighbour, "for i in $(seq 40); do sleep 0.2 & done; wait; echo on").output == b"on\n"
     assert sh(box, "while :; do :; done", timeout=2).exit_code == 137
     assert processes(box) == 2
 

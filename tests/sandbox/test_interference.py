@@ -67,6 +67,16 @@ def test_a_daemon_that_stops_a_program_that_is_to_stay(own: Sandbox) -> None:
     assert time.monotonic() - began < 25
 
 
+def test_a_daemon_that_stops_a_program_that_cannot_begin(own: Sandbox) -> None:
+    daemon(own, STOPPER)
+    time.sleep(1.5)
+    began = time.monotonic()
+    for _ in range(10):
+        result = own.exec(["/no/such"], timeout=2)
+        assert result.exec_error == "not_found" or result.timed_out
+    assert time.monotonic() - began < 20
+
+
 KILLER = STOPPER.replace("SIGSTOP", "SIGKILL")
 
 

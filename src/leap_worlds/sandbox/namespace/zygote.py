@@ -111,9 +111,10 @@ class Zygote:
     def _end_orphans(self) -> None:
         """Ends what a monitor left that was killed. Its box's PID 1, which is this process's child then, ends by itself,
         unless something in the box has written into its memory."""
-        for pid in map(int, Path("/proc/thread-self/children").read_text().split()):
-            if pid not in self.boxes and pid not in self.removers:
-                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # a kernel that does not list children
+            for pid in map(int, Path("/proc/thread-self/children").read_text().split()):
+                if pid not in self.boxes and pid not in self.removers:
+                    os.kill(pid, signal.SIGKILL)
 
     def _stop(self) -> None:
         for pid in self.boxes:
