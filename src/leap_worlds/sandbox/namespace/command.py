@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +32,7 @@ def close_the_monitor() -> None:
     """What the monitor does before the box can run anything: from then on each of its forks has the filter from its
     first moment on, and cannot be looked into by processes of the box until it has executed the command."""
     os.chdir("/")  # until now it stands in the host's store
+    sys.meta_path.clear()  # the folders that Python would look for a module in are the box's from here on
     kernel.set_dumpable(False)
     filters.install()
 
