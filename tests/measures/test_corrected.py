@@ -8,7 +8,9 @@ import pytest
 from line import EAST, LINE, STAY, correct, play
 
 from leap.core import PrivilegedState, Rejection, StopReason, Task
-from leap.testing.corridor import Corridor, CorridorSession
+from leap.policies.base import FunctionPolicy
+from leap.rollouts import Play, rollout
+from leap.testing.corridor import Corridor, CorridorConfig, CorridorSession
 from leap_lab.measures.corrected import Corrected, held_out, measure_corrections, privileged_states, quoted_commands
 from leap_lab.measures.figures import Figure
 from leap_lab.measures.records import CorrectionMeasures
@@ -132,3 +134,21 @@ def test_the_same_tasks_are_held_out_for_every_student() -> None:
     chosen = [[e.task.id for e in held_out(episodes, 7)] for episodes in (students[0], students[1][::-1])]
     assert chosen[0] == chosen[1] and len(chosen[0]) == 7
     assert len(held_out(students[0], None)) == 20
+
+
+def test_a_task_whose_environment_raises_is_not_held_out() -> None:
+    """Its replay would raise again, and end the run each time it is given."""
+
+    class Broken(Corridor):
+        def start(self, task: Task) -> CorridorSession:
+            if task.id == "valid/1":
+                raise RuntimeError("the world's own fault")
+            return super().start(task)
+
+    world, episodes = Broken(CorridorConfig()), []
+    policy = FunctionPolicy(lambda history: EAST)
+    rollout(world, policy, Play(world.tasks("valid"), 6, 0, "x"), error_share=0.5, on_episode=episodes.append)
+    assert sorted(e.task.id for e in episodes if e.stop is StopReason.ENVIRONMENT_ERROR) == ["valid/1"]
+    chosen = held_out(episodes, None)
+    assert [e.task.id for e in chosen] == ["valid/0", "valid/2", "valid/3"]
+    assert value(measured(chosen, environment=world).agreement) == 1.0

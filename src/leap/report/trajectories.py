@@ -73,6 +73,7 @@ def embed(
         if size > budget:
             notes.append("Fewer trajectories are shown than usual, to keep the page small.")
             break
+    notes = list(dict.fromkeys(notes))  # the same task may be demonstrated and rolled out
     if len(notes) > 5:
         notes = [*notes[:5], f"… and {len(notes) - 5} notes more of the same kind."]
     for episodes in packed:

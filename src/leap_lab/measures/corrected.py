@@ -36,8 +36,9 @@ class Corrected:
 
 def held_out(episodes: Iterable[Episode], limit: int | None) -> list[Episode]:
     """Some of a student's episodes on the validation split (all if `limit` is None): of the same tasks for every
-    student, so that iterations can be compared."""
-    chosen = sorted(episodes, key=lambda episode: content_key("held out", episode.task.key))[:limit]
+    student, so that iterations can be compared. What the environment's own error ended cannot be replayed."""
+    whole = [episode for episode in episodes if episode.stop is not StopReason.ENVIRONMENT_ERROR]
+    chosen = sorted(whole, key=lambda episode: content_key("held out", episode.task.key))[:limit]
     return sorted(chosen, key=lambda episode: (episode.task.split, episode.task.id))
 
 
