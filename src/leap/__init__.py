@@ -79,7 +79,9 @@ def __getattr__(name: str) -> Any:
     if name == "errors":
         return import_module("leap.errors")
     if name not in _OF:
-        raise AttributeError(f"module 'leap' has no attribute {name!r}; it has {', '.join(__all__)}")
+        from leap.errors import suggest
+
+        raise AttributeError(f"module 'leap' has no attribute {name!r}.{suggest(name, __all__)}")
     return getattr(import_module(_OF[name]), "Run" if name == "open" else name)
 
 

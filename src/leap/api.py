@@ -17,7 +17,7 @@ from leap.core import Correction, Episode, Task
 from leap.core.record import Record
 from leap.datasets import Row, read_rows
 from leap.envs.base import Environment, listed
-from leap.errors import PrerequisiteError, RunError
+from leap.errors import PrerequisiteError, RecipeError, RunError
 from leap.evaluation import Evaluation, evaluate_episodes, read_evaluations
 from leap.files import Journal
 from leap.loop import best_on_validation
@@ -225,6 +225,17 @@ def _recipe(
         values = json.loads(json.dumps(dict(recipe)))
     else:
         values = read_mapping(find_recipe(str(recipe)), "recipe")
+    if not isinstance(settings, Mapping):
+        raise RecipeError("set must be a mapping of dotted keys to values, such as {'iterations': 1}.")
+    if environment is not None and not isinstance(environment, Environment):
+        raise RecipeError(
+            f"environment must be an environment, such as MyEnvironment(), not {environment!r}; one that is registered is "
+            "chosen by set={'environment.name': ...}."
+        )
+    if teacher is not None and not callable(teacher):
+        raise RecipeError(
+            f"teacher must be a function, not {teacher!r}; one that is registered is chosen by set={{'teacher.kind': ...}}."
+        )
     if environment is not None:
         options = environment.config.model_dump(mode="json", exclude_defaults=True)
         name = _registered(registry.environment, type(environment))

@@ -43,8 +43,10 @@ def check_env(
         What was found, good and bad.
 
     Raises:
-        ContractError: With `strict`: all that is not as it should be, a line each.
+        ContractError: It is no environment. With `strict`: all that is not as it should be, a line each.
     """
+    if not isinstance(environment, Environment):
+        raise ContractError(f"check_env takes an environment, such as MyEnvironment(), not {environment!r}.")
     findings = _Findings()
     with findings.that("its data can be prepared"):
         environment.prepare()

@@ -68,7 +68,16 @@ class Section(BaseModel):
         """What to say of a key that is not known here: a sentence behind a space, or nothing."""
         if key in cls.gone:
             return f" It is gone: its default, {json.dumps(cls.gone[key])}, always holds."
-        return suggest(key, cls.model_fields)
+        return f" Did you mean '{found}'?" if (found := cls.below(key)) else suggest(key, cls.model_fields)
+
+    @classmethod
+    def below(cls, key: str) -> str:
+        """The dotted key by which one of the sections within has this key; empty where none does."""
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in cls.model_fields.items()}
+        within = {name: type(one) for name, one in defaults.items() if isinstance(one, Section)}
+        own = [f"{name}.{key}" for name, section in within.items() if key in section.model_fields]
+        deeper = (f"{name}.{found}" for name, section in within.items() if (found := section.below(key)))
+        return own[0] if own else next(deeper, "")
 
 
 def _finite(values: object, key: str = "") -> object:
@@ -108,7 +117,8 @@ def by_kind(registry: Registry, base: type[Section], *, key: str = "kind", defau
         if isinstance(value, base):
             return handler(value)
         if not isinstance(value, Mapping):
-            raise PydanticCustomError("mapping", "must be a mapping of keys to values")
+            such = f", such as {{{key}: {value}}}" if isinstance(value, str) else ""
+            raise PydanticCustomError("mapping", "must be a mapping of keys to values{such}", {"such": such})
         kind = value.get(key, default)
         try:
             config = _config_of(registry, base, str(kind))

@@ -68,17 +68,31 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
+_IN_PLAIN_WORDS = {
+    "extra_forbidden": "unknown key",
+    "missing": "must be given",
+    "model_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+}
+"""What to say of some of pydantic's findings in place of its own words."""
+
+KEPT_BACK = "kept_back"
+"""Type of a finding whose value is not shown: it may be a secret."""
+
+
 def describe_validation_error(error: ValidationError, where: str) -> str:
     """Pydantic's findings as lines for people: the key, what is wrong, what was given."""
     from pydantic import BaseModel
 
     lines = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(whole)"
-        message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
+        key = ".".join(str(part) for part in item["loc"])
+        message = _IN_PLAIN_WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
         # A whole section is no news to who wrote it; a single value is.
-        told = item["type"] in {"extra_forbidden", "unknown_key", "missing"}
+        told = item["type"] in {"extra_forbidden", "unknown_key", "missing", KEPT_BACK}
         shown = not told and not isinstance(item["input"], dict | BaseModel)
         given = f" (given: {item['input']!r})" if shown else ""
-        lines.append(f"  {key}: {message}{given}")
+        lines.append(f"  {key}: {message}{given}" if key else f"  {message}{given}")
     return f"{where} is not valid:\n" + "\n".join(lines)

@@ -25,12 +25,14 @@ def extras() -> Mapping[str, list[str]]:
     return found
 
 
-def with_remedy(error: Exception) -> str:
-    """Returns an import error's message, and the command that installs what is missing where an extra brings it."""
+def with_remedy(error: Exception, needed_by: str = "") -> str:
+    """Returns an import error's message, and the command that installs what is missing where an extra brings it: of several
+    extras the one that is made for what needs it."""
     module = (getattr(error, "name", None) or "").partition(".")[0]
     wanted = _plain(_IMPORTED_AS.get(module, module))
     found = [extra for extra, packages in extras().items() if wanted in map(_plain, packages)]
     found = [extra for extra in found if extra not in ("all", "dev")] or found
+    found.sort(key=lambda extra: not needed_by.startswith(extra))
     return f"{error}. Give `pip install '{DISTRIBUTION}[{found[0]}]'`." if found else str(error)
 
 

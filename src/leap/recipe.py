@@ -328,10 +328,10 @@ def parse_setting(setting: str) -> tuple[str, object]:
         RecipeError: It is not of that form.
     """
     key, found, value = setting.partition("=")
-    if not found or not key:
+    if not found or not key.strip():
         raise RecipeError(f"override {setting!r} is not of the form dotted.key=value")
     try:
-        return key, yaml.load(value, _UniqueKeys)
+        return key.strip(), yaml.load(value, _UniqueKeys)
     except yaml.YAMLError as error:
         raise RecipeError(f"override {setting!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 

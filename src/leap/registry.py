@@ -87,7 +87,7 @@ class Registry:
         except (ImportError, AttributeError) as error:
             from leap.extras import with_remedy
 
-            raise PrerequisiteError(f"{self.noun} {name!r} cannot be imported: {with_remedy(error)}") from error
+            raise PrerequisiteError(f"{self.noun} {name!r} cannot be imported: {with_remedy(error, name)}") from error
 
     def names(self) -> list[str]:
         """Returns all registered names in order, importing nothing."""

@@ -8,9 +8,10 @@ import pytest
 from world import OPTIONS
 
 from leap import registry
-from leap.cli.dry_run import Estimate, estimate_recipe, print_estimate
+from leap.cli.dry_run import Estimate, estimate_recipe, estimate_seconds, print_estimate
 from leap.core import PrivilegedState, Task
-from leap.errors import EnvironmentFault, RecipeError
+from leap.envs.base import load_environment
+from leap.errors import EnvironmentFault, PrerequisiteError, RecipeError
 from leap.models import mock
 from leap.recipe import Recipe
 from leap.testing.corridor import Corridor, CorridorSession
@@ -28,7 +29,8 @@ def _nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recipe(**more: Any) -> Recipe:
     world = {"name": "alfworld", "options": OPTIONS, "train_tasks": 3, "validation_tasks": 2, "test_tasks": 2}
-    values = {"name": "x", "iterations": 2, "horizon": 30, "environment": world, "prices": PRICES}
+    student = {"scratch": {"layers": 1, "width": 16, "heads": 1, "mlp": 16}, "sampling": {"max_tokens": 8}}
+    values = {"name": "x", "iterations": 2, "horizon": 30, "environment": world, "prices": PRICES, "student": student}
     return Recipe.model_validate({**values, "teacher": {"kind": "model", "model": "mock/dear"}, **more})
 
 
@@ -46,7 +48,8 @@ def test_a_trajectory_is_one_call_and_a_step_is_one_up_to_the_horizon() -> None:
         assert stage.usd == pytest.approx((stage.tokens_in + 2 * stage.tokens_out) / 1e6)
 
 
-def test_every_stage_that_asks_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_stage_that_asks_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leap.cli.dry_run.unmet", lambda recipe: [PrerequisiteError("some/model is not there")])
     made = recipe(
         iterations=1,
         evaluation_horizon=10,
@@ -66,6 +69,7 @@ def test_every_stage_that_asks_is_named(capsys: pytest.CaptureFixture[str]) -> N
     print_estimate(made)
     lines = capsys.readouterr().out.splitlines()
     assert "price unknown" in next(line for line in lines if line.startswith("total"))
+    assert "The run cannot start here yet: some/model is not there" in lines, "which no estimate has to wait for"
 
 
 def test_what_the_run_would_refuse_is_refused() -> None:
@@ -119,3 +123,33 @@ def test_a_world_that_fails_now_and_then_is_rehearsed_without_those_episodes(mon
     monkeypatch.setattr(OpenCorridor, "broken", 4)
     with pytest.raises(EnvironmentFault, match="the box is gone"):
         estimate_recipe(in_the_open())
+
+
+def test_a_recipe_without_paid_models_is_checked_and_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    free = {"teacher": {"kind": "expert"}, "iterations": 1}
+    print_estimate(recipe(**free))
+    told = capsys.readouterr().out
+    assert "asks no paid model" in told and "Time: about a minute or less on this machine" in told
+    world = {"name": "alfworld", "options": OPTIONS, "validation": "vaild"}
+    with pytest.raises(PrerequisiteError, match=r"no split 'vaild'.* Did you mean 'valid'\?"):
+        print_estimate(recipe(environment=world, **free))
+
+
+def test_the_time_of_a_run_is_that_of_its_rehearsal_as_often_as_there_is_more_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = {"name": "alfworld", "options": OPTIONS}  # 8 training tasks, 3 and 3 for evaluation: all are rehearsed
+    training = {"first_steps": 30, "steps": 60}
+    made = recipe(environment=world, teacher={"kind": "expert"}, horizon=8, training=training)
+    records: list[dict[str, Any]] = []
+    monkeypatch.setattr("leap.cli.dry_run.leap", lambda stages: None)
+    monkeypatch.setattr("leap.cli.dry_run.read_json", lambda path: records)
+    for stage, i, expected in (
+        ("evaluate", -1, 8 / 4),  # 8 actions, where 4 were rehearsed
+        ("rollout", 0, 8 / 4),
+        ("train", 0, 30 / 3),  # 30 steps in place of 3
+        ("rollout", 1, 2 * 8 / 4),  # in two iterations
+        ("correct", 1, 2 * 8 / 4),
+        ("train", 1, 2 * 60 / 3),
+        ("evaluate", 1, 2 * 8 / 4),
+    ):
+        records[:] = [{"stage": stage, "iteration": i, "seconds": 1.0}]
+        assert estimate_seconds(made, load_environment("alfworld", OPTIONS)) == pytest.approx(expected), (stage, i)

@@ -193,7 +193,7 @@ def test_a_task_that_is_not_there_is_refused(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({}, "parts: Field required"),
+        ({}, "parts: must be given"),
         ({"parts": {}}, "parts"),
         ({"parts": {"nowhere": {}}}, "no environment 'nowhere'"),
         ({"parts": {"a/b": {"environment": "alfworld"}}}, "parts"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
 INTERRUPTED = 130
 _SAFE = "Everything finished is on file"
@@ -46,12 +47,12 @@ def _told(error: BaseException) -> tuple[str, int]:
         return f"{theirs}\nerror: {name} in code that is not leap's. {_SAFE}; the same command goes on from here.", 1
     if isinstance(error, OSError):
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return f"error: {what}. {_SAFE}. (--debug shows the traceback.)", 1
+        return f"error: {what}. {_cache_hint(error.filename)}{_SAFE}. (--debug shows the traceback.)", 1
     if isinstance(error, ModuleNotFoundError):
         from leap.extras import with_remedy
 
         return f"error: {with_remedy(error)}", 1
-    first = str(error).partition("\n")[0]
+    first = " ".join(str(error).split())[:300]
     told = f"error: something unforeseen: {type(error).__name__}: {first}\n{_SAFE}. "
     return told + "Give the same command with --debug to see the traceback, and report it.", 70
 
@@ -68,3 +69,17 @@ def _raised_by_others(error: BaseException) -> str:
         theirs = None if package in OWN else theirs or (trace if package in packages() else None)
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(error), error, theirs)).rstrip() if theirs else ""
+
+
+def _cache_hint(filename: object) -> str:
+    """What to do where a file of the cache, or a folder on the way to it, cannot be made."""
+    from leap.errors import LeapError
+    from leap.paths import cache_dir
+
+    try:
+        cache = cache_dir()
+    except LeapError:
+        return ""
+    path = Path(str(filename))
+    concerned = path.is_relative_to(cache) or path in cache.parents
+    return "Set LEAP_CACHE to a folder that leap may keep files in. " if concerned else ""

@@ -63,7 +63,7 @@ def run(
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Default: runs/<the recipe's name>.")] = None,
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Estimate calls, tokens and cost of paid models, then stop.")
+        bool, typer.Option("--dry-run", help="Check names and options, estimate time and the cost of paid models, then stop.")
     ] = False,
 ) -> None:
     """Run a recipe from nothing to a report. The same command goes on after any interruption."""

@@ -1,25 +1,31 @@
-"""`leap run --dry-run`: what paid models would be asked, and what that may cost, before anything is spent.
+"""`leap run --dry-run`: whether names and options are right, what paid models would be asked and may cost, and how long a run may
+take, before anything is spent.
 
 The recipe's own actors and teacher work on a few tasks, with a script in the place of every model and their calls in a ledger of
-their own. What that books is multiplied: by how many tasks there are, and up to the horizon, for the stand-ins end sooner.
+their own. What that books is multiplied: by how many tasks there are, and up to the horizon, for the stand-ins end sooner. The
+time is that of the recipe itself with few tasks, one iteration and a few steps of training, multiplied alike.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rich.console import Console
 
 from leap.cli.table import print_table
 from leap.core import Actor, Episode, StopReason, Task
 from leap.demonstrations.sources import PlayedConfig
-from leap.envs.base import listed
-from leap.files import Journal
+from leap.envs.base import Environment, listed
+from leap.errors import LeapError
+from leap.files import Journal, read_json
+from leap.loop import leap
 from leap.models.base import Completion, Model, Request
 from leap.models.ledger import Budget, MeteredModel, check_price
 from leap.models.mock import Calls, MockModel, first_choice, least_value, steps_asked
@@ -33,13 +39,19 @@ from leap.rollouts import Play, rollout
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
 from leap.runs.policies import PolicySpec, baselines_of
-from leap.runs.preflight import prepared_environment
+from leap.runs.preflight import prepared_environment, unmet
+from leap.runs.stages import Stages
 from leap.sync import run_sync
 from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.onfile import HEADINGS
+from leap.training.config import PreferenceConfig
+from leap.training.method import method_of
 
 SAMPLE = 8
 """So many tasks are played for each stage."""
+REHEARSED, ACTIONS, STEPS = 8, 4, 3
+"""To estimate the time so many tasks of each split are played, for so many actions, and where a recipe states a number of steps
+of training, so many are taken."""
 _SAID = "I have not found what the task needs yet, so I look where it is often found."
 
 
@@ -65,9 +77,38 @@ class Estimate:
 
 
 def print_estimate(recipe: Recipe) -> None:
-    """Prints calls, tokens and USD of each stage, at most; answers that must be asked for again come on top."""
-    stages = estimate_recipe(recipe)
+    """Prints what is missing here, calls, tokens and USD of each stage, at most (answers that must be asked for again come on
+    top), and about how long the run takes.
+
+    Raises:
+        LeapError: See `estimate_recipe`.
+    """
     console = Console(width=None if Console().is_terminal else 120)
+    with closing(prepared_environment(recipe, Progress())) as environment:
+        _print_calls(recipe, estimate_recipe(recipe, environment), console)
+        missing = list(unmet(recipe))
+        for problem in missing:
+            console.print(f"The run cannot start here yet: {problem}", markup=False, soft_wrap=True)
+        if not missing:
+            console.print(_told_time(recipe, environment), soft_wrap=True)
+
+
+def _told_time(recipe: Recipe, environment: Environment) -> str:
+    from torch import cuda
+
+    if not (recipe.student.from_scratch or cuda.is_available()):
+        return "No time is estimated: without a GPU the student is not loaded for that."
+    try:
+        minutes = estimate_seconds(recipe, environment) / 60
+    except LeapError as error:
+        return f"No time is estimated: {error}"
+    about = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+    waiting = ", and the time that paid models take to answer" if any(model.paid for model in recipe.models) else ""
+    about = "a minute or less" if minutes < 1 else about
+    return f"Time: about {about} on this machine, as busy as it is now{waiting} (from a rehearsal with few tasks and steps)."
+
+
+def _print_calls(recipe: Recipe, stages: Sequence[Estimate], console: Console) -> None:
     if not stages:
         console.print("This recipe asks no paid model: every model of it runs on this machine.")
         return
@@ -91,8 +132,63 @@ def print_estimate(recipe: Recipe) -> None:
         console.print(f"That is more than budget.usd {cap:g}: the run would stop there and go on when it is raised.")
 
 
-def estimate_recipe(recipe: Recipe) -> list[Estimate]:
-    """The estimate of each stage that asks a paid model.
+def estimate_seconds(recipe: Recipe, environment: Environment) -> float:
+    """Seconds that a run may take here, without what paid models take to answer.
+
+    Raises:
+        LeapError: The rehearsal cannot be done.
+    """
+    section, demonstrations, rounds = recipe.environment, recipe.demonstrations, min(recipe.iterations, 1)
+
+    def counts(of: Recipe) -> dict[str, int]:
+        own, played = of.environment, getattr(of.demonstrations, "episodes", None)
+        limits = [("demonstrated", own.train, played), ("trained", own.train, own.train_tasks)]
+        limits += [(split, split, own.test_tasks) for split in own.test] + [("validated", own.validation, own.validation_tasks)]
+        return {use: len(listed(environment, split, limit=limit)) for use, split, limit in limits}
+
+    fewer = {key: min(getattr(section, key) or REHEARSED, REHEARSED) for key in ("train_tasks", "validation_tasks", "test_tasks")}
+    update: dict[str, Any] = {"iterations": rounds, "environment": section.model_copy(update=fewer)}
+    if isinstance(demonstrations, PlayedConfig):
+        anything = {"successes_only": False, "min_score": 0.0}  # so few actions solve nothing
+        kept = {key: value for key, value in anything.items() if key in type(demonstrations).model_fields}
+        few = min(demonstrations.episodes or REHEARSED, REHEARSED)
+        update["demonstrations"] = demonstrations.model_copy(update={"episodes": few, **kept})
+    training, steps = recipe.training, {"steps": STEPS, "first_steps": STEPS, "save_steps": 0, "logging": "none"}
+    planned = [method_of(training).planned_steps(i) for i in range(rounds + 1)]
+    known = all(number is not None for plan in planned for number in plan.values())
+    if known:
+        sft = {"sft": training.sft.model_copy(update=steps)} if isinstance(training, PreferenceConfig) else {}
+        steps = {key: value for key, value in steps.items() if key in type(training).model_fields}
+        update["training"] = training.model_copy(update=steps | sft)
+    short = {"horizon": min(recipe.horizon, ACTIONS), "evaluation_horizon": min(recipe.test_horizon, ACTIONS)}
+    small = recipe.model_copy(update={**update, **short, "budget": Budget()})
+    every, some = counts(recipe), counts(small)
+    times = {use: every[use] / some[use] for use in every}
+    tested = sum(every[use] for use in every if use not in ("demonstrated", "trained"))
+    times["tested"] = tested / sum(some[use] for use in some if use not in ("demonstrated", "trained"))
+
+    def factor(stage: str, i: int) -> float:
+        """How much more a stage is in the run than in the rehearsal."""
+        more = recipe.iterations if i == 1 else 1
+        if stage == "train" and known:
+            return more * sum(number or 0 for number in planned[i].values()) / (STEPS * len(planned[i]))
+        if stage in ("rollout", "correct", "train"):
+            return times["trained" if i else "demonstrated"] * more * recipe.horizon / small.horizon
+        return times["tested"] * more * recipe.test_horizon / small.test_horizon
+
+    with TemporaryDirectory() as folder:
+        stages = Stages(small, RunDirectory(Path(folder)), Progress(Console(quiet=True)), environment)
+        stages.actors = rehearsal = _Rehearsal(small, stages.run, environment)
+        try:
+            leap(stages)
+            records = read_json(stages.run.stages)
+        finally:
+            rehearsal.close()
+    return sum(record["seconds"] * factor(record["stage"], record["iteration"]) for record in records)
+
+
+def estimate_recipe(recipe: Recipe, environment: Environment | None = None) -> list[Estimate]:
+    """The estimate of each stage that asks a paid model. The environment is the recipe's, where it has been made ready already.
 
     Raises:
         LeapError: The run itself would refuse to start: a cap in USD is set and a price is not known, a split is misused, data
@@ -104,14 +200,16 @@ def estimate_recipe(recipe: Recipe) -> list[Estimate]:
     prices = Prices(recipe.prices)
     for name in paid:
         check_price(name, prices, recipe.budget)
-    environment = prepared_environment(recipe, Progress())
+    own = environment is None
+    environment = environment or prepared_environment(recipe, Progress())
     with TemporaryDirectory() as folder:
         rehearsal = _Rehearsal(recipe.model_copy(update={"budget": Budget()}), RunDirectory(Path(folder)), environment)
         try:
             return list(rehearsal.estimates())
         finally:
             rehearsal.close()
-            environment.close()
+            if own:
+                environment.close()
 
 
 @dataclass(frozen=True, slots=True)

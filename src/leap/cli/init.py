@@ -18,10 +18,12 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to make; its name i
     """Write a package with an environment, a test, a recipe and a README, to make your own."""
     from leap.policies.templating import load_template
 
-    name = folder.name
+    name = folder.resolve().name
     module = name.replace("-", "_").replace(".", "_")
     if not re.fullmatch(r"[a-z][a-z0-9._-]*", name) or keyword.iskeyword(module) or module == "leap":
-        raise RecipeError(f"{name!r} cannot name a package: use small letters, digits and hyphens, a letter first.")
+        raise RecipeError(
+            f"{name!r} cannot name a package: use small letters, digits and hyphens, a letter first, and no word of Python."
+        )
     if folder.exists() and any(folder.iterdir()):
         raise PrerequisiteError(f"{folder} is not empty; choose another folder.")
     values = {"name": name, "module": module, "cls": "".join(part.title() for part in module.split("_"))}

@@ -12,11 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from leap.config import Section
 from leap.core import JsonObject
 from leap.core.message import Message, ToolSpec, characters
+from leap.errors import KEPT_BACK
 
 
 class Sampling(Section):
@@ -37,7 +39,6 @@ class EndpointConfig(Section):
     )
     api_key_env: str = Field(
         default="OPENAI_API_KEY",
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Name of the environment variable that holds the key. The key itself never stands in a recipe.",
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds for a whole answer, after which a call is made again.")
@@ -45,6 +46,13 @@ class EndpointConfig(Section):
         default=5, ge=0, description="How often a call is made again after 429, 5xx or a time-out; Retry-After is kept to."
     )
     concurrency: int = Field(default=16, ge=1, description="Calls under way at once.")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not name.isascii() or not name.isidentifier():  # a key, as like as not: it is not shown
+            raise PydanticCustomError(KEPT_BACK, "must be the name of an environment variable; the key stands in that variable")
+        return name
 
 
 Schema = JsonObject

@@ -41,6 +41,8 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
     """
     from transformers import AutoConfig, AutoTokenizer
 
+    if path.startswith((".", "/", "~")) and not Path(path).is_dir():
+        raise PrerequisiteError(f"there is no folder {path!r}.")
     with _explained(f"the tokenizer of {path!r}"):
         config = AutoConfig.from_pretrained(base_of(path), trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)

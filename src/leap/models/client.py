@@ -114,7 +114,7 @@ def for_a_header(variable: str, value: str) -> str:
     """A value that is sent in a header.
 
     Raises:
-        PrerequisiteError: It holds a character that no header takes, such as a curly quote.
+        PrerequisiteError: It holds a character that no header takes, such as a curly quote or an end of line.
     """
     for character in value:
         if not character.isascii() or not character.isprintable():
@@ -122,6 +122,20 @@ def for_a_header(variable: str, value: str) -> str:
                 f"the environment variable {variable} holds {character!r}, which no header takes; set it again, in plain quotes."
             )
     return value
+
+
+def key_in(variable: str) -> str:
+    """The key that an environment variable holds, without blanks around it; empty where there is none.
+
+    Raises:
+        PrerequisiteError: It holds what no key does: a blank, a quote that the shell was to take away.
+    """
+    key = for_a_header(variable, os.environ.get(variable, "").strip())
+    if wrong := next((character for character in key if character in " \"'`"), ""):
+        raise PrerequisiteError(
+            f"the environment variable {variable} holds {wrong!r}, which is in no key; set it again, to the key alone."
+        )
+    return key
 
 
 def open_files() -> tuple[int, int] | None:

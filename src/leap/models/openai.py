@@ -23,7 +23,7 @@ from leap.core.message import Message, characters, sendable
 from leap.envs.tools import in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
 from leap.models.base import Completion, EndpointConfig, JsonObject, Model, Request, Sampling
-from leap.models.client import BILLED, connect, for_a_header, open_files, out_of_files, through_proxy
+from leap.models.client import BILLED, connect, for_a_header, key_in, open_files, out_of_files, through_proxy
 from leap.models.wire import choice_in, count, cut_off, field, parsed, said_in, text_in, tokens_in
 
 log = logging.getLogger(__name__)
@@ -91,10 +91,12 @@ class OpenAIModel(Model):
         self.concurrency = 2 * self._at_once
         self.base_url = (endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip().rstrip("/")
         self._host = _host(self.base_url)
-        self._key = api_key or for_a_header(endpoint.api_key_env, os.environ.get(endpoint.api_key_env, "").strip())
+        self._shown = re.sub(r"//[^/@]*@", "//", self.base_url)  # for messages, without a login
+        self._key = api_key or key_in(endpoint.api_key_env)
         for variable in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):  # which the client sends of itself
             for_a_header(variable, os.environ.get(variable, "").replace("\n", ""))
-        if not self._key and self._host == "api.openai.com":
+        named = endpoint.api_key_env != EndpointConfig.model_fields["api_key_env"].default
+        if not self._key and (named or self._host == "api.openai.com"):
             raise PrerequisiteError(f"{self.name} needs a key: set the environment variable {endpoint.api_key_env}.")
         # OpenAI's reasoning models know only the new name of the limit, many other servers only the old one.
         self._limit = "max_completion_tokens" if self._host == "api.openai.com" else "max_tokens"
@@ -255,7 +257,7 @@ class OpenAIModel(Model):
             if self._answered or b'"choices"' in content:
                 raise ModelError(f"{self.name}: the endpoint's answer is damaged: {self._redacted(said)}")
             raise PrerequisiteError(
-                f"{self.base_url} answers, but not as an OpenAI-compatible endpoint ({self._redacted(said)}); is base_url "
+                f"{self._shown} answers, but not as an OpenAI-compatible endpoint ({self._redacted(said)}); is base_url "
                 "right? It mostly ends in /v1."
             )
         choice = choice_in(body)
@@ -290,7 +292,7 @@ class OpenAIModel(Model):
         never_worked = self._answered == 0
         cut_off = self._answered == answered  # nobody else has got through meanwhile either
         said = self._redacted(_said(error))
-        key, host = self.endpoint.api_key_env, self.base_url
+        key, host = self.endpoint.api_key_env, self._shown
         match error:
             case openai.APITimeoutError() if not isinstance(error.__cause__, httpx2.ConnectTimeout):
                 times = self.endpoint.retries + 1
@@ -337,9 +339,9 @@ class OpenAIModel(Model):
             names = None
         if names is None or self.model in names:
             hint = "is base_url right? It mostly ends in /v1"
-            return PrerequisiteError(f"{self.base_url} has no {self.model!r} ({said}); {hint}.")
+            return PrerequisiteError(f"{self._shown} has no {self.model!r} ({said}); {hint}.")
         shown = self._redacted(", ".join(names[:8]) + (", ..." if len(names) > 8 else "")) or "none"
-        return PrerequisiteError(f"{self.base_url} has no model {self.model!r}; it has: {shown}.")
+        return PrerequisiteError(f"{self._shown} has no model {self.model!r}; it has: {shown}.")
 
     def _redacted(self, text: str) -> str:
         return text.replace(self._key, "(the key)") if len(self._key) > 6 else text

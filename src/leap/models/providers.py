@@ -143,7 +143,8 @@ def split_name(name: str) -> tuple[str, str]:
     if slash and model and provider in known:
         return provider, model
     shapes = ", ".join(f"{one}/..." for one in known)
-    meant = suggest(provider, known) or (f" Did you mean 'hf/{name}'?" if slash and provider and model else "")
+    meant = suggest(provider, known) if slash else f" Did you mean 'hf/{name}' or 'openai/{name}'?" if name else ""
+    meant = meant or (f" Did you mean 'hf/{name}'?" if provider and model else "")
     raise RecipeError(f"{name!r} names no model; names look like provider/model, with one of {shapes}.{meant}")
 
 

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from leap.config import Section
 
@@ -54,6 +54,12 @@ class ScratchConfig(Section):
         description="At most so many frequent runs of words become single tokens, and a list's entry one token with the "
         "comma before it; 0: each word and each separator is a token.",
     )
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.width % (2 * self.heads):  # positions turn pairs of a head's dimensions
+            raise ValueError(f"width {self.width} must be a multiple of twice the heads ({2 * self.heads})")
+        return self
 
 
 _NAME = re.compile(rf"(?:{_SEPARATOR})? ?([a-z]+) (\d+)")

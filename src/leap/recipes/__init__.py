@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
-from leap.errors import RecipeError
+from leap.errors import RecipeError, suggest
 
 FOLDER = Path(__file__).parent
 """Holds the recipes; `accelerate/` beside them holds launch configurations."""
@@ -33,9 +32,9 @@ def find_recipe(name: str, *, beside: Path | None = None) -> Path:
     stem = name.removesuffix(".yaml").removesuffix(".yml")
     if stem in shipped and Path(name).name == name:
         return shipped[stem]
-    close = get_close_matches(Path(stem).name, shipped, n=1)
-    meant = f" Did you mean {close[0]}?" if close else f" leap has: {', '.join(shipped)}."
-    raise RecipeError(f"there is no recipe {name!r}: no such file, and no recipe of that name comes with leap.{meant}")
+    why = "that is a folder" if path.is_dir() else "no such file"
+    meant = suggest(Path(stem).name, shipped) or f" leap has: {', '.join(shipped)}."
+    raise RecipeError(f"there is no recipe {name!r}: {why}, and no recipe of that name comes with leap.{meant}")
 
 
 def about(path: Path) -> str:

@@ -58,9 +58,7 @@ def check_prerequisites(recipe: Recipe, progress: Progress) -> Ready:
             return None
 
     environment = found(lambda: prepared_environment(recipe, progress))
-    problems |= {line: PrerequisiteError(line) for line in _packages(recipe)}
-    if find_spec("transformers"):
-        found(lambda: _check_student(recipe))
+    problems |= {str(problem): problem for problem in unmet(recipe)}
     checks = [(section.model, found(partial(_check_model, section, recipe))) for section in recipe.models]
     asked = [(name, ask) for name, ask in checks if ask is not None]
     for (name, _), answer in zip(asked, run_sync(_answers(ask for _, ask in asked)), strict=True):
@@ -109,6 +107,16 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
                 f"{min(both)!r}); nothing may be measured on tasks that were trained on. An id names one task in all splits."
             )
     return environment
+
+
+def unmet(recipe: Recipe) -> Iterator[LeapError]:
+    """What a recipe lacks on this machine, beside its environment's data and what endpoints would say: nobody is asked."""
+    yield from map(PrerequisiteError, _packages(recipe))
+    if find_spec("transformers"):
+        try:
+            _check_student(recipe)
+        except LeapError as problem:
+            yield problem
 
 
 def _packages(recipe: Recipe) -> Iterator[str]:

@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from leap import registry
 from leap.config import Section, under_kind
-from leap.errors import RecipeError
+from leap.errors import RecipeError, suggest
 from leap.recipe import Recipe, load_recipe, put, read_mapping, resolved
 from leap.recipes import find_recipe
 from leap.teachers.config import TeacherConfig
@@ -266,7 +266,7 @@ def find_study(name: str) -> Path:
         return Path(name)
     found = available_studies()
     if name not in found:
-        raise RecipeError(f"there is no study {name!r}. There are: {', '.join(sorted(found))}.")
+        raise RecipeError(f"there is no study {name!r}.{suggest(name, found)} There are: {', '.join(sorted(found))}.")
     return found[name]
 
 

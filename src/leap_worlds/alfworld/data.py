@@ -12,11 +12,15 @@ import hashlib
 import json
 import logging
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leap.envs.base import Finding
 from leap.errors import LeapError, PrerequisiteError
 from leap.files import write_json
 from leap.paths import cache_dir, expanded
@@ -31,6 +35,11 @@ TASK_TYPES = (
     "pick_cool_then_place_in_recep",
     "pick_two_obj_and_place",
 )
+OFFICIAL_SPLITS = {"train": 3553, "valid_seen": 140, "valid_unseen": 134}
+"""Playable games of each official split."""
+ARCHIVES = ("0.2.2/json_2.1.1_json.zip", "0.2.2/json_2.1.1_pddl.zip", "0.4.0/json_2.1.2_tw-pddl.zip")
+"""What `alfworld-download` fetches and unpacks."""
+_RELEASES = "https://github.com/alfworld/alfworld/releases/download"
 TEST_SCENES = (10, 219, 308, 424)
 """The rooms of the official unseen split: kitchen, living room, bedroom, bathroom. No training game is in one."""
 
@@ -68,8 +77,8 @@ class OfficialData:
         if not folder.is_dir():
             hint = "" if named else " ($ALFWORLD_DATA is not set, so the default place was tried)"
             raise PrerequisiteError(
-                f"no ALFWorld data: {folder} is not a folder{hint}. Run alfworld-download and set ALFWORLD_DATA, "
-                "or use generated games."
+                f"no ALFWorld data: {folder} is not a folder{hint}. `leap data alfworld` fetches the official games or says how; "
+                "generated games need none."
             )
         self.root = folder.parent.resolve()
         self._folder = self.root / DATA_FOLDER
@@ -153,3 +162,33 @@ def _stamp(folder: Path) -> str:
                 continue
             digest.update(f"{path}\0{stat.st_mtime_ns}\0{stat.st_size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def download(folder: Path) -> None:
+    """Has ALFWorld's own program put the official games into a folder.
+
+    Raises:
+        PrerequisiteError: It is not installed or fails; the message says what to put where.
+    """
+    beside = Path(sys.executable).with_name("alfworld-download")  # a virtual environment that is not activated
+    if program := shutil.which("alfworld-download") or shutil.which(beside):
+        status = subprocess.run([program, "--data-dir", str(folder)], stdin=subprocess.DEVNULL).returncode
+        if status == 0:
+            return
+        why = f"it ended with status {status}"
+    else:
+        why = "it is not installed (pip install 'leap-agents[alfworld]')"
+    raise PrerequisiteError(
+        f"alfworld-download did not fetch the official games: {why}.\nWithout it, unpack these into {folder}, so that "
+        f"{folder / DATA_FOLDER}/train is there, then give the same command again to have them checked:\n"
+        + "\n".join(f"  {_RELEASES}/{name}" for name in ARCHIVES)
+    )
+
+
+def checked(data: OfficialData) -> list[Finding]:
+    """Whether each official split is there, with how many games that can be played."""
+    findings = []
+    for split, number in OFFICIAL_SPLITS.items():
+        found = len(data.entries(split)) if split in data.splits() else 0
+        findings.append(Finding(found == number, f"{data.root}: {split}: {found} of {number} playable games"))
+    return findings

@@ -10,12 +10,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from leap.core import Decision, History, Observation, PrivilegedState, Task
-from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled
+from leap.envs.base import Environment, EnvironmentConfig, Finding, Outcome, Progress, Session, sampled, unknown_split
 from leap.envs.grammar import Line
 from leap.envs.tutor import Tutor
 from leap.errors import LeapError, PrerequisiteError
-from leap.paths import cache_dir
-from leap_worlds.alfworld.data import GameEntry, OfficialData
+from leap.paths import cache_dir, expanded
+from leap_worlds.alfworld.data import DATA_FOLDER, GameEntry, OfficialData, checked, download
 from leap_worlds.alfworld.engine import Engine
 from leap_worlds.alfworld.expert import AlfworldExpert, teach
 from leap_worlds.alfworld.game import load_game
@@ -57,6 +57,13 @@ class AlfworldEnvironment(Environment[AlfworldConfig]):
             generate(settings, folder, progress=progress)
         self._data = OfficialData(folder)
 
+    def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
+        """Checks the official games, where they are missing by ALFWorld's own program first, which puts them in their folder."""
+        folder = expanded(source or self.config.path or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld")
+        if not source and folder.name != DATA_FOLDER and not (folder / DATA_FOLDER).is_dir():
+            download(folder)
+        return checked(OfficialData(folder))
+
     @property
     def data(self) -> OfficialData:
         """The games at hand."""
@@ -74,9 +81,17 @@ class AlfworldEnvironment(Environment[AlfworldConfig]):
     def _entries(self, split: str) -> list[GameEntry]:
         """A split's games. Two splits are made of the training games here, for want of one to choose models by: the
         games of 16 rooms of their own (`train_valid`) and the others (`train_rest`)."""
-        if split in ("train_valid", "train_rest") and split not in self.data.splits():
+        known = self.data.splits()
+        if split in ("train_valid", "train_rest") and split not in known:
             held_out = split == "train_valid"
             return [entry for entry in self.data.entries("train") if (entry.scene in VALID_SCENES) == held_out]
+        if split in ("valid_seen", "valid_unseen") and split not in known and self.config.source == "generated":
+            raise PrerequisiteError(
+                f"{split!r} is a split of the official games and generated ones were asked for; they have {', '.join(known)}. "
+                "Give --set source=official (in a recipe: environment.options.source)."
+            )
+        if split not in known:
+            raise unknown_split(self.name, split, known)
         return list(self.data.entries(split))
 
     def _task(self, entry: GameEntry, split: str) -> Task:
