@@ -236,9 +236,9 @@ EXTRAS = [
     (("validate", "intercode-sql", "--limit", "1"), ["scipy"], "intercode"),
     (("play", "intercode-generated"), ["sklearn"], "intercode"),
     (("run", "recipe.yaml"), ["torch", "transformers"], "train"),
-    (("run", "recipe.yaml", "--set", "student.model=hf/a/b", "--set", "training.lora={}"), ["peft"], "train"),
+    (("run", "recipe.yaml", "--set", "student.model=hf//nonexistent", "--set", "training.lora={}"), ["peft"], "train"),
     (
-        ("run", "recipe.yaml", "--set", "student.model=hf/a/b", "--set", "training={lora: {}, quantize: 4bit}"),
+        ("run", "recipe.yaml", "--set", "student.model=hf//nonexistent", "--set", "training={lora: {}, quantize: 4bit}"),
         ["bitsandbytes"],
         "qlora",
     ),
