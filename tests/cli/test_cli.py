@@ -9,6 +9,8 @@ import shutil
 import statistics
 import subprocess
 import sys
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -388,7 +390,7 @@ def test_a_missing_package_is_one_line_with_its_extra(
         error = ModuleNotFoundError(f"No module named '{module}'", name=module)
         assert with_remedy(error) == f"No module named '{module}'. Give `pip install 'leap-agents[{extra}]'`."
     assert with_remedy(ModuleNotFoundError("No module named 'spam'", name="spam")) == "No module named 'spam'"
-    monkeypatch.setattr("leap.cli.doctor.print_doctor", lambda: __import__("numpy.nothing"))
+    monkeypatch.setattr("leap.cli.doctor.print_doctor", partial(import_module, "numpy.nothing"))
     monkeypatch.setitem(sys.modules, "numpy", None)
     assert inside(monkeypatch, "doctor") == 1
     told = capsys.readouterr().err
