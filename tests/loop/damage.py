@@ -113,6 +113,15 @@ def files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name != ".lock")
 
 
+def own(where: str, name: str) -> bool:
+    """Whether a file is worth damage where a run stands: of one that is not finished, those that the finished one has not, and
+    those that what comes next is made from."""
+    folder = Path(name).parts[0]
+    return where == "finished" or not (folder in ("base", "baselines", "report") or "/checkpoint/" in name) or name.endswith(
+        ("safetensors", "leap.json")
+    )
+
+
 def brother(root: Path, name: str) -> Path | None:
     """The same file of another iteration or baseline, with other content."""
     folder, *rest = Path(name).parts

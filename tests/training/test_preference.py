@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import ADAPTER, BOTH, DPO, KTO, LORA, some_pairs, train, watched, weights
 
+from leap.errors import RunError
 from leap.testing.checkpoints import tiny_checkpoint
 
 torch = pytest.importorskip("torch")
@@ -147,6 +148,25 @@ def test_an_interrupted_training_ends_in_the_same_weights(case: str, starts: dic
     assert all(torch.allclose(whole[name], resumed[name], atol=1e-6) for name in whole)
 
 
+@pytest.mark.parametrize("lr", [1e8, 1e30])
+@pytest.mark.parametrize("case", ["dpo llama3", "kto llama3", "dpo adapter", "kto fresh", "dpo scratch"])
+def test_a_preference_tuning_that_diverges_stops_at_every_start(
+    case: str, lr: float, starts: dict[str, str], tmp_path: Path
+) -> None:
+    """Also where it goes on from the last good state, which stays."""
+    method, start = case.split()
+    more = {"lr": lr, "muon_lr": lr, "max_grad_norm": 1e9, "save_steps": 1, "warmup_steps": 2, "steps": 6}
+    config, shown, told = config_of(method, start, **more), list[float](), list[str]()
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"diverged at step \d+: .*lower training\.lr") as caught:
+            train(config, starts.get(start, starts["llama3"]), tmp_path, on_step=lambda done, total, loss: shown.append(loss))
+        told.append(str(caught.value))
+        states = list((tmp_path / "work").glob("checkpoint-*"))
+        assert all(bool(one.isfinite().all()) for state in states for one in weights(state).values())
+    assert told[0] == told[1] and "\n" not in told[0] and all(map(math.isfinite, shown))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("part", [1, 2])
 def test_of_two_parts_the_finished_one_is_not_done_again(part: int, starts: dict[str, str], tmp_path: Path) -> None:
     config = BOTH.model_copy(update={"steps": 3, "sft": BOTH.sft.model_copy(update={"steps": 2})})
@@ -196,7 +216,6 @@ def test_without_a_pair_the_policy_stays(starts: dict[str, str], tmp_path: Path)
 def test_pairs_too_long_are_left_out_and_counted(starts: dict[str, str], tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from leap.errors import RunError
     from leap.models.chat import ChatTokens
     from leap.training.preference import encode_pair
 
