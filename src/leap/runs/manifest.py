@@ -1,8 +1,8 @@
 """What a run's finished files were when they were written (`files.json`), so that damage is told from work.
 
-Each stage notes length and SHA-256 of its files when it has finished them. A journal, which only grows, is known up to where
-it was then. Before a command uses a run, all that is noted is compared; of files of more than a gibibyte only the length, and
-their content when they are loaded. A run without `files.json`, of an earlier version, is taken as it is and noted as it goes on.
+Each stage notes length and SHA-256 of its files when it has finished them. Before a command uses a run, all that is noted is
+compared; of files of more than a gibibyte only the length, and their content when they are loaded. A run without `files.json`,
+of an earlier version, is taken as it is and noted as it goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from leap.core import content_key
@@ -21,7 +22,8 @@ LARGE = 1 << 30
 """Bytes beyond which a file's content is compared only when it is loaded."""
 _CALLS = "calls.sqlite"
 _Noted = dict[str, dict[str, list[str]]]
-"""By a file's path or a folder's, for each file in it (itself: "") its length and hash; both of two while it is replaced."""
+"""By a file's path or a folder's, for each file in it (itself: "") its length and hash, with a + behind them while it grows; of
+a file that was replaced, those of before, too."""
 
 
 class Manifest:
@@ -45,6 +47,17 @@ class Manifest:
         """Notes a file or folder that nothing is noted of: of a run that an earlier version made, or whose stage was killed."""
         if self._name(path) not in self._read():
             self.record(path)
+
+    @contextmanager
+    def growing(self, *journals: Path) -> Iterator[None]:
+        """While it lasts, lines may be added to journals. They are noted when it ends well; else they are known up to where they
+        were."""
+        known = self._read()
+        noted = {name: known[name][""][-1] for name in map(self._name, journals) if name in known}
+        if noted:
+            self._write(known | {name: {"": [f"{state.removesuffix(' +')} +"]} for name, state in noted.items()})
+        yield
+        self.record(*journals)
 
     def write(self, path: Path, text: str) -> None:
         """Writes a whole file, unless it is there with that text, and notes it; a kill in between leaves either text known."""
@@ -141,7 +154,7 @@ def _unlike(file: Path, states: list[str], whole: bool) -> str:
     if not file.is_file():
         return f"is missing: {advice}"
     try:
-        if any(_is(file, int(state.partition(" ")[0]), state, whole) for state in states):
+        if any(_is(file, state, whole) for state in states):
             return ""
     except OSError as error:
         return f"cannot be read: {error.strerror}."
@@ -150,9 +163,14 @@ def _unlike(file: Path, states: list[str], whole: bool) -> str:
     return f"is damaged, it is not what was written there: {advice}"
 
 
-def _is(file: Path, size: int, state: str, whole: bool) -> bool:
+def _is(file: Path, state: str, whole: bool) -> bool:
+    length, content, *grows = state.split()
     if file.name == _CALLS:
-        return fingerprint(file, size) == state
-    grows, now = file.suffix == ".jsonl" and file.name != "rows.jsonl", file.stat().st_size
-    same_length = now == size or (grows and now > size)
-    return same_length and ((size > LARGE and not whole) or state == f"{size} {digest(file, size)}")
+        return fingerprint(file, int(length)) == state
+    size = int(length)
+    with file.open("rb") as opened:
+        opened.seek(size)
+        more = opened.readline()
+    torn = file.suffix == ".jsonl" and not more.endswith(b"\n")  # by a kill; nobody reads it
+    fits = file.stat().st_size >= size and (not more or torn or bool(grows))
+    return fits and ((size > LARGE and not whole) or content == digest(file, size))

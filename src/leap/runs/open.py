@@ -62,8 +62,8 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
             _check_same(run, recipe)
         _mend(run, recipe)
         run.manifest.write(run.recipe, dump_recipe(recipe))
-        append_line(run.provenance, json.dumps(provenance()).encode() + b"\n")
-        run.manifest.record(run.provenance)
+        with run.manifest.growing(run.provenance):
+            append_line(run.provenance, json.dumps(provenance()).encode() + b"\n")
         with closing(Stages(recipe, run, Progress(), ready.environment if ready else None)) as stages:
             for name, answer in ready.paid if ready else ():
                 with stages.actors.ledger.stage("check"):

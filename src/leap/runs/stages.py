@@ -154,8 +154,9 @@ class Stages:
 
     def _play(self, i: int, spec: PolicySpec, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
         """Plays for the rollouts of iteration i what is not on file; returns the tasks' episodes."""
-        played = play_tasks(spec, play, self.actors, journal, lambda: self.timed("rollout", i, what), self.executor)
-        self.run.manifest.record(journal.path)
+        shown = partial(self.timed, "rollout", i, what, journal.path)
+        played = play_tasks(spec, play, self.actors, journal, shown, self.executor)
+        self.run.manifest.adopt(journal.path)
         return played
 
     # ---- correct -------------------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ class Stages:
         under an iteration."""
         done = _corrected(episodes, journal)
         if len(done) == len(episodes):
-            self.run.manifest.record(journal.path)
+            self.run.manifest.adopt(journal.path)
             return
         section, states = self.recipe.teacher, None
         if isinstance(section, ModelTeacherConfig) and section.state == "extracted":
@@ -204,7 +205,8 @@ class Stages:
         teacher = self.actors.teacher(student, states)
         who = "the expert" if section.kind == "expert" else teacher.name
         what = f"corrections by {who} at privilege {teacher.privilege}"
-        with self.timed("correct", iteration, what) as (bar, note), self.booked(f"correct {iteration}"):
+        under_way = self.timed("correct", iteration, what, journal.path)
+        with under_way as (bar, note), self.booked(f"correct {iteration}"):
             bar.update(len(done), len(episodes), "")
             finished = set(done)
 
@@ -218,7 +220,6 @@ class Stages:
             note(corrections=len(journal))
             if teacher.dropped:
                 note(steps_left_out=teacher.dropped)
-        self.run.manifest.record(journal.path)
 
     def _extracted(self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
@@ -227,11 +228,11 @@ class Stages:
         journal = Journal(self.run.expert_play(iteration), Episode)
         played = self._play(iteration, scripted(), play, journal, "expert's play of the tasks to correct")
         extractor = self.actors.extractor(iteration, section)
-        with self.timed("correct", iteration, "privileged states"), self.booked(f"extract {iteration}"):
+        under_way = self.timed("correct", iteration, "privileged states", self.run.states(iteration))
+        with under_way, self.booked(f"extract {iteration}"):
             states = run_sync(extractor.extract_all(played))
             check_lost(extractor.model.name, extractor.lost, len(played), self.recipe.lost_share)
-        self.run.manifest.record(self.run.states(iteration))
-        return states
+            return states
 
     def corrections(self, i: int) -> Journal[Correction]:
         """Corrections of iteration i that are on file."""
@@ -294,7 +295,8 @@ class Stages:
         if section is None or all(step.reason for e in demonstrations for step in e.steps):
             return demonstrations
         annotated, annotator = list[Episode](), self.actors.annotator(section)
-        with self.timed("correct", 0, "reasons for demonstrations") as (bar, _), self.booked("annotate"):
+        under_way = self.timed("correct", 0, "reasons for demonstrations", self.run.annotations())
+        with under_way as (bar, _), self.booked("annotate"):
 
             def keep(episode: Episode) -> None:
                 annotated.append(episode)
@@ -302,7 +304,6 @@ class Stages:
 
             run_sync(annotator.annotate_all(demonstrations, keep))
             check_lost(annotator.model.name, annotator.lost, len(demonstrations), self.recipe.lost_share)
-        self.run.manifest.record(self.run.annotations())
         return sorted(annotated, key=_by_task)
 
     def _rows_with_state(self) -> Iterator[Row]:
@@ -435,10 +436,10 @@ class Stages:
         evaluations = []
         for split, tasks in self.evaluation_tasks().items():
             play = Play(tasks, self.recipe.test_horizon, self.recipe.seed, f"evaluate-{spec.name}")
-            shown = partial(self.timed, "evaluate", spec.iteration, f"evaluate {spec.name} on {split}")
             journal = self.run.played(spec.name, split)
+            shown = partial(self.timed, "evaluate", spec.iteration, f"evaluate {spec.name} on {split}", journal)
             evaluations.append(score_tasks(spec, play, self.actors, journal, shown, self.executor))
-            self.run.manifest.record(journal)
+            self.run.manifest.adopt(journal)
         scores = [evaluation.model_dump(mode="json") for evaluation in evaluations]
         self.run.manifest.write(self.run.evaluation(spec.name), as_json(scores))
         return evaluations
@@ -475,11 +476,13 @@ class Stages:
         self._opened.close()
 
     @contextmanager
-    def timed(self, stage: str, iteration: int, what: str) -> Iterator[tuple[Bar, Callable[..., None]]]:
-        """A stage under way: its bar, and a function that notes figures for the report when it ends well."""
+    def timed(
+        self, stage: str, iteration: int, what: str, *journals: Path
+    ) -> Iterator[tuple[Bar, Callable[..., None]]]:
+        """A stage under way, which may add to journals: its bar, and what notes figures for the report when it ends well."""
         figures: dict[str, float] = {}
         began = time.monotonic()
-        with self.progress.stage(what) as bar:
+        with self.progress.stage(what) as bar, self.run.manifest.growing(*journals):
             yield bar, figures.update
         seconds = round(time.monotonic() - began, 2)
         records = read_json(self.run.stages) if self.run.stages.exists() else []

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 
 from leap.core import content_key
 from leap.envs.base import load_environment
 from leap.errors import RecipeError
 from leap.evaluation import Evaluation
-from leap.files import write_json
+from leap.files import as_json
 from leap.progress import Bar
 from leap.rollouts import Play
 from leap.runs.actors import Actors
@@ -42,7 +43,7 @@ def evaluate_elsewhere(
         environment.prepare(bar.update)
     trained_on = {task.id for task in stages.environment.tasks(recipe.environment.train)}
     folder = stages.run.elsewhere(i, content_key(options))
-    write_json(folder / "environment.json", {"name": recipe.environment.name, "options": options})
+    stages.run.manifest.write(folder / "environment.json", as_json({"name": recipe.environment.name, "options": options}))
     levels = dict.fromkeys((0, recipe.teacher.privilege))
     specs = (scripted(), *map(scripted, levels), PolicySpec("student", f"pi_{i}", iteration=i))
 
@@ -56,13 +57,15 @@ def evaluate_elsewhere(
                 )
             for spec in specs:
                 play = Play(tasks, horizon, recipe.seed, f"elsewhere-{spec.name}")
-                shown = partial(_shown, stages, f"evaluate {spec.name} on {split}")
-                evaluations.append(score_tasks(spec, play, actors, folder / f"{split}-{spec.name}.jsonl", shown))
-    write_json(folder / "evaluation.json", [evaluation.model_dump(mode="json") for evaluation in evaluations])
+                journal = folder / f"{split}-{spec.name}.jsonl"
+                shown = partial(_shown, stages, f"evaluate {spec.name} on {split}", journal)
+                evaluations.append(score_tasks(spec, play, actors, journal, shown))
+    scores = [evaluation.model_dump(mode="json") for evaluation in evaluations]
+    stages.run.manifest.write(folder / "evaluation.json", as_json(scores))
     return evaluations
 
 
 @contextmanager
-def _shown(stages: Stages, what: str) -> Iterator[tuple[Bar, Callable[..., None]]]:
-    with stages.progress.stage(what) as bar:
+def _shown(stages: Stages, what: str, journal: Path) -> Iterator[tuple[Bar, Callable[..., None]]]:
+    with stages.progress.stage(what) as bar, stages.run.manifest.growing(journal):
         yield bar, lambda **figures: None  # the run's own figures stay as they are

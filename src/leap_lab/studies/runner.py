@@ -145,11 +145,11 @@ def take(root: Path, recipe: Recipe, run: RunDirectory) -> list[Taken]:
         for file in sorted(stage.files, key=lambda name: name == stage.marker):  # the marker last
             _bring(source / file, run.root / file)
     if taken:
-        with run.shared.open("a", encoding="utf-8") as file:
+        with run.manifest.growing(run.shared), run.shared.open("a", encoding="utf-8") as file:
             for stage, source in taken:
                 line = {"part": stage.name, "iteration": stage.iteration, "key": stage.key, "from": source.name}
                 file.write(json.dumps(line) + "\n")
-        run.manifest.record(run.shared)
+            file.flush()
     return taken
 
 
