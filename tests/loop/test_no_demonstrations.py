@@ -130,3 +130,52 @@ def test_a_base_is_named_by_what_it_holds(tmp_path: Path, monkeypatch: pytest.Mo
     assert identity(str(adapters[0])) != before
     with pytest.raises(RunError, match=r"holds another model now than the one that pi_1 was trained from"):
         leap(Stages(made.model_copy(update={"iterations": 2}), run, Progress()))
+
+
+def _snapshot(hub: Path, commit: str, seed: int) -> None:
+    """A revision of owner/tiny as the Hub's client keeps it, and the one that `main` means."""
+    folder = hub / "models--owner--tiny"
+    tiny_checkpoint(folder / "snapshots" / commit, seed=seed)
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+
+
+@pytest.mark.parametrize("how", ["revision", "working folder", "link", "base of an adapter"])
+def test_another_base_by_the_same_name_is_refused_before_it_plays(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(mock.SCRIPTS, "east", east)
+    one, other = (tiny_checkpoint(tmp_path / name / "base", seed=seed) for seed, name in enumerate(("one", "other")))
+    run, base = RunDirectory(tmp_path / "run"), "base"
+    if how == "revision":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        base = "owner/tiny"
+        _snapshot(tmp_path / "hub", "a" * 40, 0)
+    elif how == "working folder":
+        monkeypatch.chdir(one.parent)
+    else:
+        monkeypatch.chdir(tmp_path)
+        Path("base").symlink_to(one)
+    if how == "base of an adapter":
+        peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+        model = transformers.AutoModelForCausalLM.from_pretrained(base)
+        peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])).save_pretrained("lora")
+        transformers.AutoTokenizer.from_pretrained(base).save_pretrained("lora")
+        base = "lora"
+    lora = {"lora": {"rank": 2, "targets": ["q_proj"]}} if base == "lora" else {}
+    training = {"steps": 1, "batch_rows": 4, "device_rows": 2, "lr": 1e-3} | lora
+    made = recipe(Path(base), iterations=1, training=training, measures={"held_out": None})
+    leap(Stages(made, run, Progress()))
+    played = run.episodes(1).read_bytes()
+    leap(Stages(made, run, Progress()))  # as long as nothing changes, all is on file
+    if how == "revision":
+        _snapshot(tmp_path / "hub", "b" * 40, 1)
+    elif how == "working folder":
+        monkeypatch.chdir(other.parent)
+    else:
+        Path("base").unlink()
+        Path("base").symlink_to(other)
+    with pytest.raises(RunError, match=f"{base} holds another model now than the one that pi_1 was trained from"):
+        leap(Stages(made.model_copy(update={"iterations": 2}), run, Progress()))
+    assert run.episodes(1).read_bytes() == played and not run.episodes(2).exists()

@@ -154,13 +154,13 @@ class Actors:
         """Looks whether the base is still the one that the students on file were trained from.
 
         Raises:
-            RunError: It is a folder in which there are other files now.
+            RunError: There are other files in its folder now, or another revision of it was fetched from the Hub.
         """
-        if not Path(self.base).is_dir():
-            return
+        nameless = ("scratch", self.recipe.student.model)  # what is not here has no content to compare
         for i in range(self.recipe.iterations + 1):
             noted = marker(self.run.checkpoint(i))
-            if noted.exists() and read_json(noted).get("base", self.base_identity) != self.base_identity:
+            before = read_json(noted).get("base", self.base_identity) if noted.exists() else self.base_identity
+            if before != self.base_identity and not {before, self.base_identity} & set(nameless):
                 raise RunError(
                     f"{self.base} holds another model now than the one that pi_{i} was trained from. Put that one back, or "
                     "start a run of another name."
