@@ -60,7 +60,7 @@ def test_the_whole_matrix(recipe: str, where: str, tmp_path: Path) -> None:
     for name in names:
         for kind in KINDS:
             try:
-                counted.update(outcome(ready, name, kind, tmp_path / f"{name} {kind}".replace("/", " ")))
+                counted.update(outcome(ready, name, kind, tmp_path / f"{name} {kind}".replace("/", "_").replace(" ", "_")))
             except AssertionError as error:
                 failed.append(f"{name} {kind}: {str(error)[:600]}")
                 print("FAILED", failed[-1], flush=True)
