@@ -123,16 +123,17 @@ class Warm:
     Args:
         folder: Where the runs work; only files below it count.
         modules: Modules that it imports beside the usual ones, such as one that registers an environment.
+        under: A command that runs it, such as strace.
     """
 
-    def __init__(self, folder: Path, modules: Sequence[str] = ()) -> None:
-        self._folder, self._modules = folder, modules
+    def __init__(self, folder: Path, modules: Sequence[str] = (), under: Sequence[str] = ()) -> None:
+        self._folder, self._modules, self._under = folder, modules, under
         self.warm = False  # until a whole run has shown what it imports
 
     def __enter__(self) -> Warm:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        command = [sys.executable, __file__, str(self._folder), *self._modules]
+        command = [*self._under, sys.executable, __file__, str(self._folder), *self._modules]
         self._process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 

@@ -295,11 +295,11 @@ def distinct(points: Sequence[Point]) -> list[Point]:
 
 
 @contextmanager
-def trials(folder: Path) -> Iterator[Callable[..., Trial]]:
+def trials(folder: Path, under: Sequence[str] = ()) -> Iterator[Callable[..., Trial]]:
     """Gives a function that makes the runs of a recipe below a folder: "expert", or "paid" with options of `paid`. One at a time
-    is at work."""
+    is at work; `under` is a command that runs them."""
     work, teacher = folder / "work", Teacher()
-    with MockServer(teacher) as server, Flaky(server.port) as endpoint, Warm(work, ["killed_runs"]) as warm:
+    with MockServer(teacher) as server, Flaky(server.port) as endpoint, Warm(work, ["killed_runs"], under) as warm:
 
         @cache
         def trial(kind: str, **options: Any) -> Trial:
