@@ -378,7 +378,7 @@ def _noted(marker: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return result if isinstance(result, dict) else {}
 
 
-def _provenance(path: Path, notes: list[str]) -> list[dict[str, JsonValue]]:
+def _provenance(path: Path, notes: list[str]) -> list[dict[str, object]]:
     if not path.exists():
         notes.append(f"{path.name} is missing: versions and machine are not known.")
     return starts(path)

@@ -187,7 +187,7 @@ class Report(Record):
     costs: list[Cost]
     training: list[dict[str, JsonValue]]
     stages: list[StageTime]
-    provenance: list[dict[str, JsonValue]]
+    provenance: list[dict[str, object]]
     shown: list[Shown]
     notes: list[str]
     recipe: str

@@ -68,8 +68,12 @@ class RunResults:
 
     def makers(self) -> set[str]:
         """Versions and commits of leap that made this run."""
-        made = starts(self.files.provenance)
-        return {f"leap {one['leap']} {one['commit']}, torch {one['packages'].get('torch', '?')}" for one in made}
+        found = set()
+        for one in starts(self.files.provenance):
+            packages = one["packages"]
+            torch = packages.get("torch") if isinstance(packages, dict) else None
+            found.add(f"leap {one['leap']} {one['commit']}, torch {torch or '?'}")
+        return found
 
     def _read(self, policy: str) -> dict[str, Episode]:
         played = self._run.played(policy, self.split)

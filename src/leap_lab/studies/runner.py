@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from leap.runs.directory import RunDirectory
 from leap.runs.open import open_run
 from leap.runs.table import Stage, missing_stages, stage_table
 from leap_lab.studies.results import RunResults, Runs
-from leap_lab.studies.schema import Changes, LoopStudy, arm_recipe, run_name
+from leap_lab.studies.schema import LoopStudy, arm_recipe, run_name
 
 
 class Arm(NamedTuple):
@@ -44,7 +44,7 @@ class Choice(NamedTuple):
 
     arms: Sequence[str] | None = None
     seeds: Sequence[int] | None = None
-    changes: Changes | None = None
+    changes: Mapping[str, object] | None = None
 
 
 EVERYTHING = Choice()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -290,14 +291,14 @@ def base_recipe(study: LoopStudy, path: Path) -> Recipe:
     return load_recipe(find_recipe(study.recipe, beside=path.parent))
 
 
-def arm_recipe(study: LoopStudy, base: Recipe, arm: str, seed: int, overrides: Changes) -> Recipe:
+def arm_recipe(study: LoopStudy, base: Recipe, arm: str, seed: int, overrides: Mapping[str, object]) -> Recipe:
     """Returns the recipe of one arm and seed: the base recipe, the arm's changes, and what a user overrides.
 
     Raises:
         RecipeError: They make no valid recipe.
     """
     values = base.model_dump(mode="json")
-    changes = study.changes()[arm] | overrides
+    changes = {**study.changes()[arm], **overrides}
     method = changes.get("training.method")
     if method is not None and method != values["training"]["method"]:
         # What the section says holds as far as the other method has such keys.
