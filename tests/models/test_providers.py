@@ -52,11 +52,14 @@ def test_endpoint_models_are_metered_and_those_in_process_are_not(tmp_path: Path
     model = open_model(f"hf/{tiny_checkpoint(tmp_path / 'tiny')}", SAMPLING, ledger=ledger, batch=5)
     assert model.concurrency == 5
 
-    async def ask() -> str:
+    async def ask() -> list[str]:
+        request = Request([{"role": "user", "content": "x"}], schema={})
         async with model.conversation() as conversation:
-            return (await conversation.complete(Request([{"role": "user", "content": "x"}], seed=0, schema={}))).text
+            first = await conversation.complete(request)
+        return [first.text, (await model.complete(request)).text]  # a conversation of its own
 
-    assert isinstance(asyncio.run(ask()), str) and ledger.total().calls == 0
+    first, again = asyncio.run(ask())
+    assert first == again and ledger.total().calls == 0
 
 
 def test_a_cap_in_dollars_on_an_unpriced_model_is_refused_before_anything_starts(tmp_path: Path) -> None:

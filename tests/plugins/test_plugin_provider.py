@@ -29,7 +29,7 @@ class ParrotModel(leap.Model):
         self.name, self.concurrency, self._words = name, 4, words
 
     async def complete(self, request: leap.Request) -> leap.Completion:
-        return leap.Completion(self._words, prompt_tokens=self.length(request.messages), completion_tokens=len(self._words))
+        return leap.Completion(self._words, self.length(request.messages), len(self._words))
 
 
 @leap.model("parrot")
@@ -53,23 +53,23 @@ class Counted(HFProvider):
         return super().open(model, sampling, **more)
 
 
-def recipe(**more: Any) -> dict[str, Any]:
-    return {"name": "x", "environment": {"name": "alfworld"}} | more
+RECIPE: dict[str, Any] = {"name": "x", "environment": {"name": "alfworld"}}
+TEACHER = {"kind": "model", "model": "parrot/hi"}
 
 
 def test_a_model_of_it_is_a_teacher_with_the_providers_own_settings() -> None:
-    made = leap.Recipe.model_validate(recipe(teacher={"kind": "model", "model": "parrot/hi", "endpoint": {"voice": "Jack"}}))
+    made = leap.Recipe.model_validate(RECIPE | {"teacher": TEACHER | {"endpoint": {"voice": "Jack"}}})
     assert made.model_dump(mode="json")["teacher"]["endpoint"] == {"voice": "Jack"}
     model = made.teacher.models[0].open()
 
     assert asyncio.run(model.complete(leap.Request([{"role": "user", "content": "?"}]))).text == "Jack: hi"
     with pytest.raises(ValidationError, match=r"vioce[\s\S]*unknown key. Did you mean 'voice'"):
-        leap.Recipe.model_validate(recipe(teacher={"kind": "model", "model": "parrot/hi", "endpoint": {"vioce": "Jack"}}))
+        leap.Recipe.model_validate(RECIPE | {"teacher": TEACHER | {"endpoint": {"vioce": "Jack"}}})
 
 
 def test_a_student_needs_weights(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"student\.model 'parrot/hi': training needs its weights"):
-        leap.Recipe.model_validate(recipe(student={"model": "parrot/hi"}))
+        leap.Recipe.model_validate(RECIPE | {"student": {"model": "parrot/hi"}})
     pytest.importorskip("trl")
     from leap.testing.checkpoints import tiny_checkpoint
 

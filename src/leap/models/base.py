@@ -168,8 +168,11 @@ class Model:
         yield self
 
     async def complete(self, request: Request) -> Completion:
-        """Answers a request, as in `Conversation.complete`; for a model that keeps nothing of a conversation."""
-        raise NotImplementedError(f"{type(self).__name__} overrides neither `complete` nor `conversation`")
+        """Answers a request, in a conversation of its own; see `Conversation.complete`."""
+        if type(self).conversation is Model.conversation:
+            raise NotImplementedError(f"{type(self).__name__} overrides neither `complete` nor `conversation`")
+        async with self.conversation() as conversation:
+            return await conversation.complete(request)
 
     def close(self) -> None:
         """Frees memory, connections and processes."""

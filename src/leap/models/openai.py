@@ -360,18 +360,15 @@ def _host(url: str) -> str:
 
 def _sent(message: Message) -> JsonObject:
     """A message as endpoints take it: the arguments of a call are a text."""
-    calls = message.get("tool_calls")
-    if not calls:
-        return dict(message)
-    functions = [
-        call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)} for call in calls
-    ]
-    told = [call | {"function": function} for call, function in zip(calls, functions, strict=True)]
-    return message | {"content": message["content"] or None, "tool_calls": told}
+    told = []
+    for call in message.get("tool_calls", ()):
+        arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+        told.append(call | {"function": call["function"] | {"arguments": arguments}})
+    return message | {"content": message["content"] or None, "tool_calls": told} if told else dict(message)
 
 
 async def _answer(client: openai.AsyncOpenAI, request: JsonObject) -> bytes:
-    """What the endpoint says, to be read with care: endpoints leave out, add and mistype everything."""
+    """What the endpoint says, as it came."""
     return (await client.chat.completions.with_raw_response.create(**request)).http_response.content
 
 
