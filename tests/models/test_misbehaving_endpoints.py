@@ -367,7 +367,8 @@ def test_a_bad_answer_to_the_very_first_call_is_an_error_for_people(mode: str, a
 
 
 def test_what_passes_is_retried(at: Callable[..., OpenAIModel], served: tuple[Server, str]) -> None:
-    for bad in (failing(OVERLOADED), http(answer("", "error")), http(b"", 503)):
+    crowded = http({"error": {"message": "Too many requests, slow down", "code": 400}}, 400)
+    for bad in (failing(OVERLOADED), http(answer("", "error")), http(b"", 503), crowded):
         told = asyncio.run(say(at(bad, http(answer()), retries=1)))
         assert (told.text, served[0].asked) == (TEXT, 2)
         # An answer of failure that tells its usage is billed.

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -25,6 +26,8 @@ LONGEST_ANSWER = 64 << 20
 BILLED: ContextVar[list[object]] = ContextVar("BILLED")
 """Usage that was told in answers of failure, which are tried again: they are billed all the same."""
 _PROXIES = ("all_proxy", "http_proxy", "https_proxy")
+# By which gateways say in a 400 what is a 429.
+_CROWDED = re.compile(rb"too many requests|rate.?limit", re.IGNORECASE)
 # Of the body as it is handed on, which is whole and unpacked.
 _TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
 
@@ -54,6 +57,8 @@ class Client(httpx2.AsyncClient):
             raise httpx2.LocalProtocolError(str(why), request=request) from error
         headers = {name: value for name, value in response.headers.items() if name.lower() not in _TRANSFER}
         status, content = response.status_code, bytes(body)
+        if status == 400 and _CROWDED.search(content[:2000]):
+            status = 429
         with suppress(RecursionError):  # a failure that is nested without end is a damaged answer
             if response.is_success and (failure := failure_in(parsed(content))):
                 status, content = failure.status, json.dumps({"error": failure.error}).encode()
