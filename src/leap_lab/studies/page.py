@@ -128,21 +128,18 @@ def _finding(one: Difference) -> str:
 
 
 def _scores(caption: str, rows: Sequence[Row], seeds: Sequence[int]) -> Table:
-    columns = ["arm", "policy", "n", "success, mean", "95 % over tasks", "over tasks and seeds", "actions"]
-    return Table(
-        caption, columns + [f"seed {seed}" for seed in seeds], [_score_row(row, seeds) for row in rows], left=2
-    )
-
-
-def _score_row(row: Row, seeds: Sequence[int]) -> list[str]:
     def said(one: SeedScore) -> str:
-        chosen = row.policy.startswith("best") and one.policy != row.policy
         off = f", {one.broken_off} broken off" if one.broken_off else ""
-        return f"{100 * one.success:.1f} %" + (f" ({one.policy})" if chosen else "") + off
+        return f"{100 * one.success:.1f} %" + (f" ({one.policy})" if one.policy in chosen else "") + off
 
-    tasks, mean, *intervals = _estimated(row.success)
-    by_seed = _by_seed(row.seeds, seeds, said)
-    return [row.arm, policy_words(row.policy), tasks, f"{mean} %", *intervals, f"{row.actions.value:.2f}", *by_seed]
+    cells = []
+    for row in rows:
+        chosen = {one.policy for one in row.seeds if row.policy.startswith("best")} - {row.policy}
+        tasks, mean, *intervals = _estimated(row.success)
+        known = [row.arm, policy_words(row.policy), tasks, f"{mean} %", *intervals, f"{row.actions.value:.2f}"]
+        cells.append([*known, *_by_seed(row.seeds, seeds, said)])
+    columns = ["arm", "policy", "n", "success, mean", "95 % over tasks", "over tasks and seeds", "actions"]
+    return Table(caption, [*columns, *(f"seed {seed}" for seed in seeds)], cells, left=2)
 
 
 def _differences(results: StudyResults) -> Table:
@@ -150,16 +147,10 @@ def _differences(results: StudyResults) -> Table:
         return f"{100 * one.difference:+.1f} ({one.only_policy}, {one.only_against})"
 
     columns = ["policy", "against", "n", "points", "95 % over tasks", "over tasks and seeds", "verdict"]
-    rows = [
-        [
-            one.policy,
-            one.against,
-            *_estimated(one.difference, "+"),
-            one.verdict,
-            *_by_seed(one.seeds, results.seeds, said),
-        ]
-        for one in results.differences
-    ]
+    rows = []
+    for one in results.differences:
+        known = [one.policy, one.against, *_estimated(one.difference, "+"), one.verdict]
+        rows.append([*known, *_by_seed(one.seeds, results.seeds, said)])
     caption = (
         f"Differences in success on {results.split}, paired by task and seed; by seed the points, and in brackets how many tasks "
         "the first alone solved and the second alone"

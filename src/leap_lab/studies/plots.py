@@ -92,13 +92,8 @@ def legend(entries: Sequence[tuple[str, Look, bool]], panel: Panel) -> list[str]
 
 def curve(panel: Panel, values: Iterable[tuple[float, float]], look: Look, *, width: float = 2.0) -> str:
     """Returns a line through values."""
-    drawn = {
-        "stroke": look.colour,
-        "stroke_width": width,
-        "stroke_dasharray": look.dash,
-        "points": panel.points(values),
-    }
-    return mark("polyline", fill="none", **drawn)
+    drawn = {"stroke_width": width, "stroke_dasharray": look.dash, "points": panel.points(values)}
+    return mark("polyline", fill="none", stroke=look.colour, **drawn)
 
 
 def seeds(panel: Panel, x: float, values: Sequence[float], look: Look, *, spread: float = 0.0) -> list[str]:

@@ -17,21 +17,9 @@ from leap_lab.theory.run import Terms, run_leap
 from leap_lab.theory.world import search_world
 
 LOSSES = {"l1": "Students minimise the bound's own loss (L1)", "log": "Students minimise log loss, as SFT does"}
-COLUMNS = {
-    "J(expert)": "expert",
-    "H": "recoverability",
-    "epsilon": "epsilon",
-    "gamma": "gamma",
-    "bound": "bound",
-    "student: best": "student",
-    "last": "last",
-}
-ABOVE = {
-    "student, best": "student",
-    "student, last": "last",
-    "privileged expert": "expert",
-    "bound on the best": "bound",
-}
+COLUMNS = {"J(expert)": "expert", "H": "recoverability", "epsilon": "epsilon", "gamma": "gamma", "bound": "bound"}
+COLUMNS |= {"student: best": "student", "last": "last"}
+ABOVE = {"student, best": "student", "student, last": "last", "privileged expert": "expert", "bound on the best": "bound"}
 BELOW = {"ε, realizability": "epsilon", "γ, regret": "gamma", "H, recoverability": "recoverability"}
 """Columns of the tables, lines of the plots' upper and lower panels: fields of `Terms` by their names there."""
 _SLACK = 1e-9  # rounding
