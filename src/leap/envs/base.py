@@ -103,7 +103,7 @@ class EnvironmentConfig(Section):
     """Base of an environment's options in a recipe. Unknown keys are errors."""
 
 
-C = TypeVar("C", bound=EnvironmentConfig)
+C = TypeVar("C", bound=EnvironmentConfig, covariant=True)
 
 
 class Environment(ABC, Generic[C]):

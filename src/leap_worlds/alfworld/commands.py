@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,7 +22,7 @@ def generate_games(
     from leap.recipe import apply_setting
     from leap_worlds.alfworld.generator import GeneratorConfig, generate
 
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
     for one in option or []:
         apply_setting(settings, one)
     config = GeneratorConfig.from_values(settings, "the generator's settings")

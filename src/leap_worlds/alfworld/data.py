@@ -18,8 +18,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from leap.core import JsonObject
 from leap.envs.base import Finding
 from leap.errors import LeapError, PrerequisiteError
 from leap.files import write_json
@@ -130,7 +130,7 @@ class OfficialData:
         return tuple(GameEntry(path=self._folder / row["id"] / "game.tw-pddl", split=split, **row) for row in rows)
 
 
-def _row(folder: Path, path: Path, damaged: list[str]) -> dict[str, Any] | None:
+def _row(folder: Path, path: Path, damaged: list[str]) -> JsonObject | None:
     """A game's line in the index; None for one that is not playable, whose damage, if any, is noted."""
     identifier = path.parent.relative_to(folder).as_posix()
     if "movable" in identifier or "Sliced" in identifier or not (path.parent / "traj_data.json").is_file():

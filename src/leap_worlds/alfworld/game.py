@@ -17,8 +17,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from leap.core import JsonObject
 from leap.errors import PrerequisiteError
 
 Dialect = Literal["put", "move"]
@@ -182,7 +183,7 @@ def _load(file: Path, mtime_ns: int, size: int) -> Game:
     return parse_game(read_game_file(file), str(file))
 
 
-def read_game_file(path: Path) -> dict[str, Any]:
+def read_game_file(path: Path) -> JsonObject:
     """The JSON object of a game file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -195,7 +196,7 @@ def read_game_file(path: Path) -> dict[str, Any]:
     return data
 
 
-def parse_game(data: Mapping[str, Any], path: str = "<memory>") -> Game:
+def parse_game(data: JsonObject, path: str = "<memory>") -> Game:
     """Makes a `Game` of a game file's JSON object; a `GameError` where it is not one of a known dialect."""
     parts = [data.get(key) for key in ("pddl_domain", "grammar", "pddl_problem")]
     if not all(isinstance(part, str) for part in parts):

@@ -35,7 +35,7 @@ class Recorded(Protocol):
     def kind(self) -> str: ...
 
 
-C = TypeVar("C", bound=EnvironmentConfig)
+C = TypeVar("C", bound=EnvironmentConfig, covariant=True)
 R = TypeVar("R", bound=Recorded)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -125,7 +125,10 @@ class IntercodeData:
         return self.file(f"docker/bash_scripts/setup_nl2b_fs_{file_system}.sh")
 
 
-def _records(path: Path, kind: type[Any]) -> list[Any]:
+T = TypeVar("T", bound=Record)
+
+
+def _records(path: Path, kind: type[T]) -> list[T]:
     """A JSON list of records. Raises `PrerequisiteError` where the file is no such list; the message names the first
     row that is wrong."""
     try:

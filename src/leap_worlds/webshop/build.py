@@ -9,7 +9,6 @@ import math
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -108,7 +107,7 @@ def build_store(files: CatalogueFiles, folder: Path, *, key: str = "", progress:
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
 
 
-def _save_sorted(values_file: Path, places_file: Path, values: Any) -> None:
+def _save_sorted(values_file: Path, places_file: Path, values: np.ndarray) -> None:
     order = np.argsort(values, kind="stable")
     np.save(values_file, values[order])
     np.save(places_file, order.astype(np.int32))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -89,7 +89,7 @@ class WebshopConfig(EnvironmentConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_path_is_of_official_files(cls, values: Any) -> Any:
+    def _a_path_is_of_official_files(cls, values: object) -> object:
         if isinstance(values, dict) and values.get("path") is not None:
             return {"source": "official", **values}
         return values

@@ -24,9 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from leap.core import Decision, History, PrivilegedState
+from leap.core import Decision, History, JsonObject, PrivilegedState
 from leap_worlds.webshop.memory import (
     BACK,
     BUY,
@@ -198,7 +198,7 @@ def teach(
 def _judgement(
     instruction: str, memory: Memory, privileged: PrivilegedState, privilege: int, left: int | None
 ) -> Judgement:
-    facts: dict[str, Any] = privileged.facts
+    facts = privileged.facts
     share = 1 - privilege / 100
     named = search_words(instruction, facts["meant"], privilege)
     planned = (privileged.plan or ("",))[0].removeprefix("search[").removesuffix("]").split()
@@ -272,7 +272,7 @@ def _follow(memory: Memory, privileged: PrivilegedState, left: int | None) -> De
     return Decision(reason=_reason_for(action, memory), action=action)
 
 
-def _in_time(memory: Memory, facts: dict[str, Any], left: int) -> str | None:
+def _in_time(memory: Memory, facts: JsonObject, left: int) -> str | None:
     if memory.place is Place.PRODUCT:
         needed = [value for name, value in facts["values"].items() if memory.chosen.get(name) != value]
         return f"click[{needed[0]}]" if needed and left >= 2 else BUY

@@ -67,7 +67,7 @@ class Goal:
         return tuple(self.options.values()) if isinstance(self.options, dict) else self.options
 
 
-def draw_prices(store: ProductStore, rng: random.Random) -> Any:
+def draw_prices(store: ProductStore, rng: random.Random) -> np.ndarray:
     """The price of each product that a purchase is judged by, in US dollars: a float64 array in the store's order.
 
     A product with a range has a price drawn from it (the page shows the range). The draws are the generator's own
@@ -111,13 +111,13 @@ class Goals:
     """
 
     def __init__(
-        self, store: ProductStore, prices: Any, rng: random.Random, *, human: bool, progress: Progress | None = None
+        self, store: ProductStore, prices: np.ndarray, rng: random.Random, *, human: bool, progress: Progress | None = None
     ) -> None:
         self._store = store
         folder = store.folder / ("goals-human" if human else "goals-synthetic")
         try:
             put_in_place(folder, lambda partial: _index(store, partial, human=human, progress=progress), done=[_COUNTS])
-            self._lines = Blob(store.instructions_file(human=human), Any, ends=load_array(folder / "lines.npy"))
+            self._lines = Blob(store.instructions_file(human=human), list, ends=load_array(folder / "lines.npy"))
             self._ends, self._order = load_array(folder / "ends.npy"), load_array(folder / "order.npy")
             places = load_array(folder / "places.npy")
             sizes = {len(self._lines), len(self._ends), len(places)}

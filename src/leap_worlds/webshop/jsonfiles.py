@@ -11,10 +11,11 @@ import json
 import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
+from leap.core.message import sendable
 from leap.errors import PrerequisiteError
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ _LONGEST = 1 << 26
 """No element of these files is longer than 64 MB, in characters; what seems so has lost its end."""
 
 
-class JsonArray:
+class JsonArray(Generic[T]):
     """The elements of a JSON array in a file, each read when it is asked for, as a given type.
 
     Args:
@@ -43,7 +44,7 @@ class JsonArray:
         self._key = key
         self._slices = _slices(path, list[msgspec.Raw])
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         for number, value in enumerate(_walk(self.path) if self._slices is None else self._slices):
             yield _read(value, self._element, f"{self.path}, element {number}", self._key)
 
@@ -57,7 +58,7 @@ class JsonObject(Mapping[str, T]):
 
     def __init__(self, path: Path, value: type[T]) -> None:
         self._path, self._value = path, value
-        self._values: Mapping[str, Any] = _slices(path, dict[str, msgspec.Raw]) or {}
+        self._values: Mapping[str, object] = _slices(path, dict[str, msgspec.Raw]) or {}
         if not self._values:
             try:
                 loaded = json.loads(path.read_text(encoding="utf-8"))
@@ -65,7 +66,7 @@ class JsonObject(Mapping[str, T]):
                 raise _broken(path, error) from error
             if not isinstance(loaded, dict):
                 raise PrerequisiteError(f"{path} holds no JSON object; is it the right file?")
-            self._values = {_mended(name): item for name, item in loaded.items()}
+            self._values = {sendable(name): item for name, item in loaded.items()}
 
     def __getitem__(self, name: str) -> T:
         return _read(self._values[name], self._value, f"{self._path}, entry {name!r}")
@@ -97,7 +98,7 @@ def _slices(path: Path, shape: type[T]) -> T | None:
         return None
 
 
-def _read(value: Any, shape: type[T], where: str, key: str = "") -> T:
+def _read(value: object, shape: type[T], where: str, key: str = "") -> T:
     """Returns a value of a file, a slice of it or what Python's parser made of it, as a given type."""
     if isinstance(value, msgspec.Raw):
         try:
@@ -109,24 +110,13 @@ def _read(value: Any, shape: type[T], where: str, key: str = "") -> T:
         except (ValueError, RecursionError) as error:
             raise PrerequisiteError(f"{where} is not valid JSON: {error}") from error
     try:
-        return msgspec.convert(_mended(value), type=shape)
+        return msgspec.convert(sendable(value), type=shape)
     except msgspec.ValidationError as error:
         name = f" ({key} {value[key]!r})" if isinstance(value, dict) and key in value else ""
         raise PrerequisiteError(f"{where}{name}: {error}") from error
 
 
-def _mended(value: Any) -> Any:
-    """Lone halves of surrogate pairs, which no file and no tokenizer takes, become U+FFFD."""
-    if isinstance(value, str):
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if isinstance(value, list):
-        return [_mended(item) for item in value]
-    if isinstance(value, dict):
-        return {_mended(name): _mended(item) for name, item in value.items()}
-    return value
-
-
-def _walk(path: Path) -> Iterator[Any]:
+def _walk(path: Path) -> Iterator[object]:
     """Elements of a JSON array by Python's own parser, a chunk of the file at a time."""
     decode, sign = json.JSONDecoder().raw_decode, "["
     try:

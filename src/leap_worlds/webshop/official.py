@@ -14,7 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.request import getproxies
 
 from leap.envs.base import Finding, Progress
@@ -172,7 +172,7 @@ def _read_through(path: Path, name: str) -> None:
     if name.startswith("items_shuffle"):
         next(iter(JsonArray(path, RawProduct, key="asin")), None)
     else:
-        kind: Any = RawAttributes if name.startswith("items_ins") else list[RawInstruction]
+        kind: type = RawAttributes if name.startswith("items_ins") else list[RawInstruction]
         next(iter(JsonObject(path, kind).values()), None)
 
 

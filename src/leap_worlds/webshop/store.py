@@ -22,7 +22,7 @@ import os
 import weakref
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -31,6 +31,8 @@ from leap.errors import PrerequisiteError
 from leap_worlds.webshop.catalogue import Product
 
 STORE_VERSION = 2
+
+T = TypeVar("T")
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -51,14 +53,14 @@ class Manifest(msgspec.Struct, frozen=True):
     sources: dict[str, str]
 
 
-class Blob:
+class Blob(Generic[T]):
     """Many JSON values in one file, any of them read without the others.
 
     Not memory-mapped: each value lies alone, and a mapping would keep its neighbours too, 64 KB for a product. Reads
     name their place, so that threads and forked processes can share the open file; it is closed with the object.
     """
 
-    def __init__(self, path: Path, kind: Any, *, ends: Any = None) -> None:
+    def __init__(self, path: Path, kind: type[T], *, ends: np.ndarray | None = None) -> None:
         self._path, self._ends = path, load_array(path.with_suffix(".npy")) if ends is None else ends
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
@@ -70,7 +72,7 @@ class Blob:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> T:
         start, end = int(self._ends[index - 1]) if index else 0, int(self._ends[index])
         data = os.pread(self._file, end - start, start)
         if len(data) != end - start:
@@ -88,7 +90,7 @@ class BlobWriter:
         self._ends: list[int] = []
         self._encoder = msgspec.json.Encoder()
 
-    def add(self, value: Any) -> None:
+    def add(self, value: object) -> None:
         """Appends a value."""
         data = self._encoder.encode(value)
         self._ends.append((self._ends[-1] if self._ends else 0) + len(data))
@@ -100,7 +102,7 @@ class BlobWriter:
         np.save(self._path.with_suffix(".npy"), np.array(self._ends, dtype=np.int64))
 
 
-class ProductStore(Blob):
+class ProductStore(Blob[Product]):
     """The products of one catalogue by their place in the files' order, as `leap_worlds.webshop.build` wrote them."""
 
     def __init__(self, folder: Path) -> None:
@@ -149,7 +151,7 @@ class ProductStore(Blob):
         return self.folder / ("human.jsonl" if human else "synthetic.jsonl")
 
     @cached_property
-    def _titles(self) -> tuple[Any, Any]:
+    def _titles(self) -> tuple[np.ndarray, np.ndarray]:
         return load_array(self.folder / "titles.npy"), load_array(self.folder / "titled.npy")
 
     @cached_property
@@ -162,7 +164,7 @@ def title_hash(title: str) -> int:
     return int.from_bytes(hashlib.blake2b(title.encode("utf-8", "replace"), digest_size=8).digest(), "little")
 
 
-def load_array(path: Path) -> Any:
+def load_array(path: Path) -> np.ndarray:
     """Returns a memory-mapped array, as a plain one: numpy's own class for mapped ones is slow to index."""
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

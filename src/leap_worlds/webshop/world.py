@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from leap.envs.base import Progress
 from leap.errors import PrerequisiteError
@@ -34,7 +35,7 @@ class ShopWorld:
 
     shop: Shop
     goals: Goals
-    prices: Any
+    prices: np.ndarray
     mode: RewardMode
 
 

@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import leap
+from leap.core import JsonObject
 from leap.envs.base import Progress
 from leap_worlds.alfworld.data import DATA_FOLDER
 from leap_worlds.alfworld.game import Game, parse_game
@@ -44,8 +44,8 @@ class GeneratedGame:
 
     id: str
     scene: Scene
-    data: dict[str, Any]
-    traj: dict[str, Any]
+    data: JsonObject
+    traj: JsonObject
     game: Game
     walkthrough: tuple[str, ...]
     draws: int

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+
+from leap.core import JsonObject
 
 NOWHERE = ""
 """Stands for a thing that lies in no receptacle, so that nobody can ever see it."""
@@ -69,11 +70,11 @@ class Tables:
         traps: Types of things that no receptacle at all can hold.
     """
 
-    def __init__(self, data: dict[str, Any]) -> None:
+    def __init__(self, data: JsonObject) -> None:
         self.games: int = data["games"]
         self.can_contain: dict[str, frozenset[str]] = {r: frozenset(o) for r, o in data["can_contain"].items()}
         self.attributes: dict[str, frozenset[str]] = {o: frozenset(a) for o, a in data["attributes"].items()}
-        self.rooms: dict[str, dict[str, Any]] = data["rooms"]
+        self.rooms: dict[str, JsonObject] = data["rooms"]
         portable = (o for room in self.rooms.values() for o, row in room["things"].items() if row["portable"])
         self.traps = frozenset(portable).difference(*self.can_contain.values())
 

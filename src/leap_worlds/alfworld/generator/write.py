@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Any
 
+from leap.core import JsonObject
 from leap_worlds.alfworld.generator.scene import Scene
 from leap_worlds.alfworld.generator.tables import LAMP, TASKS, tables
 
@@ -285,7 +285,7 @@ def problem(scene: Scene, name: str) -> str:
     )
 
 
-def game_file(scene: Scene, name: str, dialect: str) -> dict[str, Any]:
+def game_file(scene: Scene, name: str, dialect: str) -> JsonObject:
     """The content of `game.tw-pddl`, without a walkthrough."""
     return {
         "pddl_domain": domain(dialect),
@@ -296,7 +296,7 @@ def game_file(scene: Scene, name: str, dialect: str) -> dict[str, Any]:
     }
 
 
-def traj_file(scene: Scene, trial: str, seed: str) -> dict[str, Any]:
+def traj_file(scene: Scene, trial: str, seed: str) -> JsonObject:
     """The content of `traj_data.json`, as far as ALFWorld's text games read it."""
     lamp = scene.destination == LAMP
     return {

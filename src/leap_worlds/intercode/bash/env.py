@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -75,7 +75,7 @@ class GeneratedConfig(ShellConfig):
     )
 
 
-C = TypeVar("C", bound=ShellConfig)
+C = TypeVar("C", bound=ShellConfig, covariant=True)
 
 
 class ShellEnvironment(BoxedEnvironment[C, BashTask]):
@@ -193,7 +193,7 @@ class GeneratedBashEnvironment(ShellEnvironment[GeneratedConfig]):
         return ()
 
 
-class BashTutor(Tutor[ShellEnvironment[Any]]):
+class BashTutor(Tutor[ShellEnvironment[ShellConfig]]):
     """The unprivileged expert, and the coach that tries its proposals in boxes."""
 
     blocking: ClassVar[bool] = True
@@ -241,7 +241,7 @@ class BashSession(IntercodeSession):
     repeats: ClassVar[bool] = False
     first: ClassVar[str] = "A new shell is open at /."
 
-    def __init__(self, environment: ShellEnvironment[Any], task: Task, record: BashTask) -> None:
+    def __init__(self, environment: ShellEnvironment[ShellConfig], task: Task, record: BashTask) -> None:
         super().__init__(environment.config.observation_limit)
         self._environment = environment
         self._record = record

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import IO, TypedDict
 
 from leap.errors import LeapError, PrerequisiteError
 from leap.paths import cache_dir
@@ -75,7 +75,7 @@ class ManagedMariaDb:
         self._dump = dump
         self._starting = threading.Lock()
         self._folder: Path | None = None
-        self._process: subprocess.Popen[Any] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
         """Loads the databases, if that was not done yet (some 10 seconds)."""
@@ -140,7 +140,7 @@ class ManagedMariaDb:
                 with contextlib.suppress(OSError):  # another process was faster
                     target.rename(self._template)
 
-    def _launch(self, folder: Path, user: str = _USER) -> subprocess.Popen[Any]:
+    def _launch(self, folder: Path, user: str = _USER) -> subprocess.Popen[bytes]:
         _give(folder)
         log = folder / "log"
         command = [self._server, "--no-defaults", f"--datadir={folder / 'data'}", f"--socket={folder / 'socket'}",
@@ -162,9 +162,9 @@ class ManagedMariaDb:
         raise LeapError(f"MariaDB did not start within {_START_SECONDS:.0f} s: {_last_line(log)}")
 
 
-def _held(start: Callable[[], subprocess.Popen[Any]]) -> subprocess.Popen[Any]:
+def _held(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
     """Starts a process from a thread that ends with it: to the kernel, who dies first is the thread that started a process."""
-    started: Future[subprocess.Popen[Any]] = Future()
+    started: Future[subprocess.Popen[bytes]] = Future()
 
     def hold() -> None:
         try:
@@ -208,7 +208,13 @@ def _account() -> pwd.struct_passwd | None:
     return None
 
 
-def _as_user() -> dict[str, Any]:
+class _User(TypedDict, total=False):
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+def _as_user() -> _User:
     account = _account()
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
 
@@ -220,7 +226,7 @@ def _give(folder: Path) -> None:
             os.chown(path, account.pw_uid, account.pw_gid)
 
 
-def _run(command: list[str], what: str, stdin: Any = subprocess.DEVNULL) -> str:
+def _run(command: list[str], what: str, stdin: int | IO[bytes] = subprocess.DEVNULL) -> str:
     """Runs a program as the server's user and returns what it says. Raises `LeapError` where it cannot be run, or
     fails."""
     try:
@@ -243,7 +249,7 @@ def _program(server: str, *names: str) -> str:
     raise PrerequisiteError(f"{server} is here, but {names[0]} is not; install the whole of MariaDB's server package.")
 
 
-def _stop(process: subprocess.Popen[Any]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(30)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from leap.errors import LeapError, PrerequisiteError
@@ -13,7 +14,7 @@ from leap.errors import LeapError, PrerequisiteError
 if TYPE_CHECKING:
     from pymysql.connections import Connection as Wire
 
-Rows = list[tuple[Any, ...]]
+Rows = list[tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ _TYPE_COLUMN = re.compile(r"^\s*(?:desc|describe|explain|show\s+(?:full\s+)?(?:c
 _NOT_REACHABLE = "cannot reach the database server at {where}: {error}"
 
 
-def driver() -> Any:
+def driver() -> ModuleType:
     """Returns the PyMySQL module; raises `PrerequisiteError` where it is not installed."""
     try:
         import pymysql
@@ -79,7 +80,7 @@ class MySqlConnection:
         LeapError: The server cannot be reached, or has no such database.
     """
 
-    def __init__(self, options: dict[str, Any], database: str, limits: SqlLimits) -> None:
+    def __init__(self, options: dict[str, object], database: str, limits: SqlLimits) -> None:
         self._options = options
         self._database = database
         self._limits = limits
@@ -154,7 +155,7 @@ class MySqlConnection:
         message = _CLAUSE.sub(lambda found: f" in '{_CLAUSES[found.group(1)]}'", message)
         return message.replace("your MariaDB server version", "your MySQL server version")
 
-    def _like_mysql(self, statement: str, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    def _like_mysql(self, statement: str, rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
         """Integer types without a display width, which MySQL 8 does not show."""
         if not self._maria or not _TYPE_COLUMN.match(statement):
             return rows
@@ -178,7 +179,7 @@ class MySqlServer:
             raise PrerequisiteError(f"{address!r} is no address of a database server: {error}") from error
         if parts.scheme != "mysql" or not parts.hostname:
             raise PrerequisiteError("a database server's address is mysql://user:password@host:port/")
-        self._options: dict[str, Any] = {"host": parts.hostname, "port": port, "user": unquote(parts.username or "")}
+        self._options: dict[str, object] = {"host": parts.hostname, "port": port, "user": unquote(parts.username or "")}
         if parts.password:
             self._options["password"] = unquote(parts.password)
         self.description = f"server at {parts.hostname}:{port}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any
 
 from leap_worlds.made import stream
 from leap_worlds.webshop.generator.config import CatalogueConfig
@@ -52,7 +51,7 @@ def draw(config: CatalogueConfig, choices: list[Kind], number: int) -> Drawn:
     )
 
 
-def entry(product: Drawn, rng: random.Random) -> dict[str, Any]:
+def entry(product: Drawn, rng: random.Random) -> dict[str, object]:
     """Returns the product as an element of `items_shuffle`, with the keys that the shop reads or drops on purpose."""
     kind, name = product.kind, product.kind.name
     praise = tables()["praise"]
@@ -77,7 +76,7 @@ def entry(product: Drawn, rng: random.Random) -> dict[str, Any]:
     }
 
 
-def instruction(config: CatalogueConfig, product: Drawn, number: int) -> dict[str, Any]:
+def instruction(config: CatalogueConfig, product: Drawn, number: int) -> dict[str, object]:
     """What a person who wants the product would write, and what it is judged by: an element of `items_human_ins`."""
     rng = stream(config.seed, "instruction", number)
     least, most = config.asked_attributes

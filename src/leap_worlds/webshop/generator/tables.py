@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from leap.core import JsonObject
 
 
 class Attribute(NamedTuple):
@@ -50,7 +52,7 @@ class Kind(NamedTuple):
 
 
 @cache
-def tables() -> dict[str, Any]:
+def tables() -> JsonObject:
     """Returns the tables as they are on file."""
     return json.loads((Path(__file__).parent / "tables.json").read_text(encoding="utf-8"))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from leap.core import content_key
 from leap.envs.base import Progress
@@ -50,7 +49,7 @@ def write_catalogue(config: CatalogueConfig, folder: Path, *, progress: Progress
     return folder
 
 
-def _attributes(product: Drawn) -> dict[str, Any]:
+def _attributes(product: Drawn) -> dict[str, object]:
     """Returns an entry of `items_ins_v2`: what is known, and an instruction as the original's are made up."""
     known = [attribute.name for attribute in product.attributes]
     return {
@@ -60,7 +59,7 @@ def _attributes(product: Drawn) -> dict[str, Any]:
     }
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -37,7 +36,7 @@ _EXACT_LENGTHS = 24
 _MARGIN = 1e-5
 """Relative; the error of adding a few dozen single-precision numbers is below 1e-5."""
 
-Array = np.ndarray[Any, Any]
+Array = np.ndarray
 
 
 def encode_lengths(lengths: Array) -> Array:

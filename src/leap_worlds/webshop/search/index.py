@@ -17,7 +17,6 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -87,7 +86,7 @@ def write_manifest(folder: Path, **counts: int) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """Reads the manifest and checks every file against it."""
     try:
-        data: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PrerequisiteError(
             f"there is no search index at {folder} (no {MANIFEST}); build it from the catalogue"
