@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, JsonValue, SerializeAsAny, model_validator
 
 from leap import registry
 from leap.config import Options, Section, by_kind, default_config
@@ -321,7 +321,7 @@ def apply_setting(values: dict[str, object], setting: str) -> None:
     put(values, *parse_setting(setting))
 
 
-def parse_setting(setting: str) -> tuple[str, object]:
+def parse_setting(setting: str) -> tuple[str, JsonValue]:
     """Returns the dotted key and the value of a `dotted.key=value` setting.
 
     Raises:
