@@ -97,7 +97,10 @@ def test_a_model_teacher_corrects_is_booked_and_is_never_asked_twice(tmp_path: P
         assert len(Journal(stages.run.baselines / name / "unseen.jsonl", Episode)) == 2
     measures = json.loads((stages.run.iteration(1) / "measures.json").read_text())
     assert measures["likelihood"] is not None and measures["held_out"]["agreement"] is not None
-    assert "mock/looks" in (stages.run.report / "index.html").read_text()
+    told = json.loads((stages.run.report / "report.json").read_text())
+    correctors = [policy["label"] for policy in told["policies"] if "who corrects" in policy["label"]]
+    assert correctors == ["mock/looks at privilege 50 (p50), who corrects"] and told["setup"]["teacher"] == "model mock/looks"
+    assert any("its teacher, model mock/looks, without privilege" in line for line in told["headline"])
     paid = len(CALLS)
     before = {p: p.read_bytes() for p in stages.run.root.rglob("*.jsonl")}
     run(made, tmp_path / "run")
