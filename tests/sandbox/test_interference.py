@@ -30,7 +30,7 @@ def daemon(box: Sandbox, code: str) -> None:
     """Leaves a Python program running in the box, which has begun once this returns."""
     box.exec(["bash", "-c", "cat > /d.py; python3 -I -S /d.py </dev/null >/dev/null 2>&1 &"], input=code.encode(), timeout=30)
     for _ in range(100):
-        if box.exec(["ls", "/begun"], timeout=30).exit_code != 2:
+        if box.exec(["ls", "/begun"], timeout=30).exit_code != 2:  # else there is no such file
             return
         time.sleep(0.1)
     raise AssertionError("the program in the box did not begin")

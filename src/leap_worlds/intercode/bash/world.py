@@ -164,7 +164,7 @@ class World:
             try:
                 return self._box.exec(list(argv), cwd=cwd, timeout=timeout, max_output=self.rules.output)
             except SandboxGone as error:
-                log.warning("%s: %s", error, " ".join(argv)[:200])
+                log.warning("%s, by %.200r", error, argv[-1])
                 self.gone = True
         return ExecResult(exit_code=137, timed_out=True)
 
