@@ -314,6 +314,30 @@ os.chmod("/deep", 0)
 """
 
 
+@pytest.mark.usefixtures("namespace")
+def test_what_a_killed_zygote_left_on_disk_goes_with_the_next(rootfs: Path, tmp_path: Path) -> None:
+    first = NamespaceProvider(store=LayerStore(tmp_path / "store"), rootfs=rootfs, upper="disk")
+    image = first.build(Recipe())
+    boxes = tmp_path / "store" / "boxes"
+    try:
+        live = first.create(image)
+        assert first._zygote is not None
+        second = NamespaceProvider(store=LayerStore(tmp_path / "store"), upper="disk")
+        second.create(image).close()
+        assert live.exec(["ls", "/"]).exit_code == 0 and list(boxes.iterdir())
+        second.close()
+        first._zygote.process.kill()
+        first._zygote.process.wait()
+        assert list(boxes.iterdir())
+        third = NamespaceProvider(store=LayerStore(tmp_path / "store"), upper="disk")
+        third.create(image).close()
+        assert within(20, lambda: not list(boxes.iterdir()))
+        third.close()
+    finally:
+        first.close()
+        remove_tree(tmp_path / "store")
+
+
 def test_deep_folders_on_disk_are_removed(rootfs: Path, tmp_path: Path) -> None:
     provider = NamespaceProvider(store=LayerStore(tmp_path / "store"), rootfs=rootfs, upper="disk")
     try:

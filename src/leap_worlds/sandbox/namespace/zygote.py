@@ -7,6 +7,7 @@ closes, because the training process ended in whatever way, every box ends with 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import select
@@ -38,6 +39,7 @@ class Zygote:
         self.groups = cgroups.Groups()
         self.boxes: dict[int, dict[str, Any]] = {}
         self.removers: set[int] = set()
+        self.shared = os.open("boxes", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def serve(self) -> None:
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
@@ -45,6 +47,7 @@ class Zygote:
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._sweep()
         wire.send(self.control, {"controllers": self.groups.controllers})
         gc.collect()
         gc.freeze()
@@ -85,11 +88,20 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
+            os.close(self.shared)
             for door in doors:
                 door.write_text("0")
             monitor.serve(client, config | self.settings)
         client.close()
         self.boxes[pid] = config | {"group": name}
+
+    def _sweep(self) -> None:
+        """Removes what boxes have left on disk whose zygote was killed, unless another zygote has boxes in this store."""
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self.shared, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in Path("boxes").iterdir():
+                self.removers.add(_remove_as_box_user(self.settings["drop_to"], str(left)))
+        fcntl.flock(self.shared, fcntl.LOCK_SH)
 
     def _reap(self, flags: int) -> None:
         while True:
