@@ -150,13 +150,6 @@ def kill_all() -> None:
             raise Stuck("its processes are not in a place of their own")
 
 
-def reap() -> None:
-    """Forgets the programs started in the box that have ended, which count as its processes until then."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-
-
 def kill_seen() -> None:
     """Ends the processes of the box one by one, from outside of its pid namespace, where nothing can stop who does it."""
     for name in os.listdir("/proc"):  # noqa: PTH208 - the box's

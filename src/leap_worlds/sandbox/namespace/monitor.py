@@ -20,7 +20,7 @@ INIT = ("/bin/bash", "/bin/sh")  # idle; a box whose image has neither cannot be
 
 def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
     """Runs the box that `config` describes, for the client at the other end of the socket. The caller is a fresh fork."""
-    init = None
+    init, started = None, []
     try:
         kernel.raise_open_files()
         host = _identity()
@@ -33,10 +33,11 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
             if request["op"] == "exec":
                 wire.send(client, *command.run(request, body, config["limits"], client))
             elif request["op"] == "start":
-                _start(request, config["limits"], client)
+                started += _start(request, config["limits"], client)
             elif request["op"] == "kill":
                 command.kill_all()
-                command.reap()
+                while started:  # until it is reaped a program counts as a process of the box
+                    command.wait_for(started.pop(), command.KILL_SECONDS)
                 wire.send(client, {})
             else:  # to keep what it changed, or for good
                 _end(init)
@@ -108,8 +109,8 @@ def _become_init(config: dict[str, Any], idle: int, told: int) -> NoReturn:
     os._exit(1)
 
 
-def _start(request: dict[str, Any], limits: dict[str, int], client: socket.socket) -> None:
-    """Starts a program that stays and hands its input and output to the client."""
+def _start(request: dict[str, Any], limits: dict[str, int], client: socket.socket) -> list[int]:
+    """Starts a program that stays and hands its input and output to the client. Returns its process id, where it began."""
     inside_in, outside_in = os.pipe()
     outside_out, inside_out = os.pipe()
     null = os.open("/dev/null", os.O_WRONLY)
@@ -122,9 +123,10 @@ def _start(request: dict[str, Any], limits: dict[str, int], client: socket.socke
         if problem:
             command.wait_for(pid, command.KILL_SECONDS)
             wire.send(client, {"error": os.fsdecode(problem.split(b"\n", 1)[1])})
-            return
+            return []
         wire.send(client, {})
         socket.send_fds(client, [b"\0"], [outside_in, outside_out])
+        return [pid]
     finally:
         for end in ends:
             os.close(end)
