@@ -181,23 +181,26 @@ class Live:
             outcome = self._held_to(Outcome, outcome, "act", action)
             self._held_to(Observation, outcome.observation, "act", action)
         _, reward, done, success, score, parts = outcome
-        try:
-            fits = -_ROUNDING <= score <= 1 + _ROUNDING  # false of NaN, too
-            sound = isfinite(reward) and {done, success} <= _FLAGS
-            if not (type(score) is type(reward) is float and parts is _NO_PARTS):
-                numbers = {name: float(value) for name, value in parts.items()}  # numpy's, say
-                sound = sound and all(map(isfinite, numbers.values())) and all(isinstance(name, str) for name in numbers)
-                outcome = outcome._replace(reward=float(reward), score=float(score), parts=numbers)
-        except (TypeError, ValueError, AttributeError, OverflowError):
-            fits, sound = True, False
-        if not fits:
+        if not (type(reward) is type(score) is float and type(done) is type(success) is bool and parts is _NO_PARTS):
+            outcome = self._in_plain_types(outcome, action)
+        if not -_ROUNDING <= outcome.score <= 1 + _ROUNDING:  # false of NaN, too
             raise self._broken(f"the score {score!r:.50} is not in [0, 1].", "act", action)
-        if not sound:
-            named = dict(parts) if isinstance(parts, Mapping) else parts
-            told = f"score {score!r:.50}, reward {reward!r:.50} and parts {named!r:.200} are to be finite numbers"
-            raise self._broken(f"{told}, done {done!r:.50} and success {success!r:.50} True or False.", "act", action)
+        if not isfinite(reward):
+            raise self._broken(_not_numbers(outcome), "act", action)
         self._acted += 1
         return outcome
+
+    def _in_plain_types(self, outcome: Outcome, action: str) -> Outcome:
+        """The same numbers as floats, and done and success as they are: other libraries have numbers of their own."""
+        _, reward, done, success, score, parts = outcome
+        try:
+            numbers = {name: float(value) for name, value in parts.items()}
+            sound = {done, success} <= _FLAGS and all(isinstance(name, str) for name in parts)
+            if sound and all(map(isfinite, (reward, score, *numbers.values()))):
+                return outcome._replace(reward=float(reward), score=float(score), parts=numbers)
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            pass
+        raise self._broken(_not_numbers(outcome), "act", action)
 
     async def privileged(self) -> PrivilegedState:
         """The privileged state at this moment; an empty one where nothing is hidden."""
@@ -239,6 +242,14 @@ class Live:
         if self._session is None:
             raise ContractError(f"{_where(self._environment, self._task)}: the session is not open, or was closed already.")
         return self._session
+
+
+def _not_numbers(outcome: Outcome) -> str:
+    """What is wrong with an outcome's numbers, for people."""
+    _, reward, done, success, score, parts = outcome
+    named = dict(parts) if isinstance(parts, Mapping) else parts
+    numbers = f"score {score!r:.50}, reward {reward!r:.50} and parts {named!r:.200} are to be finite numbers"
+    return f"{numbers}, done {done!r:.50} and success {success!r:.50} True or False."
 
 
 def _close(session: Session) -> None:
