@@ -96,7 +96,9 @@ def test_a_teacher_that_asks_no_model_cannot_be_given_one() -> None:
 
 
 def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leap.runs.preflight.find_spec", lambda name: None if name in ("trl", "wandb") else object())
+    for module in ("runs.preflight", "training.config"):
+        missing = lambda name: None if name in ("trl", "wandb") else object()  # noqa: E731
+        monkeypatch.setattr(f"leap.{module}.find_spec", missing)
     made = recipe(
         {"model": "openai/gpt-4o"},
         student={"model": f"hf/{tmp_path / 'nothing'}"},
@@ -106,7 +108,7 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest
     )
     first, *lines = told(made).splitlines()
     assert first == "this recipe cannot run yet:" and all(line.startswith("  - ") for line in lines)
-    expected = ("'seen'", "trl", "wandb", "tokenizer of", "OPENAI_API_KEY", "no `vllm`")
+    expected = ("'seen'", "trl", "wandb", "there is no folder", "OPENAI_API_KEY", "no `vllm`")
     assert len(lines) == len(expected)  # the same key, missing twice, is told once
     for words, line in zip(expected, lines, strict=True):
         assert words in line, line

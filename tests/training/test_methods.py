@@ -103,10 +103,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_4_bit_without_bitsandbytes_says_what_to_install(
     start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from leap.training import student
-
-    monkeypatch.setattr(student, "find_spec", lambda name: None)
-    with pytest.raises(PrerequisiteError, match="pip install bitsandbytes"):
+    monkeypatch.setattr("leap.training.config.find_spec", lambda name: None)
+    with pytest.raises(PrerequisiteError, match=r"needs bitsandbytes: pip install 'leap-agents\[qlora\]'"):
         train(LORA.model_copy(update={"quantize": "4bit", "steps": 1}), start, tmp_path)
 
 
@@ -129,9 +127,7 @@ def test_a_quantised_base_trains_an_adapter(config: Any, start: str, tmp_path: P
 
 @pytest.mark.parametrize("logger", ["trackio", "wandb", "tensorboard"])
 def test_a_logger_that_is_missing_is_named(logger: str, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from leap.training import trainer
-
-    monkeypatch.setattr(trainer, "find_spec", lambda name: None)
+    monkeypatch.setattr("leap.training.config.find_spec", lambda name: None)
     with pytest.raises(PrerequisiteError, match=f"pip install {logger}"):
         train(SFT.model_copy(update={"logging": logger, "steps": 1}), start, tmp_path)
 

@@ -126,10 +126,7 @@ def _packages(recipe: Recipe) -> Iterator[str]:
         needed.append("peft")
     if missing := [name for name in needed if find_spec(name) is None]:
         yield f"training needs {', '.join(missing)}: pip install 'leap-agents[train]'"
-    if training.quantize != "none" and find_spec("bitsandbytes") is None:
-        yield "training.quantize: 4bit needs bitsandbytes: pip install 'leap-agents[qlora]'"
-    if training.logging != "none" and find_spec(training.logging) is None:
-        yield f"training.logging: {training.logging} is not installed: pip install {training.logging}"
+    yield from training.missing()
 
 
 def _check_student(recipe: Recipe) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -66,6 +67,13 @@ class TrainingSettings(Section):
         if self.quantize != "none" and self.lora is None:
             raise ValueError("quantize: 4bit needs lora: quantized weights cannot be trained themselves")
         return self
+
+    def missing(self) -> Iterator[str]:
+        """What these settings need that is not installed, each with the command that mends it."""
+        if self.quantize != "none" and find_spec("bitsandbytes") is None:
+            yield "training.quantize: 4bit needs bitsandbytes: pip install 'leap-agents[qlora]'"
+        if self.logging != "none" and find_spec(self.logging) is None:
+            yield f"training.logging: {self.logging} is not installed: pip install {self.logging}"
 
     def deciding(self) -> dict[str, object]:
         """The settings that decide the weights: all but where training is logged. Keys that have gone stay in: these name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,10 @@ def load_student(start: str, config: TrainingSettings, seed: int = 0) -> tuple[P
     nothing until it has been trained. The seed is that of a fresh adapter, and of all else that torch draws from here on.
 
     Raises:
-        PrerequisiteError: There is no usable checkpoint at `start`, or bitsandbytes is missing.
+        PrerequisiteError: There is no usable checkpoint at `start`, or a package is missing.
     """
+    if missing := "; ".join(config.missing()):
+        raise PrerequisiteError(missing)
     torch.manual_seed(seed)
     compute = torch.bfloat16 if config.bf16 and config.lora else torch.float32
     quantization = _quantization(compute) if config.quantize == "4bit" else None
@@ -65,8 +66,6 @@ def _device() -> str:
 
 def _quantization(compute: torch.dtype) -> BitsAndBytesConfig:
     """As in the QLoRA paper: NF4, the scales quantised too. Storage in the compute type lets FSDP shard it."""
-    if find_spec("bitsandbytes") is None:
-        raise PrerequisiteError("quantize: 4bit needs bitsandbytes, which is not installed: pip install bitsandbytes")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -7,7 +7,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -24,7 +23,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging as transformers_logging
 
-from leap.errors import PrerequisiteError, RecipeError
+from leap.errors import RecipeError
 from leap.files import explained, seal, sealed
 from leap.training.config import TrainingSettings
 from leap.training.distributed import barrier, from_rank_0, in_any, rank, sharded, world
@@ -39,13 +38,7 @@ warnings.filterwarnings("ignore", message=r".*gradient_checkpointing", category=
 
 
 def arguments(config: TrainingSettings, job: Job, cls: type[A], **extra: Any) -> A:
-    """The trainer's arguments. Everything that TRL would decide otherwise than transformers is said.
-
-    Raises:
-        PrerequisiteError: The logger's package is not installed.
-    """
-    if config.logging != "none" and find_spec(config.logging) is None:
-        raise PrerequisiteError(f"logging: {config.logging} is not installed: pip install {config.logging}")
+    """The trainer's arguments. Everything that TRL would decide otherwise than transformers is said."""
     if config.logging == "wandb":
         os.environ.setdefault("WANDB_PROJECT", "leap")  # its callback looks nowhere else
     shared: dict[str, Any] = {
