@@ -84,7 +84,7 @@ def study(
     base = base_recipe(found, path)
     planned = arms_of(found, base, runs, choice)
     if dry_run:
-        _print_plan(planned, runs)
+        _print_plan(planned, arms_of(found, base, runs, Choice(changes=choice.changes)), runs)
         return
     run_arms(planned, runs, tell=_tell)
     made = results_of(arms_of(found, base, runs, choice._replace(arms=None)), found.split)
@@ -116,16 +116,17 @@ def _by_source(taken: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{source}: {', '.join(own)}" for source, own in names.items()]
 
 
-def _print_plan(planned: Sequence[Arm], runs: Path) -> None:
+def _print_plan(planned: Sequence[Arm], everything: Sequence[Arm], runs: Path) -> None:
     from leap.cli.table import print_table
     from leap_lab.studies.runner import pace, plan
 
-    took, parts = pace(planned), list(plan(planned, runs))
+    took, parts = pace(everything), list(plan(planned, runs))
 
     def minutes(own: Sequence[Planned]) -> str:
-        known = [took.get((one.stage.kind, one.stage.iteration)) for one in own if not one.source and one.stage.kind != "base"]
-        seconds = [one for one in known if one is not None]
-        return f"{sum(seconds) / 60:.1f}" if len(seconds) == len(known) else "unknown"
+        made = [(one.arm.name, one.stage.kind, one.stage.iteration) for one in own if not one.source and one.stage.kind != "base"]
+        seconds = [took.get((arm, kind, i), took.get(("", kind, i))) for arm, kind, i in made]
+        known = [one for one in seconds if one is not None]
+        return f"{sum(known) / 60:.1f}" if len(known) == len(made) else "unknown"
 
     rows = []
     for arm in planned:

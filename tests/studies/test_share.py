@@ -137,12 +137,13 @@ def test_minutes_are_those_that_such_stages_took(ran: tuple[Path, list[Arm], dic
     took = pace(arms)
     noted = [one for arm in arms for one in json.loads((arm.run / "stages.json").read_text())]
     trained = [one["seconds"] for one in noted if (one["stage"], one["iteration"]) == ("train", 1)]
-    assert len(trained) == len(arms) and took["train", 1] == pytest.approx(sum(trained) / len(trained))
+    assert len(trained) == len(arms) and took["", "train", 1] == pytest.approx(sum(trained) / len(trained))
+    assert [took[arm.name, "train", 1] for arm in arms] == pytest.approx(trained), "an arm's own, where it was run before"
     first = [one["seconds"] for one in noted if (one["stage"], one["iteration"]) == ("evaluate", -1)]
     baselines = [one for one in stage_table(arms[0].recipe) if one.kind == "evaluate" and one.iteration < 0]
-    assert 0 < took["evaluate", -1] < sum(first) / len(baselines) + 1e-9
+    assert 0 < took["", "evaluate", -1] < sum(first) / len(baselines) + 1e-9
     wanted = {(one.kind, one.iteration) for one in stage_table(arms[0].recipe) if one.kind != "base"}
-    assert wanted <= took.keys(), "all that a run consists of is noted"
+    assert {("", *stage) for stage in wanted} <= took.keys(), "all that a run consists of is noted"
 
 
 def test_mixed_rollouts_have_steps_of_both(ran: tuple[Path, list[Arm], dict[str, list[str]]]) -> None:

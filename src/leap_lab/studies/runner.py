@@ -108,17 +108,19 @@ def plan(arms: Sequence[Arm], root: Path) -> Iterator[Planned]:
             yield Planned(arm, stage, None if source == arm.run else source)
 
 
-def pace(arms: Sequence[Arm]) -> dict[tuple[str, int], float]:
-    """Returns how many seconds a stage took by its kind and iteration, on average over those arms that have made such."""
-    found: dict[tuple[str, int], list[float]] = {}
+def pace(arms: Sequence[Arm]) -> dict[tuple[str, str, int], float]:
+    """Returns how many seconds a stage took by its arm, kind and iteration, on average over the runs that have made such; under
+    the arm "" over those of all arms."""
+    found: dict[tuple[str, str, int], list[float]] = {}
     for arm in arms:
         run, took = RunDirectory(arm.run), Counter[tuple[str, int]]()
         for one in read_json(run.stages) if run.stages.exists() else ():
             took[one["stage"], one["iteration"]] += one["seconds"]
         made = Counter((stage.kind, stage.iteration) for stage in stage_table(arm.recipe) if stage.finished(run))
-        for kind, seconds in took.items():
-            found.setdefault(kind, []).append(seconds / max(1, made[kind]))
-    return {kind: sum(each) / len(each) for kind, each in found.items()}
+        for (kind, i), seconds in took.items():
+            for name in (arm.name, ""):
+                found.setdefault((name, kind, i), []).append(seconds / max(1, made[kind, i]))
+    return {key: sum(each) / len(each) for key, each in found.items()}
 
 
 def holders(root: Path, *, but: Path | None = None) -> dict[str, Path]:
