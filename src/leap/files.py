@@ -187,7 +187,7 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, as_json(value))
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     """The text of a JSON file for people and programs."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 

@@ -179,7 +179,7 @@ async def play_task(environment: Environment, policy: Policy, task: Task, *, hor
         seconds=round(time.monotonic() - began, 3),
         error=error,
         lost=lost,
-        versions={"leap": __version__, **environment.versions()},
+        versions={"leap": __version__} | {name: str(version) for name, version in environment.versions().items()},
     )
 
 

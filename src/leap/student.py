@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict, Unpack
 
 from leap.core import Actor, Correction, Episode
 from leap.datasets import Row, correction_rows, demonstration_rows
@@ -16,6 +16,12 @@ from leap.policies.rendering import PromptConfig, Renderer
 from leap.sync import run_sync
 from leap.teachers.base import TeacherContext
 from leap.teachers.function import TeacherFunction, teacher_class
+
+
+class _How(TypedDict, total=False):
+    prompt: Mapping[str, object] | None
+    sampling: Mapping[str, object] | None
+    decoding: Literal["free", "constrained"]
 
 
 class Student:
@@ -55,7 +61,7 @@ class Student:
         *,
         size: Mapping[str, object],
         seed: int = 0,
-        **how: Any,
+        **how: Unpack[_How],
     ) -> Student:
         """Makes a student from random weights.
 
@@ -76,8 +82,8 @@ class Student:
 
     def at(self, checkpoint: str | Path) -> Student:
         """Returns the same student with other weights."""
-        how: dict[str, Any] = {"prompt": self.prompt.model_dump(), "sampling": self.sampling.model_dump()}
-        return Student(checkpoint, self.environment, **how, decoding=self.decoding)
+        prompt, sampling = self.prompt.model_dump(), self.sampling.model_dump()
+        return Student(checkpoint, self.environment, prompt=prompt, sampling=sampling, decoding=self.decoding)
 
     def policy(self, *, temperature: float | None = None, batch: int = 64) -> Policy:
         """Returns the student as a policy.

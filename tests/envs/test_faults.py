@@ -242,6 +242,22 @@ def test_a_score_may_miss_1_by_a_rounding(monkeypatch: pytest.MonkeyPatch) -> No
     assert played(TinyWorld(TinyWorldConfig(tasks=1)))
 
 
+def test_tasks_may_come_one_by_one_and_versions_as_numbers() -> None:
+    class Lazy(TinyWorld):
+        def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> Any:
+            return iter(super().tasks(split, limit=limit, seed=seed))
+
+        def versions(self) -> Any:
+            return {"rooms": 3}
+
+    world = Lazy(TinyWorldConfig(tasks=3))
+    found = listed(world, "train")
+    assert [task.id for task in found] == ["train/0", "train/1", "train/2"]
+    episodes: list[Episode] = []
+    rollout(world, TeacherPolicy(world, 50), Play(found, 8, 0, "test"), episodes.append)
+    assert len(episodes) == 3 and episodes[0].versions["rooms"] == "3"
+
+
 def test_tasks_of_one_id_and_of_other_splits_are_refused() -> None:
     class Twice(TinyWorld):
         def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:

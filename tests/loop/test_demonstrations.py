@@ -105,6 +105,9 @@ def test_a_model_plays_and_only_what_it_solves_is_cloned(tmp_path: Path) -> None
         ('{"task": "train/0", "messages": [{"role": "assistant", "content": "hm"}]}', "no action that"),
         ('{"task": "train/0", "messages": 5}', "neither an episode nor a chat"),
         ("[1]", "neither an episode nor a chat"),
+        ("[" * 100_000, "neither an episode nor a chat"),
+        ('{"task": "train/0", "messages": [{"role": "assistant", "content": 5}]}', "neither an episode nor a chat"),
+        ('{"task": "train/0", "messages": [{"role": "assistant", "tool_calls": [{}]}]}', "neither an episode nor a chat"),
     ],
 )
 def test_a_bad_file_is_one_line_before_anything_is_played(text: str, message: str, tmp_path: Path) -> None:

@@ -69,6 +69,6 @@ def content_key(*parts: object) -> str:
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def seed_of(*parts: Any) -> int:
+def seed_of(*parts: object) -> int:
     """Returns the seed, of 31 bits, of a piece of work that parts name as for `content_key`: the recipe's seed among them."""
     return int(content_key(*parts), 16) % 2**31

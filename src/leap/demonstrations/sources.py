@@ -308,7 +308,7 @@ def read_decisions(path: Path, environment: Environment, split: str) -> dict[str
             else:
                 name = str(value["task"])
                 decisions = _of_chat(value["messages"], environment.grammar_of(tasks[name])) if name in tasks else []
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise PrerequisiteError(f"{where} is neither an episode nor a chat with `task` and `messages`: {error}") from error
         except LeapError as error:
             raise PrerequisiteError(f"{where}: {error}") from error

@@ -239,7 +239,7 @@ def listed(environment: Environment, split: str, *, limit: int | None = None, se
         ContractError: Two tasks have one id, or one of them is of another split.
     """
     try:
-        tasks = environment.tasks(split, limit=limit, seed=seed)
+        tasks = list(environment.tasks(split, limit=limit, seed=seed))
     except LeapError:
         raise
     except Exception as error:
