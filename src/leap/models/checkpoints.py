@@ -9,11 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leap.core import content_key
+from leap.core import JsonObject, content_key
 from leap.errors import LeapError, PrerequisiteError
 from leap.files import digest
 from leap.models.attention import check_kinds
-from leap.models.base import JsonObject
 from leap.models.chat import ChatTokens, first_line
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from typing import TypeVar
 from pydantic import Field
 
 from leap.config import Section
-from leap.core import content_key
+from leap.core import JsonObject, content_key
 from leap.core.message import Message, ToolSpec
 from leap.errors import LeapError, ModelError, RecipeError, RunError
-from leap.models.base import Completion, Conversation, JsonObject, Model, Request, Sampling
+from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.prices import Price, Prices
 
 T = TypeVar("T")

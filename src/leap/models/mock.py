@@ -19,12 +19,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
-from leap.core import content_key
+from leap.core import JsonObject, content_key
 from leap.core.message import Message, characters
 from leap.envs.answer import ACTION_MARKER
 from leap.envs.tools import calls_as_text
 from leap.errors import ModelError, RecipeError
-from leap.models.base import Completion, JsonObject, Model, Request, Sampling
+from leap.models.base import Completion, Model, Request, Sampling
 
 FAULTS = ("broken", "empty", "truncated", "rate_limit", "server_error", "timeout")
 """Faults on demand. The first three spoil an answer that is paid all the same; the others give none."""

@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
+from leap.core import JsonObject
 from leap.core.message import Message, characters, sendable
 from leap.envs.tools import in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
-from leap.models.base import Completion, EndpointConfig, JsonObject, Model, Request, Sampling
+from leap.models.base import Completion, EndpointConfig, Model, Request, Sampling
 from leap.models.client import BILLED, connect, for_a_header, key_in, open_files, out_of_files, through_proxy
 from leap.models.wire import choice_in, count, cut_off, field, parsed, said_in, text_in, tokens_in
 

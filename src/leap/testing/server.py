@@ -16,8 +16,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
+from leap.core import JsonObject
 from leap.core.message import characters
-from leap.models.base import Completion, JsonObject, Request
+from leap.models.base import Completion, Request
 from leap.models.mock import Faults, Script, clipped, least_json, spoiled
 
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
