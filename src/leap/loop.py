@@ -56,6 +56,7 @@ def leap(stages: Stages) -> Result:
         students.append(stages.evaluate(i))
         stages.extend(i)
 
+    stages.run.manifest.forget_missing()
     return Result(best_on_validation(students, stages.recipe.environment.validation), students, baselines)
 
 

@@ -18,6 +18,7 @@ from leap import registry
 from leap.cli import main
 from leap.models import mock
 from leap.runs.stages import Stages
+from leap.teachers.onfile import HEADINGS
 from leap.testing.corridor import EAST, Corridor
 
 registry.environment("damage-corridor")(type("DamageCorridor", (Corridor,), {"name": "damage-corridor"}))
@@ -27,10 +28,10 @@ CALLS: list[str] = []
 
 
 def goes_east(request: mock.Request) -> str:
-    """A teacher that always says to go east."""
+    """A teacher that always says to go east, and reads anything out of an expert's play."""
     CALLS.append(request.messages[-1]["content"])
     if request.schema is None:
-        return mock.first_choice(request)  # type: ignore[return-value]
+        return "\n".join(f"{heading}: go east" for heading in HEADINGS)
     return json.dumps({"leave_as_it_is": False, "corrected_reason": "The goal is east.", "corrected_action": EAST})
 
 
@@ -232,6 +233,10 @@ def work(root: Path) -> dict[str, Any]:
     return found
 
 
+UNNEEDED = ("states.jsonl", "expert.jsonl", "held-out-corrections.jsonl", "base/model.safetensors")
+"""What nothing needs any more once that is there which was made from it: where it is gone, it stays so."""
+
+
 # ---- one case ------------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +293,8 @@ def outcome(state: State, name: str, kind: str, folder: Path) -> Iterator[str]:
             explained(status, said)
             yield f"{reader} names it"
         else:
-            assert found == state.read[reader], f"{reader} silently tells something else"
+            told = reader == "report" and str(Path(name).parent) in str(found["notes"])
+            assert found == state.read[reader] or told, f"{reader} silently tells something else"
             yield reader
     status, said = leap("evaluate", root, "-i", 0)
     if status:
@@ -304,8 +310,10 @@ def outcome(state: State, name: str, kind: str, folder: Path) -> Iterator[str]:
         assert status == 0, f"what the message says does not help: {advice}\n{said}"
     else:
         yield "run goes on"
-    assert work(root) == state.finished, "the run has ended with something else"
-    assert len(CALLS) <= state.paid or name.startswith("calls.sqlite") or "files.json" in said, "something was paid twice"
+    unneeded = {one for one in state.finished if one.endswith(UNNEEDED)}
+    found = work(root)
+    assert found | {one: state.finished[one] for one in unneeded - set(found)} == state.finished, "another outcome"
+    assert len(CALLS) <= state.paid or name.startswith("calls.sqlite"), "something was paid twice"
 
 
 def follow(advice: str, root: Path) -> None:
@@ -313,5 +321,7 @@ def follow(advice: str, root: Path) -> None:
     places = [advice.partition("elete ")[2].split()[0], *advice.partition("The same holds for ")[2].split()]
     if places[0] == "it":
         places[0] = advice.partition("error: ")[2].split()[0]
+    if "it and files.json" in advice:
+        places.append("files.json")
     for path in (root / place.strip(",.") for place in places):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -6,13 +6,17 @@ slow (`benchmarks/damage.log`), a sample of it is not.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from damage import CALLS, KINDS, PAID, RECIPE, State, files, goes_east, outcome, own, state
 
+from leap.errors import RunError
 from leap.models import mock
+from leap.runs.directory import RunDirectory
 
 pytest.importorskip("torch")
 
@@ -32,6 +36,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> State:
     return state(tmp_path_factory.mktemp("damage") / "finished", RECIPE, "finished")
 
 
+@pytest.fixture(scope="module")
+def paid(tmp_path_factory: pytest.TempPathFactory) -> State:
+    """A finished run with a teacher that was paid."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(mock.SCRIPTS, "east", goes_east)
+        return state(tmp_path_factory.mktemp("damage") / "paid", PAID, "finished")
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -47,6 +59,58 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> State:
 )
 def test_a_damaged_file_of_a_finished_run(finished: State, name: str, kind: str, tmp_path: Path) -> None:
     assert list(outcome(finished, name, kind, tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["emptied", "missing", "flipped"])
+def test_answers_that_were_paid_for_are_never_begun_anew_without_a_word(paid: State, kind: str, tmp_path: Path) -> None:
+    told = list(outcome(paid, "calls.sqlite", kind, tmp_path))
+    assert {"report names it", "run names it"} <= set(told)
+
+
+def test_corrections_that_are_gone_are_made_again_from_what_was_paid(paid: State, tmp_path: Path) -> None:
+    assert "run goes on" in outcome(paid, "iter-1/corrections.jsonl", "missing", tmp_path)
+    assert paid.paid == 0 == len(CALLS)
+
+
+def test_a_run_of_an_earlier_version_is_noted_as_it_goes_on(finished: State, tmp_path: Path) -> None:
+    """It has no files.json."""
+    assert "run goes on" in outcome(finished, "files.json", "missing", tmp_path)
+    noted, before = (json.loads((root / "files.json").read_text())["files"].keys() for root in (tmp_path / "run", finished.root))
+    assert before - noted == {"base", "stages.json"}, "nothing comes by these when a finished run is run again"
+
+
+def test_of_a_large_file_the_length_counts_until_it_is_loaded(
+    finished: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leap.runs.manifest.LARGE", 1000)
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(finished.root, run.root)
+    weights = run.checkpoint(1) / "model.safetensors"
+    KINDS["flipped"](run.root, str(weights.relative_to(run.root)))
+    assert run.manifest.check() == []
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged"):
+        run.manifest.check(run.checkpoint(1), whole=True)
+    (run.checkpoint(2) / "model.safetensors").write_bytes(b"")
+    with pytest.raises(RunError, match=r"iter-2/checkpoint/model\.safetensors is damaged"):
+        run.manifest.check()
+
+
+def test_a_run_that_was_killed_while_a_file_was_written_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, file, journal = RunDirectory(tmp_path), tmp_path / "stages.json", tmp_path / "x.jsonl"
+    run.manifest.write(file, "one")
+    monkeypatch.setattr("leap.runs.manifest.write_text", lambda *_: (_ for _ in ()).throw(OSError))
+    with pytest.raises(OSError):
+        run.manifest.write(file, "two")
+    assert run.manifest.check() == []
+    journal.write_text("a\n")
+    run.manifest.record(journal)
+    with pytest.raises(RuntimeError), run.manifest.growing(journal):
+        journal.write_text("a\nb\nc")
+        raise RuntimeError
+    assert run.manifest.check() == []
+    journal.write_text("b\nb\nc")
+    with pytest.raises(RunError, match=r"x\.jsonl is damaged"):
+        run.manifest.check()
 
 
 @pytest.mark.slow

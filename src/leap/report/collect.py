@@ -75,8 +75,8 @@ def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Repor
     Raises:
         RunError: A file is damaged.
     """
-    run.manifest.check()
-    notes: list[str] = []
+    gone = [str(path.relative_to(run.root)) for path in run.manifest.check()]
+    notes = [f"Weights are not there any more, nor what training noted of them: {', '.join(gone)}."] if gone else []
     setup = _setup(recipe)
     found = {i: _read(marker(run.checkpoint(i)), dict[str, JsonValue], notes) for i in range(recipe.iterations + 1)}
     markers = {i: content for i, content in found.items() if content}

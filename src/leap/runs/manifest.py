@@ -89,18 +89,28 @@ class Manifest:
                     yield self.root / name, f"{file} {unlike}"
                     break
 
-    def check(self, *paths: Path, whole: bool = False) -> None:
+    def check(self, *paths: Path, whole: bool = False) -> list[Path]:
         """Refuses damaged files, for those who only read; arguments as in `damage`. Folders of weights may be gone.
+
+        Returns:
+            Those that are.
 
         Raises:
             RunError: A file is not what was noted.
         """
         for wait in (0.2, 0.2, 0.0):  # a run under way may have written more than its notes say at this moment
-            damaged = [one for one in self.damage(*paths, whole=whole) if one[0].suffix or one[0].exists()]
+            found = list(self.damage(*paths, whole=whole))
+            damaged = [(path, told) for path, told in found if path.suffix or path.exists()]
             if not damaged:
-                return
+                return [path for path, _ in found]
             time.sleep(wait)
         raise refusal(damaged)
+
+    def forget_missing(self) -> None:
+        """Forgets what is gone. Where a run has just been finished, nothing needed it."""
+        known = self._read()
+        if len(left := {name: states for name, states in known.items() if (self.root / name).exists()}) < len(known):
+            self._write(left)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -145,10 +155,7 @@ def _unlike(file: Path, states: list[str], whole: bool) -> str:
     where = file if file.parent.name not in ("checkpoint", "base") else file.parent
     advice = f"put it back from a copy, or delete {where} and give `leap run` again to have it made again."
     if file.name == _CALLS:
-        advice = (
-            "put it back from a copy: with it, nothing is paid twice. Delete files.json beside it to go on with what is "
-            "there and pay again."
-        )
+        advice = "put it back from a copy; or delete it and files.json beside it, and what is asked again is paid again."
     elif file.name == "recipe.yaml":
         advice = f"put it back from a copy, or delete {file} and give `leap run` the recipe that the run was started with."
     if not file.is_file():
