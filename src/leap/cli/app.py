@@ -147,6 +147,7 @@ def evaluate(
     from leap.cli.show import print_evaluations
     from leap.recipe import apply_setting
     from leap.runs.open import open_run
+    from leap.runs.policies import idle_baselines
     from leap.runs.transfer import evaluate_elsewhere
 
     if not split and (option or horizon):
@@ -158,7 +159,8 @@ def evaluate(
                 apply_setting(options, setting)
             print_evaluations(evaluate_elsewhere(stages, iteration, options, split, horizon=horizon))
         else:
-            print_evaluations([*stages.idle_baselines(), *stages.evaluate(iteration)])
+            idle = [one for spec in idle_baselines(stages.environment) for one in stages.baseline(spec)]
+            print_evaluations([*idle, *stages.evaluate(iteration)])
 
 
 @app.command()

@@ -43,7 +43,7 @@ from leap.rollouts import Play
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory, marker
 from leap.runs.executors import Executor, play_tasks, score_tasks
-from leap.runs.policies import PolicySpec, baselines_of, idle_baselines, scripted
+from leap.runs.policies import PolicySpec, baselines_of, scripted
 from leap.runs.preflight import prepared_environment
 from leap.runs.table import stage_table
 from leap.sync import run_sync
@@ -149,8 +149,7 @@ class Stages:
 
     def _listed(self, split: str, limit: int | None, stream: str) -> list[Task]:
         """Tasks of a split; with a limit, a sample of its own for each stream of the recipe's seed."""
-        seed = seed_of(self.recipe.seed, stream)
-        return listed(self.environment, split, limit=limit, seed=seed)
+        return listed(self.environment, split, limit=limit, seed=seed_of(self.recipe.seed, stream))
 
     def _play(self, i: int, spec: PolicySpec, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
         """Plays for the rollouts of iteration i what is not on file; returns the tasks' episodes."""
@@ -414,10 +413,6 @@ class Stages:
     def baselines(self) -> list[Evaluation]:
         """Whoever else the recipe compares with, on the same tasks."""
         return [one for spec in baselines_of(self.recipe, self.environment) for one in self.baseline(spec)]
-
-    def idle_baselines(self) -> list[Evaluation]:
-        """Those who do nothing for their tasks, where the environment has such: what every mean score stands beside."""
-        return [one for spec in idle_baselines(self.environment) for one in self.baseline(spec)]
 
     def baseline(self, spec: PolicySpec) -> list[Evaluation]:
         """One of the baselines on the validation and test splits."""
