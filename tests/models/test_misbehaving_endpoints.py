@@ -133,7 +133,7 @@ def at(served: tuple[Server, str], monkeypatch: pytest.MonkeyPatch) -> Callable[
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(client, "LONGEST_ANSWER", 1 << 20)
 
-    def model(*replies: Reply, retries: int = 0, timeout: float = TIMEOUT) -> OpenAIModel:
+    def model(*replies: Reply, retries: int = 0, timeout: float = 30) -> OpenAIModel:
         server.replies, server.asked = list(replies), 0
         return OpenAIModel("m", SAMPLING, EndpointConfig(base_url=url, retries=retries, timeout=timeout, concurrency=2))
 
@@ -341,7 +341,7 @@ def test_a_bad_answer_is_refused_in_one_line_and_the_next_call_works(mode: str, 
     reply, words = REFUSED[mode]
 
     async def three() -> Completion:
-        model = at(reply)
+        model = at(reply, timeout=TIMEOUT)
         assert (await say(model, "well?")).text == "fine"
         began = time.monotonic()
         # While others get through, which tells one bad answer from a server that is gone.
