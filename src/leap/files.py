@@ -179,7 +179,7 @@ def write_text(path: Path, text: str) -> None:
             writer.write(text)
         os.fsync(file)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -217,7 +217,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
 
 
 @contextmanager
@@ -312,9 +312,12 @@ def _digest(file: Path, size: int, changed: int, number: int) -> str:
     return found.hexdigest()
 
 
-def _flush(path: Path) -> None:
-    """Has a file or a folder on the disk, so that what is renamed afterwards is never empty when the power goes."""
-    file = os.open(path, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Has a file or a folder, if there is one, on the disk: what is renamed afterwards is never empty when the power goes."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
     try:
         os.fsync(file)
     except OSError:
@@ -327,7 +330,7 @@ def _flush(path: Path) -> None:
 def _flush_all(folder: Path) -> None:
     for path in (*folder.rglob("*"), folder):
         if not path.is_symlink():
-            _flush(path)
+            flush(path)
 
 
 def sweep(folder: Path) -> None:

@@ -54,6 +54,19 @@ def test_a_run_killed_at_a_file_operation_ends_as_if_nothing_had_happened(
     assert {str(point): made.killed_at(point) for point in POINTS[kind]} == {str(point): "" for point in POINTS[kind]}
 
 
+@pytest.mark.parametrize("kind", POINTS)
+def test_what_is_noted_of_a_file_is_on_the_disk_before_the_note(kind: str, trial: Callable[..., Trial]) -> None:
+    """Else a power cut would leave journals that are shorter than their notes say, and a run that is refused."""
+    points = [point.what for point in trial(kind).points]
+    grown = sorted({what.split()[1] for what in points if what.endswith((".jsonl", "-wal")) and "write" in what})
+    assert len(grown) > 5
+    for file in grown:
+        last = max(at for at, what in enumerate(points) if what in (f"write {file}", f"pwrite {file}"))
+        synced = [at for at, what in enumerate(points) if what in (f"fsync {file}", f"fdatasync {file}") and at > last]
+        noted = [at for at, what in enumerate(points) if what.endswith(" -> run/files.json") and at > last]
+        assert synced and noted and synced[0] < noted[-1], file
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", POINTS)

@@ -156,6 +156,28 @@ def test_an_interrupted_training_ends_in_the_same_weights(
         assert torch.allclose(tensor, resumed[name], atol=1e-7), name
 
 
+@pytest.mark.parametrize("config", [ROWS, BRANCHES, LORA], ids=["rows", "branches", "lora"])
+@pytest.mark.parametrize("steps", [4, 5])
+def test_a_training_killed_after_its_last_step_takes_no_further_one(
+    config: SFTConfig, steps: int, checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed while its checkpoint is written, in the middle of a pass over the rows."""
+    saving = config.model_copy(update={"save_steps": 2})
+    whole = train(saving, checkpoints["llama3"], tmp_path / "whole", steps)
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("leap.training.trainer.save_student", kill)
+        train(saving, checkpoints["llama3"], tmp_path / "cut", steps)
+    assert any((tmp_path / "cut" / "work").glob("checkpoint-*"))
+    cut = train(saving, checkpoints["llama3"], tmp_path / "cut", steps)
+    assert (cut.steps, cut.loss) == (whole.steps, whole.loss)
+    ended, resumed = weights(tmp_path / "whole" / "out"), weights(tmp_path / "cut" / "out")
+    assert all(torch.allclose(tensor, resumed[name], atol=1e-7) for name, tensor in ended.items())
+
+
 def test_rows_too_long_are_left_out_and_counted(checkpoints: dict[str, str], tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

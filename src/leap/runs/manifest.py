@@ -15,7 +15,7 @@ from pathlib import Path
 
 from leap.core import content_key
 from leap.errors import RunError
-from leap.files import digest, read_json, write_json, write_text
+from leap.files import digest, flush, read_json, write_json, write_text
 from leap.models.ledger import fingerprint
 
 LARGE = 1 << 30
@@ -40,8 +40,12 @@ class Manifest:
             inside = sorted(path.rglob("*")) if path.is_dir() else [path]
             if states := {_inside(path, file): [_state(file)] for file in inside if file.is_file()}:
                 found[self._name(path)] = states
-        if any(known.get(name) != states for name, states in found.items()):
-            self._write(known | found)
+        if changed := {name: states for name, states in found.items() if known.get(name) != states}:
+            for file in (self.root / name / inner for name, states in changed.items() for inner in states):
+                # Else a power cut could leave a file that is not what its note says. A ledger itself is SQLite's matter: to close
+                # it here would drop the locks that SQLite holds on it.
+                flush(file.with_name(f"{_CALLS}-wal") if file.name == _CALLS else file)
+            self._write(known | changed)
 
     def adopt(self, path: Path) -> None:
         """Notes a file or folder that nothing is noted of: of a run that an earlier version made, or whose stage was killed."""

@@ -237,7 +237,8 @@ class Watch(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: object, **_: object) -> None:
         barrier()  # each process writes a part of the state
-        if not rank():
+        # From a last state within an epoch transformers would take one step too many: such a one does not count.
+        if not rank() and (state.global_step < state.max_steps or not (state.epoch or 0) % 1):
             last = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
             seal(last)
             _remove_all_but(last, _states(last.parent))
