@@ -33,7 +33,7 @@ def main() -> None:
     world.prepare()
     tasks, played, told = world.tasks("valid"), 0, 0
     while played < given.episodes:
-        rollout(world, ExpertPolicy(world), Play(tasks, 30, 0, f"round {played}"))
+        rollout(world, ExpertPolicy(world), Play(tasks, 30, 0, f"round {played}"), lambda episode: None)
         played += len(tasks)
         if played - told >= given.episodes / 10 or played >= given.episodes:
             told = played

@@ -9,9 +9,11 @@ time is that of the recipe itself with few tasks, one iteration and a few steps 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +35,7 @@ from leap.models.prices import Prices
 from leap.models.providers import ModelConfig
 from leap.policies.base import ExpertPolicy, Policy
 from leap.policies.model import ModelPolicy
-from leap.progress import Progress
+from leap.progress import Bar, Progress
 from leap.recipe import Recipe
 from leap.rollouts import Play, rollout
 from leap.runs.actors import Actors
@@ -49,8 +51,8 @@ from leap.training.method import method_of
 
 SAMPLE = 8
 """So many tasks are played for each stage."""
-REHEARSED, ACTIONS, STEPS = 8, 4, 3
-"""To estimate the time so many tasks of each split are played, for so many actions, and where a recipe states a number of steps
+ACTIONS, STEPS = 4, 4
+"""To estimate the time a batch of tasks of each split is played for so many actions, and where a recipe states a number of steps
 of training, so many are taken."""
 _SAID = "I have not found what the task needs yet, so I look where it is often found."
 
@@ -146,12 +148,13 @@ def estimate_seconds(recipe: Recipe, environment: Environment) -> float:
         limits += [(split, split, own.test_tasks) for split in own.test] + [("validated", own.validation, own.validation_tasks)]
         return {use: len(listed(environment, split, limit=limit)) for use, split, limit in limits}
 
-    fewer = {key: min(getattr(section, key) or REHEARSED, REHEARSED) for key in ("train_tasks", "validation_tasks", "test_tasks")}
+    batch = recipe.student.batch
+    fewer = {key: min(getattr(section, key) or batch, batch) for key in ("train_tasks", "validation_tasks", "test_tasks")}
     update: dict[str, Any] = {"iterations": rounds, "environment": section.model_copy(update=fewer)}
     if isinstance(demonstrations, PlayedConfig):
         anything = {"successes_only": False, "min_score": 0.0}  # so few actions solve nothing
         kept = {key: value for key, value in anything.items() if key in type(demonstrations).model_fields}
-        few = min(demonstrations.episodes or REHEARSED, REHEARSED)
+        few = min(demonstrations.episodes or batch, batch)
         update["demonstrations"] = demonstrations.model_copy(update={"episodes": few, **kept})
     training, steps = recipe.training, {"steps": STEPS, "first_steps": STEPS, "save_steps": 0, "logging": "none"}
     planned = [method_of(training).planned_steps(i) for i in range(rounds + 1)]
@@ -167,24 +170,44 @@ def estimate_seconds(recipe: Recipe, environment: Environment) -> float:
     tested = sum(every[use] for use in every if use not in ("demonstrated", "trained"))
     times["tested"] = tested / sum(some[use] for use in some if use not in ("demonstrated", "trained"))
 
-    def factor(stage: str, i: int) -> float:
-        """How much more a stage is in the run than in the rehearsal."""
+    def whole(record: dict[str, Any]) -> float:
+        """Seconds in the run of what took a stage so long in the rehearsal."""
+        stage, i, seconds = record["stage"], record["iteration"], record["seconds"]
         more = recipe.iterations if i == 1 else 1
         if stage == "train" and known:
-            return more * sum(number or 0 for number in planned[i].values()) / (STEPS * len(planned[i]))
+            steps, at = sum(number or 0 for number in planned[i].values()), watch.at.get(record["what"], [])
+            each = (at[-1] - at[0]) / (len(at) - 1) if len(at) > 1 else seconds / STEPS
+            return more * (seconds + each * (steps - STEPS * len(planned[i])))
         if stage in ("rollout", "correct", "train"):
-            return times["trained" if i else "demonstrated"] * more * recipe.horizon / small.horizon
-        return times["tested"] * more * recipe.test_horizon / small.test_horizon
+            return seconds * more * times["trained" if i else "demonstrated"] * recipe.horizon / small.horizon
+        return seconds * more * times["tested"] * recipe.test_horizon / small.test_horizon
 
+    began, watch = time.monotonic(), _Watch(Console(quiet=True))
     with TemporaryDirectory() as folder:
-        stages = Stages(small, RunDirectory(Path(folder)), Progress(Console(quiet=True)), environment)
+        stages = Stages(small, RunDirectory(Path(folder)), watch, environment)
         stages.actors = rehearsal = _Rehearsal(small, stages.run, environment)
         try:
+            stages.base()  # a scratch student is made once, however long the run is
+            once = time.monotonic() - began
             leap(stages)
             records = read_json(stages.run.stages)
         finally:
             rehearsal.close()
-    return sum(record["seconds"] * factor(record["stage"], record["iteration"]) for record in records)
+    return once + sum(map(whole, records))
+
+
+class _Watch(Progress):
+    """Shows nothing, and notes when each stage told how far it was."""
+
+    @contextmanager
+    def stage(self, what: str, *, notes: bool = False) -> Iterator[Bar]:
+        noted = self.at.setdefault(what, [])
+        yield Bar(lambda done, total, rate, note: noted.append(time.monotonic()))
+
+    @cached_property
+    def at(self) -> dict[str, list[float]]:
+        """Seconds on the machine's clock, by what the stage does."""
+        return {}
 
 
 def estimate_recipe(recipe: Recipe, environment: Environment | None = None) -> list[Estimate]:
