@@ -27,6 +27,7 @@ AT_ONCE = 2
 """Calls that are under way at once."""
 POINTS = {
     "expert": [
+        Point("unlink run/.base.#.tmp", 1),  # the scratch student is in place, and not yet noted
         Point("write run/iter-1/episodes.jsonl", 2, half=True),
         Point(f"write {STATE}/trainer_state.json", 2, half=True),
         Point(f"rename {WEIGHTS} -> run/iter-#/checkpoint", 2),
@@ -34,7 +35,7 @@ POINTS = {
     "paid": [
         Point("pwrite run/calls.sqlite-wal", 30, half=True),
         Point("write run/iter-1/corrections.jsonl", 3, half=True),
-        Point("rename run/.stages.json.#.tmp -> run/stages.json", 5),
+        Point(f"openat {WEIGHTS}/chat_template.jinja", 2),  # after the last step of a training
     ],
 }
 

@@ -390,7 +390,9 @@ class Stages:
         student, base = self.recipe.student, self.run.base
         if not student.from_scratch:
             self.actors.check_base()
-        if not student.from_scratch or marker(base).exists():
+            return self.actors.base
+        if marker(base).exists():
+            self.run.manifest.adopt(base)  # where a kill came between
             return self.actors.base
         from leap.models.scratch import build_scratch
 
