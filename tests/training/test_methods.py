@@ -110,9 +110,11 @@ def test_4_bit_without_bitsandbytes_says_what_to_install(
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize("config", [LORA, DPO.model_copy(update={"lora": LORA.lora})], ids=["sft", "dpo"])
-def test_a_quantised_base_trains_an_adapter(config: Any, start: str, tmp_path: Path) -> None:
+def test_a_quantised_base_trains_an_adapter(config: Any, tmp_path: Path) -> None:
     from leap.training.student import load_student
 
+    # bitsandbytes packs weights in blocks of 64 where the processor has AVX512-BF16, and takes no narrower ones there.
+    start = str(tiny_checkpoint(tmp_path / "start", "llama3", width=128))
     losses: list[float] = []
     quantised = config.model_copy(update={"quantize": "4bit", "steps": 12})
     train(quantised, start, tmp_path / "first", on_step=lambda done, total, loss: losses.append(loss))

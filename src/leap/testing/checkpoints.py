@@ -68,7 +68,7 @@ def tiny_tokenizer(style: str) -> Any:
     return tokenizer
 
 
-def tiny_checkpoint(directory: Path, style: str = "llama3", *, seed: int = 0, context: int = 1024) -> Path:
+def tiny_checkpoint(directory: Path, style: str = "llama3", *, seed: int = 0, context: int = 1024, width: int = 32) -> Path:
     """Saves a two-layer Llama of 4 heads with random weights and grouped-query attention."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -82,8 +82,8 @@ def tiny_checkpoint(directory: Path, style: str = "llama3", *, seed: int = 0, co
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
+            hidden_size=width,
+            intermediate_size=width * 3 // 2,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
