@@ -129,7 +129,7 @@ def test_a_recipe_without_paid_models_is_checked_and_timed(capsys: pytest.Captur
     free = {"teacher": {"kind": "expert"}, "iterations": 1}
     print_estimate(recipe(**free))
     told = capsys.readouterr().out
-    assert "asks no paid model" in told and "Time: about " in told and "on this machine, as busy as it is now (from" in told
+    assert "asks no paid model" in told and "Time: about " in told and "busy as it is now. A rehearsal" in told
     world = {"name": "alfworld", "options": OPTIONS, "validation": "vaild"}
     with pytest.raises(PrerequisiteError, match=r"no split 'vaild'.* Did you mean 'valid'\?"):
         print_estimate(recipe(environment=world, **free))
@@ -144,13 +144,13 @@ def test_the_time_of_a_run_is_that_of_its_rehearsal_as_often_as_there_is_more_to
     monkeypatch.setattr("leap.cli.dry_run.read_json", lambda path: records)
     monkeypatch.setattr("leap.runs.stages.Stages.base", lambda stages: "")
     for stage, i, expected in (
-        ("evaluate", -1, 8 / 4),  # 8 actions, where 4 were rehearsed
-        ("rollout", 0, 8 / 4),
+        ("evaluate", -1, 8 / 2),  # 8 actions, where 2 were rehearsed
+        ("rollout", 0, 8 / 2),
         ("train", 0, 30 / 4),  # 30 steps in place of 4
-        ("rollout", 1, 2 * 8 / 4),  # in two iterations
-        ("correct", 1, 2 * 8 / 4),
+        ("rollout", 1, 2 * 8 / 2),  # in two iterations
+        ("correct", 1, 2 * 8 / 2),
         ("train", 1, 2 * 60 / 4),
-        ("evaluate", 1, 2 * 8 / 4),
+        ("evaluate", 1, 2 * 8 / 2),
     ):
         records[:] = [{"stage": stage, "iteration": i, "seconds": 1000.0, "what": stage}]
         told = estimate_seconds(made, load_environment("alfworld", OPTIONS))

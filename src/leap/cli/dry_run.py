@@ -51,7 +51,7 @@ from leap.training.method import method_of
 
 SAMPLE = 8
 """So many tasks are played for each stage."""
-ACTIONS, STEPS = 4, 4
+ACTIONS, STEPS = 2, 4
 """To estimate the time a batch of tasks of each split is played for so many actions, and where a recipe states a number of steps
 of training, so many are taken."""
 _SAID = "I have not found what the task needs yet, so I look where it is often found."
@@ -107,7 +107,10 @@ def _told_time(recipe: Recipe, environment: Environment) -> str:
     about = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
     waiting = ", and the time that paid models take to answer" if any(model.paid for model in recipe.models) else ""
     about = "a minute or less" if minutes < 1 else about
-    return f"Time: about {about} on this machine, as busy as it is now{waiting} (from a rehearsal with few tasks and steps)."
+    return (
+        f"Time: about {about} on this machine, as busy as it is now{waiting}. A rehearsal gave that, in which the student is "
+        "hardly trained and answers at length: a run is mostly faster."
+    )
 
 
 def _print_calls(recipe: Recipe, stages: Sequence[Estimate], console: Console) -> None:
