@@ -222,7 +222,10 @@ def _recipe(
     if isinstance(recipe, Recipe):
         values: dict[str, Any] = recipe.model_dump(mode="json")
     elif isinstance(recipe, Mapping):
-        values = json.loads(json.dumps(dict(recipe)))
+        try:
+            values = json.loads(json.dumps(dict(recipe)))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RecipeError(f"the recipe may hold what YAML holds: mappings, lists, texts and numbers ({error}).") from error
     else:
         values = read_mapping(find_recipe(str(recipe)), "recipe")
     if not isinstance(settings, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -22,6 +23,8 @@ from leap.policies.base import PolicyConfig
 from leap.policies.rendering import PromptConfig
 from leap.teachers.config import LEVELS, TeacherConfig
 from leap.training.config import TrainingSettings
+
+_MOST_VALUES = 100_000  # of a file: a thousand times those of any recipe
 
 
 class ExecutorConfig(Section):
@@ -173,7 +176,7 @@ class Recipe(Section):
     name: str = Field(
         description="Name of the run; its directory under runs/.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
     )
-    seed: int = Field(default=0, ge=0, description="The one source of randomness.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="The one source of randomness.")
     iterations: int = Field(default=3, ge=0, description="N, the number of LEAP iterations after behaviour cloning.")
     horizon: int = Field(default=30, ge=1, description="Largest number of actions per episode.")
     evaluation_horizon: int | None = Field(default=None, ge=1, description="The same at evaluation; as above if null.")
@@ -283,17 +286,38 @@ def read_mapping(path: Path, what: str) -> dict[str, object]:
         raise RecipeError(f"cannot read the {what} {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"the {what} {path} is not UTF-8 text") from error
-    try:
-        values = yaml.load(text, _UniqueKeys)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the {what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = _from_yaml(text, f"the {what} {path} is")
     if not isinstance(values, dict):
         raise RecipeError(f"the {what} {path} must be a mapping of keys to values")
     return values
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, for which a key that stands twice in a mapping is an error."""
+def _from_yaml(text: str, what: str) -> Any:
+    """The value that a text in YAML states; `what` is the beginning of the sentence that refuses it."""
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise RecipeError(f"{what} not valid YAML: it is nested too deeply, or a value stands within itself") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no date, or an integer of thousands of digits
+        raise RecipeError(f"{what} not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _size(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """How many values a node states, those of its aliases each time that they are named."""
+    if node not in known:
+        within = chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+        known[node] = 1 + sum(_size(one, known) for one in within if isinstance(one, yaml.Node))
+    return known[node]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, for which a key that stands twice in a mapping is an error, and so are aliases of aliases that
+    would fill the memory."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        if (size := _size(node, {})) > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, f"with its aliases written out it states {size:,} values")
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[str, int] = {}
@@ -330,10 +354,7 @@ def parse_setting(setting: str) -> tuple[str, JsonValue]:
     key, found, value = setting.partition("=")
     if not found or not key.strip():
         raise RecipeError(f"override {setting!r} is not of the form dotted.key=value")
-    try:
-        return key.strip(), yaml.load(value, _UniqueKeys)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {setting!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+    return key.strip(), _from_yaml(value, f"override {setting!r:.200}: the value is")
 
 
 def put(values: dict[str, object], key: str, value: object) -> None:

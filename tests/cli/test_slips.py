@@ -281,6 +281,7 @@ SCRIPTS = [
     (lambda: leap.run("recipe.yaml", set={"iteratons": 1}), "Did you mean 'iterations'?"),
     (lambda: leap.run("recipe.yaml", set=["iterations=1"]), "set must be a mapping"),  # type: ignore[arg-type]
     (lambda: leap.run({"name": "x"}), "environment: must be given"),
+    (lambda: leap.run({"name": {"x"}}), "Object of type set"),
     (lambda: leap.run("recipe.yaml", environment=Corridor), "such as MyEnvironment()"),  # type: ignore[arg-type]
     (lambda: leap.run("recipe.yaml", environment="alfworld"), "environment.name"),  # type: ignore[arg-type]
     (lambda: leap.run("recipe.yaml", teacher="expert"), "'teacher.kind'"),  # type: ignore[arg-type]

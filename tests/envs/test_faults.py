@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import random
@@ -220,11 +221,12 @@ def test_numbers_of_any_kind_are_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-@pytest.mark.parametrize("raised", [StopIteration, SystemExit])
-def test_what_ends_loops_and_programs_ends_the_episode_alone(
+@pytest.mark.parametrize("raised", [StopIteration, SystemExit, asyncio.CancelledError])
+def test_what_ends_loops_programs_and_coroutines_ends_the_episode_alone(
     raised: type[BaseException], blocking: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A future takes no StopIteration, so that a run would wait for ever; and a world may run a program that calls exit()."""
+    """A future takes no StopIteration, so that a run would wait for ever; a world may run a program that calls exit(), or wait
+    for something of its own that was cancelled."""
 
     def fail(self: House, action: str) -> Outcome:
         raise raised

@@ -158,6 +158,7 @@ READ: dict[str, tuple[bytes, str]] = {
     ),
     "parts with reasoning": (http(answer([{"type": "reasoning", "text": "hm"}, {"type": "output_text", "text": TEXT}])), TEXT),
     "parts without types": (http(answer([{"text": TEXT}])), TEXT),
+    "parts that are texts": (http(answer([TEXT[:9], TEXT[9:]])), TEXT),
     "parts of nonsense": (http(answer([None, 3, [[]], {}, {"type": "image_url"}, {"type": "text", "text": None}])), ""),
     "one part alone": (http(answer({"type": "text", "text": TEXT})), TEXT),
     "content is JSON": (http(answer({"action": "lóok"})), '{"action": "lóok"}'),
@@ -364,6 +365,18 @@ def test_a_bad_answer_to_the_very_first_call_is_an_error_for_people(mode: str, a
     assert "\n" not in str(caught.value) and KEY not in str(caught.value)
     if "error in" in mode:
         assert "OpenAI-compatible" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["a stream", "half an answer", "too long for its length", "a web page"])
+def test_an_answer_that_arrives_damaged_is_billed_all_the_same(mode: str, at: Callable[..., OpenAIModel]) -> None:
+    async def second() -> None:
+        model = at(REFUSED[mode][0])
+        await say(model, "well?")
+        await say(model)
+
+    with pytest.raises(ModelError) as caught:
+        asyncio.run(second())
+    assert (caught.value.tokens > (10, 0)) is (mode != "a web page")
 
 
 def test_what_passes_is_retried(at: Callable[..., OpenAIModel], served: tuple[Server, str]) -> None:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 K = TypeVar("K")
 
 _MOST_THREADS = 1024  # of tutors' calls at once: far above any policy's concurrency
-_FAULTS = (Exception, SystemExit)  # a world may run a program that says `exit()`; the run goes on
+_FAULTS = (Exception, SystemExit, BaseExceptionGroup)  # a world may run a program that says `exit()`; the run goes on
 _FLAGS = {False, True}
 _NO_PARTS = Outcome._field_defaults["parts"]
 _ROUNDING = 1e-9  # a score that is a sum of shares may miss 1 by so much
@@ -98,11 +98,19 @@ class faults_of:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, _FAULTS) and not isinstance(error, LeapError):
+        if error is not None and _is_fault(error):
             raise _fault(self.environment, self.task, self.what, error) from error
 
 
-def _fault(environment: Environment, task: Task, what: str, error: Exception | SystemExit) -> EnvironmentFault:
+def _is_fault(error: BaseException) -> bool:
+    """Whether an environment's own code is at fault: not Ctrl-C, no error of leap's, and cancelled only by itself."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, _FAULTS) and not isinstance(error, LeapError)
+
+
+def _fault(environment: Environment, task: Task, what: str, error: BaseException) -> EnvironmentFault:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, thread.__file__):
         trace = trace.tb_next
@@ -218,9 +226,9 @@ class Live:
                 return await called(getattr(session, name), *arguments, blocking=True, threads=self._own_thread())
             result = getattr(session, name)(*arguments)  # not by `called`: a coroutine more is a tenth of a fast step
             return await result if isinstance(result, Awaitable) else result
-        except LeapError:
-            raise
-        except _FAULTS as error:
+        except BaseException as error:
+            if not _is_fault(error):
+                raise
             raise _fault(self._environment, self._task, self._when(name, *arguments), error) from error
 
     def _held_to(self, kind: type[K], thing: object, name: str, *arguments: str) -> K:

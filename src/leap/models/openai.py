@@ -256,7 +256,10 @@ class OpenAIModel(Model):
         if not isinstance(body, dict) or "choices" not in body:
             said = said_in(body or content.decode("utf-8", "replace"), "nothing")
             if self._answered or b'"choices"' in content:
-                raise ModelError(f"{self.name}: the endpoint's answer is damaged: {self._redacted(said)}")
+                problem = ModelError(f"{self.name}: the endpoint's answer is damaged: {self._redacted(said)}")
+                if b'"choices"' in content:  # it was made, so it is billed
+                    problem.tokens = self._tokens(None, content.decode("utf-8", "replace"), request, False)
+                raise problem
             raise PrerequisiteError(
                 f"{self._shown} answers, but not as an OpenAI-compatible endpoint ({self._redacted(said)}); is base_url "
                 "right? It mostly ends in /v1."

@@ -81,7 +81,8 @@ def _words(content: object) -> str:
         case None | str():
             return content or ""
         case list():
-            return "".join(_words(part) for part in content if isinstance(part, dict) and part.keys() & {"type", "text"})
+            spoken = (part for part in content if isinstance(part, str | dict))
+            return "".join(_words(part) for part in spoken if isinstance(part, str) or part.keys() & {"type", "text"})
         case {"type": str(kind)} if re.search("think|reason", kind):
             return ""
         case {"text": str(spoken)} | {"text": {"value": str(spoken)}} | {"refusal": str(spoken)}:
