@@ -89,6 +89,7 @@ class Run:
 
     def evaluations(self) -> Records[Evaluation]:
         """Returns what has been evaluated so far, on each split: baselines, then pi_0, pi_1 and so on."""
+        self._sound(self._files.baselines)  # one may be gone
         names = [*self._files.evaluated_baselines(), *(f"pi_{i}" for i in range(self.recipe.iterations + 1))]
         return Records(one for name in names for one in self._evaluations(name))
 

@@ -138,11 +138,11 @@ def export_trl(run: RunDirectory, out: Path) -> Counts:
 
 
 def _check(run: RunDirectory, out: Path) -> None:
+    run.manifest.check()
     if not run.recipe.is_file():
         raise RunError(f"{run.root} is not a run directory, so it has no episodes to export.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is there already; choose another --out.")
-    run.manifest.check()
 
 
 def _export(

@@ -355,7 +355,7 @@ class Stages:
         base = self.actors.base_identity
         key = content_key("checkpoint", base, lineage, data, recipe.training.deciding(), recipe.seed)
         whose = work / "key"  # the states of a training on other rows are none to go on from
-        if work.exists() and (not whose.exists() or whose.read_text(encoding="utf-8") != key):
+        if work.exists() and (not whose.exists() or whose.read_bytes() != key.encode()):
             shutil.rmtree(work)
         write_text(whose, key)
         with self.timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
