@@ -82,12 +82,18 @@ class Registry:
         if not points:
             known = ", ".join(self.names()) or "none; is leap installed (pip install -e .)?"
             raise RecipeError(f"there is no {self.noun} {name!r}.{suggest(name, self.names())} Registered: {known}.")
+        (point,) = points.values()
         try:
-            return next(iter(points.values())).load()
+            thing = point.load()
+        except SystemExit as error:
+            raise PrerequisiteError(f"{self.noun} {name!r} cannot be imported: {point.value} calls sys.exit()") from error
         except (ImportError, AttributeError) as error:
             from leap.extras import with_remedy
 
             raise PrerequisiteError(f"{self.noun} {name!r} cannot be imported: {with_remedy(error, name)}") from error
+        if not callable(thing):
+            raise PrerequisiteError(f"{self.noun} {name!r}, {point.value}, is neither a class nor a function: {thing!r:.60}")
+        return thing
 
     def names(self) -> list[str]:
         """Returns all registered names in order, importing nothing."""

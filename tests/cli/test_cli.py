@@ -406,6 +406,20 @@ def test_the_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch, ca
     assert "ok  extra studies: " in told
 
 
+def test_the_doctor_speaks_of_a_package_that_raises_and_of_all_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "raises_at_import.py").write_text("raise RuntimeError('not today')")
+    info = tmp_path / "raises-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: raises\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[leap.environments]\naaa = raises_at_import:World\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert inside(monkeypatch, "doctor") == 0
+    told = capsys.readouterr().out
+    assert "no  environment aaa: raises_at_import:World raises RuntimeError: not today\n" in told and "alfworld" in told
+
+
 def test_the_doctor_speaks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
     assert inside(monkeypatch, "doctor") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ def worlds(monkeypatch: pytest.MonkeyPatch) -> Registry:
         EntryPoint("keys", "collections:OrderedDict", "tests.worlds"),
         EntryPoint("gone", "no_such_package_here:It", "tests.worlds"),
         EntryPoint("renamed", "collections:NoSuchClass", "tests.worlds"),
+        EntryPoint("text", "string:digits", "tests.worlds"),
+        EntryPoint("leaves", "leaves_at_import:It", "tests.worlds"),
         EntryPoint("twice", "collections:OrderedDict", "tests.worlds"),
         EntryPoint("twice", "collections:Counter", "tests.worlds"),
     ]
@@ -37,7 +40,7 @@ def test_a_class_comes_in_by_decorator_or_by_entry_point(worlds: Registry) -> No
     mine = define(worlds, "mine")
     assert worlds.get("mine") is mine and mine.name == "mine"
     assert worlds.get("keys").__name__ == "OrderedDict"
-    assert worlds.names() == ["gone", "keys", "mine", "renamed", "twice"]
+    assert worlds.names() == ["gone", "keys", "leaves", "mine", "renamed", "text", "twice"]
     assert worlds.where()["keys"] == "collections:OrderedDict" and worlds.where()["mine"].endswith("define.<locals>.World")
 
 
@@ -63,7 +66,9 @@ def test_a_name_of_its_own_stays(worlds: Registry) -> None:
     assert World.name == "a longer name"
 
 
-def test_what_cannot_be_had_is_said(worlds: Registry) -> None:
+def test_what_cannot_be_had_is_said(worlds: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "leaves_at_import.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RecipeError, match=r"there is no world 'kesy'\. Did you mean 'keys'\? Registered: gone, keys, "):
         worlds.get("kesy")
     with pytest.raises(RecipeError, match=r"there is no world 'zzz'\. Registered"):
@@ -72,5 +77,9 @@ def test_what_cannot_be_had_is_said(worlds: Registry) -> None:
         worlds.get("gone")
     with pytest.raises(PrerequisiteError, match="world 'renamed' cannot be imported"):
         worlds.get("renamed")
+    with pytest.raises(PrerequisiteError, match="'text', string:digits, is neither a class nor a function: '0123456789'"):
+        worlds.get("text")
+    with pytest.raises(PrerequisiteError, match=r"'leaves' cannot be imported: leaves_at_import:It calls sys.exit\(\)"):
+        worlds.get("leaves")
     with pytest.raises(RecipeError, match="'twice' is registered more than once: collections:Counter, collections:Ord"):
         worlds.get("twice")

@@ -55,6 +55,8 @@ def _findings(kind: registry.Registry) -> Iterator[str]:
             offered = getattr(kind.get(name), "doctor", tuple)()
         except LeapError as error:
             offered = [(False, str(error))]
+        except Exception as error:  # of another's package; all else is still to be told
+            offered = [(False, f"{kind.where()[name]} raises {type(error).__name__}: {error}")]
         names.setdefault(tuple(offered), []).append(name)
     for findings, alike in names.items():
         told = f"{kind.noun} {', '.join(alike)}"
