@@ -88,6 +88,7 @@ COMMANDS = [
     (("export", "nosuch"), "Missing option '--out'"),
     (("push", "nosuch", "-i", "0"), "give either a repository (owner/name) or --to-folder"),
     (("run", "recipe.yaml", "--run-dir", "recipe.yaml"), "recipe.yaml is a file; choose another --run-dir"),
+    (("run", "recipe.yaml", "--run-dir", "a\udcffb"), "the path 'a\\udcffb' is not UTF-8 text; choose another --run-dir"),
 ]
 
 

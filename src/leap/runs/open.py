@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from leap import __version__
 from leap.config import UNKNOWN_KIND
+from leap.core.message import sendable
 from leap.errors import RecipeError, RunError, describe_validation_error
 from leap.files import append_line
 from leap.progress import Progress
@@ -53,6 +54,8 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
     """
     recipe = recipe or recipe_of(root)
     run = RunDirectory(root)
+    if sendable(str(root)) != str(root):  # tokenizers, among others, take no such path
+        raise RunError(f"the path {str(root)!r} is not UTF-8 text; choose another --run-dir.")
     if root.exists() and not root.is_dir():
         raise RunError(f"{root} is a file; choose another --run-dir.")
     if root.exists() and any(root.iterdir()) and not run.recipe.exists() and not run.lock.exists():
