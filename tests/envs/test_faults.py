@@ -260,6 +260,16 @@ def test_tasks_may_come_one_by_one_and_versions_as_numbers() -> None:
     assert len(episodes) == 3 and episodes[0].versions["rooms"] == "3"
 
 
+@pytest.mark.parametrize("raised", [ZeroDivisionError, SystemExit])
+def test_tasks_that_cannot_be_listed_are_told_with_their_traceback(raised: type[BaseException]) -> None:
+    class Unlisted(TinyWorld):
+        def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
+            raise raised
+
+    with pytest.raises(EnvironmentFault, match=rf"tiny-world: tasks\('train'\) raises\n(?s:.*), in tasks\n.*\n{raised.__name__}"):
+        listed(Unlisted(TinyWorldConfig(tasks=3)), "train")
+
+
 def test_tasks_of_one_id_and_of_other_splits_are_refused() -> None:
     class Twice(TinyWorld):
         def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:

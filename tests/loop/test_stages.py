@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from leap.errors import RecipeError, RunError
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
+from leap.runs.open import open_run
 from leap.runs.stages import Stages
 from leap_worlds.alfworld.env import AlfworldEnvironment, AlfworldSession
 
@@ -98,3 +100,9 @@ def test_nothing_is_trained_on_an_episode_that_an_error_of_the_environment_ended
     trained = {row.episode for i in (0, 1) for row in made.rows_of(i)} | {correction.episode for correction in corrections}
     others = {episode.key for i in (0, 1) for episode in made.episodes(i) if episode.task.id != broken}
     assert trained == others
+
+
+def test_a_package_that_exits_does_not_end_a_run_as_if_all_were_well(tmp_path: Path) -> None:
+    recipe = stages(tmp_path).recipe
+    with pytest.raises(RunError, match=r"sys\.exit\(0\) is called by code that is not"), open_run(tmp_path / "run", recipe):
+        sys.exit(0)

@@ -242,7 +242,7 @@ def listed(environment: Environment, split: str, *, limit: int | None = None, se
         tasks = list(environment.tasks(split, limit=limit, seed=seed))
     except LeapError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = "".join(traceback.format_exception(error)).rstrip()
         raise EnvironmentFault(f"environment {environment.name}: tasks({split!r}) raises\n{lines}") from error
     if not tasks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -71,7 +72,11 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
             for name, answer in ready.paid if ready else ():
                 with stages.actors.ledger.stage("check"):
                     stages.actors.ledger.book("", name, answer, latency=0.0)  # no key: it answers no request of a stage
-            yield stages
+            try:
+                yield stages
+            except SystemExit as stop:  # a script, or the shell, would take it for a good end
+                lines = "".join(traceback.format_exception(stop)).rstrip()
+                raise RunError(f"sys.exit({stop.code!r}) is called by code that is not leap's\n{lines}") from stop
 
 
 def _mend(run: RunDirectory, recipe: Recipe) -> None:
