@@ -236,10 +236,6 @@ def _recipe(
             f"environment must be an environment, such as MyEnvironment(), not {environment!r}; one that is registered is "
             "chosen by set={'environment.name': ...}."
         )
-    if teacher is not None and not callable(teacher):
-        raise RecipeError(
-            f"teacher must be a function, not {teacher!r}; one that is registered is chosen by set={{'teacher.kind': ...}}."
-        )
     if environment is not None:
         options = environment.config.model_dump(mode="json", exclude_defaults=True)
         name = _registered(registry.environment, type(environment))

@@ -285,7 +285,7 @@ SCRIPTS = [
     (lambda: leap.run({"name": {"x"}}), "Object of type set"),
     (lambda: leap.run("recipe.yaml", environment=Corridor), "such as MyEnvironment()"),  # type: ignore[arg-type]
     (lambda: leap.run("recipe.yaml", environment="alfworld"), "environment.name"),  # type: ignore[arg-type]
-    (lambda: leap.run("recipe.yaml", teacher="expert"), "'teacher.kind'"),  # type: ignore[arg-type]
+    (lambda: leap.run("recipe.yaml", teacher="exprt"), "Did you mean 'expert'?"),
     (lambda: leap.check_env(Corridor), "such as MyEnvironment()"),  # type: ignore[arg-type]
     (lambda: leap.teacher("my teacher"), "cannot name a teacher"),
 ]
