@@ -59,9 +59,22 @@ class Section(BaseModel):
         if cls.gone and isinstance(values, Mapping):
             values = {key: value for key, value in values.items() if key not in cls.gone or value != cls.gone[key]}
         try:
+            if isinstance(values, Mapping):
+                cls._check_numbers(values)
             return handler(values)
         except ValidationError as error:
             raise _with_unknown_keys(error, cls.hint) from None
+
+    @classmethod
+    def _check_numbers(cls, values: Mapping[str, object]) -> None:
+        """Refuses true where a number is due: pydantic would read it as 1."""
+        found: list[InitErrorDetails] = []
+        for key, setting in cls.model_fields.items():
+            kinds = {setting.annotation, *get_args(setting.annotation)}
+            if isinstance(value := values.get(key), bool) and kinds & {int, float} and bool not in kinds:
+                found.append({"type": PydanticCustomError("number", "must be a number"), "loc": (key,), "input": value})
+        if found:
+            raise ValidationError.from_exception_data(cls.__name__, found)
 
     @classmethod
     def hint(cls, key: str) -> str:

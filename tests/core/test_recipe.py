@@ -70,6 +70,12 @@ def test_numbers_that_are_none_are_refused_by_their_key(key: str, value: str) ->
     assert all(part in str(told.value) for part in key.split("."))
 
 
+@pytest.mark.parametrize("key", ["horizon", "iterations", "training.lr", "training.steps", "environment.test_tasks"])
+def test_true_is_no_number(key: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{key}: must be a number \(given: True\)"):
+        resolved(minimal(), "recipe", [f"{key}=true"])
+
+
 @pytest.mark.parametrize("key", ["lr", "muon_lr"])
 def test_a_learning_rate_fits_the_numbers_of_the_weights(key: str) -> None:
     with pytest.raises(RecipeError, match=f"training.{key}"):
