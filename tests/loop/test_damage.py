@@ -1,12 +1,13 @@
 """Damaged files of a run: made again or named in one line, never used as they are.
 
-Every file of a run x everything that can happen to it, where the run is finished and where it stands still; the whole matrix is
-slow (`benchmarks/damage.log`), a sample of it is not.
+Every file of a run x everything that can happen to it, where the run is finished and where it stands still; the whole matrix
+takes hours (`benchmarks/damage.log`) and is tried where LEAP_TEST_DAMAGE=1 asks for it, a sample of it always.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -114,6 +115,7 @@ def test_a_run_that_was_killed_while_a_file_was_written_is_not_damaged(tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("LEAP_TEST_DAMAGE") != "1", reason="takes hours; LEAP_TEST_DAMAGE=1 asks for it")
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("recipe", ["expert", "paid"])

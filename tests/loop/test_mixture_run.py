@@ -22,7 +22,7 @@ from leap.runs.open import open_run
 from leap_lab.studies.page import loop_page, markdown
 from leap_lab.studies.results import collect
 from leap_lab.studies.runner import arms_of, results_of, run_arms
-from leap_lab.studies.schema import LoopStudy, base_values
+from leap_lab.studies.schema import LoopStudy, base_recipe
 
 pytest.importorskip("torch")
 
@@ -112,7 +112,7 @@ def test_a_specialist_is_compared_on_its_part_of_the_same_tasks(
         "plots": [{"kind": "policies"}],
     }
     study = LoopStudy.model_validate(values)
-    arms = arms_of(study, base_values(study, tmp_path / "study.yaml"), tmp_path / "runs")
+    arms = arms_of(study, base_recipe(study, tmp_path / "study.yaml"), tmp_path / "runs")
     run_arms(arms, tmp_path / "runs")
     shares = {arm.name: kinds(arm.run / "iter-1/episodes.jsonl") for arm in arms}
     assert shares == {"together": {"alfworld": 3, "webshop": 3}, "webshop": {"webshop": 3}}

@@ -18,7 +18,7 @@ from leap.datasets import correction_rows, demonstration_rows
 from leap.envs.base import Environment, opened
 from leap.envs.live import states_along
 from leap.errors import LeapError, ModelError
-from leap.models.base import Sampling
+from leap.models.base import Request, Sampling
 from leap.policies.base import ExpertPolicy, TeacherPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
@@ -344,11 +344,11 @@ def test_a_failing_model_ends_its_episode_and_not_the_rollout(world: Environment
     tasks = world.tasks("train", limit=3)
     calls = []
 
-    def sometimes(seat: Any, messages: Any, seed: int, choices: Any, tools: Any = ()) -> Any:
-        if tasks[0].instruction in messages[0]["content"] and len(messages) > 2:
-            calls.append(seed)
+    def sometimes(seat: Any, request: Request) -> Any:
+        if tasks[0].instruction in request.messages[0]["content"] and len(request.messages) > 2:
+            calls.append(request.seed)
             raise ModelError("the prompt is too long")
-        return submit(seat, messages, seed, choices, tools)
+        return submit(seat, request)
 
     policy.model.submit = sometimes
     episodes = played(world, policy, tasks, horizon=3)

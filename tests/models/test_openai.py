@@ -242,7 +242,7 @@ def test_hostile_answers_never_get_further_than_an_empty_answer_or_an_error(body
             (answer,) = ask(model_at(url, retries=0), "x")
         except (ModelError, PrerequisiteError):
             return
-        assert answer.text in ("", "ok") and answer.prompt_tokens >= 0 and answer.completion_tokens >= 0
+        assert answer.text in ("", "a", "ok") and answer.prompt_tokens >= 0 and answer.completion_tokens >= 0
 
 
 @pytest.mark.parametrize(

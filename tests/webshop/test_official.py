@@ -174,7 +174,7 @@ def test_files_put_aside_by_hand_are_taken_from_there(tmp_path: Path) -> None:
 
 
 def test_an_environment_without_data_says_so() -> None:
-    refused = CliRunner().invoke(app, ["data", "alfworld"])
+    refused = CliRunner().invoke(app, ["data", "mixture", "--set", "parts={alfworld: {}, webshop: {}}"])
     assert isinstance(refused.exception, PrerequisiteError) and "no data that leap can fetch" in str(refused.exception)
 
 
