@@ -13,7 +13,7 @@ from leap.report.model import PolicyScores, Report
 from leap.report.svg import Panel, apart, chart, mark, quarters, whisker
 
 LEFT, TOP, BOTTOM, HEIGHT = 46, 24, 28, 242
-GUTTER = 158
+GUTTER = 170
 LETTER = 7.0  # a letter's mean width, with the larger type of a narrow screen
 LABELLED = 7  # of more students than this, only the first, the chosen and the last say their value
 PERCENT = [(share, f"{100 * share:.0f}" + (f"{words.THIN}%" if share in (0, 1) else "")) for share, _ in quarters(1.0)]
