@@ -62,7 +62,7 @@ def test_a_damaged_file_of_a_finished_run(finished: State, name: str, kind: str,
     assert list(outcome(finished, name, kind, tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["emptied", "missing", "flipped"])
+@pytest.mark.parametrize("kind", ["emptied", "missing", "flipped", "last line"])
 def test_answers_that_were_paid_for_are_never_begun_anew_without_a_word(paid: State, kind: str, tmp_path: Path) -> None:
     told = list(outcome(paid, "calls.sqlite", kind, tmp_path))
     assert {"report names it", "run names it"} <= set(told)

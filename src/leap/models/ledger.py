@@ -333,7 +333,8 @@ def _explained(path: Path) -> Iterator[None]:
                 f"the disk is full: cannot write {path}. Everything booked is safe; free some space and give the same "
                 "command again to go on."
             ) from error
-        raise RunError(f"{path} cannot be used as the ledger of calls: {error}.") from error
+        said = " ".join(str(error).split())  # SQLite has lines of its own
+        raise RunError(f"{path} cannot be used as the ledger of calls: {said}.") from error
 
 
 class MeteredModel(Model):
