@@ -32,12 +32,12 @@ REPEATS = 12
 
 
 def played(environment: Any, policy: Any, tasks: list[Any], horizon: int) -> list[Any]:
-    try:
-        from leap import rollout
+    import leap
 
-        return rollout(environment, policy, tasks, horizon=horizon, stream="benchmark")
-    except ImportError:  # 0.1
-        from leap.rollout import rollout  # pyright: ignore[reportMissingImports]
+    if "rollout" in getattr(leap, "__all__", ()):
+        return [*leap.rollout(environment, policy, tasks, horizon=horizon, stream="benchmark")]
+    from leap.rollout import rollout  # 0.1  # pyright: ignore[reportMissingImports]
+
     episodes: list[Any] = []
     rollout(environment, policy, tasks, horizon=horizon, seed=0, stream="benchmark", on_episode=episodes.append)
     return episodes

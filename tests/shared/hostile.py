@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from leap_worlds.sandbox import ExecResult, Sandbox
@@ -37,3 +38,12 @@ def host_state() -> dict[str, object]:
 
 def processes(box: Sandbox) -> int:
     return int(py(box, "import os; print(sum(e.isdigit() for e in os.listdir('/proc')))"))
+
+
+def processes_left(box: Sandbox) -> int:
+    """How many there are once those that were killed are gone: PID 1 and the counter. On a busy machine a killed process, which
+    does nothing any more, takes a while until it is reaped."""
+    until = time.monotonic() + 20
+    while (count := processes(box)) > 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    return count
