@@ -69,10 +69,10 @@ class Section(BaseModel):
     def _check_numbers(cls, values: Mapping[str, object]) -> None:
         """Refuses true where a number is due: pydantic would read it as 1."""
         found: list[InitErrorDetails] = []
-        for key, setting in cls.model_fields.items():
-            kinds = {setting.annotation, *get_args(setting.annotation)}
-            if isinstance(value := values.get(key), bool) and kinds & {int, float} and bool not in kinds:
-                found.append({"type": PydanticCustomError("number", "must be a number"), "loc": (key,), "input": value})
+        for key in (key for key, value in values.items() if isinstance(value, bool) and key in cls.model_fields):
+            annotation = cls.model_fields[key].annotation
+            if (kinds := {annotation, *get_args(annotation)}) & {int, float} and bool not in kinds:
+                found.append({"type": PydanticCustomError("number", "must be a number"), "loc": (key,), "input": values[key]})
         if found:
             raise ValidationError.from_exception_data(cls.__name__, found)
 

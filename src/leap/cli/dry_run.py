@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -185,7 +184,7 @@ def estimate_seconds(recipe: Recipe, environment: Environment) -> float:
             return seconds * more * times["trained" if i else "demonstrated"] * recipe.horizon / small.horizon
         return seconds * more * times["tested"] * recipe.test_horizon / small.test_horizon
 
-    began, watch = time.monotonic(), _Watch(Console(quiet=True))
+    began, watch = time.monotonic(), _Watch()
     with TemporaryDirectory() as folder:
         stages = Stages(small, RunDirectory(Path(folder)), watch, environment)
         stages.actors = rehearsal = _Rehearsal(small, stages.run, environment)
@@ -200,17 +199,20 @@ def estimate_seconds(recipe: Recipe, environment: Environment) -> float:
 
 
 class _Watch(Progress):
-    """Shows nothing, and notes when each stage told how far it was."""
+    """Shows nothing, and notes when each stage told how far it was.
+
+    Attributes:
+        at: Seconds on the machine's clock, by what the stage does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True))
+        self.at: dict[str, list[float]] = {}
 
     @contextmanager
     def stage(self, what: str, *, notes: bool = False) -> Iterator[Bar]:
         noted = self.at.setdefault(what, [])
         yield Bar(lambda done, total, rate, note: noted.append(time.monotonic()))
-
-    @cached_property
-    def at(self) -> dict[str, list[float]]:
-        """Seconds on the machine's clock, by what the stage does."""
-        return {}
 
 
 def estimate_recipe(recipe: Recipe, environment: Environment | None = None) -> list[Estimate]:

@@ -66,10 +66,10 @@ class Actors:
         self._opened.callback(ledger.close)
         return ledger
 
-    # ---- specs -----------------------------------------------------------------------------------------------------
+    # ---- policies --------------------------------------------------------------------------------------------------
 
     def acting(self, spec: PolicySpec) -> Acting:
-        """Who plays a spec."""
+        """The actor and the policy that a spec names."""
         recipe, i = self.recipe, spec.iteration
         match spec.kind:
             case "demonstrator":
@@ -97,7 +97,7 @@ class Actors:
         return registry.demonstration.get(section.source)(section, self.environment, self.recipe.environment.train)
 
     def pays(self, spec: PolicySpec) -> bool:
-        """Whether who plays a spec asks a model at an endpoint, through the ledger."""
+        """Whether the policy that a spec names asks a model at an endpoint, through the ledger."""
         if spec.kind == "demonstrator":
             return bool(self.recipe.demonstrations.models)
         return spec.kind in ("model", "react")

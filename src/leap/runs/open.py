@@ -121,7 +121,6 @@ def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
     except RecipeError:
         run.manifest.check(run.recipe)
         raise
-    damaged = "".join(f" Unless that is so: {told}" for _, told in run.manifest.damage(run.recipe))
     try:
         kept = Recipe.model_validate(values)
     except ValidationError as error:
@@ -131,6 +130,7 @@ def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
                 f"{root} names something that is not registered here ({lines[1].strip()}). Import the module that "
                 "registers it before the run is opened, or install its package."
             ) from error
+        damaged = "".join(f" Unless that is so: {told}" for _, told in run.manifest.damage(run.recipe))
         first = f"{lines[1].strip()}{f', and {len(lines) - 2} more' if len(lines) > 2 else ''}"
         raise RunError(
             f"{root} holds a recipe that this version of leap ({__version__}) cannot read ({first}). Go on with "
