@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from square import squaring
 
-from leap_worlds.intercode.base import Boxes
-from leap_worlds.intercode.data import PythonRecord
 from leap_worlds.intercode.python.actions import (
     defining,
     function_name,
@@ -24,7 +23,7 @@ from leap_worlds.intercode.python.actions import (
     submitted_name,
     taken_apart,
 )
-from leap_worlds.intercode.python.env import PythonConfig, PythonEnvironment, PythonSession
+from leap_worlds.intercode.python.env import PythonSession
 from leap_worlds.intercode.python.interpreter import Interpreter
 
 
@@ -178,14 +177,8 @@ def test_a_test_is_taken_apart_into_its_calls_and_what_is_asked_of_them(test: st
 @pytest.fixture
 def square() -> Iterator[PythonSession]:
     """A task to square a number, its interpreters in processes here."""
-    environment = PythonEnvironment(PythonConfig(time_limit=1.0))
-    environment.boxes = Boxes(lambda _: Process(), "processes")  # type: ignore[arg-type, return-value]
-    tests = ["assert f(2) == 4", "assert f(3) == 9", "assert f(-4) == 16"]
-    record = PythonRecord(task_id=1, query="Square a number.", gold="def f(x):\n    return x*x", tests=tests)
-    session = PythonSession(environment, record)
-    yield session
-    session.close()
-    environment.close()
+    with squaring(lambda _: Process(), "processes", time_limit=1.0) as session:
+        yield session
 
 
 CHEATS = {

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_games import small_games
 
 pytest.importorskip("torch")
 
@@ -30,14 +31,7 @@ RECIPE = {
     "horizon": 6,
     "environment": {
         "name": "alfworld",
-        "options": {
-            "generator": {
-                "seed": 1,
-                "games": {"train": 8, "valid": 4, "unseen": 5},
-                "task_types": ["pick_and_place_simple"],
-                "receptacles": [6, 7],
-            }
-        },
+        "options": small_games(8, 4, 5),
     },
     "student": {
         "scratch": {"width": 16, "layers": 1, "heads": 2, "mlp": 16, "max_tokens": 1024},

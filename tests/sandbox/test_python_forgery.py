@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from square import squaring
 
-from leap_worlds.intercode.base import Boxes
-from leap_worlds.intercode.data import PythonRecord
-from leap_worlds.intercode.python.env import PythonConfig, PythonEnvironment, PythonSession
+from leap_worlds.intercode.python.env import PythonSession
 from leap_worlds.sandbox import Image, SandboxProvider
 
 
 @pytest.fixture
 def square(provider: SandboxProvider, image: Image) -> Iterator[PythonSession]:
     """A task to square a number, in boxes."""
-    environment = PythonEnvironment(PythonConfig(time_limit=3.0))
-    environment.boxes = Boxes(lambda _: provider.create(image), "boxes")
-    tests = ["assert f(2) == 4", "assert f(3) == 9", "assert f(-4) == 16"]
-    record = PythonRecord(task_id=1, query="Square a number.", gold="def f(x):\n    return x*x", tests=tests)
-    session = PythonSession(environment, record)
-    yield session
-    session.close()
-    environment.close()
+    with squaring(lambda _: provider.create(image), "boxes", time_limit=3.0) as session:
+        yield session
 
 
 # Each defines a wrong f and then does something to the box. `put` writes a file that programs may run.

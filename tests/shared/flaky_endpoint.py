@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import hashlib
 import random
-import threading
 from collections import Counter
 from dataclasses import dataclass, field
+
+from leap.testing.server import ServerThread
 
 FAULTS = ("cut off", "cut off in an answer", "too late", "429", "500", "garbage")
 
@@ -29,7 +30,7 @@ _ANSWERS = {
 
 
 @dataclass
-class Flaky:
+class Flaky(ServerThread):
     """Hands calls on to a server of this machine, or lets them fail. A context manager.
 
     Attributes:
@@ -55,28 +56,6 @@ class Flaky:
         self.seed = seed
         self.failed.clear()
         self._made.clear()
-
-    def __enter__(self) -> Flaky:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        serving = asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 24)
-        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        async def stop() -> None:
-            self._server.close()
-            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-
-        asyncio.run_coroutine_threadsafe(stop(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from flaky_endpoint import Flaky
 from kill_points import Ended, Point, Warm
+from small_games import small_games
 
 from leap import registry
 from leap.models import mock
@@ -39,14 +40,7 @@ EXPERT: dict[str, Any] = {
     "environment": {
         "name": "alfworld",
         "test": ["unseen"],
-        "options": {
-            "generator": {
-                "seed": 1,
-                "games": {"train": 2, "valid": 1, "unseen": 1},
-                "task_types": ["pick_and_place_simple"],
-                "receptacles": [6, 7],
-            }
-        },
+        "options": small_games(2, 1, 1),
     },
     "student": _STUDENT,
     "demonstrations": {"episodes": 2, "successes_only": False},

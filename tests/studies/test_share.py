@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from small_games import small_games
 from typer.testing import CliRunner
 
 pytest.importorskip("torch")
@@ -29,14 +30,7 @@ BASE: dict[str, Any] = {
     "horizon": 5,
     "environment": {
         "name": "alfworld",
-        "options": {
-            "generator": {
-                "seed": 1,
-                "games": {"train": 6, "valid": 3, "unseen": 4},
-                "task_types": ["pick_and_place_simple"],
-                "receptacles": [6, 7],
-            }
-        },
+        "options": small_games(6, 3, 4),
     },
     "student": {
         "scratch": {"width": 16, "layers": 1, "heads": 2, "mlp": 16, "max_tokens": 1024},

@@ -12,9 +12,11 @@ import asyncio
 import contextlib
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Self
 
 from leap.core import JsonObject
 from leap.core.message import characters
@@ -47,9 +49,47 @@ class Counts:
     by_prompt: Counter[str] = field(default_factory=Counter)
 
 
+class ServerThread(ABC):
+    """A server of this machine in a thread of its own, from entering its `with` block to leaving it. `_serve` answers on one
+    connection.
+
+    Attributes:
+        port: 0 for any free one.
+    """
+
+    port: int = 0
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _start(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 24, backlog=1024)
+
+    async def _stop(self) -> None:
+        self._server.close()
+        serving = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+
+    @abstractmethod
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None: ...
+
+
 @dataclass
-class MockServer:
-    """Serves a script in a thread of its own, from entering its `with` block to leaving it.
+class MockServer(ServerThread):
+    """Serves a script.
 
     Attributes:
         script: Makes the answers.
@@ -88,30 +128,6 @@ class MockServer:
     def base_url(self) -> str:
         """Its address, with /v1."""
         return f"http://127.0.0.1:{self.port}/v1"
-
-    def __enter__(self) -> MockServer:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _start(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 24, backlog=1024)
-
-    async def _stop(self) -> None:
-        self._server.close()
-        serving = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
