@@ -92,6 +92,8 @@ class Completion:
         cost: What the call cost, in USD; 0 for a model in this process and for an answer from the run's own ledger.
         from_cache: Whether the answer was on file already, so that no model was asked.
         truncated: Whether it ended for want of tokens rather than at its end.
+        tokens: The tokens as they were sampled, the one that ends the turn among them; empty where an endpoint gives none.
+        logprobs: The natural logarithm of the probability that each of them was drawn with; empty likewise.
     """
 
     text: str
@@ -102,6 +104,8 @@ class Completion:
     cost: float = 0.0
     from_cache: bool = False
     truncated: bool = False
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
 
 
 class Conversation(Protocol):
