@@ -93,6 +93,7 @@ WHY = {
     "Where the official data and the database server are on this machine.": (
         "alfworld: path webshop: path intercode-bash: path intercode-sql: path intercode-sql: database"
     ),
+    "For `leap data alfworld --set`: a run plays what is there.": "alfworld: release",
     "Worlds without hopeless states, to tell what these cost; part of a generated set's name.": (
         "alfworld: generator.traps"
     ),

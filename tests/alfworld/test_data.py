@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from alfworld_games import tiny_data, write_game
 
-from leap.cli.data import fetch_data
 from leap.errors import PrerequisiteError
 from leap_worlds.alfworld import data as module
 from leap_worlds.alfworld.data import TASK_TYPES, TEST_SCENES, GameEntry, OfficialData
@@ -132,7 +131,7 @@ def test_the_root_may_be_the_folder_itself_or_the_variable(tmp_path: Path, monke
 
 
 def test_missing_data_and_splits_are_errors_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(PrerequisiteError, match="`leap data alfworld` fetches the official games or says how"):
+    with pytest.raises(PrerequisiteError, match="`leap data alfworld` fetches the official games;"):
         OfficialData(tmp_path / "nowhere")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(PrerequisiteError, match="ALFWORLD_DATA is not set"):
@@ -152,41 +151,3 @@ def test_official_counts(official_games: Path) -> None:
     began = time.perf_counter()
     assert len(OfficialData(official_games).entries("valid_seen")) == 140
     assert time.perf_counter() - began < 1.0 or os.getloadavg()[0] > 4
-
-
-def test_the_official_games_are_fetched_by_their_own_program_and_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    add(tmp_path / "fetched", "pick_and_place_simple-Spoon-None-Cabinet-7")
-    program = tmp_path / "bin" / "alfworld-download"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\ncp -r {tmp_path}/fetched "$2"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path / "data"))
-    assert fetch_data("alfworld", None, []) == 1
-    assert (tmp_path / "asked").read_text() == f"--data-dir {tmp_path / 'data'}\n"
-    told = capsys.readouterr().out
-    assert "train: 1 of 3553 playable games" in told and "valid_unseen: 0 of 134" in told
-    (tmp_path / "asked").unlink()
-    monkeypatch.setattr(module, "OFFICIAL_SPLITS", {"train": 1})
-    assert fetch_data("alfworld", None, []) == 0, "what is there is checked, not fetched again"
-    assert not (tmp_path / "asked").exists()
-
-
-@pytest.mark.parametrize("script", [None, "#!/bin/sh\nexit 3\n"])
-def test_where_the_official_games_cannot_be_fetched_it_is_said_how(
-    script: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
-    if script:
-        (tmp_path / "alfworld-download").write_text(script)
-        (tmp_path / "alfworld-download").chmod(0o755)
-    with pytest.raises(PrerequisiteError) as caught:
-        fetch_data("alfworld", None, [])
-    first, *rest = str(caught.value).splitlines()
-    assert ("it ended with status 3" if script else "pip install 'leap-agents[alfworld]'") in first
-    assert str(tmp_path / "data" / "json_2.1.1" / "train") in rest[0]
-    assert [line.rpartition("/")[2] for line in rest[1:]] == [name.rpartition("/")[2] for name in module.ARCHIVES]

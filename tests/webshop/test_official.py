@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from leap.cli.app import app
 from leap.errors import PrerequisiteError
+from leap_worlds import reach
 from leap_worlds.webshop import official
 
 
@@ -50,7 +51,7 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
             return output
 
         monkeypatch.setitem(sys.modules, "gdown", SimpleNamespace(download=download))
-        monkeypatch.setattr(official, "_reach", lambda host: None)
+        monkeypatch.setattr(official, "reach", lambda address: None)
         return asked
 
     return give
@@ -70,9 +71,9 @@ def no_such_host(*args: Any, **more: Any) -> Any:
 def test_without_a_network_it_says_at_once_what_it_tries_and_soon_what_to_do(
     connect: Any, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(official, "getproxies", dict)
-    monkeypatch.setattr(official.socket, "create_connection", connect)
-    monkeypatch.setattr(official, "_TO_CONNECT", 0.1)
+    monkeypatch.setattr(reach, "getproxies", dict)
+    monkeypatch.setattr(reach.socket, "create_connection", connect)
+    monkeypatch.setattr(reach, "TO_CONNECT", 0.1)
     began = time.monotonic()
     refused = CliRunner().invoke(app, ["data", "webshop", "--set", f"path={tmp_path / 'data'}"])
     assert time.monotonic() - began < 10
@@ -90,9 +91,9 @@ def test_without_a_network_it_says_at_once_what_it_tries_and_soon_what_to_do(
 
 
 def test_through_a_proxy_the_name_is_not_looked_up_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(official, "getproxies", lambda: {"https": "http://proxy.invalid"})
-    monkeypatch.setattr(official.socket, "create_connection", no_such_host)
-    official._reach("drive.google.com")
+    monkeypatch.setattr(reach, "getproxies", lambda: {"https": "http://proxy.invalid"})
+    monkeypatch.setattr(reach.socket, "create_connection", no_such_host)
+    reach.reach("https://drive.google.com")
 
 
 def test_missing_files_are_fetched_once(drive: Callable[..., list[str]], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Official ALFWorld data as `alfworld-download` leaves it, and generated data in the same layout.
+"""Official ALFWorld data as `leap data alfworld` and `alfworld-download` leave it, and generated data in the same layout.
 
     <root>/json_2.1.1/<split>/<task type>-<object>-<movable>-<receptacle>-<scene>/<trial>/game.tw-pddl
 
@@ -12,9 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +34,6 @@ TASK_TYPES = (
 )
 OFFICIAL_SPLITS = {"train": 3553, "valid_seen": 140, "valid_unseen": 134}
 """Playable games of each official split."""
-ARCHIVES = ("0.2.2/json_2.1.1_json.zip", "0.2.2/json_2.1.1_pddl.zip", "0.4.0/json_2.1.2_tw-pddl.zip")
-"""What `alfworld-download` fetches and unpacks."""
-_RELEASES = "https://github.com/alfworld/alfworld/releases/download"
 TEST_SCENES = (10, 219, 308, 424)
 """The rooms of the official unseen split: kitchen, living room, bedroom, bathroom. No training game is in one."""
 
@@ -77,7 +71,7 @@ class OfficialData:
         if not folder.is_dir():
             hint = "" if named else " ($ALFWORLD_DATA is not set, so the default place was tried)"
             raise PrerequisiteError(
-                f"no ALFWorld data: {folder} is not a folder{hint}. `leap data alfworld` fetches the official games or says how; "
+                f"no ALFWorld data: {folder} is not a folder{hint}. `leap data alfworld` fetches the official games; "
                 "generated games need none."
             )
         self.root = folder.parent.resolve()
@@ -164,31 +158,11 @@ def _stamp(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def download(folder: Path) -> None:
-    """Has ALFWorld's own program put the official games into a folder.
-
-    Raises:
-        PrerequisiteError: It is not installed or fails; the message says what to put where.
-    """
-    beside = Path(sys.executable).with_name("alfworld-download")  # a virtual environment that is not activated
-    if program := shutil.which("alfworld-download") or shutil.which(beside):
-        status = subprocess.run([program, "--data-dir", str(folder)], stdin=subprocess.DEVNULL).returncode
-        if status == 0:
-            return
-        why = f"it ended with status {status}"
-    else:
-        why = "it is not installed (pip install 'leap-agents[alfworld]')"
-    raise PrerequisiteError(
-        f"alfworld-download did not fetch the official games: {why}.\nWithout it, unpack these into {folder}, so that "
-        f"{folder / DATA_FOLDER}/train is there, then give the same command again to have them checked:\n"
-        + "\n".join(f"  {_RELEASES}/{name}" for name in ARCHIVES)
-    )
-
-
 def checked(data: OfficialData) -> list[Finding]:
     """Whether each official split is there, with how many games that can be played."""
     findings = []
     for split, number in OFFICIAL_SPLITS.items():
         found = len(data.entries(split)) if split in data.splits() else 0
-        findings.append(Finding(found == number, f"{data.root}: {split}: {found} of {number} playable games"))
+        anew = "" if found == number else f"; to have them fetched anew, move {data.root / DATA_FOLDER} away first"
+        findings.append(Finding(found == number, f"{data.root}: {split}: {found} of {number} playable games{anew}"))
     return findings

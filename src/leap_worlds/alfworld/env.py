@@ -15,9 +15,10 @@ from leap.envs.grammar import Line
 from leap.envs.tutor import Tutor
 from leap.errors import LeapError, PrerequisiteError
 from leap.paths import cache_dir, expanded
-from leap_worlds.alfworld.data import DATA_FOLDER, GameEntry, OfficialData, checked, download
+from leap_worlds.alfworld.data import DATA_FOLDER, GameEntry, OfficialData, checked
 from leap_worlds.alfworld.engine import Engine
 from leap_worlds.alfworld.expert import AlfworldExpert, teach
+from leap_worlds.alfworld.fetch import SOURCE, Release, fetch
 from leap_worlds.alfworld.game import load_game
 from leap_worlds.alfworld.generator import GeneratorConfig, fingerprint, generate
 from leap_worlds.alfworld.generator.config import VALID_SCENES
@@ -32,6 +33,10 @@ class AlfworldConfig(EnvironmentConfig):
     source: Literal["generated", "official"] = Field(default="generated", description="Generated games, or ALFWorld's own data.")
     engine: Literal["native", "textworld"] = Field(default="native", description="Our simulator, or the real engine (slow).")
     path: Path | None = Field(default=None, description="Official data; $ALFWORLD_DATA if null.")
+    release: Release = Field(
+        default="2.1.3",
+        description="Which official games `leap data alfworld` fetches: of 2.1.1 are the texts that the paper's agents read.",
+    )
     generator: GeneratorConfig = Field(default_factory=GeneratorConfig, description="What to generate.")
 
 
@@ -58,10 +63,13 @@ class AlfworldEnvironment(Environment[AlfworldConfig]):
         self._data = OfficialData(folder)
 
     def fetch_data(self, progress: Progress | None = None, *, source: str | None = None) -> list[Finding]:
-        """Checks the official games, where they are missing by ALFWorld's own program first, which puts them in their folder."""
-        folder = expanded(source or self.config.path or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld")
-        if not source and folder.name != DATA_FOLDER and not (folder / DATA_FOLDER).is_dir():
-            download(folder)
+        """Checks the official games; where they are missing, puts them into their folder first, from the releases' archives."""
+        if source and (Path(source).name == DATA_FOLDER or (Path(source) / DATA_FOLDER).is_dir()):
+            return checked(OfficialData(source))  # unpacked already
+        folder = expanded(self.config.path or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld")
+        folder = folder.parent if folder.name == DATA_FOLDER else folder
+        if not (folder / DATA_FOLDER).is_dir():
+            fetch(folder, self.config.release, source=source or SOURCE, progress=progress)
         return checked(OfficialData(folder))
 
     @property

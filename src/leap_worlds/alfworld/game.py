@@ -173,7 +173,7 @@ def load_game(path: str | Path) -> Game:
         stat = file.stat()
     except OSError as error:
         raise GameError(
-            f"{file}: no such game file; check $ALFWORLD_DATA, or get the data with alfworld-download."
+            f"{file}: no such game file; check $ALFWORLD_DATA, or get the data with `leap data alfworld`."
         ) from error
     return _load(file, stat.st_mtime_ns, stat.st_size)
 

@@ -10,16 +10,14 @@ import hashlib
 import os
 import re
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.request import getproxies
 
 from leap.envs.base import Finding, Progress
 from leap.errors import LeapError, PrerequisiteError
 from leap.paths import cache_dir, expanded
+from leap_worlds.reach import TO_CONNECT, reach
 from leap_worlds.webshop.build import CatalogueFiles
 from leap_worlds.webshop.catalogue import RawAttributes, RawInstruction, RawProduct
 from leap_worlds.webshop.jsonfiles import JsonArray, JsonObject
@@ -30,8 +28,8 @@ OFFICIAL_PRODUCTS = 1_181_436
 """Products of the full catalogue, by the log of an index of it (princeton-nlp/WebShop issue 24)."""
 _DIGITS = 6
 _HOST = "drive.google.com"
-_TO_CONNECT, _TO_GO_ON = 15, 60
-"""Seconds until a server that does not answer, or that has stopped sending, is given up."""
+_TO_GO_ON = 60
+"""Seconds until a server that has stopped sending is given up."""
 _TRIES = 3
 _PRICE = re.compile(r", and price lower than [\d.]+ dollars$")
 
@@ -130,14 +128,14 @@ def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], N
         raise PrerequisiteError("gdown is not installed; run `pip install 'leap-agents[webshop]'`.") from error
 
     progress(0, 0)
-    _reach(_HOST)
+    reach(f"https://{_HOST}")
     try:
         came = gdown.download(
             id=file.drive,
             output=str(target),
             quiet=True,
             resume=True,  # what a broken download brought stays beside the target, and the next call goes on from there
-            timeout=(_TO_CONNECT, _TO_GO_ON),
+            timeout=(TO_CONNECT, _TO_GO_ON),
             retries=_TRIES,
             progress=lambda done, total: progress(done // 1_000_000, (total or 0) // 1_000_000),
         )
@@ -145,26 +143,6 @@ def _download(file: OfficialFile, target: Path, progress: Callable[[int, int], N
         raise PrerequisiteError(" ".join(str(error).split()) or type(error).__name__) from error
     if not came or not target.is_file():
         raise PrerequisiteError("Google Drive did not hand it out (its quota may be used up; a browser may still get it)")
-
-
-def _reach(host: str) -> None:
-    """Refuses a server that does not answer. Looking up its name has no limit, and takes minutes without a network."""
-    if getproxies().get("https"):
-        return  # then the proxy looks it up
-    why = [f": no answer within {_TO_CONNECT} s"]
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, 443), timeout=_TO_CONNECT).close()
-            why.clear()
-        except OSError as error:
-            why[:] = [f" ({error})"]
-
-    attempt = threading.Thread(target=connect, daemon=True)
-    attempt.start()
-    attempt.join(_TO_CONNECT)
-    if reason := "".join(why):  # read once: the attempt may end just now
-        raise PrerequisiteError(f"{host} cannot be reached{reason}. Is there a network?")
 
 
 def _read_through(path: Path, name: str) -> None:
