@@ -57,10 +57,18 @@ def load_causal_lm(
     dtype: torch.dtype | str = "auto",
     device: str | None = None,
     quantization: QuantizationConfigMixin | None = None,
+    merge: bool = False,
 ) -> tuple[Any, Any]:
     """Loads a model and its tokenizer from a checkpoint directory or a hub name; a LoRA adapter is put on its base.
 
-    Remote code is never run and only safetensors are read. `quantization` is a configuration of transformers.
+    Remote code is never run and only safetensors are read.
+
+    Args:
+        path: Checkpoint directory or hub name.
+        dtype: The weights' type; "auto" takes the checkpoint's.
+        device: Torch device; the best there is by default.
+        quantization: A configuration of transformers.
+        merge: Add an adapter to the base's weights. Answers are then computed as fast as the base's.
 
     Raises:
         PrerequisiteError: Nothing usable is at that path or name.
@@ -78,6 +86,7 @@ def load_causal_lm(
         )
         if base != path:
             model = with_adapter(model, path)
+            model = merged(model) if merge else model
         check_tokens(tokenizer, model.get_input_embeddings().weight.shape[0], path)
     model = model if quantized else model.to(device)
     settle_threads(model)
@@ -115,6 +124,41 @@ def with_adapter(model: PreTrainedModel, path: str) -> Any:
     if given != expected:
         raise PrerequisiteError(f"{foreign}: {len(given ^ expected)} of its matrices have no counterpart.")
     return adapted
+
+
+def merged(adapted: Any) -> Any:
+    """The base of an adapted model with the adapter in its weights; each is computed in float32 and rounded once to the base's
+    type. Embeddings that are tied to the output layer are parted from it where only one of the two is adapted.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in [one for one in adapted.modules() if isinstance(one, BaseTunerLayer)]:
+        base: Any = layer.get_base_layer()
+        weight = getattr(base, "weight", None)  # experts of a mixture are parameters of other names
+        if weight is not None:
+            base.weight = torch.nn.Parameter(weight.detach().float(), requires_grad=False)
+        layer.merge()
+        if weight is not None:
+            base.weight = torch.nn.Parameter(rounded(base.weight.detach(), weight.dtype), requires_grad=False)
+    model = adapted.unload()
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    if ends[1] is not None and ends[0].weight is not ends[1].weight:
+        model.config.get_text_config().tie_word_embeddings = False
+    return model
+
+
+def rounded(weights: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Weights in float32 in a shorter type: each becomes one of the two numbers beside it, the nearer one more often, so that
+    they are right on average. To the nearest, a training of small steps would be undone (benchmarks/merging.log)."""
+    import torch
+
+    if dtype != torch.bfloat16:
+        return weights.to(dtype)
+    bits = weights.view(torch.int32)
+    noise = torch.empty_like(bits).random_(1 << 16, generator=torch.Generator(bits.device).manual_seed(0))
+    up = ((bits + noise) & ~0xFFFF).view(torch.float32)
+    return torch.where(weights.isfinite() & up.isfinite(), up, weights).to(dtype)
 
 
 def best_device() -> str:
@@ -240,14 +284,15 @@ def check_checkpoint(path: str) -> int:
     return context
 
 
-def check_targets(model: torch.nn.Module, targets: Sequence[str] | None) -> None:
-    """Looks for the modules that LoRA is to adapt: PEFT passes over those that are not there, if one is.
+def check_targets(model: torch.nn.Module, targets: Sequence[str] | str | None) -> None:
+    """Looks for the modules that LoRA is to adapt: PEFT passes over those that are not there, if one is. A word of PEFT's own
+    names none.
 
     Raises:
         PrerequisiteError: One is not there.
     """
     names = [name for name, _ in model.named_modules()]
-    missing = [one for one in targets or () if not any(name == one or name.endswith(f".{one}") for name in names)]
+    missing = [one for one in _listed(targets) if not any(name == one or name.endswith(f".{one}") for name in names)]
     if missing:
         modules = [(name.rpartition(".")[2], module) for name, module in model.named_modules()]
         linear = {name for name, module in modules if hasattr(module, "in_features") or hasattr(module, "nf")}
@@ -255,6 +300,10 @@ def check_targets(model: torch.nn.Module, targets: Sequence[str] | None) -> None
             f"training.lora.targets: the model has no {', '.join(map(repr, missing))}; its linear layers are called "
             f"{', '.join(sorted(linear))}."
         )
+
+
+def _listed(targets: Sequence[str] | str | None) -> Sequence[str]:
+    return () if targets is None or isinstance(targets, str) else targets
 
 
 def check_adaptable(path: str, targets: Sequence[str]) -> None:

@@ -177,7 +177,7 @@ class HFModel(Model):
         self.name = f"hf/{path}"
         self.concurrency = batch
         self.sampling = sampling
-        self.network, tokenizer = load_causal_lm(path, dtype=dtype, device=device)
+        self.network, tokenizer = load_causal_lm(path, dtype=dtype, device=device, merge=True)
         self.network.eval()
         self._device = next(self.network.parameters()).device
         self._cache_keyword = _cache_keyword(self.network)

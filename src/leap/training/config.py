@@ -23,8 +23,9 @@ class LoraConfig(Section):
     rank: int = Field(default=128, ge=1, description="Rank of the update.")
     alpha: int = Field(default=64, ge=1, description="Scale of the update.")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout on the adapters' input (in SFT).")
-    targets: list[str] | None = Field(
-        default=None, description="Modules to adapt; PEFT's choice for the architecture if null."
+    targets: list[str] | Literal["all-linear"] | None = Field(
+        default=None,
+        description="Modules to adapt; all-linear: all linear layers but the output; PEFT's choice by architecture if null.",
     )
 
 

@@ -12,7 +12,8 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from leap.errors import PrerequisiteError
-from leap.models.checkpoints import best_device, check_targets, first_line, load_causal_lm
+from leap.files import read_json, write_json
+from leap.models.checkpoints import best_device, check_targets, first_line, load_causal_lm, rounded
 from leap.training.config import LoraConfig, TrainingSettings
 from leap.training.distributed import sharded, world
 
@@ -24,7 +25,8 @@ def load_student(start: str, config: TrainingSettings, seed: int = 0) -> tuple[P
     """A checkpoint's model and tokenizer, ready to be trained as the settings say.
 
     With `lora` the checkpoint's own adapter goes on being trained, or a fresh one is put on it: a fresh adapter changes
-    nothing until it has been trained. The seed is that of a fresh adapter, and of all else that torch draws from here on.
+    nothing until it has been trained. Without, all weights are trained in float32, and `save_student` leaves them in the type
+    they had. The seed is that of a fresh adapter, and of all else that torch draws from here on.
 
     Raises:
         PrerequisiteError: There is no usable checkpoint at `start`, or a package is missing.
@@ -34,7 +36,8 @@ def load_student(start: str, config: TrainingSettings, seed: int = 0) -> tuple[P
     torch.manual_seed(seed)
     compute = torch.bfloat16 if config.bf16 and config.lora else torch.float32
     quantization = _quantization(compute) if config.quantize == "4bit" else None
-    model, tokenizer = load_causal_lm(start, dtype=compute, device=_device(), quantization=quantization)
+    dtype = compute if config.lora else "auto"
+    model, tokenizer = load_causal_lm(start, dtype=dtype, device=_device(), quantization=quantization)
     if quantization is not None:
         from peft import prepare_model_for_kbit_training
 
@@ -46,7 +49,8 @@ def load_student(start: str, config: TrainingSettings, seed: int = 0) -> tuple[P
             f"{start} is a LoRA adapter, and the recipe trains all weights. Set training.lora, or merge the adapter "
             "into its base first."
         )
-    return model, tokenizer
+    model._leap_stored = model.dtype  # on the model: trainers save and so change what its config says
+    return model.float(), tokenizer
 
 
 def load_reference(start: str) -> PreTrainedModel:
@@ -115,7 +119,8 @@ def unrounded(model: torch.nn.Module) -> Iterator[None]:
 def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     """Leaves the trained weights and the tokenizer as a checkpoint directory; only rank 0 writes.
 
-    Sharded weights are gathered first, which all ranks take part in. Of several adapters only the trained one is kept.
+    Sharded weights are gathered first, which all ranks take part in. Of several adapters only the trained one is kept. Weights
+    that were in a shorter type before the training are rounded to it again.
     """
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
@@ -125,5 +130,13 @@ def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, out: Path
     for adapter in model.peft_config.values() if adapters else ():  # from another folder its name may mean another base
         if (base := adapter.base_model_name_or_path) and Path(base).is_dir():
             adapter.base_model_name_or_path = str(Path(base).resolve())
+    dtype = getattr(model, "_leap_stored", torch.float32)
+    if state is None and dtype != torch.float32:
+        for weights in model.parameters():
+            weights.data = rounded(weights.data, dtype)
+    elif state is not None:
+        state = {name: rounded(weights, dtype) if weights.is_floating_point() else weights for name, weights in state.items()}
     model.save_pretrained(out, **({"state_dict": state} if state is not None else {}), **adapters)
+    if (config := out / "config.json").exists():  # the shards' type stands there where weights were gathered
+        write_json(config, read_json(config) | {"dtype": str(dtype).removeprefix("torch.")})
     tokenizer.save_pretrained(out)
