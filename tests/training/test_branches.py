@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, TokenRow, collate, pack  # noqa: E402
+from leap.training.branches import (  # noqa: E402
+    ATTENTION,
+    IGNORED,
+    PackedEpisode,
+    TokenRow,
+    _products,
+    collate,
+    pack,
+)
 
 tokens = st.integers(0, 30)
 
@@ -116,6 +124,39 @@ def test_loss_and_gradients_are_those_of_the_separate_rows(kv_heads: int, sizes:
     for (name, one), two in zip(plain.named_parameters(), branched.parameters(), strict=True):
         assert two.grad is not None and one.grad is not None
         assert torch.allclose(one.grad, two.grad, rtol=1e-4, atol=1e-7 + 1e-5 * float(one.grad.abs().max())), name
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_by_products_is_the_fused_one_in_values_and_gradients(kv_heads: int, causal: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(1, heads, 300, 16, generator=generator) for heads in (4, kv_heads, kv_heads)]
+    hidden = torch.rand(300, 300, generator=generator).tril() > torch.eye(300) * 2 + 0.3  # each query sees itself
+    mask = None if causal else torch.zeros(300, 300).masked_fill_(hidden, -torch.inf)
+    towards = torch.randn(1, 4, 300, 16, generator=generator)
+
+    def values_and_gradients(attend: Any) -> list[torch.Tensor]:
+        q, k, v = (one.clone().requires_grad_() for one in inputs)
+        out = attend(q, k, v)
+        return [out, *torch.autograd.grad((out * towards).sum(), (q, k, v))]
+
+    fused = values_and_gradients(
+        lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=0.3, enable_gqa=True
+        )
+    )
+    for one, two in zip(values_and_gradients(lambda *qkv: _products(*qkv, mask, 0.3)), fused, strict=True):
+        assert torch.allclose(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_in_bfloat16_the_loss_is_that_of_the_separate_rows() -> None:
+    rows = [random_rows(seed, steps) for seed, steps in enumerate([6, 1, 9])]
+    plain, branched = tiny_model(2, "sdpa").bfloat16(), tiny_model(2, ATTENTION).bfloat16()
+    expected = separate(plain, [row for group in rows for row in group])
+    got = together(branched, [pack(group) for group in rows])
+    got.backward()
+    assert got.item() == pytest.approx(expected.item(), rel=1e-2)
+    assert all(one.grad is not None and one.grad.abs().max() > 0 for one in branched.parameters())
 
 
 def test_a_wrong_mask_would_be_noticed() -> None:
