@@ -80,10 +80,21 @@ def test_every_part_of_a_request_counts(tmp_path: Path) -> None:
     ask(model, "x", seed=1)
     ask(model, "x", schema={"type": "object"})
     ask(model, "x", choices=["look"])
+    ask(model, "x", warmer=0.3)
+    ask(model, "x", warmer=0.6)
     ask(MeteredModel(inner, Sampling(temperature=1), ledger), "x")
     inner.name = "mock/other"
     ask(model, "x")
-    assert inner.calls == 7 == ledger.total().calls
+    assert inner.calls == 9 == ledger.total().calls
+
+
+def test_an_answer_on_file_is_ended_where_it_is_asked_to_end(tmp_path: Path) -> None:
+    model, inner = metered(
+        Ledger(tmp_path / "calls.sqlite"), lambda request: "ACTION: look\nOBSERVATION: " + "a door " * 50
+    )
+    (whole,) = ask(model, "x")
+    (ended,) = ask(model, "x", stop=["\nOBSERVATION:"])
+    assert (whole.truncated, ended.text, ended.truncated, inner.calls) == (True, "ACTION: look", False, 1)
 
 
 def test_the_same_request_at_the_same_time_is_paid_once(tmp_path: Path) -> None:

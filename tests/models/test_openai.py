@@ -35,12 +35,12 @@ def model_at(url: str, *, name: str = "mock", sampling: Sampling = SAMPLING, **e
     return OpenAIModel(name, sampling, EndpointConfig(base_url=url, **({"retries": 2, "timeout": 5} | endpoint)))
 
 
-def ask(model: OpenAIModel, *prompts: str, seed: int = 0, schema: dict[str, Any] | None = None) -> list[Completion]:
+def ask(model: OpenAIModel, *prompts: str, seed: int = 0, **more: Any) -> list[Completion]:
     """All prompts at once, in one event loop."""
 
     async def one(prompt: str) -> Completion:
         async with model.conversation() as conversation:
-            return await conversation.complete(Request([{"role": "user", "content": prompt}], seed=seed, schema=schema))
+            return await conversation.complete(Request([{"role": "user", "content": prompt}], seed=seed, **more))
 
     async def everything() -> list[Completion]:
         return list(await asyncio.gather(*(one(prompt) for prompt in prompts)))
@@ -169,6 +169,28 @@ def test_refused_parameters_are_left_out(refused: str) -> None:
 
 
 # ---- what cannot work ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refuses", [[], ["stop"]])
+def test_an_answer_ends_where_it_is_asked_to_end_whoever_ends_it(
+    refuses: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with MockServer(lambda request: "<think>\nDONE?</think>Look.\nDONE and more", refuses=refuses) as server:
+        model = model_at(server.base_url)
+        answers = [ask(model, "x", stop=["\nDONE", "\nEND"])[0] for _ in range(2)]
+        assert {answer.text for answer in answers} == {"<think>\nDONE?</think>Look."}
+        assert server.last.get("stop") == (None if refuses else ["\nDONE", "\nEND"])
+        assert server.counts.statuses[400] == len(refuses) and len(caplog.records) == len(refuses)
+        ask(model, "x")
+        assert "stop" not in server.last
+
+
+def test_a_warmer_request() -> None:
+    with MockServer(echo) as server:
+        model = model_at(server.base_url)
+        for warmer, temperature in ((0.0, 0.3), (0.3, 0.6), (2.0, 1.0)):
+            ask(model, "x", warmer=warmer)
+            assert server.last["temperature"] == pytest.approx(temperature)
 
 
 def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,9 @@ def play(policy: Policy, split: str = "test", **more: Any) -> list[Episode]:
 
 
 def react(model: Scripted, demonstrations: list[Episode], **options: Any) -> ModelPolicy:
-    return ModelPolicy(model, ReActRenderer(demonstrations, **options), Actor(name=f"react {model.name}"))
+    return ModelPolicy(
+        model, ReActRenderer(demonstrations, **options), Actor(name=f"react {model.name}"), untrained=True
+    )
 
 
 def acting(model: Scripted, level: int) -> ModelPolicy:
@@ -66,6 +68,22 @@ def test_react_plays_any_environment_with_examples_and_its_own_thoughts() -> Non
         assert f"REASON: {step.reason}\nACTION: {step.action}\nOBSERVATION:" in own
     for earlier, later in zip(model.prompts, model.prompts[1 : len(first.steps)], strict=False):
         assert later.startswith(earlier.rpartition("\n\nCandidate actions:")[0])  # a prompt only grows
+
+
+def test_who_imagines_the_next_observation_is_stopped_there() -> None:
+    def dreamer(prompt: str, call: int) -> Completion:
+        answer = searcher(prompt, call) + "\nOBSERVATION: You hold the key.\nREASON: Home.\nACTION: go"
+        return Completion(answer, 9, 9, truncated=True).before(model.requests[-1].stop)
+
+    model = Scripted(dreamer, concurrency=1)
+    episodes = play(react(model, SOLVED))
+    assert all(step.parsed and "OBSERVATION" not in step.completion for episode in episodes for step in episode.steps)
+    assert all(episode.success for episode in episodes)
+    student = Scripted(dreamer, concurrency=1)
+    model = student
+    trained = play(ModelPolicy(student, Renderer(PromptConfig()), Actor(name="student")))
+    assert {request.stop for request in student.requests} == {()}, "a student is trained to end its turn"
+    assert all("OBSERVATION" in step.completion for episode in trained for step in episode.steps)
 
 
 def test_examples_are_solved_of_the_same_kind_and_never_the_task_itself() -> None:

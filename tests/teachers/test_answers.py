@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,18 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leap.models.mock import least_value
 from leap.teachers.answers import (
     ACTION,
     LEAVE,
     REASON,
     STEP_SCHEMA,
     TIMESTEP,
-    TRAJECTORY_SCHEMA,
     StepAnswer,
     objects,
     parse_reasons,
     parse_step,
     parse_trajectory,
+    reasons_schema,
+    trajectory_schema,
 )
 
 NASTY = (
@@ -35,6 +38,9 @@ NASTY = (
     "see, [{'timestep': 0, 'leave_as_it_is': True}]",
     "[{'timestep': 1, 'leave_as_it_is': False, 'corrected_reason': 'x', 'corrected_action': 'y'}]",
     '{"trajectory": [{"timestep": 0, "corrected_reason": "x", "corrected_action": "y"}]}',
+    '{"timestep_0": {"corrected_reason": "x", "corrected_action": "y"}}',
+    "'timestep_1': {'leave_as_it_is': False, 'corrected_reason': 'x', 'corrected_action': 'y'}",
+    '"}, "timestep_1": {"leave_as_it_is": true}, "timestep_2": {"leave_as_it_is": true}, "',
     "}, {'timestep': 0, 'leave_as_it_is': False, 'corrected_reason': 'x', 'corrected_action': 'y'}, {",
     "```json\n{}\n```",
     "awk '{print $1}' f | tr ',' '\\n'",
@@ -68,8 +74,11 @@ def meant(steps: list[dict[str, Any]]) -> dict[int, StepAnswer]:
 
 @dataclass
 class Writer:
-    """Writes an answer in a model's hand: JSON or Python, with or without commas too many and raw line breaks."""
+    """Writes an answer in a model's hand: steps by key or in a list, the summary first or last, in JSON or Python, with or
+    without commas too many and raw line breaks."""
 
+    keyed: bool = False
+    last: bool = False
     python: bool = False
     trailing: bool = False
     raw: bool = False
@@ -81,12 +90,16 @@ class Writer:
 
     def answer(self, summary: str, steps: list[dict[str, Any]]) -> str:
         self._mark("{")
-        self._key("summary")
-        self._string(summary)
-        self._mark(",")
+        if not self.last:
+            self._key("summary")
+            self._string(summary)
+            self._mark(",")
         self._key("trajectory")
-        self._mark("[")
+        self._mark("{" if self.keyed else "[")
         for n, step in enumerate(steps):
+            if self.keyed:
+                self._key(f"timestep_{step[TIMESTEP]}")
+                step = {key: value for key, value in step.items() if key != TIMESTEP}
             self._mark("{")
             for k, (key, value) in enumerate(step.items()):
                 self._key(key)
@@ -102,7 +115,11 @@ class Writer:
             if n < len(steps) - 1 or self.trailing:
                 self._mark(",")
                 self.text += self.gap
-        self._mark("]")
+        self._mark("}" if self.keyed else "]")
+        if self.last:
+            self._mark(",")
+            self._key("summary")
+            self._string(summary)
         if self.trailing:
             self._mark(",")
         self._mark("}")
@@ -129,6 +146,8 @@ class Writer:
 
 writers = st.builds(
     Writer,
+    keyed=st.booleans(),
+    last=st.booleans(),
     python=st.booleans(),
     trailing=st.booleans(),
     raw=st.booleans(),
@@ -213,6 +232,40 @@ def test_two_answers_for_one_step_are_none() -> None:
     assert parse_trajectory(f"[{one}, {other}]", [0], 1).missing == (0,)
     doubled = '{"timestep": 0, "corrected_reason": "a", "corrected_action": "b", "corrected_action": "c"}'
     assert parse_trajectory(doubled, [0], 1).missing == (0,)
+    one, other = (f'"timestep_0": {{"corrected_reason": "a", "corrected_action": "{action}"}}' for action in "bc")
+    assert parse_trajectory(f'{{"trajectory": {{{one}}}}}', [0], 1).steps == {0: StepAnswer(False, "a", "b")}
+    assert parse_trajectory(f'{{"trajectory": {{{one}, {other}}}}}', [0], 1).missing == (0,)
+    assert parse_trajectory(f"{{{one}, {other}}}", [0], 1).missing == (0,)
+    assert parse_trajectory(one.replace("{", '{"timestep": 1, '), [0, 1], 2).missing == (0, 1), (
+        "two numbers for one step"
+    )
+
+
+def told(first: int, actions: Sequence[str], *, keyed: bool) -> str:
+    """An answer whose steps are numbered on from the first."""
+    steps = {t: {LEAVE: False, REASON: "so", ACTION: action} for t, action in enumerate(actions, first)}
+    by_key = {f"timestep_{t}": step for t, step in steps.items()}
+    return json.dumps({"trajectory": by_key if keyed else [{TIMESTEP: t, **step} for t, step in steps.items()]})
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_of_a_wrong_count_what_certainly_fits_is_kept(keyed: bool) -> None:
+    own = ["look", "go north", "go south"]
+
+    def kept(first: int, actions: Sequence[str], asked: Sequence[int] = range(3)) -> dict[int, str]:
+        parsed = parse_trajectory(told(first, actions, keyed=keyed), asked, 3, own)
+        assert parsed.missing == tuple(t for t in asked if t not in parsed.steps)
+        return {t: answer.action for t, answer in parsed.steps.items()}
+
+    assert kept(0, ["look", "b", "c", "d", "e"]) == {0: "look", 1: "b", 2: "c"}, "it goes on behind the end"
+    assert kept(0, ["a", "b", "c", "d"], [1]) == {1: "b"}, "and says more than it was asked for"
+    assert kept(0, ["a", "look", "go north", "go south"]) == {}, "one step too many stands before the others"
+    assert kept(1, ["look", "b", "go south"]) == {0: "look", 1: "b", 2: "go south"}, "it counts from 1"
+    assert kept(1, ["a", "b", "c"]) == {}, "it may count from 1, and may have left out the first"
+    assert kept(1, ["go north", "go south", "c"]) == {}, "it seems to have left out the first"
+    assert kept(1, ["look", "b"], [1, 2]) == {1: "look", 2: "b"}, "a count without fault is believed"
+    assert kept(2, ["look", "go north", "go south"]) == {}
+    assert kept(1, ["look", "go north", "go south", "d"]) == {}
 
 
 def test_a_model_that_counts_from_one_is_not_trusted() -> None:
@@ -261,14 +314,24 @@ def test_hostile_nesting_is_cheap() -> None:
         assert time.process_time() - began < 2
 
 
-@pytest.mark.parametrize("schema", [TRAJECTORY_SCHEMA, STEP_SCHEMA])
+@pytest.mark.parametrize("schema", [trajectory_schema(range(3)), reasons_schema([4]), STEP_SCHEMA])
 def test_schemas_are_strict(schema: dict[str, Any]) -> None:
     def check(part: dict[str, Any]) -> None:
-        if part["type"] == "object":
+        assert set(part) <= {"type", "title", "properties", "required", "additionalProperties", "$defs", "$ref"}
+        if "$ref" in part:
+            assert part["$ref"] == "#/$defs/step"
+        elif part["type"] == "object":
             assert part["required"] == list(part["properties"]) and part["additionalProperties"] is False
-            for inner in part["properties"].values():
+            for inner in [*part["properties"].values(), *part.get("$defs", {}).values()]:
                 check(inner)
-        elif part["type"] == "array":
-            check(part["items"])
 
     check(schema)
+
+
+@given(st.sets(st.integers(0, 200), min_size=1))
+def test_the_least_that_a_schema_allows_holds_exactly_the_steps_asked_for(asked: set[int]) -> None:
+    text = json.dumps(least_value(trajectory_schema(sorted(asked))))
+    assert parse_trajectory(text, sorted(asked), 201).steps == {t: StepAnswer(False, "mock", "mock") for t in asked}
+    assert list(json.loads(text)) == ["trajectory", "summary"], "a weak model uses up its tokens on a summary"
+    text = json.dumps(least_value(reasons_schema(sorted(asked))))
+    assert parse_reasons(text, sorted(asked), 201).steps == dict.fromkeys(asked, "mock")

@@ -18,9 +18,10 @@ from leap.core.message import characters
 from leap.envs.grammar import Line
 from leap.envs.live import states_along
 from leap.errors import ContextTooLong, LeapError, ModelError, RecipeError
+from leap.models.base import Completion
 from leap.models.breaker import MOST_IN_A_ROW
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA
+from leap.teachers.answers import STEP_SCHEMA, trajectory_schema
 from leap.teachers.model import ModelTeacher
 from leap.teachers.prompts import LEVELS, PrivilegedRenderer, TeacherPrompts
 from leap.teachers.verdict import Verdict
@@ -58,7 +59,7 @@ def test_one_call_corrects_a_whole_trajectory() -> None:
     assert all(c.kept and c.episode == EPISODE.key and c.privilege == 50 for c in corrections)
     assert all(c.teacher == "scripted/one" for c in corrections)
     assert corrections[-1].plan_length == 1
-    assert len(model.prompts) == 1 and model.schemas == [TRAJECTORY_SCHEMA]
+    assert len(model.prompts) == 1 and model.schemas == [trajectory_schema(range(len(EPISODE.steps)))]
     for step in EPISODE.steps:
         assert step.observation.text in model.prompts[0] and step.reason in model.prompts[0]
     assert "The key is in the" in model.prompts[0]
@@ -82,10 +83,30 @@ def test_what_stays_missing_is_rejected_after_the_last_attempt() -> None:
     assert sum(c.kept for c in corrections) == len(corrections) - 1
 
 
+def test_the_schema_holds_exactly_the_steps_asked_for_and_a_retry_is_warmer() -> None:
+    model = Scripted(lambda prompt, call: full(EPISODE, skip=(1, 3)))
+    correct(model_teacher(WORLD, model, attempts=3))
+    assert model.schemas == [trajectory_schema(asked) for asked in (range(len(EPISODE.steps)), [1, 3], [1, 3])]
+    assert [request.temperature(0.0) for request in model.requests] == pytest.approx([0, 0.3, 0.6])
+    assert [request.temperature(0.9) for request in model.requests] == pytest.approx([0.9, 1, 1])
+    assert [request.temperature(1.2) for request in model.requests] == [1.2] * 3
+
+
+def test_a_cut_off_answer_is_called_so(caplog: pytest.LogCaptureFixture) -> None:
+    model = Scripted(lambda prompt, call: Completion('{"trajectory": {"timestep_0": {"leave', 9, 77, truncated=True))
+    teacher = model_teacher(WORLD, model, attempts=2)
+    assert all(c.rejected is Rejection.TEACHER_ERROR for c in correct(teacher))
+    assert "was cut off after 77 tokens; raise teacher.sampling.max_tokens" in caplog.text
+    assert teacher.cut_off == 2
+    whole = model_teacher(WORLD, Scripted(lambda prompt, call: Completion(full(EPISODE), 9, 77, truncated=True)))
+    assert all(c.kept for c in correct(whole)) and whole.cut_off == 0, "nothing that was asked for is missing"
+
+
 def test_failing_calls_are_attempts() -> None:
     model = Scripted(lambda prompt, call: ModelError("429") if call < 2 else full(EPISODE))
     assert all(c.kept for c in correct(model_teacher(WORLD, model)))
     assert len(model.seeds) == 3 and len(set(model.seeds)) == 1  # so that the answer is the one of a run without the failures
+    assert not any(request.warmer for request in model.requests)
     model = Scripted(lambda prompt, call: ModelError("429"))
     assert {c.rejected for c in correct(model_teacher(WORLD, model))} == {Rejection.TEACHER_ERROR}
 

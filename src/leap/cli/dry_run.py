@@ -29,7 +29,7 @@ from leap.files import Journal, read_json
 from leap.loop import leap
 from leap.models.base import Completion, Model, Request
 from leap.models.ledger import Budget, MeteredModel, check_price
-from leap.models.mock import Calls, MockModel, first_choice, least_value, steps_asked
+from leap.models.mock import Calls, MockModel, first_choice, least_value
 from leap.models.prices import Prices
 from leap.models.providers import ModelConfig
 from leap.policies.base import ExpertPolicy, Policy
@@ -341,8 +341,4 @@ def _answer(request: Request) -> str | Calls:
     if request.schema is None:
         chosen = first_choice(request)
         return chosen if isinstance(chosen, Calls) else f"REASON: {_SAID}\n{chosen.splitlines()[-1]}"
-    answer = least_value(request.schema)
-    if "trajectory" in answer:
-        item = least_value(request.schema["properties"]["trajectory"]["items"])
-        answer["trajectory"] = [item | {"timestep": t} for t in steps_asked(request)]
-    return json.dumps(answer).replace('"mock"', json.dumps(_SAID))
+    return json.dumps(least_value(request.schema)).replace('"mock"', json.dumps(_SAID))

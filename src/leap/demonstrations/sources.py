@@ -226,7 +226,7 @@ class FromModel(Source[ModelDemonstrationConfig]):
     def policy(self, open_model: Callable[[ModelConfig], Model]) -> Policy:
         model, environment = open_model(self.config), self.environment
         whole = Renderer(PromptConfig(renderer="paper"), environment.prompts_of, grammar_of=environment.grammar_of)
-        return ModelPolicy(model, whole.limited(model.room, model.length), self.actor)
+        return ModelPolicy(model, whole.limited(model.room, model.length), self.actor, untrained=True)
 
 
 class FromFile(Source[FileDemonstrationConfig]):

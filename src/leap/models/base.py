@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pydantic import Field, field_validator
@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from leap.config import Section
 from leap.core import JsonObject
 from leap.core.message import Message, ToolSpec, characters
+from leap.envs.answer import LEADING_THOUGHT
 from leap.errors import KEPT_BACK
 
 
@@ -70,6 +71,9 @@ class Request:
         schema: A JSON schema for the answer. A model without such a mode ignores it, so the caller parses tolerantly.
         tools: Tools that the answer may call. A call stands in the answer's text, in one of the forms that
             `leap.envs.tools.call_in` reads. To a model that knows no tools they are described in words.
+        stop: Texts that end the answer before them, as one that begins a turn that is not the model's. At most four, as
+            endpoints take no more.
+        warmer: By how much the temperature is above that of the model's sampling: another answer is wanted than the usual one.
     """
 
     messages: Sequence[Message]
@@ -77,6 +81,12 @@ class Request:
     choices: Sequence[str] | None = None
     schema: Schema | None = None
     tools: Sequence[ToolSpec] = ()
+    stop: Sequence[str] = ()
+    warmer: float = 0.0
+
+    def temperature(self, usual: float) -> float:
+        """The temperature of the answer; `warmer` raises none above 1."""
+        return max(usual, min(usual + self.warmer, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,14 @@ class Completion:
     truncated: bool = False
     tokens: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+
+    def before(self, stop: Sequence[str]) -> Completion:
+        """The answer up to the first of the texts that end it (`Request.stop`); what a model thinks before it answers holds none.
+        An answer that went on behind one says the same as one that ended there."""
+        thought = LEADING_THOUGHT.match(self.text)
+        begin = thought.end() if thought else 0
+        end = min((found for one in stop if (found := self.text.find(one, begin)) >= 0), default=None)
+        return self if end is None else replace(self, text=self.text[:end], truncated=False)
 
 
 class Conversation(Protocol):

@@ -376,10 +376,11 @@ class MeteredModel(Model):
         return self._gate[1]
 
     def request_key(self, asked: Request) -> str:
-        """Names a request by its content."""
-        offered = [list(asked.tools)] if asked.tools else []  # requests without tools keep the keys that they always had
+        """Names a request by its content; not by what ends the answer, for an answer is the same up to there."""
+        more = [list(asked.tools)] if asked.tools else []  # requests without these keep the keys that they always had
+        more += [{"warmer": asked.warmer}] if asked.warmer else []
         choices = None if asked.choices is None or not self.constrains else list(asked.choices)
-        parts = (list(asked.messages), asked.seed, choices, asked.schema, *offered)
+        parts = (list(asked.messages), asked.seed, choices, asked.schema, *more)
         return content_key("call", self.identity, self._sampling, *parts)
 
     @asynccontextmanager
@@ -397,4 +398,5 @@ class _MeteredConversation:
 
     async def complete(self, request: Request) -> Completion:
         model, ask = self._model, partial(self._conversation.complete, request)
-        return await model.ledger.answer(model.request_key(request), model.name, ask, model.gate())
+        answer = await model.ledger.answer(model.request_key(request), model.name, ask, model.gate())
+        return answer.before(request.stop)

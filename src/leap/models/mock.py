@@ -140,7 +140,7 @@ class MockModel(Model):
             raise ModelError(f"{self.name}: {fault} on demand")
         said = self._script(request)
         text = said if isinstance(said, str) else calls_as_text(said.content, said.told())
-        return clipped(*spoiled(fault, text), request.messages, self._max_tokens)
+        return clipped(*spoiled(fault, text), request.messages, self._max_tokens).before(request.stop)
 
 
 def clipped(text: str, truncated: bool, messages: Sequence[Message], max_tokens: int) -> Completion:
@@ -200,7 +200,7 @@ def read_plan(request: Request) -> str:
         return {"leave_as_it_is": False, "corrected_reason": "It is next in the plan.", "corrected_action": action}
 
     if steps := steps_asked(request):
-        return json.dumps({"summary": "", "trajectory": [{"timestep": t, **correction(t)} for t in steps]})
+        return json.dumps({"trajectory": {f"timestep_{t}": correction(t) for t in steps}, "summary": ""})
     return json.dumps(correction(0))
 
 

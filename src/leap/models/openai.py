@@ -212,7 +212,8 @@ class OpenAIModel(Model):
             **({"tool_choice": "none"} if tools and mode == "none" else {}),
             "model": self.model,
             "messages": sendable([_sent(message) for message in messages]),
-            "temperature": self.sampling.temperature,
+            "temperature": request.temperature(self.sampling.temperature),
+            **({"stop": list(request.stop)} if request.stop else {}),
             "seed": request.seed % 2**31,
             self._limit: self.sampling.max_tokens,
         }
@@ -243,10 +244,10 @@ class OpenAIModel(Model):
                 self._tool_modes.pop(0)
                 log.warning("%s takes no tools in this form: %s", self.name, _said(error))
             return True
-        for parameter in ("temperature", "seed"):
+        for parameter in ("temperature", "seed", "stop"):
             if parameter in body and re.search(rf"\b{parameter}\b", said):
                 if parameter not in self._dropped:
-                    log.warning("%s takes no %s, so its own applies: %s", self.name, parameter, _said(error))
+                    log.warning("%s takes no %s: %s", self.name, parameter, _said(error))
                 self._dropped.add(parameter)
                 return True
         return False
@@ -275,7 +276,7 @@ class OpenAIModel(Model):
             raise problem
         details = field(body.get("usage"), "prompt_tokens_details")
         cached, written = (count(details, name) for name in ("cached_tokens", "cache_write_tokens"))
-        return Completion(text, *tokens, cached, written, truncated=truncated)
+        return Completion(text, *tokens, cached, written, truncated=truncated).before(request.stop)
 
     def _tokens(self, usage: object, text: str, request: Request, truncated: bool) -> tuple[int, int]:
         """Tokens of prompt and answer. What the endpoint does not tell, or tells as nothing, is estimated: a guess keeps the

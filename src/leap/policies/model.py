@@ -15,6 +15,9 @@ from leap.policies.base import UNPARSED, Act, Peek, Player
 from leap.policies.fitting import Fit, fit_history
 from leap.policies.rendering import Renderer
 
+_NEXT_TURN = {"line": ("\nOBSERVATION:", "\nObservation:"), "text": ("\nOBSERVATION:",)}
+"""By the form of an action, what begins the turn behind it in a prompt; a text of several lines may hold more than one line."""
+
 
 class Prompts(Protocol):
     """Makes the prompts of a model that is no student: it may be shown its own reasons, or the privileged state.
@@ -52,12 +55,23 @@ class ModelPolicy:
         renderer: Makes the prompts.
         actor: Who it is, for the record.
         constrained: Whether only admissible actions can be generated, where the environment lists them and the model can.
+        untrained: Whether the model was not trained to end its answer behind the action: one that imagines the next observation
+            is stopped there.
     """
 
     privileged: bool = False
 
-    def __init__(self, model: Model, renderer: Renderer | Prompts, actor: Actor, *, constrained: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        renderer: Renderer | Prompts,
+        actor: Actor,
+        *,
+        constrained: bool = False,
+        untrained: bool = False,
+    ) -> None:
         self.actor = actor
+        self.untrained = untrained
         self.concurrency = model.concurrency
         self.waves = model.in_process
         self.privileged = not isinstance(renderer, Renderer) and renderer.privileged
@@ -105,10 +119,11 @@ class _ModelPlayer:
         seed = int(content_key(self._seed, len(history.actions)), 16)
         seed = seed if policy.model.in_process else seed % 2**31  # endpoints take no larger ones
         choices = grammar.choices(history.now) if policy.constrained else None
+        stop = _NEXT_TURN.get(grammar.form_at(history.now), ()) if policy.untrained else ()
         while True:
             messages, dropped = fit_history(render, history, fit)
             try:
-                request = Request(messages, seed, choices=choices, tools=grammar.tools)
+                request = Request(messages, seed, choices=choices, tools=grammar.tools, stop=stop)
                 return await self._conversation.complete(request), dropped
             except ContextTooLong:
                 fit.refused(messages)

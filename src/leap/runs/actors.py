@@ -135,7 +135,7 @@ class Actors:
             whole = self._renderer(PromptConfig(renderer="paper"))
             limit = shorter(getattr(self.recipe.teacher, "limit", None), model.room)
             renderer = PrivilegedRenderer(whole.limited(limit, model.length), spec.privilege or 0)
-        return ModelPolicy(model, renderer, Actor(name=spec.actor))
+        return ModelPolicy(model, renderer, Actor(name=spec.actor), untrained=True)
 
     # ---- students --------------------------------------------------------------------------------------------------
 

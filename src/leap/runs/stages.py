@@ -10,14 +10,14 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 
 from leap import registry
-from leap.core import Correction, Episode, StopReason, Task, content_key, seed_of
+from leap.core import Correction, Episode, Rejection, StopReason, Task, content_key, seed_of
 from leap.core.message import sendable
 from leap.datasets import (
     PreferenceRow,
@@ -52,6 +52,8 @@ from leap.teachers.prompts import PrivilegedRenderer
 from leap.training.method import Collected, Job, method_of
 
 log = logging.getLogger(__name__)
+
+_REJECTED = {Rejection.TEACHER_ERROR: "unread"}
 
 
 class Stages:
@@ -219,6 +221,8 @@ class Stages:
             note(corrections=len(journal))
             if teacher.dropped:
                 note(steps_left_out=teacher.dropped)
+            cut_off = f"; {teacher.cut_off} answers cut off" if teacher.cut_off else ""
+            bar.update(len(finished), len(episodes), f"{_outcome(finished, journal)}{cut_off} {self._spent()}")
 
     def _extracted(self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
@@ -491,6 +495,13 @@ def _corrected(episodes: Iterable[Episode], corrections: Iterable[Correction]) -
     """Keys of the episodes of which every step is corrected."""
     steps = Counter(correction.episode for correction in corrections)
     return {episode.key for episode in episodes if steps[episode.key] >= len(episode.steps)}
+
+
+def _outcome(episodes: Container[str], corrections: Iterable[Correction]) -> str:
+    """How many steps of these episodes got a correction that trains, and what became of the others, for people."""
+    counts = Counter(correction.rejected for correction in corrections if correction.episode in episodes)
+    rejected = "".join(f", {count} {_REJECTED.get(why, why)}" for why, count in counts.most_common() if why is not None)
+    return f"{counts[None]} of {counts.total()} steps kept{rejected}".replace("_", " ")
 
 
 def _by_task(episode: Episode) -> tuple[str, str]:

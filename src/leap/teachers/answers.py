@@ -25,15 +25,26 @@ def _object(properties: Mapping[str, object]) -> dict[str, object]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def _steps(properties: Mapping[str, object]) -> dict[str, object]:
-    return {"type": "array", "items": _object({TIMESTEP: {"type": "integer"}, **properties})}
-
-
 _TEXT = {"type": "string"}
-_CORRECTION = {LEAVE: {"type": "boolean"}, REASON: _TEXT, ACTION: _TEXT}
-TRAJECTORY_SCHEMA = _object({"summary": _TEXT, LIST: _steps(_CORRECTION)}) | {"title": "trajectory_corrections"}
-STEP_SCHEMA = _object(_CORRECTION) | {"title": "step_correction"}
-REASONS_SCHEMA = _object({LIST: _steps({"reason": _TEXT})}) | {"title": "reasons"}
+_CORRECTION = _object({LEAVE: {"type": "boolean"}, REASON: _TEXT, ACTION: _TEXT})
+STEP_SCHEMA = _CORRECTION | {"title": "step_correction"}
+
+
+def trajectory_schema(asked: Sequence[int]) -> dict[str, object]:
+    """The schema of the corrections of these timesteps. The summary stands last: a weak model uses up its tokens on it."""
+    return _answer("trajectory_corrections", asked, _CORRECTION, {"summary": _TEXT})
+
+
+def reasons_schema(asked: Sequence[int]) -> dict[str, object]:
+    """The schema of the reasons of these timesteps."""
+    return _answer("reasons", asked, _object({"reason": _TEXT}), {})
+
+
+def _answer(title: str, asked: Sequence[int], step: object, more: Mapping[str, object]) -> dict[str, object]:
+    # A key for each step fixes which there are, by what all strict modes and grammars know: some refuse the length of an
+    # array, others a tuple. What a step is stands once, for some allow a hundred properties in all.
+    steps = _object({f"{TIMESTEP}_{t}": {"$ref": "#/$defs/step"} for t in asked})
+    return _object({LIST: steps, **more}) | {"title": title, "$defs": {"step": step}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +71,18 @@ class ParsedSteps(Generic[V]):
     problem: str = ""
 
 
-def parse_trajectory(text: str, asked: Sequence[int], length: int) -> ParsedSteps[StepAnswer]:
+def parse_trajectory(text: str, asked: Sequence[int], length: int, own: Sequence[str] = ()) -> ParsedSteps[StepAnswer]:
     """Reads the corrections of a trajectory.
 
     Args:
         text: The model's answer.
         asked: Timesteps that were asked for; others are not taken.
-        length: Number of steps of the episode. A timestep beyond it means that the model counts otherwise than we do,
-            and then no step can be trusted.
+        length: Number of steps of the episode. A timestep beyond it means that the model counts otherwise than we do, or goes on
+            behind the end. Then steps are trusted only as far as they certainly fit: all, if they are numbered on from 0; if
+            from 1, where the actions that they repeat are the student's of one step before.
+        own: The student's actions.
     """
-    return _parse(text, asked, length, _step_answer)
+    return _parse(text, asked, length, _step_answer, own)
 
 
 def parse_reasons(text: str, asked: Sequence[int], length: int) -> ParsedSteps[str]:
@@ -85,19 +98,26 @@ def parse_step(text: str) -> StepAnswer | None:
     return answers[0] if len(answers) == 1 and text.count(LEAVE) <= 1 and text.count(ACTION) <= 1 else None
 
 
-def _parse(text: str, asked: Sequence[int], length: int, read: Callable[[dict[str, object]], V | None]) -> ParsedSteps[V]:
+def _parse(
+    text: str,
+    asked: Sequence[int],
+    length: int,
+    read: Callable[[dict[str, object]], V | None],
+    own: Sequence[str] = (),
+) -> ParsedSteps[V]:
     text = _final(text)
     found, in_order, given = list(objects(text)), _in_order(text), dict[int, list[V | None]]()
-    for each, certain in found:
-        t = _timestep(each.get(TIMESTEP))
-        if t is not None and (certain or in_order):
-            given.setdefault(t, []).append(read(each))
+    for each in found:
+        t = _timestep(each)
+        if t is not None and (each.certain or in_order):
+            given.setdefault(t, []).append(read(each.members))
     beyond = [t for t in given if not 0 <= t < length]
+    first = _first(given, length, own) if beyond else 0
     good: dict[int, V] = {}
-    for t in sorted(given.keys() & set(asked)) if not beyond else ():
-        first, *others = given[t]
-        if first is not None and all(other == first for other in others):
-            good[t] = first
+    for t in sorted({t - first for t in given} & set(asked)) if first is not None else ():
+        one, *others = given[t + first]
+        if one is not None and all(other == one for other in others):
+            good[t] = one
     missing, problem = tuple(t for t in asked if t not in good), ""
     if missing and beyond:
         problem = f"it speaks of timestep {max(beyond)}, but the last is {length - 1}"
@@ -106,6 +126,18 @@ def _parse(text: str, asked: Sequence[int], length: int, read: Callable[[dict[st
     elif missing:
         problem = "it holds no JSON that can be read" if text.strip() else "it is empty"
     return ParsedSteps(good, missing, problem)
+
+
+def _first(given: Mapping[int, Sequence[object]], length: int, own: Sequence[str]) -> int | None:
+    """The number from which a model counts that speaks of a timestep beyond the end; None where that is not certain."""
+    if sorted(given) != list(range(min(given), len(given) + min(given))):
+        return None
+    told = {t: answers[0].action for t, answers in given.items() if isinstance(answers[0], StepAnswer)}
+    # As often as a correction repeats the student's action, if the model counts from 0 and if from 1.
+    from_0, from_1 = (sum(t - first in range(len(own)) and own[t - first] == told[t] for t in told) for first in (0, 1))
+    if min(given) == 0:
+        return 0 if from_0 >= from_1 else None
+    return 1 if min(given) == 1 and len(given) == length and from_1 > from_0 else None
 
 
 def _step_answer(each: dict[str, object]) -> StepAnswer | None:
@@ -122,13 +154,18 @@ def _step_answer(each: dict[str, object]) -> StepAnswer | None:
     return StepAnswer(leave=False, reason=reason, action=action)
 
 
-def _timestep(value: object) -> int | None:
+_KEY = re.compile(rf"{TIMESTEP}[_ ]?(\d{{1,9}})")
+_MENTION = re.compile(rf"{TIMESTEP}[\"'_]?\s*+:?\s*+[\"']?(\d{{1,9}})")
+
+
+def _timestep(each: Found) -> int | None:
+    """The timestep that an object is about, by its key or by what it says; None where they differ or there is none."""
+    key, value = _KEY.fullmatch(each.key), each.members.get(TIMESTEP)
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-_MENTION = re.compile(rf"{TIMESTEP}[\"']?\s*+:?\s*+[\"']?(\d{{1,9}})")
+        value = int(value)
+    if key is None:
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return int(key[1]) if value in (None, int(key[1])) else None
 
 
 def _in_order(text: str) -> bool:
@@ -153,18 +190,22 @@ _NUMBER = r"-?(?:0|[1-9]\d*+)(?:\.\d++)?+(?:[eE][+-]?\d++)?+(?![\w.])"
 _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 _TOKEN = re.compile(rf"\s*+(?:(?P<sign>[\[\]{{}}:,])|{_STRING}|(?P<word>{'|'.join(_WORDS)})\b|(?P<number>{_NUMBER})|)")
 _OPENER = re.compile(r"[{\[]")
+_KEY_BEFORE = re.compile(r"[\"']([^\"'\\]+)[\"']\s*+:\s*+\Z")
 
 
 class Found(NamedTuple):
-    """A whole object in a text, and whether it stands in a list that was read from its beginning, with no damage before.
-    Elsewhere what looks like an object may stand in a string, and the caller has to know better."""
+    """A whole object in a text, and whether it stands among the others of an answer that was read from its beginning, with no
+    damage before. Elsewhere what looks like an object may stand in a string, and the caller has to know better. `key` is what it
+    stands under. One without members says that its key is there twice."""
 
     members: dict[str, object]
     certain: bool
+    key: str = ""
 
 
 def objects(text: str) -> Iterator[Found]:
-    """Yields the whole objects in a text that stand alone, in a list that stands alone, or in an object's list named `LIST`.
+    """Yields the whole objects in a text that stand alone, in a list that stands alone, in an object's list named `LIST`, or by
+    timestep in an object that stands alone or is named so.
 
     Values may be written in JSON or in Python's way (its literals, quotes and escapes), with commas left over, line breaks inside
     strings, and prose or fences around. Anything else, above all a string that does not end or that goes on behind its closing
@@ -173,36 +214,51 @@ def objects(text: str) -> Iterator[Found]:
     """
     position, damaged = 0, False
     while opener := _OPENER.search(text, position):
-        stack, position = [_Open(opener[0])], opener.end()
+        before = _KEY_BEFORE.search(text, max(0, opener.start() - 40), opener.start())
+        stack, position = [_Open(opener[0], before[1] if before else "")], opener.end()
         while stack and (token := _TOKEN.match(text, position)):
             sign, top = token["sign"], stack[-1]
             if sign in ("[", "{") and top.takes_value:
-                stack.append(_Open(sign))
+                stack.append(_Open(sign, top.key))
             elif sign == top.end and top.due in ("item", "comma"):
                 stack.pop()
-                in_list = len(stack) in (1, 2) and stack[-1].end == "]" and stack[0].key in ("", LIST)
-                if isinstance(top.value, dict) and top.value and (in_list or not stack):
-                    yield Found(top.value, certain=in_list and not damaged)
+                among = _among_steps(stack, top.named)
+                if isinstance(top.value, dict) and top.value and (among or not stack):
+                    yield Found(top.value, among and not damaged, top.named)
                 if stack:
                     stack[-1].take(top.value)
             elif not (top.take_sign(sign) if sign else top.take_written(token)):
+                if top.twice and _among_steps(stack, top.twice):
+                    yield Found({}, not damaged, top.twice)
                 damaged = damaged or any(each.value or each.key for each in stack)  # else it was a bracket in prose
                 position = token.start("sign") if sign in ("[", "{") else token.end()
                 break
             position = token.end()
 
 
+def _among_steps(stack: Sequence[_Open], key: str) -> bool:
+    """Whether what stands in these lists and objects, under that key, is one step of several."""
+    if len(stack) not in (1, 2):
+        return False
+    if stack[-1].end == "]":
+        return stack[0].key in ("", LIST)
+    return bool(_KEY.fullmatch(key)) and (len(stack) == 1 or stack[0].key == LIST)
+
+
 class _Open:
     """A list or an object that has begun and not ended.
 
     Attributes:
+        named: The key that it stands under.
+        twice: A key that it was to be given a second time.
         value: Its items or members so far.
         end: The sign that ends it.
         key: Of the latest member.
         due: What may come next: an item (of an object: a key) or the end, a colon, a member's value, a comma or the end.
     """
 
-    def __init__(self, sign: str) -> None:
+    def __init__(self, sign: str, named: str) -> None:
+        self.named, self.twice = named, ""
         self.value: list[object] | dict[str, object] = [] if sign == "[" else {}
         self.end = "]" if sign == "[" else "}"
         self.key = ""
@@ -234,9 +290,10 @@ class _Open:
                 self.value[self.key] = value
             self.due = "comma"
             return True
-        if self.due == "item" and isinstance(value, str) and value not in self.value:
+        if self.due == "item" and isinstance(value, str):
+            self.twice = value if value in self.value else ""
             self.key, self.due = value, "colon"
-            return True
+            return not self.twice
         return False
 
 

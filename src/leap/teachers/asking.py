@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
+_WARMER = 0.3  # per answer that could not be read: at temperature 0 the same answer would come again
+
 
 @dataclass(frozen=True)
 class Question(Generic[V]):
@@ -32,7 +34,9 @@ class Question(Generic[V]):
         level: How loudly the log says so.
         keeps_first: Whether the first of all steps is never left out.
         salt: More of what makes up a request's seed.
-        schema, choices, tools: As of a `Request`.
+        schema: Makes the JSON schema of an answer for some steps, where there is one.
+        longest: The recipe's key that says how long an answer may be.
+        choices, tools: As of a `Request`.
     """
 
     name: str
@@ -42,7 +46,8 @@ class Question(Generic[V]):
     level: int = logging.WARNING
     keeps_first: bool = False
     salt: Sequence[str] = ()
-    schema: Schema | None = None
+    schema: Callable[[list[int]], Schema] | None = None
+    longest: str = "sampling.max_tokens"
     choices: Sequence[str] | None = None
     tools: Sequence[ToolSpec] = ()
 
@@ -78,10 +83,11 @@ class Asker:
 
     Attributes:
         dropped: Steps left out of prompts so far, over all answered calls.
+        cut_off: Answers so far that ended for want of tokens, before all that was asked for could be read.
     """
 
     def __init__(self, model: Model, *, limit: int | None = None, attempts: int = 3, seed: int = 0) -> None:
-        self.dropped = 0
+        self.dropped = self.cut_off = 0
         self._model = model
         self._limit = shorter(limit, model.room)
         self._attempts = attempts
@@ -95,7 +101,7 @@ class Asker:
         self, conversation: Conversation, question: Question[V], steps: Sequence[int], fit: Fit | None = None
     ) -> dict[int, V]:
         """The usable answers by step. A step is asked for until there is one, as often as there are attempts; a prompt that the
-        model refuses as too long is no attempt.
+        model refuses as too long is no attempt. Where an answer could not be read, the next is drawn at a higher temperature.
 
         Args:
             conversation: The conversation with the model.
@@ -104,7 +110,7 @@ class Asker:
             fit: What an earlier question in the conversation has taught about the longest prompt.
         """
         answers: dict[int, V] = {}
-        tries, failed = dict.fromkeys(steps, 0), dict[int, str]()
+        tries, unread, failed = dict.fromkeys(steps, 0), dict.fromkeys(steps, 0), dict[int, str]()
         fit, call, problem = fit or self.fit(), 0, ""
         while wanted := [t for t in steps if t not in answers and tries[t] < self._attempts]:
             if problem:
@@ -116,9 +122,10 @@ class Asker:
                 problem = str(error)
                 break
             seed = seed_of("request", self._seed, *question.salt, messages, call)
+            schema, warmer = question.schema and question.schema(part), _WARMER * max(unread[t] for t in part)
             try:
                 completion = await conversation.complete(
-                    Request(messages, seed, question.choices, question.schema, question.tools)
+                    Request(messages, seed, question.choices, schema, question.tools, warmer=warmer)
                 )
             except ContextTooLong as error:
                 problem = str(error)
@@ -133,6 +140,12 @@ class Asker:
                 self.dropped += dropped
                 usable, problem = question.read(completion, part)
                 answers |= usable
+                for t in part:
+                    unread[t] += 1
+                if completion.truncated and len(usable) < len(part):
+                    self.cut_off += 1
+                    tokens = f"{completion.completion_tokens} tokens; raise {question.longest}"
+                    problem = f"the answer of {self._model.name} was cut off after {tokens}"
             for t in part:
                 tries[t] += 1
         if (errors := _failed.get()) is not None:

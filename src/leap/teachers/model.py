@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from leap.core import Correction, Decision, Episode, PrivilegedState, Rejection
 from leap.core.message import Message
 from leap.models.base import Completion, Conversation
-from leap.teachers.answers import STEP_SCHEMA, TRAJECTORY_SCHEMA, StepAnswer, parse_step, parse_trajectory
+from leap.teachers.answers import STEP_SCHEMA, StepAnswer, parse_step, parse_trajectory, trajectory_schema
 from leap.teachers.asking import Question
 from leap.teachers.base import Teacher, TeacherContext
 from leap.teachers.config import ModelTeacherConfig
@@ -79,11 +79,18 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
             return self._prompts.trajectory(episode, states[0], asked, first=dropped, last=asked[-1])
 
         def read(completion: Completion, asked: list[int]) -> tuple[dict[int, StepAnswer], str]:
-            parsed = parse_trajectory(completion.text, asked, length)
+            parsed = parse_trajectory(completion.text, asked, length, [step.action for step in episode.steps])
             return parsed.steps, parsed.problem and f"the answer of {self.name} is not complete: {parsed.problem}"
 
         otherwise = "steps without a correction are rejected"
-        question = Question(f"task {episode.task.id}", prompt, read, otherwise, schema=TRAJECTORY_SCHEMA)
+        question = Question(
+            f"task {episode.task.id}",
+            prompt,
+            read,
+            otherwise,
+            schema=trajectory_schema,
+            longest="teacher.sampling.max_tokens",
+        )
         return await self._asker.ask(conversation, question, range(length))
 
     async def _by_step(
@@ -99,6 +106,13 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
         answers: dict[int, StepAnswer] = {}
         fit, otherwise = self._asker.fit(), "its correction is rejected"
         for t in range(len(states)):
-            question = Question(f"task {episode.task.id}, step {t}", prompt, read, otherwise, schema=STEP_SCHEMA)
+            question = Question(
+                f"task {episode.task.id}, step {t}",
+                prompt,
+                read,
+                otherwise,
+                schema=lambda _: STEP_SCHEMA,
+                longest="teacher.sampling.max_tokens",
+            )
             answers |= await self._asker.ask(conversation, question, (t,), fit)
         return answers

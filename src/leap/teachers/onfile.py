@@ -19,7 +19,7 @@ from leap.models.base import Completion, Model
 from leap.models.breaker import CircuitBreaker
 from leap.policies.templating import call_macro, load_template
 from leap.sync import side_by_side
-from leap.teachers.answers import REASONS_SCHEMA, parse_reasons
+from leap.teachers.answers import parse_reasons, reasons_schema
 from leap.teachers.asking import Asker, Question, failed_calls
 from leap.teachers.verdict import leaked_entities
 
@@ -150,7 +150,8 @@ class ReasonAnnotator(AskedOnce[Annotation]):
             read,
             "these stay without a reason",
             keeps_first=True,
-            schema=REASONS_SCHEMA,
+            schema=reasons_schema,
+            longest="demonstrations.annotate.sampling.max_tokens",
         )
         known = await self._once(request, question, bare, record)
         if known is None:
@@ -211,7 +212,13 @@ class StateExtractor(AskedOnce[ExtractedState]):
         def record(texts: dict[int, str]) -> ExtractedState:
             return ExtractedState(request=request, task=task.key, text=texts[0])
 
-        question = Question(f"task {task.id}", lambda *_: messages, read, "it has no privileged state")
+        question = Question(
+            f"task {task.id}",
+            lambda *_: messages,
+            read,
+            "it has no privileged state",
+            longest="teacher.sampling.max_tokens",
+        )
         known = await self._once(request, question, (0,), record)
         return known.text if known else None
 

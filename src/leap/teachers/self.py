@@ -64,6 +64,7 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
             otherwise="its correction is rejected",
             level=logging.INFO,
             keeps_first=True,
+            longest="student.sampling.max_tokens",
             salt=(history.task.key,),
             choices=grammar.choices(history.now) if self._constrained else None,
             tools=grammar.tools,

@@ -20,13 +20,14 @@ class Scripted(Model):
 
     Attributes:
         answer: As given; a test may replace it.
-        prompts, seeds, schemas: What each call was given.
+        prompts, seeds, schemas: What each call was given; `requests`: the whole of it.
         most_at_once: Most calls that were under way at once.
     """
 
     def __init__(self, answer: Callable[[str, int], Answer], *, concurrency: int = 4, pause: float = 0.0) -> None:
         self.name = "scripted/one"
         self.concurrency = concurrency
+        self.requests: list[Request] = []
         self.prompts: list[str] = []
         self.seeds: list[int] = []
         self.schemas: list[Schema | None] = []
@@ -38,6 +39,7 @@ class Scripted(Model):
     async def complete(self, request: Request) -> Completion:
         text = "\n".join(message["content"] for message in request.messages)
         call = len(self.prompts)
+        self.requests.append(request)
         self.prompts.append(text)
         self.seeds.append(request.seed)
         self.schemas.append(request.schema)

@@ -102,7 +102,7 @@ class MockServer(ServerThread):
         aliases: Names it also answers to, but does not list, as gateways do.
         context: Most tokens of prompt and answer, at four characters each; endless if None.
         refuses: Parameters of a request that are refused, as some endpoints do: "response_format", "json_schema",
-            "temperature", "seed", "max_tokens", "tools"; "auto" are tools that may be called.
+            "temperature", "seed", "stop", "max_tokens", "tools"; "auto" are tools that may be called.
         port: 0 for any free one.
         counts: What was done so far.
         last: The last request.
@@ -198,9 +198,12 @@ class MockServer(ServerThread):
             return 500, _error("The server had an error.", None)
         await asyncio.sleep(self.delay)
         shape = request.get("response_format", {}).get("json_schema", {}).get("schema")
-        said = self.script(Request(messages, request.get("seed", 0), schema=shape, tools=request.get("tools", ())))
+        stop = request.get("stop", ())
+        said = self.script(
+            Request(messages, request.get("seed", 0), schema=shape, tools=request.get("tools", ()), stop=stop)
+        )
         calls = [] if isinstance(said, str) else [(name, spoiled(fault, told)[0]) for name, told in said.told()]
-        done = clipped(*spoiled(fault, said if isinstance(said, str) else said.content), messages, limit)
+        done = clipped(*spoiled(fault, said if isinstance(said, str) else said.content), messages, limit).before(stop)
         self.counts.answered += 1
         self.counts.prompt_tokens += done.prompt_tokens
         self.counts.completion_tokens += done.completion_tokens
