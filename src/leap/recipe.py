@@ -69,7 +69,8 @@ class StudentSection(Section):
     """Who learns, how it is asked and how it answers."""
 
     model: str = Field(
-        default="scratch", description="`scratch`, or `hf/PATH-or-name` of a causal LM with a chat template."
+        default="scratch",
+        description="`scratch`, or `hf/PATH-or-name` of a causal LM with a chat template: a folder, a GGUF file, a Hub name.",
     )
     scratch: ScratchConfig = Field(default_factory=ScratchConfig, description="Size of a scratch student.")
     prompt: PromptConfig = Field(default_factory=PromptConfig, description="How it is asked.")
@@ -265,13 +266,13 @@ def resolved(values: dict[str, object], where: str, overrides: Iterable[str] = (
 
 
 def _placed(values: object, key: str = "") -> object:
-    """The same with the whole path of each model that is a folder here: from another folder its name may mean another."""
+    """The same with the whole path of each model that is a folder or file here: from another folder its name may mean another."""
     if isinstance(values, dict):
         return {name: _placed(value, str(name)) for name, value in values.items()}
     if isinstance(values, list):
         return [_placed(value) for value in values]
     provider, _, path = values.partition("/") if key == "model" and isinstance(values, str) else ("", "", "")
-    return f"{provider}/{Path(path).resolve()}" if provider in ("hf", "vllm") and path and Path(path).is_dir() else values
+    return f"{provider}/{Path(path).resolve()}" if provider in ("hf", "vllm") and path and Path(path).exists() else values
 
 
 def read_mapping(path: Path, what: str) -> dict[str, object]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_files import a_checkpoint, write_gguf
 from pairs import SFT, some_rows, train, weights
 
 from leap.errors import RecipeError
@@ -17,6 +19,7 @@ from leap.training.config import LoraConfig, SFTConfig
 torch = pytest.importorskip("torch")
 
 from leap.models.checkpoints import check_adaptable, load_causal_lm, rounded  # noqa: E402
+from leap.models.gguf import unpacked  # noqa: E402
 
 SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZE |= {"num_key_value_heads": 2, "max_position_embeddings": 1024, "initializer_range": 0.2, "pad_token_id": 0}
@@ -122,3 +125,15 @@ def test_all_linear_is_a_word_and_nothing_else_is(tmp_path: Path) -> None:
     assert SFTConfig.from_values({"lora": {"targets": "all-linear"}}, "x").lora.targets == "all-linear"  # type: ignore[union-attr]
     with pytest.raises(RecipeError, match="all-linear"):
         SFTConfig.from_values({"lora": {"targets": "all"}}, "x")
+
+
+def test_an_adapter_of_a_gguf_file_plays_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
+    file = str(write_gguf(tmp_path / "model.gguf", a_checkpoint(tmp_path / "source"), "Q8_0"))
+    train(LORA, file, tmp_path, rows=some_rows(1, 2))
+    out = str(tmp_path / "out")
+    before = logits(load_causal_lm(out, device="cpu")[0])
+    shutil.rmtree(tmp_path / "cache")
+    assert unpacked(file) and torch.equal(logits(load_causal_lm(out, device="cpu")[0]), before)  # as when a run goes on
+    assert not torch.equal(before, logits(load_causal_lm(file, device="cpu")[0]))

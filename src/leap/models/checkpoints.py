@@ -14,6 +14,7 @@ from leap.errors import LeapError, PrerequisiteError
 from leap.files import digest
 from leap.models.attention import check_kinds
 from leap.models.chat import ChatTokens, first_line
+from leap.models.gguf import check_gguf, folder_of, gguf_file, unpacked
 
 if TYPE_CHECKING:
     import torch
@@ -38,17 +39,42 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
     Raises:
         PrerequisiteError: Nothing usable is at that path or name.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    if path.startswith((".", "/", "~")) and not Path(path).is_dir():
+    if path.startswith((".", "/", "~")) and not Path(path).exists():
         raise PrerequisiteError(f"there is no folder {path!r}.")
     with _explained(f"the tokenizer of {path!r}"):
-        config = AutoConfig.from_pretrained(base_of(path), trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        config = _config(path)
+        tokenizer = AutoTokenizer.from_pretrained(**_source(path))
         if generates:
             check_kinds(config, f"hf/{path}")
         check_tokens(tokenizer, getattr(config.get_text_config(), "vocab_size", None), path)
         return ChatTokens(tokenizer), context_of(config)
+
+
+def _source(path: str) -> dict[str, Any]:
+    """Where transformers finds a checkpoint's configuration and tokens: a GGUF file need not be unpacked for that."""
+    found: dict[str, Any] = {"pretrained_model_name_or_path": path, "trust_remote_code": False}
+    if (file := gguf_file(path)) is None:
+        return found
+    if (folder := folder_of(file)).exists():
+        return found | {"pretrained_model_name_or_path": str(folder)}
+    return found | {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+
+
+def _config(path: str) -> PretrainedConfig:
+    """The configuration of a checkpoint, or of an adapter's base.
+
+    Raises:
+        PrerequisiteError: It is that of no language model that writes from left to right.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+
+    config: Any = AutoConfig.from_pretrained(**_source(base_of(path)))
+    masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder
+    if config.is_encoder_decoder or masked or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise PrerequisiteError(f"{path} is a model of the kind {config.model_type!r}, and students are causal language models.")
+    return config
 
 
 def load_causal_lm(
@@ -77,13 +103,16 @@ def load_causal_lm(
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # leap shows its own
-    device, base = device or best_device(), path
+    path = base = unpacked(path)
+    device = device or best_device()
     quantized = {"quantization_config": quantization, "device_map": {"": device}} if quantization is not None else {}
     with _explained(f"the model {path!r}"):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            base := base_of(path), dtype=dtype, use_safetensors=True, trust_remote_code=False, **quantized
-        )
+        given = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True} | quantized
+        model: Any
+        model, found = AutoModelForCausalLM.from_pretrained(base := base_of(path), dtype=dtype, **given)
+        if missing := found["missing_keys"]:  # transformers would draw them
+            raise PrerequisiteError(f"{base} lacks {len(missing)} weights of its architecture, such as {min(missing)}.")
         if base != path:
             model = with_adapter(model, path)
             model = merged(model) if merge else model
@@ -220,6 +249,9 @@ def identity(path: str) -> str:
     a hub name the revision that was fetched. A name alone where there is nothing of it here.
     """
     folder = Path(path)
+    with suppress(PrerequisiteError):
+        if (file := gguf_file(path)) is not None:
+            return content_key(digest(file))
     if folder.is_dir():
         files = sorted({file for pattern in _CONTENT for file in folder.glob(pattern) if file.name not in _NOTES})
         content = [(file.name, digest(file)) for file in files]
@@ -276,12 +308,37 @@ def check_checkpoint(path: str) -> int:
         PrerequisiteError: A package is missing, nothing usable is there, or its weights are pickled.
     """
     try:
+        if (file := gguf_file(path)) is not None and not folder_of(file).exists():
+            check_gguf(file)
         _, context = load_chat(path, generates=True)
     except ImportError as error:
         raise PrerequisiteError(f"hf/{path} needs transformers (pip install 'leap-agents[train]'): {error}") from error
-    if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")):
-        raise PrerequisiteError(f"the checkpoint {path} has no *.safetensors (pickled weights are not read).")
+    if Path(path).is_dir() and gguf_file(path) is None:
+        _check_weights(Path(path))
     return context
+
+
+def _check_weights(folder: Path) -> None:
+    """Looks whether the files of a folder's weights are all there, and whole.
+
+    Raises:
+        PrerequisiteError: They are not, or they are pickled.
+    """
+    from safetensors import safe_open
+
+    files = {file.name for file in folder.glob("*.safetensors")}
+    if not files:
+        raise PrerequisiteError(f"the checkpoint {folder} has no *.safetensors (pickled weights are not read).")
+    if (index := folder / "model.safetensors.index.json").is_file():
+        with _explained(f"the index {str(index)!r}"):
+            missing = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()} - files)
+        if missing:
+            raise PrerequisiteError(f"the checkpoint {folder} lacks {len(missing)} files, such as {missing[0]}: fetch it again.")
+    for name in sorted(files):
+        try:
+            safe_open(str(folder / name), framework="pt").__enter__()
+        except Exception as error:
+            raise PrerequisiteError(f"{folder / name} is damaged or cut off: fetch it again ({first_line(error)}).") from error
 
 
 def check_targets(model: torch.nn.Module, targets: Sequence[str] | str | None) -> None:
@@ -313,8 +370,8 @@ def check_adaptable(path: str, targets: Sequence[str]) -> None:
         PrerequisiteError: One is not there.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_of(path), trust_remote_code=False))
+        model = AutoModelForCausalLM.from_config(_config(path))
     check_targets(model, targets)

@@ -16,6 +16,7 @@ from leap.errors import RunError
 from leap.files import Journal, read_json
 from leap.models.base import Model
 from leap.models.checkpoints import model_identity
+from leap.models.gguf import unpacked
 from leap.models.ledger import Ledger
 from leap.models.providers import ModelConfig, open_model
 from leap.policies.base import ExpertPolicy, MixedPolicy, Policy, ScriptedPolicy, TeacherPolicy
@@ -141,9 +142,9 @@ class Actors:
 
     @property
     def base(self) -> str:
-        """Checkpoint directory or hub name of the model before any training."""
+        """Checkpoint directory or hub name of the model before any training; a GGUF file is unpacked."""
         student = self.recipe.student
-        return str(self.run.base) if student.from_scratch else student.base
+        return str(self.run.base) if student.from_scratch else unpacked(student.base)
 
     @cached_property
     def base_identity(self) -> str:

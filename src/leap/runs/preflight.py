@@ -58,7 +58,10 @@ def check_prerequisites(recipe: Recipe, progress: Progress) -> Ready:
             return None
 
     environment = found(lambda: prepared_environment(recipe, progress))
-    problems |= {str(problem): problem for problem in unmet(recipe)}
+    lacking = {str(problem): problem for problem in unmet(recipe)}
+    problems |= lacking
+    if not lacking and not recipe.student.from_scratch:
+        found(partial(_unpack, recipe.student.base, progress))
     checks = [(section.model, found(partial(_check_model, section, recipe))) for section in recipe.models]
     asked = [(name, ask) for name, ask in checks if ask is not None]
     for (name, _), answer in zip(asked, run_sync(_answers(ask for _, ask in asked)), strict=True):
@@ -139,6 +142,15 @@ def _check_student(recipe: Recipe) -> None:
     student.longest_prompt(check_checkpoint(student.base))
     if recipe.training.lora is not None and recipe.training.lora.targets:
         check_adaptable(student.base, recipe.training.lora.targets)
+
+
+def _unpack(base: str, progress: Progress) -> None:
+    """Unpacks a student that is a GGUF file, if that has not been done."""
+    from leap.models.gguf import folder_of, gguf_file, unpacked
+
+    if (file := gguf_file(base)) is not None and not folder_of(file).exists():
+        with progress.stage(f"unpack {file.name}", notes=True):
+            unpacked(base)
 
 
 def _check_model(section: ModelConfig, recipe: Recipe) -> Ask | None:
