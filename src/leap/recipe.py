@@ -15,6 +15,7 @@ from leap.config import Options, Section, by_kind, default_config
 from leap.demonstrations.sources import DemonstrationConfig, TutorDemonstrationConfig
 from leap.errors import LeapError, RecipeError
 from leap.models.base import Sampling
+from leap.models.calls import CallsSection
 from leap.models.ledger import Budget
 from leap.models.prices import Price
 from leap.models.providers import ModelConfig, provider_of
@@ -205,6 +206,7 @@ class Recipe(Section):
     )
     executor: ExecutorSection = Field(default_factory=ExecutorConfig, description="Where episodes are played.")
     budget: Budget = Field(default_factory=Budget, description="The most that paid models may cost.")
+    calls: CallsSection = Field(default_factory=CallsSection, description="What is kept of calls for people to read.")
     prices: dict[str, Price] = Field(
         default_factory=dict, description="USD per million tokens by `provider/model`, over the shipped table."
     )

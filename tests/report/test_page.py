@@ -20,8 +20,11 @@ from leap import registry
 from leap.cli.app import app
 from leap.errors import LeapError, RunError
 from leap.files import read_json, write_json
+from leap.models.base import Completion, Request
+from leap.models.ledger import Ledger
 from leap.recipe import Recipe
 from leap.report import charts
+from leap.report.calls import calls_shown
 from leap.report.collect import collect
 from leap.report.model import Report
 from leap.report.page import embedded, render, write_report
@@ -115,6 +118,22 @@ def test_realizability_and_cost_are_on_the_page(page: str) -> None:
     assert "2 more failed after all retries" in text
     for anchor in ("realizability", "cost"):
         assert f'href="#{anchor}"' in page and f'id="{anchor}"' in page
+
+
+def test_calls_stand_behind_a_fold_escaped_and_within_bounds(tmp_path: Path, page: str) -> None:
+    section = page[page.index('id="calls"') : page.index('<section id="time"')]
+    assert section.count("[user]\nasked ") == 2 and section.count("<pre>said ") == 2 and HOSTILE not in section
+    assert "failed" in section and "no answer" in section and "(The prompt is not on file.)" in section
+    ledger = Ledger(tmp_path / "calls.sqlite")
+    with ledger.stage("correct 1"):
+        for number in range(200):
+            asked = Request([{"role": "user", "content": f"{number} " + "x" * 30_000}])
+            ledger.book(str(number), f"m/{number % 40}", Completion("y" * 30_000, 1, 1), 1.0, request=asked)
+    ledger.close()
+    shown = calls_shown(tmp_path / "calls.sqlite")
+    assert 900_000 < sum(len(one.asked) + len(one.answered) for one in shown) <= 1_000_000
+    assert [one.call.number for one in shown] == sorted({one.call.number for one in shown})
+    assert all("more are on file" in one.asked for one in shown)
 
 
 def test_without_measures_or_ledger_there_is_no_such_section(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from leap.core import Actor, Correction, Episode, Rejection, Task
 from leap.datasets import Row, correction_rows
 from leap.evaluation import Evaluation, evaluate_episodes, read_evaluations
 from leap.files import Journal, read_json, write_json
-from leap.models.base import Completion
+from leap.models.base import Completion, Request
 from leap.models.ledger import Ledger
 from leap.models.prices import Price
 from leap.policies.rendering import PromptConfig, Renderer
@@ -151,7 +151,8 @@ def pay(run: RunDirectory) -> None:
     ledger = Ledger(run.calls, prices={big: Price(input=0, output=15_625), small: Price(input=0, output=52.5)})
     for stage, model, repeats in (("correct", big, 2), ("measure", small, 0)):
         with ledger.stage(stage):
-            ledger.book(stage, model, Completion("", 1200, 80, 300), 1.0)
+            asked = Request([{"role": "user", "content": f"asked {HOSTILE}"}], task=f"a task {HOSTILE}", step=2)
+            ledger.book(stage, model, Completion(f"said {HOSTILE}", 1200, 80, 300), 1.0, request=asked)
             for number in range(repeats):
                 ledger.book(f"{stage} {number}", model, Completion("", 0, 0), 1.0)
     with ledger.stage("measure"):

@@ -176,6 +176,32 @@ def report(
     typer.echo(f"report: {write_report(recipe_of(run_dir), RunDirectory(run_dir), out=out)}")
 
 
+@app.command()
+def calls(
+    run_dir: RunDir,
+    number: Annotated[int | None, typer.Argument(help="Number of the one call to show whole.")] = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="Of a stage, such as correct, or 'correct 2'.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="About a task: its id, or part of it.")] = None,
+    step: Annotated[int | None, typer.Option("--step", min=0, help="About a step.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Of a model: its name, or part of it.")] = None,
+    outcome: Annotated[
+        str | None, typer.Option("--outcome", metavar="KIND", help="With that outcome: read, unread, empty, cut-off, failed.")
+    ] = None,
+    last: Annotated[int, typer.Option("--last", min=0, help="The newest so many; all if 0.")] = 20,
+    full: Annotated[bool, typer.Option("--full", help="With prompts and answers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, with prompts and answers.")] = False,
+) -> None:
+    """Read the prompts and answers of a run's calls to models at endpoints. The run may be under way."""
+    from leap.cli.calls import print_calls
+    from leap.models.calls import OUTCOMES, CallFilter
+
+    chosen = next((one for one in OUTCOMES if one == outcome), None)
+    if outcome is not None and chosen is None:
+        raise typer.BadParameter(f"--outcome is one of {', '.join(OUTCOMES)}.")
+    wanted = CallFilter(number, stage, model, task, step, chosen)
+    print_calls(run_dir, wanted, last=last, full=full or number is not None, as_json=as_json)
+
+
 class Format(StrEnum):
     """What `leap export` writes."""
 

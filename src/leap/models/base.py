@@ -73,6 +73,7 @@ class Request:
             `leap.envs.tools.call_in` reads. To a model that knows no tools they are described in words.
         stop: Texts that end the answer before them, as one that begins a turn that is not the model's. At most four, as
             endpoints take no more.
+        task, step: What is asked about, for the record alone: the task's id, and a step where it is about one.
         warmer: By how much the temperature is above that of the model's sampling: another answer is wanted than the usual one.
     """
 
@@ -83,6 +84,8 @@ class Request:
     tools: Sequence[ToolSpec] = ()
     stop: Sequence[str] = ()
     warmer: float = 0.0
+    task: str = ""
+    step: int | None = None
 
     def temperature(self, usual: float) -> float:
         """The temperature of the answer; `warmer` raises none above 1."""
@@ -195,6 +198,9 @@ class Model:
             raise NotImplementedError(f"{type(self).__name__} overrides neither `complete` nor `conversation`")
         async with self.conversation() as conversation:
             return await conversation.complete(request)
+
+    def unread(self, request: Request, problem: str) -> None:
+        """Takes note, for the record, that an answer to a request could not be used, or not all of it; and why."""
 
     def close(self) -> None:
         """Frees memory, connections and processes."""

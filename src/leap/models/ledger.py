@@ -25,6 +25,7 @@ from leap.core import JsonObject, content_key
 from leap.core.message import Message, ToolSpec
 from leap.errors import LeapError, ModelError, RecipeError, RunError
 from leap.models.base import Completion, Conversation, Model, Request, Sampling
+from leap.models.calls import AskedStore, Call, CallFilter, CallsSection, calls_in
 from leap.models.prices import Price, Prices
 
 T = TypeVar("T")
@@ -113,12 +114,19 @@ class Ledger:
         path: The SQLite file; made if it is not there.
         prices: A recipe's own prices by `provider/model`, over the shipped ones.
         budget: The caps.
+        calls: What is kept of the calls for people.
 
     Raises:
         RunError: The file is no ledger or cannot be written.
     """
 
-    def __init__(self, path: Path, prices: Mapping[str, Price] | None = None, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        prices: Mapping[str, Price] | None = None,
+        budget: Budget | None = None,
+        calls: CallsSection | None = None,
+    ) -> None:
         self.path = path
         self.prices = Prices(prices)
         self.budget = budget or Budget()
@@ -134,6 +142,7 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
+            self._asked = AskedStore(self._db, calls or CallsSection())
             total = self.total()
         self._usd, self._tokens = total.cost, total.tokens_in + total.tokens_out
 
@@ -170,7 +179,7 @@ class Ledger:
         )
 
     async def answer(
-        self, key: str, name: str, ask: Callable[[], Awaitable[Completion]], gate: asyncio.Semaphore
+        self, key: str, name: str, ask: Callable[[], Awaitable[Completion]], gate: asyncio.Semaphore, request: Request
     ) -> Completion:
         """A request's answer: from the file, or else asked for, booked and counted against the budget. The same request is
         under way only once: a second asker waits and then finds the answer on file.
@@ -180,6 +189,7 @@ class Ledger:
             name: `provider/model`.
             ask: Makes the call.
             gate: Calls wait here for a place, before the budget is asked: one that waits is not under way.
+            request: What is asked, to be kept.
 
         Raises:
             BudgetReached: A cap is reached; no call may start any more. Those under way have ended and are booked.
@@ -192,11 +202,13 @@ class Ledger:
             if (on_file := self.get(key)) is not None:
                 return on_file
             async with gate:
-                return await self._paid(key, name, ask)
+                return await self._paid(key, name, ask, request)
         finally:
             self._waiting.pop(key).set_result(None)
 
-    async def _paid(self, key: str, name: str, ask: Callable[[], Awaitable[Completion]]) -> Completion:
+    async def _paid(
+        self, key: str, name: str, ask: Callable[[], Awaitable[Completion]], request: Request
+    ) -> Completion:
         if reached := self._reached():
             while self._under_way:
                 await asyncio.sleep(0.01)
@@ -204,9 +216,9 @@ class Ledger:
         self._under_way += 1
         began = time.monotonic()
         try:
-            return self.book(key, name, await ask(), time.monotonic() - began)
+            return self.book(key, name, await ask(), time.monotonic() - began, request=request)
         except ModelError as error:
-            self.book(key, name, Completion("", *error.tokens), time.monotonic() - began, str(error))
+            self.book(key, name, Completion("", *error.tokens), time.monotonic() - began, str(error), request)
             raise
         finally:
             self._under_way -= 1
@@ -224,8 +236,17 @@ class Ledger:
         text = row[0].decode("utf-8", "surrogatepass") if isinstance(row[0], bytes) else row[0]
         return Completion(text, *row[1:4], from_cache=True, truncated=bool(row[4]))
 
-    def book(self, key: str, name: str, completion: Completion, latency: float, error: str = "") -> Completion:
-        """Writes down a call: an answered one, or one that failed for good, with the tokens that were billed all the same.
+    def book(
+        self,
+        key: str,
+        name: str,
+        completion: Completion,
+        latency: float,
+        error: str = "",
+        request: Request | None = None,
+    ) -> Completion:
+        """Writes down a call: an answered one, or one that failed for good, with the tokens that were billed all the same; and
+        what was asked, where that is given.
 
         Returns:
             The completion with its cost.
@@ -241,10 +262,17 @@ class Ledger:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         values = (key, at, self._stage, provider, model, *tokens, completion.cost, round(latency, 3), *what)
         with self._lock, _explained(self.path):
-            self._db.execute(f"INSERT INTO calls VALUES (NULL{', ?' * len(values)})", values)
+            booked = self._db.execute(f"INSERT INTO calls VALUES (NULL{', ?' * len(values)})", values).lastrowid
+            if request is not None and booked:
+                self._asked.keep(booked, self._stage, name, request)
         self._usd += completion.cost
         self._tokens += completion.prompt_tokens + completion.completion_tokens
         return completion
+
+    def unread(self, key: str, problem: str) -> None:
+        """Notes why the answer to a request could not be used."""
+        with self._lock, _explained(self.path):
+            self._asked.note(key, problem.encode("utf-8", "replace").decode())
 
     def totals(self) -> list[Totals]:
         """Sums by stage and model, in the order of their first calls."""
@@ -275,6 +303,19 @@ def read_totals(path: Path) -> list[Totals]:
     if not path.exists() or not path.stat().st_size:
         return []
     return _looked_at(path, lambda db: _sums(db, *_BY_STAGE))
+
+
+def look_at_calls(
+    path: Path, look: Callable[[Iterator[Call]], T], wanted: CallFilter | None = None, *, newest: int | None = None
+) -> T:
+    """What a look at calls of a ledger gives, which changes nothing; see `calls_in`.
+
+    Raises:
+        RunError: The file is no ledger.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return look(iter(()))
+    return _looked_at(path, lambda db: look(calls_in(db, wanted or CallFilter(), newest)))
 
 
 def fingerprint(path: Path, calls: int = -1) -> str:
@@ -368,6 +409,9 @@ class MeteredModel(Model):
     async def check(self) -> Completion | None:
         return await self.model.check()
 
+    def unread(self, request: Request, problem: str) -> None:
+        self.ledger.unread(self.request_key(request), problem)
+
     def gate(self) -> asyncio.Semaphore:
         """The places for calls, in the running event loop."""
         loop = asyncio.get_running_loop()
@@ -398,5 +442,5 @@ class _MeteredConversation:
 
     async def complete(self, request: Request) -> Completion:
         model, ask = self._model, partial(self._conversation.complete, request)
-        answer = await model.ledger.answer(model.request_key(request), model.name, ask, model.gate())
+        answer = await model.ledger.answer(model.request_key(request), model.name, ask, model.gate(), request)
         return answer.before(request.stop)

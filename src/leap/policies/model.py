@@ -97,8 +97,10 @@ class _ModelPlayer:
         renderer = self._policy.renderer
         render = renderer.whole if isinstance(renderer, Renderer) else await renderer.at_step(self._acts, self._peek)
         grammar = renderer.grammar_of(history.task)
-        completion, dropped = await self._answer(render, history, grammar)
+        request, completion, dropped = await self._answer(render, history, grammar)
         decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
+        if decision is None:
+            self._policy.model.unread(request, "no action can be read from it")
         act = Act(
             decision=decision or Decision(reason="", action=UNPARSED),
             completion=completion.text,
@@ -112,7 +114,7 @@ class _ModelPlayer:
 
     async def _answer(
         self, render: Callable[[History], list[Message]], history: History, grammar: Grammar
-    ) -> tuple[Completion, int]:
+    ) -> tuple[Request, Completion, int]:
         """Asks with a prompt that fits or, where the model refuses it as too long all the same, with ever shorter ones."""
         policy = self._policy
         fit = self._fit = self._fit or Fit(policy.renderer.limit, with_tools(policy.renderer.length, grammar.tools))
@@ -123,7 +125,8 @@ class _ModelPlayer:
         while True:
             messages, dropped = fit_history(render, history, fit)
             try:
-                request = Request(messages, seed, choices=choices, tools=grammar.tools, stop=stop)
-                return await self._conversation.complete(request), dropped
+                about = {"task": history.task.id, "step": len(history.actions)}
+                request = Request(messages, seed, choices=choices, tools=grammar.tools, stop=stop, **about)
+                return request, await self._conversation.complete(request), dropped
             except ContextTooLong:
                 fit.refused(messages)

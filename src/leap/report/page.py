@@ -22,6 +22,7 @@ from leap.errors import LeapError, RunError
 from leap.files import write_text
 from leap.recipe import Recipe
 from leap.report import charts, words
+from leap.report.calls import CallShown, calls_shown
 from leap.report.collect import collect
 from leap.report.model import Report, StageTime
 from leap.report.sections import render_sections
@@ -72,7 +73,7 @@ def write_report(
     page = (out or run.report) / "index.html"
     try:
         write_text(page.with_name("report.json"), report.model_dump_json(indent=2) + "\n")
-        write_text(page, sendable(render(report, data)))
+        write_text(page, sendable(render(report, data, calls_shown(run.calls))))
     except LeapError as error:
         if out is None:
             raise RunError(f"{error}. `leap report {run.root} --out FOLDER` writes it elsewhere.") from error
@@ -86,7 +87,7 @@ def templates(folder: Path) -> Jinja:
     return Jinja(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def render(report: Report, data: Mapping[str, object]) -> str:
+def render(report: Report, data: Mapping[str, object], calls: Sequence[CallShown] = ()) -> str:
     """Returns the page as text. Nothing of a model, a dataset or a recipe gets into it unescaped."""
     jinja = templates(_HERE)
     jinja.filters |= {name: getattr(words, name) for name in _FILTERS}
@@ -95,6 +96,7 @@ def render(report: Report, data: Mapping[str, object]) -> str:
         report=report,
         setup=report.setup,
         best=report.chosen,
+        calls=calls,
         charts=charts,
         sections=render_sections(report, jinja),
         percent=words.percent,

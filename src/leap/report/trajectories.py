@@ -24,10 +24,14 @@ Texts = dict[str, int]
 """Each text once, with its place: observations and privileged states repeat themselves from step to step."""
 
 
+def cut(text: str) -> str:
+    """A text of bearable length, which says so where it is cut."""
+    more = len(text) - MAX_TEXT
+    return f"{text[:MAX_TEXT]}\n… cut here; {more} characters more are on file." if more > 0 else text
+
+
 def _add(texts: Texts, text: str) -> int:
-    if len(text) > MAX_TEXT:
-        text = f"{text[:MAX_TEXT]}\n… cut here; {len(text) - MAX_TEXT} characters more are on file."
-    return texts.setdefault(text, len(texts))
+    return texts.setdefault(cut(text), len(texts))
 
 
 def _size(value: object) -> int:

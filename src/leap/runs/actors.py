@@ -63,7 +63,7 @@ class Actors:
     @cached_property
     def ledger(self) -> Ledger:
         """Books every call to an endpoint, keeps the budget, and answers what was answered before."""
-        ledger = Ledger(self.run.calls, self.recipe.prices, self.recipe.budget)
+        ledger = Ledger(self.run.calls, self.recipe.prices, self.recipe.budget, self.recipe.calls)
         self._opened.callback(ledger.close)
         return ledger
 

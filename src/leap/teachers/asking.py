@@ -27,7 +27,7 @@ class Question(Generic[V]):
     """What a model is asked about steps of an episode.
 
     Attributes:
-        name: Names it in the log.
+        task: The task's id.
         prompt: Makes the prompt for some steps without so many of the oldest; None in place of the number shows everything.
         read: Reads an answer for some steps: what can be used of it by step, and what is wrong with the rest.
         otherwise: What becomes of steps that stay without an answer, for the log.
@@ -36,10 +36,11 @@ class Question(Generic[V]):
         salt: More of what makes up a request's seed.
         schema: Makes the JSON schema of an answer for some steps, where there is one.
         longest: The recipe's key that says how long an answer may be.
+        step: The step that it is about, where that is one.
         choices, tools: As of a `Request`.
     """
 
-    name: str
+    task: str
     prompt: Callable[[list[int], int | None], list[Message]]
     read: Callable[[Completion, list[int]], tuple[dict[int, V], str]]
     otherwise: str
@@ -50,6 +51,12 @@ class Question(Generic[V]):
     longest: str = "sampling.max_tokens"
     choices: Sequence[str] | None = None
     tools: Sequence[ToolSpec] = ()
+    step: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Names it in the log."""
+        return f"task {self.task}" if self.step is None else f"task {self.task}, step {self.step}"
 
 
 _failed: ContextVar[list[str] | None] = ContextVar("failed", default=None)
@@ -123,10 +130,18 @@ class Asker:
                 break
             seed = seed_of("request", self._seed, *question.salt, messages, call)
             schema, warmer = question.schema and question.schema(part), _WARMER * max(unread[t] for t in part)
+            request = Request(
+                messages,
+                seed,
+                question.choices,
+                schema,
+                question.tools,
+                warmer=warmer,
+                task=question.task,
+                step=question.step,
+            )
             try:
-                completion = await conversation.complete(
-                    Request(messages, seed, question.choices, schema, question.tools, warmer=warmer)
-                )
+                completion = await conversation.complete(request)
             except ContextTooLong as error:
                 problem = str(error)
                 fit.refused(messages)
@@ -146,6 +161,8 @@ class Asker:
                     self.cut_off += 1
                     tokens = f"{completion.completion_tokens} tokens; raise {question.longest}"
                     problem = f"the answer of {self._model.name} was cut off after {tokens}"
+                if problem:
+                    self._model.unread(request, problem)
             for t in part:
                 tries[t] += 1
         if (errors := _failed.get()) is not None:

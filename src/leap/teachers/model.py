@@ -84,7 +84,7 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
 
         otherwise = "steps without a correction are rejected"
         question = Question(
-            f"task {episode.task.id}",
+            episode.task.id,
             prompt,
             read,
             otherwise,
@@ -107,10 +107,11 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
         fit, otherwise = self._asker.fit(), "its correction is rejected"
         for t in range(len(states)):
             question = Question(
-                f"task {episode.task.id}, step {t}",
+                episode.task.id,
                 prompt,
                 read,
                 otherwise,
+                step=t,
                 schema=lambda _: STEP_SCHEMA,
                 longest="teacher.sampling.max_tokens",
             )

@@ -145,7 +145,7 @@ class ReasonAnnotator(AskedOnce[Annotation]):
             return Annotation(request=request, episode=demonstration.key, reasons=texts)
 
         question = Question(
-            f"task {demonstration.task.id}",
+            demonstration.task.id,
             lambda asked, dropped: self._messages(demonstration, asked, dropped),
             read,
             "these stay without a reason",
@@ -213,7 +213,7 @@ class StateExtractor(AskedOnce[ExtractedState]):
             return ExtractedState(request=request, task=task.key, text=texts[0])
 
         question = Question(
-            f"task {task.id}",
+            task.id,
             lambda *_: messages,
             read,
             "it has no privileged state",

@@ -58,7 +58,7 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
             return ({t: decision}, "") if decision else ({}, "no action can be read from the answer")
 
         question = Question(
-            f"task {history.task.id}, step {t}",
+            history.task.id,
             lambda _, dropped: self._renderer.render(without_oldest(history, dropped or 0), state),
             read,
             otherwise="its correction is rejected",
@@ -68,5 +68,6 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
             salt=(history.task.key,),
             choices=grammar.choices(history.now) if self._constrained else None,
             tools=grammar.tools,
+            step=t,
         )
         return (await self._asker.ask(conversation, question, (t,), fit)).get(t)
