@@ -3,6 +3,7 @@ the end of each stage."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ class Progress:
             task = shown.add_task(what, total=None, note="", rate="")
 
             def show(done: int, total: int, rate: float, note: str) -> None:
-                told = f"{rate:.1f}/s" if bar.seconds > 1 else ""
+                told = _pace(rate) if bar.seconds > 1 else ""
                 shown.update(task, completed=done, total=total, note=note, rate=told)
 
             yield (bar := Bar(show))
@@ -83,11 +84,30 @@ class Progress:
             elif bar.seconds - said >= SIGN_OF_LIFE and done < total:
                 said = bar.seconds
                 left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
-                self._say(f"{what}: {done} of {total}, {rate:.1f}/s{left} {note}")
+                self._say(f"{what}: {done} of {total}, {_pace(rate)}{left} {note}")
 
-        yield (bar := Bar(show))
+        def alive() -> None:  # a batch of a language model's answers may take minutes, in which nothing is updated
+            while not over.wait(SIGN_OF_LIFE):
+                if bar.seconds - said >= SIGN_OF_LIFE:
+                    so_far = f"{bar.done} of {bar.total}, " if bar.total else ""
+                    self._say(f"{what}: {so_far}{bar.seconds / 60:.0f} min so far {bar.note}")
+
+        over = threading.Event()
+        bar = Bar(show)
+        thread = threading.Thread(target=alive, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield bar
+        finally:
+            over.set()
+            thread.join()
         if bar.done:
             self._say(f"{what}: {bar.total} in {bar.seconds:.1f} s {bar.note}")
 
     def _say(self, text: str) -> None:
         self.console.print(text.rstrip(), soft_wrap=True, markup=False, emoji=False)
+
+
+def _pace(rate: float) -> str:
+    """A rate in 1/s; a slow one as the time that one takes."""
+    return f"{1 / rate:.0f} s each" if 0 < rate < 0.1 else f"{rate:.1f}/s"

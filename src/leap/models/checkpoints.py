@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
     from transformers.utils.quantization_config import QuantizationConfigMixin
+
+# transformers has a newer name for gradient checkpointing, and PEFT and TRL ask by the old one.
+warnings.filterwarnings("ignore", message=r".*gradient_checkpointing", category=FutureWarning)
 
 SMALL = 20_000_000
 """Weights. A model with fewer gains little from a second thread, and loses manyfold where another program needs the core: at

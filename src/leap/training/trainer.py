@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -32,9 +31,6 @@ from leap.training.student import save_student
 
 A = TypeVar("A", bound=TrainingArguments)
 D = TypeVar("D")
-
-# transformers has a newer name for gradient checkpointing, and TRL asks by the old one.
-warnings.filterwarnings("ignore", message=r".*gradient_checkpointing", category=FutureWarning)
 
 
 def arguments(config: TrainingSettings, job: Job, cls: type[A], **extra: Any) -> A:
