@@ -89,31 +89,34 @@ def test_a_rollout_goes_on_where_it_was_interrupted(
 
 
 class Feeding:
-    """Notes the token ids that really go into a model's forward, conversation by conversation."""
+    """Notes the token ids that really go into a model's forward or are copied from another row, conversation by conversation."""
 
     def __init__(self, model: Any, patch: pytest.MonkeyPatch) -> None:
         self.prompts: list[list[int]] = []
-        self._fed: dict[int, list[int]] = {}
-        forward, answer = model._forward, model.answer_batch
-        self._requests: list[Any] = []
+        fed: dict[int, list[int]] = {}
+        forward, begin, keep = model._forward, model._begin_as, model._keep_prefixes
+        asked: dict[int, Any] = {}
 
-        def answering(requests: list[Any]) -> None:
-            self._requests, self._first = requests, True
-            answer(requests)
+        def keeping(requests: list[Any]) -> None:
+            asked.update({id(request.seat): request for request in requests})
+            keep(requests)
 
-        def forwarding(ids: Any, positions: Any, mask: Any) -> Any:
-            for row, request in enumerate(self._requests):
-                fed = self._fed.setdefault(id(request.seat), [])
-                if self._first:
-                    del fed[request.kept :]
-                    fed += ids[row, ids.shape[1] - (len(request.ids) - request.kept) :].tolist()
-                    self.prompts.append(list(fed))
-                elif not request.done:
-                    fed.append(int(ids[row, 0]))
-            self._first = False
-            return forward(ids, positions, mask)
+        def beginning(seat: Any, donor: Any, tokens: int) -> None:
+            fed[id(seat)] = fed[id(donor)][:tokens]
+            begin(seat, donor, tokens)
 
-        patch.setattr(model, "answer_batch", answering)
+        def forwarding(seats: list[Any], new: list[list[int]]) -> Any:
+            for seat, tokens in zip(seats, new, strict=True):
+                before = fed.setdefault(id(seat), [])
+                del before[len(seat.tokens) :]
+                before += tokens
+                request = asked[id(seat)]
+                if len(before) == len(request.ids):
+                    self.prompts.append(list(before))
+            return forward(seats, new)
+
+        patch.setattr(model, "_keep_prefixes", keeping)
+        patch.setattr(model, "_begin_as", beginning)
         patch.setattr(model, "_forward", forwarding)
 
 

@@ -47,6 +47,7 @@ SAME: dict[str, tuple[str, dict[str, Any]]] = {
     "OPT": ("OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32, "init_std": 0.2}),
     "GPT2": ("GPT2", {}),
     "Falcon": ("Falcon", {"alibi": False}),
+    "ALiBi: Mpt": ("Mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2}),
     "chunks": (
         "Llama4",
         {
@@ -65,7 +66,6 @@ LINEAR |= {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "ALiBi: Bloom": ("Bloom", {}, "answers|work"),
     "ALiBi: Falcon": ("Falcon", {"alibi": True}, "answers|work"),
-    "ALiBi: Mpt": ("Mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2}, r"its layer 0 \(MptBlock\)"),
     "local layers: GPTNeo": (
         "GPTNeo",
         {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "window_size": 256},

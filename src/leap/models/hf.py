@@ -1,7 +1,10 @@
 """`hf/PATH-or-name`: a Hugging Face causal LM in this process, batched, with each episode's prefix kept between steps.
 
-Every open conversation is a row of one batch. At each turn a row's prompt is compared with the tokens already in its
-key-value cache; what agrees is kept, the rest is computed. With the `dialogue` renderer that is nearly everything.
+Every open conversation has a row of the key-value cache. At each turn its prompt is compared with the tokens that are there;
+what agrees is kept, the rest is computed. With the `dialogue` renderer that is nearly everything kept. New conversations that
+begin alike compute the beginning once. Tokens of all conversations go through the network one behind the other
+(`leap.models.rows`), so that none waits for a longer one, is padded or computed after its end; where a constraint leaves one
+token, it is taken without asking the network.
 Decoders whose layers see everything, a sliding window or a chunk are supported (Llama, Qwen, Mistral, Gemma, ...). When it is
 loaded, each model shows that it answers from the cache as it does without; one that does not is refused.
 """
@@ -14,9 +17,9 @@ import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from statistics import median
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -27,60 +30,23 @@ from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.chat import ChatTokens, first_line
 from leap.models.checkpoints import context_of, end_tokens, load_causal_lm, model_identity
 from leap.models.constraint import ActionConstraint, ActionGrammar
+from leap.models.rows import Feed, RowCache, attend_by_rows, feed_of, feeding
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
 
+_WORTH_SHARING = 16
+"""Tokens that conversations must have in common to be computed once for them."""
+_TOKENS_AT_ONCE = {True: 512, False: 8192}
+"""Tokens of a forward, on a CPU or not: more bring nothing, and take memory."""
+
+
 def _cache_keyword(model: PreTrainedModel | PeftModel) -> str:
     """What this model's forward calls its cache: transformers renamed it within version 5."""
     whole = getattr(model, "get_base_model", lambda: model)()
     return "cache" if "cache" in inspect.signature(whole.forward).parameters else "past_key_values"
-
-
-class SlotCache:
-    """Keys and values of a batch in preallocated buffers, written in place; speaks the part of transformers' cache
-    interface that attention layers use. Rows are independent: a mask says which slots of a row are valid."""
-
-    def __init__(self) -> None:
-        self.keys: list[torch.Tensor] = []
-        self.values: list[torch.Tensor] = []
-        self.length = 0
-
-    def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes [rows, heads, q, d] behind what is there; returns all of it."""
-        stop = self.length + key.shape[2]
-        if layer_idx == len(self.keys):
-            self.keys.append(key.new_empty((*key.shape[:2], 64, key.shape[3])))
-            self.values.append(value.new_empty((*value.shape[:2], 64, value.shape[3])))
-        for store, new in ((self.keys, key), (self.values, value)):
-            if store[layer_idx].shape[2] < stop:
-                store[layer_idx] = _grown(store[layer_idx], self.length, stop)
-            store[layer_idx][:, :, self.length : stop] = new
-        return self.keys[layer_idx][:, :, :stop], self.values[layer_idx][:, :, :stop]
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Slots in use."""
-        return self.length
-
-    def gather(self, rows: torch.Tensor, slots: torch.Tensor, room: int) -> None:
-        """Keeps, for each new row, the given slots [rows, n] of an old row, with room for more behind them."""
-        for store in (self.keys, self.values):
-            for layer, old in enumerate(store):
-                index = slots[:, None, :, None].expand(-1, old.shape[1], -1, old.shape[3])
-                new = old.new_empty((len(rows), old.shape[1], slots.shape[1] + room, old.shape[3]))
-                torch.gather(old.index_select(0, rows), 2, index, out=new[:, :, : slots.shape[1]])
-                store[layer] = new
-        self.length = slots.shape[1]
-
-
-def _grown(old: torch.Tensor, used: int, needed: int) -> torch.Tensor:
-    new = old.new_empty((*old.shape[:2], max(needed, 2 * old.shape[2]), old.shape[3]))
-    new[:, :, :used] = old[:, :, :used]
-    return new
 
 
 class _Watch:
@@ -126,14 +92,28 @@ def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).norm() / (other - other.mean()).norm().clamp(min=1e-6))
 
 
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts share from their beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _check_order(lengths: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
+    """How texts are fed to see whether a model answers from the cache: as turns of which one ends before the others, and with
+    several tokens at once. Yields, of each forward, which text is fed from where to where."""
+    for cuts in ([int(0.3 * n) for n in lengths], [int(0.8 * n) for n in lengths]):
+        begin = [0 if cut < n / 2 else int(0.3 * n) - 1 for cut, n in zip(cuts, lengths, strict=True)]
+        yield [(k, start, cut) for k, (start, cut) in enumerate(zip(begin, cuts, strict=True))]
+        yield [(k, cut, cut + 1) for k, cut in enumerate(cuts)]
+        yield [(0, cuts[0] + 1, cuts[0] + 3)]
+
+
 @dataclass(eq=False, slots=True)
 class _Seat:
-    """One conversation: what of it is in the cache, and in which of its row's slots."""
+    """One conversation: its row of the cache, and the tokens that are in it."""
 
     model: HFModel
-    row: int = -1
+    row: int
     tokens: list[int] = field(default_factory=list)
-    slots: list[int] = field(default_factory=list)
 
     async def complete(self, request: Request) -> Completion:
         """Answers a request, in one batch with those of the other conversations."""
@@ -150,7 +130,8 @@ class _Turn:
     future: asyncio.Future[Completion]
     kept: int = 0
     generated: list[int] = field(default_factory=list)
-    done: bool = False
+    logprobs: list[float] = field(default_factory=list)
+    ended: bool = False
 
 
 class HFModel(Model):
@@ -188,20 +169,30 @@ class HFModel(Model):
         self.room = self._limit - sampling.max_tokens
         self._seats: list[_Seat] = []
         self._pending: list[_Turn] = []
-        self._cache = SlotCache()
-        self._places = torch.zeros((0, 0), dtype=torch.long)  # [rows, slots]: a cached token's position; -1: none
+        self._cache = RowCache()
+        self._by_rows = attend_by_rows(getattr(self.network, "get_base_model", lambda: self.network)())
         self._check_cache()
 
     @asynccontextmanager
     async def conversation(self) -> AsyncIterator[Conversation]:
-        seat = _Seat(self)
+        seat = _Seat(self, len(self._seats))
         self._seats.append(seat)
         try:
             yield seat
         finally:
-            self._seats.remove(seat)
+            self._leave(seat)
             self._pending = [request for request in self._pending if request.seat is not seat]  # of a cancelled episode
             self._schedule()
+
+    def _leave(self, seat: _Seat) -> None:
+        """Closes a conversation. The last row takes the place of its own: those in use stay side by side."""
+        self._seats.remove(seat)
+        last = max(self._seats, key=lambda other: other.row, default=None)
+        if last is None:
+            self._cache = RowCache()
+        elif last.row > seat.row:
+            self._cache.copy(last.row, seat.row, len(last.tokens))
+            last.row = seat.row
 
     @property
     def identity(self) -> str:
@@ -212,13 +203,20 @@ class HFModel(Model):
         return self.chat.length(messages, tools)
 
     def close(self) -> None:
-        self._cache = SlotCache()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._cache = RowCache()
+        for seat in self._seats:
+            seat.tokens = []
 
     def submit(self, seat: _Seat, request: Request) -> asyncio.Future[Completion]:
         """Queues a request; the batch runs when every open conversation has asked."""
         ids = self.chat.prompt(request.messages, request.tools)
         if len(ids) + self.sampling.max_tokens > self._limit:
-            raise ContextTooLong(f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}")
+            raise ContextTooLong(
+                f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}"
+            )
         if max(ids) >= self._embeddings:  # on a GPU it would end every later call as well
             raise ModelRefused("the prompt holds a token that the model has no embedding for")
         constraint = ActionConstraint(self._grammar, request.choices, self.sampling) if request.choices else None
@@ -239,9 +237,7 @@ class HFModel(Model):
         try:
             self.answer_batch(requests)
         except Exception as error:  # out of memory, a bad shape: these episodes fail, the run goes on
-            self._cache = SlotCache()
-            for seat in self._seats:
-                seat.row, seat.tokens, seat.slots = -1, [], []
+            self._forget()
             for request in requests:
                 if not request.future.done():
                     request.future.set_exception(ModelError(f"generation failed: {first_line(error)}"))
@@ -250,10 +246,12 @@ class HFModel(Model):
     def answer_batch(self, requests: list[_Turn]) -> None:
         """Generates the answers of requests that wait, all at once, and hands each to who asked."""
         self._keep_prefixes(requests)
-        logits = self._feed_prompts(requests)
-        self._decode(requests, logits)
+        live = requests
+        while live:
+            self._choose(live, self._feed([(turn.seat, turn.ids + turn.generated) for turn in live]))
+            live = [turn for turn in live if not turn.ended and len(turn.generated) < self.sampling.max_tokens]
         for request in requests:
-            whole = request.done or (request.constraint is not None and request.constraint.complete)
+            whole = request.ended or (request.constraint is not None and request.constraint.complete)
             if not request.future.done():  # its episode may have been cancelled meanwhile
                 request.future.set_result(
                     Completion(
@@ -262,105 +260,100 @@ class HFModel(Model):
                         len(request.generated),
                         cached_tokens=request.kept,
                         truncated=not whole,
+                        tokens=tuple(request.generated),
+                        logprobs=tuple(request.logprobs),
                     )
                 )
 
     def _keep_prefixes(self, requests: list[_Turn]) -> None:
-        """Moves the batch's rows together and drops what their new prompts do not share with the cached ones."""
-        for request in requests:
-            both = zip(request.seat.tokens, request.ids[:-1], strict=False)  # at least one token must be fed
-            request.kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
-        width = max(request.kept for request in requests)
-        longest = max(len(request.ids) - request.kept for request in requests)
-        if width == 0:
-            self._cache = SlotCache()
-        else:
-            rows = torch.tensor([max(request.seat.row, 0) for request in requests], device=self._device)
-            slots = torch.zeros((len(requests), width), dtype=torch.long)
-            for row, request in enumerate(requests):
-                slots[row, : request.kept] = torch.tensor(request.seat.slots[: request.kept], dtype=torch.long)
-            self._cache.gather(rows, slots.to(self._device), room=longest + self.sampling.max_tokens)
-        self._places = torch.full((len(requests), width), -1)
-        for row, request in enumerate(requests):
-            self._places[row, : request.kept] = torch.arange(request.kept)
-            request.seat.row = row
-            request.seat.slots = list(range(request.kept))
+        """Drops from the cache what the new prompts do not share with it, and has new conversations begin with what an
+        earlier row begins with, too."""
+        self._cache.reserve(len(self._seats), max(len(turn.ids) for turn in requests) + self.sampling.max_tokens)
+        for turn in requests:
+            del turn.seat.tokens[_alike(turn.seat.tokens, turn.ids[:-1]) :]  # at least one token must be fed
+        self._share_beginnings([turn for turn in requests if not turn.seat.tokens])
+        for turn in requests:
+            turn.kept = len(turn.seat.tokens)
 
-    def _feed_prompts(self, requests: list[_Turn]) -> torch.Tensor:
-        """Computes the new part of each prompt; returns the logits [rows, vocabulary] of the first answer token."""
-        longest = max(len(request.ids) - request.kept for request in requests)
-        before = self._places.shape[1]
-        ids, positions = torch.zeros((2, len(requests), longest), dtype=torch.long)
-        real = torch.zeros((len(requests), longest), dtype=torch.bool)
-        for row, request in enumerate(requests):
-            new = request.ids[request.kept :]
-            pad = longest - len(new)  # on the left, so that every row's last token is in the last column
-            ids[row, pad:] = torch.tensor(new)
-            positions[row, pad:] = torch.arange(request.kept, len(request.ids))
-            real[row, pad:] = True
-            request.seat.slots += range(before + pad, before + longest)
-        causal = torch.ones((longest, longest), dtype=torch.bool).tril()
-        # A padding token sees itself: a row that sees nothing would give NaN, and NaN spreads through masked values.
-        own = (real[:, None, :] & causal) | torch.eye(longest, dtype=torch.bool)
-        past = (self._places >= 0)[:, None, :].expand(-1, longest, -1)
-        self._places = torch.cat([self._places, positions.where(real, -1)], dim=1)
-        return self._forward(ids, positions, torch.cat([past, own], dim=2))
+    def _share_beginnings(self, new: list[_Turn]) -> None:
+        """Computes once what new conversations have in common with each other or with earlier ones."""
+        known = [(0, seat, seat.tokens) for seat in self._seats if seat.tokens]
+        plan: list[
+            tuple[int, _Turn, _Seat, int]
+        ] = []  # in which round a row is given so many tokens of which other one
+        for turn in new:
+            most, late, donor = 0, -1, turn.seat
+            for when, seat, tokens in known:
+                if (alike := _alike(tokens, turn.ids[:-1])) > most:
+                    most, late, donor = alike, when, seat
+            if most < _WORTH_SHARING:
+                most, late = 0, -1
+            plan.append((late + 1, turn, donor, most))
+            known.append((late + 1, turn.seat, turn.ids[:-1]))
+        donors = {id(donor) for *_, donor, most in plan if most}
+        for now in range(max((when for when, *_ in plan), default=0)):
+            computed = [turn for when, turn, *_ in plan if when == now and id(turn.seat) in donors]
+            self._feed([(turn.seat, turn.ids[:-1]) for turn in computed])
+            for when, turn, donor, most in plan:
+                if when == now + 1:
+                    self._begin_as(turn.seat, donor, most)
 
-    def _decode(self, requests: list[_Turn], logits: torch.Tensor) -> None:
-        """Draws answers token by token until every row has ended its turn or used its tokens."""
-        for n in range(self.sampling.max_tokens):
-            chosen = self._choose(requests, logits)
-            for request, token in zip(requests, chosen, strict=True):
-                if request.done:
-                    continue
-                request.generated.append(token)
-                if request.constraint is not None:
-                    request.constraint.advance(token)
-                ends = self.chat.ends if request.constraint is None else [self.chat.end_of_turn]
-                request.done = token in ends
-            if all(request.done for request in requests) or n == self.sampling.max_tokens - 1:
-                break
-            logits = self._feed_tokens(requests, chosen)
-        for request in requests:
-            request.seat.tokens = (request.ids + request.generated)[: len(request.seat.slots)]
+    def _begin_as(self, seat: _Seat, donor: _Seat, tokens: int) -> None:
+        """Has a row begin with another one's first tokens."""
+        self._cache.copy(donor.row, seat.row, tokens)
+        seat.tokens = donor.tokens[:tokens]
 
-    def _feed_tokens(self, requests: list[_Turn], chosen: list[int]) -> torch.Tensor:
-        """Computes one more token of each row; returns the logits [rows, vocabulary] of the next."""
-        positions = torch.tensor([[len(r.ids) + len(r.generated) - 1] for r in requests])
-        live = torch.tensor([[not request.done] for request in requests])
-        for request in requests:
-            if not request.done:
-                request.seat.slots.append(self._places.shape[1])
-        seen = torch.cat([self._places >= 0, torch.ones_like(live)], dim=1)[:, None, :]
-        self._places = torch.cat([self._places, positions.where(live, -1)], dim=1)
-        return self._forward(torch.tensor(chosen)[:, None], positions, seen)
+    def _feed(self, texts: Sequence[tuple[_Seat, list[int]]]) -> torch.Tensor:
+        """Computes what of conversations' tokens is not in the cache, in forwards of bounded size; returns the logits [texts,
+        vocabulary] behind each one's last token."""
+        most = _TOKENS_AT_ONCE[self._device.type == "cpu"]
+        new = {k: ids[len(seat.tokens) :] for k, (seat, ids) in enumerate(texts)}
+        groups: list[list[int]] = []
+        order = sorted(new, key=lambda k: len(new[k])) if sum(map(len, new.values())) > most else list(new)
+        for k in order:  # rows of about the same length are together
+            last = groups[-1] if groups and self._by_rows else []
+            if not last or sum(len(new[j]) for j in (*last, k)) > most:
+                groups.append([k])
+            else:
+                last.append(k)
+        parts = [self._forward([texts[k][0] for k in group], [new[k] for k in group]) for group in groups]
+        if len(parts) == 1:
+            return parts[0]
+        places = sorted(range(len(order)), key=order.__getitem__)
+        return torch.cat(parts)[torch.tensor(places, device=self._device)]
 
-    def _masks(self, positions: torch.Tensor, seen: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        """The mask of tokens [rows, q] over the cached slots [rows, q, slots], for each kind of layer if there are several."""
-        masks: dict[str, torch.Tensor] = {FULL: seen}
-        keys, positions = self._places[:, None, :], positions[:, :, None]
-        for kind, reach in reaches(self.network.config).items():
+    def _masks(self, feed: Feed) -> torch.Tensor | dict[str, torch.Tensor]:
+        """The mask [rows, 1, columns, slots] of a feed's tokens, for each kind of layer if there are several."""
+        config = self.network.config
+        positions, keys = feed.padded(feed.positions)[:, :, None], torch.arange(feed.slots, device=self._device)
+        masks: dict[str, torch.Tensor] = {FULL: keys <= positions}
+        for kind, reach in reaches(config).items():
             near = positions - keys < reach if kind == SLIDING else positions // reach == keys // reach
-            masks[kind] = seen & (near | (keys < 0))  # a padding token still sees itself
-        for kind, mask in masks.items():
-            if self.network.config._attn_implementation != "sdpa":  # others add masks to the scores
-                numbers = torch.zeros(mask.shape, dtype=self.network.dtype)
-                mask = numbers.masked_fill(~mask, torch.finfo(self.network.dtype).min)
-            masks[kind] = mask[:, None].to(self._device)
-        kinds = set(layer_kinds(self.network.config))
+            masks[kind] = masks[FULL] & near
+        # Numbers to add, which every attention takes: of truth values sdpa would make them anew for each layer.
+        none = torch.zeros((), dtype=self.network.dtype, device=self._device)
+        masks = {kind: torch.where(mask, none, torch.finfo(none.dtype).min)[:, None] for kind, mask in masks.items()}
+        kinds = set(layer_kinds(config))
         return {kind: masks[kind] for kind in kinds} if len(kinds) > 1 else masks[kinds.pop()]
 
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        output = self.network(
-            input_ids=ids.to(self._device),
-            position_ids=positions.to(self._device),
-            attention_mask=self._masks(positions, seen),
-            use_cache=True,
-            logits_to_keep=1,
-            **{self._cache_keyword: self._cache},
-        )
-        self._cache.length += ids.shape[1]
-        return output.logits[:, -1].float().cpu()
+    def _forward(self, seats: Sequence[_Seat], new: Sequence[list[int]]) -> torch.Tensor:
+        """Computes more tokens of conversations; returns the logits [conversations, vocabulary] behind each one's last."""
+        rows = len(self._seats) if self._by_rows else None
+        before, counts = [len(seat.tokens) for seat in seats], [len(tokens) for tokens in new]
+        feed = feed_of([seat.row for seat in seats], before, counts, rows, self._device)
+        ends = torch.tensor(list(accumulate(counts)), device=self._device) - 1
+        with feeding(feed):
+            output = self.network(
+                input_ids=torch.tensor([[token for tokens in new for token in tokens]], device=self._device),
+                position_ids=feed.positions[None],
+                attention_mask=self._masks(feed),
+                use_cache=True,
+                logits_to_keep=ends,
+                **{self._cache_keyword: self._cache},
+            )
+        for seat, tokens in zip(seats, new, strict=True):
+            seat.tokens += tokens
+        return output.logits[0]
 
     @torch.inference_mode()
     def _check_cache(self) -> None:
@@ -382,16 +375,25 @@ class HFModel(Model):
                 for one in rows:
                     logits = self.network(input_ids=torch.tensor([one], device=self._device), use_cache=False).logits
                     plain.append([states[0] for states in watch.take(logits)])
-                for place, logits in self._two_turns(rows):
-                    states = watch.take(logits[:, None])
-                    for k, at in place.items():
-                        apart.append([_apart(a[k, -1], b[at]) for a, b in zip(states, plain[k], strict=True)])
+                self._seats = [_Seat(self, 0), _Seat(self, 1)]
+                self._cache.reserve(2, len(row))
+                for fed in _check_order([len(one) for one in rows]):
+                    for pieces in [fed] if self._by_rows else [[piece] for piece in fed]:
+                        new = [rows[k][start:stop] for k, start, stop in pieces]
+                        for k, start, _ in pieces:
+                            del self._seats[k].tokens[start:]
+                        logits = self._forward([self._seats[k] for k, *_ in pieces], new)
+                        *states, last = watch.take(logits)
+                        for at, ((k, _, stop), end) in enumerate(zip(pieces, accumulate(map(len, new)), strict=True)):
+                            here = [*(layer[0, end - 1] for layer in states), last[at]]
+                            apart.append([_apart(b[stop - 1], a) for a, b in zip(here, plain[k], strict=True)])
         except Exception as error:  # an architecture may fail in any way when it is used otherwise than it knows
             why = f"{watch.name()} does not work with this cache ({first_line(error)})"
             raise PrerequisiteError(refusal(self.name, why)) from error
         finally:
             watch.close()
             self.close()
+            self._seats = []
         # In half precision a mixture of experts may send a single token elsewhere; a wrong mask shows at nearly all.
         half = self.network.dtype.itemsize < 4
         of_layers = [(median(errors) if half else max(errors)) for errors in zip(*apart, strict=True)]
@@ -402,42 +404,69 @@ class HFModel(Model):
             where = watch.name(wrong.index(True))
             raise PrerequisiteError(refusal(self.name, f"{where} answers otherwise from a cache than without one"))
 
-    def _two_turns(self, rows: list[list[int]]) -> Iterator[tuple[dict[int, int], torch.Tensor]]:
-        """Feeds texts as two turns of two conversations; yields which token of each was the last, and the logits behind it."""
-        seats, nobody = [_Seat(self) for _ in rows], cast("asyncio.Future[Completion]", None)
-        for share in (0.3, 0.8):
-            cuts = [int(share * len(row)) for row in rows]
-            requests = [
-                _Turn(seat, row[:cut], (), random.Random(0), None, nobody)
-                for seat, row, cut in zip(seats, rows, cuts, strict=True)
-            ]
-            self._keep_prefixes(requests)
-            yield {k: cut - 1 for k, cut in enumerate(cuts)}, self._feed_prompts(requests)
-            for n in range(2):
-                requests[-1].done = n > 0  # one ends its turn before the other
-                for request, row, cut in zip(requests, rows, cuts, strict=True):
-                    request.generated += [] if request.done else [row[cut + n]]
-                logits = self._feed_tokens(requests, [row[cut + n] for row, cut in zip(rows, cuts, strict=True)])
-                yield {k: cut + n for k, cut in enumerate(cuts) if not requests[k].done}, logits
-            for seat, row in zip(seats, rows, strict=True):
-                seat.tokens = row[: len(seat.slots)]
-
-    def _choose(self, requests: list[_Turn], logits: torch.Tensor) -> list[int]:
-        """One token per row: the likeliest at temperature 0, else drawn with one uniform number of the row's own stream."""
-        for row, request in enumerate(requests):
-            if request.done or request.constraint is None:
-                continue
-            allowed = request.constraint.allowed()
-            if allowed is None:
-                logits[row, request.constraint.forbidden()] = -torch.inf
+    def _choose(self, turns: list[_Turn], logits: torch.Tensor) -> None:
+        """Draws one token for each turn, and takes those that a constraint leaves no choice of."""
+        free: dict[int, tuple[list[int], list[int]]] = {}  # rows by the tokens that they may not take
+        among: dict[int, list[int]] = {}  # rows by the only ones that they may
+        for row, turn in enumerate(turns):
+            allowed = turn.constraint.allowed() if turn.constraint is not None else None
+            if allowed is not None:
+                among[row] = sorted(allowed)
             else:
-                only = torch.full_like(logits[row], -torch.inf)
-                only[allowed] = logits[row, allowed]
-                logits[row] = only
+                forbidden = turn.constraint.forbidden() if turn.constraint is not None else []
+                free.setdefault(id(forbidden), (forbidden, []))[1].append(row)
+        for forbidden, rows in free.values():
+            if forbidden:
+                logits[torch.tensor(rows)[:, None], torch.tensor(forbidden)] = -torch.inf
+        if rows := [row for _, rows in free.values() for row in rows]:
+            whole = logits if len(rows) == len(turns) else logits[rows]
+            some = turns if len(rows) == len(turns) else [turns[row] for row in rows]
+            for turn, token, logprob in zip(some, *self._draw(some, whole), strict=True):
+                self._take(turn, token, logprob)
+        if among:
+            width = max(map(len, among.values()))
+            table = torch.tensor(
+                [[*allowed, *[-1] * (width - len(allowed))] for allowed in among.values()], device=logits.device
+            )
+            only = logits[torch.tensor(list(among), device=logits.device)[:, None], table].masked_fill(
+                table < 0, -torch.inf
+            )
+            some = [turns[row] for row in among]
+            for turn, allowed, at, logprob in zip(some, among.values(), *self._draw(some, only), strict=True):
+                self._take(turn, allowed[at], logprob)
+
+    def _draw(self, turns: list[_Turn], logits: torch.Tensor) -> tuple[list[int], list[float]]:
+        """One column for each row: the likeliest at temperature 0, else drawn with one uniform number of the turn's own stream.
+        With it the logarithm of its probability, at temperature 0 as if it had been drawn at 1."""
+        logits = logits.float()
         if self.sampling.temperature == 0:
-            return logits.argmax(dim=-1).tolist()
-        cumulated = torch.softmax(logits / self.sampling.temperature, dim=-1).cumsum(dim=-1)
-        draws = torch.tensor([[0.0 if r.done else r.random.random()] for r in requests]) * cumulated[:, -1:]
-        chosen = torch.searchsorted(cumulated, draws, right=True)
-        # A draw that rounding lifts to the whole sum would fall behind the last token: take the last possible one.
-        return chosen.minimum(torch.searchsorted(cumulated, cumulated[:, -1:].contiguous())).squeeze(1).tolist()
+            chosen = logits.argmax(dim=-1, keepdim=True)
+            logprobs = logits.gather(1, chosen) - logits.logsumexp(dim=-1, keepdim=True)
+        else:
+            probabilities = torch.softmax(logits / self.sampling.temperature, dim=-1)
+            cumulated = probabilities.cumsum(dim=-1)
+            draws = torch.tensor([[turn.random.random()] for turn in turns], device=logits.device) * cumulated[:, -1:]
+            chosen = torch.searchsorted(cumulated, draws, right=True)
+            # A draw that rounding lifts to the whole sum would fall behind the last token: take the last possible one.
+            chosen = chosen.minimum(torch.searchsorted(cumulated, cumulated[:, -1:].contiguous()))
+            logprobs = probabilities.gather(1, chosen).log()
+        return chosen.squeeze(1).tolist(), logprobs.squeeze(1).tolist()
+
+    def _take(self, turn: _Turn, token: int, logprob: float) -> None:
+        """Takes in the token that was drawn, and what must follow it."""
+        constraint, ends = turn.constraint, self.chat.ends
+        forced: list[int] | None = [token]
+        while (
+            forced is not None
+            and len(forced) == 1
+            and not turn.ended
+            and len(turn.generated) < self.sampling.max_tokens
+        ):
+            turn.generated.append(forced[0])
+            turn.logprobs.append(logprob)
+            if constraint is None:
+                turn.ended = token in ends
+                break
+            constraint.advance(forced[0])
+            turn.ended = forced[0] == self.chat.end_of_turn
+            forced, logprob = constraint.allowed(), 0.0
