@@ -116,11 +116,14 @@ class Student:
             seed: Of the rows' order.
             **settings: Keys of a recipe's section `training` with `method: sft`.
         """
+        from leap.models.precision import bf16_pays
         from leap.training.config import SFTConfig
         from leap.training.method import Job
         from leap.training.sft import train_sft
 
-        config = SFTConfig.from_values(settings, "the settings of the training")
+        config = SFTConfig.from_values(settings, "the settings of the training").settled(
+            lambda: bf16_pays(str(self.checkpoint))
+        )
         with tempfile.TemporaryDirectory() as work:
             train_sft(config, rows, Job(0, str(self.checkpoint), out, Path(work), seed))
         return self.at(out)

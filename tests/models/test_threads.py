@@ -33,3 +33,30 @@ def test_a_small_model_computes_in_one_thread(tmp_path: Path, variables: dict[st
     command = [sys.executable, "-c", LOAD, str(tiny_checkpoint(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=250)
     assert done.stdout.strip() == expected, done.stderr
+
+
+def test_a_large_model_has_the_cores_that_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from leap.models import checkpoints
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(checkpoints, "SMALL", 10)
+    before, limits = torch.get_num_threads(), tmp_path / "cpu.max"
+    bound = len(os.sched_getaffinity(0))
+    for text, expected in (
+        ("max 100000", bound),
+        ("100000 100000", 1),
+        ("50000 100000", 1),
+        ("9900000 100000", bound),
+        ("", bound),
+    ):
+        limits.write_text(text + "\n")
+        assert checkpoints.usable_cores(limits) == expected
+    assert checkpoints.usable_cores(tmp_path / "nosuch") == bound
+    try:
+        torch.set_num_threads(1)
+        checkpoints.settle_threads(torch.nn.Linear(8, 8))
+        assert torch.get_num_threads() == checkpoints.usable_cores()
+    finally:
+        torch.set_num_threads(before)

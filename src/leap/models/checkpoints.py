@@ -48,7 +48,7 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
     if path.startswith((".", "/", "~")) and not Path(path).exists():
         raise PrerequisiteError(f"there is no folder {path!r}.")
     with _explained(f"the tokenizer of {path!r}"):
-        config = _config(path)
+        config = config_of(path)
         tokenizer = AutoTokenizer.from_pretrained(**_source(path))
         if generates:
             check_kinds(config, f"hf/{path}")
@@ -66,7 +66,7 @@ def _source(path: str) -> dict[str, Any]:
     return found | {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
 
 
-def _config(path: str) -> PretrainedConfig:
+def config_of(path: str) -> PretrainedConfig:
     """The configuration of a checkpoint, or of an adapter's base.
 
     Raises:
@@ -202,13 +202,27 @@ def best_device() -> str:
 
 
 def settle_threads(model: torch.nn.Module) -> None:
-    """Has a small model on a CPU compute in one thread, so that its numbers are also the same on every machine. Larger ones keep
-    PyTorch's choice, a thread for each core. OMP_NUM_THREADS overrides both."""
+    """Has a small model on a CPU compute in one thread, so that its numbers are also the same on every machine; larger ones in a
+    thread for each core that this process may use. OMP_NUM_THREADS overrides both."""
     import torch
 
-    small = sum(weights.numel() for weights in model.parameters()) < SMALL
-    if small and "OMP_NUM_THREADS" not in os.environ and next(model.parameters()).device.type == "cpu":
-        torch.set_num_threads(1)
+    if "OMP_NUM_THREADS" not in os.environ and next(model.parameters()).device.type == "cpu":
+        small = sum(weights.numel() for weights in model.parameters()) < SMALL
+        torch.set_num_threads(1 if small else usable_cores())
+
+
+def usable_cores(limits: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: those it is bound to, and no more than its container's share of time is worth."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such file, or `max`
+        quota, period = map(int, limits.read_text().split())
+        cores = min(cores, max(1, round(quota / period)))
+    return cores
+
+
+def model_dtype(path: str) -> str:
+    """The type of a checkpoint's weights, or of an adapter's base; empty where its configuration does not say."""
+    return str(config_of(path).dtype or "").removeprefix("torch.")
 
 
 def context_of(config: PretrainedConfig) -> int:
@@ -377,5 +391,5 @@ def check_adaptable(path: str, targets: Sequence[str]) -> None:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(_config(path))
+        model = AutoModelForCausalLM.from_config(config_of(path))
     check_targets(model, targets)

@@ -15,9 +15,10 @@ from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
 from leap.models.base import Model
-from leap.models.checkpoints import model_identity
+from leap.models.checkpoints import best_device, model_identity
 from leap.models.gguf import unpacked
 from leap.models.ledger import Ledger
+from leap.models.precision import bf16_pays
 from leap.models.providers import ModelConfig, open_model
 from leap.policies.base import ExpertPolicy, MixedPolicy, Policy, ScriptedPolicy, TeacherPolicy
 from leap.policies.model import ModelPolicy
@@ -224,6 +225,18 @@ class Actors:
         student = ModelPolicy(model, self.renderer, self._answering(i), constrained=constrained)
         return registry.policy.get(section.kind)(section, student)
 
+    def bf16_pays(self) -> bool:
+        """Whether the machine on which the run began is faster in bfloat16; where that was not asked then, this one."""
+        size, noted = self.recipe.student.scratch, self.run.precision
+        model = (size.width, size.mlp) if self.recipe.student.from_scratch else self.base
+        return read_json(noted)["bf16"] if noted.exists() else bf16_pays(model)
+
+    @property
+    def _dtype(self) -> str:
+        """The weights' type in rollouts: on a CPU that is no faster in bfloat16 never a half one, unless the recipe says so."""
+        given, asked = self.recipe.student.dtype, self.run.precision.exists()
+        return "float32" if given == "auto" and asked and best_device() == "cpu" and not self.bf16_pays() else given
+
     def _student_model(self, i: int, temperature: float) -> Model:
         """The weights of pi_i; they stay loaded until another checkpoint is asked for."""
         student, path = self.recipe.student, self.checkpoint(i)
@@ -231,7 +244,7 @@ class Actors:
             if self._student is not None:
                 self._student[2].close()
             sampling = student.sampling.model_copy(update={"temperature": temperature})
-            model = open_model(student.opened_as(path), sampling, batch=student.batch, dtype=student.dtype)
+            model = open_model(student.opened_as(path), sampling, batch=student.batch, dtype=self._dtype)
             self._student = (path, temperature, model)
         return self._student[2]
 

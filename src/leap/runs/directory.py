@@ -25,6 +25,7 @@ class RunDirectory:
         recipe: The resolved recipe: every default written out.
         provenance: Versions, git commit and machine of each start, a line each.
         stages: Time and tokens of each finished stage.
+        precision: Whether the machine on which the run began is faster in bfloat16, where the recipe leaves types open.
         calls: The ledger: every call to an endpoint, its answer and its cost.
         shared: Which stages were taken from other runs of a study, a line each.
         report: The report's folder.
@@ -38,6 +39,7 @@ class RunDirectory:
         self.recipe = root / "recipe.yaml"
         self.provenance = root / "provenance.jsonl"
         self.stages = root / "stages.json"
+        self.precision = root / "precision.json"
         self.calls = root / "calls.sqlite"
         self.shared = root / "shared.jsonl"
         self.report = root / "report"

@@ -16,7 +16,7 @@ from leap import __version__
 from leap.config import UNKNOWN_KIND
 from leap.core.message import sendable
 from leap.errors import RecipeError, RunError, describe_validation_error
-from leap.files import append_line
+from leap.files import append_line, as_json
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe, read_mapping, resolved
 from leap.runs.directory import RunDirectory
@@ -72,11 +72,28 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
             for name, answer in ready.paid if ready else ():
                 with stages.actors.ledger.stage("check"):
                     stages.actors.ledger.book("", name, answer, latency=0.0)  # no key: it answers no request of a stage
+            _settle_precision(stages)
             try:
                 yield stages
             except SystemExit as stop:  # a script, or the shell, would take it for a good end
                 lines = "".join(traceback.format_exception(stop)).rstrip()
                 raise RunError(f"sys.exit({stop.code!r}) is called by code that is not leap's\n{lines}") from stop
+
+
+def _settle_precision(stages: Stages) -> None:
+    """Notes once, when a run begins, whether this machine is faster in bfloat16, if its recipe leaves types open to that: where
+    the run goes on elsewhere, what it computes does not change."""
+    run, recipe, student = stages.run, stages.recipe, stages.recipe.student
+    if run.precision.exists() or run.iterations():
+        return
+    asked: list[str] = []
+    recipe.training.settled(lambda: bool(asked.append("training")))
+    if not asked and not student.from_scratch and student.dtype == "auto" and student.model.startswith("hf/"):
+        from leap.models.checkpoints import model_dtype
+
+        asked += {"bfloat16", "float16"} & {model_dtype(stages.actors.base)}
+    if asked:
+        run.manifest.write(run.precision, as_json({"bf16": stages.actors.bf16_pays()}))
 
 
 def _mend(run: RunDirectory, recipe: Recipe) -> None:

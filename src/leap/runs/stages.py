@@ -348,7 +348,8 @@ class Stages:
             return out
         from leap.training.distributed import train
 
-        recipe, method = self.recipe, method_of(self.recipe.training)
+        recipe, training = self.recipe, self.recipe.training.settled(self.actors.bf16_pays)
+        method = method_of(training)
         data = [hashlib.sha256(self.dataset(j).read_bytes()).hexdigest() for j in self._data(i)]
         if i == self._data(i).start or method.starts_from(i) == "base":
             start, lineage = self.base(), "base"
@@ -357,7 +358,7 @@ class Stages:
         rows = method.rows(self._collected(i))
         data += method.fingerprint(rows)
         base = self.actors.base_identity
-        key = content_key("checkpoint", base, lineage, data, recipe.training.deciding(), recipe.seed)
+        key = content_key("checkpoint", base, lineage, data, training.deciding(), recipe.seed)
         whose = work / "key"  # the states of a training on other rows are none to go on from
         if work.exists() and (not whose.exists() or whose.read_bytes() != key.encode()):
             shutil.rmtree(work)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,7 +52,9 @@ class TrainingSettings(Section):
     device_rows: int = Field(default=4, ge=1, description="Rows (dpo: pairs) at once on a device (row training).")
     max_tokens: int = Field(default=8000, ge=64, description="Rows longer than this are left out and counted.")
     max_grad_norm: float = Field(default=0.3, gt=0, description="Gradient clipping.")
-    bf16: bool = Field(default=False, description="Compute in bfloat16.")
+    bf16: Literal["auto"] | bool = Field(
+        default=False, description="Compute in bfloat16; auto: if the machine on which the run begins is faster in it."
+    )
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations to save memory.")
     save_steps: int = Field(default=0, ge=0, description="Save the trainer's state so often, to resume from; 0: never.")
     lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
@@ -75,6 +77,14 @@ class TrainingSettings(Section):
             yield "training.quantize: 4bit needs bitsandbytes: pip install 'leap-agents[qlora]'"
         if self.logging != "none" and find_spec(self.logging) is None:
             yield f"training.logging: {self.logging} is not installed: pip install {self.logging}"
+
+    def settled(self, bf16_pays: Callable[[], bool]) -> Self:
+        """The same without `auto`.
+
+        Args:
+            bf16_pays: Says whether the run's machine is faster in bfloat16; asked if that decides anything.
+        """
+        return self.model_copy(update={"bf16": bf16_pays()}) if self.bf16 == "auto" else self
 
     def deciding(self) -> dict[str, object]:
         """The settings that decide the weights: all but where training is logged. Keys that have gone stay in: these name
@@ -164,6 +174,9 @@ class PreferenceConfig(TrainingSettings):
         """What was said of SFT stays true of SFT, and the method's own settings are its defaults, but for what holds for both."""
         sft = SFTConfig.in_place_of(other)
         return {key: sft[key] for key in SHARED if key in sft} | {"sft": sft | {"method": "sft"}}
+
+    def settled(self, bf16_pays: Callable[[], bool]) -> Self:
+        return super().settled(bf16_pays).model_copy(update={"sft": self.sft.settled(bf16_pays)})
 
     def deciding(self) -> dict[str, object]:
         return super().deciding() | {"sft": self.sft.deciding()}
