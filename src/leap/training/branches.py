@@ -182,8 +182,8 @@ def collate(episodes: Sequence[PackedEpisode]) -> Batch:
 
 
 class _Products(torch.autograd.Function):
-    """Attention as plain matrix products: in bfloat16 a CPU's fused attention takes 2.3 times as long, forward and backward
-    together at SmolLM2's size."""
+    """Attention as plain matrix products: in bfloat16 a CPU's fused attention takes twice as long, forward and backward
+    together at SmolLM2's size (benchmarks/branch_attention.log)."""
 
     @staticmethod
     def forward(
