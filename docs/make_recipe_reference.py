@@ -80,6 +80,7 @@ WHY = {
         "baselines.teacher_model baselines.react.examples"
     ),
     "What `leap calls` can show may be secret, or large.": "calls.keep calls.most_mb",
+    "For a teacher that is known to work.": "calls.self_test",
     "D_0 from a file, and from players who may play badly.": "demonstrations.path demonstrations.min_score",
     "For an environment of one's own that still fails now and then.": "environment.error_share",
     "For an endpoint that never answers some of the prompts.": "lost_share",

@@ -39,6 +39,7 @@ class Result:
 
 def leap(stages: Stages) -> Result:
     """Runs a recipe from demonstrations to the best student."""
+    stages.try_teacher()  # a few calls, before anything is spent on one of no use
     baselines = stages.baselines()
 
     if not stages.recipe.demonstrations.none:

@@ -80,17 +80,17 @@ class Progress:
             nonlocal said, noted
             if notes and note not in ("", noted):
                 noted = note
-                self._say(note)
+                self.say(note)
             elif bar.seconds - said >= SIGN_OF_LIFE and done < total:
                 said = bar.seconds
                 left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
-                self._say(f"{what}: {done} of {total}, {_pace(rate)}{left} {note}")
+                self.say(f"{what}: {done} of {total}, {_pace(rate)}{left} {note}")
 
         def alive() -> None:  # a batch of a language model's answers may take minutes, in which nothing is updated
             while not over.wait(SIGN_OF_LIFE):
                 if bar.seconds - said >= SIGN_OF_LIFE:
                     so_far = f"{bar.done} of {bar.total}, " if bar.total else ""
-                    self._say(f"{what}: {so_far}{bar.seconds / 60:.0f} min so far {bar.note}")
+                    self.say(f"{what}: {so_far}{bar.seconds / 60:.0f} min so far {bar.note}")
 
         over = threading.Event()
         bar = Bar(show)
@@ -102,9 +102,10 @@ class Progress:
             over.set()
             thread.join()
         if bar.done:
-            self._say(f"{what}: {bar.total} in {bar.seconds:.1f} s {bar.note}")
+            self.say(f"{what}: {bar.total} in {bar.seconds:.1f} s {bar.note}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line of its own."""
         self.console.print(text.rstrip(), soft_wrap=True, markup=False, emoji=False)
 
 

@@ -206,7 +206,9 @@ class Recipe(Section):
     )
     executor: ExecutorSection = Field(default_factory=ExecutorConfig, description="Where episodes are played.")
     budget: Budget = Field(default_factory=Budget, description="The most that paid models may cost.")
-    calls: CallsSection = Field(default_factory=CallsSection, description="What is kept of calls for people to read.")
+    calls: CallsSection = Field(
+        default_factory=CallsSection, description="What is kept of calls for people, and the self-test of a teacher."
+    )
     prices: dict[str, Price] = Field(
         default_factory=dict, description="USD per million tokens by `provider/model`, over the shipped table."
     )

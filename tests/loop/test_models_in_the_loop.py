@@ -91,7 +91,8 @@ def test_a_model_teacher_corrects_is_booked_and_is_never_asked_twice(tmp_path: P
     ledger.close()
     assert sum(booked.values()) == len(CALLS)
     asked = len([request for request in CALLS if request.schema])
-    assert booked["correct 1"] + booked.get("correct 0", 0) == asked and booked["correct 1"] >= steps
+    assert booked["self-test"] + booked["correct 1"] + booked.get("correct 0", 0) == asked and booked["correct 1"] >= steps
+    assert 0 < booked["self-test"] <= 8
     assert any(stage.startswith("baseline react") for stage in booked)
     for name in ("react-mock-looks", "mock-looks-0", "mock-looks-50"):
         assert len(Journal(stages.run.baselines / name / "unseen.jsonl", Episode)) == 2

@@ -296,8 +296,18 @@ def data(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what is installed, which data is found, CPU or GPU, versions."""
-    from leap.cli.doctor import print_doctor
+def doctor(
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", metavar="RECIPE", help="Try a recipe's model teacher on one task instead.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Say what is installed, which data is found, CPU or GPU, versions. Or try a teacher out, at the price of a few calls."""
+    from leap.cli.doctor import print_doctor, print_trial
+    from leap.recipe import load_recipe
+    from leap.recipes import find_recipe
 
-    print_doctor()
+    if teacher is None:
+        print_doctor()
+    else:
+        print_trial(load_recipe(find_recipe(teacher), overrides))

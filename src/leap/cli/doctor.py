@@ -6,15 +6,23 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
 from leap import __version__, registry
-from leap.errors import LeapError
+from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.extras import DISTRIBUTION, extras
 from leap.paths import cache_dir
+from leap.progress import Progress
+from leap.recipe import Recipe
+from leap.runs.directory import RunDirectory
 from leap.runs.provenance import version_of
+from leap.runs.stages import Stages
+from leap.teachers.config import ModelTeacherConfig
 
 LOOKED_AT = (registry.environment, registry.sandbox, registry.model, registry.executor)
 """Kinds of things that may offer `doctor()`, a class method that returns findings about this machine."""
@@ -35,6 +43,29 @@ def print_doctor() -> None:
     lines = [_extra(extra, packages) for extra, packages in extras().items() if extra != "all"]
     for line in [*lines, *(line for kind in LOOKED_AT for line in _findings(kind))]:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def print_trial(recipe: Recipe) -> None:
+    """Tries a recipe's model teacher out, and prints what came of it and what it cost. Nothing is left on file.
+
+    Raises:
+        RecipeError: The recipe's teacher is no model.
+        PrerequisiteError: Something is missing, or nothing of the teacher's answers can be used.
+    """
+    if not isinstance(recipe.teacher, ModelTeacherConfig):
+        raise RecipeError(f"the recipe's teacher is {recipe.teacher.label}; only one of teacher.kind: model can be tried.")
+    recipe = recipe.model_copy(
+        update={"calls": recipe.calls.model_copy(update={"self_test": True}), "iterations": max(recipe.iterations, 1)}
+    )
+    with TemporaryDirectory() as folder, closing(Stages(recipe, RunDirectory(Path(folder)), Progress())) as stages:
+        trial = stages.try_teacher()
+        if trial is None:
+            raise PrerequisiteError("the teacher could not be tried; the warning above says why.")
+        total = stages.actors.ledger.total()
+        Console().print(f"usable, with {len(trial.problems)} warnings" if trial.problems else "usable", highlight=False)
+        if total.calls:
+            cost = f", ${total.cost:.4f}" if total.cost else ""
+            Console().print(f"{total.calls} calls, {total.tokens_in:,} + {total.tokens_out:,} tokens{cost}", highlight=False)
 
 
 def _extra(extra: str, packages: list[str]) -> str:

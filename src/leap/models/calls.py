@@ -41,10 +41,16 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 class CallsSection(Section):
-    """What is kept of calls to endpoints beyond their answers, for `leap calls`. Part of a recipe, under `calls`."""
+    """What is kept of calls to endpoints beyond their answers, for `leap calls`; and whether a few are made beforehand. Part of
+    a recipe, under `calls`."""
 
     keep: bool = Field(default=True, description="Keep the prompts, too.")
     most_mb: float = Field(default=500, gt=0, description="Keep prompts up to so many MB of the file, packed.")
+    self_test: bool = Field(
+        default=True,
+        description="Before anything else ask a model teacher about a few steps of a training task, and end where nothing of its "
+        "answers can be used.",
+    )
 
 
 class AskedStore:

@@ -11,10 +11,11 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache, cached_property, partial
 from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from leap import registry
 from leap.core import Correction, Episode, Rejection, StopReason, Task, content_key, seed_of
@@ -31,15 +32,16 @@ from leap.datasets import (
 from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
-from leap.errors import RunError
+from leap.errors import ContractError, EnvironmentFault, PrerequisiteError, RunError
 from leap.evaluation import Evaluation
 from leap.files import Journal, as_json, atomic_directory, read_json, write_json, write_text
 from leap.models.breaker import check_lost
 from leap.models.providers import ModelConfig
+from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import Renderer
 from leap.progress import Bar, Progress
 from leap.recipe import Recipe
-from leap.rollouts import Play
+from leap.rollouts import Play, rollout
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory, marker
 from leap.runs.executors import Executor, play_tasks, score_tasks
@@ -47,8 +49,11 @@ from leap.runs.policies import PolicySpec, baselines_of, scripted
 from leap.runs.preflight import prepared_environment
 from leap.runs.table import stage_table
 from leap.sync import run_sync
+from leap.teachers.base import TeacherContext
 from leap.teachers.config import ModelTeacherConfig
+from leap.teachers.onfile import ExtractedState, StateExtractor
 from leap.teachers.prompts import PrivilegedRenderer
+from leap.teachers.trial import Trial, try_teacher
 from leap.training.method import Collected, Job, method_of
 
 log = logging.getLogger(__name__)
@@ -161,6 +166,50 @@ class Stages:
         return played
 
     # ---- correct -------------------------------------------------------------------------------------------------
+
+    def try_teacher(self) -> Trial | None:
+        """Tries a model teacher out on one training task, before anything is spent; says what came of it. None where there is
+        nothing to try: another kind of teacher, one that has corrected already, or a recipe that asks for no self-test.
+
+        Raises:
+            PrerequisiteError: Nothing of its answers can be used.
+        """
+        section, corrected = self.recipe.teacher, range(1, self.recipe.iterations + 1)
+        if not isinstance(section, ModelTeacherConfig) or not self.recipe.calls.self_test:
+            return None
+        if not corrected or any(file.exists() for i in corrected for file in (self.run.corrections(i), self.run.rows(i))):
+            return None
+        task = self._tasks(self.recipe.environment.train, 1, "self-test")[0]
+        with self.booked("self-test"), self.progress.stage("self-test of the teacher"):
+            try:
+                states = self._tried_states(task, section) if section.state == "extracted" else None
+                context = TeacherContext(self.environment, seed=self.recipe.seed, states=states)
+                trial = run_sync(try_teacher(section, context, task, lambda: section.open(self.actors.ledger)))
+            except (EnvironmentFault, ContractError) as error:  # one task may fail where a share of them may
+                log.warning("the teacher is not tried: %s", error)
+                return None
+        for line in trial.table:
+            self.progress.say(line)
+        if not trial.usable:
+            raise PrerequisiteError(
+                f"nothing of the teacher's answers can be used: {' '.join(trial.problems)} (calls.self_test: false goes on "
+                "all the same.)"
+            )
+        for problem in trial.problems:
+            log.warning("self-test: %s", problem)
+        return trial
+
+    def _tried_states(self, task: Task, section: ModelTeacherConfig) -> dict[str, str]:
+        """The privileged state of one task, as the teacher's model reads it from the expert's play."""
+        played = list[Episode]()
+        play = Play([task], self.recipe.horizon, self.recipe.seed, "self-test")
+        rollout(self.environment, ExpertPolicy(self.environment), play, played.append)
+        if not played[0].success:
+            raise EnvironmentFault(f"the expert does not solve task {task.id}, so that there is no log to read a state from")
+        with TemporaryDirectory() as folder, closing(section.open(self.actors.ledger)) as model:
+            known = Journal(Path(folder) / "states.jsonl", ExtractedState)
+            extractor = StateExtractor(self.environment, model, known, limit=section.limit, seed=self.recipe.seed)
+            return run_sync(extractor.extract_all(played))
 
     def correct(self, i: int) -> Journal[Correction]:
         """Corrections of every step of the episodes of iteration i that the recipe has corrected."""

@@ -91,10 +91,12 @@ class Asker:
     Attributes:
         dropped: Steps left out of prompts so far, over all answered calls.
         cut_off: Answers so far that ended for want of tokens, before all that was asked for could be read.
+        last: Text of the last answer.
     """
 
     def __init__(self, model: Model, *, limit: int | None = None, attempts: int = 3, seed: int = 0) -> None:
         self.dropped = self.cut_off = 0
+        self.last = ""
         self._model = model
         self._limit = shorter(limit, model.room)
         self._attempts = attempts
@@ -153,6 +155,7 @@ class Asker:
                     call -= 1  # made again as it was, so that the answer is the one of a run in which it did not fail
             else:
                 self.dropped += dropped
+                self.last = completion.text
                 usable, problem = question.read(completion, part)
                 answers |= usable
                 for t in part:

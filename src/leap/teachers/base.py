@@ -84,6 +84,7 @@ class Teacher(ABC, Generic[C]):
         waves: Whether its answers depend, in the last bits, on what else is in their batch; see `leap.policies.Policy`.
         dropped: Steps left out of prompts so far, which would have been too long; over all answered calls.
         cut_off: Answers of its model so far that ended for want of tokens, before all that was asked for could be read.
+        last_answer: Text of the last one.
     """
 
     Config: ClassVar[type[TeacherConfig]] = TeacherConfig
@@ -113,6 +114,11 @@ class Teacher(ABC, Generic[C]):
     def cut_off(self) -> int:
         """Answers of its model so far that ended too early."""
         return self._asker.cut_off if hasattr(self, "_asker") else 0
+
+    @property
+    def last_answer(self) -> str:
+        """Text of its model's last answer."""
+        return self._asker.last if hasattr(self, "_asker") else ""
 
     def _asking(self, model: Model, limit: int | None = None) -> Asker:
         """Takes as many episodes at once as a model that it asks; returns what asks it."""
