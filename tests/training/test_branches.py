@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from leap.training.branches import (  # noqa: E402
-    ATTENTION,
-    IGNORED,
-    PackedEpisode,
-    TokenRow,
-    _products,
-    collate,
-    pack,
-)
+from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, TokenRow, collate, cut, pack  # noqa: E402
 
 tokens = st.integers(0, 30)
 
@@ -104,10 +96,14 @@ def separate(model: Any, rows: list[TokenRow]) -> Any:
 
 def together(model: Any, packed: list[PackedEpisode]) -> Any:
     """The loss as the trainer computes it."""
+    return loss_of(model, collate(packed))
+
+
+def loss_of(model: Any, batch: Any, count: Any = None) -> Any:
     from leap.training.sft import BranchTrainer
 
     trainer: Any = SimpleNamespace(args=SimpleNamespace(bf16=False))
-    return BranchTrainer.compute_loss(trainer, model, collate(packed))
+    return BranchTrainer.compute_loss(trainer, model, batch, num_items_in_batch=count)
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
@@ -127,26 +123,55 @@ def test_loss_and_gradients_are_those_of_the_separate_rows(kv_heads: int, sizes:
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("causal", [True, False])
-def test_attention_by_products_is_the_fused_one_in_values_and_gradients(kv_heads: int, causal: bool) -> None:
+def test_the_attention_in_half_precision_is_that_of_pytorch(kv_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block by block, by plain products of matrices; trunks longer and shorter than a block. In float64 but for the softmax, then
+    in bfloat16 as it is used."""
+    from leap.training import branches
+
+    layout = collate([pack(random_rows(seed, steps)) for seed, steps in enumerate((11, 1, 5))])["layout"]
+    n = sum(layout.lengths())
+    assert max(trunk for trunk, _ in layout.episodes) > 2 * branches._GROUP_TOKENS
     generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(1, heads, 300, 16, generator=generator) for heads in (4, kv_heads, kv_heads)]
-    hidden = torch.rand(300, 300, generator=generator).tril() > torch.eye(300) * 2 + 0.3  # each query sees itself
-    mask = None if causal else torch.zeros(300, 300).masked_fill_(hidden, -torch.inf)
-    towards = torch.randn(1, 4, 300, 16, generator=generator)
+    shapes = [(1, 4, n, 8), (1, kv_heads, n, 8), (1, kv_heads, n, 8), (1, n, 4, 8)]
+    query, key, value, upstream = (torch.randn(shape, generator=generator).double() for shape in shapes)
 
-    def values_and_gradients(attend: Any) -> list[torch.Tensor]:
-        q, k, v = (one.clone().requires_grad_() for one in inputs)
-        out = attend(q, k, v)
-        return [out, *torch.autograd.grad((out * towards).sum(), (q, k, v))]
+    def attended(dtype: Any, attend: Any) -> list[Any]:
+        tensors = [x.to(dtype).requires_grad_() for x in (query, key, value)]
+        out = attend(*tensors)
+        return [out.detach(), *torch.autograd.grad(out, tensors, upstream.to(dtype))]
 
-    fused = values_and_gradients(
-        lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, scale=0.3, enable_gqa=True
-        )
-    )
-    for one, two in zip(values_and_gradients(lambda *qkv: _products(*qkv, mask, 0.3)), fused, strict=True):
-        assert torch.allclose(one, two, rtol=1e-4, atol=1e-5)
+    def registered(*tensors: Any) -> Any:
+        placed = layout.placed(tensors[0].device, tensors[0].dtype)
+        return branches.branch_attention(torch.nn.Module(), *tensors, None, layout=placed)[0]
+
+    expected = attended(torch.float64, registered)
+    by_blocks = attended(torch.float64, lambda *tensors: branches._Blockwise.apply(*tensors, layout, 8**-0.5))
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)  # not to be asked in bfloat16
+    narrow = attended(torch.bfloat16, registered)
+    for one, two, three in zip(expected, by_blocks, narrow, strict=True):
+        assert torch.allclose(one, two, rtol=1e-5, atol=1e-5 * float(one.abs().max()))
+        assert float((one - three.double()).norm() / one.norm()) < 0.01
+
+
+def test_a_batch_in_pieces_has_the_gradient_of_the_whole() -> None:
+    packed = [pack(random_rows(seed, steps)) for seed, steps in enumerate((5, 1, 3, 2))]
+    lengths = [len(one.ids) for one in packed]
+    batch, whole, summed = collate(packed), tiny_model(2, ATTENTION), tiny_model(2, ATTENTION)
+    assert batch["layout"].lengths() == lengths
+    pieces = list(cut(batch, lengths[1] + lengths[2]))
+    assert [piece["layout"].lengths() for piece in pieces] == [lengths[:1], lengths[1:3], lengths[3:]]
+    for name in ("input_ids", "position_ids", "labels"):
+        assert torch.equal(torch.cat([piece[name] for piece in pieces], dim=1), batch[name])
+    expected = together(whole, packed)
+    expected.backward()
+    total = 0.0
+    for piece in pieces:
+        loss = loss_of(summed, piece, (batch["labels"] != IGNORED).sum())
+        loss.backward()
+        total += loss.item()
+    assert total == pytest.approx(expected.item(), rel=1e-6)
+    for one, two in zip(whole.parameters(), summed.parameters(), strict=True):
+        assert torch.allclose(one.grad, two.grad, rtol=1e-4, atol=1e-5 * float(one.grad.abs().max()))
 
 
 def test_in_bfloat16_the_loss_is_that_of_the_separate_rows() -> None:

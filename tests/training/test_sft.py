@@ -117,6 +117,47 @@ def test_a_trained_checkpoint_has_learned_and_loads_again(
     assert "leap_branches" not in "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))
 
 
+def test_a_larger_model_takes_a_step_in_several_passes(
+    checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leap.training.sft import BranchTrainer
+
+    passes: list[int] = []
+    compute = BranchTrainer.compute_loss
+
+    def noting(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        passes.append(inputs["input_ids"].shape[1])
+        return compute(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(BranchTrainer, "compute_loss", noting)
+    config = BRANCHES.model_copy(update={"batch_tokens": 100_000, "optimizer": "adamw"})
+    whole = train(config, checkpoints["llama3"], tmp_path / "whole", 2)
+    assert len(passes) == 2
+    monkeypatch.setattr("leap.models.checkpoints.SMALL", 0)
+    monkeypatch.setattr("leap.training.sft.PASS_TOKENS", 64)
+    cut = train(config, checkpoints["llama3"], tmp_path / "cut", 2)
+    assert len(passes) == 2 + 6 and sum(passes[2:]) == sum(passes[:2])  # an episode at a time
+    assert cut.loss == pytest.approx(whole.loss, abs=1e-4)
+    one, other = weights(tmp_path / "whole" / "out"), weights(tmp_path / "cut" / "out")
+    assert all(torch.allclose(tensor, other[name], atol=2e-4) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("branches", [False, True], ids=["rows", "branches"])
+def test_adapters_in_bfloat16_train_as_with_peft_s_own_casts(
+    branches: bool, checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import helpers
+
+    config = LORA.model_copy(update={"bf16": True, "branches": branches, "batch_tokens": 100_000})
+    ours = train(config, checkpoints["llama3"], tmp_path / "ours", 3)
+    spared = helpers.disable_input_dtype_casting
+    monkeypatch.setattr(helpers, "disable_input_dtype_casting", lambda model, active: spared(model, active=False))
+    theirs = train(config, checkpoints["llama3"], tmp_path / "theirs", 3)
+    assert ours.loss == theirs.loss
+    one, other = weights(tmp_path / "ours" / "out"), weights(tmp_path / "theirs" / "out")
+    assert one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
 def test_an_adapter_goes_on_from_an_adapter(checkpoints: dict[str, str], tmp_path: Path) -> None:
     train(LORA, checkpoints["llama3"], tmp_path / "first", 3)
     train(LORA, str(tmp_path / "first" / "out"), tmp_path / "second", 3)
@@ -205,7 +246,9 @@ def test_rows_that_are_all_too_long_are_refused(config: SFTConfig, checkpoints: 
 def test_a_training_that_diverges_stops_and_keeps_the_last_good_state(
     config: SFTConfig, lr: float, checkpoints: dict[str, str], tmp_path: Path
 ) -> None:
-    config = config.model_copy(update={"lr": lr, "muon_lr": lr, "max_grad_norm": 1e9, "save_steps": 1, "warmup_steps": 2})
+    config = config.model_copy(
+        update={"lr": lr, "muon_lr": lr, "max_grad_norm": 1e9, "save_steps": 1, "warmup_steps": 2}
+    )
     shown: list[float] = []
     with pytest.raises(RunError, match=r"diverged at step \d+: .*lower training\.lr") as told:
         train(config, checkpoints["llama3"], tmp_path, 6, on_step=lambda done, total, loss: shown.append(loss))

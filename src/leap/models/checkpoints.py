@@ -201,14 +201,18 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def is_small(model: torch.nn.Module) -> bool:
+    """Whether a model has fewer than SMALL weights."""
+    return sum(weights.numel() for weights in model.parameters()) < SMALL
+
+
 def settle_threads(model: torch.nn.Module) -> None:
     """Has a small model on a CPU compute in one thread, so that its numbers are also the same on every machine; larger ones in a
     thread for each core that this process may use. OMP_NUM_THREADS overrides both."""
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ and next(model.parameters()).device.type == "cpu":
-        small = sum(weights.numel() for weights in model.parameters()) < SMALL
-        torch.set_num_threads(1 if small else usable_cores())
+        torch.set_num_threads(1 if is_small(model) else usable_cores())
 
 
 def usable_cores(limits: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

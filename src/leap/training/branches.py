@@ -7,7 +7,8 @@ A branch sees the trunk up to where it forks and itself, its positions go on fro
 so that loss and gradients are those of the separate rows (a test compares them).
 
 Several episodes lie end to end in one sequence without padding. A registered attention function runs each episode by
-itself, so cost is proportional to real work.
+itself, so cost is proportional to real work. In half precision on a CPU it is leap's own (`_Blockwise`): PyTorch's took 40 %
+of a training's time there and more memory (benchmarks/memory_llm.log).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, TypedDict
 
 import torch
@@ -129,6 +130,25 @@ class Layout:
         """The same with its masks on a device and in the type of the queries."""
         return Layout([(trunk, [mask.to(device, dtype) for mask in masks]) for trunk, masks in self.episodes])
 
+    def lengths(self) -> list[int]:
+        """Tokens of each episode."""
+        return [trunk + sum(map(len, masks)) for trunk, masks in self.episodes]
+
+    def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All that is attended, some queries at a time, trunks in pieces and branches in groups: the places of the keys in
+        the sequence, the last of which are those of the queries, and the mask."""
+        first = 0
+        for (trunk, masks), length in zip(self.episodes, self.lengths(), strict=True):
+            sizes = [min(_GROUP_TOKENS, trunk - at) for at in range(0, trunk, _GROUP_TOKENS)]
+            ends = accumulate(sizes)
+            causal = [torch.full((n, end), -torch.inf).triu_(end - n + 1) for n, end in zip(sizes, ends, strict=True)]
+            start = first
+            for mask in (*causal, *masks):
+                own = torch.arange(start, start + len(mask))
+                yield torch.cat([torch.arange(first, first + mask.shape[1] - len(mask)), own]), mask
+                start += len(mask)
+            first += length
+
 
 _GROUP_TOKENS = 128
 """Branches are attended in groups of about so many tokens: one call each would cost more in calls than it saves."""
@@ -149,17 +169,22 @@ def _grouped(episode: PackedEpisode) -> tuple[int, list[torch.Tensor]]:
     return trunk, masks
 
 
-def filled(episodes: Iterable[PackedEpisode], budget: int) -> list[list[PackedEpisode]]:
-    """Returns episodes in batches of at most so many tokens, or of one episode."""
-    batches: list[list[PackedEpisode]] = []
+def _shared_out(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Numbers of what is so long, in order, in parts of at most so much in all, or of one."""
+    parts: list[list[int]] = []
     room = 0
-    for episode in episodes:
-        if not batches or len(episode.ids) > room:
-            batches.append([])
+    for number, length in enumerate(lengths):
+        if not parts or length > room:
+            parts.append([])
             room = budget
-        batches[-1].append(episode)
-        room -= len(episode.ids)
-    return batches
+        parts[-1].append(number)
+        room -= length
+    return parts
+
+
+def filled(episodes: Sequence[PackedEpisode], budget: int) -> list[list[PackedEpisode]]:
+    """Returns episodes in batches of at most so many tokens, or of one episode."""
+    return [[episodes[i] for i in part] for part in _shared_out([len(one.ids) for one in episodes], budget)]
 
 
 class Batch(TypedDict):
@@ -181,47 +206,65 @@ def collate(episodes: Sequence[PackedEpisode]) -> Batch:
     }
 
 
-class _Products(torch.autograd.Function):
-    """Attention as plain matrix products: in bfloat16 a CPU's fused attention takes twice as long, forward and backward
-    together at SmolLM2's size (benchmarks/branch_attention.log)."""
+def cut(batch: Batch, most: int) -> Iterator[Batch]:
+    """A batch in pieces of whole episodes, each of at most so many tokens or of one episode."""
+    episodes, lengths = batch["layout"].episodes, batch["layout"].lengths()
+    parts = _shared_out(lengths, most)
+    sizes = [sum(lengths[i] for i in part) for part in parts]
+    ids, positions, labels = (batch[name].split(sizes, dim=1) for name in ("input_ids", "position_ids", "labels"))
+    for i, part in enumerate(parts):
+        layout = Layout([episodes[k] for k in part])
+        yield {"input_ids": ids[i], "position_ids": positions[i], "labels": labels[i], "layout": layout}
+
+
+class _Blockwise(torch.autograd.Function):
+    """The attention by plain products of matrices, which a processor with bfloat16 computes at full speed: scores in the type
+    of the queries, their softmax in float32. Only queries, keys and values are kept for the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scale: float
     ) -> torch.Tensor:
-        """Attention of q [groups, heads * queries, d] to keys and values [groups, n, d]; the mask is [queries, n]."""
-        scores = torch.bmm(q, k.transpose(1, 2)).float().mul_(scale)
-        by_head = scores.view(len(k), -1, *mask.shape).add_(mask)
-        weights = by_head.softmax(-1).to(q.dtype).view_as(scores)
-        out = torch.bmm(weights, v)
-        ctx.save_for_backward(q, k, v, weights, out)
-        ctx.scale = scale
-        return out
+        """Takes [1, heads, n, d], with fewer heads of keys and values, and returns [1, n, heads, d]."""
+        ctx.save_for_backward(query, key, value)
+        ctx.layout, ctx.scale = layout, scale
+        out = query.new_empty(query.shape[2], *query.shape[1::2])
+        shares = _by_keys(out.transpose(0, 1), key)
+        for q, places, queries, weights in _attended(query, key, layout, scale):
+            shares[:, :, queries] = torch.bmm(weights.to(q.dtype), value[0, :, places]).view_as(shares[:, :, queries])
+        return out[None]
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, weights, out = ctx.saved_tensors
-        (grad,) = grads
-        mean = (grad.float() * out.float()).sum(-1, keepdim=True).mul_(ctx.scale)
-        scores = torch.bmm(grad, v.transpose(1, 2)).mul_(ctx.scale).sub_(mean.to(q.dtype)).mul_(weights)
-        of_values = torch.bmm(weights.transpose(1, 2), grad)
-        return torch.bmm(scores, k), torch.bmm(scores.transpose(1, 2), q), of_values, None, None
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value = ctx.saved_tensors
+        d_query = torch.empty_like(query)
+        d_key, d_value = (torch.zeros(x.shape, dtype=torch.float32) for x in (key, value))
+        d_shares, shares = _by_keys(d_query[0], key), _by_keys(grad_outputs[0][0].transpose(0, 1), key)
+        for q, places, queries, weights in _attended(query, key, ctx.layout, ctx.scale):
+            d_out = shares[:, :, queries].flatten(1, 2)
+            d_value[0].index_add_(1, places, torch.bmm(weights.to(q.dtype).transpose(1, 2), d_out).float())
+            d_weights = torch.bmm(d_out, value[0, :, places].transpose(1, 2)) * weights
+            d_scores = d_weights.sub_(weights.mul_(d_weights.sum(-1, keepdim=True))).mul_(ctx.scale).to(q.dtype)
+            d_key[0].index_add_(1, places, torch.bmm(d_scores.transpose(1, 2), q).float())
+            d_shares[:, :, queries] = torch.bmm(d_scores, key[0, :, places]).view_as(d_shares[:, :, queries])
+        return d_query, d_key.to(key.dtype), d_value.to(value.dtype), None, None
 
 
-def _products(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float
-) -> torch.Tensor:
-    """`_Products` of [1, heads, n, d]; without a mask causally, a piece of the queries at a time."""
-    if mask is None:
-        causal = torch.full((q.shape[2], q.shape[2]), -torch.inf).triu_(1)
-        pieces = [slice(start, start + _GROUP_TOKENS) for start in range(0, q.shape[2], _GROUP_TOKENS)]
-        parts = [
-            _products(q[:, :, at], k[:, :, : at.stop], v[:, :, : at.stop], causal[at, : at.stop], scale)
-            for at in pieces
-        ]
-        return torch.cat(parts, dim=2)
-    by_group = q.reshape(k.shape[1], -1, q.shape[3])
-    return _Products.apply(by_group, k[0], v[0], mask, scale).view_as(q)
+def _by_keys(heads: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """[heads, n, d] as [heads of keys, heads that share one, n, d]."""
+    return heads.unflatten(0, (key.shape[1], -1))
+
+
+def _attended(
+    query: torch.Tensor, key: torch.Tensor, layout: Layout, scale: float
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, slice, torch.Tensor]]:
+    """Of each block: queries, those of heads that share keys one after the other; the places of the keys and of the queries;
+    and the attention's weights in float32."""
+    for places, mask in layout.blocks():
+        queries = slice(int(places[-1]) + 1 - len(mask), int(places[-1]) + 1)
+        q = _by_keys(query[0], key)[:, :, queries].flatten(1, 2)
+        scores = torch.bmm(q, key[0, :, places].transpose(1, 2)).float().unflatten(1, (-1, len(mask)))
+        yield q, places, queries, scores.mul_(scale).add_(mask).softmax(-1).flatten(1, 2)
 
 
 def branch_attention(
@@ -242,12 +285,11 @@ def branch_attention(
         raise ValueError("the branch attention needs the keyword `layout`; see leap.training.branches.collate")
     if any(more.get(name) is not None for name in ("softcap", "s_aux")):
         raise ValueError("the branch attention knows neither soft caps nor sinks")
+    if query.device.type == "cpu" and query.dtype.itemsize < 4 and not dropout:
+        return _Blockwise.apply(query, key, value, layout, scaling or query.shape[-1] ** -0.5), None
     grouped = key.shape[1] != query.shape[1]
-    products = query.device.type == "cpu" and query.dtype == torch.bfloat16 and not dropout
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        if products:
-            return _products(q, k, v, mask, scaling or q.shape[-1] ** -0.5)
         return torch.nn.functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout, enable_gqa=grouped
         )

@@ -23,6 +23,7 @@ from trl import SFTTrainer
 from leap.datasets import Row
 from leap.errors import RunError
 from leap.models.chat import ChatTokens
+from leap.models.checkpoints import is_small
 from leap.training.branches import (
     ATTENTION,
     IGNORED,
@@ -30,6 +31,7 @@ from leap.training.branches import (
     PackedEpisode,
     check_branches,
     collate,
+    cut,
     encode_episodes,
     encode_rows,
     filled,
@@ -125,6 +127,10 @@ def _collate_share(batches: Sequence[list[PackedEpisode]]) -> Batch:
     return collate(batch[rank() :: world()] or [replace(batch[0], labels=torch.full_like(batch[0].labels, IGNORED))])
 
 
+PASS_TOKENS = 1000
+"""Most tokens that a larger model computes at once on a CPU: more take more memory and no less time."""
+
+
 class BranchTrainer(Trainer):
     """transformers' Trainer on packed episodes: one sequence a step, the loss at answer tokens alone."""
 
@@ -142,6 +148,14 @@ class BranchTrainer(Trainer):
         loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_collate_share)  # type: ignore[arg-type]
         return self.accelerator.prepare(loader) if world() == 1 else loader  # the batches are shared out already
 
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """A step's passes forwards and backwards: one, or several whose gradients add up to the same."""
+        if world() > 1 or self.args.device.type != "cpu" or is_small(model):
+            return super().training_step(model, inputs)
+        count = int((inputs["labels"] != IGNORED).sum())
+        one_pass = super().training_step
+        return torch.stack([one_pass(model, {**part}, count) for part in cut(inputs, PASS_TOKENS)]).sum()
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -158,7 +172,8 @@ class BranchTrainer(Trainer):
             use_cache=False,
         )
         total = torch.nn.functional.cross_entropy(outputs.logits[0].float(), labels[before + 1], reduction="sum")
-        count = torch.tensor(float(len(before)), device=labels.device)
+        of_step = len(before) if num_items_in_batch is None else num_items_in_batch
+        count = torch.tensor(float(of_step), device=labels.device)
         if world() > 1:  # gradients are averaged over processes, and each process has another number of tokens
             torch.distributed.all_reduce(count)
             count = count / world()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -153,7 +154,7 @@ def fit(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, job: Job) -> Fit:
     last = from_rank_0(None if rank() else _last_state(job.work))
     if last is not None:
         transformers_logging.set_verbosity_error()  # that tied weights are not in the state twice is no news
-    with explained(job.work):
+    with explained(job.work), _uncast(trainer.model, trainer.args.bf16):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         _check_usable(trainer)
         save_student(trainer, tokenizer, job.out)
@@ -161,6 +162,19 @@ def fit(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, job: Job) -> Fit:
     names = sorted({name for logs in history for name in logs if name.startswith("rewards/")})
     rewards = {name.removeprefix("rewards/"): mean for name in names if math.isfinite(mean := _last(history, name))}
     return {"steps": trainer.state.global_step, "loss": _last(history, "loss"), "rewards": rewards}
+
+
+@contextmanager
+def _uncast(model: Any, bf16: bool) -> Iterator[None]:
+    """While a model is trained in bfloat16: autocast turns the adapters' weights into it. PEFT would turn each of their inputs
+    into float32 before, only for autocast to turn it back, and both would be kept for the backward pass."""
+    if not hasattr(model, "peft_config"):
+        yield
+        return
+    from peft.helpers import disable_input_dtype_casting
+
+    with disable_input_dtype_casting(model, active=bf16):
+        yield
 
 
 def _last_state(work: Path) -> Path | None:
