@@ -128,6 +128,8 @@ class _Turn:
     random: random.Random
     constraint: ActionConstraint | None
     future: asyncio.Future[Completion]
+    temperature: float = 0.0
+    stop: Sequence[str] = ()
     kept: int = 0
     generated: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -221,7 +223,9 @@ class HFModel(Model):
             raise ModelRefused("the prompt holds a token that the model has no embedding for")
         constraint = ActionConstraint(self._grammar, request.choices, self.sampling) if request.choices else None
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Turn(seat, ids, request.tools, random.Random(request.seed), constraint, future))
+        turn = _Turn(seat, ids, request.tools, random.Random(request.seed), constraint, future)
+        turn.temperature, turn.stop = request.temperature(self.sampling.temperature), request.stop
+        self._pending.append(turn)
         self._schedule()
         return future
 
@@ -262,7 +266,7 @@ class HFModel(Model):
                         truncated=not whole,
                         tokens=tuple(request.generated),
                         logprobs=tuple(request.logprobs),
-                    )
+                    ).before(request.stop)
                 )
 
     def _keep_prefixes(self, requests: list[_Turn]) -> None:
@@ -438,12 +442,15 @@ class HFModel(Model):
     def _draw(self, turns: list[_Turn], logits: torch.Tensor) -> tuple[list[int], list[float]]:
         """One column for each row: the likeliest at temperature 0, else drawn with one uniform number of the turn's own stream.
         With it the logarithm of its probability, at temperature 0 as if it had been drawn at 1."""
+        temperature, *others = {turn.temperature for turn in turns}
+        if others:  # some are asked again
+            return self._draw_apart(turns, logits)
         logits = logits.float()
-        if self.sampling.temperature == 0:
+        if temperature == 0:
             chosen = logits.argmax(dim=-1, keepdim=True)
             logprobs = logits.gather(1, chosen) - logits.logsumexp(dim=-1, keepdim=True)
         else:
-            probabilities = torch.softmax(logits / self.sampling.temperature, dim=-1)
+            probabilities = torch.softmax(logits / temperature, dim=-1)
             cumulated = probabilities.cumsum(dim=-1)
             draws = torch.tensor([[turn.random.random()] for turn in turns], device=logits.device) * cumulated[:, -1:]
             chosen = torch.searchsorted(cumulated, draws, right=True)
@@ -451,6 +458,20 @@ class HFModel(Model):
             chosen = chosen.minimum(torch.searchsorted(cumulated, cumulated[:, -1:].contiguous()))
             logprobs = probabilities.gather(1, chosen).log()
         return chosen.squeeze(1).tolist(), logprobs.squeeze(1).tolist()
+
+    def _draw_apart(self, turns: list[_Turn], logits: torch.Tensor) -> tuple[list[int], list[float]]:
+        """The same for turns of several temperatures."""
+        chosen, logprobs = [0] * len(turns), [0.0] * len(turns)
+        for temperature in {turn.temperature for turn in turns}:
+            rows = [row for row, turn in enumerate(turns) if turn.temperature == temperature]
+            for row, token, logprob in zip(rows, *self._draw([turns[row] for row in rows], logits[rows]), strict=True):
+                chosen[row], logprobs[row] = token, logprob
+        return chosen, logprobs
+
+    def _stops(self, turn: _Turn) -> bool:
+        """Whether a text that ends the answer stands in it."""
+        said = Completion(self.chat.said(turn.generated, turn.tools), 0, 0)
+        return said.before(turn.stop) is not said
 
     def _take(self, turn: _Turn, token: int, logprob: float) -> None:
         """Takes in the token that was drawn, and what must follow it."""
@@ -465,7 +486,7 @@ class HFModel(Model):
             turn.generated.append(forced[0])
             turn.logprobs.append(logprob)
             if constraint is None:
-                turn.ended = token in ends
+                turn.ended = token in ends or (bool(turn.stop) and self._stops(turn))
                 break
             constraint.advance(forced[0])
             turn.ended = forced[0] == self.chat.end_of_turn
