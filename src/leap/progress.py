@@ -74,10 +74,11 @@ class Progress:
 
     def _told(self, what: str, notes: bool) -> Iterator[Bar]:
         """Without a terminal: says once a minute how far the stage is, and at its end what was done, if anything was."""
-        said, noted = 0.0, ""
+        said, heard, noted = 0.0, 0.0, ""
 
         def show(done: int, total: int, rate: float, note: str) -> None:
-            nonlocal said, noted
+            nonlocal said, heard, noted
+            heard = bar.seconds
             if notes and note not in ("", noted):
                 noted = note
                 self.say(note)
@@ -88,7 +89,7 @@ class Progress:
 
         def alive() -> None:  # a batch of a language model's answers may take minutes, in which nothing is updated
             while not over.wait(SIGN_OF_LIFE):
-                if bar.seconds - said >= SIGN_OF_LIFE:
+                if bar.seconds - heard >= SIGN_OF_LIFE:
                     so_far = f"{bar.done} of {bar.total}, " if bar.total else ""
                     self.say(f"{what}: {so_far}{bar.seconds / 60:.0f} min so far {bar.note}")
 

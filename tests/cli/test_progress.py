@@ -76,3 +76,14 @@ def test_a_stage_in_which_nothing_ends_for_long_gives_a_sign_of_life(monkeypatch
     assert lines[0] == "rollouts of pi_0: 0 min so far"
     assert "rollouts of pi_0: 1 of 9, 0 min so far 100% solved" in lines
     assert lines[-1].startswith("rollouts of pi_0: 9 in ")
+
+
+def test_a_stage_that_goes_on_says_each_minute_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SIGN_OF_LIFE", 0.2)
+    log = io.StringIO()
+    with Progress(Console(file=log, width=40)).stage("train pi_0") as bar:
+        for done in range(20):
+            bar.update(done, 20, "")
+            time.sleep(0.05)
+    lines = log.getvalue().splitlines()
+    assert 3 <= len(lines) <= 6 and all(" left" in line for line in lines[:-1])
