@@ -62,33 +62,30 @@ SHIPPED = re.compile(r"leap(_worlds)?\.(?!testing)")
 ENVIRONMENTS = [name for name, where in registry.environment.where().items() if SHIPPED.match(where)]
 
 WHY = {
-    "Other servers than OpenAI's need an address and a key, slow ones and rate limits the rest; shipped recipes call none.": (
+    "Other servers than OpenAI's need an address and a key, slow ones and rate limits the rest; shipped recipes call OpenAI's.": (
         "teacher.endpoint.base_url teacher.endpoint.api_key_env teacher.endpoint.timeout "
         "teacher.endpoint.retries teacher.endpoint.concurrency"
     ),
-    "Every model at an endpoint: hidden reasoning needs room.": (
-        "teacher.sampling.temperature teacher.sampling.max_tokens"
-    ),
     "Some servers cut long prompts silently instead of refusing them.": "teacher.limit",
-    "The paper's variants of the model teacher: per step, and from demonstrations alone.": "teacher.by teacher.state",
     "What may be done about worse corrections and about leaks (docs/teachers.md).": "teacher.verify teacher.drop_leaks",
     "The cap for models without a price.": "budget.tokens",
     "`budget.usd` needs the price of each model, and no shipped table can know all.": (
         "prices.NAME.input prices.NAME.output prices.NAME.cached_input prices.NAME.cache_write"
     ),
-    "The paper's baselines by models, which no shipped recipe can call.": (
+    "The paper's baselines by models: each costs more than the corrections.": (
         "baselines.teacher_model baselines.react.examples"
     ),
     "What `leap calls` can show may be secret, or large.": "calls.keep calls.most_mb",
     "For a teacher that is known to work.": "calls.self_test",
-    "D_0 from a file, and from players who may play badly.": "demonstrations.path demonstrations.min_score",
+    "D_0 from a file.": "demonstrations.path",
     "For an environment of one's own that still fails now and then.": "environment.error_share",
     "For an endpoint that never answers some of the prompts.": "lost_share",
     "The seams for a registered policy (best of n) and executor (a cluster).": "policy.kind executor.kind",
-    "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens student.prompt.max_tokens",
+    "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens",
     "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",
     "QLoRA, for GPUs of 24 GB.": "training.quantize",
     "Wherever a group keeps its curves.": "training.logging",
+    "A machine of several GPUs: `--set training.processes=auto`.": "training.processes training.accelerate",
     "The RPO term, which the study `methods` tried and found of no help there (its log is on file).": (
         "training.sft_weight"
     ),

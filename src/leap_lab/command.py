@@ -45,7 +45,7 @@ def study(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="The same experiment on another base recipe, for example alfworld-llama3-8b."),
+        typer.Option("--recipe", help="The same experiment on another base recipe, for example alfworld-llama3-8b-expert."),
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="With --recipe: the test split of every number.")] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all studies' runs.")] = Path("runs/studies"),

@@ -131,7 +131,7 @@ def test_the_root_may_be_the_folder_itself_or_the_variable(tmp_path: Path, monke
 
 
 def test_missing_data_and_splits_are_errors_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(PrerequisiteError, match="`leap data alfworld` fetches the official games;"):
+    with pytest.raises(PrerequisiteError, match="`leap data alfworld` fetches the official games or says how"):
         OfficialData(tmp_path / "nowhere")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(PrerequisiteError, match="ALFWORLD_DATA is not set"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from world import OPTIONS
 
 from leap import registry
-from leap.cli.dry_run import Estimate, estimate_recipe, estimate_seconds, print_estimate
+from leap.cli.dry_run import Estimate, estimate_recipe, print_estimate
+from leap.cli.dry_time import Speeds, seconds_here
+from leap.cli.dry_work import PEAK, READING, Card, Lengths, Work, card_hours, weights_of, works
 from leap.core import PrivilegedState, Task
 from leap.envs.base import load_environment
 from leap.errors import EnvironmentFault, PrerequisiteError, RecipeError
@@ -135,23 +138,103 @@ def test_a_recipe_without_paid_models_is_checked_and_timed(capsys: pytest.Captur
         print_estimate(recipe(environment=world, **free))
 
 
-def test_the_time_of_a_run_is_that_of_its_rehearsal_as_often_as_there_is_more_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = {"name": "alfworld", "options": OPTIONS}  # 8 training tasks, 3 and 3 for evaluation: all are rehearsed
-    training = {"first_steps": 30, "steps": 60}
-    made = recipe(environment=world, teacher={"kind": "expert"}, horizon=8, training=training)
-    records: list[dict[str, Any]] = []
-    monkeypatch.setattr("leap.cli.dry_run.leap", lambda stages: None)
-    monkeypatch.setattr("leap.cli.dry_run.read_json", lambda path: records)
-    monkeypatch.setattr("leap.runs.stages.Stages.base", lambda stages: "")
-    for stage, i, expected in (
-        ("evaluate", -1, 8 / 2),  # 8 actions, where 2 were rehearsed
-        ("rollout", 0, 8 / 2),
-        ("train", 0, 30 / 4),  # 30 steps in place of 4
-        ("rollout", 1, 2 * 8 / 2),  # in two iterations
-        ("correct", 1, 2 * 8 / 2),
-        ("train", 1, 2 * 60 / 4),
-        ("evaluate", 1, 2 * 8 / 2),
-    ):
-        records[:] = [{"stage": stage, "iteration": i, "seconds": 1000.0, "what": stage}]
-        told = estimate_seconds(made, load_environment("alfworld", OPTIONS))
-        assert told == pytest.approx(1000 * expected, rel=0.01), (stage, i)
+LENGTHS = Lengths(first=100, growth=20, fresh=30, answer=10, steps=5)
+WORLD = {"name": "alfworld", "options": OPTIONS}  # 8 training tasks, 3 and 3 for evaluation
+
+
+def work(corrected: float = 1, **more: Any) -> dict[str, Work]:
+    made = recipe(environment=WORLD, teacher={"kind": "expert"}, horizon=8, **more)
+    return {one.stage: one for one in works(made, load_environment("alfworld", OPTIONS), LENGTHS, corrected)}
+
+
+def test_the_work_of_a_run_is_counted_in_tokens_to_the_horizon() -> None:
+    found = work()
+    assert list(found) == [f"{what} {i}" for i in range(3) for what in ("rollout", "train", "evaluate")][1:]
+    assert found["rollout 1"] == Work("rollout 1", 8 * (100 + 7 * 30), 8 * 8 * 10, actions=8 * 8)
+    assert found["evaluate 2"] == Work("evaluate 2", 6 * (100 + 7 * 30), 6 * 8 * 10, actions=6 * 8)
+    d0, d1 = 8 * 5 * (100 + 2 * 20 + 10), 8 * 8 * (100 + 3.5 * 20 + 10)  # rows of each step, the union grows
+    assert [found[f"train {i}"].trained for i in range(3)] == [d0, d0 + d1, d0 + 2 * d1]
+    assert {found[f"train {i}"].passes for i in range(3)} == {3}
+    some = work(corrected=0.25)
+    assert [some[f"train {i}"].trained for i in range(3)] == [d0, d0 + d1 / 4, d0 + d1 / 2]
+    assert work(training={"epochs": 2})["train 1"].trained == 2 * (d0 + d1)
+    assert work(evaluation_horizon=16)["evaluate 0"].written == 6 * 16 * 10
+
+
+def test_a_recipe_s_own_steps_and_batches_count_where_it_states_them() -> None:
+    stated = work(training={"steps": 60, "first_steps": 30, "batch_rows": 4})
+    assert stated["train 0"].trained == 30 * 4 * 150
+    each = (8 * 5 * 150 + 8 * 8 * 180) / (8 * 5 + 8 * 8)
+    assert stated["train 1"].trained == pytest.approx(60 * 4 * each)
+    student = {"prompt": {"renderer": "dialogue"}, "scratch": {"width": 16}}
+    branches = {"branches": True, "batch_tokens": 500}
+    assert work(training={**branches, "steps": 7}, student=student)["train 2"].trained == 7 * 500
+    whole = 8 * (100 + 5 * 20) + 8 * (100 + 8 * 20)  # an episode's steps in one pass
+    assert work(training=branches, student=student)["train 1"].trained == whole
+
+
+@pytest.mark.parametrize(("method", "stages"), [("dpo", {"preference": 1}), ("sft+dpo", {"train": 2, "preference": 1})])
+def test_preference_tuning_takes_both_answers_and_a_reference(method: str, stages: dict[str, int]) -> None:
+    found, d0, d1 = work(training={"method": method}), 8 * 5 * 150, 8 * 8 * 180
+    assert {one.partition(" ")[0] for one in found if one.endswith(" 1")} == {"rollout", "evaluate", *stages}
+    assert (found["preference 1"].trained, found["preference 1"].passes) == (2 * d1, 4)
+    assert ("train 1" in found) == ("train" in stages) and found["train 0"].trained == d0
+    lora = {"method": method, "lora": {"rank": 4}, "gradient_checkpointing": True}
+    student = {"model": "hf/some/model-1B"}
+    assert work(training=lora, student=student)["preference 1"].passes == 2 + 1 + 1
+
+
+def test_hours_of_a_card_and_seconds_here_follow_from_tokens() -> None:
+    card = Card(flops=1e15, bandwidth=1e12)
+    trained = Work("train", trained=1e9, passes=3)
+    assert card_hours(trained, 8e9, card, 32) == pytest.approx(6 * 8e9 * 1e9 / (PEAK * 1e15) / 3600)
+    read = Work("rollout", read=1e9)
+    assert card_hours(read, 8e9, card, 32) == pytest.approx(2 * 8e9 * 1e9 / (PEAK * 1e15) / 3600)
+    written = Work("rollout", written=32e6)
+    reading = 1e6 * 2 * 8e9 / (READING * 1e12) / 3600  # the weights, once for a token of each of 32 episodes
+    assert card_hours(written, 8e9, card, 32) == pytest.approx(reading + 2 * 8e9 * 32e6 / (PEAK * 1e15) / 3600)
+    speeds = Speeds(read=100, written=10, trained=50)
+    stages = [Work("rollout", 1000, 200, actions=40), Work("train", trained=500, passes=3), Work("p", trained=500, passes=6)]
+    assert seconds_here(stages, speeds, action=0.5) == pytest.approx(10 + 20 + 20 + 10 + 20)
+
+
+def test_the_weights_of_a_model_are_known_from_its_configuration_or_its_name(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from leap.testing.checkpoints import tiny_checkpoint
+
+    tensors = load_file(tiny_checkpoint(tmp_path / "m") / "model.safetensors")
+    whole = sum(tensor.numel() for tensor in tensors.values())
+    assert weights_of(str(tmp_path / "m")) == (whole - tensors["model.embed_tokens.weight"].numel(), "its configuration")
+    named = {"meta-llama/Meta-Llama-3-8B-Instruct": 8e9, "x/SmolLM2-135M-Instruct": 135e6, "x/Qwen2.5-0.5B": 5e8, "x/y_70b": 7e10}
+    for name, number in named.items():
+        assert weights_of(name, here=False) == (number, "its name")
+    for name in ("gpt2", "x/v2-beta", "x/4bit", "x/mamba"):
+        with pytest.raises(PrerequisiteError, match="how many weights"):
+            weights_of(name, here=False)
+
+
+def test_a_pretrained_student_on_a_cpu_is_timed_and_gpus_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from leap.testing.checkpoints import tiny_checkpoint
+
+    student = {"model": f"hf/{tiny_checkpoint(tmp_path / 'm', context=8192)}", "sampling": {"max_tokens": 8}}
+    training = {"batch_rows": 2, "device_rows": 2}
+    print_estimate(recipe(teacher={"kind": "expert"}, iterations=1, student=student, training=training))
+    told = capsys.readouterr().out
+    lines = [line.split() for line in told.splitlines()]
+    assert [line[0] for line in lines if line[1:2] in (["0"], ["1"])] == ["train", "evaluate", "rollout", "train", "evaluate"]
+    for words in ("by its tokenizer", "by its configuration", "hours H100", "total, 25% corrected"):
+        assert words in told
+    assert "Time: about " in told and "tokens a second" in told
+
+
+def test_gpus_are_counted_for_a_student_that_is_not_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("leap.cli.dry_run.unmet", lambda recipe: [PrerequisiteError("no weights here")])
+    print_estimate(recipe(teacher={"kind": "expert"}, iterations=1, student={"model": "hf/some/model-8B"}))
+    told = capsys.readouterr().out
+    assert "8.00 billion weights (by its name)" in told and "of four characters" in told
+    assert "No time is estimated for this machine: the run cannot start here yet" in told

@@ -102,7 +102,7 @@ def test_one_model_has_the_data_and_the_compute_of_its_specialists_together(tmp_
         assert one.environment.options | {"only": None} == options | {"only": None}
 
 
-LARGE = RECIPES / "alfworld-llama3-8b.yaml"
+LARGE = RECIPES / "alfworld-llama3-8b-expert.yaml"
 
 
 @pytest.mark.parametrize("name", sorted(CLAIMS - {"theory", "one-model"}))
@@ -111,7 +111,7 @@ def test_a_study_runs_unchanged_on_a_large_model(name: str, tmp_path: Path) -> N
     own = load_study(path)
     assert isinstance(own, LoopStudy)
     study = own.on(LARGE)
-    assert (study.name, study.split) == (f"{name}-alfworld-llama3-8b", "valid_unseen")
+    assert (study.name, study.split) == (f"{name}-alfworld-llama3-8b-expert", "valid_unseen")
     assert own.on(LARGE, "valid_seen").split == "valid_seen"
     large = load_recipe(LARGE)
     arms = arms_of(study, base_recipe(study, path), tmp_path, Choice(seeds=[0]))

@@ -23,7 +23,7 @@ from leap.envs.grammar import Grammar
 from leap.envs.tools import calls_as_text
 from leap.errors import LeapError, PrerequisiteError
 from leap.models.base import Model
-from leap.models.providers import ModelConfig
+from leap.models.providers import ModelConfig, ModelSampling
 from leap.policies.base import UNPARSED, Act, ExpertPolicy, Peek, Player, Policy, TeacherPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
@@ -71,6 +71,21 @@ class DemonstrationConfig(Section):
         return False
 
 
+class AnnotatorSampling(ModelSampling):
+    """How a model that writes reasons answers: for a whole demonstration at once."""
+
+    max_tokens: int = Field(default=4096, ge=1, description="Longest answer, in tokens; some 50 per step.")
+
+
+class AnnotatorConfig(ModelConfig):
+    """A model that writes reasons into demonstrations."""
+
+    sampling: AnnotatorSampling = Field(default_factory=AnnotatorSampling, description="How it answers.")  # type: ignore[assignment]
+    replace: bool = Field(
+        default=False, description="Write them at every step, in place of the scripted expert's own (the paper: actions alone)."
+    )
+
+
 class PlayedConfig(DemonstrationConfig):
     """Options of all sources but `none`."""
 
@@ -78,7 +93,7 @@ class PlayedConfig(DemonstrationConfig):
     labels: int | None = Field(
         default=None, ge=1, description="Clone at most so many steps, of whole episodes; all by default."
     )
-    annotate: ModelConfig | None = Field(
+    annotate: AnnotatorConfig | None = Field(
         default=None, description="A model that writes reasons at steps that have none; none does if null."
     )
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from leap import registry
 from leap.core import Actor, Episode, content_key
-from leap.demonstrations.sources import Source
+from leap.demonstrations.sources import AnnotatorConfig, Source
 from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
@@ -55,11 +55,15 @@ class Actors:
 
     def close(self) -> None:
         """Frees weights, connections and servers."""
+        self.free_student()
+        self._models.clear()
+        self._opened.close()
+
+    def free_student(self) -> None:
+        """Frees the student's weights, as before a training, which loads its own."""
         if self._student is not None:
             self._student[2].close()
             self._student = None
-        self._models.clear()
-        self._opened.close()
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -241,8 +245,7 @@ class Actors:
         """The weights of pi_i; they stay loaded until another checkpoint is asked for."""
         student, path = self.recipe.student, self.checkpoint(i)
         if self._student is None or self._student[:2] != (path, temperature):
-            if self._student is not None:
-                self._student[2].close()
+            self.free_student()
             sampling = student.sampling.model_copy(update={"temperature": temperature})
             model = open_model(student.opened_as(path), sampling, batch=student.batch, dtype=self._dtype)
             self._student = (path, temperature, model)
@@ -259,10 +262,11 @@ class Actors:
             self._opened.callback(self._models[key].close)
         return self._models[key]
 
-    def annotator(self, section: ModelConfig) -> ReasonAnnotator:
+    def annotator(self, section: AnnotatorConfig) -> ReasonAnnotator:
         """Who writes reasons into demonstrations; what is written stays on file."""
         known = Journal(self.run.annotations(), Annotation)
-        return ReasonAnnotator(self.environment, self.open_model(section), known, seed=self.recipe.seed)
+        model = self.open_model(section)
+        return ReasonAnnotator(self.environment, model, known, seed=self.recipe.seed, replace=section.replace)
 
     def extractor(self, i: int, section: ModelTeacherConfig) -> StateExtractor:
         """Who reads the privileged states of iteration i from logs; what is read stays on file."""

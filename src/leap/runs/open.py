@@ -30,10 +30,11 @@ from leap.runs.table import missing_stages
 log = logging.getLogger(__name__)
 
 _FREE = re.compile(
-    r"(budget|calls|prices|executor|lost_share|training\.(sft\.)?logging"
+    r"(budget|calls|prices|executor|lost_share|training\.(sft\.)?(logging|processes|accelerate)"
     r"|(teacher|demonstrations\.annotate|baselines\.react\.\d+)\.endpoint)(\.|$)"
 )
-"""What may change while a run goes on: what may be spent, where a model is reached, who logs, where episodes are played."""
+"""What may change while a run goes on: what may be spent, where a model is reached, who logs, and where episodes are played and
+students trained."""
 
 
 def check_run(root: Path, recipe: Recipe) -> Ready:

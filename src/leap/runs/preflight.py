@@ -22,6 +22,7 @@ from leap.models.providers import Ask, ModelConfig
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.sync import run_sync
+from leap.training.launch import processes
 from leap.training.method import method_of
 
 T = TypeVar("T")
@@ -118,6 +119,7 @@ def unmet(recipe: Recipe) -> Iterator[LeapError]:
     if find_spec("transformers"):
         try:
             _check_student(recipe)
+            processes(recipe.training)
         except LeapError as problem:
             yield problem
 

@@ -29,14 +29,13 @@ from leap.datasets import (
     privileged_rows,
     read_rows,
 )
-from leap.demonstrations.sources import PlayedConfig
+from leap.demonstrations.sources import AnnotatorConfig, PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
 from leap.errors import ContractError, EnvironmentFault, PrerequisiteError, RunError
 from leap.evaluation import Evaluation
 from leap.files import Journal, as_json, atomic_directory, read_json, write_json, write_text
 from leap.models.breaker import check_lost
-from leap.models.providers import ModelConfig
 from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import Renderer
 from leap.progress import Bar, Progress
@@ -342,9 +341,9 @@ class Stages:
         drawn = self._tasks(self.recipe.environment.train, self._played.episodes, "demonstrations")
         return list(self.actors.demonstrations.tasks(drawn))
 
-    def _annotated(self, demonstrations: list[Episode], section: ModelConfig | None) -> list[Episode]:
-        """The demonstrations, where the recipe asks for it with the reasons of a model at steps that have none."""
-        if section is None or all(step.reason for e in demonstrations for step in e.steps):
+    def _annotated(self, demonstrations: list[Episode], section: AnnotatorConfig | None) -> list[Episode]:
+        """The demonstrations, where the recipe asks for it with the reasons of a model."""
+        if section is None or (not section.replace and all(step.reason for e in demonstrations for step in e.steps)):
             return demonstrations
         annotated, annotator = list[Episode](), self.actors.annotator(section)
         under_way = self.timed("correct", 0, "reasons for demonstrations", self.run.annotations())
@@ -412,6 +411,7 @@ class Stages:
         if work.exists() and (not whose.exists() or whose.read_bytes() != key.encode()):
             shutil.rmtree(work)
         write_text(whose, key)
+        self.actors.free_student()
         with self.timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
 
             def on_step(done: int, total: int, loss: float) -> None:

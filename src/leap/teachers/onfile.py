@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from leap.core import Episode, Task, content_key
 from leap.core.message import Message
@@ -110,7 +110,15 @@ class ReasonAnnotator(AskedOnce[Annotation]):
     One call per demonstration; what parses is kept step by step and only the missing steps are asked for again. A reason may
     rest on the past alone: one that names what had not been seen yet is not taken. A demonstration too long for the model is
     asked for in parts, each with what came before it, the oldest steps left out as far as needed.
+
+    Args:
+        replace: Whether the reasons that a demonstration has are left out and written anew.
+        *args, **more: As of `AskedOnce`.
     """
+
+    def __init__(self, *args: Any, replace: bool = False, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.replace = replace
 
     async def annotate_all(self, demonstrations: Iterable[Episode], on_episode: Callable[[Episode], None]) -> None:
         """Annotates many at once, bounded by the model's concurrency; hands each on as soon as it is done."""
@@ -122,6 +130,9 @@ class ReasonAnnotator(AskedOnce[Annotation]):
 
     async def annotate(self, demonstration: Episode) -> Episode:
         """The demonstration with a reason at each step that had none; still without one where none could be had."""
+        if self.replace:
+            bare_steps = tuple(step.model_copy(update={"reason": ""}) for step in demonstration.steps)
+            demonstration = demonstration.model_copy(update={"steps": bare_steps})
         steps = demonstration.steps
         bare = [t for t, step in enumerate(steps) if not step.reason]
         if not bare:

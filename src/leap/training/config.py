@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +14,8 @@ from leap.config import Section
 if TYPE_CHECKING:
     from leap.recipe import Recipe
 
+NEUTRAL = {"logging", "processes", "accelerate"}
+"""Keys on which no weights depend."""
 MOST_LR = 1e30
 """Optimizers multiply it, and what is no number in single precision ends them. A training diverges far below."""
 
@@ -65,16 +68,32 @@ class TrainingSettings(Section):
         default="none", description="Where the trainer reports loss and rewards, beside leap's own report."
     )
 
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=1, description="Processes that train together, each on a GPU of its own; auto: one for each GPU that is visible."
+    )
+    accelerate: str = Field(
+        default="ddp",
+        description="How they share the work: ddp (a copy each), fsdp (sharded weights), or a configuration file for accelerate.",
+    )
+
     @model_validator(mode="after")
     def _quantized_weights_are_frozen(self) -> TrainingSettings:
         if self.quantize != "none" and self.lora is None:
             raise ValueError("quantize: 4bit needs lora: quantized weights cannot be trained themselves")
         return self
 
+    @property
+    def launch_file(self) -> Path:
+        """The configuration of `accelerate launch`."""
+        shipped = Path(__file__).parents[1] / "recipes" / "accelerate" / f"{self.accelerate}.yaml"
+        return shipped if self.accelerate in ("ddp", "fsdp") else Path(self.accelerate)
+
     def missing(self) -> Iterator[str]:
         """What these settings need that is not installed, each with the command that mends it."""
         if self.quantize != "none" and find_spec("bitsandbytes") is None:
             yield "training.quantize: 4bit needs bitsandbytes: pip install 'leap-agents[qlora]'"
+        if self.processes != 1 and not self.launch_file.is_file():
+            yield f"training.accelerate: {self.accelerate!r} is neither ddp, fsdp nor a file."
         if self.logging != "none" and find_spec(self.logging) is None:
             yield f"training.logging: {self.logging} is not installed: pip install {self.logging}"
 
@@ -87,9 +106,9 @@ class TrainingSettings(Section):
         return self.model_copy(update={"bf16": bf16_pays()}) if self.bf16 == "auto" else self
 
     def deciding(self) -> dict[str, object]:
-        """The settings that decide the weights: all but where training is logged. Keys that have gone stay in: these name
-        checkpoints, and those on file keep their names."""
-        return self.gone | self.model_dump(mode="json", exclude={"logging"})
+        """The settings that decide the weights: all but where training runs and is logged. Keys that have gone stay in: these
+        name checkpoints, and those on file keep their names."""
+        return self.gone | self.model_dump(mode="json", exclude=NEUTRAL)
 
     @classmethod
     def in_place_of(cls, other: Mapping[str, object]) -> dict[str, object]:
@@ -130,7 +149,7 @@ class SFTConfig(TrainingSettings):
             raise ValueError("training.branches needs student.prompt.renderer: dialogue (paper prompts share no prefix)")
 
 
-SHARED = ("lora", "quantize", "bf16", "gradient_checkpointing", "max_tokens", "save_steps", "logging")
+SHARED = ("lora", "quantize", "bf16", "gradient_checkpointing", "max_tokens", "save_steps", "logging", "processes", "accelerate")
 """Keys that hold for the section `sft` of a preference method too, unless it says otherwise."""
 
 
@@ -163,6 +182,8 @@ class PreferenceConfig(TrainingSettings):
 
     @model_validator(mode="after")
     def _adapters_go_on(self) -> PreferenceConfig:
+        if (self.sft.processes, self.sft.accelerate) != (self.processes, self.accelerate):
+            raise ValueError("sft.processes, sft.accelerate: both parts of a training run in the same processes")
         if self.sft.lora is not None and self.lora is None:
             raise ValueError("sft.lora leaves an adapter, so preference training must go on with it: set lora too")
         if self.sft_first and self.lora is not None and self.sft.lora is None:

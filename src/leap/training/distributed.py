@@ -1,6 +1,6 @@
 """Training by any method, in one process or in several.
 
-Of several, rank 0 works on the run directory as a single process would. When it comes to a training, it hands the
+Of several, rank 0 works as a single process would. When it comes to a training, it hands the
 arguments to the other ranks, who take part in the computation and write nothing.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from leap.training.launch import launched, processes
 from leap.training.method import Job, Method, TrainingResult, diverged, quiet
 
 
@@ -46,7 +47,10 @@ def barrier() -> None:
 
 
 def train(method: Method[Any], rows: Any, job: Job) -> TrainingResult:
-    """Trains pi_i by a method on its rows (see `Method.train`). In several processes rank 0 calls this, the others `follow`."""
+    """Trains pi_i by a method on its rows (see `Method.train`). In several processes rank 0 calls this, the others `follow`;
+    where the recipe asks for several and this is a single one, they are started."""
+    if world() == 1 and (number := processes(method.config)) > 1:
+        return launched(method, rows, job, number)
     from_rank_0((method, rows, replace(job, on_step=quiet)))
     result = method.train(rows, job)
     if not math.isfinite(result.loss):

@@ -71,7 +71,7 @@ class OfficialData:
         if not folder.is_dir():
             hint = "" if named else " ($ALFWORLD_DATA is not set, so the default place was tried)"
             raise PrerequisiteError(
-                f"no ALFWorld data: {folder} is not a folder{hint}. `leap data alfworld` fetches the official games; "
+                f"no ALFWorld data: {folder} is not a folder{hint}. `leap data alfworld` fetches the official games or says how; "
                 "generated games need none."
             )
         self.root = folder.parent.resolve()
