@@ -28,7 +28,7 @@ import yaml
 HERE = Path(__file__).resolve().parent.parent
 
 
-def play(source: Path, checkpoint: str, games: int, batch: int, dtype: str, temperature: float) -> dict[str, Any]:
+def play(source: Path, checkpoint: str, given: argparse.Namespace) -> dict[str, Any]:
     """Plays the games with the leap that is on the path."""
     import torch
 
@@ -50,9 +50,9 @@ def play(source: Path, checkpoint: str, games: int, batch: int, dtype: str, temp
     recipe = yaml.safe_load((HERE / "src/leap/recipes/quickstart.yaml").read_text(encoding="utf-8"))
     environment = AlfworldEnvironment(AlfworldEnvironment.Config.model_validate(recipe["environment"]["options"]))
     environment.prepare()
-    tasks = environment.tasks("valid", limit=games)
-    sampling = Sampling.model_validate({**recipe["student"]["sampling"], "temperature": temperature})
-    model = HFModel(checkpoint, sampling, batch=batch, dtype=dtype)
+    tasks = environment.tasks("valid", limit=given.games)
+    sampling = Sampling.model_validate({**recipe["student"]["sampling"], "temperature": given.temperature})
+    model = HFModel(checkpoint, sampling, batch=given.batch, dtype=given.dtype)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     renderer = Renderer(PromptConfig.model_validate(recipe["student"]["prompt"]), environment.prompts_of)
     policy = ModelPolicy(model, renderer, Actor(name="student"), constrained=True)
@@ -66,7 +66,7 @@ def play(source: Path, checkpoint: str, games: int, batch: int, dtype: str, temp
 
     begin(tasks[:2], 1, lambda episode: None)  # warm up
     wall, cpu = time.perf_counter(), time.process_time()
-    begin(tasks, recipe["horizon"], episodes.append)
+    begin(tasks, given.horizon, episodes.append)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     steps = [step for episode in episodes for step in episode.steps]
     return {
@@ -98,21 +98,22 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="source tree of the other version")
     parser.add_argument("--games", type=int, default=100)
     parser.add_argument("--batch", type=int, default=60, help="games at once")
+    parser.add_argument("--horizon", type=int, default=12, help="actions of a game, as in the quickstart")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.out:
-        result = play(given.source, given.checkpoint[0], given.games, given.batch, given.dtype, given.temperature)
+        result = play(given.source, given.checkpoint[0], given)
         given.out.write_text(json.dumps(result), encoding="utf-8")
         return
     load = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     print(f"{platform.platform()}, {load}, torch {version('torch')}, transformers {version('transformers')}")
     for checkpoint in given.checkpoint:
-        more = ["--games", str(given.games), "--batch", str(given.batch), "--dtype", given.dtype]
-        more += ["--temperature", str(given.temperature)]
-        print(f"{Path(checkpoint).name}, {given.games} games, {given.batch} at once, temperature {given.temperature}")
+        keys = ("games", "batch", "horizon", "dtype", "temperature")
+        more = [part for key in keys for part in (f"--{key}", str(getattr(given, key)))]
+        print(f"{Path(checkpoint).name}, {' '.join(more)}")
         results = {}
         for name, source in (("other", given.against), ("this", HERE)):
             if source is None:

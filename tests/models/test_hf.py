@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,89 @@ def test_constrained_answers_are_admissible_however_wild_the_model(
         for completion in completions:
             found = parse_answer(completion.text, CHOICES)
             assert found is not None and found.action in CHOICES, completion.text
+
+
+@pytest.mark.parametrize("temperature", [0, 1.5])
+@pytest.mark.parametrize("choices", [None, CHOICES])
+def test_logprobs_are_of_what_was_drawn_from(
+    checkpoints: dict[str, str], temperature: float, choices: tuple[str, ...] | None
+) -> None:
+    """After the temperature (1 in place of 0) and the constraint: what a plain forward says of each token."""
+    from leap.models.constraint import ActionConstraint
+
+    model = load(checkpoints["llama3"], Sampling(temperature=temperature, max_tokens=30, max_reason_tokens=4))
+    prompts = dialogues("dialogue", [2, 1])
+    forced = 0
+    for turns, completions in zip(prompts, converse(model, prompts, choices=choices), strict=True):
+        for messages, completion in zip(turns, completions, strict=True):
+            assert model.chat.decode(completion.tokens) == completion.text
+            assert len(completion.tokens) == len(completion.logprobs) == completion.completion_tokens
+            ids = model.chat.prompt(messages)
+            with torch.inference_mode():
+                logits = model.network(input_ids=torch.tensor([[*ids, *completion.tokens]]), use_cache=False).logits[0]
+            constraint = ActionConstraint(model._grammar, choices, model.sampling) if choices else None
+            for n, (token, logprob) in enumerate(zip(completion.tokens, completion.logprobs, strict=True)):
+                here = logits[len(ids) + n - 1].float() / (temperature or 1)
+                if constraint is not None:
+                    allowed = constraint.allowed()
+                    barred = torch.full_like(here, allowed is not None, dtype=torch.bool)
+                    barred[constraint.forbidden() if allowed is None else allowed] = allowed is None
+                    here = here.masked_fill(barred, -torch.inf)
+                    constraint.advance(token)
+                    forced += allowed is not None and len(allowed) == 1
+                    if allowed is not None and len(allowed) == 1:
+                        assert logprob == 0
+                assert logprob == pytest.approx(float(here.log_softmax(-1)[token]), abs=1e-4)
+    assert (forced > 0) == (choices is not None)
+
+
+@pytest.mark.parametrize("choices", [None, CHOICES])
+@pytest.mark.parametrize("style", STYLES)
+def test_no_token_is_computed_for_nothing(
+    checkpoints: dict[str, str], style: str, choices: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No padding, nothing behind an answer's end, nothing where there is no choice, and a common beginning once."""
+    model = load(checkpoints[style], Sampling(temperature=1.5, max_tokens=40, max_reason_tokens=6))
+    head: list[Message] = [{"role": "user", "content": "You see a desk 1, a drawer 2 and a mug 3. " * 3}]
+    begun: list[Message] = [*head, {"role": "assistant", "content": "ACTION: look"}]
+    prompts = [[[*begun, {"role": "user", "content": f"Nothing happens, {k}. " * (k + 1)}]] for k in range(4)]
+    fed, forward = [], model._forward
+
+    def counting(seats: Any, new: Sequence[list[int]]) -> Any:
+        fed.append([len(tokens) for tokens in new])
+        return forward(seats, new)
+
+    monkeypatch.setattr(model, "_forward", counting)
+    completions = [answers[0] for answers in converse(model, prompts, choices=choices)]
+    ids = [model.chat.prompt(turns[0]) for turns in prompts]
+    common = next(n for n, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
+    assert common > 16 and [c.cached_tokens for c in completions] == [len(ids[0]) - 1, common, common, common]
+    asked = sum(len(one) for one in ids) - 3 * common
+    answered = [c.completion_tokens for c in completions]
+    assert asked < sum(map(sum, fed)) < asked + sum(answered)
+    forwards = len(fed) - 1  # one was of the beginning
+    assert forwards == max(answered) if choices is None else forwards < max(answered)
+
+
+def test_rows_stay_side_by_side_as_conversations_come_and_go(checkpoints: dict[str, str]) -> None:
+    model = load(checkpoints["llama3"])
+    turns = dialogues("dialogue", [3, 3, 3])
+
+    async def some_leave() -> None:
+        async with AsyncExitStack() as stays:
+            async with model.conversation() as first:
+                await first.complete(Request(turns[0][0]))
+                second = await stays.enter_async_context(model.conversation())  # has asked nothing when the first leaves
+            assert (await second.complete(Request(turns[1][0]))).text == alone(model, turns[1][0])
+            async with model.conversation() as third:
+                fourth = await stays.enter_async_context(model.conversation())
+                asked = [second.complete(Request(turns[1][1])), third.complete(Request(turns[0][0]))]
+                await asyncio.gather(*asked, fourth.complete(Request(turns[2][0])))
+            answers = await asyncio.gather(second.complete(Request(turns[1][2])), fourth.complete(Request(turns[2][1])))
+        assert [answer.text for answer in answers] == [alone(model, turns[1][2]), alone(model, turns[2][1])]
+        assert all(answer.cached_tokens > 16 for answer in answers)
+
+    asyncio.run(asyncio.wait_for(some_leave(), 60))
 
 
 def test_too_long_a_prompt_fails_alone(checkpoints: dict[str, str]) -> None:

@@ -193,7 +193,8 @@ class HFModel(Model):
         if last is None:
             self._cache = RowCache()
         elif last.row > seat.row:
-            self._cache.copy(last.row, seat.row, len(last.tokens))
+            if last.tokens:
+                self._cache.copy(last.row, seat.row, len(last.tokens))
             last.row = seat.row
 
     @property
@@ -253,7 +254,7 @@ class HFModel(Model):
         live = requests
         while live:
             self._choose(live, self._feed([(turn.seat, turn.ids + turn.generated) for turn in live]))
-            live = [turn for turn in live if not turn.ended and len(turn.generated) < self.sampling.max_tokens]
+            live = [turn for turn in live if not self._over(turn)]
         for request in requests:
             whole = request.ended or (request.constraint is not None and request.constraint.complete)
             if not request.future.done():  # its episode may have been cancelled meanwhile
@@ -281,10 +282,8 @@ class HFModel(Model):
 
     def _share_beginnings(self, new: list[_Turn]) -> None:
         """Computes once what new conversations have in common with each other or with earlier ones."""
-        known = [(0, seat, seat.tokens) for seat in self._seats if seat.tokens]
-        plan: list[
-            tuple[int, _Turn, _Seat, int]
-        ] = []  # in which round a row is given so many tokens of which other one
+        known = [(-1, seat, seat.tokens) for seat in self._seats if seat.tokens]
+        plan: list[tuple[int, _Turn, _Seat, int]] = []  # in which round a row is given so many tokens of which other one
         for turn in new:
             most, late, donor = 0, -1, turn.seat
             for when, seat, tokens in known:
@@ -295,12 +294,12 @@ class HFModel(Model):
             plan.append((late + 1, turn, donor, most))
             known.append((late + 1, turn.seat, turn.ids[:-1]))
         donors = {id(donor) for *_, donor, most in plan if most}
-        for now in range(max((when for when, *_ in plan), default=0)):
-            computed = [turn for when, turn, *_ in plan if when == now and id(turn.seat) in donors]
-            self._feed([(turn.seat, turn.ids[:-1]) for turn in computed])
+        for now in range(1 + max((when for when, *_ in plan), default=0)):
             for when, turn, donor, most in plan:
-                if when == now + 1:
+                if when == now and most:
                     self._begin_as(turn.seat, donor, most)
+            if computed := [turn for when, turn, *_ in plan if when == now and id(turn.seat) in donors]:
+                self._feed([(turn.seat, turn.ids[:-1]) for turn in computed])
 
     def _begin_as(self, seat: _Seat, donor: _Seat, tokens: int) -> None:
         """Has a row begin with another one's first tokens."""
@@ -442,52 +441,42 @@ class HFModel(Model):
     def _draw(self, turns: list[_Turn], logits: torch.Tensor) -> tuple[list[int], list[float]]:
         """One column for each row: the likeliest at temperature 0, else drawn with one uniform number of the turn's own stream.
         With it the logarithm of its probability, at temperature 0 as if it had been drawn at 1."""
-        temperature, *others = {turn.temperature for turn in turns}
-        if others:  # some are asked again
-            return self._draw_apart(turns, logits)
         logits = logits.float()
-        if temperature == 0:
-            chosen = logits.argmax(dim=-1, keepdim=True)
-            logprobs = logits.gather(1, chosen) - logits.logsumexp(dim=-1, keepdim=True)
-        else:
-            probabilities = torch.softmax(logits / temperature, dim=-1)
+        temperatures = torch.tensor([[turn.temperature] for turn in turns], device=logits.device)
+        drawn = temperatures > 0
+        probabilities = torch.softmax(logits / temperatures.where(drawn, 1.0), dim=-1)
+        chosen = logits.argmax(dim=-1, keepdim=True)
+        if drawn.any():
             cumulated = probabilities.cumsum(dim=-1)
             draws = torch.tensor([[turn.random.random()] for turn in turns], device=logits.device) * cumulated[:, -1:]
-            chosen = torch.searchsorted(cumulated, draws, right=True)
+            found = torch.searchsorted(cumulated, draws, right=True)
             # A draw that rounding lifts to the whole sum would fall behind the last token: take the last possible one.
-            chosen = chosen.minimum(torch.searchsorted(cumulated, cumulated[:, -1:].contiguous()))
-            logprobs = probabilities.gather(1, chosen).log()
+            found = found.minimum(torch.searchsorted(cumulated, cumulated[:, -1:].contiguous()))
+            chosen = found.where(drawn, chosen)
+        logprobs = probabilities.gather(1, chosen).log()  # logsumexp takes many times as long on a CPU
         return chosen.squeeze(1).tolist(), logprobs.squeeze(1).tolist()
-
-    def _draw_apart(self, turns: list[_Turn], logits: torch.Tensor) -> tuple[list[int], list[float]]:
-        """The same for turns of several temperatures."""
-        chosen, logprobs = [0] * len(turns), [0.0] * len(turns)
-        for temperature in {turn.temperature for turn in turns}:
-            rows = [row for row, turn in enumerate(turns) if turn.temperature == temperature]
-            for row, token, logprob in zip(rows, *self._draw([turns[row] for row in rows], logits[rows]), strict=True):
-                chosen[row], logprobs[row] = token, logprob
-        return chosen, logprobs
 
     def _stops(self, turn: _Turn) -> bool:
         """Whether a text that ends the answer stands in it."""
         said = Completion(self.chat.said(turn.generated, turn.tools), 0, 0)
         return said.before(turn.stop) is not said
 
+    def _over(self, turn: _Turn) -> bool:
+        """Whether an answer has ended or used its tokens."""
+        return turn.ended or len(turn.generated) >= self.sampling.max_tokens
+
     def _take(self, turn: _Turn, token: int, logprob: float) -> None:
-        """Takes in the token that was drawn, and what must follow it."""
-        constraint, ends = turn.constraint, self.chat.ends
-        forced: list[int] | None = [token]
-        while (
-            forced is not None
-            and len(forced) == 1
-            and not turn.ended
-            and len(turn.generated) < self.sampling.max_tokens
-        ):
-            turn.generated.append(forced[0])
+        """Takes in the token that was drawn, and those that a constraint leaves no choice of behind it."""
+        while True:
+            turn.generated.append(token)
             turn.logprobs.append(logprob)
-            if constraint is None:
-                turn.ended = token in ends or (bool(turn.stop) and self._stops(turn))
-                break
-            constraint.advance(forced[0])
-            turn.ended = forced[0] == self.chat.end_of_turn
-            forced, logprob = constraint.allowed(), 0.0
+            if turn.constraint is None:
+                turn.ended = token in self.chat.ends or (bool(turn.stop) and self._stops(turn))
+                return
+            turn.constraint.advance(token)
+            turn.ended = token == self.chat.end_of_turn
+            allowed = None if self._over(turn) else turn.constraint.allowed()
+            if allowed is None or len(allowed) > 1:
+                return
+            turn.random.random()  # each token has a number of its own, so that the later ones' are the same either way
+            token, logprob = allowed[0], 0.0
