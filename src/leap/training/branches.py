@@ -218,8 +218,8 @@ def cut(batch: Batch, most: int) -> Iterator[Batch]:
 
 
 class _Blockwise(torch.autograd.Function):
-    """The attention by plain products of matrices, which a processor with bfloat16 computes at full speed: scores in the type
-    of the queries, their softmax in float32. Only queries, keys and values are kept for the backward pass."""
+    """The attention by plain products of matrices, which a processor with bfloat16 computes at full speed. Only queries, keys
+    and values are kept for the backward pass."""
 
     @staticmethod
     def forward(
@@ -230,8 +230,8 @@ class _Blockwise(torch.autograd.Function):
         ctx.layout, ctx.scale = layout, scale
         out = query.new_empty(query.shape[2], *query.shape[1::2])
         shares = _by_keys(out.transpose(0, 1), key)
-        for q, places, queries, weights in _attended(query, key, layout, scale):
-            shares[:, :, queries] = torch.bmm(weights.to(q.dtype), value[0, :, places]).view_as(shares[:, :, queries])
+        for _, places, queries, weights in _attended(query, key, layout, scale):
+            shares[:, :, queries] = torch.bmm(weights, value[0, :, places]).view_as(shares[:, :, queries])
         return out[None]
 
     @staticmethod
@@ -242,9 +242,9 @@ class _Blockwise(torch.autograd.Function):
         d_shares, shares = _by_keys(d_query[0], key), _by_keys(grad_outputs[0][0].transpose(0, 1), key)
         for q, places, queries, weights in _attended(query, key, ctx.layout, ctx.scale):
             d_out = shares[:, :, queries].flatten(1, 2)
-            d_value[0].index_add_(1, places, torch.bmm(weights.to(q.dtype).transpose(1, 2), d_out).float())
-            d_weights = torch.bmm(d_out, value[0, :, places].transpose(1, 2)) * weights
-            d_scores = d_weights.sub_(weights.mul_(d_weights.sum(-1, keepdim=True))).mul_(ctx.scale).to(q.dtype)
+            d_value[0].index_add_(1, places, torch.bmm(weights.transpose(1, 2), d_out).float())
+            d_weights = torch.bmm(d_out, value[0, :, places].transpose(1, 2))
+            d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, q.dtype).mul_(ctx.scale)
             d_key[0].index_add_(1, places, torch.bmm(d_scores.transpose(1, 2), q).float())
             d_shares[:, :, queries] = torch.bmm(d_scores, key[0, :, places]).view_as(d_shares[:, :, queries])
         return d_query, d_key.to(key.dtype), d_value.to(value.dtype), None, None
@@ -259,12 +259,12 @@ def _attended(
     query: torch.Tensor, key: torch.Tensor, layout: Layout, scale: float
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, slice, torch.Tensor]]:
     """Of each block: queries, those of heads that share keys one after the other; the places of the keys and of the queries;
-    and the attention's weights in float32."""
+    and the attention's weights."""
     for places, mask in layout.blocks():
         queries = slice(int(places[-1]) + 1 - len(mask), int(places[-1]) + 1)
         q = _by_keys(query[0], key)[:, :, queries].flatten(1, 2)
-        scores = torch.bmm(q, key[0, :, places].transpose(1, 2)).float().unflatten(1, (-1, len(mask)))
-        yield q, places, queries, scores.mul_(scale).add_(mask).softmax(-1).flatten(1, 2)
+        hidden = mask.to(q.dtype).repeat(q.shape[1] // len(mask), 1)
+        yield q, places, queries, torch.baddbmm(hidden, q, key[0, :, places].transpose(1, 2), alpha=scale).softmax(-1)
 
 
 def branch_attention(
