@@ -13,22 +13,25 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Step, content_key
 from leap.core.message import Message, ToolSpec
 from leap.core.record import Record
-from leap.envs.grammar import Grammar, GrammarOf, free_text
+from leap.envs.grammar import GrammarOf, free_text
+from leap.envs.thought import split_thought
 from leap.envs.tools import in_words
 from leap.errors import ContextTooLong, RunError
-from leap.policies.rendering import Renderer
+from leap.policies.rendering import Renderer, written
 
 log = logging.getLogger(__name__)
 
 
 class _Example(Record):
-    """A training example. A file has nothing of `tools`, which the prompt offers, where there are none."""
+    """A training example. A file has nothing of `tools`, which the prompt offers, where there are none, nor of `thinking`, which
+    says whether the prompt asks the model to think, where it does not."""
 
     tools: list[ToolSpec] = Field(default_factory=list)
+    thinking: bool = False
 
     @model_serializer(mode="wrap")
-    def _without_no_tools(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return {key: value for key, value in handler(self).items() if value or key != "tools"}
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {key: value for key, value in handler(self).items() if value or key not in ("tools", "thinking")}
 
 
 class Row(_Example):
@@ -80,9 +83,10 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def _told(message: Message) -> tuple[str, ...]:
-    """What tells a message from others of its role: its words, and its calls if it makes any."""
-    calls = message.get("tool_calls")
-    return (message["content"], json.dumps(calls, sort_keys=True)) if calls else (message["content"],)
+    """What tells a message from others of its role: its words, and its calls and thoughts if it has any."""
+    more = {key: message[key] for key in ("tool_calls", "reasoning_content") if message.get(key)}
+    calls = more["tool_calls"] if more.keys() == {"tool_calls"} else more
+    return (message["content"], json.dumps(calls, sort_keys=True)) if more else (message["content"],)
 
 
 class PreferenceRow(_Example):
@@ -116,7 +120,7 @@ def demonstration_rows(episodes: Iterable[Episode], renderer: Renderer) -> Itera
             except ContextTooLong:
                 too_long += 1
                 continue
-            yield _row(episode, t, step, prompt, renderer.grammar_of(episode.task))
+            yield _row(episode, t, step, prompt, renderer)
     if too_long:
         log.warning("%d steps of demonstrations are left out: even alone they do not fit into the student's context", too_long)
 
@@ -135,20 +139,20 @@ def correction_rows(
     for correction in corrections:
         if correction.kept:
             episode = episodes[correction.episode]
-            prompt, grammar = renderer.render(episode.history(correction.t)), renderer.grammar_of(episode.task)
-            yield _row(episode, correction.t, correction, prompt, grammar, source="correction", iteration=iteration)
+            prompt = renderer.render(episode.history(correction.t))
+            yield _row(episode, correction.t, correction, prompt, renderer, source="correction", iteration=iteration)
 
 
 def privileged_rows(
     episode: Episode,
     states: Iterable[PrivilegedState],
     render: Callable[[History, PrivilegedState], list[Message]],
-    grammar: Grammar,
+    student: Renderer,
 ) -> Iterator[Row]:
     """The steps of a privileged teacher's episode, the privileged state before each in its prompt. For a student that is to be
     its own teacher; at rollout and evaluation no prompt has a privileged state."""
     for (t, step), state in zip(enumerate(episode.steps), states, strict=True):
-        yield _row(episode, t, step, render(episode.history(t), state), grammar)
+        yield _row(episode, t, step, render(episode.history(t), state), student)
 
 
 def _row(
@@ -156,15 +160,16 @@ def _row(
     t: int,
     said: Step | Correction,
     prompt: list[Message],
-    grammar: Grammar,
+    renderer: Renderer,
     *,
     source: str = "demonstration",
     iteration: int = 0,
 ) -> Row:
     return Row.model_construct(
         prompt=prompt,
-        completion=[grammar.write(Decision(reason=said.reason, action=said.action))],
-        tools=list(grammar.tools),
+        completion=[renderer.answer(Decision(reason=said.reason, action=said.action), episode.task)],
+        tools=list(renderer.grammar_of(episode.task).tools),
+        thinking=renderer.learns_thoughts,
         episode=episode.key,
         t=t,
         source=source,
@@ -189,13 +194,18 @@ def preference_rows(
             step = episode.steps[row.t]
             rejected: Message = {"role": "assistant", "content": step.completion}
             if step.parsed:
-                rejected = grammar_of(episode.task).write(Decision(reason=step.reason, action=step.action))
+                decision = Decision(reason=step.reason, action=step.action)
+                rejected = written(decision, grammar_of(episode.task), thinks=row.thinking)
+            elif row.thinking:
+                said = split_thought(step.completion)
+                rejected = {"role": "assistant", "content": said.answer, "reasoning_content": said.thought}
             if rejected != row.completion[0]:
                 yield PreferenceRow.model_construct(
                     prompt=row.prompt,
                     chosen=row.completion,
                     rejected=[rejected],
                     tools=row.tools,
+                    thinking=row.thinking,
                     episode=row.episode,
                     t=row.t,
                     iteration=row.iteration,

@@ -90,6 +90,8 @@ class StudentSection(Section):
     @model_validator(mode="after")
     def _can_be_trained(self) -> Self:
         if self.from_scratch:
+            if self.prompt.thinking != "off":
+                raise ValueError("prompt.thinking: a scratch student knows of no thinking; leave it off")
             return self
         try:
             trainable = provider_of(self.model).weights

@@ -241,13 +241,13 @@ def test_a_rows_tokens_are_what_the_rollout_fed_and_would_generate(
     for row in rows:
         encoded = encode_row(row, model.chat)
         assert tuple(encoded.prompt) in fed
-        read = Desk.grammar.read(model.chat.said(encoded.answer, row.tools), episode.final)
+        read = Desk.grammar.read(model.chat.said(encoded.answer, row.tools).answer, episode.final)
         assert read == Decision(reason="It is lost.", action=meant)
     pairs = list(preference_rows(rows, {episode.key: episode}, DESK.grammar_of))
     for pair, row in zip(pairs, rows, strict=True):
         encoded, both = encode_row(row, model.chat), encode_pair(pair, model.chat)
         assert (both.prompt, both.chosen) == (encoded.prompt, encoded.answer)
-        read = Desk.grammar.read(model.chat.said(both.rejected, pair.tools), episode.final)
+        read = Desk.grammar.read(model.chat.said(both.rejected, pair.tools).answer, episode.final)
         assert (read.action if read else UNPARSED) == episode.steps[row.t].action
 
 

@@ -66,13 +66,28 @@ pieces = st.sampled_from([" ", "\n", "\n\n", "ACTION:", "go to desk 1", "é", "<
 def test_prompts_of_any_content_are_encoded_as_the_template_says(
     tokenizers: dict[str, Any], style: str, contents: list[str]
 ) -> None:
-    """Also when an observation holds the text of a special token, and when pieces are encoded one by one."""
-    chat = ChatTokens(tokenizers[style])
-    roles = ("user", "assistant")
-    messages: list[Any] = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
-    assert chat.prompt(messages) == list(
-        chat.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-    )
+    """Also when pieces are encoded one by one. An observation that holds the text of a special token is text like any other: to
+    the byte what the template writes, and no turn more."""
+    chat, roles = ChatTokens(tokenizers[style]), ("user", "assistant")
+
+    def said(texts: list[str]) -> list[Any]:
+        return [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+    whole = chat.tokenizer.apply_chat_template(said(contents), add_generation_prompt=True, tokenize=False)
+    ids = chat.prompt(said(contents))
+    special = set(chat.tokenizer.all_special_ids)
+    assert chat.tokenizer.decode(ids) == whole
+    assert [t for t in ids if t in special] == [t for t in chat.prompt(said(["x"] * len(contents))) if t in special]
+    for sanitize in (False, True):  # what transformers makes of it, with special tokens in messages and without
+        theirs = list(
+            chat.tokenizer.apply_chat_template(
+                said(contents), add_generation_prompt=True, return_dict=False, sanitize_control_tokens=sanitize
+            )
+        )
+        if not any(token in text for text in contents for token in chat.tokenizer.all_special_tokens):
+            assert ids == theirs
+        elif sanitize:
+            assert [t for t in ids if t in special] == [t for t in theirs if t in special]
 
 
 @pytest.mark.parametrize("style", STYLES)

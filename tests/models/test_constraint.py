@@ -60,7 +60,7 @@ def follow(style: str, choices: tuple[str, ...], sampling: Sampling, wishes: lis
         constraint.advance(token)
         if token == grammar_.chat.end_of_turn:
             break
-    return grammar_.chat.decode(generated)
+    return grammar_.chat.said(generated[constraint.thought :]).answer
 
 
 @st.composite

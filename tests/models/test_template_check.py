@@ -108,4 +108,4 @@ def test_a_marker_that_is_no_special_token_ends_a_turn() -> None:
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert chat.end_of_turn == end and chat.ends == sorted({7, end, tokenizer.eos_token_id})
     assert chat.decode(chat.answer("ACTION: look")) == "ACTION: look" == chat.decode([*chat.text("ACTION: look"), 7])
-    assert chat.said(chat.answer("ACTION: look")) == "ACTION: look"
+    assert chat.said(chat.answer("ACTION: look")).answer == "ACTION: look"

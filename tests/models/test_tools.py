@@ -188,7 +188,7 @@ def test_a_row_is_what_the_template_writes_and_is_read_back(
         ours = chat.tokenizer.decode(prompt + answer)
         assert whole.startswith(ours) and not whole[len(ours) :].strip()
     if name != "xml" or not isinstance(given.get("note"), str):  # bare text whose schema tells no type is read as JSON
-        read = TOOLS.read(chat.said(answer, row.tools), OPEN)
+        read = TOOLS.read(chat.said(answer, row.tools).answer, OPEN)
         assert read is not None and read.action == action
         assert read.reason == ("" if name == "llama" else reason)
 
@@ -241,15 +241,15 @@ def test_a_form_of_its_own_is_read_by_the_tokenizers_response_template() -> None
     row = a_row(decision, 2)
     answer = chat.completion(row.completion[0], row.prompt, row.tools)
     assert '[refund(order="A\\"7", cents=5)]' in chat.tokenizer.decode(answer)
-    assert TOOLS.read(chat.said(answer, row.tools), OPEN) == decision
+    assert TOOLS.read(chat.said(answer, row.tools).answer, OPEN) == decision
     odd = "Now.\n<tool_call>\n[refund(oh dear"
-    assert chat.said(chat.answer(odd), row.tools) == odd  # nothing better was read, and nothing is lost
+    assert chat.said(chat.answer(odd), row.tools).answer == odd  # nothing better was read, and nothing is lost
 
 
 def test_other_answers_are_read_as_ever(chats: dict[str, ChatTokens]) -> None:
     for chat in chats.values():
         answer = chat.answer("REASON: x\nACTION: look")
-        assert chat.said(answer) == chat.decode(answer) == "REASON: x\nACTION: look"
-        assert call_in(chat.said(answer, TOOLS.tools)) is None
+        assert chat.said(answer, (), False).answer == chat.decode(answer) == "REASON: x\nACTION: look"
+        assert call_in(chat.said(answer, TOOLS.tools, False).answer) is None
         messages: list[Message] = [{"role": "user", "content": "x"}]
         assert chat.prompt(messages) == chat.prompt(messages, ())

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from leap.core import Decision
 from leap.envs.answer import ACTION_MARKER, ends_in_marker, format_answer, parse_answer
+from leap.envs.thought import unclosed
 
 ADMISSIBLE = ("go to cabinet 1", "go to cabinet 12", "take mug 1 from desk 1", "look")
 words = st.text(alphabet=st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=1)
@@ -110,7 +111,7 @@ def test_a_marker_that_is_said_twice_is_no_part_of_the_action(admissible: tuple[
 @example("action :**\n**\nAction", "look")
 def test_an_answer_without_a_marker_so_far_may_be_ended_with_one(text: str, action: str) -> None:
     if parse_answer(f"{text} probe") is None:
-        found = parse_answer(f"{text}\n{ACTION_MARKER} {action}", ADMISSIBLE)
+        found = parse_answer(f"{text}{unclosed(text)}\n{ACTION_MARKER} {action}", ADMISSIBLE)
         assert found is not None and found.action == action
 
 

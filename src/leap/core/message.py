@@ -31,13 +31,14 @@ class Message(TypedDict):
     """One message of a chat, in the form that chat templates, TRL and endpoints take (an endpoint's arguments are a string).
 
     An assistant message that calls a tool holds the call in `tool_calls`, its words in `content`. A message of role `tool`
-    holds what the call gave, and names the call in `tool_call_id`.
+    holds what the call gave, and names the call in `tool_call_id`. `reasoning_content` is what the assistant thought before.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
     tool_calls: NotRequired[list[ToolCall]]
     tool_call_id: NotRequired[str]
+    reasoning_content: NotRequired[str]
 
 
 class ToolFunction(TypedDict):

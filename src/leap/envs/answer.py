@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from leap.core import Decision
+from leap.envs.thought import without_thoughts
 
 ACTION_MARKER = "ACTION:"
 _BEFORE = r"^[ \t\r\xa0>*_#`\"']*"  # Markdown that may stand before a marker
@@ -14,9 +15,6 @@ _ACTION_IN_LINE = re.compile(r"(?m)\bACTION:[ \t*_`\"']*(.*)$")
 _REASON = re.compile(rf"(?ims){_BEFORE}(?:reason|thought|think){_WITHIN}[ \t*_]*(.*?)(?={_BEFORE}action{_WITHIN}|\Z)")
 _FENCE = "```"
 _BLOCK = re.compile(r"\s*+(?:\*\*)?\s*+```[a-zA-Z]*[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
-LEADING_THOUGHT = re.compile(r"(?is)\A\s*<think>.*?</think>")
-_THINK_BLOCK = re.compile(r"(?is)<think>.*?</think>")
-_THINK_END = re.compile(r"(?i)</think>")
 _AGAIN = re.compile(rf"(?i)\s*+{_BEFORE[1:]}+action{_WITHIN}[ \t*_`\"']*")  # possessive: no time is lost on long blanks
 _NEXT_TURN = re.compile(rf"(?im)\n{_BEFORE[1:]}(?:reason|thought|think|observation|action){_WITHIN}")
 
@@ -34,7 +32,7 @@ def next_turn(text: str) -> int | None:
 
 def ends_in_marker(text: str) -> bool:
     """Whether an answer that begins with this text has its action right behind it, as `parse_answer` will read it."""
-    text = _without_thinking(text)
+    text = without_thoughts(text)
     found = marker_in(text)
     return found is not None and not text[found.start(1) :].strip()
 
@@ -52,6 +50,7 @@ def format_answer(decision: Decision) -> str:
 def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> Decision | None:
     """Reads what models really emit: other casing, Markdown around the markers, quotes, a numbered list, a full stop.
 
+    Nothing is read from a thought, be it cut off.
     The first `ACTION:` line counts, so a model that goes on to imagine the next turn does not act on its imagination.
     Where the admissible actions are known, an action that equals one of them but for case, spacing, quoting or a final
     full stop is taken as that one. Where they are not, the action is free text in which quotes may matter: only marks that
@@ -60,7 +59,7 @@ def parse_answer(completion: str, admissible: tuple[str, ...] | None = None) -> 
     Returns:
         The decision, or None where no action can be read.
     """
-    text = _without_thinking(completion)
+    text = without_thoughts(completion)
     found = marker_in(text)
     if found is None:
         return None
@@ -111,11 +110,6 @@ def unwrapped(action: str) -> str:
         if len(action) > 2 * len(mark) and action == f"{mark}{inside}{mark}" and mark not in inside:
             return inside.strip()
     return action
-
-
-def _without_thinking(text: str) -> str:
-    end = max((closing.end() for closing in _THINK_END.finditer(text)), default=0)  # no block behind it is ever closed
-    return _THINK_BLOCK.sub("", text[:end]) + text[end:]
 
 
 def folded(action: str) -> str:

@@ -16,7 +16,6 @@ from leap.core import Decision, Observation, Task
 from leap.core.message import CalledFunction, Message, ToolSpec
 from leap.envs.answer import (
     ACTION_MARKER,
-    LEADING_THOUGHT,
     format_answer,
     marker_in,
     next_turn,
@@ -25,6 +24,7 @@ from leap.envs.answer import (
     reason_in,
     unwrapped,
 )
+from leap.envs.thought import split_thought, thought_ends
 from leap.envs.tools import Tool, call_id, call_in, call_of, calls_as_text, canonical_call
 
 
@@ -141,7 +141,9 @@ _FENCE_LINE = re.compile(r"(?m)^[ \t>]*`{3,}")
 
 def _free_text(completion: str, *, truncated: bool) -> Decision | None:
     """A decision whose action is a free text of any length."""
-    text = LEADING_THOUGHT.sub("", completion)
+    text = split_thought(completion).answer
+    if not text.startswith("REASON:") and (ends := thought_ends(text)):  # of a thought that the prompt began
+        text = text[ends[0].end() :]
     found = marker_in(text)
     if found is None:
         return None
@@ -205,11 +207,14 @@ class ToolCalls(Grammar):
         return {"role": "assistant", "content": decision.reason, "tool_calls": [{"type": "function", "function": call}]}
 
     def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
-        text = LEADING_THOUGHT.sub("", completion)
+        text = split_thought(completion).answer
         found = call_in(text, self._tools)
-        _, closed, behind = text.partition("</think>")
-        if closed and (later := call_in(behind, self._tools)):  # of a thought that the prompt began
-            text, found = behind, later
+        if ends := thought_ends(text):  # of a thought that the prompt began, unless they stand in the call
+            early = found is not None and found[1] < ends[0].start()
+            quoted = len(thought_ends(json.dumps(found[0]["arguments"], ensure_ascii=False))) if found and early else 0
+            if len(ends) > quoted:
+                text = text[ends[quoted].end() :]
+                found = call_in(text, self._tools)
         if found is None:
             return None
         call, start = found

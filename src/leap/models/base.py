@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from leap.config import Section
 from leap.core import JsonObject
 from leap.core.message import Message, ToolSpec, characters
-from leap.envs.answer import LEADING_THOUGHT
+from leap.envs.thought import split_thought
 from leap.errors import KEPT_BACK
 
 
@@ -75,6 +75,8 @@ class Request:
             endpoints take no more.
         task, step: What is asked about, for the record alone: the task's id, and a step where it is about one.
         warmer: By how much the temperature is above that of the model's sampling: another answer is wanted than the usual one.
+        thinking: Whether a model whose chat template knows of thinking is asked to think first; as the template has it if None.
+            Endpoints are not told.
     """
 
     messages: Sequence[Message]
@@ -86,6 +88,7 @@ class Request:
     warmer: float = 0.0
     task: str = ""
     step: int | None = None
+    thinking: bool | None = None
 
     def temperature(self, usual: float) -> float:
         """The temperature of the answer; `warmer` raises none above 1."""
@@ -97,7 +100,8 @@ class Completion:
     """A model's answer and what it cost.
 
     Attributes:
-        text: What was generated.
+        text: The answer; empty where there is none, as where it was cut off within a thought.
+        thought: What was thought before it, where that was told.
         prompt_tokens: Tokens of the prompt; also those of tries that failed, where the endpoint billed them.
         completion_tokens: Tokens generated; likewise.
         cached_tokens: How many of the prompt's tokens were reused from earlier prompts instead of computed.
@@ -119,12 +123,17 @@ class Completion:
     truncated: bool = False
     tokens: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    thought: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The answer with the thought before it, as it is read back (`leap.envs.thought.split_thought`)."""
+        return f"<think>\n{self.thought}\n</think>\n\n{self.text}" if self.thought else self.text
 
     def before(self, stop: Sequence[str]) -> Completion:
         """The answer up to the first of the texts that end it (`Request.stop`); what a model thinks before it answers holds none.
         An answer that went on behind one says the same as one that ended there."""
-        thought = LEADING_THOUGHT.match(self.text)
-        begin = thought.end() if thought else 0
+        begin = len(self.text) - len(split_thought(self.text).answer)
         end = min((found for one in stop if (found := self.text.find(one, begin)) >= 0), default=None)
         return self if end is None else replace(self, text=self.text[:end], truncated=False)
 

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from leap.core import open_action
 from leap.envs.answer import ACTION_MARKER, ends_in_marker
+from leap.envs.thought import unclosed
 from leap.errors import PrerequisiteError
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
@@ -73,23 +74,33 @@ class ActionGrammar:
 
 
 class ActionConstraint:
-    """Follows one answer as it is generated and says which tokens may come next."""
+    """Follows one answer as it is generated and says which tokens may come next.
 
-    def __init__(self, grammar: ActionGrammar, choices: Sequence[str], sampling: Sampling) -> None:
+    Attributes:
+        thought: How many of its tokens are a thought that had no room for its end.
+    """
+
+    def __init__(
+        self, grammar: ActionGrammar, choices: Sequence[str], sampling: Sampling, thinking: bool | None = None
+    ) -> None:
         self._grammar = grammar
+        self._thinking = thinking
+        self._closing = grammar.chat.text(grammar.chat.turn(thinking).closing) if thinking is not False else []
         self._actions: list[tuple[list[int], int]] = []  # tokens up to where a text begins, if one does, and how many follow
         for choice in choices:
             opened = open_action(choice)
             self._actions.append((grammar.action(opened[0] if opened else choice), 2 if opened else 0))
         self._max_tokens = sampling.max_tokens
         shortest = min(len(tokens) + more for tokens, more in self._actions)
-        room = sampling.max_tokens - len(grammar.marker) - shortest
-        if room < 0:
+        self._least = len(grammar.marker) + shortest
+        room = sampling.max_tokens - self._least
+        if room < len(self._closing):
             raise PrerequisiteError(
                 f"student.sampling.max_tokens: {sampling.max_tokens} are too few; even the shortest action here takes "
                 f"{shortest} tokens and its marker {len(grammar.marker)}."
             )
-        self._max_reason = min(sampling.max_reason_tokens, room)
+        self._max_reason = min(sampling.max_reason_tokens, room - len(self._closing))
+        self.thought = 0
         self._generated: list[int] = []
         self._forced: list[int] = []
         self._node: dict[int, dict] | None = None
@@ -111,7 +122,7 @@ class ActionConstraint:
             end = self._grammar.chat.end_of_turn
             return [end if token == _END else token for token in self._node]
         if len(self._generated) >= self._max_reason:
-            self._forced = list(self._grammar.marker)
+            self._end_reason()
             return [self._forced[0]]
         return None
 
@@ -136,8 +147,20 @@ class ActionConstraint:
             self._node = self._node.get(token, {_END: {}})
             if _TEXT in self._node:
                 self._written = 0
-        elif token in self._grammar.may_end_marker and ends_in_marker(self._grammar.chat.decode(self._generated)):
+        elif token in self._grammar.may_end_marker and ends_in_marker(self._answer() or ""):
             self._node = self._trie()
+
+    def _answer(self) -> str | None:
+        return self._grammar.chat.answering(self._generated, self._thinking)
+
+    def _end_reason(self) -> None:
+        """Has the marker come next, behind what closes the thought in which the answer is, if it is in one."""
+        chat, answer = self._grammar.chat, self._answer()
+        text = chat.turn(self._thinking).closing if answer is None else ""
+        lacking = chat.text(text or unclosed(chat.spelled(self._generated)))
+        if lacking and len(self._generated) + len(lacking) > self._max_tokens - self._least:
+            self.thought, lacking = len(self._generated), []  # no room to close it: it is known where it ends
+        self._forced = [*lacking, *self._grammar.marker]
 
     def _trie(self) -> dict[int, dict]:
         """The actions that fit into the tokens left: one that is cut off would be another action, or none."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from leap.core.message import Message, ToolSpec
-from leap.errors import ContextTooLong, ModelError, ModelRefused, PrerequisiteError
+from leap.errors import ContextTooLong, ModelError, PrerequisiteError
 from leap.models.attention import FULL, SLIDING, check_kinds, layer_kinds, reaches, refusal, short_windows
 from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.chat import ChatTokens, first_line
@@ -130,6 +130,7 @@ class _Turn:
     future: asyncio.Future[Completion]
     temperature: float = 0.0
     stop: Sequence[str] = ()
+    thinking: bool | None = None
     kept: int = 0
     generated: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -165,7 +166,6 @@ class HFModel(Model):
         self._device = next(self.network.parameters()).device
         self._cache_keyword = _cache_keyword(self.network)
         self.chat = ChatTokens(tokenizer, end_tokens(self.network))
-        self._embeddings = self.network.get_input_embeddings().weight.shape[0]
         self._grammar = ActionGrammar(self.chat)
         self._limit = context_of(self.network.config)
         self.room = self._limit - sampling.max_tokens
@@ -215,16 +215,17 @@ class HFModel(Model):
 
     def submit(self, seat: _Seat, request: Request) -> asyncio.Future[Completion]:
         """Queues a request; the batch runs when every open conversation has asked."""
-        ids = self.chat.prompt(request.messages, request.tools)
+        ids = self.chat.prompt(request.messages, request.tools, request.thinking)
         if len(ids) + self.sampling.max_tokens > self._limit:
             raise ContextTooLong(
                 f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}"
             )
-        if max(ids) >= self._embeddings:  # on a GPU it would end every later call as well
-            raise ModelRefused("the prompt holds a token that the model has no embedding for")
-        constraint = ActionConstraint(self._grammar, request.choices, self.sampling) if request.choices else None
+        constraint = None
+        if request.choices:
+            constraint = ActionConstraint(self._grammar, request.choices, self.sampling, request.thinking)
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         turn = _Turn(seat, ids, request.tools, random.Random(request.seed), constraint, future)
+        turn.thinking = request.thinking
         turn.temperature, turn.stop = request.temperature(self.sampling.temperature), request.stop
         self._pending.append(turn)
         self._schedule()
@@ -258,15 +259,18 @@ class HFModel(Model):
         for request in requests:
             whole = request.ended or (request.constraint is not None and request.constraint.complete)
             if not request.future.done():  # its episode may have been cancelled meanwhile
+                begin = request.constraint.thought if request.constraint else 0
+                said = self.chat.said(request.generated[begin:], request.tools, None if begin else request.thinking)
                 request.future.set_result(
                     Completion(
-                        self.chat.said(request.generated, request.tools),
+                        said.answer,
                         len(request.ids),
                         len(request.generated),
                         cached_tokens=request.kept,
                         truncated=not whole,
                         tokens=tuple(request.generated),
                         logprobs=tuple(request.logprobs),
+                        thought=said.thought,
                     ).before(request.stop)
                 )
 

@@ -101,9 +101,11 @@ class _ModelPlayer:
         decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
         if decision is None:
             self._policy.model.unread(request, "no action can be read from it")
+        if isinstance(renderer, Renderer):
+            decision = renderer.decision(decision, completion.thought)
         act = Act(
             decision=decision or Decision(reason="", action=UNPARSED),
-            completion=completion.text,
+            completion=completion.whole,
             parsed=decision is not None,
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
@@ -125,8 +127,11 @@ class _ModelPlayer:
         while True:
             messages, dropped = fit_history(render, history, fit)
             try:
+                thinking = policy.renderer.thinking if isinstance(policy.renderer, Renderer) else None
                 about = {"task": history.task.id, "step": len(history.actions)}
-                request = Request(messages, seed, choices=choices, tools=grammar.tools, stop=stop, **about)
+                request = Request(
+                    messages, seed, choices, tools=grammar.tools, stop=stop, thinking=thinking, **about
+                )
                 return request, await self._conversation.complete(request), dropped
             except ContextTooLong:
                 fit.refused(messages)

@@ -104,6 +104,7 @@ class ReActRenderer:
             candidates=history.now.admissible,
             form=self.grammar_of(history.task).form_at(history.now),
             examples=[_example(episode) for episode in examples],
+            thinks=False,
         )
         return [{"role": "user", "content": text}]
 

@@ -12,12 +12,12 @@ from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from leap.config import Section
-from leap.core import History
+from leap.core import Decision, History, Task
 from leap.core.message import Length, Message, characters, with_tools
-from leap.envs.grammar import GrammarOf, free_text
+from leap.envs.grammar import Grammar, GrammarOf, free_text
 from leap.policies.fitting import Fit, Fitted, fit_history
 from leap.policies.templating import PromptFolder, load_template, shipped_alone
 
@@ -36,11 +36,29 @@ class PromptConfig(Section):
     candidates: bool = Field(
         default=True, description="List the admissible actions in the prompt, where there are any."
     )
+    thinking: Literal["off", "dropped", "kept", "trained"] = Field(
+        default="off",
+        description="Of a model whose chat template knows of thinking. off: it is told not to think. Else it thinks before it "
+        "answers, and its thought is dropped, or kept as the step's reason; trained: kept, and reasons are learnt as thoughts.",
+    )
     max_tokens: int | None = Field(
         default=None,
         ge=64,
         description="Longest prompt in tokens; a longer one loses its oldest steps. As the model's context allows if null.",
     )
+
+    @model_serializer(mode="wrap")
+    def _without_no_thinking(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # So that stages from before there was the key keep theirs.
+        return {key: value for key, value in handler(self).items() if (key, value) != ("thinking", "off")}
+
+
+def written(decision: Decision, grammar: Grammar, *, thinks: bool) -> Message:
+    """The assistant message of a decision; a model that thinks has its reason in its thought."""
+    if not thinks:
+        return grammar.write(decision)
+    message = grammar.write(Decision(reason="", action=decision.action))
+    return {**message, "content": message["content"].removeprefix("REASON: \n"), "reasoning_content": decision.reason}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +84,26 @@ class Renderer:
     def limited(self, limit: int | None, length: Length = characters) -> Renderer:
         """The same renderer with another limit."""
         return replace(self, limit=limit, length=length)
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the student is asked to think before it answers."""
+        return self.config.thinking != "off"
+
+    @property
+    def learns_thoughts(self) -> bool:
+        """Whether the prompts that it is trained on ask it to think, too."""
+        return self.config.thinking == "trained"
+
+    def answer(self, decision: Decision, task: Task) -> Message:
+        """The assistant message that a student is trained to give."""
+        return written(decision, self.grammar_of(task), thinks=self.learns_thoughts)
+
+    def decision(self, decision: Decision | None, thought: str) -> Decision | None:
+        """What was read from an answer, with what was thought before it as its reason where the reason is there."""
+        if decision is None or self.config.thinking not in ("kept", "trained") or not thought.strip():
+            return decision
+        return Decision(reason=" ".join(thought.split()), action=decision.action)
 
     def render(self, history: History) -> list[Message]:
         """The messages of the prompt at the history's present step.
@@ -112,6 +150,7 @@ class Renderer:
             "candidates": now.admissible if self.config.candidates else None,
             "form": self.grammar_of(history.task).form_at(now),
             "instructions": self.config.instructions,
+            "thinks": self.learns_thoughts,
         } | extra
         template = load_template(f"{self.config.renderer}.j2", self.prompts(history.task), _SHIPPED)
         text = str(getattr(template.module, macro)(values)).rstrip("\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,7 +178,8 @@ class Actors:
         from leap.models.checkpoints import load_chat
 
         chat, context = load_chat(self._tokens())
-        return self.whole_renderer.limited(self.recipe.student.longest_prompt(context), chat.length)
+        length = partial(chat.length, thinking=self.whole_renderer.thinking)
+        return self.whole_renderer.limited(self.recipe.student.longest_prompt(context), length)
 
     def _tokens(self) -> str:
         """A checkpoint with the student's tokens: the base, or any later one where the base is not there any more."""

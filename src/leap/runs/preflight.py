@@ -139,9 +139,13 @@ def _check_student(recipe: Recipe) -> None:
     if student.from_scratch:
         student.longest_prompt(student.scratch.max_tokens)
         return
-    from leap.models.checkpoints import check_adaptable, check_checkpoint
+    from leap.models.checkpoints import check_adaptable, check_checkpoint, load_chat
 
     student.longest_prompt(check_checkpoint(student.base))
+    if student.prompt.thinking != "off" and not load_chat(student.base)[0].knows_thoughts:
+        raise PrerequisiteError(
+            f"student.prompt.thinking: the chat template of {student.base} knows of no thinking; leave it off."
+        )
     if recipe.training.lora is not None and recipe.training.lora.targets:
         check_adaptable(student.base, recipe.training.lora.targets)
 

@@ -370,7 +370,7 @@ class Stages:
         for episode in played:
             if recipe.demonstrations.keeps(episode) and episode.stop is not StopReason.ENVIRONMENT_ERROR:
                 states = run_sync(states_along(self.environment, episode))
-                yield from privileged_rows(episode, states, renderer.render, renderer.grammar_of(episode.task))
+                yield from privileged_rows(episode, states, renderer.render, self.actors.whole_renderer)
 
     def _data(self, up_to: int) -> range:
         """Every j of D_0..D_i; where there is no D_0, from 1."""

@@ -37,7 +37,7 @@ class Question(Generic[V]):
         schema: Makes the JSON schema of an answer for some steps, where there is one.
         longest: The recipe's key that says how long an answer may be.
         step: The step that it is about, where that is one.
-        choices, tools: As of a `Request`.
+        choices, tools, thinking: As of a `Request`.
     """
 
     task: str
@@ -52,6 +52,7 @@ class Question(Generic[V]):
     choices: Sequence[str] | None = None
     tools: Sequence[ToolSpec] = ()
     step: int | None = None
+    thinking: bool | None = None
 
     @property
     def name(self) -> str:
@@ -141,6 +142,7 @@ class Asker:
                 warmer=warmer,
                 task=question.task,
                 step=question.step,
+                thinking=question.thinking,
             )
             try:
                 completion = await conversation.complete(request)

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 from leap.core import Episode, Task, content_key
 from leap.core.message import Message
 from leap.core.record import Record
-from leap.envs.answer import LEADING_THOUGHT
 from leap.envs.base import Environment
+from leap.envs.thought import split_thought
 from leap.files import Journal
 from leap.models.base import Completion, Model
 from leap.models.breaker import CircuitBreaker
@@ -243,7 +243,7 @@ _PART = re.compile(
 
 def _four_headings(text: str) -> str | None:
     """The four parts in order, without what stands around them; None where one is missing, empty or there twice."""
-    found = _PART.findall(LEADING_THOUGHT.sub("", text))
+    found = _PART.findall(split_thought(text).answer)
     parts = [(heading.capitalize(), " ".join(contents.split())) for heading, contents in found]
     if tuple(heading for heading, _ in parts) != HEADINGS or not all(contents for _, contents in parts):
         return None

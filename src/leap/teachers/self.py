@@ -34,7 +34,8 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
         if context.student is None:
             raise RecipeError("the self teacher is the student itself, but no student is given")
         self._model = context.student.open()
-        self._renderer = PrivilegedRenderer(context.student.renderer, config.privilege)
+        self._student = context.student.renderer
+        self._renderer = PrivilegedRenderer(self._student, config.privilege)
         self._constrained = context.student.constrained and self._model.constrains
         self._asker = self._asking(self._model)
 
@@ -55,6 +56,7 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
 
         def read(completion: Completion, _: list[int]) -> tuple[dict[int, Decision], str]:
             decision = grammar.read(completion.text, history.now, truncated=completion.truncated)
+            decision = self._student.decision(decision, completion.thought)
             return ({t: decision}, "") if decision else ({}, "no action can be read from the answer")
 
         question = Question(
@@ -69,5 +71,6 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
             choices=grammar.choices(history.now) if self._constrained else None,
             tools=grammar.tools,
             step=t,
+            thinking=self._student.thinking,
         )
         return (await self._asker.ask(conversation, question, (t,), fit)).get(t)

@@ -72,7 +72,8 @@ class PackedEpisode:
 
 def encode_row(row: Row, chat: ChatTokens) -> TokenRow:
     """A row's prompt and answer as the model sees and gives them at rollout."""
-    return TokenRow(chat.prompt(row.prompt, row.tools), chat.completion(row.completion[0], row.prompt, row.tools))
+    answer = chat.completion(row.completion[0], row.prompt, row.tools, row.thinking)
+    return TokenRow(chat.prompt(row.prompt, row.tools, row.thinking), answer)
 
 
 def encode_rows(rows: Iterable[Row], chat: ChatTokens, *, max_tokens: int) -> tuple[list[TokenRow], int]:

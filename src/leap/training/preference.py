@@ -44,8 +44,8 @@ class TokenPair:
 
 def encode_pair(pair: PreferenceRow, chat: ChatTokens) -> TokenPair:
     """A pair's prompt and answers as the model sees and gives them at rollout."""
-    chosen, rejected = (chat.completion(side[0], pair.prompt, pair.tools) for side in (pair.chosen, pair.rejected))
-    return TokenPair(chat.prompt(pair.prompt, pair.tools), chosen, rejected)
+    asked = pair.prompt, pair.tools, pair.thinking
+    return TokenPair(chat.prompt(*asked), *(chat.completion(side[0], *asked) for side in (pair.chosen, pair.rejected)))
 
 
 def train_preference(config: DPOConfig | KTOConfig, pairs: Sequence[PreferenceRow], job: Job) -> TrainingResult:

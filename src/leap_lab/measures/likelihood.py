@@ -132,10 +132,14 @@ def _action_start(row: Row, encoded: TokenRow, chat: ChatTokens) -> int:
     """Returns the first token of the action: behind the tokens that the reason and the marker have to themselves."""
     from leap.training.branches import common_prefix
 
-    if row.completion[0].get("tool_calls"):  # the call stands behind the reason, in the template's own form
-        return common_prefix(chat.text(row.completion[0]["content"]), encoded.answer)
-    head, marker, _ = row.completion[0]["content"].rpartition(ACTION_MARKER)
-    return common_prefix(chat.text(head + marker), encoded.answer) if marker else 0
+    said, begin = row.completion[0], 0
+    if row.thinking:  # the thought stands before all of it
+        bare: Any = {key: value for key, value in said.items() if key != "reasoning_content"}
+        begin = len(encoded.answer) - len(chat.completion(bare, row.prompt, row.tools, False))
+    if said.get("tool_calls"):  # the call stands behind the reason, in the template's own form
+        return begin + common_prefix(chat.text(said["content"]), encoded.answer[begin:])
+    head, marker, _ = said["content"].rpartition(ACTION_MARKER)
+    return begin + common_prefix(chat.text(head + marker), encoded.answer[begin:]) if marker else begin
 
 
 @contextmanager
