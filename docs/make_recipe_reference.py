@@ -82,6 +82,7 @@ WHY = {
     "For an endpoint that never answers some of the prompts.": "lost_share",
     "The seams for a registered policy (best of n) and executor (a cluster).": "policy.kind executor.kind",
     "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens",
+    "For models that can think before they answer; none that ships with a recipe does.": "student.prompt.thinking",
     "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",
     "QLoRA, for GPUs of 24 GB.": "training.quantize",
     "Wherever a group keeps its curves.": "training.logging",

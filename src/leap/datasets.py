@@ -24,14 +24,15 @@ log = logging.getLogger(__name__)
 
 class _Example(Record):
     """A training example. A file has nothing of `tools`, which the prompt offers, where there are none, nor of `thinking`, which
-    says whether the prompt asks the model to think, where it does not."""
+    says whether the prompt asks the model to think (`leap.models.base.Request`), where nothing is said of it."""
 
     tools: list[ToolSpec] = Field(default_factory=list)
-    thinking: bool = False
+    thinking: bool | None = None
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return {key: value for key, value in handler(self).items() if value or key not in ("tools", "thinking")}
+        absent = {"tools": [], "thinking": None}
+        return {key: value for key, value in handler(self).items() if key not in absent or value != absent[key]}
 
 
 class Row(_Example):
@@ -195,7 +196,7 @@ def preference_rows(
             rejected: Message = {"role": "assistant", "content": step.completion}
             if step.parsed:
                 decision = Decision(reason=step.reason, action=step.action)
-                rejected = written(decision, grammar_of(episode.task), thinks=row.thinking)
+                rejected = written(decision, grammar_of(episode.task), thinks=bool(row.thinking))
             elif row.thinking:
                 said = split_thought(step.completion)
                 rejected = {"role": "assistant", "content": said.answer, "reasoning_content": said.thought}

@@ -462,7 +462,7 @@ class HFModel(Model):
 
     def _stops(self, turn: _Turn) -> bool:
         """Whether a text that ends the answer stands in it."""
-        said = Completion(self.chat.said(turn.generated, turn.tools), 0, 0)
+        said = Completion(self.chat.said(turn.generated, turn.tools, turn.thinking).answer, 0, 0)
         return said.before(turn.stop) is not said
 
     def _over(self, turn: _Turn) -> bool:

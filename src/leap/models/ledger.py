@@ -23,6 +23,7 @@ from pydantic import Field
 from leap.config import Section
 from leap.core import JsonObject, content_key
 from leap.core.message import Message, ToolSpec
+from leap.envs.thought import split_thought
 from leap.errors import LeapError, ModelError, RecipeError, RunError
 from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.calls import AskedStore, Call, CallFilter, CallsSection, calls_in
@@ -234,7 +235,8 @@ class Ledger:
         if row is None:
             return None
         text = row[0].decode("utf-8", "surrogatepass") if isinstance(row[0], bytes) else row[0]
-        return Completion(text, *row[1:4], from_cache=True, truncated=bool(row[4]))
+        said = split_thought(text)
+        return Completion(said.answer, *row[1:4], from_cache=True, truncated=bool(row[4]), thought=said.thought)
 
     def book(
         self,
@@ -258,7 +260,7 @@ class Ledger:
         completion = replace(completion, cost=price.of(completion) if price else 0.0)
         provider, _, model = name.partition("/")
         tokens = (completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens)
-        what = (_storable(completion.text), completion.truncated, error.encode("utf-8", "replace").decode())
+        what = (_storable(completion.whole), completion.truncated, error.encode("utf-8", "replace").decode())
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         values = (key, at, self._stage, provider, model, *tokens, completion.cost, round(latency, 3), *what)
         with self._lock, _explained(self.path):

@@ -25,7 +25,7 @@ from leap.envs.tools import in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
 from leap.models.base import Completion, EndpointConfig, Model, Request, Sampling
 from leap.models.client import BILLED, connect, for_a_header, key_in, open_files, out_of_files, through_proxy
-from leap.models.wire import choice_in, count, cut_off, field, parsed, said_in, text_in, tokens_in
+from leap.models.wire import choice_in, count, cut_off, field, parsed, said_in, text_in, thought_in, tokens_in
 
 log = logging.getLogger(__name__)
 
@@ -267,8 +267,8 @@ class OpenAIModel(Model):
             )
         choice = choice_in(body)
         message, truncated = choice.get("message"), cut_off(choice)
-        text = text_in(message, truncated) if isinstance(message, dict) else ""
-        tokens = self._tokens(body.get("usage"), text, request, truncated)
+        text, thought = (text_in(message), thought_in(message)) if isinstance(message, dict) else ("", "")
+        tokens = self._tokens(body.get("usage"), thought + text, request, truncated)
         if not isinstance(message, dict) and choice.get("finish_reason") != "content_filter":
             said = self._redacted(said_in({"message": body.get("message") or body.get("detail"), **body}, ""))
             problem = ModelError(f"{self.name}: the endpoint sent an answer without a choice that can be read: {said}")
@@ -276,7 +276,8 @@ class OpenAIModel(Model):
             raise problem
         details = field(body.get("usage"), "prompt_tokens_details")
         cached, written = (count(details, name) for name in ("cached_tokens", "cache_write_tokens"))
-        return Completion(text, *tokens, cached, written, truncated=truncated).before(request.stop)
+        answer = Completion(text, *tokens, cached, written, truncated=truncated, thought=thought)
+        return answer.before(request.stop)
 
     def _tokens(self, usage: object, text: str, request: Request, truncated: bool) -> tuple[int, int]:
         """Tokens of prompt and answer. What the endpoint does not tell, or tells as nothing, is estimated: a guess keeps the

@@ -6,10 +6,15 @@ import json
 import re
 from typing import NamedTuple
 
+from leap.envs.thought import THOUGHTS, split_thought
 from leap.envs.tools import calls_as_text
 
 _MOST_TOKENS = 1 << 31  # no call has more; an endpoint that says so talks nonsense
 _CUT_OFF = re.compile(r"length|max_\w*tokens", re.IGNORECASE)  # also Mistral's model_length, and Anthropic's and Gemini's word
+
+# What ends a thought, at the beginning or the end of a line: within one it may be a word of the answer.
+_MARKS = "|".join(map(re.escape, THOUGHTS.values()))
+_THOUGHT_END = re.compile(rf"(?im)^[ \t]*(?:{_MARKS})|(?:{_MARKS})[ \t]*$")
 
 
 class Failure(NamedTuple):
@@ -65,14 +70,21 @@ def cut_off(choice: dict[str, object]) -> bool:
     return isinstance(ended := choice.get("finish_reason"), str) and bool(_CUT_OFF.search(ended))
 
 
-def text_in(message: dict[str, object], truncated: bool) -> str:
-    """What a message says and calls. Where it is all reasoning, that is the answer, unless it ended before there was one."""
+def text_in(message: dict[str, object]) -> str:
+    """What a message says and calls. Reasoning is no answer: where a server has put all of one there, there is none."""
     calls = _calls(message)
-    text = _words(message.get("content"))
+    thought, text = split_thought(_words(message.get("content")))
+    if not thought and (ended := _THOUGHT_END.search(text)):  # of a thought that the prompt began
+        text = text[ended.end() :].lstrip()
     if not text.strip() and not calls:
-        spare = ("refusal",) if truncated else ("refusal", "reasoning_content", "reasoning")
-        text = next((said for name in spare if (said := _words(message.get(name))).strip()), text)
+        text = _words(message.get("refusal"))
     return calls_as_text(text, calls)
+
+
+def thought_in(message: dict[str, object]) -> str:
+    """What a message holds of thinking, in a field of its own or in its content."""
+    apart = (said for name in ("reasoning_content", "reasoning") if (said := _words(message.get(name))).strip())
+    return next(apart, "") or split_thought(_words(message.get("content"))).thought
 
 
 def _words(content: object) -> str:
