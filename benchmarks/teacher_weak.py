@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from importlib.metadata import version
+from typing import Any
 
 import leap
 from leap.core import Actor, Decision, Episode, History
@@ -124,7 +125,7 @@ def main() -> None:
     with ExitStack() as stack:
         name, endpoint = options.model, None
         if options.gguf:
-            import xllamacpp
+            import xllamacpp  # type: ignore[import-not-found]
 
             params = xllamacpp.CommonParams()
             params.model.path, params.n_ctx, params.n_parallel = options.gguf, 8192, 1
@@ -134,7 +135,7 @@ def main() -> None:
             endpoint = EndpointConfig(base_url=f"{server.listening_address}/v1", timeout=600, concurrency=1)
             print(f"by llama.cpp, xllamacpp {version('xllamacpp')}")
         print(f"{len(episodes)} episodes, {steps} steps, max_tokens {options.tokens}, temperature 0", flush=True)
-        section = {"endpoint": endpoint.model_dump()} if endpoint else {}
+        section: dict[str, Any] = {"endpoint": endpoint.model_dump()} if endpoint else {}
         for by in options.by:
             config = ModelTeacherConfig(model=name, by=by, sampling={"max_tokens": options.tokens}, **section)
             model, began = Counting(config.open()), time.monotonic()

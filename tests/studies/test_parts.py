@@ -20,6 +20,7 @@ LARGE = load_recipe(PAPER, ["teacher.kind=model", "teacher.model=mock/y"]).model
 CHANGES_NO_FILE = {"name", "budget.usd", "budget.tokens", "training.logging", "prices", "executor.kind", "executor.options"}
 CHANGES_NO_FILE |= {"lost_share"}  # says when a stage ends with an error, as a budget does
 CHANGES_NO_FILE |= {"training.processes", "training.accelerate"}  # a step of two processes is a step of one
+CHANGES_NO_FILE |= {"calls.keep", "calls.most_mb", "calls.self_test"}  # what people may read of calls, and a few calls beforehand
 
 
 def changed(*changes: tuple[str, Any], base: dict[str, Any] = BASE) -> Recipe:

@@ -195,7 +195,7 @@ def calls(
     from leap.cli.calls import print_calls
     from leap.models.calls import OUTCOMES, CallFilter
 
-    chosen = next((one for one in OUTCOMES if one == outcome), None)
+    chosen = {str(one): one for one in OUTCOMES}.get(outcome or "")
     if outcome is not None and chosen is None:
         raise typer.BadParameter(f"--outcome is one of {', '.join(OUTCOMES)}.")
     wanted = CallFilter(number, stage, model, task, step, chosen)

@@ -12,7 +12,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -185,15 +185,16 @@ def calls_in(db: sqlite3.Connection, wanted: CallFilter, newest: int | None = No
         f"WHERE {' AND '.join(given) or '1'} ORDER BY id DESC LIMIT ?",
         (*values, -1 if newest is None else newest),
     ).fetchall()
-    bases: dict[int, bytes] = {}
-    for *what, text, error, base, packed in reversed(rows):
-        if base is not None and base not in bases:
-            found = db.execute("SELECT request FROM asked WHERE call = ?", (base,)).fetchone()
-            bases[base] = _unpacked(found[0], b"")
-        request = json.loads(_unpacked(packed, bases.get(base, b""))) if packed else None
-        answer = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else cast(str, text)
-        what[7] = what[7] or error
-        yield Call(*what, answer, request)
+    bases: dict[int | None, bytes] = {None: b""}
+    for row in reversed(rows):
+        number, at, stage, model, task, step, outcome, problem, *figures, text, error, base, packed = row
+        if base not in bases:
+            bases[base] = _unpacked(db.execute("SELECT request FROM asked WHERE call = ?", (base,)).fetchone()[0], b"")
+        request = json.loads(_unpacked(packed, bases[base])) if packed else None
+        answer = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
+        tokens_in, tokens_out, cost, latency = figures
+        told, spent = problem or error, (tokens_in, tokens_out, cost, latency)
+        yield Call(number, at, stage, model, task, step, outcome, told, *spent, answer, request)
 
 
 _WITHOUT = "(SELECT *, '' AS task, NULL AS step, '' AS problem, NULL AS base, x'' AS request FROM calls)"

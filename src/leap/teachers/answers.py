@@ -113,9 +113,10 @@ def _parse(
             given.setdefault(t, []).append(read(each.members))
     beyond = [t for t in given if not 0 <= t < length]
     first = _first(given, length, own) if beyond else 0
+    counted = {} if first is None else {number - first: answers for number, answers in given.items()}
     good: dict[int, V] = {}
-    for t in sorted({t - first for t in given} & set(asked)) if first is not None else ():
-        one, *others = given[t + first]
+    for t in sorted(counted.keys() & set(asked)):
+        one, *others = counted[t]
         if one is not None and all(other == one for other in others):
             good[t] = one
     missing, problem = tuple(t for t in asked if t not in good), ""
