@@ -78,8 +78,7 @@ def run(
     if dry_run:
         from leap.cli.dry_run import print_estimate
 
-        print_estimate(resolved)
-        return
+        raise typer.Exit(0 if print_estimate(resolved) else 1)
     root = run_dir or Path("runs") / resolved.name
     ready = check_run(root, resolved)  # before anything is written
     with open_run(root, resolved, ready) as stages:
@@ -234,6 +233,7 @@ def push(
     repo: Annotated[str | None, typer.Argument(help="owner/name on the Hugging Face Hub.")] = None,
     to_folder: Annotated[Path | None, typer.Option("--to-folder", help="A folder instead of the Hub.")] = None,
     public: Annotated[bool, typer.Option("--public", help="A new repository is seen by everyone.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="An adapter as a whole checkpoint, its base in it.")] = False,
 ) -> None:
     """Give pi_i away with a model card: to the Hugging Face Hub, or into a folder."""
     from leap.errors import RecipeError
@@ -241,9 +241,9 @@ def push(
     from leap.runs.push import push_to_folder, push_to_hub
 
     if to_folder is not None and repo is None:
-        typer.echo(f"model card: {push_to_folder(RunDirectory(run_dir), iteration, to_folder)}")
+        typer.echo(f"model card: {push_to_folder(RunDirectory(run_dir), iteration, to_folder, merge=merge)}")
     elif repo is not None and to_folder is None:
-        typer.echo(f"pushed: {push_to_hub(RunDirectory(run_dir), iteration, repo, private=not public)}")
+        typer.echo(f"pushed: {push_to_hub(RunDirectory(run_dir), iteration, repo, private=not public, merge=merge)}")
     else:
         raise RecipeError("give either a repository (owner/name) or --to-folder.")
 

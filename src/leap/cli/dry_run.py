@@ -23,9 +23,12 @@ from leap.runs.directory import RunDirectory
 from leap.runs.preflight import prepared_environment, unmet
 
 
-def print_estimate(recipe: Recipe) -> None:
+def print_estimate(recipe: Recipe) -> bool:
     """Prints what is missing here, calls, tokens and USD of each stage, at most (answers that must be asked for again come on
     top), and about how long the run takes, here and on GPUs.
+
+    Returns:
+        Whether the run could start here.
 
     Raises:
         LeapError: See `estimate_recipe`.
@@ -37,6 +40,7 @@ def print_estimate(recipe: Recipe) -> None:
         for problem in missing:
             console.print(f"The run cannot start here yet: {problem}", markup=False, soft_wrap=True)
         print_time(recipe, environment, missing, console)
+        return not missing
 
 
 def _print_calls(recipe: Recipe, stages: Sequence[Estimate], console: Console) -> None:

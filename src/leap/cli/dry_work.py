@@ -161,11 +161,11 @@ def weights_of(base: str, *, here: bool = True) -> tuple[float, str]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from leap.models.checkpoints import base_of
+    from leap.models.checkpoints import base_of, source_of
 
     try:
         with torch.device("meta"):
-            config = AutoConfig.from_pretrained(base_of(base), trust_remote_code=False, local_files_only=not here)
+            config = AutoConfig.from_pretrained(**source_of(base_of(base)), local_files_only=not here)
             model = AutoModelForCausalLM.from_config(config)
         own = model.get_input_embeddings().weight.numel()
         tied = model.get_output_embeddings() is not None and model.config.get_text_config().tie_word_embeddings

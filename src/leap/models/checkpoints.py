@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leap.core import JsonObject, content_key
 from leap.errors import LeapError, PrerequisiteError
-from leap.files import digest
+from leap.files import digest, write_json
 from leap.models.attention import check_kinds
 from leap.models.chat import ChatTokens, first_line
 from leap.models.gguf import check_gguf, folder_of, gguf_file, unpacked
@@ -29,8 +29,12 @@ SMALL = 20_000_000
 """Weights. A model with fewer gains little from a second thread, and loses manyfold where another program needs the core: at
 every operation each thread waits for the slowest (benchmarks/threads.log)."""
 _CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-_NOTES = {"leap.json", "training.json"}
+BASE_NOTE = "base.json"
+"""In an adapter's folder: the name of its base, and the content that the base had in training."""
+_NOTES = {"leap.json", "training.json", BASE_NOTE}
 """What training notes of a checkpoint, times among it."""
+_PLACES: dict[str, None] = {}
+"""Checkpoints that this process works with: an adapter whose base is not where it was may be for one of them."""
 
 
 def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
@@ -49,14 +53,26 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
         raise PrerequisiteError(f"there is no folder {path!r}.")
     with _explained(f"the tokenizer of {path!r}"):
         config = config_of(path)
-        tokenizer = AutoTokenizer.from_pretrained(**_source(path))
+        _check_tokenizer(path)
+        tokenizer = AutoTokenizer.from_pretrained(**source_of(path))
         if generates:
             check_kinds(config, f"hf/{path}")
         check_tokens(tokenizer, getattr(config.get_text_config(), "vocab_size", None), path)
         return ChatTokens(tokenizer), context_of(config)
 
 
-def _source(path: str) -> dict[str, Any]:
+def _check_tokenizer(path: str) -> None:
+    """Looks for a folder's tokenizer: of one that is not there transformers says what it tried.
+
+    Raises:
+        PrerequisiteError: There is none.
+    """
+    kinds = ("tokenizer*", "*vocab*", "*.model", "*.tiktoken", "tekken.json")
+    if Path(path).is_dir() and gguf_file(path) is None and not any(any(Path(path).glob(kind)) for kind in kinds):
+        raise PrerequisiteError(f"{path} has no tokenizer: put its files there, tokenizer.json among them.")
+
+
+def source_of(path: str) -> dict[str, Any]:
     """Where transformers finds a checkpoint's configuration and tokens: a GGUF file need not be unpacked for that."""
     found: dict[str, Any] = {"pretrained_model_name_or_path": path, "trust_remote_code": False}
     if (file := gguf_file(path)) is None:
@@ -74,7 +90,7 @@ def config_of(path: str) -> PretrainedConfig:
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
 
-    config: Any = AutoConfig.from_pretrained(**_source(base_of(path)))
+    config: Any = AutoConfig.from_pretrained(**source_of(base_of(path)))
     masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder
     if config.is_encoder_decoder or masked or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise PrerequisiteError(f"{path} is a model of the kind {config.model_type!r}, and students are causal language models.")
@@ -315,9 +331,58 @@ def adapter_config(path: str) -> JsonObject | None:
     return config
 
 
+def _shapes(file: Path) -> dict[str, Sequence[int]]:
+    """The shapes of the tensors that a file of safetensors holds.
+
+    Raises:
+        PrerequisiteError: It is damaged.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(str(file), framework="np") as content:
+            return {name: content.get_slice(name).get_shape() for name in content.keys()}  # noqa: SIM118
+    except Exception as error:  # told by errors of several kinds
+        raise PrerequisiteError(f"{file} is damaged or cut off: fetch it again ({first_line(error)}).") from error
+
+
 def base_of(path: str) -> str:
-    """The checkpoint that a LoRA adapter was trained on; any other is its own."""
-    return str(adapter["base_model_name_or_path"]) if (adapter := adapter_config(path)) else path
+    """The checkpoint that a LoRA adapter was trained on, wherever it lies now; any other checkpoint is its own.
+
+    Looked for by its content: under the name that it had, among the checkpoints that this process works with, and in the
+    folders that LEAP_MODELS names, of which each may be a checkpoint or hold some.
+
+    Raises:
+        PrerequisiteError: It is not there.
+    """
+    if (adapter := adapter_config(path)) is None:
+        return path
+    named, note = str(adapter["base_model_name_or_path"]), Path(path) / BASE_NOTE
+    with _explained(f"the note {str(note)!r}"):
+        content = json.loads(note.read_text(encoding="utf-8"))["content"] if note.is_file() else ""
+    if not content:
+        return named  # of the Hub, or not trained by leap
+    places = [Path(place) for place in os.environ.get("LEAP_MODELS", "").split(os.pathsep) if place]
+    within = (inner for place in places for inner in (place, *(sorted(place.iterdir()) if place.is_dir() else ())))
+    for place in (named, *_PLACES, *map(str, within)):
+        if Path(place).is_dir() and identity(place) == content:
+            return place
+    at = "holds another model now" if Path(named).is_dir() else "is not there"
+    raise PrerequisiteError(
+        f"the base of the LoRA adapter {path}, {named}, {at}: put it back, or name the folder that it lies in by LEAP_MODELS."
+    )
+
+
+def note_base(adapter: Path, base: str) -> None:
+    """Notes beside an adapter what its base is."""
+    here = Path(base).is_dir()
+    write_json(adapter / BASE_NOTE, {"base": Path(base).name if here else base, "content": identity(base) if here else ""})
+
+
+def look_in(path: str) -> str:
+    """Has a checkpoint looked at where an adapter's base is not in its place any more; returns it."""
+    _PLACES[path] = None
+    return path
 
 
 def check_checkpoint(path: str) -> int:
@@ -335,8 +400,9 @@ def check_checkpoint(path: str) -> int:
         _, context = load_chat(path, generates=True)
     except ImportError as error:
         raise PrerequisiteError(f"hf/{path} needs transformers (pip install 'leap-agents[train]'): {error}") from error
-    if Path(path).is_dir() and gguf_file(path) is None:
-        _check_weights(Path(path))
+    for folder in {path, base_of(path)}:
+        if Path(folder).is_dir() and gguf_file(folder) is None:
+            _check_weights(Path(folder))
     return context
 
 
@@ -344,10 +410,8 @@ def _check_weights(folder: Path) -> None:
     """Looks whether the files of a folder's weights are all there, and whole.
 
     Raises:
-        PrerequisiteError: They are not, or they are pickled.
+        PrerequisiteError: They are not, they are pickled, or an adapter's are of another rank than it says.
     """
-    from safetensors import safe_open
-
     files = {file.name for file in folder.glob("*.safetensors")}
     if not files:
         raise PrerequisiteError(f"the checkpoint {folder} has no *.safetensors (pickled weights are not read).")
@@ -357,10 +421,11 @@ def _check_weights(folder: Path) -> None:
         if missing:
             raise PrerequisiteError(f"the checkpoint {folder} lacks {len(missing)} files, such as {missing[0]}: fetch it again.")
     for name in sorted(files):
-        try:
-            safe_open(str(folder / name), framework="pt").__enter__()
-        except Exception as error:
-            raise PrerequisiteError(f"{folder / name} is damaged or cut off: fetch it again ({first_line(error)}).") from error
+        shapes = _shapes(folder / name)
+        if name == "adapter_model.safetensors" and (config := adapter_config(str(folder))) is not None:
+            ranks = {shape[0] for tensor, shape in shapes.items() if ".lora_A." in tensor}
+            if ranks and config.get("r") not in ranks and not config.get("rank_pattern"):
+                raise PrerequisiteError(f"the adapter {folder} says rank {config.get('r')}, and its weights have {min(ranks)}.")
 
 
 def check_targets(model: torch.nn.Module, targets: Sequence[str] | str | None) -> None:

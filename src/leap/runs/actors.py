@@ -15,7 +15,7 @@ from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
 from leap.models.base import Model
-from leap.models.checkpoints import best_device, model_identity
+from leap.models.checkpoints import best_device, look_in, model_identity
 from leap.models.gguf import unpacked
 from leap.models.ledger import Ledger
 from leap.models.precision import bf16_pays
@@ -149,7 +149,7 @@ class Actors:
     def base(self) -> str:
         """Checkpoint directory or hub name of the model before any training; a GGUF file is unpacked."""
         student = self.recipe.student
-        return str(self.run.base) if student.from_scratch else unpacked(student.base)
+        return str(self.run.base) if student.from_scratch else look_in(unpacked(student.base))
 
     @cached_property
     def base_identity(self) -> str:

@@ -16,10 +16,11 @@ from leap import __version__
 from leap.config import UNKNOWN_KIND
 from leap.core.message import sendable
 from leap.errors import RecipeError, RunError, describe_validation_error
-from leap.files import append_line, as_json
+from leap.files import append_line, as_json, read_json
+from leap.models.checkpoints import model_identity
 from leap.progress import Progress
 from leap.recipe import Recipe, dump_recipe, read_mapping, resolved
-from leap.runs.directory import RunDirectory
+from leap.runs.directory import RunDirectory, marker
 from leap.runs.former import from_0_1
 from leap.runs.manifest import refusal
 from leap.runs.preflight import Ready, check_prerequisites
@@ -169,6 +170,8 @@ def _check_same(run: RunDirectory, recipe: Recipe) -> None:
     kept = recipe_of(run.root)
     old, new = _flat(kept.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _FREE.match(key))
+    if "student.model" in differing and _same_base(run, recipe):
+        differing.remove("student.model")
     if not differing or (differing == ["iterations"] and recipe.iterations >= kept.iterations):
         return  # more of the same, or the same with more to spend
     shown = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in differing[:4])
@@ -176,6 +179,13 @@ def _check_same(run: RunDirectory, recipe: Recipe) -> None:
         f"{run.root} belongs to another recipe ({shown}{'; ...' if len(differing) > 4 else ''}). "
         "Choose another --run-dir or name, or remove that directory."
     )
+
+
+def _same_base(run: RunDirectory, recipe: Recipe) -> bool:
+    """Whether a recipe's student is what the students of a run were trained from, which lay elsewhere then."""
+    noted = [marker(run.checkpoint(i)) for i in range(recipe.iterations + 1)]
+    base = next((read_json(one).get("base") for one in noted if one.exists()), None)
+    return base is not None and base == model_identity(recipe.student.model)
 
 
 def _flat(values: object, prefix: str = "") -> dict[str, object]:

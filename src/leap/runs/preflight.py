@@ -139,15 +139,19 @@ def _check_student(recipe: Recipe) -> None:
     if student.from_scratch:
         student.longest_prompt(student.scratch.max_tokens)
         return
-    from leap.models.checkpoints import check_adaptable, check_checkpoint, load_chat
+    from leap.models.checkpoints import adapter_config, check_adaptable, check_checkpoint, load_chat
 
     student.longest_prompt(check_checkpoint(student.base))
     if student.prompt.thinking != "off" and not load_chat(student.base)[0].knows_thoughts:
         raise PrerequisiteError(
             f"student.prompt.thinking: the chat template of {student.base} knows of no thinking; leave it off."
         )
-    if recipe.training.lora is not None and recipe.training.lora.targets:
-        check_adaptable(student.base, recipe.training.lora.targets)
+    lora, adapter = recipe.training.lora, adapter_config(student.base)
+    if lora is not None and lora.targets:
+        check_adaptable(student.base, lora.targets)
+    if adapter is not None and (lora is None or lora.rank != adapter["r"]):
+        advice = f"set training.lora.rank: {adapter['r']}, or merge it into its base first"
+        raise PrerequisiteError(f"the student {student.base} is a LoRA adapter of rank {adapter['r']}, which goes on: {advice}.")
 
 
 def _unpack(base: str, progress: Progress) -> None:

@@ -27,17 +27,32 @@ A language-model agent trained by LEAP (Choudhury & Sodhi, arXiv 2410.05434): a 
 corrects the student's own episodes, and the student learns from the corrections. It acts without that state."""
 
 
-def push_to_folder(run: RunDirectory, i: int, folder: Path) -> Path:
+def push_to_folder(run: RunDirectory, i: int, folder: Path, *, merge: bool = False) -> Path:
     """Copies pi_i with its model card into a folder that does not hold anything, and returns the card.
 
+    Args:
+        run: The run directory.
+        i: Which pi_i.
+        folder: Where to.
+        merge: Write an adapter as a whole checkpoint, in its base's type: the weights that played.
+
     Raises:
+        PrerequisiteError: The base of the adapter to be merged is not here.
         RunError: pi_i is not trained yet, or the folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is there already; choose another folder.")
     recipe, checkpoint = _trained(run, i)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (path for pattern in _PUBLIC for path in checkpoint.glob(pattern)):
+    merge = merge and (checkpoint / "adapter_config.json").exists()
+    if merge:
+        from leap.models.checkpoints import load_causal_lm, look_in
+        from leap.models.gguf import unpacked
+
+        look_in(unpacked(recipe.student.base))
+        for part in load_causal_lm(str(checkpoint), device="cpu", merge=True):  # the model and its tokenizer
+            part.save_pretrained(folder)
+    for path in () if merge else (path for pattern in _PUBLIC for path in checkpoint.glob(pattern)):
         shutil.copy2(path, folder / path.name)
     if (adapter := folder / "adapter_config.json").exists():
         values = json.loads(adapter.read_text(encoding="utf-8"))
@@ -46,11 +61,13 @@ def push_to_folder(run: RunDirectory, i: int, folder: Path) -> Path:
             base = named if recipe.student.from_scratch else recipe.student.base
             local = Path(base).is_absolute() or _base(recipe, checkpoint)[0]
             write_json(adapter, values | {"base_model_name_or_path": Path(base).name if local else base})
-    write_text(folder / "README.md", model_card(recipe, run, i))
+    write_text(folder / "README.md", model_card(recipe, run, i, merged=merge))
     return folder / "README.md"
 
 
-def push_to_hub(run: RunDirectory, i: int, repo: str, *, private: bool = True, endpoint: str | None = None) -> str:
+def push_to_hub(
+    run: RunDirectory, i: int, repo: str, *, private: bool = True, merge: bool = False, endpoint: str | None = None
+) -> str:
     """Uploads pi_i with its model card to the Hugging Face Hub, with the token of `hf auth login` or $HF_TOKEN.
 
     Args:
@@ -58,6 +75,7 @@ def push_to_hub(run: RunDirectory, i: int, repo: str, *, private: bool = True, e
         i: Which pi_i.
         repo: `owner/name`; made if it is not there.
         private: Make it so that only its owner sees it.
+        merge: As `push_to_folder` has it.
         endpoint: Another Hub; $HF_ENDPOINT by default.
 
     Returns:
@@ -81,7 +99,7 @@ def push_to_hub(run: RunDirectory, i: int, repo: str, *, private: bool = True, e
     message = f"pi_{i} of {run.root.resolve().name}"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "checkpoint"
-        push_to_folder(run, i, folder)
+        push_to_folder(run, i, folder, merge=merge)
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
@@ -107,13 +125,13 @@ def _trained(run: RunDirectory, i: int) -> tuple[Recipe, Path]:
     return recipe, checkpoint
 
 
-def model_card(recipe: Recipe, run: RunDirectory, i: int) -> str:
+def model_card(recipe: Recipe, run: RunDirectory, i: int, *, merged: bool = False) -> str:
     """The card of pi_i: what it is, how it was trained, what it scores on each split with n and intervals, and how often
     the reasons it was taught name what a student cannot know."""
     training, teacher, world = recipe.training, recipe.teacher, recipe.environment.name
     base = None if recipe.student.from_scratch else recipe.student.base
     head = {
-        "library_name": "peft" if training.lora is not None else "transformers",
+        "library_name": "peft" if training.lora is not None and not merged else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["leap", "agents", "imitation-learning", world],
     }

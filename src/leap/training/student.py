@@ -13,7 +13,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 
 from leap.errors import PrerequisiteError
 from leap.files import read_json, write_json
-from leap.models.checkpoints import best_device, check_targets, first_line, load_causal_lm, rounded
+from leap.models.checkpoints import best_device, check_targets, first_line, load_causal_lm, note_base, rounded
 from leap.training.config import LoraConfig, TrainingSettings
 from leap.training.distributed import sharded, world
 
@@ -123,7 +123,7 @@ def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, out: Path
     that were in a shorter type before the training are rounded to it again.
     """
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    state: Any = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if not trainer.is_world_process_zero():
         return
     adapters = {"selected_adapters": [POLICY]} if hasattr(model, "peft_config") else {}
@@ -139,4 +139,6 @@ def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, out: Path
     model.save_pretrained(out, **({"state_dict": state} if state is not None else {}), **adapters)
     if (config := out / "config.json").exists():  # the shards' type stands there where weights were gathered
         write_json(config, read_json(config) | {"dtype": str(dtype).removeprefix("torch.")})
+    if adapters and (base := model.peft_config[POLICY].base_model_name_or_path):
+        note_base(out, base)
     tokenizer.save_pretrained(out)
