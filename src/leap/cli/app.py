@@ -192,9 +192,10 @@ def calls(
 ) -> None:
     """Read the prompts and answers of a run's calls to models at endpoints. The run may be under way."""
     from leap.cli.calls import print_calls
-    from leap.models.calls import OUTCOMES, CallFilter
+    from leap.models.calls import OUTCOMES, CallFilter, Outcome
 
-    chosen = {str(one): one for one in OUTCOMES}.get(outcome or "")
+    known: dict[str, Outcome] = {one: one for one in OUTCOMES}
+    chosen = known.get(outcome or "")
     if outcome is not None and chosen is None:
         raise typer.BadParameter(f"--outcome is one of {', '.join(OUTCOMES)}.")
     wanted = CallFilter(number, stage, model, task, step, chosen)
