@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +36,12 @@ def print_calls(root: Path, wanted: CallFilter, *, last: int, full: bool, as_jso
             typer.echo(told(call))
         return shown
 
-    shown = look_at_calls(RunDirectory(root).calls, show, wanted, newest=last or None)
+    try:
+        shown = look_at_calls(RunDirectory(root).calls, show, wanted, newest=last or None)
+        sys.stdout.flush()
+    except BrokenPipeError:  # a pager that was left, or `head`, which has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
     if as_json:
         return
     if not shown:
