@@ -42,6 +42,8 @@ def processes(config: TrainingSettings) -> int:
     Raises:
         RecipeError: There are fewer GPUs, or the rows of a step cannot be shared out.
     """
+    if config.processes == 1:
+        return 1
     import torch
 
     gpus = torch.cuda.device_count()
