@@ -159,14 +159,13 @@ def weights_of(base: str, *, here: bool = True) -> tuple[float, str]:
         PrerequisiteError: From neither.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    from leap.models.checkpoints import base_of, source_of
+    from leap.models.checkpoints import config_of
 
     try:
         with torch.device("meta"):
-            config = AutoConfig.from_pretrained(**source_of(base_of(base)), local_files_only=not here)
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config_of(base, local_files_only=not here))
         own = model.get_input_embeddings().weight.numel()
         tied = model.get_output_embeddings() is not None and model.config.get_text_config().tie_word_embeddings
         return float(sum(weights.numel() for weights in model.parameters()) - (0 if tied else own)), "its configuration"

@@ -54,7 +54,7 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
     with _explained(f"the tokenizer of {path!r}"):
         config = config_of(path)
         _check_tokenizer(path)
-        tokenizer = AutoTokenizer.from_pretrained(**source_of(path))
+        tokenizer = AutoTokenizer.from_pretrained(**_source(path))
         if generates:
             check_kinds(config, f"hf/{path}")
         check_tokens(tokenizer, getattr(config.get_text_config(), "vocab_size", None), path)
@@ -72,7 +72,7 @@ def _check_tokenizer(path: str) -> None:
         raise PrerequisiteError(f"{path} has no tokenizer: put its files there, tokenizer.json among them.")
 
 
-def source_of(path: str) -> dict[str, Any]:
+def _source(path: str) -> dict[str, Any]:
     """Where transformers finds a checkpoint's configuration and tokens: a GGUF file need not be unpacked for that."""
     found: dict[str, Any] = {"pretrained_model_name_or_path": path, "trust_remote_code": False}
     if (file := gguf_file(path)) is None:
@@ -82,15 +82,15 @@ def source_of(path: str) -> dict[str, Any]:
     return found | {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
 
 
-def config_of(path: str) -> PretrainedConfig:
-    """The configuration of a checkpoint, or of an adapter's base.
+def config_of(path: str, *, local_files_only: bool = False) -> PretrainedConfig:
+    """The configuration of a checkpoint, or of an adapter's base; with `local_files_only` nothing is fetched for it.
 
     Raises:
         PrerequisiteError: It is that of no language model that writes from left to right.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
 
-    config: Any = AutoConfig.from_pretrained(**source_of(base_of(path)))
+    config: Any = AutoConfig.from_pretrained(**_source(base_of(path)), local_files_only=local_files_only)
     masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder
     if config.is_encoder_decoder or masked or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise PrerequisiteError(f"{path} is a model of the kind {config.model_type!r}, and students are causal language models.")
