@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from leap.core import Decision, Observation
 from leap.envs.answer import format_answer, parse_answer
 from leap.envs.grammar import FreeText, Grammar, Line, ToolCalls
+from leap.envs.thought import without_thoughts
 from leap.envs.tools import Tool, call_of, calls_as_text, canonical_call, in_words
 from leap.errors import LeapError
 
@@ -53,7 +54,9 @@ def test_lines_are_written_and_read_as_ever(reason: str, action: str, listed: bo
     text = format_answer(decision)
     assert Line().write(decision) == {"role": "assistant", "content": text}
     assert Line().read(text, shown) == parse_answer(text, shown.admissible)
-    assert Line().read(action, shown, truncated=True) == parse_answer(action.rpartition("\n")[0], shown.admissible)
+    assert Line().read(action, shown, truncated=True) == parse_answer(
+        without_thoughts(action).rpartition("\n")[0], shown.admissible
+    )
 
 
 # ---- free text -------------------------------------------------------------------------------------------------------

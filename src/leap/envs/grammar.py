@@ -24,7 +24,7 @@ from leap.envs.answer import (
     reason_in,
     unwrapped,
 )
-from leap.envs.thought import split_thought, thought_ends
+from leap.envs.thought import split_thought, thought_ends, without_thoughts
 from leap.envs.tools import Tool, call_id, call_in, call_of, calls_as_text, canonical_call
 
 
@@ -95,7 +95,8 @@ class Line(Grammar):
 
     def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
         # Half an action may read like another action, so a last line that was cut off does not count.
-        return parse_answer(completion.rpartition("\n")[0] if truncated else completion, observation.admissible)
+        answer = without_thoughts(completion)
+        return parse_answer(answer.rpartition("\n")[0] if truncated else answer, observation.admissible)
 
 
 class FreeText(Grammar):

@@ -86,7 +86,7 @@ def _parted(text: str) -> tuple[str, str]:
         if closed is not None:
             kept.append(text[position : opened.start()])
             start = position = closed.end()
-        elif not text[text.rfind("\n", 0, opened.start()) + 1 : opened.start()].strip():
+        elif not "".join([*kept, text[position : opened.start()]]).rpartition("\n")[2].strip():
             kept.append(text[position : opened.start()])
             position, unended = len(text), _CLOSES[name]
         else:  # a word within a line

@@ -128,8 +128,8 @@ class Completion:
     @property
     def whole(self) -> str:
         """The answer with the thought before it, as `leap.envs.thought.split_thought` reads it back."""
-        thought = self.thought.replace("</think>", "</ think>")
-        return f"<think>\n{thought}\n</think>\n\n{self.text.lstrip()}" if thought.strip() else self.text
+        thought = self.thought.strip().replace("</think>", "</ think>")
+        return f"<think>\n{thought}\n</think>\n\n{self.text.lstrip()}" if thought else self.text
 
     def before(self, stop: Sequence[str]) -> Completion:
         """The answer up to the first of the texts that end it (`Request.stop`); what a model thinks before it answers holds none.

@@ -117,7 +117,8 @@ class ChatTokens:
         self._templates: dict[bool, str] = {}
         self._special = dict(tokenizer.get_added_vocab())
         self._split = _any_of(self._special)
-        special, written = {*tokenizer.all_special_tokens}, str(tokenizer.chat_template)
+        special = {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
+        special, written = special | {*tokenizer.all_special_tokens}, str(tokenizer.chat_template)
         control = [text for text in self._special if len(text) > 1 and text.strip() and (text in special or text in written)]
         self._control, self._specials = _any_of(control), _any_of(special)
         self._controls = {self._special[text]: text for text in control}

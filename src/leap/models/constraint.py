@@ -156,8 +156,10 @@ class ActionConstraint:
     def _end_reason(self) -> None:
         """Has the marker come next, behind what closes the thought in which the answer is, if it is in one."""
         chat, answer = self._grammar.chat, self._answer()
-        known = chat.turn(self._thinking).closing if answer is None else ""
-        lacking = chat.text(known or unclosed(chat.spelled(self._generated) if answer is None else answer))
+        turn = chat.turn(self._thinking)
+        end = unclosed(turn.begun + chat.spelled(self._generated) if answer is None else answer)
+        known = turn.closing if answer is None and end in turn.closing else ""
+        lacking = chat.text(known or (end and f"\n{end}"))  # on a line of its own: half a character may stand before
         if lacking and len(self._generated) + len(lacking) > self._max_tokens - self._least:
             self.thought, lacking = len(self._generated), []  # no room to close it: it is known where it ends
         self._forced = [*lacking, *self._grammar.marker]
