@@ -7,8 +7,8 @@ A branch sees the trunk up to where it forks and itself, its positions go on fro
 so that loss and gradients are those of the separate rows (a test compares them).
 
 Several episodes lie end to end in one sequence without padding. A registered attention function runs each episode by
-itself, so cost is proportional to real work. In half precision on a CPU it is leap's own (`_Blockwise`): PyTorch's took 40 %
-of a training's time there and more memory (benchmarks/memory_llm.log).
+itself, so cost is proportional to real work. In half precision on a CPU it is leap's own (`_Blockwise`): PyTorch's takes 1.8
+times as long there (benchmarks/branch_attention.log).
 """
 
 from __future__ import annotations
