@@ -84,6 +84,10 @@ WHY = {
     "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens",
     "For models that can think before they answer; none that ships with a recipe does.": "student.prompt.thinking",
     "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",
+    "A server that generates for the student depends on the machine, not on the experiment (docs/engines.md).": (
+        "student.engine.kind student.engine.base_url student.engine.model student.engine.api_key_env "
+        "student.engine.timeout student.engine.options student.engine.devices student.engine.keep"
+    ),
     "QLoRA, for GPUs of 24 GB.": "training.quantize",
     "Wherever a group keeps its curves.": "training.logging",
     "A machine of several GPUs: `--set training.processes=auto`.": "training.processes training.accelerate",

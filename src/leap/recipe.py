@@ -16,6 +16,7 @@ from leap.demonstrations.sources import DemonstrationConfig, TutorDemonstrationC
 from leap.errors import LeapError, RecipeError
 from leap.models.base import Sampling
 from leap.models.calls import CallsSection
+from leap.models.engine import EngineConfig
 from leap.models.ledger import Budget
 from leap.models.prices import Price
 from leap.models.providers import ModelConfig, provider_of
@@ -86,6 +87,7 @@ class StudentSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Weights' type in rollouts."
     )
+    engine: EngineConfig = Field(default_factory=EngineConfig, description="What generates its answers.")
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> Self:
@@ -243,6 +245,11 @@ class Recipe(Section):
     def models(self) -> list[ModelConfig]:
         """The models that take part beside the student, so that calls may be paid for."""
         return [*self.teacher.models, *self.demonstrations.models, *self.baselines.react]
+
+    def engine_settings(self) -> dict[str, Any]:
+        """What an engine of the student must be told of it."""
+        lora = self.training.lora
+        return {"dtype": self.student.dtype, "batch": self.student.batch, "lora_rank": lora and lora.rank}
 
     @property
     def test_horizon(self) -> int:

@@ -92,26 +92,6 @@ def test_a_server_is_started_asked_and_stopped(notes: Callable[[str], list[Any]]
         other.close()
 
 
-def test_adapters_come_and_go_without_a_restart(notes: Callable[[str], list[Any]], tmp_path: Path) -> None:
-    first, second = adapter(tmp_path / "one", "org/base"), adapter(tmp_path / "two", "org/base")
-    model = VLLMModel("org/base", SAMPLING)
-    try:
-        with pytest.raises(PrerequisiteError, match="no LoRA adapter at nowhere"):
-            model.adapted("nowhere")
-        one = model.adapted(first)
-        two = model.adapted(second, Sampling(temperature=1))
-        assert [says(one), says(two), says(model)] == [f"{first} says hello", f"{second} says hello", "org/base says hello"]
-        assert one.name == f"vllm/{first}" and len({one.identity, two.identity, model.identity}) == 3
-        one.close()
-        assert says(two) == f"{second} says hello"
-        again = model.adapted(first)
-        assert says(again) == f"{first} says hello"
-        assert len(notes("loaded")) == 3 and len(notes("unloaded")) == 1 and len(notes("argv")) == 1
-    finally:
-        model.close()
-    two.close()  # its server is gone already, which is no error
-
-
 def test_an_adapters_directory_is_served_on_its_base(notes: Callable[[str], list[Any]], tmp_path: Path) -> None:
     path = adapter(tmp_path / "one", "org/base", rank=100)
     model = VLLMModel(path, SAMPLING)
@@ -123,24 +103,18 @@ def test_an_adapters_directory_is_served_on_its_base(notes: Callable[[str], list
         model.close()
 
 
-def test_an_adapter_for_another_base_and_a_refused_one(notes: Callable[[str], list[Any]], tmp_path: Path) -> None:
-    model = VLLMModel("org/base", SAMPLING)
-    try:
-        with pytest.raises(PrerequisiteError, match="is for org/other, but the server runs org/base"):
-            model.adapted(adapter(tmp_path / "other", "org/other"))
-        with pytest.raises(PrerequisiteError, match="LoRA rank 99 is greater than max_lora_rank 64"):
-            model.adapted(adapter(tmp_path / "refused", "org/base"))
-        pickled = Path(adapter(tmp_path / "pickled", "org/base"))
-        (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
-        with pytest.raises(PrerequisiteError, match="pickled weights are not read"):
-            model.adapted(str(pickled))
-        (tmp_path / "one").mkdir()
-        (tmp_path / "one" / "adapter_config.json").write_text("{}")
-        with pytest.raises(PrerequisiteError, match="damaged or names no base"):
-            model.adapted(str(tmp_path / "one"))
-        assert says(model) == "org/base says hello"
-    finally:
-        model.close()
+def test_an_adapter_that_is_refused_stops_the_server(notes: Callable[[str], list[Any]], tmp_path: Path) -> None:
+    with pytest.raises(PrerequisiteError, match="LoRA rank 99 is greater than max_lora_rank 64"):
+        VLLMModel(adapter(tmp_path / "refused", "org/base"), SAMPLING)
+    assert gone(notes("pids")[0])
+    pickled = Path(adapter(tmp_path / "pickled", "org/base"))
+    (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
+    with pytest.raises(PrerequisiteError, match="pickled weights are not read"):
+        VLLMModel(str(pickled), SAMPLING)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "adapter_config.json").write_text("{}")
+    with pytest.raises(PrerequisiteError, match="damaged or names no base"):
+        VLLMModel(str(tmp_path / "one"), SAMPLING)
 
 
 def test_a_server_whose_output_somebody_has_removed_is_stopped_all_the_same(
@@ -151,7 +125,7 @@ def test_a_server_whose_output_somebody_has_removed_is_stopped_all_the_same(
     model.close()
     assert gone(notes("pids")[0])
     with pytest.raises(PrerequisiteError, match="the vLLM server of org/base is gone"):
-        model.adapted(adapter(tmp_path / "late", "org/base"))
+        model.server.load("late", adapter(tmp_path / "late", "org/base"))
 
 
 def test_a_server_that_fails_to_start_says_why(

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from leap.config import Section
@@ -32,13 +32,23 @@ class Sampling(Section):
     )
 
 
+def _is_a_name(name: str | None) -> str | None:
+    if name is not None and not (name.isascii() and name.isidentifier()):  # a key, as like as not: it is not shown
+        raise PydanticCustomError(KEPT_BACK, "must be the name of an environment variable; the key stands in that variable")
+    return name
+
+
+name_of_variable = AfterValidator(_is_a_name)
+"""Validates a key of a recipe that names the environment variable in which a secret stands."""
+
+
 class EndpointConfig(Section):
     """An OpenAI-compatible endpoint. Part of a recipe, beside the name of the model it serves."""
 
     base_url: str | None = Field(
         default=None, description="Address up to and with /v1; OpenAI's own if null. vLLM, SGLang, llama.cpp, Ollama, gateways."
     )
-    api_key_env: str = Field(
+    api_key_env: Annotated[str, name_of_variable] = Field(
         default="OPENAI_API_KEY",
         description="Name of the environment variable that holds the key. The key itself never stands in a recipe.",
     )
@@ -48,12 +58,6 @@ class EndpointConfig(Section):
     )
     concurrency: int = Field(default=16, ge=1, description="Calls under way at once.")
 
-    @field_validator("api_key_env")
-    @classmethod
-    def _is_a_name(cls, name: str) -> str:
-        if not name.isascii() or not name.isidentifier():  # a key, as like as not: it is not shown
-            raise PydanticCustomError(KEPT_BACK, "must be the name of an environment variable; the key stands in that variable")
-        return name
 
 
 Schema = JsonObject

@@ -111,6 +111,34 @@ class ActionConstraint:
         """Whether what was generated is a whole answer, even if no token is left to end the turn with."""
         return self._node is not None and _END in self._node
 
+    @property
+    def reason_left(self) -> int:
+        """Tokens that the reason may still have; 0 once the action is due."""
+        return 0 if self._forced or self._node is not None else self._max_reason - len(self._generated)
+
+    def end_reason(self) -> list[int]:
+        """Ends the reason where it is.
+
+        Returns:
+            The tokens that now come: the marker, if it is not there yet, behind what closes the thought that the answer is in.
+        """
+        if self._node is None and not self._forced:
+            chat, answer = self._grammar.chat, self._answer()
+            turn = chat.turn(self._thinking)
+            end = unclosed(turn.begun + chat.spelled(self._generated) if answer is None else answer)
+            known = turn.closing if answer is None and end in turn.closing else ""
+            lacking = chat.text(known or (end and f"\n{end}"))  # on a line of its own: half a character may stand before
+            if lacking and len(self._generated) + len(lacking) > self._max_tokens - self._least:
+                self.thought, lacking = len(self._generated), []  # no room to close it: it is known where it ends
+            self._forced = [*lacking, *self._grammar.marker]
+        return list(self._forced)
+
+    def fitting(self) -> list[tuple[list[int], bool]]:
+        """The actions that fit into the tokens left, by their tokens, and whether a free text and `closing` follow: one that is
+        cut off would be another action, or none."""
+        left = self._max_tokens - len(self._generated)
+        return [(tokens, more > 0) for tokens, more in self._actions if len(tokens) + more <= left]
+
     def allowed(self) -> list[int] | None:
         """Tokens that may come next; None for any that are not `forbidden`."""
         if self._forced:
@@ -121,10 +149,7 @@ class ActionConstraint:
         if self._node is not None:
             end = self._grammar.chat.end_of_turn
             return [end if token == _END else token for token in self._node]
-        if len(self._generated) >= self._max_reason:
-            self._end_reason()
-            return [self._forced[0]]
-        return None
+        return None if self.reason_left > 0 else self.end_reason()[:1]
 
     def forbidden(self) -> list[int]:
         """Tokens that may not come next, where `allowed` does not say which may."""
@@ -153,25 +178,11 @@ class ActionConstraint:
     def _answer(self) -> str | None:
         return self._grammar.chat.answering(self._generated, self._thinking)
 
-    def _end_reason(self) -> None:
-        """Has the marker come next, behind what closes the thought in which the answer is, if it is in one."""
-        chat, answer = self._grammar.chat, self._answer()
-        turn = chat.turn(self._thinking)
-        end = unclosed(turn.begun + chat.spelled(self._generated) if answer is None else answer)
-        known = turn.closing if answer is None and end in turn.closing else ""
-        lacking = chat.text(known or (end and f"\n{end}"))  # on a line of its own: half a character may stand before
-        if lacking and len(self._generated) + len(lacking) > self._max_tokens - self._least:
-            self.thought, lacking = len(self._generated), []  # no room to close it: it is known where it ends
-        self._forced = [*lacking, *self._grammar.marker]
-
     def _trie(self) -> dict[int, dict]:
-        """The actions that fit into the tokens left: one that is cut off would be another action, or none."""
         root: dict[int, dict] = {}
-        left = self._max_tokens - len(self._generated)
-        for tokens, more in self._actions:
-            if len(tokens) + more <= left:
-                node = root
-                for token in tokens:
-                    node = node.setdefault(token, {})
-                node[_TEXT if more else _END] = {}
+        for tokens, opens in self.fitting():
+            node = root
+            for token in tokens:
+                node = node.setdefault(token, {})
+            node[_TEXT if opens else _END] = {}
         return root

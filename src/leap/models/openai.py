@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -46,7 +46,8 @@ _REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
 _FAILURES = (openai.OpenAIError, ValueError, RecursionError)
 # No connection came about; whatever else breaks one, an endpoint was there.
 _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
-_LOCAL = ("localhost", "127.0.0.1", "::1")
+LOCAL = ("localhost", "127.0.0.1", "::1")
+"""Names of this machine, for which no proxy stands."""
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class OpenAIModel(Model):
         # under way, so that no place for a call stays empty.
         self.concurrency = 2 * self._at_once
         self.base_url = (endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip().rstrip("/")
-        self._host = _host(self.base_url)
+        self._host = host_of(self.base_url)
         self._shown = re.sub(r"//[^/@]*@", "//", self.base_url)  # for messages, without a login
         self._key = api_key or key_in(endpoint.api_key_env)
         for variable in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):  # which the client sends of itself
@@ -159,14 +160,23 @@ class OpenAIModel(Model):
 
     async def complete(self, request: Request) -> Completion:
         """Answers a request; see `Conversation.complete`. An endpoint cannot be held to `choices`."""
+        return await self._call(lambda: self._body(request), lambda content: self._read(content, request))
+
+    async def _call(self, make: Callable[[], JsonObject], read: Callable[[bytes], Completion]) -> Completion:
+        """Makes a call.
+
+        Args:
+            make: Makes the request's body, anew where a part of it was refused.
+            read: Reads the answer.
+        """
         wire = await self._connected()
         async with wire.gate:
             answered = self._answered
             BILLED.set(failures := [])
             while True:
-                body = self._body(request)
+                body = make()
                 try:
-                    completion = self._read(await _answer(wire.client, body), request)
+                    completion = read(await _answer(wire.client, body))
                 except (ModelError, *_FAILURES) as error:
                     if isinstance(error, _REFUSED) and self._can_do_without(error, body):
                         continue
@@ -189,7 +199,7 @@ class OpenAIModel(Model):
                 base_url=self.base_url,
                 timeout=httpx2.Timeout(self.endpoint.timeout, connect=min(10.0, self.endpoint.timeout)),
                 max_retries=self.endpoint.retries,
-                http_client=connect(local=self._host in _LOCAL, places=self._at_once),
+                http_client=connect(local=self._host in LOCAL, places=self._at_once),
             )
 
             async def closed_with_loop() -> AsyncGenerator[None, None]:
@@ -309,7 +319,7 @@ class OpenAIModel(Model):
                 why = self._redacted(_reason(error.__cause__ or error))
                 return ModelError(f"{self.name}: the endpoint's answer broke off or is damaged ({why})")
             case openai.APIConnectionError():
-                way = "" if self._host in _LOCAL else through_proxy()
+                way = "" if self._host in LOCAL else through_proxy()
                 text = f"nothing can be reached at {host}{way} ({self._redacted(_reason(error.__cause__ or error))})"
                 if cut_off:
                     return PrerequisiteError(f"{text}; is the server running, and is base_url right?")
@@ -353,7 +363,12 @@ class OpenAIModel(Model):
         return text.replace(self._key, "(the key)") if len(self._key) > 6 else text
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
+    """The host of an endpoint's address.
+
+    Raises:
+        PrerequisiteError: It is no address of one.
+    """
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0):
@@ -375,6 +390,11 @@ def _sent(message: Message) -> JsonObject:
 
 async def _answer(client: openai.AsyncOpenAI, request: JsonObject) -> bytes:
     """What the endpoint says, as it came."""
+    if "prompt" in request:  # tokens, not messages
+        model, prompt, more = request["model"], request["prompt"], {**request}
+        del more["model"], more["prompt"]
+        raw = await client.completions.with_raw_response.create(model=model, prompt=prompt, extra_body=more)
+        return raw.http_response.content
     return (await client.chat.completions.with_raw_response.create(**request)).http_response.content
 
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -118,9 +119,16 @@ class VLLMProvider(Provider):
         return VLLMModel(model, sampling, config, batch=batch, dtype=dtype)
 
     def check(self, model: str, sampling: Sampling, *, config: EndpointConfig) -> None:
-        from leap.models.vllm import vllm_program
+        from leap.models.vllm import OTHERWISE, vllm_program
 
-        vllm_program(model)
+        vllm_program(f"vllm/{model}", *OTHERWISE)
+
+    @classmethod
+    def doctor(cls) -> list[tuple[bool, str]]:
+        """What is here of it."""
+        if found := shutil.which("vllm"):
+            return [(True, f"starts {found}, for student.engine too")]
+        return [(False, "there is no `vllm` on the PATH (pip install vllm, on a machine with a GPU): none can be started")]
 
 
 class MockProvider(_EndpointProvider):

@@ -6,34 +6,51 @@ server that runs elsewhere is reached as `openai/NAME` with its base_url.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import httpx2
 
-from leap.core import content_key
+from leap.core import JsonObject, content_key
 from leap.errors import PrerequisiteError
 from leap.models.base import EndpointConfig, Sampling
 from leap.models.checkpoints import adapter_config, base_of, identity
-from leap.models.openai import OpenAIModel
-from leap.models.wire import parsed, said_in
+from leap.models.openai import LOCAL, OpenAIModel, host_of
+from leap.models.wire import field, parsed, said_in
+
+log = logging.getLogger(__name__)
 
 START_TIMEOUT = 1800.0
 """Seconds until a server must be up; the first start of a large model downloads and compiles."""
 _RANK = 64  # of adapters that are loaded later, at most
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that vLLM's --max-lora-rank takes
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM's --max-lora-rank takes."""
 
 
-def vllm_program(model: str) -> str:
+OTHERWISE = ("hf/", "as openai/NAME with its base_url")
+"""What does without a server of one's own, and how another is reached."""
+
+_NO_LIST = "{} does not list its models; is base_url right? It mostly ends in /v1."
+
+
+def vllm_program(wanted: str, instead: str, elsewhere: str) -> str:
     """Path of the `vllm` program.
+
+    Args:
+        wanted: What needs it, for the message where it is missing.
+        instead: What does without it.
+        elsewhere: How a server that runs is reached.
 
     Raises:
         PrerequisiteError: It is not installed.
@@ -41,41 +58,156 @@ def vllm_program(model: str) -> str:
     program = shutil.which("vllm") or shutil.which("vllm", path=str(Path(sys.executable).parent))
     if program is None:
         raise PrerequisiteError(
-            f"vllm/{model} needs vLLM, and there is no `vllm` on the PATH. Install it (pip install vllm, on a machine with "
-            "a GPU), use hf/ instead, or reach a running server as openai/NAME with its base_url."
+            f"{wanted} needs vLLM, and there is no `vllm` on the PATH. Install it (pip install vllm, on a machine with "
+            f"a GPU), use {instead} instead, or reach a running server {elsewhere}."
         )
     return program
 
 
-class VLLMServer:
+class Server:
+    """A server that speaks OpenAI's protocol and takes LoRA adapters while it runs.
+
+    Args:
+        url: Its address, up to and with /v1.
+        key: Its key; empty where it asks for none.
+        kind: vllm, or whatever speaks as that does, or sglang.
+
+    Raises:
+        PrerequisiteError: The address is none.
+    """
+
+    def __init__(self, url: str, key: str, kind: str = "vllm") -> None:
+        self.url, self.key, self.kind = url.strip().rstrip("/"), key, kind
+        self._local = host_of(self.url) in LOCAL
+
+    def cards(self) -> list[JsonObject]:
+        """What the server says of each model that it serves, adapters among them.
+
+        Raises:
+            PrerequisiteError: It cannot be reached, or is no such server.
+        """
+        cards = field(self._ask("GET", f"{self.url}/models", timeout=60), "data")
+        if not isinstance(cards, list):
+            raise PrerequisiteError(_NO_LIST.format(self.url))
+        return [card for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str)]
+
+    def load(self, name: str, path: str) -> bool:
+        """Loads an adapter.
+
+        Args:
+            name: Under which it is to be served: always the same weights under the same name.
+            path: Its folder, which the server must see.
+
+        Returns:
+            Whether it was not there before.
+
+        Raises:
+            PrerequisiteError: The server refuses; the message carries its reason.
+        """
+        try:
+            self._adapter("load", {"lora_name": name, "lora_path": str(Path(path).resolve())})
+        except PrerequisiteError as error:
+            if "already" not in str(error):  # of another process of the run, or of a run that was killed
+                raise
+            return False
+        return True
+
+    def unload(self, name: str) -> None:
+        """Unloads an adapter.
+
+        Raises:
+            PrerequisiteError: The server refuses.
+        """
+        self._adapter("unload", {"lora_name": name})
+
+    def _adapter(self, what: str, body: JsonObject) -> None:
+        root = self.url if self.kind == "vllm" else self.url.removesuffix("/v1")
+        said = self._ask("POST", f"{root}/{what}_lora_adapter", body)
+        if isinstance(said, dict) and said.get("success") is False:  # SGLang
+            raise PrerequisiteError(f"{self.url} refuses to {what} an adapter: {said.get('error_message')}")
+
+    def _ask(self, method: str, url: str, body: JsonObject | None = None, timeout: float = 600) -> object:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        try:  # a proxy for the outside world is none for this machine
+            answer = httpx2.request(method, url, json=body, headers=headers, timeout=timeout, trust_env=not self._local)
+        except httpx2.HTTPError as error:
+            raise self._gone(error) from error
+        said = parsed(answer.content)
+        if answer.is_error:
+            raise PrerequisiteError(self._refusal(url.rpartition("/")[2], answer.status_code, said, answer.text))
+        return said if said is not None else answer.text
+
+    def _refusal(self, what: str, status: int, said: object, text: str) -> str:
+        """What to say of a request that the server refused."""
+        told = said_in(said or text, f"status {status}")[:300].replace(self.key or "\0", "(the key)")
+        if status in (401, 403):
+            return f"{self.url} asks for a key, or refuses this one: set student.engine.api_key_env and that variable ({told})."
+        if what == "models":
+            return _NO_LIST.format(self.url)
+        if "adapter" in what and (status in (404, 405) and not isinstance(field(said, "error"), dict)):
+            return (
+                f"{self.url} loads no adapters while it runs; start it with --enable-lora, and vLLM with "
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment."
+            )
+        if "adapter" in what and re.search(r"lora.*(not enabled|not supported)|enable.lora", told, re.IGNORECASE):
+            return f"{self.url} takes no adapters; start it with --enable-lora ({told})."
+        return f"{self.url} refuses {what}: {told}"
+
+    def _gone(self, error: Exception) -> PrerequisiteError:
+        return PrerequisiteError(f"nothing can be reached at {self.url} ({error}); is the server running?")
+
+    @property
+    def running(self) -> bool:
+        """Whether it is there, as far as is known here."""
+        return True
+
+    def stop(self) -> None:
+        """Stops the server, if it was started here."""
+
+
+class VLLMServer(Server):
     """A `vllm serve` process.
 
     Args:
         model: Checkpoint directory or hub name of full weights.
         dtype: Weights' type.
-        lora_rank: Largest rank of an adapter that will be loaded.
+        lora_rank: Largest rank of an adapter that will be loaded; None for none.
         timeout: Seconds to wait for it.
+        flags: More of its command line.
+        devices: What CUDA_VISIBLE_DEVICES is for it; this process's if None.
 
     Raises:
         PrerequisiteError: vLLM is not installed, or the server did not come up.
     """
 
-    def __init__(self, model: str, *, dtype: str, lora_rank: int, timeout: float) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str,
+        lora_rank: int | None,
+        timeout: float = START_TIMEOUT,
+        flags: Sequence[str] = (),
+        devices: str | None = None,
+    ) -> None:
         self.model = model
-        self.key = secrets.token_urlsafe(24)  # others on this machine may reach the port
-        program, port = vllm_program(model), _free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        rank = next((rank for rank in _RANKS if rank >= lora_rank), lora_rank)
+        program, port = vllm_program(f"vllm/{model}", *OTHERWISE), _free_port()
+        super().__init__(f"http://127.0.0.1:{port}/v1", secrets.token_urlsafe(24))  # others here may reach the port
         command = [program, "serve", model, "--host", "127.0.0.1", "--port", str(port), "--dtype", dtype]
         command += ["--load-format", "safetensors"]  # weights in pickles are not read
-        command += ["--enable-lora", "--max-lora-rank", str(rank)]
+        command += ["--logprobs-mode", "processed_logprobs"]  # as sampled: at the temperature, under the constraint
+        if lora_rank is not None:
+            rank = next((rank for rank in RANKS if rank >= lora_rank), lora_rank)
+            command += ["--enable-lora", "--max-lora-rank", str(rank)]
+        own = {"VLLM_API_KEY": self.key, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+        own |= {} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}
         self._output = NamedTemporaryFile(prefix="leap-vllm-", suffix=".log")  # noqa: SIM115 - closed when it stops
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("server_guard.py")), *command],
+            [sys.executable, str(Path(__file__).with_name("server_guard.py")), *command, *flags],
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"VLLM_API_KEY": self.key, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
+            env=os.environ | own,
             start_new_session=True,  # Ctrl-C is for leap, which then stops the server
         )
         try:
@@ -102,28 +234,22 @@ class VLLMServer:
         with suppress(OSError):  # whoever cleans the folder of temporary files may have been here
             self._output.close()
 
-    def post(self, path: str, body: dict[str, str]) -> None:
-        """Sends a command to the server.
+    def _refusal(self, what: str, status: int, said: object, text: str) -> str:
+        return f"vLLM refuses {what}: {said_in(said or text, f'status {status}')}"
 
-        Raises:
-            PrerequisiteError: It refuses; the message carries its reason.
-        """
-        headers = {"Authorization": f"Bearer {self.key}"}
-        try:  # a proxy for the outside world is none for this machine
-            answer = httpx2.post(self.url + path, json=body, headers=headers, timeout=600, trust_env=False)
-        except httpx2.HTTPError as error:
-            raise PrerequisiteError(f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}") from error
-        if answer.is_error:
-            said = said_in(parsed(answer.content) or answer.text, answer.reason_phrase)
-            raise PrerequisiteError(f"vLLM refuses {path}: {said}")
+    def _gone(self, error: Exception) -> PrerequisiteError:
+        return PrerequisiteError(f"the vLLM server of {self.model} is gone ({error}); {self._last_words()}")
 
     def _wait(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
+        began = time.monotonic()
+        health = f"{self.url.removesuffix('/v1')}/health"
+        log.info("vLLM starts for %s", self.model)
+        while time.monotonic() < began + timeout:
             if not self.running:
                 raise PrerequisiteError(f"vLLM could not serve {self.model}: {self._last_words()}")
             with suppress(httpx2.HTTPError):
-                if httpx2.get(f"{self.url}/health", timeout=5, trust_env=False).status_code == 200:
+                if httpx2.get(health, timeout=5, trust_env=False).status_code == 200:
+                    log.info("vLLM serves %s after %.0f s", self.model, time.monotonic() - began)
                     return
             time.sleep(0.2)
         raise PrerequisiteError(f"vLLM did not serve {self.model} within {timeout:.0f} s: {self._last_words()}")
@@ -139,7 +265,7 @@ class VLLMServer:
 
 
 class VLLMModel(OpenAIModel):
-    """A model on a vLLM server of its own, or a LoRA adapter on another model's.
+    """A model on a vLLM server of its own.
 
     Args:
         model: Checkpoint directory or hub name; a LoRA adapter's directory is served on its base.
@@ -148,7 +274,6 @@ class VLLMModel(OpenAIModel):
         batch: Conversations held at once.
         dtype: Weights' type.
         timeout: Seconds to wait for the server.
-        server: A running server of an adapter's base; one is started by default.
 
     Raises:
         PrerequisiteError: vLLM or the checkpoint is missing, or the server refuses the adapter.
@@ -163,20 +288,19 @@ class VLLMModel(OpenAIModel):
         batch: int = 64,
         dtype: str = "auto",
         timeout: float = START_TIMEOUT,
-        server: VLLMServer | None = None,
     ) -> None:
         adapter = adapter_config(model)
         rank = max(_RANK, int(adapter.get("r", 0))) if adapter else _RANK
-        self.server = server or VLLMServer(base_of(model), dtype=dtype, lora_rank=rank, timeout=timeout)
-        self._shared = server is not None
+        self.server = VLLMServer(base_of(model), dtype=dtype, lora_rank=rank, timeout=timeout)
         try:
-            served = self._load(model) if adapter or self._shared else model
-            own = {"base_url": f"{self.server.url}/v1", "concurrency": batch}
+            served = adapter_name(model) if adapter else model
+            if adapter:
+                self.server.load(served, model)
+            own = {"base_url": self.server.url, "concurrency": batch}
             own = (endpoint or EndpointConfig()).model_copy(update=own)
             super().__init__(served, sampling, own, name=f"vllm/{model}", api_key=self.server.key)
         except BaseException:
-            if not self._shared:
-                self.server.stop()
+            self.server.stop()
             raise
         self.concurrency = self._at_once  # episodes played at once, as for every model on this machine
 
@@ -185,36 +309,14 @@ class VLLMModel(OpenAIModel):
         """The weights, not the address: the same ones on another port give the same answers."""
         return f"{self.name}@{identity(self.name.removeprefix('vllm/'))}"
 
-    def adapted(self, path: str, sampling: Sampling | None = None) -> VLLMModel:
-        """A LoRA adapter on this model's server, loaded now, unloaded when closed.
-
-        Args:
-            path: The adapter's directory.
-            sampling: How answers are drawn; as this model's by default.
-
-        Raises:
-            PrerequisiteError: There is no adapter, it is for another base, or vLLM refuses it.
-        """
-        return VLLMModel(path, sampling or self.sampling, self.endpoint, batch=self.concurrency, server=self.server)
-
     def close(self) -> None:
         super().close()
-        if not self._shared:
-            self.server.stop()
-        elif self.server.running:
-            self.server.post("/v1/unload_lora_adapter", {"lora_name": self.model})
+        self.server.stop()
 
-    def _load(self, path: str) -> str:
-        """Loads an adapter; returns the name under which it is served."""
-        base, there = base_of(path), self.server.model
-        if base == path:
-            raise PrerequisiteError(f"there is no LoRA adapter at {path}: its adapter_config.json is missing.")
-        paths = [Path(one).resolve() if Path(one).exists() else one.rstrip("/") for one in (base, there)]
-        if paths[0] != paths[1]:
-            raise PrerequisiteError(f"the LoRA adapter {path} is for {base}, but the server runs {there}.")
-        served = f"adapter-{content_key(path, identity(path))[:12]}"
-        self.server.post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(Path(path).resolve())})
-        return served
+
+def adapter_name(path: str) -> str:
+    """The name under which a LoRA adapter is served: that of its weights."""
+    return f"adapter-{content_key(path, identity(path))[:12]}"
 
 
 def _free_port() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leap import registry
 from leap.core import Actor, Episode, content_key
@@ -34,6 +34,9 @@ from leap.teachers.function import teacher_class
 from leap.teachers.onfile import Annotation, ExtractedState, ReasonAnnotator, StateExtractor
 from leap.teachers.prompts import PrivilegedRenderer
 
+if TYPE_CHECKING:
+    from leap.models.served import Engine
+
 
 class Acting(NamedTuple):
     """A policy's actor, for the record, and what makes its policy: weights are loaded only if something is to be played."""
@@ -50,17 +53,25 @@ class Actors:
         self.run = run
         self.environment = environment
         self._student: tuple[str, float, Model] | None = None
+        self._engine: Engine | None = None
         self._models: dict[str, Model] = {}  # by what they were opened with
         self._opened = ExitStack()
 
     def close(self) -> None:
         """Frees weights, connections and servers."""
-        self.free_student()
+        self._close_student()
+        if self._engine is not None:
+            self._engine.close()
         self._models.clear()
         self._opened.close()
 
     def free_student(self) -> None:
-        """Frees the student's weights, as before a training, which loads its own."""
+        """Frees what generates for the student, as before a training, which loads its own weights."""
+        self._close_student()
+        if self._engine is not None:
+            self._engine.rest()
+
+    def _close_student(self) -> None:
         if self._student is not None:
             self._student[2].close()
             self._student = None
@@ -246,9 +257,15 @@ class Actors:
         """The weights of pi_i; they stay loaded until another checkpoint is asked for."""
         student, path = self.recipe.student, self.checkpoint(i)
         if self._student is None or self._student[:2] != (path, temperature):
-            self.free_student()
+            self._close_student()
             sampling = student.sampling.model_copy(update={"temperature": temperature})
-            model = open_model(student.opened_as(path), sampling, batch=student.batch, dtype=self._dtype)
+            if student.engine.kind == "hf":
+                model = open_model(student.opened_as(path), sampling, batch=student.batch, dtype=self._dtype)
+            else:
+                from leap.models.served import Engine
+
+                self._engine = self._engine or Engine(student.engine, self.base, **self.recipe.engine_settings())
+                model = self._engine.open(path, sampling)
             self._student = (path, temperature, model)
         return self._student[2]
 

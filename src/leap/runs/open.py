@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _FREE = re.compile(
     r"(budget|calls|prices|executor|lost_share|training\.(sft\.)?(logging|processes|accelerate)"
+    r"|student\.engine\.(?!kind$)\w+"
     r"|(teacher|demonstrations\.annotate|baselines\.react\.\d+)\.endpoint)(\.|$)"
 )
 """What may change while a run goes on: what may be spent, where a model is reached, who logs, and where episodes are played and

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
 
 from leap import registry
@@ -114,7 +116,8 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
 
 
 def unmet(recipe: Recipe) -> Iterator[LeapError]:
-    """What a recipe lacks on this machine, beside its environment's data and what endpoints would say: nobody is asked."""
+    """What a recipe lacks on this machine, beside its environment's data and what paid endpoints would say: none of these is
+    asked."""
     yield from map(PrerequisiteError, _packages(recipe))
     if find_spec("transformers"):
         try:
@@ -137,21 +140,60 @@ def _packages(recipe: Recipe) -> Iterator[str]:
 def _check_student(recipe: Recipe) -> None:
     student = recipe.student
     if student.from_scratch:
-        student.longest_prompt(student.scratch.max_tokens)
-        return
-    from leap.models.checkpoints import adapter_config, check_adaptable, check_checkpoint, load_chat
+        longest = student.longest_prompt(student.scratch.max_tokens)
+    else:
+        from leap.models.checkpoints import adapter_config, check_adaptable, check_checkpoint, load_chat
 
-    student.longest_prompt(check_checkpoint(student.base))
-    if student.prompt.thinking != "off" and not load_chat(student.base)[0].knows_thoughts:
+        longest = student.longest_prompt(check_checkpoint(student.base))
+        if student.prompt.thinking != "off" and not load_chat(student.base)[0].knows_thoughts:
+            raise PrerequisiteError(
+                f"student.prompt.thinking: the chat template of {student.base} knows of no thinking; leave it off."
+            )
+        lora, adapter = recipe.training.lora, adapter_config(student.base)
+        if lora is not None and lora.targets:
+            check_adaptable(student.base, lora.targets)
+        if adapter is not None and (lora is None or lora.rank != adapter["r"]):
+            advice = f"set training.lora.rank: {adapter['r']}, or merge it into its base first"
+            raise PrerequisiteError(
+                f"the student {student.base} is a LoRA adapter of rank {adapter['r']}, which goes on: {advice}."
+            )
+    if student.engine.kind != "hf":
+        _check_engine(recipe, longest + student.sampling.max_tokens)
+
+
+def _check_engine(recipe: Recipe, needed: int) -> None:
+    """Looks for the student's engine; a server that runs is asked for what the run will ask it for. `needed` are the tokens of
+    the longest prompt and its answer."""
+    student, lora, config = recipe.student, recipe.training.lora, recipe.student.engine
+    if find_spec("openai") is None:
+        raise PrerequisiteError("student.engine needs the openai client: pip install 'leap-agents[endpoints]'")
+    from leap.models.served import Engine, short_context
+    from leap.models.vllm import RANKS, vllm_program
+
+    if lora is not None and lora.rank > RANKS[-1]:
+        raise PrerequisiteError(f"training.lora.rank: engines take adapters of rank {RANKS[-1]} at most, not {lora.rank}.")
+    if config.started:
+        vllm_program("student.engine: vllm", "kind: hf", "at its base_url")
+        if (context := config.options.get("max_model_len", needed)) < needed:
+            raise PrerequisiteError(short_context(context, needed))
+    elif lora is None and (recipe.iterations or not recipe.demonstrations.none):
         raise PrerequisiteError(
-            f"student.prompt.thinking: the chat template of {student.base} knows of no thinking; leave it off."
+            f"student.engine: all weights are trained, and the server at {config.base_url} cannot be started again with them. "
+            "Set training.lora, or leave base_url out so that leap starts a server."
         )
-    lora, adapter = recipe.training.lora, adapter_config(student.base)
-    if lora is not None and lora.targets:
-        check_adaptable(student.base, lora.targets)
-    if adapter is not None and (lora is None or lora.rank != adapter["r"]):
-        advice = f"set training.lora.rank: {adapter['r']}, or merge it into its base first"
-        raise PrerequisiteError(f"the student {student.base} is a LoRA adapter of rank {adapter['r']}, which goes on: {advice}.")
+    elif student.from_scratch:
+        raise PrerequisiteError(f"student.engine: the server at {config.base_url} cannot know a student from random weights.")
+    else:
+        from leap.models.gguf import unpacked
+
+        base = unpacked(student.base)
+        engine = Engine(config, base, **recipe.engine_settings())
+        with TemporaryDirectory(prefix=".leap-adapter-", dir=Path.cwd()) as folder:
+            if lora is not None:
+                from leap.training.student import untrained_adapter
+
+                untrained_adapter(base, lora, Path(folder))
+            engine.check(needed, base if lora is None else folder)
 
 
 def _unpack(base: str, progress: Progress) -> None:

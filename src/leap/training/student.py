@@ -53,6 +53,31 @@ def load_student(start: str, config: TrainingSettings, seed: int = 0) -> tuple[P
     return model.float(), tokenizer
 
 
+def untrained_adapter(base: str, lora: LoraConfig, out: Path) -> None:
+    """Leaves an adapter as training will leave it, but for its weights, which are zeros of the first layer alone: to find out
+    whether an engine takes such.
+
+    Raises:
+        PrerequisiteError: The settings do not fit the model.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, trust_remote_code=False))
+        adapted = _with_adapter(model, lora, recompute=False)
+    shapes = {name: weights.shape for name, weights in get_peft_model_state_dict(adapted).items()}
+    first = {name: shape for name, shape in shapes.items() if ".0." in name} or shapes
+    out.mkdir(exist_ok=True)
+    zeros = {name: torch.zeros(shape, dtype=torch.bfloat16) for name, shape in first.items()}
+    save_file(zeros, out / "adapter_model.safetensors")
+    settings = adapted.peft_config[POLICY]
+    settings.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
+    settings.save_pretrained(str(out))
+    AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(out)
+
+
 def load_reference(start: str) -> PreTrainedModel:
     """A second copy of a checkpoint's weights, frozen."""
     model, _ = load_causal_lm(start, dtype=torch.float32, device=_device())
