@@ -117,7 +117,7 @@ def test_it_says_what_the_same_weights_say_in_this_process(
     prompt = here.chat.prompt(ASKED)
     assert found.prompt_tokens == expected.prompt_tokens == len(prompt)
     assert server.noted("prompt")[-1][: len(prompt)] == prompt  # the tokens that training trains on
-    assert here.chat.said(found.tokens) == found.text
+    assert here.chat.said(found.tokens).answer == found.text
     assert len(found.logprobs) == len(found.tokens) == found.completion_tokens and max(found.logprobs) <= 0
     there.close()
     here.close()
@@ -146,7 +146,7 @@ def test_an_answer_always_ends_in_one_of_the_actions(
     if opened and action.strip() not in choices:
         inside = action.strip().removeprefix(opened)
         assert inside.endswith("]") and inside[:-1].strip() and not set(inside[:-1]) & set("\n[]<>")
-    assert not answer.truncated and model.chat.said(answer.tokens) == answer.text
+    assert not answer.truncated and model.chat.said(answer.tokens).answer == answer.text
     assert says(model, tuple(choices), seed) == answer  # alone on the server the same seed gives the same text
 
 
@@ -402,7 +402,9 @@ def test_a_real_vllm_says_what_the_same_weights_say_in_this_process(tmp_path: Pa
                 there = serves.open(checkpoint, sampling)
                 for choices in (None, ACTIONS, ("search[<words>]",)):
                     found = says(there, choices)
-                    assert here.chat.said(found.tokens) == found.text and len(found.logprobs) == len(found.tokens)
+                    assert here.chat.said(found.tokens).answer == found.text and len(found.logprobs) == len(
+                        found.tokens
+                    )
                     if not same:
                         assert says(there, choices) == found
                     elif choices is None:
