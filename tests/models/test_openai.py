@@ -178,7 +178,7 @@ def test_an_answer_ends_where_it_is_asked_to_end_whoever_ends_it(
     with MockServer(lambda request: "<think>\nDONE?</think>Look.\nDONE and more", refuses=refuses) as server:
         model = model_at(server.base_url)
         answers = [ask(model, "x", stop=["\nDONE", "\nEND"])[0] for _ in range(2)]
-        assert {answer.text for answer in answers} == {"<think>\nDONE?</think>Look."}
+        assert {(answer.thought, answer.text) for answer in answers} == {("DONE?", "Look.")}
         assert server.last.get("stop") == (None if refuses else ["\nDONE", "\nEND"])
         assert server.counts.statuses[400] == len(refuses) and len(caplog.records) == len(refuses)
         ask(model, "x")

@@ -38,8 +38,10 @@ _ABOUT = {
     "corrections": "what the teacher made of each step, kept or rejected",
 }
 _COLUMNS = {
-    "sft": "key, prompt: messages, completion: messages, episode, t: int, source, iteration: int",
-    "preference": "key, prompt: messages, chosen: messages, rejected: messages, episode, t: int, iteration: int",
+    "sft": "key, prompt: messages, completion: messages, episode, t: int, source, iteration: int, "
+    "thinking: bool",
+    "preference": "key, prompt: messages, chosen: messages, rejected: messages, episode, t: int, iteration: int, "
+    "thinking: bool",
     "episodes": "key, env, split, task, instruction, kind, task_seed: int, iteration: int, actor, checkpoint, "
     "seed: int, horizon: int, score: float, success: bool, stop, error, steps: steps, final, parts, versions",
     "corrections": "key, episode, t: int, reason, action, teacher, privilege: int, rejected, leaked: texts, "
@@ -86,7 +88,9 @@ def export_parquet(run: RunDirectory, out: Path) -> Counts:
         raise PrerequisiteError(f"Parquet needs pyarrow, which is not installed: {advice}") from error
 
     files = [run.rows(i) for i in run.iterations()]
-    schemas = _schemas(pa, tools=any(_OFFERED in file.read_bytes() for file in files if file.exists()))
+    told = [file.read_bytes() for file in files if file.exists()]
+    tools, thoughts = (any(mark in one for one in told) for mark in (_OFFERED, b'"reasoning_content":'))
+    schemas = _schemas(pa, tools=tools, thoughts=thoughts)
 
     def tables(one: Iteration) -> dict[str, Rows]:
         return {
@@ -245,7 +249,7 @@ def _episode(episode: Episode, i: int) -> dict[str, Any]:
     return task | values | flat
 
 
-def _schemas(pa: Any, *, tools: bool) -> dict[str, Any]:
+def _schemas(pa: Any, *, tools: bool, thoughts: bool) -> dict[str, Any]:
     """The Arrow schema of each kind of data; what else a record has is left out."""
     text = pa.string()
     types = {"": text, "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "texts": pa.list_(text)}
@@ -256,6 +260,7 @@ def _schemas(pa: Any, *, tools: bool) -> dict[str, Any]:
     types["function"] = pa.struct(columns("name, arguments"))
     types["calls"] = pa.list_(pa.struct(columns("id, type, function: function")))
     message = "role, content, tool_calls: calls, tool_call_id" if tools else "role, content"
+    message += ", reasoning_content" if thoughts else ""
     types["messages"] = pa.list_(pa.struct(columns(message)))
     types["steps"] = pa.list_(pa.struct(columns(_STEP)))
     return {
