@@ -85,7 +85,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def _told(message: Message) -> tuple[str, ...]:
     """What tells a message from others of its role: its words, and its calls and thoughts if it has any."""
-    more = {key: message[key] for key in ("tool_calls", "reasoning_content") if message.get(key)}
+    more = {key: told for key in ("tool_calls", "reasoning_content") if (told := message.get(key))}
     calls = more["tool_calls"] if more.keys() == {"tool_calls"} else more
     return (message["content"], json.dumps(calls, sort_keys=True)) if more else (message["content"],)
 
