@@ -11,6 +11,8 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -22,12 +24,12 @@ TRUNK, GROUP, SEEN = 436, 128, 300
 
 def fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
     """As `leap.training.branches.branch_attention` has it where the type is not narrow."""
-    attend, more = torch.nn.functional.scaled_dot_product_attention, {"scale": SCALE, "enable_gqa": True}
-    parts = [attend(*(x[:, :, :TRUNK] for x in (q, k, v)), is_causal=True, **more)]
+    attend: Any = partial(torch.nn.functional.scaled_dot_product_attention, scale=SCALE, enable_gqa=True)
+    parts = [attend(*(x[:, :, :TRUNK] for x in (q, k, v)), is_causal=True)]
     for at, mask in zip((TRUNK, TRUNK + GROUP), layout.episodes[0][1], strict=True):
         own = slice(at, at + GROUP)
         keys, values = (torch.cat([x[:, :, :SEEN], x[:, :, own]], dim=2) for x in (k, v))
-        parts.append(attend(q[:, :, own], keys, values, attn_mask=mask, **more))
+        parts.append(attend(q[:, :, own], keys, values, attn_mask=mask))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 

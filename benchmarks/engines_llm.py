@@ -32,10 +32,10 @@ def prompts(games: int) -> list[list[Any]]:
     """What a student is asked first in each game."""
     from leap.core import History
     from leap.policies.rendering import PromptConfig, Renderer
-    from leap_worlds.alfworld.env import AlfworldEnvironment
+    from leap_worlds.alfworld.env import AlfworldConfig, AlfworldEnvironment
 
     recipe = yaml.safe_load((HERE / "src/leap/recipes/quickstart.yaml").read_text(encoding="utf-8"))
-    environment = AlfworldEnvironment(AlfworldEnvironment.Config.model_validate(recipe["environment"]["options"]))
+    environment = AlfworldEnvironment(AlfworldConfig.model_validate(recipe["environment"]["options"]))
     environment.prepare()
     renderer = Renderer(PromptConfig.model_validate(recipe["student"]["prompt"]), environment.prompts_of)
 

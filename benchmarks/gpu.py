@@ -99,10 +99,10 @@ def part_peak(folder: Path) -> dict[str, Any]:
     size, times = (512, 5) if TINY else (8192, 40)
     a, b = (torch.randn(size, size, device=device(), dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
-        a @ b
+        torch.matmul(a, b)
     began = settled()
     for _ in range(times):
-        a @ b
+        torch.matmul(a, b)
     operations = 2 * size**3 * times / (settled() - began)
     (folder / "peak.json").write_text(json.dumps({"operations": operations}), encoding="utf-8")
     return {"teraflops": round(operations / 1e12, 2)}
@@ -116,9 +116,9 @@ def part_checkpoint(folder: Path) -> dict[str, Any]:
     from leap.testing.checkpoints import tiny_tokenizer
 
     tokenizer = tiny_tokenizer("llama3")
-    config = LlamaConfig(
-        **(TOY if TINY else LARGE), max_position_embeddings=8192, rope_theta=500000.0, eos_token_id=tokenizer.eos_token_id
-    )
+    size: dict[str, Any] = TOY if TINY else LARGE
+    rope = {"rope_type": "default", "rope_theta": 5e5}
+    config = LlamaConfig(**size, max_position_embeddings=8192, rope_parameters=rope, eos_token_id=tokenizer.eos_token_id)
     began = time.perf_counter()
     with device():
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -132,13 +132,13 @@ def world(recipe: str) -> tuple[Any, Any]:
     import yaml
 
     from leap.policies.rendering import PromptConfig, Renderer
-    from leap_worlds.alfworld.env import AlfworldEnvironment
+    from leap_worlds.alfworld.env import AlfworldConfig, AlfworldEnvironment
 
     told = yaml.safe_load((HERE / f"src/leap/recipes/{recipe}.yaml").read_text(encoding="utf-8"))
     options = told["environment"]["options"]
     options["generator"]["games"] = {"train": 4 * GAMES, "valid": GAMES}
     options["generator"]["layout_per_game"] = ["train", "valid"]
-    environment = AlfworldEnvironment(AlfworldEnvironment.Config.model_validate(options))
+    environment = AlfworldEnvironment(AlfworldConfig.model_validate(options))
     environment.prepare()
     return environment, Renderer(PromptConfig.model_validate(told["student"]["prompt"]), environment.prompts_of)
 
@@ -221,9 +221,9 @@ def adapted(model: Any) -> Any:
     class Adapter(torch.nn.Module):
         def __init__(self, base: torch.nn.Linear) -> None:
             super().__init__()
-            self.base, like = base, {"device": base.weight.device}
-            self.lora_a = torch.nn.Parameter(torch.randn(RANK, base.in_features, **like) / base.in_features**0.5)
-            self.lora_b = torch.nn.Parameter(torch.zeros(base.out_features, RANK, **like))
+            self.base, at = base, base.weight.device
+            self.lora_a = torch.nn.Parameter(torch.randn(RANK, base.in_features, device=at) / base.in_features**0.5)
+            self.lora_b = torch.nn.Parameter(torch.zeros(base.out_features, RANK, device=at))
 
         def forward(self, x: Any) -> Any:
             return self.base(x) + (x @ self.lora_a.T.to(x.dtype)) @ self.lora_b.T.to(x.dtype)

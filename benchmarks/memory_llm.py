@@ -38,10 +38,10 @@ def write_rows(file: Path, episodes: int) -> None:
     from leap.policies.base import ExpertPolicy
     from leap.policies.rendering import PromptConfig, Renderer
     from leap.rollouts import Play, rollout
-    from leap_worlds.alfworld.env import AlfworldEnvironment
+    from leap_worlds.alfworld.env import AlfworldConfig, AlfworldEnvironment
 
     recipe = yaml.safe_load((HERE / "src/leap/recipes/quickstart.yaml").read_text(encoding="utf-8"))
-    environment = AlfworldEnvironment(AlfworldEnvironment.Config.model_validate(recipe["environment"]["options"]))
+    environment = AlfworldEnvironment(AlfworldConfig.model_validate(recipe["environment"]["options"]))
     environment.prepare()
     renderer = Renderer(PromptConfig.model_validate(recipe["student"]["prompt"]), environment.prompts_of)
     found: list[Episode] = []

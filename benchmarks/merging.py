@@ -13,6 +13,7 @@ import argparse
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -34,7 +35,7 @@ def drawn(weights: torch.Tensor) -> torch.Tensor:
     return ((bits + noise) & -65536).view(torch.float32).bfloat16()
 
 
-def merged(adapted: torch.nn.Module, rounded: Callable[[torch.Tensor], torch.Tensor]) -> torch.nn.Module:
+def merged(adapted: Any, rounded: Callable[[torch.Tensor], torch.Tensor]) -> torch.nn.Module:
     """The base with the adapter in its weights, each rounded once."""
     model = copy.deepcopy(adapted).float().merge_and_unload()
     for weights in model.parameters():

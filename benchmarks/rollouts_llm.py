@@ -39,20 +39,20 @@ def play(source: Path, checkpoint: str, given: argparse.Namespace) -> dict[str, 
 
     old = (source / "src/leap/rollout.py").exists()
     if old:
-        from leap.envs.alfworld.env import AlfworldEnvironment
-        from leap.policies.student import ModelPolicy
-        from leap.rollout import rollout
+        from leap.envs.alfworld.env import AlfworldConfig, AlfworldEnvironment  # pyright: ignore[reportMissingImports]
+        from leap.policies.student import ModelPolicy  # pyright: ignore[reportMissingImports]
+        from leap.rollout import rollout  # pyright: ignore[reportMissingImports]
     else:
         from leap.policies.model import ModelPolicy
-        from leap.rollouts import Play, rollout
-        from leap_worlds.alfworld.env import AlfworldEnvironment
+        from leap.rollouts import rollout
+        from leap_worlds.alfworld.env import AlfworldConfig, AlfworldEnvironment
 
     recipe = yaml.safe_load((HERE / "src/leap/recipes/quickstart.yaml").read_text(encoding="utf-8"))
-    environment = AlfworldEnvironment(AlfworldEnvironment.Config.model_validate(recipe["environment"]["options"]))
+    environment = AlfworldEnvironment(AlfworldConfig.model_validate(recipe["environment"]["options"]))
     environment.prepare()
     tasks = environment.tasks("valid", limit=given.games)
     sampling = Sampling.model_validate({**recipe["student"]["sampling"], "temperature": given.temperature})
-    model = HFModel(checkpoint, sampling, batch=given.batch, dtype=given.dtype)
+    model: Any = HFModel(checkpoint, sampling, batch=given.batch, dtype=given.dtype)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     renderer = Renderer(PromptConfig.model_validate(recipe["student"]["prompt"]), environment.prompts_of)
     policy = ModelPolicy(model, renderer, Actor(name="student"), constrained=True)
@@ -60,8 +60,10 @@ def play(source: Path, checkpoint: str, given: argparse.Namespace) -> dict[str, 
 
     def begin(some: list[Any], horizon: int, into: Any) -> None:
         if old:
-            rollout(environment, policy, some, horizon=horizon, seed=0, stream="benchmark", on_episode=into)
+            rollout(environment, policy, some, horizon=horizon, seed=0, stream="benchmark", on_episode=into)  # pyright: ignore
         else:
+            from leap.rollouts import Play
+
             rollout(environment, policy, Play(some, horizon, 0, "benchmark"), into)
 
     begin(tasks[:2], 1, lambda episode: None)  # warm up

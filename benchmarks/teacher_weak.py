@@ -15,7 +15,8 @@ import os
 import random
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -23,13 +24,14 @@ import leap
 from leap.core import Actor, Decision, Episode, History
 from leap.envs.base import Environment, load_environment
 from leap.models.base import Completion, Conversation, EndpointConfig, Model, Request
+from leap.models.providers import ModelSampling
 from leap.policies.base import FunctionPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.react import ReActRenderer
 from leap.recipe import ReActSection
 from leap.rollouts import Play, rollout
 from leap.teachers.base import TeacherContext
-from leap.teachers.config import ModelTeacherConfig
+from leap.teachers.config import ModelTeacherConfig, TeacherSampling
 from leap.teachers.model import ModelTeacher
 from leap.testing.play import expert_episodes
 
@@ -60,23 +62,18 @@ class Counting(Model):
     def identity(self) -> str:
         return self.model.identity
 
-    def conversation(self):
-        opened, counts = self.model.conversation(), self.counts
+    @asynccontextmanager
+    async def conversation(self) -> AsyncIterator[Conversation]:
+        counts = self.counts
+        async with self.model.conversation() as inner:
 
-        class Counted:
-            async def __aenter__(self) -> Conversation:
-                self.inner = await opened.__aenter__()
-                return self
+            class Counted:
+                async def complete(self, request: Request) -> Completion:
+                    done = await inner.complete(request)
+                    counts.update(calls=1, tokens=done.completion_tokens, cut_off=done.truncated)
+                    return done
 
-            async def __aexit__(self, *error: object) -> None:
-                await opened.__aexit__(*error)
-
-            async def complete(self, request: Request) -> Completion:
-                done = await self.inner.complete(request)
-                counts.update(calls=1, tokens=done.completion_tokens, cut_off=done.truncated)
-                return done
-
-        return Counted()
+            yield Counted()
 
 
 def episodes_of(environment: Environment, count: int, horizon: int) -> list[Episode]:
@@ -137,7 +134,7 @@ def main() -> None:
         print(f"{len(episodes)} episodes, {steps} steps, max_tokens {options.tokens}, temperature 0", flush=True)
         section: dict[str, Any] = {"endpoint": endpoint.model_dump()} if endpoint else {}
         for by in options.by:
-            config = ModelTeacherConfig(model=name, by=by, sampling={"max_tokens": options.tokens}, **section)
+            config = ModelTeacherConfig(model=name, by=by, sampling=TeacherSampling(max_tokens=options.tokens), **section)
             model, began = Counting(config.open()), time.monotonic()
             stack.callback(model.model.close)
             context = TeacherContext(environment, open_model=lambda _, model=model: model, attempts=options.attempts)
@@ -147,7 +144,8 @@ def main() -> None:
             print(f"by {by}: {read} of {steps} steps read ({read / steps:.0%}), {kept} kept ({kept / steps:.0%})")
             print(f"  {dict(counts)}; {dict(model.counts)}; {time.monotonic() - began:.0f} s", flush=True)
         if options.react:
-            react(environment, Counting(ReActSection(model=name, sampling={"max_tokens": 200}, **section).open()), options)
+            player = ReActSection(model=name, sampling=ModelSampling(max_tokens=200), **section)
+            react(environment, Counting(player.open()), options)
 
 
 def react(environment: Environment, model: Counting, options: argparse.Namespace) -> None:

@@ -85,6 +85,17 @@ def test_only_admissible_actions_are_read_whatever_is_wished_for(style: str, dat
     assert found is not None and found.action in choices, text
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_whatever_token_spells_the_marker_s_colon_an_admissible_action_follows(style: str) -> None:
+    chat = grammar(style).chat
+    colons = [token for token in range(len(chat.tokenizer)) if ":" in chat.decode([token])]
+    assert style == "scratch" or any(chat.decode([token]).count(":") == 2 for token in colons)  # as ` ::` of Llama 3
+    for token in colons:
+        text = follow(style, CHOICES, Sampling(max_tokens=60, max_reason_tokens=20), [*chat.text("ACTION"), token])
+        found = parse_answer(text, CHOICES)
+        assert found is not None and found.action in CHOICES, text
+
+
 words = st.text(alphabet="abcdefghijklmnop qrstuvwxyzABC0123456789éß-", min_size=1, max_size=20)
 actions = words.map(lambda text: " ".join(text.split())).filter(bool)
 

@@ -129,8 +129,8 @@ def load_causal_lm(
     with _explained(f"the model {path!r}"):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         given = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True} | quantized
-        model: Any
-        model, found = AutoModelForCausalLM.from_pretrained(base := base_of(path), dtype=dtype, **given)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(base := base_of(path), dtype=dtype, **given)
+        model, found = loaded
         if missing := found["missing_keys"]:  # transformers would draw them
             raise PrerequisiteError(f"{base} lacks {len(missing)} weights of its architecture, such as {min(missing)}.")
         if base != path:

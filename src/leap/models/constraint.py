@@ -27,11 +27,11 @@ class ActionGrammar:
     def __init__(self, chat: ChatTokens) -> None:
         self.chat = chat
         self.marker = chat.text(f"\n{ACTION_MARKER}")
-        # A marker is complete with its colon, which a byte may also spell.
+        # A marker is complete with its first colon, which a byte may also spell.
         vocabulary = enumerate(chat.tokenizer.convert_ids_to_tokens(range(len(chat.tokenizer))))
         colons = {i: chat.decode([i]) for i, token in vocabulary if token and (":" in token or token == "<0x3A>")}
         colons = {i: text for i, text in colons.items() if ":" in text}
-        self.may_end_marker = {i for i, text in colons.items() if not text.rpartition(":")[2].strip()}
+        self.may_end_marker = {i for i, text in colons.items() if not text.partition(":")[2].strip()}
         # One token that holds the colon and more would put a word of its own where the action belongs.
         self.not_in_reason = [*chat.ends, *sorted(colons.keys() - self.may_end_marker)]
         self._actions: dict[str, list[int]] = {}

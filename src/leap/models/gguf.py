@@ -129,9 +129,10 @@ def _unpack(file: Path, folder: Path, dtype: torch.dtype) -> None:
     source = {"gguf_file": file.name, "trust_remote_code": False}
     try:
         with atomic_directory(folder) as temporary, redirect_stderr(io.StringIO()):  # a bar of transformers' own
-            model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 file.parent, dtype=dtype, output_loading_info=True, **source, **dense
             )
+            model, found = loaded
             if missing := found["missing_keys"]:
                 raise PrerequisiteError(f"{file} lacks {len(missing)} weights of its architecture, such as {min(missing)}.")
             model.hf_quantizer = None

@@ -159,7 +159,7 @@ def attend_by_rows(network: PreTrainedModel) -> bool:
     from transformers import AttentionInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-    own = network.config._attn_implementation
+    own = str(network.config._attn_implementation)
     name = f"leap_{own}"
     if not network._can_set_attn_implementation():
         return False
@@ -175,7 +175,7 @@ def _by_rows(own: str) -> Callable[..., tuple[torch.Tensor, object]]:
     ) -> tuple[torch.Tensor, object]:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+        eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(own, eager)
         feed = _FEED.get()
         if feed is None:
