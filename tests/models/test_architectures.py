@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from leap.core.message import Message
 from leap.errors import PrerequisiteError
 from leap.models.base import Request, Sampling
-from leap.models.checkpoints import check_checkpoint
+from leap.models.checkpoints import check_checkpoint, load_chat
 from leap.testing.checkpoints import tiny_tokenizer
 
 torch = pytest.importorskip("torch")
@@ -181,6 +182,11 @@ def test_an_answer_ends_at_any_end_token(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     short = load(folder)
     assert {1, first, short.chat.end_of_turn} <= set(short.chat.ends) and converse(short)[0][0] == ""
+    assert load_chat(str(folder))[0].ends == short.chat.ends  # of a student on an engine, whose weights are elsewhere
+    (folder / "generation_config.json").unlink()
+    of_config = json.loads((folder / "config.json").read_text()) | {"eos_token_id": [2, first]}
+    (folder / "config.json").write_text(json.dumps(of_config))
+    assert {2, first} <= set(load(folder).chat.ends) == set(load_chat(str(folder))[0].ends)
 
 
 def test_more_tokens_than_embeddings(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ the PATH, tests marked `engine` ask a real one.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -30,14 +29,12 @@ from leap.runs.preflight import unmet
 
 pytest.importorskip("torch")
 pytest.importorskip("openai")
-import stand_in_engine
-from stand_in_engine import StandIn
+from stand_in_engine import StandIn, as_vllm, gone
 
 from leap.models.hf import HFModel
 from leap.models.served import Engine
 from leap.testing.checkpoints import tiny_checkpoint
 
-PROGRAM = Path(stand_in_engine.__file__)
 ASKED: list[Message] = [{"role": "user", "content": "You see a desk 1, a drawer 3 and a mug 1. What now?"}]
 ACTIONS = ("go to desk 1", "go to desk 12", "take mug 1 from desk 1", "open drawer 3", "look", "search[<words>]")
 
@@ -329,20 +326,8 @@ def test_options_become_flags_of_the_program() -> None:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Any]]:
-    """Puts the stand-in on the PATH as `vllm`; returns what it noted under a word."""
-    program = tmp_path / "bin" / "vllm"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {PROGRAM} "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("STAND_IN_NOTES", str(tmp_path / "notes"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def noted(word: str) -> list[Any]:
-        lines = (tmp_path / "notes").read_text().splitlines() if (tmp_path / "notes").exists() else []
-        return [fact[word] for line in lines if word in (fact := json.loads(line))]
-
-    return noted
+    """The stand-in on the PATH as `vllm`, and what it noted under a word."""
+    return as_vllm(tmp_path, monkeypatch)
 
 
 def test_full_weights_are_served_by_a_restart(base: Path, tmp_path: Path, program: Callable[[str], list[Any]]) -> None:
@@ -429,8 +414,4 @@ def test_no_server_is_left_behind_a_kill(base: Path, program: Callable[[str], li
     assert Path(f"/proc/{pid}").exists()
     starter.send_signal(signal.SIGKILL)
     starter.wait(30)
-    for _ in range(300):
-        if not Path(f"/proc/{pid}").exists():
-            break
-        subprocess.run(["sleep", "0.05"], check=True)
-    assert not Path(f"/proc/{pid}").exists()
+    assert gone(pid)

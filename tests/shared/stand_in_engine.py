@@ -13,16 +13,20 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import regex
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+if TYPE_CHECKING:
+    import pytest
 
 KNOWN = {
     *(
@@ -95,18 +99,18 @@ class StandIn:
     """
 
     def __init__(self, options: Sequence[str], lacks: str = "", key: str = "", sglang: bool = False) -> None:
-        self.options = options = arguments().parse_args([*options])
+        self.options = told = arguments().parse_args([*options])
         self.lacks, self.key, self.sglang, self.notes = lacks, key, sglang, list[dict[str, Any]]()
-        self.name = options.served_model_name or options.model
-        self.model: Any = AutoModelForCausalLM.from_pretrained(options.model, use_safetensors=True).float().eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(options.model)
-        self.context = options.max_model_len or self.model.config.max_position_embeddings
+        self.name = told.served_model_name or told.model
+        self.model: Any = AutoModelForCausalLM.from_pretrained(told.model, use_safetensors=True).float().eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(told.model)
+        self.context = told.max_model_len or self.model.config.max_position_embeddings
         self.texts = [self.tokenizer.decode([i]) for i in range(len(self.tokenizer))]
         self.special = {*self.tokenizer.all_special_ids}
         self.adapters: dict[str, str] = {}
         self.answers = 0
         self.lock = threading.Lock()
-        self.http = ThreadingHTTPServer(("127.0.0.1", options.port), type("Bound", (Handler,), {"engine": self}))
+        self.http = ThreadingHTTPServer(("127.0.0.1", told.port), type("Bound", (Handler,), {"engine": self}))
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def __enter__(self) -> StandIn:
@@ -288,6 +292,32 @@ def arguments() -> argparse.ArgumentParser:
     for name in ("enable-lora", "enforce-eager"):
         parser.add_argument(f"--{name}", action="store_true")
     return parser
+
+
+def as_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Any]]:
+    """Puts the stand-in on the PATH as `vllm`; returns what gives all that it noted under a word."""
+    program = folder / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).resolve()} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("STAND_IN_NOTES", str(folder / "notes"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def noted(word: str) -> list[Any]:
+        lines = (folder / "notes").read_text().splitlines() if (folder / "notes").exists() else []
+        return [fact[word] for line in lines if word in (fact := json.loads(line))]
+
+    return noted
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within the time that a server has for it."""
+    for _ in range(600):
+        if not Path(f"/proc/{pid}").exists():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
         if generates:
             check_kinds(config, f"hf/{path}")
         check_tokens(tokenizer, getattr(config.get_text_config(), "vocab_size", None), path)
-        return ChatTokens(tokenizer), context_of(config)
+        return ChatTokens(tokenizer, end_tokens(path)), context_of(config)
 
 
 def _check_tokenizer(path: str) -> None:
@@ -276,10 +276,16 @@ def check_tokens(tokenizer: Any, embeddings: int | None, path: str) -> None:
         )
 
 
-def end_tokens(network: PreTrainedModel) -> list[int]:
-    """Tokens at which a model's generation_config ends an answer."""
-    ends = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
-    return [ends] if isinstance(ends, int) else list(ends or ())
+def end_tokens(path: str) -> list[int]:
+    """Tokens at which a checkpoint, or an adapter's base, ends an answer by its generation_config, or else by its config."""
+    from transformers import GenerationConfig
+
+    try:
+        settings = GenerationConfig.from_pretrained(_source(base_of(path))["pretrained_model_name_or_path"])
+    except OSError:  # there is none
+        settings = GenerationConfig.from_model_config(config_of(path))
+    ends = settings.eos_token_id
+    return ends if isinstance(ends, list) else [ends]
 
 
 def identity(path: str) -> str:

@@ -165,7 +165,7 @@ class HFModel(Model):
         self.network.eval()
         self._device = next(self.network.parameters()).device
         self._cache_keyword = _cache_keyword(self.network)
-        self.chat = ChatTokens(tokenizer, end_tokens(self.network))
+        self.chat = ChatTokens(tokenizer, end_tokens(path))
         self._grammar = ActionGrammar(self.chat)
         self._limit = context_of(self.network.config)
         self.room = self._limit - sampling.max_tokens

@@ -155,6 +155,8 @@ def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, out: Path
     for adapter in model.peft_config.values() if adapters else ():  # from another folder its name may mean another base
         if (base := adapter.base_model_name_or_path) and Path(base).is_dir():
             adapter.base_model_name_or_path = str(Path(base).resolve())
+        if isinstance(adapter.target_modules, set):  # else PEFT writes them in an order that differs from process to process
+            adapter.target_modules = sorted(adapter.target_modules)
     dtype = getattr(model, "_leap_stored", torch.float32)
     if state is None and dtype != torch.float32:
         for weights in model.parameters():
