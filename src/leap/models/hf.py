@@ -347,7 +347,7 @@ class HFModel(Model):
         """Computes more tokens of conversations; returns the logits [conversations, vocabulary] behind each one's last."""
         rows = len(self._seats) if self._by_rows else None
         before, counts = [len(seat.tokens) for seat in seats], [len(tokens) for tokens in new]
-        feed = feed_of([seat.row for seat in seats], before, counts, rows, self._device)
+        feed = feed_of([seat.row for seat in seats], before, counts, rows, self._cache, self._device)
         ends = torch.tensor(list(accumulate(counts)), device=self._device) - 1
         with feeding(feed):
             output = self.network(
