@@ -7,12 +7,15 @@ name brings its own part in when it is first used.
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # PyTorch's threads sleep while they wait for each other, and leave the core to whoever needs it. Read when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# PEFT loads bitsandbytes wherever it is installed, which then warns of a kernel for 4-bit weights on a CPU.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 
