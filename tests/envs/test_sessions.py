@@ -188,7 +188,7 @@ class Scripted(ScriptedPolicy):
 
 @pytest.mark.parametrize("session", [Sleeps, Awaits])
 def test_32_episodes_at_once_take_less_than_twice_the_longest_ones_own_time(session: type[Session]) -> None:
-    """The figure of the issue: 164 steps of 50 ms in 32 episodes, the longest of 8, took 20 times as long in 0.1."""
+    """164 steps of 50 ms in 32 episodes, the longest of 8, took 20 times as long in 0.1."""
     world = Corridor(session, [8, 4, *[5] * 28, 6, 6])
     longest, took = max(world.lengths) * 0.05, 0.0
     for attempt in range(5):  # the machine may be busy with something else

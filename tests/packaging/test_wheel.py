@@ -55,7 +55,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The `bin` of a clean environment with the wheel in it. Other packages are those of this session, which an editable
+    """The `bin` of a clean environment with the wheel in it. Other packages are those of the tests, which an editable
     install of leap is not part of: a path file adds packages, not the path files beside them."""
     folder = tmp_path_factory.mktemp("environment")
     assert not run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder).returncode
