@@ -84,7 +84,7 @@ def test_a_student_on_an_engine_learns_and_a_killed_run_ends_as_one_left_alone(
         for name in ("iter-0/evaluation/valid.jsonl", "iter-1/episodes.jsonl", "iter-1/evaluation/unseen.jsonl")
     }
     for name, played in steps.items():
-        assert played and all(step.action in step.observation.admissible and step.parsed for step in played), name
+        assert played and all(step.action in (step.observation.admissible or ()) and step.parsed for step in played), name
     reference = on_file(run)
 
     shutil.rmtree(run)
