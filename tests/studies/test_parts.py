@@ -75,7 +75,8 @@ def other_values(value: Any) -> list[Any]:
 
 def cases() -> list[str]:
     # With a kind go other keys: see below.
-    return sorted(leaves(BASE).keys() - {"training.method", "policy.kind", "demonstrations.from"})
+    engine = {key for key in leaves(BASE) if key.startswith("student.engine.")}
+    return sorted(leaves(BASE).keys() - {"training.method", "policy.kind", "demonstrations.from"} - engine)
 
 
 @pytest.mark.parametrize("key", cases())
@@ -129,6 +130,14 @@ def test_what_the_teacher_does_alone_does_not_depend_on_the_student() -> None:
     half = keys(changed(("rollouts", {"beta": 1.0, "decay": 0.5})))
     assert half["rollouts of the teacher 1"] == one["rollouts of the teacher 1"]
     assert half["rollouts of pi_1 2"] not in keys(Recipe.model_validate(BASE)).values()
+
+
+def test_what_a_student_plays_on_an_engine_is_told_apart_wherever_that_runs() -> None:
+    found = differing(("student.engine", "vllm"))
+    assert {"rollouts of pi_0 1", "evaluation of pi_0 0", "pi_1 1"} <= found and not found & {"demonstrations 0", "pi_0 0"}
+    one = keys(changed(("student.engine", {"kind": "vllm", "options": {"max_num_seqs": 8}})))
+    assert one == keys(changed(("student.engine", {"kind": "vllm", "base_url": "http://127.0.0.1:9/v1", "timeout": 9})))
+    assert one != keys(changed(("student.engine", {"kind": "sglang", "base_url": "http://127.0.0.1:9/v1"})))
 
 
 def test_more_iterations_change_nothing_of_the_first_ones() -> None:

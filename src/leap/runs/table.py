@@ -113,7 +113,9 @@ class _Table:
     def __init__(self, recipe: Recipe, environment: Environment | None) -> None:
         self.recipe = recipe
         self.stages: list[Stage] = []
-        self._student = _values(recipe.student, _WEIGHTS) | {"policy": _values(recipe.policy)}
+        self._student = _values(recipe.student, _WEIGHTS | {"engine"}) | {"policy": _values(recipe.policy)}
+        if (engine := recipe.student.engine.kind) != "hf":  # where it runs, and how large, may change on the way
+            self._student["engine"] = engine
         self._acting = {key: value for key, value in self._student.items() if key != "evaluation_temperature"}
         self._tested = [_values(recipe.environment, _TRAINING), recipe.test_horizon, recipe.seed]
         self._method = method_of(recipe.training)
