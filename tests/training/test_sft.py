@@ -133,7 +133,7 @@ def test_a_larger_model_takes_a_step_in_several_passes(
     config = BRANCHES.model_copy(update={"batch_tokens": 100_000, "optimizer": "adamw"})
     whole = train(config, checkpoints["llama3"], tmp_path / "whole", 2)
     assert len(passes) == 2
-    monkeypatch.setattr("leap.models.checkpoints.SMALL", 0)
+    monkeypatch.setattr("leap.training.sft.is_small", lambda model: False)
     monkeypatch.setattr("leap.training.sft.PASS_TOKENS", 64)
     cut = train(config, checkpoints["llama3"], tmp_path / "cut", 2)
     assert len(passes) == 2 + 6 and sum(passes[2:]) == sum(passes[:2])  # an episode at a time
