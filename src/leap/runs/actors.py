@@ -15,7 +15,7 @@ from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
 from leap.models.base import Model
-from leap.models.checkpoints import best_device, look_in, model_identity
+from leap.models.checkpoints import best_device, look_in, model_identity, release_memory
 from leap.models.gguf import unpacked
 from leap.models.ledger import Ledger
 from leap.models.precision import bf16_pays
@@ -75,6 +75,7 @@ class Actors:
         if self._student is not None:
             self._student[2].close()
             self._student = None
+            release_memory()
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -25,10 +25,14 @@ from transformers.utils import logging as transformers_logging
 
 from leap.errors import RecipeError
 from leap.files import explained, seal, sealed
+from leap.models.checkpoints import is_small, release_memory
 from leap.training.config import TrainingSettings
 from leap.training.distributed import barrier, from_rank_0, in_any, rank, sharded, world
 from leap.training.method import Job, Progress, diverged, quiet
 from leap.training.student import save_student
+
+_RELEASED_EVERY = 5
+"""Steps after which memory is returned to the system, which has to be asked for it again."""
 
 A = TypeVar("A", bound=TrainingArguments)
 D = TypeVar("D")
@@ -244,6 +248,8 @@ class Watch(TrainerCallback):
     ) -> None:
         if control.should_save and in_any(not _finite(model)):
             raise diverged(state.global_step, "its weights are not finite")
+        if state.global_step % _RELEASED_EVERY == 0 and not is_small(model):
+            release_memory()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: object, **_: object) -> None:
         barrier()  # each process writes a part of the state
