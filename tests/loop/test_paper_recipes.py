@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 REASON = "This is where it is often found."
 ASKED: Counter[str] = Counter()
-SMALL = ["iterations=1", "student.sampling.max_tokens=6", "training.batch_rows=8"]
+SMALL = ["iterations=1", "calls.self_test=false", "student.sampling.max_tokens=6", "training.batch_rows=8"]
 SMALL += ["training.device_rows=4", "training.lora.rank=4"]
 GAMES = "{source: generated, generator: {games: {train: 2, valid: 1, unseen: 1}, receptacles: [6, 7]}}"
 HOUSE = ["environment.train=train", "environment.validation=valid", "environment.test=[unseen]"]
