@@ -20,7 +20,8 @@ from leap.core import Actor, Decision, Episode, History
 from leap.envs.base import Environment, load_environment
 from leap.models.base import Sampling
 from leap.models.calls import CallsSection
-from leap.models.ledger import Ledger, MeteredModel, look_at_calls
+from leap.models.ledger import Ledger, look_at_calls
+from leap.models.metered import MeteredModel
 from leap.models.mock import MockModel, first_choice, read_plan
 from leap.policies.base import FunctionPolicy, Policy
 from leap.policies.model import ModelPolicy

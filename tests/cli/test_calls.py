@@ -18,7 +18,8 @@ from leap.cli.app import app
 from leap.errors import ModelError
 from leap.models.base import Completion, Request, Sampling
 from leap.models.calls import Call, CallFilter, CallsSection
-from leap.models.ledger import Ledger, MeteredModel, fingerprint, look_at_calls
+from leap.models.ledger import Ledger, fingerprint, look_at_calls
+from leap.models.metered import MeteredModel
 from leap.recipe import dump_recipe
 from leap.runs.directory import RunDirectory
 from leap.testing.models import Scripted

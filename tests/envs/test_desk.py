@@ -15,7 +15,8 @@ from leap.core import Actor, Correction, Decision, Episode, Rejection
 from leap.datasets import Row, correction_rows, preference_rows, read_rows
 from leap.envs.tools import call_of
 from leap.models.base import EndpointConfig, Request, Sampling
-from leap.models.ledger import Ledger, MeteredModel
+from leap.models.ledger import Ledger
+from leap.models.metered import MeteredModel
 from leap.models.mock import Calls, MockModel, first_choice, mock_model
 from leap.models.openai import OpenAIModel
 from leap.policies.base import UNPARSED

@@ -23,7 +23,7 @@ from leap.policies.base import ExpertPolicy, Policy, TeacherPolicy
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.rollouts import Play, rollout
-from leap.runs.executors import play_tasks
+from leap.runs.playing import play_tasks
 from leap.sync import run_sync
 from tiny_world import House, TinyTutor, TinyWorld, TinyWorldConfig
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from leap.errors import ModelError, RecipeError, RunError
 from leap.models.base import Completion, Request, Sampling
-from leap.models.ledger import Budget, BudgetReached, Ledger, MeteredModel, Totals
+from leap.models.ledger import Budget, BudgetReached, Ledger, Totals
+from leap.models.metered import MeteredModel
 from leap.models.mock import Faults, MockModel
 from leap.models.prices import Price, Prices, shipped_prices
 from leap.testing.server import MockServer
@@ -103,9 +104,35 @@ def test_the_same_request_at_the_same_time_is_paid_once(tmp_path: Path) -> None:
     assert inner.calls == 2 and sum(answer.from_cache for answer in answers) == 29
 
 
+def test_what_a_process_that_died_had_claimed_is_asked_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "calls.sqlite", budget=Budget(tokens=2))
+
+    async def calls() -> None:
+        assert await ledger.claim("a", "dead") is None
+        await ledger.admit("a")
+        waiting = asyncio.create_task(ledger.claim("a", "alive"))
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        ledger.abandon("dead")
+        assert await waiting is None
+        await ledger.admit("a")
+        await ledger.settle("a", "mock/it", Completion("x", 1, 1), 0.0)
+        ledger.release("a")
+        assert await ledger.claim("a") == Completion("x", 1, 1, from_cache=True)
+        assert await ledger.claim("b") is None
+        with pytest.raises(BudgetReached):  # nothing of the dead one is waited for
+            await ledger.admit("b")
+
+    asyncio.run(asyncio.wait_for(calls(), 5))
+
+
 def test_an_empty_answer_is_an_answer(tmp_path: Path) -> None:
     model, inner = metered(Ledger(tmp_path / "calls.sqlite"), lambda request: "" if inner.calls == 1 else "now")
-    assert [ask(model, "x", seed=seed)[0].text for seed in (0, 0, 1)] == ["", "", "now"]  # another seed, another request
+    assert [ask(model, "x", seed=seed)[0].text for seed in (0, 0, 1)] == [
+        "",
+        "",
+        "now",
+    ]  # another seed, another request
     assert inner.calls == 2 and model.ledger.total().calls == 2
 
 

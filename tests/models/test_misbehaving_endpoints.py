@@ -17,7 +17,8 @@ import pytest
 
 from leap.errors import LeapError, ModelError, ModelRefused, PrerequisiteError
 from leap.models.base import Completion, EndpointConfig, Request, Sampling
-from leap.models.ledger import Budget, BudgetReached, Ledger, MeteredModel
+from leap.models.ledger import Budget, BudgetReached, Ledger
+from leap.models.metered import MeteredModel
 from leap.models.prices import Price
 
 pytest.importorskip("openai")

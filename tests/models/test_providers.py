@@ -14,7 +14,8 @@ import pytest
 from leap import registry
 from leap.errors import PrerequisiteError, RecipeError
 from leap.models.base import EndpointConfig, Request, Sampling
-from leap.models.ledger import Budget, Ledger, MeteredModel
+from leap.models.ledger import Budget, Ledger
+from leap.models.metered import MeteredModel
 from leap.models.mock import MockModel
 from leap.models.providers import Provider, open_model, split_name
 

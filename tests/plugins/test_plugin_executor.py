@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from leap import registry
-from leap.core import Episode
 from leap.errors import RecipeError
 from leap.loop import leap
 from leap.progress import Progress
 from leap.recipe import ExecutorConfig, resolved
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
-from leap.runs.executors import Executor, Shard, play_shard
+from leap.runs.executors import Executor, Shard, run_shard
 from leap.runs.stages import Stages
 
 pytest.importorskip("torch")
@@ -28,17 +27,17 @@ pytest.importorskip("torch")
 
 @registry.executor("pool")
 class PoolExecutor(Executor):
-    """Plays shards in processes that know nothing but what is in a shard."""
+    """Works on shards in processes that know nothing but what is in a shard."""
 
     class Config(ExecutorConfig):
         workers: int = 2
 
-    async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Episode]:
+    async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Any]:
         loop = asyncio.get_running_loop()
         with ProcessPoolExecutor(self.config.workers, mp_context=get_context("spawn")) as pool:
-            for playing in asyncio.as_completed([loop.run_in_executor(pool, play_shard, shard) for shard in shards]):
-                for episode in await playing:
-                    yield episode
+            for playing in asyncio.as_completed([loop.run_in_executor(pool, run_shard, shard) for shard in shards]):
+                for record in await playing:
+                    yield record
 
 
 def run(folder: Path, **executor: Any) -> dict[str, Any]:

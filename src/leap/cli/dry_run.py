@@ -15,7 +15,8 @@ from leap.cli.dry_time import print_time
 from leap.cli.rehearsal import SAMPLE, Estimate, Rehearsal
 from leap.cli.table import print_table
 from leap.envs.base import Environment
-from leap.models.ledger import Budget, check_price
+from leap.models.ledger import Budget
+from leap.models.metered import check_price
 from leap.models.prices import Prices
 from leap.progress import Progress
 from leap.recipe import Recipe

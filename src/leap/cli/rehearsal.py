@@ -15,7 +15,7 @@ from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import listed
 from leap.files import Journal
 from leap.models.base import Completion, Model, Request
-from leap.models.ledger import MeteredModel
+from leap.models.metered import MeteredModel
 from leap.models.mock import Calls, MockModel, first_choice, least_value
 from leap.models.providers import ModelConfig
 from leap.policies.base import ExpertPolicy, Policy

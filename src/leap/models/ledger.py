@@ -11,21 +11,19 @@ import hashlib
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field
 
 from leap.config import Section
-from leap.core import JsonObject, content_key
-from leap.core.message import Message, ToolSpec
+from leap.core import JsonObject
 from leap.envs.thought import split_thought
-from leap.errors import LeapError, ModelError, RecipeError, RunError
-from leap.models.base import Completion, Conversation, Model, Request, Sampling
+from leap.errors import LeapError, RunError
+from leap.models.base import Completion, Request
 from leap.models.calls import AskedStore, Call, CallFilter, CallsSection, calls_in
 from leap.models.prices import Price, Prices
 
@@ -57,20 +55,6 @@ class Budget(Section):
 
     usd: float | None = Field(default=None, gt=0, description="US dollars, by the price table; no cap if null.")
     tokens: int | None = Field(default=None, gt=0, description="Tokens in and out of endpoints; no cap if null.")
-
-
-def check_price(name: str, prices: Prices, budget: Budget) -> None:
-    """Refuses a model whose price is unknown where a cap in USD is set. Asked before anything is spent.
-
-    Raises:
-        RecipeError: The cap could not be kept.
-    """
-    if budget.usd is not None and prices.get(name) is None:
-        raise RecipeError(
-            f"budget.usd is set, but the price of {name} is not known, so the cap could not be kept. Add it to the "
-            f"recipe, in USD per million tokens (`prices: {{{name}: {{input: 1.0, output: 2.0}}}}`; 0 for a server of "
-            "your own), or cap tokens instead."
-        )
 
 
 class BudgetReached(LeapError):
@@ -108,14 +92,27 @@ class Totals:
         return asdict(self)
 
 
+@dataclass(slots=True)
+class _Claim:
+    """A request that is being answered: for whom, what is set when that is over, and whether the call has begun."""
+
+    owner: str
+    over: asyncio.Future[None]
+    under_way: bool = False
+
+
 class Ledger:
-    """A run's calls on file, with its budget. One process at a time; any number of coroutines.
+    """A run's calls on file, with its budget. One process at a time; any number of coroutines. How a call goes through it stands
+    in `leap.models.metered`.
 
     Args:
         path: The SQLite file; made if it is not there.
         prices: A recipe's own prices by `provider/model`, over the shipped ones.
         budget: The caps.
         calls: What is kept of the calls for people.
+
+    Attributes:
+        label: The stage under which calls are booked now.
 
     Raises:
         RunError: The file is no ledger or cannot be written.
@@ -131,9 +128,8 @@ class Ledger:
         self.path = path
         self.prices = Prices(prices)
         self.budget = budget or Budget()
-        self._stage = ""
-        self._under_way = 0
-        self._waiting: dict[str, asyncio.Future[None]] = {}  # requests being answered right now, by key
+        self.label = ""
+        self._claims: dict[str, _Claim] = {}  # requests being answered right now, by key
         self._lock = threading.Lock()
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,11 +155,11 @@ class Ledger:
     @contextmanager
     def stage(self, label: str) -> Iterator[None]:
         """Books the calls made within under a stage's name."""
-        before, self._stage = self._stage, label
+        before, self.label = self.label, label
         try:
             yield
         finally:
-            self._stage = before
+            self.label = before
 
     def _reached(self) -> str:
         """What to say where a cap is reached; empty below it."""
@@ -179,50 +175,44 @@ class Ledger:
             "--set) and give the same command again to go on."
         )
 
-    async def answer(
-        self, key: str, name: str, ask: Callable[[], Awaitable[Completion]], gate: asyncio.Semaphore, request: Request
-    ) -> Completion:
-        """A request's answer: from the file, or else asked for, booked and counted against the budget. The same request is
-        under way only once: a second asker waits and then finds the answer on file.
+    async def claim(self, key: str, owner: str = "") -> Completion | None:
+        """A request's answer from the file; None where it is to be paid by whoever asked, who releases the key in the end. The
+        same request is under way only once: a second asker waits here."""
+        while key in self._claims:
+            await asyncio.wait([self._claims[key].over])
+        if (on_file := self.get(key)) is None:
+            self._claims[key] = _Claim(owner, asyncio.get_running_loop().create_future())
+        return on_file
 
-        Args:
-            key: Names the request by its content.
-            name: `provider/model`.
-            ask: Makes the call.
-            gate: Calls wait here for a place, before the budget is asked: one that waits is not under way.
-            request: What is asked, to be kept.
-
-        Raises:
-            BudgetReached: A cap is reached; no call may start any more. Those under way have ended and are booked.
-            ModelError: The call failed for good.
-        """
-        while key in self._waiting:
-            await asyncio.wait([self._waiting[key]])
-        self._waiting[key] = asyncio.get_running_loop().create_future()
-        try:
-            if (on_file := self.get(key)) is not None:
-                return on_file
-            async with gate:
-                return await self._paid(key, name, ask, request)
-        finally:
-            self._waiting.pop(key).set_result(None)
-
-    async def _paid(
-        self, key: str, name: str, ask: Callable[[], Awaitable[Completion]], request: Request
-    ) -> Completion:
+    async def admit(self, key: str) -> None:
+        """Lets the call for a claimed key begin."""
         if reached := self._reached():
-            while self._under_way:
+            while any(claim.under_way for claim in self._claims.values()):
                 await asyncio.sleep(0.01)
             raise BudgetReached(self._reached() or reached)
-        self._under_way += 1
-        began = time.monotonic()
-        try:
-            return self.book(key, name, await ask(), time.monotonic() - began, request=request)
-        except ModelError as error:
-            self.book(key, name, Completion("", *error.tokens), time.monotonic() - began, str(error), request)
-            raise
-        finally:
-            self._under_way -= 1
+        self._claims[key].under_way = True
+
+    async def settle(
+        self,
+        key: str,
+        name: str,
+        completion: Completion,
+        latency: float,
+        error: str = "",
+        request: Request | None = None,
+    ) -> Completion:
+        """Books a call; see `book`."""
+        return self.book(key, name, completion, latency, error, request)
+
+    def release(self, key: str) -> None:
+        """Whoever claimed this key has ended, with an answer or without."""
+        if (claim := self._claims.pop(key, None)) is not None:
+            claim.over.set_result(None)
+
+    def abandon(self, owner: str) -> None:
+        """Releases what a process that has died had claimed. What it was still waiting for is asked again."""
+        for key in [key for key, claim in self._claims.items() if claim.owner == owner]:
+            self.release(key)
 
     def get(self, key: str) -> Completion | None:
         """The answer to a request that was paid before, be it of no use: whoever wants another asks with another seed."""
@@ -262,11 +252,11 @@ class Ledger:
         tokens = (completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens)
         what = (_storable(completion.whole), completion.truncated, error.encode("utf-8", "replace").decode())
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        values = (key, at, self._stage, provider, model, *tokens, completion.cost, round(latency, 3), *what)
+        values = (key, at, self.label, provider, model, *tokens, completion.cost, round(latency, 3), *what)
         with self._lock, _explained(self.path):
             booked = self._db.execute(f"INSERT INTO calls VALUES (NULL{', ?' * len(values)})", values).lastrowid
             if request is not None and booked:
-                self._asked.keep(booked, self._stage, name, request)
+                self._asked.keep(booked, self.label, name, request)
         self._usd += completion.cost
         self._tokens += completion.prompt_tokens + completion.completion_tokens
         return completion
@@ -378,71 +368,3 @@ def _explained(path: Path) -> Iterator[None]:
             ) from error
         said = " ".join(str(error).split())  # SQLite has lines of its own
         raise RunError(f"{path} cannot be used as the ledger of calls: {said}.") from error
-
-
-class MeteredModel(Model):
-    """A model whose every call goes through a ledger: answered from it, or paid, booked and counted against the budget.
-
-    Args:
-        model: Who answers.
-        sampling: How it draws its answers; part of what makes two requests the same.
-        ledger: Where calls are booked.
-
-    Raises:
-        RecipeError: A cap in USD is set and the model's price is not known.
-    """
-
-    def __init__(self, model: Model, sampling: Sampling, ledger: Ledger) -> None:
-        check_price(model.name, ledger.prices, ledger.budget)
-        self.name, self.room = model.name, model.room
-        self.concurrency, self.calls_at_once = model.concurrency, model.calls_at_once
-        self.in_process, self.constrains = model.in_process, model.constrains
-        self.model, self.ledger = model, ledger
-        self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
-        self._sampling = sampling.model_dump(mode="json")
-
-    @property
-    def identity(self) -> str:
-        return self.model.identity
-
-    def length(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
-        return self.model.length(messages, tools)
-
-    async def check(self) -> Completion | None:
-        return await self.model.check()
-
-    def unread(self, request: Request, problem: str) -> None:
-        self.ledger.unread(self.request_key(request), problem)
-
-    def gate(self) -> asyncio.Semaphore:
-        """The places for calls, in the running event loop."""
-        loop = asyncio.get_running_loop()
-        if self._gate is None or self._gate[0] is not loop:
-            self._gate = (loop, asyncio.Semaphore(self.calls_at_once or self.concurrency))
-        return self._gate[1]
-
-    def request_key(self, asked: Request) -> str:
-        """Names a request by its content; not by what ends the answer, for an answer is the same up to there."""
-        more = [list(asked.tools)] if asked.tools else []  # requests without these keep the keys that they always had
-        more += [{"warmer": asked.warmer}] if asked.warmer else []
-        choices = None if asked.choices is None or not self.constrains else list(asked.choices)
-        parts = (list(asked.messages), asked.seed, choices, asked.schema, *more)
-        return content_key("call", self.identity, self._sampling, *parts)
-
-    @asynccontextmanager
-    async def conversation(self) -> AsyncIterator[Conversation]:
-        async with self.model.conversation() as conversation:
-            yield _MeteredConversation(self, conversation)
-
-    def close(self) -> None:
-        self.model.close()
-
-
-class _MeteredConversation:
-    def __init__(self, model: MeteredModel, conversation: Conversation) -> None:
-        self._model, self._conversation = model, conversation
-
-    async def complete(self, request: Request) -> Completion:
-        model, ask = self._model, partial(self._conversation.complete, request)
-        answer = await model.ledger.answer(model.request_key(request), model.name, ask, model.gate(), request)
-        return answer.before(request.stop)

@@ -19,8 +19,10 @@ from leap import registry
 from leap.config import Section
 from leap.errors import LeapError, PrerequisiteError, RecipeError, suggest
 from leap.models.base import Completion, EndpointConfig, Model, Sampling
-from leap.models.ledger import Ledger, MeteredModel, check_price
+from leap.models.metered import Booking, MeteredModel, check_price
 
+BATCH = 64
+"""Conversations held at once by a model on this machine, unless something else is said."""
 Ask = Callable[[], Awaitable[Completion | None]]
 """Finds out whether calls can work, by asking; see `Model.check`."""
 
@@ -171,8 +173,8 @@ def open_model(
     sampling: Sampling,
     *,
     endpoint: Section | None = None,
-    ledger: Ledger | None = None,
-    batch: int = 64,
+    ledger: Booking | None = None,
+    batch: int = BATCH,
     dtype: str = "auto",
 ) -> Model:
     """Makes a model by its name.
@@ -235,7 +237,7 @@ class ModelConfig(Section):
         """Whether its calls may cost something: it is not in this process."""
         return not provider_of(self.model).local
 
-    def open(self, ledger: Ledger | None = None) -> Model:
+    def open(self, ledger: Booking | None = None) -> Model:
         """Makes the model; see `open_model`."""
         return open_model(self.model, self.sampling.sampling(), endpoint=self.endpoint, ledger=ledger)
 

@@ -18,6 +18,7 @@ from leap.models.base import Model
 from leap.models.checkpoints import best_device, look_in, model_identity, release_memory
 from leap.models.gguf import unpacked
 from leap.models.ledger import Ledger
+from leap.models.metered import Booking
 from leap.models.precision import bf16_pays
 from leap.models.providers import ModelConfig, open_model
 from leap.policies.base import ExpertPolicy, MixedPolicy, Policy, ScriptedPolicy, TeacherPolicy
@@ -46,9 +47,19 @@ class Acting(NamedTuple):
 
 
 class Actors:
-    """The actors of a recipe in an environment; the run directory holds their checkpoints and the ledger."""
+    """The actors of a recipe in an environment; the run directory holds their checkpoints and the ledger.
 
-    def __init__(self, recipe: Recipe, run: RunDirectory, environment: Environment) -> None:
+    Args:
+        recipe: The recipe.
+        run: The run directory.
+        environment: Where they act.
+        ledger: In a worker, which may not write the run's ledger, the way to it.
+    """
+
+    def __init__(
+        self, recipe: Recipe, run: RunDirectory, environment: Environment, *, ledger: Booking | None = None
+    ) -> None:
+        self._booking = ledger
         self.recipe = recipe
         self.run = run
         self.environment = environment
@@ -277,7 +288,7 @@ class Actors:
         long as the run does."""
         key = content_key(section.model, *(one.model_dump(mode="json") for one in (section.sampling, section.endpoint)))
         if key not in self._models:
-            self._models[key] = section.open(self.ledger)
+            self._models[key] = section.open(self._booking or self.ledger)
             self._opened.callback(self._models[key].close)
         return self._models[key]
 

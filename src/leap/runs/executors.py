@@ -1,125 +1,232 @@
-"""Executors: where the shards of a stage are played. `local` plays them in this process; others are registered by a decorator or
+"""Executors: where the shards of a stage are worked on. `local` does it in this process; others are registered by a decorator or
 an entry point (`leap.executors`) and named in a recipe, `executor: {kind: NAME, ...}` with its own options.
 
-What crosses to another process or machine is a `Shard`: names, settings and tasks, never live objects. Episodes come back; only
-the process that drives the run writes its files. Which tasks are in a shard depends on the recipe alone and never on who plays
-it or on how many there are, so that every executor gives the same episodes.
+What crosses to another process or machine is a `Shard`: names, settings, tasks and episodes, never live objects. Records come
+back; only the process that drives the run writes its files. What is in a shard depends on the recipe alone and never on who works
+on it or on how many there are, so that every executor gives the same records.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing, suppress
+from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-from leap.core import Episode, StopReason
 from leap.envs.base import load_environment
-from leap.evaluation import Evaluation, evaluate_episodes
-from leap.files import Journal
-from leap.models.breaker import check_lost
-from leap.progress import Bar
+from leap.errors import LeapError, RunError
+from leap.models.metered import Booking
 from leap.recipe import ExecutorConfig, Recipe
-from leap.rollouts import Play, check_faults, play_all
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
-from leap.runs.policies import PolicySpec
 from leap.sync import run_sync
 
-SHARD = 16
-"""Tasks in a shard of whoever plays each episode by itself; a student's shards are its batches."""
+BATCH = 16
+"""Things in a shard where each is worked on by itself; where a model in the process answers many at once, its batches."""
 
-UnderWay = Callable[[], AbstractContextManager[tuple[Bar, Callable[..., None]]]]
-"""Shows work under way: gives a bar, and a function that notes figures."""
+
+Work = Callable[["Sequence[Shard]", Actors, Callable[[Any], None]], Coroutine[Any, Any, None]]
+"""What is done with shards of one stage: a coroutine function of a module, which other processes find by its name. It gets the
+shards, the actors of its process, and what takes each record as soon as it is there; see `together`. Adding a kind of work takes
+such a function, and a stage that cuts its shards (`in_shards`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A part of a stage's tasks, with all that another process needs to play them. It can be pickled.
+    """A batch of a stage's work, with all that another process needs to do it. It can be pickled.
 
     Attributes:
+        name: For people: "rollouts of pi_0, shard 3 of 12".
+        work: What is done with it; pickled as its name.
         root: The run directory, which holds the checkpoints.
         recipe: The recipe, but for its executor.
-        spec: Who plays.
-        play: What.
-        done: Keys of the episodes that are on file; they are not wanted again, though their tasks may be played again as a part
-            of a batch.
+        spec: Whatever else the work needs, the same in all shards of the stage.
+        items: What is worked on: tasks, episodes.
+        done: Keys of the records that are on file. They are not wanted again, though what they are made from may be worked on
+            again as a part of the batch.
+        pays: Whether models at endpoints are asked, through the run's ledger.
     """
 
+    name: str
+    work: Work
     root: Path
     recipe: Recipe
-    spec: PolicySpec
-    play: Play
+    spec: Any
+    items: tuple[Any, ...]
     done: frozenset[str] = frozenset()
+    pays: bool = False
+
+
+def in_shards(
+    what: str,
+    work: Work,
+    actors: Actors,
+    items: Mapping[str, Any],
+    known: Container[str],
+    *,
+    spec: Any = None,
+    size: int = BATCH,
+    pays: bool = False,
+) -> list[Shard]:
+    """Cuts the work of a stage into shards, and leaves out those of which everything is on file.
+
+    Args:
+        what: Names the work, for people.
+        work, spec, pays: As of a `Shard`.
+        actors: Those of this process, with the recipe and the run directory.
+        items: What is to be worked on by the keys of its records, in order: all of it, for a shard is always the same batch.
+        known: The keys that are on file.
+        size: Items in a shard.
+    """
+    recipe = actors.recipe.model_copy(update={"executor": ExecutorConfig()})  # who works on a shard needs no executor
+    keys, shards = [*items], []
+    for start in range(0, len(keys), size):
+        some = keys[start : start + size]
+        done = frozenset(key for key in some if key in known)
+        if len(done) < len(some):
+            name = f"{what}, shard {start // size + 1} of {-(-len(keys) // size)}"
+            of = tuple(items[key] for key in some)
+            shards.append(Shard(name, work, actors.run.root, recipe, spec, of, done, pays))
+    return shards
+
+
+def together(shards: Sequence[Shard], *, apart: bool) -> Iterator[Shard]:
+    """The shards of a stage as work takes them: as one, so that nothing waits at their ends; or one by one where answers depend,
+    in the last bits, on what else is in their batch."""
+    if apart:
+        yield from shards
+    else:
+        items, done = (
+            chain.from_iterable(shard.items for shard in shards),
+            frozenset().union(*(shard.done for shard in shards)),
+        )
+        yield replace(shards[0], items=tuple(items), done=done)
 
 
 class Executor(ABC):
-    """Plays shards, somewhere.
+    """Works on shards, somewhere.
 
     Args:
         config: Its options, an instance of its `Config`.
+
+    Class attributes:
+        pays: Whether its workers reach the run's ledger (`here.ledger`). Shards that pay are worked on in the driving process by
+            executors whose workers do not.
+
+    Attributes:
+        status: Workers, shards and failures so far, for the progress line.
     """
 
     Config: ClassVar[type[ExecutorConfig]] = ExecutorConfig
+    pays: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        self.status = ""
 
     @abstractmethod
-    def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Episode]:
-        """Plays shards and yields their episodes as they end, in any order. `play_shard` plays one in any process.
+    def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Any]:
+        """Works on shards of one stage and yields their records, which have a `key`, as they end, in any order. `run_shard` works
+        on one in any process. A record may come twice, as when a worker has died and its shard was given to another.
 
         Args:
-            shards: What to play.
-            here: The actors of this process, for executors that play in it.
+            shards: What to do.
+            here: The actors of this process, for executors that work in it.
+
+        Raises:
+            LeapError: What work raised; or a shard could not be done.
         """
+
+    def rest(self) -> None:  # noqa: B027 - most executors hold nothing
+        """Frees weights, as before a training, which loads its own."""
 
     def close(self) -> None:  # noqa: B027 - most executors hold nothing
         """Frees what the executor holds."""
 
 
 class LocalExecutor(Executor):
-    """Plays in this process, with the weights and the environment that it holds already."""
+    """Works in this process, with the weights and the environment that it holds already."""
 
-    async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Episode]:
-        ended: asyncio.Queue[Episode | None] = asyncio.Queue()
-        tasks = [task for shard in shards for task in shard.play.tasks]
-        done = frozenset().union(*(shard.done for shard in shards))
-        whole = replace(shards[0], play=replace(shards[0].play, tasks=tasks), done=done)
-        playing = asyncio.create_task(_play(whole, here, ended.put_nowait))
-        playing.add_done_callback(lambda _: ended.put_nowait(None))
+    pays = True
+
+    async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Any]:
+        ended: asyncio.Queue[Any] = asyncio.Queue()
+        left = False
+
+        def hand_on(record: Any) -> None:
+            if left:
+                raise LeapError("nobody wants it any more")  # ends the work, after the calls under way
+            ended.put_nowait(record)
+
+        working = asyncio.create_task(shards[0].work(shards, here, hand_on))
+        working.add_done_callback(lambda _: ended.put_nowait(None))
         try:
-            while (episode := await ended.get()) is not None:
-                yield episode
-            await playing
+            while (record := await ended.get()) is not None:
+                yield record
+            await working
+        except GeneratorExit:
+            left = True
+            if not shards[0].pays:
+                working.cancel()
+        except asyncio.CancelledError:
+            working.cancel()
+            raise
         finally:
-            playing.cancel()
             with suppress(asyncio.CancelledError, Exception):
-                await playing
+                await working
 
 
-def play_shard(shard: Shard) -> list[Episode]:
-    """Plays one shard in this process and returns the episodes that are wanted. It needs the shard, the run directory and an
-    installed leap, and keeps environment and weights for the next shard of the same run."""
-    episodes: list[Episode] = []
-    run_sync(_play(shard, _actors_of(shard), episodes.append))
-    return episodes
+def work_on(
+    shards: Sequence[Shard], actors: Actors, keep: Callable[[Any], None], executor: Executor | None = None
+) -> None:
+    """Has shards of one stage worked on, by this process where there is no executor or where it may not pay, and has each record
+    kept once."""
+    if not shards:
+        return
+    chosen = executor if executor is not None and (executor.pays or not shards[0].pays) else LocalExecutor(None)
+    kept = set[str]()
+
+    async def everything() -> None:
+        async with aclosing(chosen.map(shards, actors)) as records:  # pyright: ignore[reportArgumentType]
+            async for record in records:
+                if record.key not in kept:
+                    kept.add(record.key)
+                    keep(record)
+
+    run_sync(everything())
 
 
-async def _play(shard: Shard, actors: Actors, on_episode: Callable[[Episode], None]) -> None:
-    policy = actors.acting(shard.spec).policy()
-    # Who drives the run counts the errors of all shards.
-    await play_all(actors.environment, policy, shard.play, on_episode, done=shard.done, error_share=1.0)
+def run_shard(shard: Shard, ledger: Booking | None = None) -> list[Any]:
+    """Does the work of one shard in this process and returns the records that are wanted. It needs the shard, the run directory
+    and an installed leap, and keeps environment and weights for the next shard of the same run.
+
+    Args:
+        shard: What to do.
+        ledger: The way to the run's ledger; without one, a shard that pays is an error.
+    """
+    records: list[Any] = []
+    run_sync(shard.work([shard], _actors_of(shard, ledger), records.append))
+    return records
+
+
+class _Unreached:
+    """The ledger of a worker that was given no way to one."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RunError(
+            "a worker was to ask a model at an endpoint, but its executor gives it no way to the run's ledger."
+        )
 
 
 _known: dict[tuple[Path, str], Actors] = {}
-"""The actors of the run whose shards this process plays."""
+"""The actors of the run whose shards this process works on."""
 
 
-def _actors_of(shard: Shard) -> Actors:
+def _actors_of(shard: Shard, ledger: Booking | None) -> Actors:
     key = (shard.root, shard.recipe.model_dump_json())
     if key not in _known:
         for actors in _known.values():
@@ -129,83 +236,7 @@ def _actors_of(shard: Shard) -> Actors:
         section = shard.recipe.environment
         environment = load_environment(section.name, section.options)
         environment.prepare()
-        _known[key] = Actors(shard.recipe, RunDirectory(shard.root), environment)
+        _known[key] = Actors(
+            shard.recipe, RunDirectory(shard.root), environment, ledger=ledger or cast(Booking, _Unreached())
+        )
     return _known[key]
-
-
-def play_tasks(
-    spec: PolicySpec,
-    play: Play,
-    actors: Actors,
-    journal: Journal[Episode],
-    under_way: UnderWay,
-    executor: Executor | None = None,
-) -> list[Episode]:
-    """Plays what is not in a journal, and puts each episode there as it ends. `under_way` is opened only if something is to be
-    played; this process plays where there is no executor.
-
-    Returns:
-        The tasks' episodes, in the order of splits and ids.
-
-    Raises:
-        LeapError: Too many were lost to failed calls of a model, or to errors of the environment. All others are on file.
-    """
-    tasks, actor = play.tasks, actors.acting(spec).actor
-    key_of = {task.key: play.key_of(task, actor) for task in tasks}
-    keys = [key_of[task.key] for task in sorted(tasks, key=lambda task: (task.split, task.id))]
-    on_file = [episode for key in keys if (episode := journal.get(key)) is not None]
-    if len(on_file) == len(keys):
-        return on_file
-    recipe = actors.recipe.model_copy(update={"executor": ExecutorConfig()})  # who plays a shard needs no executor
-    size = actors.recipe.student.batch if spec.kind in ("student", "rollout") else SHARD
-    shards = []
-    for start in range(0, len(tasks), size):
-        some = tasks[start : start + size]
-        done = frozenset(key for task in some if (key := key_of[task.key]) in journal)
-        if len(done) < len(some):
-            shards.append(Shard(actors.run.root, recipe, spec, replace(play, tasks=some), done))
-    played: list[Episode] = []
-    # Put on file when all is played: where there are too many, they are played again.
-    faults: list[Episode] = []
-    lost: list[Episode] = []
-    # What is paid is booked in one place, so whoever asks an endpoint plays in this process.
-    chosen = LocalExecutor(None) if executor is None or actors.pays(spec) else executor
-
-    async def keep_all(bar: Bar) -> None:
-        solved = sum(episode.success for episode in on_file)
-        async with aclosing(chosen.map(shards, actors)) as episodes:  # pyright: ignore[reportArgumentType]
-            async for episode in episodes:
-                played.append(episode)
-                if episode.stop is StopReason.ENVIRONMENT_ERROR:
-                    faults.append(episode)
-                    check_faults([one.error for one in faults], len(tasks), actors.recipe.environment.error_share)
-                elif episode.lost:
-                    lost.append(episode)
-                else:
-                    journal.append(episode)
-                solved += episode.success
-                done = len(on_file) + len(played)
-                bar.update(done, len(tasks), f"{solved / done:.0%} solved")
-
-    with under_way() as (bar, note):
-        bar.update(len(on_file), len(tasks), "")
-        run_sync(keep_all(bar))
-        check_lost(actor.name, [one.error for one in lost], len(tasks), actors.recipe.lost_share)
-        for episode in (*faults, *lost):
-            journal.append(episode)
-        if faults:
-            note(environment_errors=len(faults))
-        if lost:
-            note(lost=len(lost))
-        steps = [step for episode in played for step in episode.steps]
-        note(episodes=len(tasks), tokens=sum(step.prompt_tokens + step.completion_tokens for step in steps))
-        if shortened := sum(step.dropped > 0 for step in steps):
-            note(shortened_prompts=shortened)
-    return [episode for key in keys if (episode := journal.get(key)) is not None]
-
-
-def score_tasks(
-    spec: PolicySpec, play: Play, actors: Actors, file: Path, under_way: UnderWay, executor: Executor | None = None
-) -> Evaluation:
-    """Plays what is not in the journal of that file, as `play_tasks` does, and scores all."""
-    return evaluate_episodes(play_tasks(spec, play, actors, Journal(file, Episode), under_way, executor), policy=spec.name)

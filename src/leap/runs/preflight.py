@@ -18,7 +18,7 @@ from leap import registry
 from leap.envs.base import Environment, listed, load_environment
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.models.base import Completion
-from leap.models.ledger import check_price
+from leap.models.metered import check_price
 from leap.models.prices import Prices
 from leap.models.providers import Ask, ModelConfig
 from leap.progress import Progress

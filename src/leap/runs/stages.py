@@ -9,8 +9,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache, cached_property, partial
 from itertools import accumulate
@@ -18,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from leap import registry
-from leap.core import Correction, Episode, Rejection, StopReason, Task, content_key, seed_of
+from leap.core import Correction, Episode, StopReason, Task, content_key, seed_of
 from leap.core.message import sendable
 from leap.datasets import (
     PreferenceRow,
@@ -42,8 +41,10 @@ from leap.progress import Bar, Progress
 from leap.recipe import Recipe
 from leap.rollouts import Play, rollout
 from leap.runs.actors import Actors
+from leap.runs.correcting import correct_all, corrected, who_corrects
 from leap.runs.directory import RunDirectory, marker
-from leap.runs.executors import Executor, play_tasks, score_tasks
+from leap.runs.executors import Executor
+from leap.runs.playing import play_tasks, score_tasks
 from leap.runs.policies import PolicySpec, baselines_of, scripted
 from leap.runs.preflight import prepared_environment
 from leap.runs.table import stage_table
@@ -56,8 +57,6 @@ from leap.teachers.trial import Trial, try_teacher
 from leap.training.method import Collected, Job, method_of
 
 log = logging.getLogger(__name__)
-
-_REJECTED = {Rejection.TEACHER_ERROR: "unread"}
 
 
 class Stages:
@@ -244,33 +243,18 @@ class Stages:
     ) -> None:
         """Has those episodes of a student corrected that are not in the journal with all their steps. Times and costs are noted
         under an iteration."""
-        done = _corrected(episodes, journal)
-        if len(done) == len(episodes):
+        if len(corrected(episodes, journal)) == len(episodes):
             self.run.manifest.adopt(journal.path)
             return
         section, states = self.recipe.teacher, None
         if isinstance(section, ModelTeacherConfig) and section.state == "extracted":
             states = self._extracted(episodes, iteration, section)
-        teacher = self.actors.teacher(student, states)
-        who = "the expert" if section.kind == "expert" else teacher.name
-        what = f"corrections by {who} at privilege {teacher.privilege}"
-        under_way = self.timed("correct", iteration, what, journal.path)
+        who = "the expert" if section.kind == "expert" else who_corrects(section)
+        what = f"corrections by {who} at privilege {section.privilege}"
+        under_way, name = self.timed("correct", iteration, what, journal.path), f"corrections for pi_{iteration}"
         with under_way as (bar, note), self.booked(f"correct {iteration}"):
-            bar.update(len(done), len(episodes), "")
-            finished = set(done)
-
-            def keep(episode: Episode, corrections: list[Correction]) -> None:
-                for correction in corrections:
-                    journal.append(correction)
-                finished.add(episode.key)
-                bar.update(len(finished), len(episodes), self._spent())
-
-            run_sync(teacher.correct_all(episodes, keep, done=done, lost_share=self.recipe.lost_share))
-            note(corrections=len(journal))
-            if teacher.dropped:
-                note(steps_left_out=teacher.dropped)
-            cut_off = f"; {teacher.cut_off} answers cut off" if teacher.cut_off else ""
-            bar.update(len(finished), len(episodes), f"{_outcome(finished, journal)}{cut_off} {self._spent()}")
+            spent = self._spent
+            correct_all(student, episodes, states, self.actors, journal, name, bar, note, spent, self.executor)
 
     def _extracted(self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
@@ -301,7 +285,7 @@ class Stages:
             rows = [*demonstration_rows(self._demonstrations(), self.renderer), *self._rows_with_state()]
         else:
             by_key, journal = {episode.key: episode for episode in self._to_correct(i)}, self.corrections(i)
-            if left := len(by_key) - len(_corrected(by_key.values(), journal)):
+            if left := len(by_key) - len(corrected(by_key.values(), journal)):
                 raise RunError(f"{left} of {len(by_key)} episodes of iteration {i} are not corrected; give `leap correct` first.")
             position = {key: index for index, key in enumerate(by_key)}
             corrections = sorted((c for c in journal if c.episode in position), key=lambda c: (position[c.episode], c.t))
@@ -539,19 +523,6 @@ class Stages:
         records = read_json(self.run.stages) if self.run.stages.exists() else []
         records.append({"stage": stage, "iteration": iteration, "what": what, "seconds": seconds, **figures})
         self.run.manifest.write(self.run.stages, as_json(records))
-
-
-def _corrected(episodes: Iterable[Episode], corrections: Iterable[Correction]) -> set[str]:
-    """Keys of the episodes of which every step is corrected."""
-    steps = Counter(correction.episode for correction in corrections)
-    return {episode.key for episode in episodes if steps[episode.key] >= len(episode.steps)}
-
-
-def _outcome(episodes: Container[str], corrections: Iterable[Correction]) -> str:
-    """How many steps of these episodes got a correction that trains, and what became of the others, for people."""
-    counts = Counter(correction.rejected for correction in corrections if correction.episode in episodes)
-    rejected = "".join(f", {count} {_REJECTED.get(why, why)}" for why, count in counts.most_common() if why is not None)
-    return f"{counts[None]} of {counts.total()} steps kept{rejected}".replace("_", " ")
 
 
 def _by_task(episode: Episode) -> tuple[str, str]:

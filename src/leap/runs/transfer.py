@@ -16,7 +16,7 @@ from leap.files import as_json
 from leap.progress import Bar
 from leap.rollouts import Play
 from leap.runs.actors import Actors
-from leap.runs.executors import score_tasks
+from leap.runs.playing import score_tasks
 from leap.runs.policies import PolicySpec, scripted
 from leap.runs.stages import Stages
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from leap.core import Correction, Episode, PrivilegedState, Rejection, Task
+from leap.core.record import Record
 from leap.envs.base import Environment
 from leap.envs.live import Live, states_along
 from leap.models.base import Model
@@ -23,6 +24,33 @@ C = TypeVar("C", bound=TeacherConfig)
 
 OnEpisode = Callable[[Episode, list[Correction]], None]
 """Called with each corrected episode and its corrections, as soon as it is done."""
+
+
+class Corrected(Record):
+    """What a teacher made of one episode.
+
+    Attributes:
+        episode: The episode's key.
+        corrections: Of its steps.
+        error: What the last failed call said, of an episode of which a question stays without an answer for that.
+        dropped, cut_off: Steps left out of prompts, and answers cut off, since the episode before was done.
+    """
+
+    episode: str
+    corrections: tuple[Correction, ...]
+    error: str = ""
+    dropped: int = 0
+    cut_off: int = 0
+
+    @property
+    def key(self) -> str:
+        """The episode's."""
+        return self.episode
+
+    @property
+    def useful(self) -> bool:
+        """Whether the teacher gave any answer that can be used."""
+        return any(one.rejected is not Rejection.TEACHER_ERROR for one in self.corrections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,31 +192,72 @@ class Teacher(ABC, Generic[C]):
                 nothing can be used or that has stopped answering, too many episodes that are lost.
         """
         episodes = list(episodes)
-        breaker = CircuitBreaker(self.name)
-        held, lost = list[tuple[Episode, list[Correction]]](), list[tuple[Episode, list[Correction]]]()
-        errors: list[str] = []
+        by_key = {episode.key: episode for episode in episodes}
+        keeper = Keeper(
+            self.name, len(episodes), lambda made: on_episode(by_key[made.key], [*made.corrections]), lost_share
+        )
+        await self.correct_each(episodes, keeper.take, done=done)
+        keeper.end()
 
-        def hand_on() -> None:
-            ready, held[:] = held[:], []
-            for episode, corrections in ready:
-                if episode.key not in done:
-                    on_episode(episode, corrections)
+    async def correct_each(
+        self, episodes: Sequence[Episode], hand_on: Callable[[Corrected], None], *, done: Container[str] = frozenset()
+    ) -> None:
+        """Corrects many episodes at once and hands on each as soon as it is done, whatever came of it; see `correct_all`."""
+        breaker, told = CircuitBreaker(self.name), (self.dropped, self.cut_off)
 
         async def correct(episode: Episode) -> None:
+            nonlocal told
             with failed_calls() as failed:
                 corrections = await self.correct(episode)
-            new = failed[-1] if failed and episode.key not in done else ""
-            (lost if new else held).append((episode, corrections))
-            errors.extend([new] if new else [])
-            useful = any(one.rejected is not Rejection.TEACHER_ERROR for one in corrections)
-            if useful or breaker.any_useful:
-                hand_on()
-            breaker.count(new, useful=useful if corrections else None)
+            if episode.key in done:
+                return
+            error, before, told = failed[-1] if failed else "", told, (self.dropped, self.cut_off)
+            dropped, cut_off = told[0] - before[0], told[1] - before[1]
+            made = Corrected(
+                episode=episode.key, corrections=tuple(corrections), error=error, dropped=dropped, cut_off=cut_off
+            )
+            hand_on(made)
+            breaker.count(error)
 
         if self.waves:
             await in_waves(episodes, correct, self.concurrency, lambda episode: episode.key not in done)
         else:
             await side_by_side((e for e in episodes if e.key not in done), correct, self.concurrency)
-        check_lost(self.name, errors, len(episodes), lost_share)
-        held += lost
-        hand_on()
+
+
+class Keeper:
+    """Corrections as they come, from whatever process, until they may be kept; see `Teacher.correct_all`.
+
+    Args:
+        who: The teacher.
+        of: How many episodes are to be corrected in all.
+        keep: Takes those that may be kept.
+        lost_share: The share of the episodes that may be lost to failed calls.
+    """
+
+    def __init__(self, who: str, of: int, keep: Callable[[Corrected], None], lost_share: float) -> None:
+        self._who, self._of, self._keep, self._lost_share = who, of, keep, lost_share
+        self._breaker = CircuitBreaker(who)
+        self._held, self._lost = list[Corrected](), list[Corrected]()
+
+    def take(self, made: Corrected) -> None:
+        """Takes what was made of one episode."""
+        (self._lost if made.error else self._held).append(made)
+        if made.useful or self._breaker.any_useful:
+            self._hand_on()
+        self._breaker.count(made.error, useful=made.useful if made.corrections else None)
+
+    def end(self) -> None:
+        """All are corrected: hands on what was held back.
+
+        Raises:
+            ModelError: More are lost than may be.
+        """
+        check_lost(self._who, [made.error for made in self._lost], self._of, self._lost_share)
+        self._held += self._lost
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        ready, self._held = self._held, []
+        for made in ready:
+            self._keep(made)

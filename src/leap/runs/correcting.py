@@ -1,0 +1,111 @@
+"""Correcting: the episodes of a stage as shards, and their corrections on file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from leap.core import Correction, Episode, Rejection
+from leap.files import Journal
+from leap.models.providers import BATCH as MODEL_BATCH
+from leap.progress import Bar
+from leap.runs.actors import Actors
+from leap.runs.executors import BATCH, Executor, Shard, in_shards, together, work_on
+from leap.teachers.base import Corrected, Keeper
+from leap.teachers.config import TeacherConfig
+
+_REJECTED = {Rejection.TEACHER_ERROR: "unread"}
+
+
+@dataclass(frozen=True, slots=True)
+class Correcting:
+    """Which student's episodes are corrected, and whether privileged states were read from logs. A shard's items are episodes,
+    each with that state or None."""
+
+    student: int
+    extracted: bool
+
+
+async def correct_shards(shards: Sequence[Shard], actors: Actors, hand_on: Callable[[Corrected], None]) -> None:
+    """Has the episodes of shards corrected, anywhere."""
+    spec: Correcting = shards[0].spec
+    pairs = [pair for shard in shards for pair in shard.items]
+    states = {episode.task.key: state for episode, state in pairs if state is not None} if spec.extracted else None
+    teacher = actors.teacher(spec.student, states)
+    for shard in together(shards, apart=teacher.waves):
+        await teacher.correct_each([episode for episode, _ in shard.items], hand_on, done=shard.done)
+
+
+def correct_all(
+    student: int,
+    episodes: Sequence[Episode],
+    states: Mapping[str, str] | None,
+    actors: Actors,
+    journal: Journal[Correction],
+    what: str,
+    bar: Bar,
+    note: Callable[..., None],
+    spent: Callable[[], str],
+    executor: Executor | None = None,
+) -> None:
+    """Has episodes of a student corrected that are not in a journal with all their steps.
+
+    Args:
+        student: i of pi_i.
+        episodes: What to correct, in order.
+        states: Privileged states by task key, where they were read from logs.
+        actors: Those of this process.
+        journal: Gets the corrections of each episode as it is done.
+        what: Names the work, for people.
+        bar: Shows it.
+        note: Notes figures.
+        spent: Says what calls have cost so far.
+        executor: Who works; this process where there is none.
+
+    Raises:
+        LeapError: See `Teacher.correct_all`.
+    """
+    section, recipe = actors.recipe.teacher, actors.recipe
+    pays = any(model.paid for model in section.models)
+    size = recipe.student.batch if section.uses_student else MODEL_BATCH if section.models and not pays else BATCH
+    finished = corrected(episodes, journal)
+    figures = Counter[str]()
+
+    def keep(made: Corrected) -> None:
+        for correction in made.corrections:
+            journal.append(correction)
+        finished.add(made.episode)
+        figures.update(dropped=made.dropped, cut_off=made.cut_off)
+        bar.update(len(finished), len(episodes), f"{spent()} {executor.status if executor else ''}".strip())
+
+    keeper = Keeper(who_corrects(section), len(episodes), keep, recipe.lost_share)
+    items = {one.key: (one, states.get(one.task.key) if states is not None else None) for one in episodes}
+    bar.update(len(finished), len(episodes), "")
+    spec, known = Correcting(student, states is not None), {*finished}
+    shards = in_shards(what, correct_shards, actors, items, known, spec=spec, size=size, pays=pays)
+    work_on(shards, actors, keeper.take, executor)
+    keeper.end()
+    note(corrections=len(journal))
+    if figures["dropped"]:
+        note(steps_left_out=figures["dropped"])
+    cut_off = f"; {figures['cut_off']} answers cut off" if figures["cut_off"] else ""
+    bar.update(len(finished), len(episodes), f"{_outcome(finished, journal)}{cut_off} {spent()}")
+
+
+def who_corrects(section: TeacherConfig) -> str:
+    """Name of the teacher of a section, as it stands in corrections."""
+    return section.models[0].model if section.models else section.kind
+
+
+def corrected(episodes: Iterable[Episode], corrections: Iterable[Correction]) -> set[str]:
+    """Keys of the episodes of which every step is corrected."""
+    steps = Counter(correction.episode for correction in corrections)
+    return {episode.key for episode in episodes if steps[episode.key] >= len(episode.steps)}
+
+
+def _outcome(episodes: Container[str], corrections: Iterable[Correction]) -> str:
+    """How many steps of these episodes got a correction that trains, and what became of the others, for people."""
+    counts = Counter(correction.rejected for correction in corrections if correction.episode in episodes)
+    rejected = "".join(f", {count} {_REJECTED.get(why, why)}" for why, count in counts.most_common() if why is not None)
+    return f"{counts[None]} of {counts.total()} steps kept{rejected}".replace("_", " ")

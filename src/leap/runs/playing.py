@@ -1,0 +1,115 @@
+"""Playing: the tasks of a stage as shards, and their episodes on file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from leap.core import Episode, StopReason
+from leap.errors import ContractError
+from leap.evaluation import Evaluation, evaluate_episodes
+from leap.files import Journal
+from leap.models.breaker import check_lost
+from leap.progress import Bar
+from leap.rollouts import Play, check_faults, play_all
+from leap.runs.actors import Actors
+from leap.runs.executors import BATCH, Executor, Shard, in_shards, together, work_on
+from leap.runs.policies import PolicySpec
+
+UnderWay = Callable[[], AbstractContextManager[tuple[Bar, Callable[..., None]]]]
+"""Shows work under way: gives a bar, and a function that notes figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Playing:
+    """Who plays, and what but for the tasks, which are a shard's items."""
+
+    who: PolicySpec
+    what: Play
+
+
+async def play_shards(shards: Sequence[Shard], actors: Actors, hand_on: Callable[[Episode], None]) -> None:
+    """Plays the tasks of shards, anywhere."""
+    spec: Playing = shards[0].spec
+    policy = actors.acting(spec.who).policy()
+    for shard in together(shards, apart=policy.waves):
+        # Who drives the run counts the errors of all shards.
+        played = replace(spec.what, tasks=shard.items)
+        await play_all(actors.environment, policy, played, hand_on, done=shard.done, error_share=1.0)
+
+
+def play_tasks(
+    spec: PolicySpec,
+    play: Play,
+    actors: Actors,
+    journal: Journal[Episode],
+    under_way: UnderWay,
+    executor: Executor | None = None,
+) -> list[Episode]:
+    """Plays what is not in a journal, and puts each episode there as it ends. `under_way` is opened only if something is to be
+    played; this process plays where there is no executor.
+
+    Returns:
+        The tasks' episodes, in the order of splits and ids.
+
+    Raises:
+        LeapError: Too many were lost to failed calls of a model, or to errors of the environment. All others are on file.
+    """
+    tasks, actor = play.tasks, actors.acting(spec).actor
+    by_key = {play.key_of(task, actor): task for task in tasks}
+    if len(by_key) < len(tasks):
+        raise ContractError(f"environment {actors.environment.name}: a task is to be played twice.")
+    in_order = sorted(by_key, key=lambda key: (by_key[key].split, by_key[key].id))
+    on_file = [episode for key in in_order if (episode := journal.get(key)) is not None]
+    if len(on_file) == len(tasks):
+        return on_file
+    size = actors.recipe.student.batch if spec.kind in ("student", "rollout") else BATCH
+    playing, pays = Playing(spec, replace(play, tasks=())), actors.pays(spec)
+    shards = in_shards(play.stream, play_shards, actors, by_key, journal, spec=playing, size=size, pays=pays)
+    played: list[Episode] = []
+    # Put on file when all is played: where there are too many, they are played again.
+    faults: list[Episode] = []
+    lost: list[Episode] = []
+    solved = sum(episode.success for episode in on_file)
+
+    with under_way() as (bar, note):
+        bar.update(len(on_file), len(tasks), "")
+
+        def keep(episode: Episode) -> None:
+            nonlocal solved
+            played.append(episode)
+            if episode.stop is StopReason.ENVIRONMENT_ERROR:
+                faults.append(episode)
+                check_faults([one.error for one in faults], len(tasks), actors.recipe.environment.error_share)
+            elif episode.lost:
+                lost.append(episode)
+            else:
+                journal.append(episode)
+            solved += episode.success
+            done = len(on_file) + len(played)
+            bar.update(done, len(tasks), f"{solved / done:.0%} solved {executor.status if executor else ''}".rstrip())
+
+        work_on(shards, actors, keep, executor)
+        check_lost(actor.name, [one.error for one in lost], len(tasks), actors.recipe.lost_share)
+        for episode in (*faults, *lost):
+            journal.append(episode)
+        if faults:
+            note(environment_errors=len(faults))
+        if lost:
+            note(lost=len(lost))
+        steps = [step for episode in played for step in episode.steps]
+        note(episodes=len(tasks), tokens=sum(step.prompt_tokens + step.completion_tokens for step in steps))
+        if shortened := sum(step.dropped > 0 for step in steps):
+            note(shortened_prompts=shortened)
+    return [episode for key in in_order if (episode := journal.get(key)) is not None]
+
+
+def score_tasks(
+    spec: PolicySpec, play: Play, actors: Actors, file: Path, under_way: UnderWay, executor: Executor | None = None
+) -> Evaluation:
+    """Plays what is not in the journal of that file, as `play_tasks` does, and scores all."""
+    return evaluate_episodes(
+        play_tasks(spec, play, actors, Journal(file, Episode), under_way, executor), policy=spec.name
+    )
