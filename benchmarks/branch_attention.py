@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from leap.training.branches import Layout, _Blockwise
+from leap.training.branches import Layout
+from leap.training.half import BlockAttention
 
 SCALE = 64**-0.5
 TRUNK, GROUP, SEEN = 436, 128, 300
@@ -34,7 +35,7 @@ def fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> 
 
 
 def products(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
-    return _Blockwise.apply(q, k, v, layout, SCALE)
+    return BlockAttention.apply(q, k, v, layout.blocks, SCALE)
 
 
 def milliseconds(attend: Callable[..., torch.Tensor], *, backward: bool) -> float:

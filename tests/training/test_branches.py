@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, TokenRow, collate, cut, pack  # noqa: E402
+from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, TokenRow, collate, cut, pack, packed  # noqa: E402
+from leap.training.half import BlockAttention  # noqa: E402
 
 tokens = st.integers(0, 30)
 
@@ -52,6 +53,23 @@ def test_every_row_can_be_read_back_from_the_packed_episode(rows: list[TokenRow]
 @given(episodes())
 def test_packing_never_costs_more_than_separate_rows(rows: list[TokenRow]) -> None:
     assert len(pack(rows).ids) <= sum(len(row.prompt) + len(row.answer) for row in rows)
+
+
+@settings(max_examples=100, deadline=None)
+@given(episodes(), st.integers(1, 60))
+def test_a_long_episode_comes_in_parts_that_hold_all_its_rows(rows: list[TokenRow], most: int) -> None:
+    parts = packed(rows, most)
+    assert sum(part.answer_tokens for part in parts) == sum(len(row.answer) for row in rows)
+    read = []
+    for part in parts:
+        mask = part.sees(slice(None), torch.arange(len(part.ids)))
+        count = int(part.branch.max())
+        assert len(part.ids) <= most or count == 1
+        last = [(part.branch == k).nonzero()[-1] for k in range(1, count + 1)]
+        read += [part.ids[mask[at[0]]].tolist() for at in last]
+    assert read == [row.prompt + row.answer for row in rows]
+    assert len(parts) == 1 or len(pack(rows).ids) > most
+    assert len(packed(rows)) == 1
 
 
 def tiny_model(kv_heads: int, attention: str) -> Any:
@@ -145,7 +163,7 @@ def test_the_attention_in_half_precision_is_that_of_pytorch(kv_heads: int, monke
         return branches.branch_attention(torch.nn.Module(), *tensors, None, layout=placed)[0]
 
     expected = attended(torch.float64, registered)
-    by_blocks = attended(torch.float64, lambda *tensors: branches._Blockwise.apply(*tensors, layout, 8**-0.5))
+    by_blocks = attended(torch.float64, lambda *tensors: BlockAttention.apply(*tensors, layout.blocks, 8**-0.5))
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)  # not to be asked in bfloat16
     narrow = attended(torch.bfloat16, registered)
     for one, two, three in zip(expected, by_blocks, narrow, strict=True):

@@ -7,8 +7,8 @@ A branch sees the trunk up to where it forks and itself, its positions go on fro
 so that loss and gradients are those of the separate rows (a test compares them).
 
 Several episodes lie end to end in one sequence without padding. A registered attention function runs each episode by
-itself, so cost is proportional to real work. In half precision on a CPU it is leap's own (`_Blockwise`): PyTorch's takes 1.8
-times as long there (benchmarks/branch_attention.log).
+itself, so cost is proportional to real work. In half precision on a CPU it is leap's own (`leap.training.half`): PyTorch's takes
+1.8 times as long there (benchmarks/branch_attention.log).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, groupby
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
@@ -28,6 +29,7 @@ from leap.datasets import Row
 from leap.errors import PrerequisiteError
 from leap.models.attention import check_kinds, layer_kinds, reaches
 from leap.models.chat import ChatTokens
+from leap.training.half import Block, BlockAttention, is_half_on_cpu
 
 ATTENTION = "leap_branches"
 IGNORED = -100
@@ -116,7 +118,17 @@ def pack(rows: Sequence[TokenRow]) -> PackedEpisode:
     return PackedEpisode(*(torch.tensor(values) for values in (ids, positions, labels, limit, branch)))
 
 
-@dataclass(frozen=True, slots=True)
+def packed(rows: Sequence[TokenRow], most: int | None = None) -> list[PackedEpisode]:
+    """Packs an episode's rows; in several parts, each with the trunk that its rows need, where the whole has more tokens than
+    that. A row that is longer by itself is a part."""
+    whole = pack(rows)
+    if most is None or len(whole.ids) <= most or len(rows) == 1:
+        return [whole]
+    fitting = next((n for n in range(len(rows) - 1, 1, -1) if len(pack(rows[:n]).ids) <= most), 1)
+    return [pack(rows[:fitting]), *packed(rows[fitting:], most)]
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where each packed episode lies in the sequence. Travels through the model's forward as a keyword.
 
@@ -135,20 +147,21 @@ class Layout:
         """Tokens of each episode."""
         return [trunk + sum(map(len, masks)) for trunk, masks in self.episodes]
 
-    def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All that is attended, some queries at a time, trunks in pieces and branches in groups: the places of the keys in
-        the sequence, the last of which are those of the queries, and the mask."""
-        first = 0
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """All that is attended, some queries at a time: trunks in pieces and branches in groups."""
+        blocks, first = [], 0
         for (trunk, masks), length in zip(self.episodes, self.lengths(), strict=True):
             sizes = [min(_GROUP_TOKENS, trunk - at) for at in range(0, trunk, _GROUP_TOKENS)]
             ends = accumulate(sizes)
             causal = [torch.full((n, end), -torch.inf).triu_(end - n + 1) for n, end in zip(sizes, ends, strict=True)]
             start = first
             for mask in (*causal, *masks):
-                own = torch.arange(start, start + len(mask))
-                yield torch.cat([torch.arange(first, first + mask.shape[1] - len(mask)), own]), mask
+                shared = slice(first, first + mask.shape[1] - len(mask))
+                blocks.append(Block(shared, slice(start, start + len(mask)), mask.to(masks[0])))
                 start += len(mask)
             first += length
+        return blocks
 
 
 _GROUP_TOKENS = 128
@@ -218,56 +231,6 @@ def cut(batch: Batch, most: int) -> Iterator[Batch]:
         yield {"input_ids": ids[i], "position_ids": positions[i], "labels": labels[i], "layout": layout}
 
 
-class _Blockwise(torch.autograd.Function):
-    """The attention by plain products of matrices, which a processor with bfloat16 computes at full speed. Only queries, keys
-    and values are kept for the backward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scale: float
-    ) -> torch.Tensor:
-        """Takes [1, heads, n, d], with fewer heads of keys and values, and returns [1, n, heads, d]."""
-        ctx.save_for_backward(query, key, value)
-        ctx.layout, ctx.scale = layout, scale
-        out = query.new_empty(query.shape[2], *query.shape[1::2])
-        shares = _by_keys(out.transpose(0, 1), key)
-        for _, places, queries, weights in _attended(query, key, layout, scale):
-            shares[:, :, queries] = torch.bmm(weights, value[0, :, places]).view_as(shares[:, :, queries])
-        return out[None]
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors
-        d_query = torch.empty_like(query)
-        d_key, d_value = (torch.zeros(x.shape, dtype=torch.float32) for x in (key, value))
-        d_shares, shares = _by_keys(d_query[0], key), _by_keys(grad_outputs[0][0].transpose(0, 1), key)
-        for q, places, queries, weights in _attended(query, key, ctx.layout, ctx.scale):
-            d_out = shares[:, :, queries].flatten(1, 2)
-            d_value[0].index_add_(1, places, torch.bmm(weights.transpose(1, 2), d_out).float())
-            d_weights = torch.bmm(d_out, value[0, :, places].transpose(1, 2))
-            d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, q.dtype).mul_(ctx.scale)
-            d_key[0].index_add_(1, places, torch.bmm(d_scores.transpose(1, 2), q).float())
-            d_shares[:, :, queries] = torch.bmm(d_scores, key[0, :, places]).view_as(d_shares[:, :, queries])
-        return d_query, d_key.to(key.dtype), d_value.to(value.dtype), None, None
-
-
-def _by_keys(heads: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """[heads, n, d] as [heads of keys, heads that share one, n, d]."""
-    return heads.unflatten(0, (key.shape[1], -1))
-
-
-def _attended(
-    query: torch.Tensor, key: torch.Tensor, layout: Layout, scale: float
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, slice, torch.Tensor]]:
-    """Of each block: queries, those of heads that share keys one after the other; the places of the keys and of the queries;
-    and the attention's weights."""
-    for places, mask in layout.blocks():
-        queries = slice(int(places[-1]) + 1 - len(mask), int(places[-1]) + 1)
-        q = _by_keys(query[0], key)[:, :, queries].flatten(1, 2)
-        hidden = mask.to(q.dtype).repeat(q.shape[1] // len(mask), 1)
-        yield q, places, queries, torch.baddbmm(hidden, q, key[0, :, places].transpose(1, 2), alpha=scale).softmax(-1)
-
-
 def branch_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -286,8 +249,8 @@ def branch_attention(
         raise ValueError("the branch attention needs the keyword `layout`; see leap.training.branches.collate")
     if any(more.get(name) is not None for name in ("softcap", "s_aux")):
         raise ValueError("the branch attention knows neither soft caps nor sinks")
-    if query.device.type == "cpu" and query.dtype.itemsize < 4 and not dropout:
-        return _Blockwise.apply(query, key, value, layout, scaling or query.shape[-1] ** -0.5), None
+    if is_half_on_cpu(query) and not dropout:
+        return BlockAttention.apply(query, key, value, layout.blocks, scaling or query.shape[-1] ** -0.5), None
     grouped = key.shape[1] != query.shape[1]
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

@@ -10,7 +10,9 @@ import copy
 import random
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypedDict
 
 import torch
@@ -35,10 +37,11 @@ from leap.training.branches import (
     encode_episodes,
     encode_rows,
     filled,
-    pack,
+    packed,
 )
 from leap.training.config import SFTConfig
 from leap.training.distributed import rank, world
+from leap.training.half import summed_cross_entropy
 from leap.training.method import Job, TrainingResult
 from leap.training.student import load_student, unrounded
 from leap.training.trainer import Tokenized, arguments, fit, optimizers, row_batches
@@ -131,6 +134,11 @@ PASS_TOKENS = 1000
 """Most tokens that a larger model computes at once on a CPU: more take more memory and no less time."""
 
 
+def _in_passes(model: torch.nn.Module) -> bool:
+    """Whether a step is computed in several passes, to hold less in memory."""
+    return world() == 1 and next(model.parameters()).device.type == "cpu" and not is_small(model)
+
+
 class BranchTrainer(Trainer):
     """transformers' Trainer on packed episodes: one sequence a step, the loss at answer tokens alone."""
 
@@ -150,7 +158,7 @@ class BranchTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """A step's passes forwards and backwards: one, or several whose gradients add up to the same."""
-        if world() > 1 or self.args.device.type != "cpu" or is_small(model):
+        if not _in_passes(model):
             return super().training_step(model, inputs)
         count = int((inputs["labels"] != IGNORED).sum())
         one_pass = super().training_step
@@ -164,14 +172,17 @@ class BranchTrainer(Trainer):
         layout = layout.placed(labels.device, dtype)
         # Logits only where the next token bears loss: the rest of the vocabulary-wide work would be thrown away.
         before = (labels[1:] != IGNORED).nonzero().squeeze(1)
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            position_ids=inputs["position_ids"],
-            layout=layout,
-            logits_to_keep=before,
-            use_cache=False,
-        )
-        total = torch.nn.functional.cross_entropy(outputs.logits[0].float(), labels[before + 1], reduction="sum")
+        # What accelerate has put around a model makes float32 of all its logits.
+        own, autocast = _in_passes(model) and self.args.bf16, torch.autocast("cpu", torch.bfloat16)
+        with autocast if own else nullcontext():
+            outputs = (partial(type(model).forward, model) if own else model)(
+                input_ids=inputs["input_ids"],
+                position_ids=inputs["position_ids"],
+                layout=layout,
+                logits_to_keep=before,
+                use_cache=False,
+            )
+        total = summed_cross_entropy(outputs.logits[0], labels[before + 1])
         of_step = len(before) if num_items_in_batch is None else num_items_in_batch
         count = torch.tensor(float(of_step), device=labels.device)
         if world() > 1:  # gradients are averaged over processes, and each process has another number of tokens
@@ -188,7 +199,8 @@ def _branch_trainer(
     groups, too_long = encode_episodes(rows, chat, max_tokens=config.max_tokens)
     _some(groups, rows, config)
     check_branches(model, groups)
-    episodes = [pack(group) for group in groups]
+    most = PASS_TOKENS if _in_passes(model) else None
+    episodes = [part for group in groups for part in packed(group, most)]
     batches = _batches(episodes, config, job.seed)
     trainer = BranchTrainer(
         model=model,

@@ -28,6 +28,7 @@ from leap.files import explained, seal, sealed
 from leap.models.checkpoints import is_small, release_memory
 from leap.training.config import TrainingSettings
 from leap.training.distributed import barrier, from_rank_0, in_any, rank, sharded, world
+from leap.training.half import added_in_place
 from leap.training.method import Job, Progress, diverged, quiet
 from leap.training.student import save_student
 
@@ -177,7 +178,7 @@ def _uncast(model: Any, bf16: bool) -> Iterator[None]:
         return
     from peft.helpers import disable_input_dtype_casting
 
-    with disable_input_dtype_casting(model, active=bf16):
+    with disable_input_dtype_casting(model, active=bf16), added_in_place(model):
         yield
 
 
