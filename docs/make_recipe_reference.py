@@ -81,6 +81,7 @@ WHY = {
     "For an environment of one's own that still fails now and then.": "environment.error_share",
     "For an endpoint that never answers some of the prompts.": "lost_share",
     "The seams for a registered policy (best of n) and executor (a cluster).": "policy.kind executor.kind",
+    "How many processes of a machine work: the machine says.": "executor.workers",
     "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens",
     "For models that can think before they answer; none that ships with a recipe does.": "student.prompt.thinking",
     "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",

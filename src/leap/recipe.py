@@ -30,9 +30,9 @@ _MOST_VALUES = 100_000  # of a file: a thousand times those of any recipe
 
 
 class ExecutorConfig(Section):
-    """Base of an executor's options: where episodes are played. It changes no episode."""
+    """Base of an executor's options: where the work of a run is done. It changes no episode and no correction."""
 
-    kind: str = Field(default="local", description="Registered executor; local plays in the process of the run.")
+    kind: str = Field(default="local", description="Registered executor; local works on this machine.")
 
 
 # Sections whose other keys depend on the kind of thing that they name.
@@ -208,7 +208,9 @@ class Recipe(Section):
         description="Share of a stage's episodes that may be lost to failed calls of a model; where more are, the stage ends and "
         "the same command tries these again.",
     )
-    executor: ExecutorSection = Field(default_factory=ExecutorConfig, description="Where episodes are played.")
+    executor: ExecutorSection = Field(
+        default_factory=default_config(registry.executor, "local"), description="Where episodes are played and corrected."
+    )
     budget: Budget = Field(default_factory=Budget, description="The most that paid models may cost.")
     calls: CallsSection = Field(
         default_factory=CallsSection, description="What is kept of calls for people, and the self-test of a teacher."

@@ -130,6 +130,14 @@ def packages() -> set[str]:
     return {place.partition(":")[0].partition(".")[0] for kind in everything for place in kind.where().values()} - {*OWN}
 
 
+def user_modules() -> tuple[str, ...]:
+    """The modules in which things are registered by decorators: another process imports them to find these by name. A script has
+    no name that another process could import."""
+    kinds = (kind for kind in globals().values() if isinstance(kind, Registry))
+    named = {getattr(thing, "__module__", "") for kind in kinds for thing in kind._decorated.values()}
+    return tuple(sorted(named - {"__main__", "__mp_main__", ""}))
+
+
 environment = Registry("environment", "leap.environments")
 teacher = Registry("teacher", "leap.teachers")
 model = Registry("model provider", "leap.models")

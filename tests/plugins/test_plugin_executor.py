@@ -67,7 +67,9 @@ def run(folder: Path, **executor: Any) -> dict[str, Any]:
 
 def test_who_plays_the_shards_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
-    assert run(tmp_path / "here") == run(tmp_path / "there", kind="pool", workers=2)
+    here = run(tmp_path / "here")
+    assert here == run(tmp_path / "there", kind="pool", workers=2)
+    assert here == run(tmp_path / "workers", kind="local", workers=2)
     with pytest.raises(RecipeError, match="wokers: unknown key"):
         run(tmp_path / "here", kind="pool", wokers=2)
     with pytest.raises(RecipeError, match="no executor 'pol'"):

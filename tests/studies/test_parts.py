@@ -17,7 +17,7 @@ BASE = load_recipe(RECIPES / "quickstart.yaml", ["measures.held_out=20"]).model_
 MIXED = load_recipe(RECIPES / "quickstart.yaml", ["rollouts.beta=0.5"]).model_dump(mode="json")
 PAPER = RECIPES / "alfworld-llama3-8b-expert.yaml"
 LARGE = load_recipe(PAPER, ["teacher.kind=model", "teacher.model=mock/y"]).model_dump(mode="json")
-CHANGES_NO_FILE = {"name", "budget.usd", "budget.tokens", "training.logging", "prices", "executor.kind", "executor.options"}
+CHANGES_NO_FILE = {"name", "budget.usd", "budget.tokens", "training.logging", "prices", "executor.kind", "executor.workers"}
 CHANGES_NO_FILE |= {"lost_share"}  # says when a stage ends with an error, as a budget does
 CHANGES_NO_FILE |= {"training.processes", "training.accelerate"}  # a step of two processes is a step of one
 CHANGES_NO_FILE |= {"calls.keep", "calls.most_mb", "calls.self_test"}  # what people may read of calls, and a few calls beforehand

@@ -131,6 +131,13 @@ class Actors:
             return bool(self.recipe.demonstrations.models)
         return spec.kind in ("model", "react")
 
+    def files(self, spec: PolicySpec) -> list[Path]:
+        """What of the run directory the policy that a spec names is made from."""
+        student = spec.iteration - (spec.kind == "rollout")
+        if spec.kind in ("student", "rollout"):
+            return [self.run.base, self.run.checkpoint(student), self.run.precision]
+        return [self.run.episodes(0)] if spec.kind == "react" else []
+
     def _rolling_out(self, i: int) -> Acting:
         """Who acts in the rollouts of iteration i: pi_{i-1}, the environment's teacher, or both in turn."""
         beta, privilege = self.recipe.rollouts.beta_at(i), self.recipe.teacher.privilege

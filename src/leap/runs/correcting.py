@@ -11,7 +11,9 @@ from leap.files import Journal
 from leap.models.providers import BATCH as MODEL_BATCH
 from leap.progress import Bar
 from leap.runs.actors import Actors
-from leap.runs.executors import BATCH, Executor, Shard, in_shards, together, work_on
+from leap.runs.executors import Executor, work_on
+from leap.runs.policies import PolicySpec
+from leap.runs.shards import BATCH, Shard, in_shards, together
 from leap.teachers.base import Corrected, Keeper
 from leap.teachers.config import TeacherConfig
 
@@ -82,8 +84,9 @@ def correct_all(
     keeper = Keeper(who_corrects(section), len(episodes), keep, recipe.lost_share)
     items = {one.key: (one, states.get(one.task.key) if states is not None else None) for one in episodes}
     bar.update(len(finished), len(episodes), "")
-    spec, known = Correcting(student, states is not None), {*finished}
-    shards = in_shards(what, correct_shards, actors, items, known, spec=spec, size=size, pays=pays)
+    how = {"spec": Correcting(student, states is not None), "size": size, "pays": pays}
+    files = actors.files(PolicySpec("student", iteration=student)) if section.uses_student else ()
+    shards = in_shards(what, correct_shards, Corrected, actors, items, {*finished}, files=files, **how)
     work_on(shards, actors, keeper.take, executor)
     keeper.end()
     note(corrections=len(journal))

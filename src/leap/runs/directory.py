@@ -31,6 +31,7 @@ class RunDirectory:
         report: The report's folder.
         base: A scratch student before any training: weights and tokenizer.
         baselines: Episodes and scores of the policies outside the loop, a folder each.
+        jobs: Where executors keep files of their own, which are no part of the run.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,6 +47,7 @@ class RunDirectory:
         self.lock = root / ".lock"
         self.base = root / "base"
         self.baselines = root / "baselines"
+        self.jobs = root / "jobs"
 
     # ---- iterations ------------------------------------------------------------------------------------------------
 

@@ -1,110 +1,43 @@
 """Executors: where the shards of a stage are worked on. `local` does it in this process; others are registered by a decorator or
 an entry point (`leap.executors`) and named in a recipe, `executor: {kind: NAME, ...}` with its own options.
 
-What crosses to another process or machine is a `Shard`: names, settings, tasks and episodes, never live objects. Records come
-back; only the process that drives the run writes its files. What is in a shard depends on the recipe alone and never on who works
-on it or on how many there are, so that every executor gives the same records.
+What crosses to another process or machine is a `Shard`. Records come back; only the process that drives the run writes its files.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Sequence,
+)
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
-from itertools import chain
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-from leap.envs.base import load_environment
+from pydantic import Field
+
 from leap.errors import LeapError, RunError
-from leap.models.metered import Booking
 from leap.recipe import ExecutorConfig, Recipe
 from leap.runs.actors import Actors
-from leap.runs.directory import RunDirectory
+from leap.runs.shards import Shard, run_shard
 from leap.sync import run_sync
+from leap.training.launch import processes
+from leap.training.method import Job, Method, TrainingResult
 
-BATCH = 16
-"""Things in a shard where each is worked on by itself; where a model in the process answers many at once, its batches."""
-
-
-Work = Callable[["Sequence[Shard]", Actors, Callable[[Any], None]], Coroutine[Any, Any, None]]
-"""What is done with shards of one stage: a coroutine function of a module, which other processes find by its name. It gets the
-shards, the actors of its process, and what takes each record as soon as it is there; see `together`. Adding a kind of work takes
-such a function, and a stage that cuts its shards (`in_shards`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A batch of a stage's work, with all that another process needs to do it. It can be pickled.
-
-    Attributes:
-        name: For people: "rollouts of pi_0, shard 3 of 12".
-        work: What is done with it; pickled as its name.
-        root: The run directory, which holds the checkpoints.
-        recipe: The recipe, but for its executor.
-        spec: Whatever else the work needs, the same in all shards of the stage.
-        items: What is worked on: tasks, episodes.
-        done: Keys of the records that are on file. They are not wanted again, though what they are made from may be worked on
-            again as a part of the batch.
-        pays: Whether models at endpoints are asked, through the run's ledger.
-    """
-
-    name: str
-    work: Work
-    root: Path
-    recipe: Recipe
-    spec: Any
-    items: tuple[Any, ...]
-    done: frozenset[str] = frozenset()
-    pays: bool = False
-
-
-def in_shards(
-    what: str,
-    work: Work,
-    actors: Actors,
-    items: Mapping[str, Any],
-    known: Container[str],
-    *,
-    spec: Any = None,
-    size: int = BATCH,
-    pays: bool = False,
-) -> list[Shard]:
-    """Cuts the work of a stage into shards, and leaves out those of which everything is on file.
-
-    Args:
-        what: Names the work, for people.
-        work, spec, pays: As of a `Shard`.
-        actors: Those of this process, with the recipe and the run directory.
-        items: What is to be worked on by the keys of its records, in order: all of it, for a shard is always the same batch.
-        known: The keys that are on file.
-        size: Items in a shard.
-    """
-    recipe = actors.recipe.model_copy(update={"executor": ExecutorConfig()})  # who works on a shard needs no executor
-    keys, shards = [*items], []
-    for start in range(0, len(keys), size):
-        some = keys[start : start + size]
-        done = frozenset(key for key in some if key in known)
-        if len(done) < len(some):
-            name = f"{what}, shard {start // size + 1} of {-(-len(keys) // size)}"
-            of = tuple(items[key] for key in some)
-            shards.append(Shard(name, work, actors.run.root, recipe, spec, of, done, pays))
-    return shards
-
-
-def together(shards: Sequence[Shard], *, apart: bool) -> Iterator[Shard]:
-    """The shards of a stage as work takes them: as one, so that nothing waits at their ends; or one by one where answers depend,
-    in the last bits, on what else is in their batch."""
-    if apart:
-        yield from shards
-    else:
-        items, done = (
-            chain.from_iterable(shard.items for shard in shards),
-            frozenset().union(*(shard.done for shard in shards)),
-        )
-        yield replace(shards[0], items=tuple(items), done=done)
+TRIES = 3
+"""So many workers may die of a shard."""
 
 
 class Executor(ABC):
@@ -141,6 +74,20 @@ class Executor(ABC):
             LeapError: What work raised; or a shard could not be done.
         """
 
+    def check(self, recipe: Recipe) -> None:
+        """Looks for what it needs, before any work is done.
+
+        Raises:
+            LeapError: Something is missing.
+        """
+        processes(recipe.training)
+
+    def train(self, method: Method[Any], rows: Any, job: Job) -> TrainingResult:
+        """Trains a student; see `leap.training.distributed.train`, which does it on this machine."""
+        from leap.training.distributed import train
+
+        return train(method, rows, job)
+
     def rest(self) -> None:  # noqa: B027 - most executors hold nothing
         """Frees weights, as before a training, which loads its own."""
 
@@ -148,36 +95,169 @@ class Executor(ABC):
         """Frees what the executor holds."""
 
 
-class LocalExecutor(Executor):
-    """Works in this process, with the weights and the environment that it holds already."""
+class LocalConfig(ExecutorConfig):
+    """Options of work on this machine."""
 
+    workers: int = Field(
+        default=1,
+        ge=1,
+        description="Processes that work, each with an environment and weights of its own; 1: the process of the run itself.",
+    )
+
+
+class LocalExecutor(Executor):
+    """Works on this machine: in this process, with the weights and the environment that it holds already, or in others. Work that
+    waits for endpoints, or for the student's engine, stays here: one process waits for many."""
+
+    Config = LocalConfig
     pays = True
 
+    def __init__(self, config: LocalConfig | None = None) -> None:
+        super().__init__(config or LocalConfig())
+        number = self.config.workers
+        self._workers = [_Worker(n) for n in range(number)] if number > 1 else []
+        self._died = 0
+
     async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Any]:
-        ended: asyncio.Queue[Any] = asyncio.Queue()
-        left = False
-
-        def hand_on(record: Any) -> None:
-            if left:
-                raise LeapError("nobody wants it any more")  # ends the work, after the calls under way
-            ended.put_nowait(record)
-
-        working = asyncio.create_task(shards[0].work(shards, here, hand_on))
-        working.add_done_callback(lambda _: ended.put_nowait(None))
-        try:
-            while (record := await ended.get()) is not None:
+        waits = shards[0].pays or here.recipe.student.engine.kind != "hf"
+        working = _in_process(shards, here) if waits or not self._workers else self._in_others(shards)
+        async with aclosing(working):
+            async for record in working:
                 yield record
-            await working
-        except GeneratorExit:
-            left = True
-            if not shards[0].pays:
-                working.cancel()
-        except asyncio.CancelledError:
-            working.cancel()
-            raise
+
+    async def _in_others(self, shards: Sequence[Shard]) -> AsyncGenerator[Any]:
+        waiting, died, done = deque(shards), Counter[str](), 0
+        ended: asyncio.Queue[list[Any] | None] = asyncio.Queue()
+
+        async def employ(worker: _Worker) -> None:
+            while waiting:
+                shard = waiting.popleft()
+                try:
+                    ended.put_nowait(await worker.run(shard))
+                except BrokenProcessPool as error:
+                    died[shard.key] += 1
+                    self._died += 1
+                    if died[shard.key] == TRIES:
+                        raise RunError(
+                            f"{shard.name} ended its worker {TRIES} times (killed, for want of memory maybe, or a crash of a "
+                            "library); with executor.workers: 1 it is worked on in this process, which may show why. All else "
+                            "that is finished is on file."
+                        ) from error
+                    waiting.append(shard)
+
+        employed = asyncio.gather(*(employ(worker) for worker in self._workers[: len(shards)]))
+        employed.add_done_callback(lambda _: ended.put_nowait(None))
+        try:
+            while (records := await ended.get()) is not None:
+                done += 1
+                lost = f", {self._died} workers died" if self._died else ""
+                self.status = f"{len(self._workers)} workers, {done} of {len(shards)} shards{lost}"
+                for record in records:
+                    yield record
+            await employed
         finally:
+            employed.cancel()
             with suppress(asyncio.CancelledError, Exception):
-                await working
+                await employed
+            for worker in self._workers:
+                worker.stop_if_busy()
+
+    def rest(self) -> None:
+        for worker in self._workers:
+            worker.close()
+
+    close = rest
+
+
+class _Worker:
+    """A process that works on one shard at a time, and stays for the next. One pool for each: where a process is killed, the
+    standard library gives up its whole pool."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._pool: ProcessPoolExecutor | None = None
+        self._pid: Future[int] | None = None
+        self._working: Future[list[Any]] | None = None
+
+    async def run(self, shard: Shard) -> list[Any]:
+        """See `run_shard`.
+
+        Raises:
+            BrokenProcessPool: The process died. The next shard gets a new one.
+        """
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (self._number,))
+            self._pid = self._pool.submit(os.getpid)
+        self._working = self._pool.submit(run_shard, shard)
+        try:
+            return await asyncio.wrap_future(self._working)
+        except BrokenProcessPool as error:
+            begun = self._pid is not None and self._pid.exception() is None
+            self.close()
+            if not begun:
+                raise RunError(
+                    "workers cannot be started; what they print says why. A script that runs a recipe needs "
+                    '`if __name__ == "__main__":` around that, for workers import it.'
+                ) from error
+            raise
+
+    def stop_if_busy(self) -> None:
+        """Ends a process whose work nobody wants any more."""
+        if self._pid is not None and self._working is not None and not self._working.done():
+            with suppress(BrokenProcessPool, ProcessLookupError):
+                os.kill(self._pid.result(), signal.SIGKILL)
+            self.close()
+
+    def close(self) -> None:
+        """Ends the process, with its weights and its environment."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def _begin(number: int) -> None:
+    """What a worker does first: it leaves Ctrl-C to the driving process, ends with that, and takes its share of the GPUs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    devices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible is not None else sorted(filter(str.isdigit, devices), key=int)
+    if len(gpus) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+
+
+async def _in_process(shards: Sequence[Shard], here: Actors) -> AsyncGenerator[Any]:
+    ended: asyncio.Queue[Any] = asyncio.Queue()
+    left = False
+
+    def hand_on(record: Any) -> None:
+        if left:
+            raise LeapError("nobody wants it any more")  # ends the work, after the calls under way
+        ended.put_nowait(record)
+
+    working = asyncio.create_task(shards[0].work(shards, here, hand_on))
+    working.add_done_callback(lambda _: ended.put_nowait(None))
+    try:
+        while (record := await ended.get()) is not None:
+            yield record
+        await working
+    except GeneratorExit:
+        left = True
+        if not shards[0].pays:
+            working.cancel()
+    except asyncio.CancelledError:
+        working.cancel()
+        raise
+    finally:
+        with suppress(asyncio.CancelledError, Exception):
+            await working
 
 
 def work_on(
@@ -187,7 +267,7 @@ def work_on(
     kept once."""
     if not shards:
         return
-    chosen = executor if executor is not None and (executor.pays or not shards[0].pays) else LocalExecutor(None)
+    chosen = executor if executor is not None and (executor.pays or not shards[0].pays) else LocalExecutor()
     kept = set[str]()
 
     async def everything() -> None:
@@ -198,45 +278,3 @@ def work_on(
                     keep(record)
 
     run_sync(everything())
-
-
-def run_shard(shard: Shard, ledger: Booking | None = None) -> list[Any]:
-    """Does the work of one shard in this process and returns the records that are wanted. It needs the shard, the run directory
-    and an installed leap, and keeps environment and weights for the next shard of the same run.
-
-    Args:
-        shard: What to do.
-        ledger: The way to the run's ledger; without one, a shard that pays is an error.
-    """
-    records: list[Any] = []
-    run_sync(shard.work([shard], _actors_of(shard, ledger), records.append))
-    return records
-
-
-class _Unreached:
-    """The ledger of a worker that was given no way to one."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise RunError(
-            "a worker was to ask a model at an endpoint, but its executor gives it no way to the run's ledger."
-        )
-
-
-_known: dict[tuple[Path, str], Actors] = {}
-"""The actors of the run whose shards this process works on."""
-
-
-def _actors_of(shard: Shard, ledger: Booking | None) -> Actors:
-    key = (shard.root, shard.recipe.model_dump_json())
-    if key not in _known:
-        for actors in _known.values():
-            actors.close()
-            actors.environment.close()
-        _known.clear()
-        section = shard.recipe.environment
-        environment = load_environment(section.name, section.options)
-        environment.prepare()
-        _known[key] = Actors(
-            shard.recipe, RunDirectory(shard.root), environment, ledger=ledger or cast(Booking, _Unreached())
-        )
-    return _known[key]

@@ -15,8 +15,9 @@ from leap.models.breaker import check_lost
 from leap.progress import Bar
 from leap.rollouts import Play, check_faults, play_all
 from leap.runs.actors import Actors
-from leap.runs.executors import BATCH, Executor, Shard, in_shards, together, work_on
+from leap.runs.executors import Executor, work_on
 from leap.runs.policies import PolicySpec
+from leap.runs.shards import BATCH, Shard, in_shards, together
 
 UnderWay = Callable[[], AbstractContextManager[tuple[Bar, Callable[..., None]]]]
 """Shows work under way: gives a bar, and a function that notes figures."""
@@ -67,7 +68,8 @@ def play_tasks(
         return on_file
     size = actors.recipe.student.batch if spec.kind in ("student", "rollout") else BATCH
     playing, pays = Playing(spec, replace(play, tasks=())), actors.pays(spec)
-    shards = in_shards(play.stream, play_shards, actors, by_key, journal, spec=playing, size=size, pays=pays)
+    how, files = {"spec": playing, "size": size, "pays": pays}, actors.files(spec)
+    shards = in_shards(play.stream, play_shards, Episode, actors, by_key, journal, files=files, **how)
     played: list[Episode] = []
     # Put on file when all is played: where there are too many, they are played again.
     faults: list[Episode] = []

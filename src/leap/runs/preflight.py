@@ -24,7 +24,6 @@ from leap.models.providers import Ask, ModelConfig
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.sync import run_sync
-from leap.training.launch import processes
 from leap.training.method import method_of
 
 T = TypeVar("T")
@@ -122,7 +121,7 @@ def unmet(recipe: Recipe) -> Iterator[LeapError]:
     if find_spec("transformers"):
         try:
             _check_student(recipe)
-            processes(recipe.training)
+            registry.executor.get(recipe.executor.kind)(recipe.executor).check(recipe)
         except LeapError as problem:
             yield problem
 

@@ -96,7 +96,7 @@ class Stages:
 
     @cached_property
     def executor(self) -> Executor:
-        """Who plays episodes."""
+        """Who works on shards, and trains."""
         section = self.recipe.executor
         executor = registry.executor.get(section.kind)(section)
         self._opened.callback(executor.close)
@@ -378,8 +378,6 @@ class Stages:
             shutil.rmtree(work, ignore_errors=True)  # where a kill came between
             self.run.manifest.adopt(out)
             return out
-        from leap.training.distributed import train
-
         recipe, training = self.recipe, self.recipe.training.settled(self.actors.bf16_pays)
         method = method_of(training)
         data = [hashlib.sha256(self.dataset(j).read_bytes()).hexdigest() for j in self._data(i)]
@@ -396,12 +394,13 @@ class Stages:
             shutil.rmtree(work)
         write_text(whose, key)
         self.actors.free_student()
+        self.executor.rest()
         with self.timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
 
             def on_step(done: int, total: int, loss: float) -> None:
                 bar.update(done, total, f"loss {loss:.3f}")
 
-            result = train(method, rows, Job(i, start, temporary, work, seed_of(recipe.seed, "train", i), on_step))
+            result = self.executor.train(method, rows, Job(i, start, temporary, work, seed_of(recipe.seed, "train", i), on_step))
             write_json(marker(temporary), {"key": key, "iteration": i, "base": base, "result": result.as_dict()})
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
         self.run.manifest.record(out)
