@@ -1,6 +1,6 @@
 """What can be used of the answers of a weak teacher: SmolLM2-135M-Instruct on the quickstart's world.
 
-    python benchmarks/teacher_weak.py --model hf/FOLDER [--episodes 20] [--tokens 1024]
+    python benchmarks/teacher_weak.py --model hf/FOLDER [--episodes 20] [--part 0 5] [--tokens 1024]
     python benchmarks/teacher_weak.py --gguf FILE       # the same by a llama.cpp server of this process (pip install xllamacpp)
 
 The same episodes of a random player each time; each is corrected by trajectory and by step. PYTHONPATH picks the version of leap
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--model", default="")
     parser.add_argument("--gguf", default="")
     parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--part", type=int, nargs=2, default=(0, None), help="only these of the episodes, as in a slice")
     parser.add_argument("--horizon", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--by", nargs="+", default=["trajectory", "step"])
@@ -117,7 +118,7 @@ def main() -> None:
     print(f"leap {leap.__version__} {options.note}, load {load}, {time.strftime('%H:%M', time.gmtime())} UTC", flush=True)
     environment = load_environment("alfworld", WORLD)
     environment.prepare()
-    episodes = episodes_of(environment, options.episodes, options.horizon)
+    episodes = episodes_of(environment, options.episodes, options.horizon)[slice(*options.part)]
     steps = sum(len(one.steps) for one in episodes)
     with ExitStack() as stack:
         name, endpoint = options.model, None

@@ -59,6 +59,11 @@ class ContextTooLong(ModelRefused):
     """The prompt does not fit into the model's context. Whoever made it can leave out its oldest steps and try again."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Returns ` Did you mean 'x'?` for the known name nearest to one that is not known; empty where none is near."""
     from difflib import get_close_matches

@@ -122,6 +122,37 @@ def of_another_rank(folder: Path) -> Path:
     return file.parent
 
 
+def saying(name: str, **changed: Any) -> Callable[[Path], Path]:
+    """A checkpoint, or an adapter, whose file of settings says something else."""
+
+    def made(folder: Path) -> Path:
+        checkpoint = adapter(folder) if name == "adapter_config.json" else tiny_checkpoint(folder)
+        told = {key: value(folder) if callable(value) else value for key, value in changed.items()}
+        (checkpoint / name).write_text(json.dumps(json.loads((checkpoint / name).read_text()) | told))
+        return checkpoint
+
+    return made
+
+
+def lacking(folder: Path) -> Path:
+    from safetensors.torch import load_file, save_file
+
+    file = tiny_checkpoint(folder) / "model.safetensors"
+    weights = load_file(file)
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    return folder
+
+
+def renamed(folder: Path) -> Path:
+    (tiny_checkpoint(folder) / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    return folder
+
+
+def wide(folder: Path) -> str:
+    return str(tiny_checkpoint(folder / "wide", width=64))
+
+
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no GGUF file": (lambda folder: _written(folder / "x.gguf", b"<html>not found</html>"), "is no GGUF file"),
@@ -144,6 +175,34 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a model of pictures": (of_kind("ViT", "ViTModel", **SMALL), "of the kind 'vit'"),
     "an adapter of another base": (of_another_base, "holds another model now"),
     "an adapter of another rank": (of_another_rank, "says rank 8, and its weights have 4"),
+    "weights of other shapes": (
+        saying("config.json", intermediate_size=64),
+        "such as model.layers.0.mlp.down_proj.weight: [32, 48], not [32, 64]",
+    ),
+    "weights of fewer layers": (saying("config.json", num_hidden_layers=3), "lacks 9 weights of its architecture"),
+    "a weight that lacks": (lacking, "lacks 1 weights of its architecture, such as model.layers.1.mlp.up_proj.weight"),
+    "a shard without its index": (renamed, "lacks model.safetensors.index.json, which tells its parts"),
+    "a quantization that nobody knows": (
+        saying("config.json", quantization_config={"quant_method": "runes", "bits": 3}),
+        "is quantized by 'runes', which transformers cannot read",
+    ),
+    "a quantization that lacks its package": (
+        saying("config.json", quantization_config={"quant_method": "aqlm"}),
+        "cannot load the model",
+    ),
+    "an adapter of a wider base": (
+        saying("adapter_config.json", base_model_name_or_path=wide),
+        "does not fit the model it names",
+    ),
+    "an adapter whose base is gone": (
+        saying("adapter_config.json", base_model_name_or_path="/nowhere/base"),
+        "/nowhere/base, is not there: put it back",
+    ),
+    "an adapter of an adapter": (
+        saying("adapter_config.json", base_model_name_or_path=lambda folder: str(folder / "adapter")),
+        "is an adapter itself: merge it first",
+    ),
+    "an adapter of another kind": (saying("adapter_config.json", peft_type="IA3"), "of the kind IA3; leap knows LoRA's alone"),
     "another rank in the recipe": (adapter, "is a LoRA adapter of rank 4, which goes on: set training.lora.rank: 4"),
 }
 

@@ -251,7 +251,7 @@ EXTRAS = [
 def test_a_missing_extra_is_named(
     arguments: tuple[str, ...], missing: list[str], extra: str, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = ("leap_worlds", "leap_lab", "leap.models.openai", "leap.models.client", "leap.models.vllm", "leap.models.checkpoints")
+    ours = ("leap_worlds", "leap_lab", "leap.models.openai", "leap.models.client", "leap.models.vllm", "leap.models.check")
     for name in [*sys.modules]:
         if name.startswith(ours) or name.partition(".")[0] in missing:
             monkeypatch.delitem(sys.modules, name)

@@ -20,7 +20,8 @@ from leap import registry  # noqa: E402
 from leap.errors import PrerequisiteError, RunError  # noqa: E402
 from leap.files import read_json, write_json  # noqa: E402
 from leap.models import checkpoints  # noqa: E402
-from leap.models.checkpoints import base_of, check_checkpoint, identity, load_causal_lm  # noqa: E402
+from leap.models.checking import check_checkpoint  # noqa: E402
+from leap.models.checkpoints import base_of, identity, load_causal_lm  # noqa: E402
 from leap.runs.directory import RunDirectory, marker  # noqa: E402
 from leap.runs.open import open_run, recipe_of  # noqa: E402
 from leap.runs.push import push_to_folder  # noqa: E402

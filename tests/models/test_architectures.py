@@ -12,7 +12,8 @@ import pytest
 from leap.core.message import Message
 from leap.errors import PrerequisiteError
 from leap.models.base import Request, Sampling
-from leap.models.checkpoints import check_checkpoint, load_chat
+from leap.models.checking import check_checkpoint
+from leap.models.checkpoints import load_chat
 from leap.testing.checkpoints import tiny_tokenizer
 
 torch = pytest.importorskip("torch")

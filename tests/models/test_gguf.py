@@ -18,7 +18,8 @@ pytest.importorskip("gguf")
 
 from gguf_files import a_checkpoint, write_gguf  # noqa: E402
 
-from leap.models.checkpoints import check_checkpoint, identity, load_causal_lm, load_chat  # noqa: E402
+from leap.models.checking import check_checkpoint  # noqa: E402
+from leap.models.checkpoints import identity, load_causal_lm, load_chat  # noqa: E402
 from leap.models.gguf import gguf_file, unpacked  # noqa: E402
 
 

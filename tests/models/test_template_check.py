@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from leap.errors import PrerequisiteError
-from leap.models.chat import ChatTokens, dated
+from leap.models.chat import ChatTokens
+from leap.models.template import dated
 from leap.testing.checkpoints import CHATML, tiny_tokenizer
 
 pytest.importorskip("transformers")

@@ -47,7 +47,7 @@ def text_of(chat: ChatTokens, ids: list[int]) -> str:
 
 def finished(chat: ChatTokens, answer: dict[str, str], thinking: bool) -> str:
     """What the template itself writes for a conversation up to the answer."""
-    return chat._render([*ASKED, answer], (), thinking, opened=False)  # type: ignore[list-item]
+    return chat.template.render([*ASKED, answer], (), thinking, opened=False)  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -92,6 +92,64 @@ GLM = (
 OWN_MARKS = (_TURNS.replace("<think>", "<muse>").replace("</think>", "</muse>") + "{% endif %}").replace(
     "loop.index0 > ns.last", "loop.last"
 )  # marks that no list of ours has
+PHI3 = (  # ends the text where it opens no turn
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
+)
+PHI4 = (  # tells of thoughts in its own words alone
+    "<|im_start|>system<|im_sep|>First write a thought between <think> and </think>, then the answer.<|im_end|>"
+    "{% for m in messages %}<|im_start|>{{ m.role }}<|im_sep|>{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}"
+)
+DEEPSEEK31 = (  # thinks only if it is told to, and closes a thought that it never opened
+    "{{ bos_token }}{% set ns = namespace(rules='') %}{% for m in messages if m.role == 'system' %}{% set ns.rules = m.content %}"
+    "{% endfor %}{{ ns.rules }}{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}<U>{{ m.content }}{% else %}"
+    "{% set words = m.content %}{% if '</think>' in words %}{% set words = words.split('</think>', 1)[1] %}{% endif %}"
+    "<A></think>{{ words }}<E>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<A>{{ '<think>' if thinking else '</think>' }}{% endif %}"
+)
+GLM45 = (  # asks each time not to think, in the user's words
+    "[gMASK]<sop>{% set last = (messages | selectattr('role', 'equalto', 'user') | list)[-1] %}{% for m in messages %}"
+    "{% if m.role == 'assistant' %}<|assistant|>\n{% if m.reasoning_content %}<think>{{ m.reasoning_content.strip() }}</think>"
+    "{% else %}<think></think>{% endif %}{{ '\n' + m.content }}{% else %}<|{{ m.role }}|>\n{{ m.content }}"
+    "{{ '/quick' if m.role == 'user' and enable_thinking is false }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{{ '\n<think></think>' if enable_thinking is false }}{% endif %}"
+)
+OLMO2 = (  # no token but the one that ends an answer
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>\n{{ m.content }}{{ eos_token }}"
+    "{{ '\n' if not loop.last }}{% else %}<|{{ m.role }}|>\n{{ m.content }}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+GRANITE = (  # its key is called `thinking`, and it shows in the rules alone
+    "{% if messages[0].role != 'system' %}<|start_of_role|>system<|end_of_role|>You help.{{ ' Think between <think> and </think> "
+    "first.' if thinking }}<|end_of_text|>\n{% endif %}{% for m in messages %}<|start_of_role|>{{ m.role }}<|end_of_role|>"
+    "{{ m.content }}<|end_of_text|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start_of_role|>assistant<|end_of_role|>{% endif %}"
+)
+COMMAND = (  # answers, too, stand between marks
+    "{{ bos_token }}{% for m in messages %}<|START_OF_TURN_TOKEN|>{% if m.role == 'assistant' %}<|CHATBOT_TOKEN|>"
+    "{% if m.reasoning_content and loop.last %}<|START_THINKING|>{{ m.reasoning_content }}<|END_THINKING|>{% endif %}"
+    "<|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|>{% else %}<|{{ m.role | upper }}_TOKEN|>{{ m.content }}{% endif %}"
+    "<|END_OF_TURN_TOKEN|>{% endfor %}{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% endif %}"
+)
+LLAMA2 = (  # the rules are within the first question
+    "{% if messages[0].role == 'system' %}{% set rules, rest = messages[0].content, messages[1:] %}{% else %}"
+    "{% set rules, rest = '', messages %}{% endif %}{% for m in rest %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles alternate') }}{% endif %}{% if m.role == 'user' %}{{ bos_token }}[INST] "
+    "{% if loop.first and rules %}<<SYS>>\n{{ rules }}\n<</SYS>>\n\n{% endif %}{{ m.content }} [/INST]"
+    "{% else %} {{ m.content }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+GEMMA4 = (
+    "{{ bos_token }}{% for m in messages %}<|turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{% if m.role == 'assistant' and m.reasoning_content and loop.last %}<|channel>thought\n{{ m.reasoning_content }}\n<channel|>"
+    "{% endif %}{{ m.content }}<turn|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn>model\n{{ '<|channel>thought\n<channel|>' if enable_thinking is false }}{% endif %}"
+)
+SEED = (
+    "{% for m in messages %}{{ bos_token }}{{ m.role }}\n{% if m.role == 'assistant' and m.reasoning_content %}<seed:think>"
+    "{{ m.reasoning_content | trim }}</seed:think>{% endif %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}assistant\n{% endif %}"
+)
 
 SHAPES = {
     "qwen2.5": Shape(QWEN25, _IM, (), "<|im_end|>"),
@@ -122,6 +180,25 @@ SHAPES = {
         "<|return|>",
         "model",
     ),
+    "phi3": Shape(PHI3, ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>"), (), "<|end|>"),
+    "phi4": Shape(PHI4, (*_IM, "<|im_sep|>"), (), "<|im_end|>", "model"),
+    "deepseek3.1": Shape(DEEPSEEK31, ("<U>", "<A>", "<E>"), _THINK, "<E>", "prompt"),
+    "glm4.5": Shape(GLM45, ("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|system|>"), _THINK, "<|endoftext|>", "model"),
+    "olmo2": Shape(OLMO2, (), (), "<|endoftext|>"),
+    "granite": Shape(GRANITE, ("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"), (), "<|end_of_text|>", "model"),
+    "command": Shape(
+        COMMAND,
+        (
+            *("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|SYSTEM_TOKEN|>"),
+            *("<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+        ),
+        (),
+        "<|END_RESPONSE|>",
+        "model",
+    ),
+    "llama2": Shape(LLAMA2, (), (), "<|endoftext|>"),
+    "gemma4": Shape(GEMMA4, ("<|turn>", "<turn|>", "<|channel>", "<channel|>"), (), "<turn|>", "model"),
+    "seed": Shape(SEED, ("<seed:think>", "</seed:think>"), (), "<|endoftext|>", "model"),
     "glm": Shape(GLM, ("[gMASK]", "<|user|>", "<|assistant|>", "<|system|>"), _THINK, "<|endoftext|>", "model"),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from pairs import SFT, some_rows, train
 
 from leap.errors import PrerequisiteError
-from leap.models.checkpoints import check_adaptable
+from leap.models.checking import check_adaptable
 from leap.testing.checkpoints import tiny_checkpoint, tiny_tokenizer
 from leap.training.config import LoraConfig
 

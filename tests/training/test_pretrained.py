@@ -18,7 +18,8 @@ from leap.training.config import LoraConfig, SFTConfig
 
 torch = pytest.importorskip("torch")
 
-from leap.models.checkpoints import check_adaptable, load_causal_lm, rounded  # noqa: E402
+from leap.models.checking import check_adaptable  # noqa: E402
+from leap.models.checkpoints import load_causal_lm, rounded  # noqa: E402
 from leap.models.gguf import unpacked  # noqa: E402
 
 SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -6,17 +6,17 @@ import ctypes
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leap.core import JsonObject, content_key
-from leap.errors import LeapError, PrerequisiteError
+from leap.errors import LeapError, PrerequisiteError, first_line
 from leap.files import digest, write_json
 from leap.models.attention import check_kinds
-from leap.models.chat import ChatTokens, first_line
-from leap.models.gguf import check_gguf, folder_of, gguf_file, unpacked
+from leap.models.chat import ChatTokens
+from leap.models.gguf import folder_of, gguf_file, unpacked
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
 
     if path.startswith((".", "/", "~")) and not Path(path).exists():
         raise PrerequisiteError(f"there is no folder {path!r}.")
-    with _explained(f"the tokenizer of {path!r}"):
+    with explained(f"the tokenizer of {path!r}"):
         config = config_of(path)
         _check_tokenizer(path)
         tokenizer = AutoTokenizer.from_pretrained(**_source(path))
@@ -108,8 +108,6 @@ def load_causal_lm(
 ) -> tuple[Any, Any]:
     """Loads a model and its tokenizer from a checkpoint directory or a hub name; a LoRA adapter is put on its base.
 
-    Remote code is never run and only safetensors are read.
-
     Args:
         path: Checkpoint directory or hub name.
         dtype: The weights' type; "auto" takes the checkpoint's.
@@ -120,20 +118,14 @@ def load_causal_lm(
     Raises:
         PrerequisiteError: Nothing usable is at that path or name.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
+    from transformers import AutoTokenizer
 
-    transformers_logging.disable_progress_bar()  # leap shows its own
-    path = base = unpacked(path)
+    path = unpacked(path)
     device = device or best_device()
     quantized = {"quantization_config": quantization, "device_map": {"": device}} if quantization is not None else {}
-    with _explained(f"the model {path!r}"):
+    with explained(f"the model {path!r}"):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        given = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True} | quantized
-        loaded: Any = AutoModelForCausalLM.from_pretrained(base := base_of(path), dtype=dtype, **given)
-        model, found = loaded
-        if missing := found["missing_keys"]:  # transformers would draw them
-            raise PrerequisiteError(f"{base} lacks {len(missing)} weights of its architecture, such as {min(missing)}.")
+        model = load_weights(base := base_of(path), dtype=dtype, **quantized)
         if base != path:
             model = with_adapter(model, path)
             model = merged(model) if merge else model
@@ -143,11 +135,57 @@ def load_causal_lm(
     return model, tokenizer
 
 
+def load_weights(base: str, **how: Any) -> Any:
+    """Loads a model from a checkpoint directory or a hub name. Remote code is never run and only safetensors are read.
+
+    Args:
+        base: Directory or name, of no adapter.
+        **how: Further arguments of transformers' `from_pretrained`.
+
+    Raises:
+        PrerequisiteError: The weights are not those of the architecture that its configuration names.
+    """
+    from transformers import AutoModelForCausalLM
+
+    given = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    with quiet():  # what does not fit is told here, in one line
+        loaded: Any = AutoModelForCausalLM.from_pretrained(base, **given, **how)
+    model, found = loaded
+    if missing := found["missing_keys"]:  # transformers would draw them
+        raise PrerequisiteError(f"{base} lacks {len(missing)} weights of its architecture, such as {min(missing)}.")
+    if other := found["mismatched_keys"]:
+        name, there, wanted = min(other)
+        raise PrerequisiteError(
+            f"{len(other)} weights of {base} have other shapes than its configuration says, such as {name}: "
+            f"{list(there)}, not {list(wanted)}."
+        )
+    return model
+
+
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Has transformers print no warnings, and no progress from now on: leap shows its own."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
     try:
         yield
-    except (LeapError, ImportError):
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Tells in one line what cannot be loaded; a package that is missing is told by whoever knows how to install it.
+
+    Raises:
+        PrerequisiteError: Whatever was raised within, unless it is meant for people already.
+    """
+    try:
+        yield
+    except (LeapError, ModuleNotFoundError):
         raise
     except Exception as error:  # damaged files are told in many ways, by errors of several libraries
         raise PrerequisiteError(f"cannot load {what}: {first_line(error)}") from error
@@ -329,7 +367,7 @@ def adapter_config(path: str) -> JsonObject | None:
     """The settings of a LoRA adapter, its base among them; None for any other checkpoint.
 
     Raises:
-        PrerequisiteError: They are damaged, or the adapter's weights are missing.
+        PrerequisiteError: They are damaged or those of an adapter of another kind, or the adapter's weights are missing.
     """
     file = Path(path) / "adapter_config.json"
     if not file.is_file():
@@ -340,24 +378,11 @@ def adapter_config(path: str) -> JsonObject | None:
             raise KeyError("base_model_name_or_path")
     except (ValueError, KeyError, TypeError) as error:
         raise PrerequisiteError(f"{file} is damaged or names no base model ({error!r}).") from error
+    if (kind := config.get("peft_type", "LORA")) != "LORA":
+        raise PrerequisiteError(f"{path} is an adapter of the kind {kind}; leap knows LoRA's alone.")
     if not file.with_name("adapter_model.safetensors").is_file():
         raise PrerequisiteError(f"{path} has no adapter_model.safetensors (pickled weights are not read).")
     return config
-
-
-def _shapes(file: Path) -> dict[str, Sequence[int]]:
-    """The shapes of the tensors that a file of safetensors holds.
-
-    Raises:
-        PrerequisiteError: It is damaged.
-    """
-    from safetensors import safe_open
-
-    try:
-        with safe_open(str(file), framework="np") as content:
-            return {name: content.get_slice(name).get_shape() for name in content.keys()}  # noqa: SIM118
-    except Exception as error:  # told by errors of several kinds
-        raise PrerequisiteError(f"{file} is damaged or cut off: fetch it again ({first_line(error)}).") from error
 
 
 def base_of(path: str) -> str:
@@ -372,10 +397,17 @@ def base_of(path: str) -> str:
     if (adapter := adapter_config(path)) is None:
         return path
     named, note = str(adapter["base_model_name_or_path"]), Path(path) / BASE_NOTE
-    with _explained(f"the note {str(note)!r}"):
+    with explained(f"the note {str(note)!r}"):
         content = json.loads(note.read_text(encoding="utf-8"))["content"] if note.is_file() else ""
-    if not content:
-        return named  # of the Hub, or not trained by leap
+    if not content:  # of the Hub, or not trained by leap
+        if adapter_config(named) is not None:
+            raise PrerequisiteError(f"the base of the LoRA adapter {path}, {named}, is an adapter itself: merge it first.")
+        if Path(named).is_absolute() and not Path(named).exists():
+            raise PrerequisiteError(
+                f"the base of the LoRA adapter {path}, {named}, is not there: put it back, or correct base_model_name_or_path in "
+                "adapter_config.json."
+            )
+        return named
     places = [Path(place) for place in os.environ.get("LEAP_MODELS", "").split(os.pathsep) if place]
     within = (inner for place in places for inner in (place, *(sorted(place.iterdir()) if place.is_dir() else ())))
     for place in (named, *_PLACES, *map(str, within)):
@@ -397,82 +429,3 @@ def look_in(path: str) -> str:
     """Has a checkpoint looked at where an adapter's base is not in its place any more; returns it."""
     _PLACES[path] = None
     return path
-
-
-def check_checkpoint(path: str) -> int:
-    """Whether a checkpoint directory or hub name can be a student or a model here, as far as that shows without weights.
-
-    Returns:
-        Most tokens of its context.
-
-    Raises:
-        PrerequisiteError: A package is missing, nothing usable is there, or its weights are pickled.
-    """
-    try:
-        if (file := gguf_file(path)) is not None and not folder_of(file).exists():
-            check_gguf(file)
-        _, context = load_chat(path, generates=True)
-    except ImportError as error:
-        raise PrerequisiteError(f"hf/{path} needs transformers (pip install 'leap-agents[train]'): {error}") from error
-    for folder in {path, base_of(path)}:
-        if Path(folder).is_dir() and gguf_file(folder) is None:
-            _check_weights(Path(folder))
-    return context
-
-
-def _check_weights(folder: Path) -> None:
-    """Looks whether the files of a folder's weights are all there, and whole.
-
-    Raises:
-        PrerequisiteError: They are not, they are pickled, or an adapter's are of another rank than it says.
-    """
-    files = {file.name for file in folder.glob("*.safetensors")}
-    if not files:
-        raise PrerequisiteError(f"the checkpoint {folder} has no *.safetensors (pickled weights are not read).")
-    if (index := folder / "model.safetensors.index.json").is_file():
-        with _explained(f"the index {str(index)!r}"):
-            missing = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()} - files)
-        if missing:
-            raise PrerequisiteError(f"the checkpoint {folder} lacks {len(missing)} files, such as {missing[0]}: fetch it again.")
-    for name in sorted(files):
-        shapes = _shapes(folder / name)
-        if name == "adapter_model.safetensors" and (config := adapter_config(str(folder))) is not None:
-            ranks = {shape[0] for tensor, shape in shapes.items() if ".lora_A." in tensor}
-            if ranks and config.get("r") not in ranks and not config.get("rank_pattern"):
-                raise PrerequisiteError(f"the adapter {folder} says rank {config.get('r')}, and its weights have {min(ranks)}.")
-
-
-def check_targets(model: torch.nn.Module, targets: Sequence[str] | str | None) -> None:
-    """Looks for the modules that LoRA is to adapt: PEFT passes over those that are not there, if one is. A word of PEFT's own
-    names none.
-
-    Raises:
-        PrerequisiteError: One is not there.
-    """
-    names = [name for name, _ in model.named_modules()]
-    missing = [one for one in _listed(targets) if not any(name == one or name.endswith(f".{one}") for name in names)]
-    if missing:
-        modules = [(name.rpartition(".")[2], module) for name, module in model.named_modules()]
-        linear = {name for name, module in modules if hasattr(module, "in_features") or hasattr(module, "nf")}
-        raise PrerequisiteError(
-            f"training.lora.targets: the model has no {', '.join(map(repr, missing))}; its linear layers are called "
-            f"{', '.join(sorted(linear))}."
-        )
-
-
-def _listed(targets: Sequence[str] | str | None) -> Sequence[str]:
-    return () if targets is None or isinstance(targets, str) else targets
-
-
-def check_adaptable(path: str, targets: Sequence[str]) -> None:
-    """Looks for the modules that LoRA is to adapt without loading weights.
-
-    Raises:
-        PrerequisiteError: One is not there.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config_of(path))
-    check_targets(model, targets)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leap.core import content_key
-from leap.errors import LeapError, PrerequisiteError
+from leap.errors import LeapError, PrerequisiteError, first_line
 from leap.files import atomic_directory, digest
-from leap.models.chat import first_line
 from leap.paths import cache_dir
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from leap.core.message import Message, ToolSpec
-from leap.errors import ContextTooLong, ModelError, PrerequisiteError
+from leap.errors import ContextTooLong, ModelError, PrerequisiteError, first_line
 from leap.models.attention import FULL, SLIDING, check_kinds, layer_kinds, reaches, refusal, short_windows
 from leap.models.base import Completion, Conversation, Model, Request, Sampling
-from leap.models.chat import ChatTokens, first_line
+from leap.models.chat import ChatTokens
 from leap.models.checkpoints import context_of, end_tokens, load_causal_lm, model_identity
 from leap.models.constraint import ActionConstraint, ActionGrammar
 from leap.models.rows import Feed, RowCache, attend_by_rows, feed_of, feeding

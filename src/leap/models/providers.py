@@ -84,7 +84,7 @@ class HFProvider(Provider):
         return HFModel(model, sampling, batch=batch, dtype=dtype)
 
     def check(self, model: str, sampling: Sampling, *, config: Section) -> None:
-        from leap.models.checkpoints import check_checkpoint
+        from leap.models.checking import check_checkpoint
 
         check_checkpoint(model)
 

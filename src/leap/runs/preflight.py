@@ -141,9 +141,11 @@ def _check_student(recipe: Recipe) -> None:
     if student.from_scratch:
         longest = student.longest_prompt(student.scratch.max_tokens)
     else:
-        from leap.models.checkpoints import adapter_config, check_adaptable, check_checkpoint, load_chat
+        from leap.models.checking import check_adaptable, check_checkpoint
+        from leap.models.checkpoints import adapter_config, load_chat
 
-        longest = student.longest_prompt(check_checkpoint(student.base))
+        merges = student.engine.kind == "hf" and (recipe.iterations > 0 or not recipe.demonstrations.none)
+        longest = student.longest_prompt(check_checkpoint(student.base, merges=merges))
         if student.prompt.thinking != "off" and not load_chat(student.base)[0].knows_thoughts:
             raise PrerequisiteError(
                 f"student.prompt.thinking: the chat template of {student.base} knows of no thinking; leave it off."

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from leap.errors import PrerequisiteError
+from leap.errors import PrerequisiteError, first_line
 from leap.files import read_json, write_json
-from leap.models.checkpoints import best_device, check_targets, first_line, load_causal_lm, note_base, rounded
+from leap.models.checking import check_targets
+from leap.models.checkpoints import best_device, load_causal_lm, note_base, rounded
 from leap.training.config import LoraConfig, TrainingSettings
 from leap.training.distributed import sharded, world
 
