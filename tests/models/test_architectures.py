@@ -130,7 +130,9 @@ def generated(model: Any, messages: list[Message]) -> str:
 
 @pytest.mark.parametrize("name", SAME)
 def test_it_answers_as_plain_generate_does(name: str, tmp_path: Path) -> None:
-    model = load(checkpoint(tmp_path, *SAME[name]))
+    folder = checkpoint(tmp_path, *SAME[name])
+    check_checkpoint(str(folder))
+    model = load(folder)
     assert converse(model) == [[generated(model, turn) for turn in turns(k)] for k in range(3)]
 
 

@@ -12,7 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +267,48 @@ def test_what_a_server_lacks_is_one_line_before_anything_is_spent(
     with pytest.raises(type(problem), match=told):
         raise problem
     assert "\n" not in str(problem)
+
+
+ADDRESSES = {
+    "a web page": (b"<html><body>Welcome!</body></html>", "does not list its models; is base_url right"),
+    "no list": (b'{"data": {"id": "x"}}', "does not list its models"),
+    "other models": (
+        b'{"data": [null, {"id": 3}, {"id": "theirs", "root": null}]}',
+        "serves theirs, not .*start it with that model",
+    ),
+    "without an end": (b" " * 9_000_000, "its answer does not end"),
+    "drop by drop": (b"", "its answer does not end"),
+}
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_an_address_that_is_no_such_server_is_one_line(
+    name: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, told = ADDRESSES[name]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(body)
+                for _ in range(0 if body else 100):
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("leap.models.vllm.LIST_TIMEOUT", 1.0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        (problem,) = unmet(recipe(base, f"http://user:secret@127.0.0.1:{http.server_port}/v1"))
+        http.shutdown()
+    with pytest.raises(PrerequisiteError, match=told):
+        raise problem
+    assert "\n" not in str(problem) and "secret" not in str(problem)
 
 
 def test_the_key_goes_to_the_server_alone(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ from leap.testing.checkpoints import tiny_tokenizer
 pytest.importorskip("transformers")
 
 THINKERS = [name for name, shape in SHAPES.items() if shape.thinks]
-UNWRITTEN = {"r1", "smollm3"}  # these write no thought of a finished turn
+UNWRITTEN = {"r1", "smollm3", "phi4", "deepseek3.1", "granite"}  # these write no thought of a finished turn
+BEHIND = {"phi3": "\n<|endoftext|>", "command": "<|END_OF_TURN_TOKEN|>"}  # what these write behind the end of an answer
 ASKED: list[Message] = [{"role": "user", "content": "What now?"}]
 DECISION = Decision(reason="The mug is here.", action="take mug 1")
 
@@ -74,8 +75,12 @@ def test_without_thinking_prompt_and_answer_are_what_the_template_writes(name: s
         assert ours.replace("<think>\n\n</think>\n\n", "") == whole
     elif name == "smollm3":
         assert ours.replace("<think>\n\n</think>\n", "") == whole.rstrip("\n")
-    elif name == "mistral":  # its blank is no part of the answer
-        assert ours == whole.replace("[/INST] ", "[/INST]")
+    elif name == "gemma4":
+        assert ours.replace("<|channel>thought\n<channel|>", "") == whole.rstrip("\n")
+    elif name in ("mistral", "llama2"):  # their blanks are no part of the answer
+        assert ours == whole.replace("[/INST] ", "[/INST]").replace("look <|endoftext|>", "look<|endoftext|>")
+    elif name in BEHIND:
+        assert whole == ours + BEHIND[name]
     else:
         assert whole.rstrip("\n") in (ours, ours.removesuffix("<|endoftext|>"))
 
@@ -87,7 +92,9 @@ def test_with_thinking_prompt_and_answer_are_what_the_template_writes(name: str)
     prompt, answer = chat.prompt(ASKED, (), True), chat.completion(message, ASKED, (), True)  # type: ignore[arg-type]
     assert chat.said(answer, (), True) == ("A mug?\nNo.", "ACTION: look")
     ours, whole = text_of(chat, prompt + answer), finished(chat, message, True)
-    if name not in UNWRITTEN:
+    if name in BEHIND:
+        assert whole == ours + BEHIND[name]
+    elif name not in UNWRITTEN:
         assert whole.rstrip("\n") in (ours, ours.removesuffix("<|endoftext|>"))
     assert ours.count("A mug?") == 1 and ours.index("A mug?") < ours.index("ACTION: look")
     assert chat.answering(answer[:-1], True) == "ACTION: look"
@@ -329,7 +336,10 @@ def test_what_a_student_thinks_is_its_reason_or_not(tmp_path: Path) -> None:
         assert ("REASON: <" in renderer.render(a_history(steps=1))[0]["content"]) is (mode != "trained")
 
 
-@pytest.mark.parametrize("name", ["gemma3", "mistral", "llama3.1", "qwen2.5", "smollm3"])
+@pytest.mark.parametrize(
+    "name",
+    ["gemma3", "mistral", "llama3.1", "qwen2.5", "smollm3", "llama2", "deepseek3.1", "olmo2", "granite"],
+)
 def test_rules_of_the_system_are_never_lost(name: str) -> None:
     chat = chat_of(name)
     asked: list[Message] = [{"role": "system", "content": "Be brief."}, *ASKED]

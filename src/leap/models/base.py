@@ -7,6 +7,7 @@ Rollouts are the same code for both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +39,11 @@ def _is_a_name(name: str | None) -> str | None:
     return name
 
 
+def without_login(url: str) -> str:
+    """An address as messages show it."""
+    return re.sub(r"//[^/@]*@", "//", url)
+
+
 name_of_variable = AfterValidator(_is_a_name)
 """Validates a key of a recipe that names the environment variable in which a secret stands."""
 
@@ -59,7 +65,6 @@ class EndpointConfig(Section):
     concurrency: int = Field(default=16, ge=1, description="Calls under way at once.")
 
 
-
 Schema = JsonObject
 """A JSON schema."""
 
@@ -72,7 +77,8 @@ class Request:
         messages: The prompt.
         seed: Seed of the sampling: same request, same batch, same answer.
         choices: If given, the answer's action can only be one of these (constrained decoding).
-        schema: A JSON schema for the answer. A model without such a mode ignores it, so the caller parses tolerantly.
+        schema: A JSON schema for the answer. Models in this process are held to it where it is of objects, truth values and
+            texts, endpoints where they have such a mode; others ignore it, so the caller parses tolerantly.
         tools: Tools that the answer may call. A call stands in the answer's text, in one of the forms that
             `leap.envs.tools.call_in` reads. To a model that knows no tools they are described in words.
         stop: Texts that end the answer before them, as one that begins a turn that is not the model's. At most four, as

@@ -134,9 +134,11 @@ def check_targets(model: torch.nn.Module, targets: Sequence[str] | str | None) -
     for target in () if targets is None or isinstance(targets, str) else targets:
         meant = [module for name, module in named.items() if name == target or name.endswith(f".{target}")]
         if not meant or not all(_is_linear(module) or hasattr(module, "num_embeddings") for module in meant):
-            what = f"{target!r} is no layer that can be adapted" if meant else f"the model has no {target!r}"
+            what = f"training.lora.targets: the model has no {target!r}"
+            if meant:
+                what = f"training.lora does not fit this model: {target!r} is not supported, being no layer with weights to adapt"
             linear = sorted({name.rpartition(".")[2] for name, module in named.items() if _is_linear(module)})
-            raise PrerequisiteError(f"training.lora.targets: {what}; its linear layers are called {', '.join(linear)}.")
+            raise PrerequisiteError(f"{what}; its linear layers are called {', '.join(linear)}.")
 
 
 def _is_linear(module: torch.nn.Module) -> bool:

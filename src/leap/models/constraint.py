@@ -6,6 +6,7 @@ in that place: on one line, not blank, and closed before the answer's tokens run
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from leap.models.chat import ChatTokens
 
 _END = -1  # trie key of "the answer may end here"
 _TEXT = -2  # trie key of "a free text begins here"
+_IN_JSON = re.compile(r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*')
 _NOT_IN_TEXT = frozenset("\n\r[]<>\ufffd")  # would end the line, close the text, look like thinking, or be half a character
 
 
@@ -43,10 +45,28 @@ class ActionGrammar:
         Raises:
             PrerequisiteError: The tokenizer has none.
         """
-        for token in (*reversed(self.chat.text("a[a]")), *range(len(self.chat.tokenizer))):
-            if self.chat.decode([token]) == "]":
+        return self._alone("]", "no search could be generated; decode freely")
+
+    @cached_property
+    def quote(self) -> int:
+        """The token that closes a text in JSON.
+
+        Raises:
+            PrerequisiteError: The tokenizer has none.
+        """
+        return self._alone('"', "no JSON could be generated")
+
+    def _alone(self, sign: str, otherwise: str) -> int:
+        for token in (*reversed(self.chat.text(f"a[a]{sign}")), *range(len(self.chat.tokenizer))):
+            if self.chat.decode([token]) == sign:
                 return token
-        raise PrerequisiteError("this tokenizer has no token for `]`, so that no search could be generated; decode freely.")
+        raise PrerequisiteError(f"this tokenizer has no token for `{sign}`, so that {otherwise}.")
+
+    @cached_property
+    def not_in_json(self) -> list[int]:
+        """Tokens that may not stand in a text in JSON, nor close it: an escape is whole within a token."""
+        texts = self._texts.items()
+        return sorted(i for i, text in texts if i != self.quote and not (text and _IN_JSON.fullmatch(text)))
 
     @cached_property
     def not_in_text(self) -> list[int]:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from leap.config import Options, Section
 from leap.errors import suggest
-from leap.models.base import name_of_variable
+from leap.models.base import name_of_variable, without_login
 
 # Options of `vllm serve` that a recipe may state: how memory and processors are used. Left out is whatever leap sets itself,
 # and whatever has the server run code, read files or listen elsewhere; who needs those starts the server and gives its address.
@@ -103,6 +103,11 @@ class EngineConfig(Section):
     @classmethod
     def _from_kind(cls, value: object) -> object:
         return {"kind": value} if isinstance(value, str) else value
+
+    @property
+    def address(self) -> str:
+        """Address of a server that runs, for messages."""
+        return without_login(self.base_url or "")
 
     @property
     def started(self) -> bool:

@@ -15,7 +15,7 @@ import asyncio
 import inspect
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from statistics import median
@@ -30,6 +30,7 @@ from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.chat import ChatTokens
 from leap.models.checkpoints import context_of, end_tokens, load_causal_lm, model_identity
 from leap.models.constraint import ActionConstraint, ActionGrammar
+from leap.models.json_constraint import JsonConstraint
 from leap.models.rows import Feed, RowCache, attend_by_rows, feed_of, feeding
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class _Turn:
     ids: list[int]
     tools: Sequence[ToolSpec]
     random: random.Random
-    constraint: ActionConstraint | None
+    constraint: ActionConstraint | JsonConstraint | None
     future: asyncio.Future[Completion]
     temperature: float = 0.0
     stop: Sequence[str] = ()
@@ -223,6 +224,9 @@ class HFModel(Model):
         constraint = None
         if request.choices:
             constraint = ActionConstraint(self._grammar, request.choices, self.sampling, request.thinking)
+        elif request.schema is not None:
+            with suppress(ValueError):  # a schema that cannot be held to here is a wish
+                constraint = JsonConstraint(self._grammar, request.schema, request.thinking)
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         turn = _Turn(seat, ids, request.tools, random.Random(request.seed), constraint, future)
         turn.thinking = request.thinking

@@ -23,7 +23,7 @@ from leap.core import JsonObject
 from leap.core.message import Message, characters, sendable
 from leap.envs.tools import in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
-from leap.models.base import Completion, EndpointConfig, Model, Request, Sampling
+from leap.models.base import Completion, EndpointConfig, Model, Request, Sampling, without_login
 from leap.models.client import BILLED, connect, for_a_header, key_in, open_files, out_of_files, through_proxy
 from leap.models.wire import choice_in, count, cut_off, field, parsed, said_in, text_in, thought_in, tokens_in
 
@@ -93,7 +93,7 @@ class OpenAIModel(Model):
         self.concurrency = 2 * self._at_once
         self.base_url = (endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip().rstrip("/")
         self._host = host_of(self.base_url)
-        self._shown = re.sub(r"//[^/@]*@", "//", self.base_url)  # for messages, without a login
+        self._shown = without_login(self.base_url)
         self._key = api_key or key_in(endpoint.api_key_env)
         for variable in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):  # which the client sends of itself
             for_a_header(variable, os.environ.get(variable, "").replace("\n", ""))

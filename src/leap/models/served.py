@@ -105,7 +105,7 @@ class Engine:
         if not self.config.started:
             if not _same(base, self._base):
                 raise PrerequisiteError(
-                    f"{checkpoint} is for {base}, but the server at {self.config.base_url} runs {self._base}; let leap start one."
+                    f"{checkpoint} is for {base}, but the server at {self.config.address} runs {self._base}; let leap start one."
                 )
             self._server = self._server or Server(str(self.config.base_url), self._key(), self.config.kind)
             return self._server
@@ -136,7 +136,7 @@ class Engine:
                 return card["id"], longest if isinstance(longest, int) and longest > 0 else None
         there = ", ".join(str(card["id"])[:80] for card in cards[:5]) or "nothing"
         raise PrerequisiteError(
-            f"{server.url} serves {there}, not {wanted or self._serves}; start it with that model, or name it in "
+            f"{server.shown} serves {there}, not {wanted or self._serves}; start it with that model, or name it in "
             "student.engine.model if it is there under another name."
         )
 
@@ -307,7 +307,7 @@ class ServedModel(OpenAIModel):
         body: JsonObject = {
             "model": self.model if adapted or not self._adapter else self._adapter,
             "prompt": prompt,
-            "temperature": self.sampling.temperature + request.warmer,
+            "temperature": request.temperature(self.sampling.temperature),
             "seed": (request.seed + taken) % 2**31,  # each part of an answer draws anew
             # Else the server's own defaults apply, which it may have from the model's generation_config.
             **{"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},

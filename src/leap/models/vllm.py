@@ -24,7 +24,7 @@ import httpx2
 
 from leap.core import JsonObject, content_key
 from leap.errors import PrerequisiteError
-from leap.models.base import EndpointConfig, Sampling
+from leap.models.base import EndpointConfig, Sampling, without_login
 from leap.models.checkpoints import adapter_config, base_of, identity
 from leap.models.openai import LOCAL, OpenAIModel, host_of
 from leap.models.wire import field, parsed, said_in
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT = 1800.0
 """Seconds until a server must be up; the first start of a large model downloads and compiles."""
+LIST_TIMEOUT = 60.0
+"""Seconds until a server must have told what it serves."""
+_LONGEST = 8_000_000
+"""Most bytes of an answer about models and adapters."""
 _RANK = 64  # of adapters that are loaded later, at most
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM's --max-lora-rank takes."""
@@ -78,6 +82,7 @@ class Server:
 
     def __init__(self, url: str, key: str, kind: str = "vllm") -> None:
         self.url, self.key, self.kind = url.strip().rstrip("/"), key, kind
+        self.shown = without_login(self.url)
         self._local = host_of(self.url) in LOCAL
 
     def cards(self) -> list[JsonObject]:
@@ -86,9 +91,9 @@ class Server:
         Raises:
             PrerequisiteError: It cannot be reached, or is no such server.
         """
-        cards = field(self._ask("GET", f"{self.url}/models", timeout=60), "data")
+        cards = field(self._ask("GET", f"{self.url}/models", timeout=LIST_TIMEOUT), "data")
         if not isinstance(cards, list):
-            raise PrerequisiteError(_NO_LIST.format(self.url))
+            raise PrerequisiteError(_NO_LIST.format(self.shown))
         return [card for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str)]
 
     def load(self, name: str, path: str) -> bool:
@@ -124,37 +129,43 @@ class Server:
         root = self.url if self.kind == "vllm" else self.url.removesuffix("/v1")
         said = self._ask("POST", f"{root}/{what}_lora_adapter", body)
         if isinstance(said, dict) and said.get("success") is False:  # SGLang
-            raise PrerequisiteError(f"{self.url} refuses to {what} an adapter: {said.get('error_message')}")
+            raise PrerequisiteError(f"{self.shown} refuses to {what} an adapter: {said.get('error_message')}")
 
     def _ask(self, method: str, url: str, body: JsonObject | None = None, timeout: float = 600) -> object:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        ends, content = time.monotonic() + timeout, b""
+        own = {"json": body, "headers": headers, "timeout": timeout}
         try:  # a proxy for the outside world is none for this machine
-            answer = httpx2.request(method, url, json=body, headers=headers, timeout=timeout, trust_env=not self._local)
+            with httpx2.stream(method, url, **own, trust_env=not self._local) as answer:
+                for part in answer.iter_bytes():
+                    content += part
+                    if time.monotonic() > ends or len(content) > _LONGEST:
+                        raise httpx2.ReadTimeout("its answer does not end")
         except httpx2.HTTPError as error:
             raise self._gone(error) from error
-        said = parsed(answer.content)
+        said, text = parsed(content), content.decode("utf-8", "replace")
         if answer.is_error:
-            raise PrerequisiteError(self._refusal(url.rpartition("/")[2], answer.status_code, said, answer.text))
-        return said if said is not None else answer.text
+            raise PrerequisiteError(self._refusal(url.rpartition("/")[2], answer.status_code, said, text))
+        return said if said is not None else text
 
     def _refusal(self, what: str, status: int, said: object, text: str) -> str:
         """What to say of a request that the server refused."""
         told = said_in(said or text, f"status {status}")[:300].replace(self.key or "\0", "(the key)")
         if status in (401, 403):
-            return f"{self.url} asks for a key, or refuses this one: set student.engine.api_key_env and that variable ({told})."
+            return f"{self.shown} asks for a key, or refuses this one: set student.engine.api_key_env and that variable ({told})."
         if what == "models":
-            return _NO_LIST.format(self.url)
+            return _NO_LIST.format(self.shown)
         if "adapter" in what and (status in (404, 405) and not isinstance(field(said, "error"), dict)):
             return (
-                f"{self.url} loads no adapters while it runs; start it with --enable-lora, and vLLM with "
+                f"{self.shown} loads no adapters while it runs; start it with --enable-lora, and vLLM with "
                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment."
             )
         if "adapter" in what and re.search(r"lora.*(not enabled|not supported)|enable.lora", told, re.IGNORECASE):
-            return f"{self.url} takes no adapters; start it with --enable-lora ({told})."
-        return f"{self.url} refuses {what}: {told}"
+            return f"{self.shown} takes no adapters; start it with --enable-lora ({told})."
+        return f"{self.shown} refuses {what}: {told}"
 
     def _gone(self, error: Exception) -> PrerequisiteError:
-        return PrerequisiteError(f"nothing can be reached at {self.url} ({error}); is the server running?")
+        return PrerequisiteError(f"nothing can be reached at {self.shown} ({error}); is the server running?")
 
     @property
     def running(self) -> bool:

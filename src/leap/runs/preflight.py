@@ -179,11 +179,11 @@ def _check_engine(recipe: Recipe, needed: int) -> None:
             raise PrerequisiteError(short_context(context, needed))
     elif lora is None and (recipe.iterations or not recipe.demonstrations.none):
         raise PrerequisiteError(
-            f"student.engine: all weights are trained, and the server at {config.base_url} cannot be started again with them. "
+            f"student.engine: all weights are trained, and the server at {config.address} cannot be started again with them. "
             "Set training.lora, or leave base_url out so that leap starts a server."
         )
     elif student.from_scratch:
-        raise PrerequisiteError(f"student.engine: the server at {config.base_url} cannot know a student from random weights.")
+        raise PrerequisiteError(f"student.engine: the server at {config.address} cannot know a student from random weights.")
     else:
         from leap.models.gguf import unpacked
 

@@ -1,7 +1,7 @@
 """Structured answers of teachers: their JSON schemas, and what can be trusted of the text that came.
 
-Endpoints that have a JSON-schema mode are given the schema; of all others, and of answers that were cut off, what parses
-is kept step by step. A step is either exactly what the teacher wrote or it is missing.
+Models in this process and endpoints that have a JSON-schema mode are held to the schema; of all others, and of answers that were
+cut off, what parses is kept step by step. A step is either exactly what the teacher wrote or it is missing.
 """
 
 from __future__ import annotations
