@@ -75,6 +75,12 @@ class Journal(Generic[R]):
         append_line(self.path, line)
         self._by_key[key] = record
 
+    def take_in(self, *others: Path) -> None:
+        """Adds the records of other journals of the same kind."""
+        for path in others:
+            for _, record in read_records(path, self._record):
+                self.append(record)
+
 
 def read_records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
     """The records of a journal, one at a time and each once, with the place in the file where its line begins.

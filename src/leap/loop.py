@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leap.evaluation import Evaluation
+from leap.runs.selftest import try_teacher
 from leap.runs.stages import Stages
 
 
@@ -39,7 +40,7 @@ class Result:
 
 def leap(stages: Stages) -> Result:
     """Runs a recipe from demonstrations to the best student."""
-    stages.try_teacher()  # a few calls, before anything is spent on one of no use
+    try_teacher(stages)  # a few calls, before anything is spent on one of no use
     baselines = stages.baselines()
 
     if not stages.recipe.demonstrations.none:

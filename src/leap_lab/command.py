@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leap.cli.app import ShardOption
 from leap.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -24,16 +25,20 @@ if TYPE_CHECKING:
 def measure(
     run_dir: Annotated[Path, typer.Argument(help="Run directory.")],
     iteration: Annotated[int, typer.Option("--iteration", "-i", min=0, help="Iteration i (0 is behaviour cloning).")],
+    shard: ShardOption = None,
 ) -> None:
     """Measure leakage and realizability of iteration i, on held-out episodes (recipe: measures.held_out)."""
-    from leap.runs.open import open_run
+    from leap.runs.parts import open_for
     from leap_lab.measures.stage import measure as measured
     from leap_lab.measures.stage import measures_file
 
-    with open_run(run_dir) as stages:
-        if measured(stages, iteration) is None:
+    with open_for(run_dir, shard) as stages:
+        if stages.recipe.measures.held_out is None:
             raise RecipeError("the recipe has no measures.held_out, so nothing is measured; set it and run again.")
-        typer.echo(f"measures: {measures_file(stages.run, iteration)}")
+        if measured(stages, iteration) is None:
+            typer.echo(f"done; `leap measure {run_dir} -i {iteration}` takes all parts together")
+        else:
+            typer.echo(f"measures: {measures_file(stages.run, iteration)}")
 
 
 def study(

@@ -52,6 +52,7 @@ def run(folder: Path, **executor: Any) -> dict[str, Any]:
                     "sampling": {"max_tokens": 12, "max_reason_tokens": 2}, "decoding": "constrained"},
         "demonstrations": {"successes_only": False},
         "training": {"steps": 2},
+        "measures": {"held_out": 2},
         "executor": executor,
     }  # fmt: skip
     stages = Stages(resolved(recipe, "the recipe"), RunDirectory(folder), Progress())
@@ -61,13 +62,15 @@ def run(folder: Path, **executor: Any) -> dict[str, Any]:
     for path in folder.rglob("*.jsonl"):
         lines = [json.loads(line) | {"seconds": 0} for line in path.read_text().splitlines()]
         episodes[str(path.relative_to(folder))] = sorted(map(json.dumps, lines))
-    tables = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("evaluation.json")}
+    names = ("evaluation.json", "measures.json")
+    tables = {str(path.relative_to(folder)): path.read_text() for name in names for path in folder.rglob(name)}
     return episodes | tables | {"pi_1": json.loads((folder / "iter-1/checkpoint/leap.json").read_text())["key"]}
 
 
 def test_who_plays_the_shards_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
     here = run(tmp_path / "here")
+    assert {"iter-1/evaluation.json", "iter-1/measures.json", "iter-1/held-out-losses.jsonl"} <= here.keys()
     assert here == run(tmp_path / "there", kind="pool", workers=2)
     assert here == run(tmp_path / "workers", kind="local", workers=2)
     with pytest.raises(RecipeError, match="wokers: unknown key"):

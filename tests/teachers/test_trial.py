@@ -25,6 +25,7 @@ from leap.models.mock import MockModel, least_value
 from leap.models.providers import MockProvider
 from leap.progress import Progress
 from leap.recipe import Recipe
+from leap.runs import selftest
 from leap.runs.directory import RunDirectory
 from leap.runs.stages import Stages
 from leap.teachers.answers import ACTION
@@ -186,7 +187,7 @@ def recipe(model: str = "tried/good", **more: Any) -> Recipe:
 def self_test(made: Recipe, folder: Path) -> Trial | None:
     stages = Stages(made, RunDirectory(folder), Progress())
     try:
-        return stages.try_teacher()
+        return selftest.try_teacher(stages)
     finally:
         stages.close()
 

@@ -36,6 +36,12 @@ EnvironmentName = Annotated[str, typer.Argument(help="An environment, by its reg
 EnvironmentOptions = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Environment option (dotted key).")
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="K/N", help="Do part K of N alone. The same command without it takes all parts in and does the rest."
+    ),
+]
 Iteration = Annotated[int, typer.Option("--iteration", "-i", min=0, help="Iteration i (0 is behaviour cloning).")]
 
 
@@ -89,33 +95,41 @@ def run(
 
 
 @app.command()
-def rollout(run_dir: RunDir, iteration: Iteration, recipe: RecipeOption = None, overrides: Overrides = None) -> None:
+def rollout(
+    run_dir: RunDir,
+    iteration: Iteration,
+    recipe: RecipeOption = None,
+    overrides: Overrides = None,
+    shard: ShardOption = None,
+) -> None:
     """Play episodes: the expert's demonstrations (i = 0), or pi_{i-1} on the training tasks."""
     from leap.errors import RunError
     from leap.recipe import load_recipe
     from leap.recipes import find_recipe
-    from leap.runs.open import open_run, recipe_of
+    from leap.runs.open import recipe_of
+    from leap.runs.parts import open_for
 
     if recipe is None and not (run_dir / "recipe.yaml").exists():
         raise RunError(f"{run_dir} is not a run directory; give --recipe to start one.")
     resolved = load_recipe(find_recipe(recipe), overrides) if recipe else recipe_of(run_dir, overrides or ())
-    with open_run(run_dir, resolved) as stages:
+    with open_for(run_dir, shard, resolved) as stages:
         journal = stages.rollout(iteration)
         solved = sum(episode.success for episode in journal)
         typer.echo(f"{len(journal)} episodes on file, {solved} solved: {journal.path}")
 
 
 @app.command()
-def correct(run_dir: RunDir, iteration: Iteration) -> None:
+def correct(run_dir: RunDir, iteration: Iteration, shard: ShardOption = None) -> None:
     """Have the teacher correct the episodes of iteration i (from 1), and make the training rows."""
-    from leap.runs.open import open_run
+    from leap.runs.parts import open_for
 
-    with open_run(run_dir) as stages:
+    with open_for(run_dir, shard) as stages:
         if iteration:
             journal = stages.correct(iteration)
             kept = sum(correction.kept for correction in journal)
             typer.echo(f"{len(journal)} corrections on file, {kept} kept: {journal.path}")
-        typer.echo(f"training rows: {stages.dataset(iteration)}")
+        if shard is None:
+            typer.echo(f"training rows: {stages.dataset(iteration)}")
 
 
 @app.command()
@@ -139,19 +153,22 @@ def evaluate(
         typer.Option("--set", metavar="KEY=VALUE", help="With --split: environment option unlike the run's."),
     ] = None,
     horizon: Annotated[int | None, typer.Option("--horizon", min=1, help="With --split: actions per episode.")] = None,
+    shard: ShardOption = None,
 ) -> None:
     """Score pi_i, without privilege, on the run's validation and test splits, or (--split) in another world."""
     import copy
 
     from leap.cli.show import print_evaluations
     from leap.recipe import apply_setting
-    from leap.runs.open import open_run
+    from leap.runs.parts import open_for
     from leap.runs.policies import idle_baselines
     from leap.runs.transfer import evaluate_elsewhere
 
     if not split and (option or horizon):
         raise typer.BadParameter("--set and --horizon go with --split; the run's own evaluation is its recipe's.")
-    with open_run(run_dir) as stages:
+    if split and shard:
+        raise typer.BadParameter("--shard does not go with --split.")
+    with open_for(run_dir, shard) as stages:
         if split:
             options = copy.deepcopy(stages.recipe.environment.options)
             for setting in option or []:
@@ -159,7 +176,10 @@ def evaluate(
             print_evaluations(evaluate_elsewhere(stages, iteration, options, split, horizon=horizon))
         else:
             idle = [one for spec in idle_baselines(stages.environment) for one in stages.baseline(spec)]
-            print_evaluations([*idle, *stages.evaluate(iteration)])
+            if scores := [*idle, *stages.evaluate(iteration)]:
+                print_evaluations(scores)
+            else:  # of one part
+                typer.echo(f"played; `leap evaluate {run_dir} -i {iteration}` scores all parts together")
 
 
 @app.command()

@@ -21,6 +21,7 @@ from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
 from leap.runs.provenance import version_of
+from leap.runs.selftest import try_teacher
 from leap.runs.stages import Stages
 from leap.teachers.config import ModelTeacherConfig
 
@@ -58,7 +59,7 @@ def print_trial(recipe: Recipe) -> None:
         update={"calls": recipe.calls.model_copy(update={"self_test": True}), "iterations": max(recipe.iterations, 1)}
     )
     with TemporaryDirectory() as folder, closing(Stages(recipe, RunDirectory(Path(folder)), Progress())) as stages:
-        trial = stages.try_teacher()
+        trial = try_teacher(stages)
         if trial is None:
             raise PrerequisiteError("the teacher could not be tried; the warning above says why.")
         total = stages.actors.ledger.total()

@@ -88,7 +88,8 @@ def correct_all(
     files = actors.files(PolicySpec("student", iteration=student)) if section.uses_student else ()
     shards = in_shards(what, correct_shards, Corrected, actors, items, {*finished}, files=files, **how)
     work_on(shards, actors, keeper.take, executor)
-    keeper.end()
+    if executor is None or executor.whole:
+        keeper.end()
     note(corrections=len(journal))
     if figures["dropped"]:
         note(steps_left_out=figures["dropped"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
+from typing import IO
 
 from leap.errors import RunError
 from leap.files import sweep
@@ -82,6 +84,16 @@ class RunDirectory:
         """Folder of pi_i's evaluation in another world than the run's."""
         return self.iteration(i) / "elsewhere" / world
 
+    # ---- parts of a stage, written by processes of their own -----------------------------------------------------------
+
+    def part(self, journal: Path, k: int, n: int) -> Path:
+        """Where part k of n of a stage keeps what it adds to a journal."""
+        return journal.with_suffix(".parts") / f"{k}-of-{n}.jsonl"
+
+    def parts(self, journal: Path) -> list[Path]:
+        """Those that are there, of whatever n."""
+        return sorted(journal.with_suffix(".parts").glob("*.jsonl"))
+
     # ---- evaluations -----------------------------------------------------------------------------------------------
 
     def evaluation(self, policy: str) -> Path:
@@ -107,12 +119,41 @@ class RunDirectory:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with self.lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(f"another process is working on {self.root}; wait for it or stop it.") from error
+            if not _lock(file, fcntl.LOCK_EX):
+                raise RunError(f"another process is working on {self.root}; wait for it or stop it.")
             sweep(self.root)
+            for left in self.root.glob(".part-*.lock"):
+                left.unlink(missing_ok=True)
             yield
+
+    @contextmanager
+    def locked_for_part(self, k: int, n: int, *, patience: float = 0.0) -> Iterator[None]:
+        """Lets processes that work on other parts of a stage into this run, and keeps out those that work on part k of n or on
+        the whole. `patience` is how many seconds one that begins the run is waited for.
+
+        Raises:
+            RunError: Another process works on it.
+        """
+        if not self.recipe.exists():
+            raise RunError(f"{self.root} is not a run directory.")
+        until = time.monotonic() + patience
+        with self.lock.open("a+") as whole, self.root.joinpath(f".part-{k}-of-{n}.lock").open("w") as part:
+            while not _lock(whole, fcntl.LOCK_SH):
+                if time.monotonic() > until:
+                    raise RunError(f"another process is working on the whole of {self.root}; wait for it or stop it.")
+                time.sleep(0.1)
+            if not _lock(part, fcntl.LOCK_EX):
+                raise RunError(f"another process is working on part {k} of {n} of {self.root}; wait for it or stop it.")
+            yield
+
+
+def _lock(file: IO[str], how: int) -> bool:
+    """Locks a file as long as it is open; False where another process has it."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _student(policy: str) -> int | None:

@@ -49,6 +49,7 @@ class Executor(ABC):
     Class attributes:
         pays: Whether its workers reach the run's ledger (`here.ledger`). Shards that pay are worked on in the driving process by
             executors whose workers do not.
+        whole: Whether it works on all shards; else others work on the rest, and only they all know how many episodes were lost.
 
     Attributes:
         status: Workers, shards and failures so far, for the progress line.
@@ -56,6 +57,7 @@ class Executor(ABC):
 
     Config: ClassVar[type[ExecutorConfig]] = ExecutorConfig
     pays: ClassVar[bool] = False
+    whole: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         self.config = config

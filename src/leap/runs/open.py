@@ -66,7 +66,7 @@ def open_run(root: Path, recipe: Recipe | None = None, ready: Ready | None = Non
         raise RunError(f"{root} is not empty and is not a run directory; choose another --run-dir.")
     with run.locked():
         if run.recipe.exists():
-            _check_same(run, recipe)
+            check_same(run, recipe)
         _mend(run, recipe)
         run.manifest.write(run.recipe, dump_recipe(recipe))
         with run.manifest.growing(run.provenance):
@@ -167,7 +167,12 @@ def _maker(run: RunDirectory) -> str:
     return "the version that made it"
 
 
-def _check_same(run: RunDirectory, recipe: Recipe) -> None:
+def check_same(run: RunDirectory, recipe: Recipe) -> None:
+    """Looks whether a run is of a recipe.
+
+    Raises:
+        RunError: It is of another.
+    """
     kept = recipe_of(run.root)
     old, new = _flat(kept.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _FREE.match(key))

@@ -94,6 +94,8 @@ def play_tasks(
             bar.update(done, len(tasks), f"{solved / done:.0%} solved {executor.status if executor else ''}".rstrip())
 
         work_on(shards, actors, keep, executor)
+        if executor is not None and not executor.whole:
+            return on_file
         check_lost(actor.name, [one.error for one in lost], len(tasks), actors.recipe.lost_share)
         for episode in (*faults, *lost):
             journal.append(episode)
@@ -108,10 +110,6 @@ def play_tasks(
     return [episode for key in in_order if (episode := journal.get(key)) is not None]
 
 
-def score_tasks(
-    spec: PolicySpec, play: Play, actors: Actors, file: Path, under_way: UnderWay, executor: Executor | None = None
-) -> Evaluation:
+def score_tasks(spec: PolicySpec, play: Play, actors: Actors, file: Path, under_way: UnderWay) -> Evaluation:
     """Plays what is not in the journal of that file, as `play_tasks` does, and scores all."""
-    return evaluate_episodes(
-        play_tasks(spec, play, actors, Journal(file, Episode), under_way, executor), policy=spec.name
-    )
+    return evaluate_episodes(play_tasks(spec, play, actors, Journal(file, Episode), under_way), policy=spec.name)

@@ -41,7 +41,7 @@ class Shard:
     """A batch of a stage's work, with all that another process needs to do it. It can be pickled.
 
     Attributes:
-        name: For people: "rollouts of pi_0, shard 3 of 12".
+        name: For people: "rollout-1, shard 3 of 12".
         work: What is done with it; pickled as its name.
         root: The run directory, which holds the checkpoints.
         recipe: The recipe, but for its executor.
@@ -54,6 +54,7 @@ class Shard:
         files: The files and folders of the run directory that the work reads, relative to it: of whoever has no such directory.
         modules: What must be imported first, as it registers things by decorators.
         pays: Whether models at endpoints are asked, through the run's ledger.
+        number: Its place among all shards of the stage, from 0, those that are on file included.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Shard:
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     pays: bool = False
+    number: int = 0
 
     @property
     def key(self) -> str:
@@ -103,12 +105,12 @@ def in_shards(
     root, keys, shards = actors.run.root, [*items], []
     whole = Shard(what, work, root, recipe, spec, (), (), record, modules=registry.user_modules(), pays=pays)
     whole = replace(whole, files=tuple(file.relative_to(root).as_posix() for file in files if file.exists()))
-    for start in range(0, len(keys), size):
+    for number, start in enumerate(range(0, len(keys), size)):
         some = tuple(keys[start : start + size])
         done = frozenset(key for key in some if key in known)
         if len(done) < len(some):
-            name = f"{what}, shard {start // size + 1} of {-(-len(keys) // size)}"
-            shards.append(replace(whole, name=name, items=tuple(items[key] for key in some), keys=some, done=done))
+            name, of = f"{what}, shard {number + 1} of {-(-len(keys) // size)}", tuple(items[key] for key in some)
+            shards.append(replace(whole, name=name, items=of, keys=some, done=done, number=number))
     return shards
 
 

@@ -10,15 +10,16 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property, partial
 from itertools import accumulate
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from leap import registry
 from leap.core import Correction, Episode, StopReason, Task, content_key, seed_of
 from leap.core.message import sendable
+from leap.core.record import Record
 from leap.datasets import (
     PreferenceRow,
     Row,
@@ -31,30 +32,28 @@ from leap.datasets import (
 from leap.demonstrations.sources import AnnotatorConfig, PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
-from leap.errors import ContractError, EnvironmentFault, PrerequisiteError, RunError
-from leap.evaluation import Evaluation
+from leap.errors import RunError
+from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, as_json, atomic_directory, read_json, write_json, write_text
 from leap.models.breaker import check_lost
-from leap.policies.base import ExpertPolicy
 from leap.policies.rendering import Renderer
 from leap.progress import Bar, Progress
 from leap.recipe import Recipe
-from leap.rollouts import Play, rollout
+from leap.rollouts import Play
 from leap.runs.actors import Actors
 from leap.runs.correcting import correct_all, corrected, who_corrects
 from leap.runs.directory import RunDirectory, marker
 from leap.runs.executors import Executor
-from leap.runs.playing import play_tasks, score_tasks
+from leap.runs.playing import play_tasks
 from leap.runs.policies import PolicySpec, baselines_of, scripted
 from leap.runs.preflight import prepared_environment
 from leap.runs.table import stage_table
 from leap.sync import run_sync
-from leap.teachers.base import TeacherContext
 from leap.teachers.config import ModelTeacherConfig
-from leap.teachers.onfile import ExtractedState, StateExtractor
 from leap.teachers.prompts import PrivilegedRenderer
-from leap.teachers.trial import Trial, try_teacher
 from leap.training.method import Collected, Job, method_of
+
+R = TypeVar("R", bound=Record)
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ class Stages:
 
     def episodes(self, i: int) -> Journal[Episode]:
         """Episodes of iteration i that are on file."""
-        return Journal(self.run.episodes(i), Episode)
+        return self.journal(self.run.episodes(i), Episode)
 
     def _in_order(self, i: int) -> list[Episode]:
         """Episodes of iteration i by task: a journal's own order is that in which they happened to finish.
@@ -160,54 +159,10 @@ class Stages:
         """Plays for the rollouts of iteration i what is not on file; returns the tasks' episodes."""
         shown = partial(self.timed, "rollout", i, what, journal.path)
         played = play_tasks(spec, play, self.actors, journal, shown, self.executor)
-        self.run.manifest.adopt(journal.path)
+        self.adopt(journal.path)
         return played
 
     # ---- correct -------------------------------------------------------------------------------------------------
-
-    def try_teacher(self) -> Trial | None:
-        """Tries a model teacher out on one training task, before anything is spent; says what came of it. None where there is
-        nothing to try: another kind of teacher, one that has corrected already, or a recipe that asks for no self-test.
-
-        Raises:
-            PrerequisiteError: Nothing of its answers can be used.
-        """
-        section, corrected = self.recipe.teacher, range(1, self.recipe.iterations + 1)
-        if not isinstance(section, ModelTeacherConfig) or not self.recipe.calls.self_test:
-            return None
-        if not corrected or any(file.exists() for i in corrected for file in (self.run.corrections(i), self.run.rows(i))):
-            return None
-        task = self._tasks(self.recipe.environment.train, 1, "self-test")[0]
-        with self.booked("self-test"), self.progress.stage("self-test of the teacher"):
-            try:
-                states = self._tried_states(task, section) if section.state == "extracted" else None
-                context = TeacherContext(self.environment, seed=self.recipe.seed, states=states)
-                trial = run_sync(try_teacher(section, context, task, lambda: section.open(self.actors.ledger)))
-            except (EnvironmentFault, ContractError) as error:  # one task may fail where a share of them may
-                log.warning("the teacher is not tried: %s", error)
-                return None
-        for line in trial.table:
-            self.progress.say(line)
-        if not trial.usable:
-            raise PrerequisiteError(
-                f"nothing of the teacher's answers can be used: {' '.join(trial.problems)} (calls.self_test: false goes on "
-                "all the same.)"
-            )
-        for problem in trial.problems:
-            log.warning("self-test: %s", problem)
-        return trial
-
-    def _tried_states(self, task: Task, section: ModelTeacherConfig) -> dict[str, str]:
-        """The privileged state of one task, as the teacher's model reads it from the expert's play."""
-        played = list[Episode]()
-        play = Play([task], self.recipe.horizon, self.recipe.seed, "self-test")
-        rollout(self.environment, ExpertPolicy(self.environment), play, played.append)
-        if not played[0].success:
-            raise EnvironmentFault(f"the expert does not solve task {task.id}, so that there is no log to read a state from")
-        with TemporaryDirectory() as folder, closing(section.open(self.actors.ledger)) as model:
-            known = Journal(Path(folder) / "states.jsonl", ExtractedState)
-            extractor = StateExtractor(self.environment, model, known, limit=section.limit, seed=self.recipe.seed)
-            return run_sync(extractor.extract_all(played))
 
     def correct(self, i: int) -> Journal[Correction]:
         """Corrections of every step of the episodes of iteration i that the recipe has corrected."""
@@ -244,7 +199,7 @@ class Stages:
         """Has those episodes of a student corrected that are not in the journal with all their steps. Times and costs are noted
         under an iteration."""
         if len(corrected(episodes, journal)) == len(episodes):
-            self.run.manifest.adopt(journal.path)
+            self.adopt(journal.path)
             return
         section, states = self.recipe.teacher, None
         if isinstance(section, ModelTeacherConfig) and section.state == "extracted":
@@ -253,14 +208,13 @@ class Stages:
         what = f"corrections by {who} at privilege {section.privilege}"
         under_way, name = self.timed("correct", iteration, what, journal.path), f"corrections for pi_{iteration}"
         with under_way as (bar, note), self.booked(f"correct {iteration}"):
-            spent = self._spent
-            correct_all(student, episodes, states, self.actors, journal, name, bar, note, spent, self.executor)
+            correct_all(student, episodes, states, self.actors, journal, name, bar, note, self._spent, self.executor)
 
     def _extracted(self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
         tasks = {episode.task.key: episode.task for episode in episodes}
         play = Play([*tasks.values()], self.recipe.horizon, self.recipe.seed, f"rollout-expert-{iteration}")
-        journal = Journal(self.run.expert_play(iteration), Episode)
+        journal = self.journal(self.run.expert_play(iteration), Episode)
         played = self._play(iteration, scripted(), play, journal, "expert's play of the tasks to correct")
         extractor = self.actors.extractor(iteration, section)
         under_way = self.timed("correct", iteration, "privileged states", self.run.states(iteration))
@@ -271,7 +225,7 @@ class Stages:
 
     def corrections(self, i: int) -> Journal[Correction]:
         """Corrections of iteration i that are on file."""
-        return Journal(self.run.corrections(i), Correction)
+        return self.journal(self.run.corrections(i), Correction)
 
     # ---- dataset -------------------------------------------------------------------------------------------------
 
@@ -279,7 +233,7 @@ class Stages:
         """D_i as rows on file: demonstrations (i = 0) or kept corrections."""
         path = self.run.rows(i)
         if path.exists():
-            self.run.manifest.adopt(path)
+            self.adopt(path)
             return path
         if i == 0:
             rows = [*demonstration_rows(self._demonstrations(), self.renderer), *self._rows_with_state()]
@@ -348,7 +302,7 @@ class Stages:
         if not privilege:
             return
         play = Play(self._demonstrated_tasks(), recipe.horizon, recipe.seed, "rollout-with-state")
-        journal = Journal(self.run.with_state(), Episode)
+        journal = self.journal(self.run.with_state(), Episode)
         played = self._play(0, scripted(privilege), play, journal, f"teacher's play at privilege {privilege}")
         renderer = PrivilegedRenderer(self.actors.whole_renderer, privilege)
         for episode in played:
@@ -376,7 +330,7 @@ class Stages:
         out, work = self.run.checkpoint(i), self.run.training(i)
         if marker(out).exists():
             shutil.rmtree(work, ignore_errors=True)  # where a kill came between
-            self.run.manifest.adopt(out)
+            self.adopt(out)
             return out
         recipe, training = self.recipe, self.recipe.training.settled(self.actors.bf16_pays)
         method = method_of(training)
@@ -429,7 +383,7 @@ class Stages:
             self.actors.check_base()
             return self.actors.base
         if marker(base).exists():
-            self.run.manifest.adopt(base)  # where a kill came between
+            self.adopt(base)  # where a kill came between
             return self.actors.base
         from leap.models.scratch import build_scratch
 
@@ -467,16 +421,20 @@ class Stages:
         return tasks | {split: self._tasks(split, section.test_tasks, "evaluation") for split in section.test}
 
     def _evaluate(self, spec: PolicySpec) -> list[Evaluation]:
-        evaluations = []
-        for split, tasks in self.evaluation_tasks().items():
-            play = Play(tasks, self.recipe.test_horizon, self.recipe.seed, f"evaluate-{spec.name}")
-            journal = self.run.played(spec.name, split)
-            shown = partial(self.timed, "evaluate", spec.iteration, f"evaluate {spec.name} on {split}", journal)
-            evaluations.append(score_tasks(spec, play, self.actors, journal, shown, self.executor))
-            self.run.manifest.adopt(journal)
+        played = {split: self._evaluated(spec, split, tasks) for split, tasks in self.evaluation_tasks().items()}
+        evaluations = [evaluate_episodes(episodes, policy=spec.name) for episodes in played.values()]
         scores = [evaluation.model_dump(mode="json") for evaluation in evaluations]
         self.run.manifest.write(self.run.evaluation(spec.name), as_json(scores))
         return evaluations
+
+    def _evaluated(self, spec: PolicySpec, split: str, tasks: Sequence[Task]) -> list[Episode]:
+        """Episodes of a policy on the tasks of a split."""
+        play = Play(tasks, self.recipe.test_horizon, self.recipe.seed, f"evaluate-{spec.name}")
+        journal = self.journal(self.run.played(spec.name, split), Episode)
+        shown = partial(self.timed, "evaluate", spec.iteration, f"evaluate {spec.name} on {split}", journal.path)
+        episodes = play_tasks(spec, play, self.actors, journal, shown, self.executor)
+        self.adopt(journal.path)
+        return episodes
 
     # ---- what other packages add -----------------------------------------------------------------------------------
 
@@ -488,6 +446,19 @@ class Stages:
                 self.run.manifest.record(*(self.run.root / file for file in stage.files))
 
     # ---- what the stages share -----------------------------------------------------------------------------------
+
+    def journal(self, path: Path, record: type[R]) -> Journal[R]:
+        """A journal of the run. What parts of its stage have written beside it (`leap.runs.parts`) is taken in first."""
+        journal = Journal(path, record)
+        if parts := self.run.parts(path):
+            with self.run.manifest.growing(path):
+                journal.take_in(*parts)
+            shutil.rmtree(parts[0].parent)
+        return journal
+
+    def adopt(self, path: Path) -> None:
+        """Notes a finished file or folder of which nothing is noted yet."""
+        self.run.manifest.adopt(path)
 
     @contextmanager
     def booked(self, stage: str) -> Iterator[None]:
