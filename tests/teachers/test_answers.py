@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leap.envs.thought import THOUGHTS
 from leap.models.mock import least_value
 from leap.teachers.answers import (
     ACTION,
@@ -236,6 +237,10 @@ def test_two_answers_for_one_step_are_none() -> None:
     assert parse_trajectory(f'{{"trajectory": {{{one}}}}}', [0], 1).steps == {0: StepAnswer(False, "a", "b")}
     assert parse_trajectory(f'{{"trajectory": {{{one}, {other}}}}}', [0], 1).missing == (0,)
     assert parse_trajectory(f"{{{one}, {other}}}", [0], 1).missing == (0,)
+    for again in (other, '"timestep_0": "as before"', '"timestep_0": {}'):
+        beside = one.replace("timestep_0", "timestep_1")
+        for text in (f"{{{one}, {again}, {beside}}}", f"{{{beside}, {one}, {again}}}", f"{{{again}, {one}, {beside}}}"):
+            assert parse_trajectory(f'{{"trajectory": {text}}}', [0, 1], 2).steps == {1: StepAnswer(False, "a", "b")}, text
     assert parse_trajectory(one.replace("{", '{"timestep": 1, '), [0, 1], 2).missing == (0, 1), (
         "two numbers for one step"
     )
@@ -285,6 +290,10 @@ def test_a_draft_in_the_thinking_does_not_count() -> None:
     final = '{"timestep": 0, "corrected_reason": "a", "corrected_action": "b"}'
     assert parse_trajectory(f"<think>{draft}</think>{final}", [0], 1).steps[0].reason == "a"
     assert parse_trajectory(f"<think>{draft}", [0], 1).missing == (0,)
+    for opening, closing in THOUGHTS.items():
+        assert parse_trajectory(f"{opening}{draft}{closing}{final}", [0], 1).steps[0].reason == "a"
+        answer = parse_step(f"{opening}{draft}{closing}{final}")
+        assert answer is not None and answer.reason == "a"
 
 
 @pytest.mark.parametrize(("text", "problem"), [("I cannot do that.", "no JSON"), ("", "empty"), (" \n", "empty")])

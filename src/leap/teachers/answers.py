@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from leap.envs.thought import split_thought
+
 LIST, TIMESTEP = "trajectory", "timestep"
 LEAVE, REASON, ACTION = "leave_as_it_is", "corrected_reason", "corrected_action"
 
@@ -92,7 +94,7 @@ def parse_reasons(text: str, asked: Sequence[int], length: int) -> ParsedSteps[s
 
 def parse_step(text: str) -> StepAnswer | None:
     """Reads the correction of one step; None where it cannot be trusted."""
-    text = _final(text)
+    text = split_thought(text).answer
     answers = [answer for each in objects(text) if (answer := _step_answer(each.members)) is not None]
     # A second mention of the key may be a second answer, or a string in which the one that was read stands.
     return answers[0] if len(answers) == 1 and text.count(LEAVE) <= 1 and text.count(ACTION) <= 1 else None
@@ -105,7 +107,7 @@ def _parse(
     read: Callable[[dict[str, object]], V | None],
     own: Sequence[str] = (),
 ) -> ParsedSteps[V]:
-    text = _final(text)
+    text = split_thought(text).answer
     found, in_order, given = list(objects(text)), _in_order(text), dict[int, list[V | None]]()
     for each in found:
         t = _timestep(each)
@@ -175,13 +177,6 @@ def _in_order(text: str) -> bool:
     return all(a < b for a, b in pairwise(int(number) for number in _MENTION.findall(text)))
 
 
-def _final(text: str) -> str:
-    """What follows a reasoning model's thinking: drafts in there do not count."""
-    if not text.lstrip().lower().startswith("<think>"):
-        return text
-    return text[end.end() :] if (end := re.search(r"(?i)</think>", text)) else ""
-
-
 # ---- nearly-JSON, as language models write it ------------------------------------------------------------------------
 
 # No alternative of these can match in a second way, so they are possessive: a hostile text costs linear time.
@@ -229,8 +224,10 @@ def objects(text: str) -> Iterator[Found]:
                 if stack:
                     stack[-1].take(top.value)
             elif not (top.take_sign(sign) if sign else top.take_written(token)):
-                if top.twice and _among_steps(stack, top.twice):
+                if top.twice and _among_steps(stack, top.twice):  # neither can be trusted, and the steps beside it can
                     yield Found({}, not damaged, top.twice)
+                    top.key, top.due, position = top.twice, "colon", token.end()
+                    continue
                 damaged = damaged or any(each.value or each.key for each in stack)  # else it was a bracket in prose
                 position = token.start("sign") if sign in ("[", "{") else token.end()
                 break
