@@ -105,15 +105,15 @@ class Feeding:
             fed[id(seat)] = fed[id(donor)][:tokens]
             begin(seat, donor, tokens)
 
-        def forwarding(seats: list[Any], new: list[list[int]]) -> Any:
+        def forwarding(seats: list[Any], new: list[list[int]], logits: list[int]) -> Any:
             for seat, tokens in zip(seats, new, strict=True):
                 before = fed.setdefault(id(seat), [])
                 del before[len(seat.tokens) :]
                 before += tokens
                 request = asked[id(seat)]
-                if len(before) == len(request.ids):
-                    self.prompts.append(list(before))
-            return forward(seats, new)
+                if len(before) >= len(request.ids) and not request.generated:  # behind it may stand a guess of the answer
+                    self.prompts.append(before[: len(request.ids)])
+            return forward(seats, new, logits)
 
         patch.setattr(model, "_keep_prefixes", keeping)
         patch.setattr(model, "_begin_as", beginning)

@@ -17,6 +17,7 @@ from leap.envs.answer import parse_answer
 from leap.envs.grammar import Line
 from leap.errors import ModelError, PrerequisiteError
 from leap.models.base import Completion, Request, Sampling
+from leap.models.drafts import Drafts
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.testing.checkpoints import STYLES, tiny_checkpoint
 
@@ -152,16 +153,18 @@ def test_logprobs_are_of_what_was_drawn_from(
 def test_no_token_is_computed_for_nothing(
     checkpoints: dict[str, str], style: str, choices: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No padding, nothing behind an answer's end, nothing where there is no choice, and a common beginning once."""
+    """No padding, nothing behind an answer's end, nothing where there is no choice, and a common beginning once. (Guesses are
+    another matter.)"""
+    monkeypatch.setattr(Drafts, "guess", lambda *_: [])
     model = load(checkpoints[style], Sampling(temperature=1.5, max_tokens=40, max_reason_tokens=6))
     head: list[Message] = [{"role": "user", "content": "You see a desk 1, a drawer 2 and a mug 3. " * 3}]
     begun: list[Message] = [*head, {"role": "assistant", "content": "ACTION: look"}]
     prompts = [[[*begun, {"role": "user", "content": f"Nothing happens, {k}. " * (k + 1)}]] for k in range(4)]
     fed, forward = [], model._forward
 
-    def counting(seats: Any, new: Sequence[list[int]]) -> Any:
+    def counting(seats: Any, new: Sequence[list[int]], asked: Sequence[int]) -> Any:
         fed.append([len(tokens) for tokens in new])
-        return forward(seats, new)
+        return forward(seats, new, asked)
 
     monkeypatch.setattr(model, "_forward", counting)
     completions = [answers[0] for answers in converse(model, prompts, choices=choices)]

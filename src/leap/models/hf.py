@@ -3,8 +3,9 @@
 Every open conversation has a row of the key-value cache. At each turn its prompt is compared with the tokens that are there;
 what agrees is kept, the rest is computed. With the `dialogue` renderer that is nearly everything kept. New conversations that
 begin alike compute the beginning once. Tokens of all conversations go through the network one behind the other
-(`leap.models.rows`), so that none waits for a longer one, is padded or computed after its end; where a constraint leaves one
-token, it is taken without asking the network.
+(`leap.models.rows`), so that none waits for a longer one, is padded or computed after its end. Where a constraint leaves one
+token, it is taken without asking the network; how an answer goes on is guessed by the others (`leap.models.drafts`), so that one
+forward gives several of its tokens.
 Decoders whose layers see everything, a sliding window or a chunk are supported (Llama, Qwen, Mistral, Gemma, ...). When it is
 loaded, each model shows that it answers from the cache as it does without; one that does not is refused.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
@@ -30,8 +31,11 @@ from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.chat import ChatTokens
 from leap.models.checkpoints import context_of, end_tokens, load_causal_lm, model_identity
 from leap.models.constraint import ActionConstraint, ActionGrammar
+from leap.models.drafts import CONTEXT, Drafts
+from leap.models.drawing import draw
 from leap.models.json_constraint import JsonConstraint
 from leap.models.rows import Feed, RowCache, attend_by_rows, feed_of, feeding
+from leap.models.watch import Watch, check_order, distance
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -42,6 +46,10 @@ _WORTH_SHARING = 16
 """Tokens that conversations must have in common to be computed once for them."""
 _TOKENS_AT_ONCE = {True: 512, False: 8192}
 """Tokens of a forward, on a CPU or not: more bring nothing, and take memory."""
+_GUESSED = 7
+"""Tokens of an answer that are guessed at once."""
+_HARDLY_MORE = 128
+"""Tokens of a forward that takes little longer than one of a single token: its time is that of reading the weights."""
 
 
 def _cache_keyword(model: PreTrainedModel | PeftModel) -> str:
@@ -50,71 +58,24 @@ def _cache_keyword(model: PreTrainedModel | PeftModel) -> str:
     return "cache" if "cache" in inspect.signature(whole.forward).parameters else "past_key_values"
 
 
-class _Watch:
-    """Notes what each layer of a network gives, until it is closed."""
-
-    def __init__(self, network: PreTrainedModel) -> None:
-        self._kinds = layer_kinds(network.config)
-        lists = (one for one in network.modules() if isinstance(one, torch.nn.ModuleList))
-        self._layers = list(next((one for one in lists if len(one) == len(self._kinds)), ()))
-        self._entered, self._states = -1, list[torch.Tensor]()
-        self._hooks = [layer.register_forward_hook(self._leave) for layer in self._layers]
-        self._hooks += [layer.register_forward_pre_hook(self._enter) for layer in self._layers]
-
-    def _enter(self, layer: torch.nn.Module, _: object) -> None:
-        self._entered = self._layers.index(layer)
-
-    def _leave(self, layer: torch.nn.Module, _: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
-        states = output[0] if isinstance(output, tuple) else output
-        if states.ndim == 3:
-            self._states.append(states)
-
-    def take(self, logits: torch.Tensor) -> list[torch.Tensor]:
-        """What the layers of one forward gave, and its logits: [rows, tokens, width] each."""
-        taken = [states.float().cpu() for states in [*self._states, logits]]
-        self._entered, self._states = -1, []
-        return taken
-
-    def name(self, number: int | None = None) -> str:
-        """What to call a layer; by default the one that was entered last."""
-        number = self._entered if number is None else number
-        if not 0 <= number < len(self._layers):
-            return "what lies outside its layers" if self._layers else "its network"
-        kind = "" if (kind := self._kinds[number]) == FULL else f", {kind}"
-        return f"its layer {number} ({type(self._layers[number]).__name__}{kind})"
-
-    def close(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    """How far two vectors are apart, as a share of how far the second's numbers lie from their mean."""
-    return float((one - other).norm() / (other - other.mean()).norm().clamp(min=1e-6))
-
-
 def _alike(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two texts share from their beginning."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def _check_order(lengths: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
-    """How texts are fed to see whether a model answers from the cache: as turns of which one ends before the others, and with
-    several tokens at once. Yields, of each forward, which text is fed from where to where."""
-    for cuts in ([int(0.3 * n) for n in lengths], [int(0.8 * n) for n in lengths]):
-        begin = [0 if cut < n / 2 else int(0.3 * n) - 1 for cut, n in zip(cuts, lengths, strict=True)]
-        yield [(k, start, cut) for k, (start, cut) in enumerate(zip(begin, cuts, strict=True))]
-        yield [(k, cut, cut + 1) for k, cut in enumerate(cuts)]
-        yield [(0, cuts[0] + 1, cuts[0] + 3)]
+def _drawn(turns: list[_Turn], logits: torch.Tensor) -> tuple[list[int], list[float]]:
+    """One column for each turn; each token takes one number of the turn's own stream."""
+    return draw(logits, [turn.temperature for turn in turns], [turn.random.random() for turn in turns])
 
 
 @dataclass(eq=False, slots=True)
 class _Seat:
-    """One conversation: its row of the cache, and the tokens that are in it."""
+    """One conversation: its row of the cache, the tokens that are in it, and how many of its next answer are guessed at once."""
 
     model: HFModel
     row: int
     tokens: list[int] = field(default_factory=list)
+    guessed: int = _GUESSED
 
     async def complete(self, request: Request) -> Completion:
         """Answers a request, in one batch with those of the other conversations."""
@@ -172,7 +133,7 @@ class HFModel(Model):
         self.room = self._limit - sampling.max_tokens
         self._seats: list[_Seat] = []
         self._pending: list[_Turn] = []
-        self._cache = RowCache()
+        self._cache, self._drafts = RowCache(), Drafts()
         self._by_rows = attend_by_rows(getattr(self.network, "get_base_model", lambda: self.network)())
         self._check_cache()
 
@@ -191,8 +152,8 @@ class HFModel(Model):
         """Closes a conversation. The last row takes the place of its own: those in use stay side by side."""
         self._seats.remove(seat)
         last = max(self._seats, key=lambda other: other.row, default=None)
-        if last is None:
-            self._cache = RowCache()
+        if last is None:  # what comes next depends on nothing that was before
+            self._cache, self._drafts = RowCache(), Drafts()
         elif last.row > seat.row:
             if last.tokens:
                 self._cache.copy(last.row, seat.row, len(last.tokens))
@@ -258,7 +219,9 @@ class HFModel(Model):
         self._keep_prefixes(requests)
         live = requests
         while live:
-            self._choose(live, self._feed([(turn.seat, turn.ids + turn.generated) for turn in live]))
+            guesses = [self._guess(turn, max(turn.seat.guessed, _HARDLY_MORE // len(live) - 1)) for turn in live]
+            texts = [(turn.seat, turn.ids + turn.generated + guess) for turn, guess in zip(live, guesses, strict=True)]
+            self._go_on(live, guesses, self._feed(texts, [1 + len(guess) for guess in guesses]))
             live = [turn for turn in live if not self._over(turn)]
         for request in requests:
             whole = request.ended or (request.constraint is not None and request.constraint.complete)
@@ -277,6 +240,37 @@ class HFModel(Model):
                         thought=said.thought,
                     ).before(request.stop)
                 )
+
+    def _guess(self, turn: _Turn, most: int) -> list[int]:
+        """How an answer probably goes on, without its end: behind that nothing is asked."""
+        most = min(most, self.sampling.max_tokens - len(turn.generated) - 1)
+        guess = self._drafts.guess(turn.ids[-CONTEXT:] + turn.generated[-CONTEXT:], most)
+        return guess[:-1] if guess and guess[-1] in self.chat.ends else guess
+
+    def _go_on(self, turns: list[_Turn], guesses: list[list[int]], logits: list[torch.Tensor]) -> None:
+        """Draws a token for each turn, and further ones as long as they are those that were guessed.
+
+        Args:
+            turns: Whose answers are not at their ends.
+            guesses: What was fed of each behind its last token.
+            logits: What the network says behind that token and behind each that was guessed.
+        """
+        begins = [len(turn.generated) for turn in turns]
+        going = list(range(len(turns)))
+        while going:
+            rows = [logits[k][len(turns[k].generated) - begins[k]] for k in going]
+            self._choose([turns[k] for k in going], torch.stack(rows))
+            going = [
+                k
+                for k in going
+                if not self._over(turns[k]) and (new := turns[k].generated[begins[k] :]) == guesses[k][: len(new)]
+            ]
+        for turn, guess, begin in zip(turns, guesses, begins, strict=True):
+            right = _alike(guess, turn.generated[begin:])
+            del turn.seat.tokens[len(turn.ids) + begin + right :]
+            turn.seat.guessed = min(_GUESSED, 2 * right + 1)
+            before = turn.ids[-CONTEXT:]
+            self._drafts.learn(before + turn.generated, len(before) + begin)
 
     def _keep_prefixes(self, requests: list[_Turn]) -> None:
         """Drops from the cache what the new prompts do not share with it, and has new conversations begin with what an
@@ -307,16 +301,16 @@ class HFModel(Model):
                 if when == now and most:
                     self._begin_as(turn.seat, donor, most)
             if computed := [turn for when, turn, *_ in plan if when == now and id(turn.seat) in donors]:
-                self._feed([(turn.seat, turn.ids[:-1]) for turn in computed])
+                self._feed([(turn.seat, turn.ids[:-1]) for turn in computed], [1] * len(computed))
 
     def _begin_as(self, seat: _Seat, donor: _Seat, tokens: int) -> None:
         """Has a row begin with another one's first tokens."""
         self._cache.copy(donor.row, seat.row, tokens)
         seat.tokens = donor.tokens[:tokens]
 
-    def _feed(self, texts: Sequence[tuple[_Seat, list[int]]]) -> torch.Tensor:
-        """Computes what of conversations' tokens is not in the cache, in forwards of bounded size; returns the logits [texts,
-        vocabulary] behind each one's last token."""
+    def _feed(self, texts: Sequence[tuple[_Seat, list[int]]], asked: Sequence[int]) -> list[torch.Tensor]:
+        """Computes what of conversations' tokens is not in the cache, in forwards of bounded size; returns the logits [asked,
+        vocabulary] behind each one's last tokens, as many as are asked for."""
         most = _TOKENS_AT_ONCE[self._device.type == "cpu"]
         new = {k: ids[len(seat.tokens) :] for k, (seat, ids) in enumerate(texts)}
         groups: list[list[int]] = []
@@ -327,11 +321,12 @@ class HFModel(Model):
                 groups.append([k])
             else:
                 last.append(k)
-        parts = [self._forward([texts[k][0] for k in group], [new[k] for k in group]) for group in groups]
-        if len(parts) == 1:
-            return parts[0]
-        places = sorted(range(len(order)), key=order.__getitem__)
-        return torch.cat(parts)[torch.tensor(places, device=self._device)]
+        logits: dict[int, torch.Tensor] = {}
+        for group in groups:
+            counts = [asked[k] for k in group]
+            found = self._forward([texts[k][0] for k in group], [new[k] for k in group], counts)
+            logits |= zip(group, found.split(counts), strict=True)
+        return [logits[k] for k in new]
 
     def _masks(self, feed: Feed) -> torch.Tensor | dict[str, torch.Tensor]:
         """The mask [rows, 1, columns, slots] of a feed's tokens, for each kind of layer if there are several."""
@@ -347,19 +342,20 @@ class HFModel(Model):
         kinds = set(layer_kinds(config))
         return {kind: masks[kind] for kind in kinds} if len(kinds) > 1 else masks[kinds.pop()]
 
-    def _forward(self, seats: Sequence[_Seat], new: Sequence[list[int]]) -> torch.Tensor:
-        """Computes more tokens of conversations; returns the logits [conversations, vocabulary] behind each one's last."""
+    def _forward(self, seats: Sequence[_Seat], new: Sequence[list[int]], asked: Sequence[int]) -> torch.Tensor:
+        """Computes more tokens of conversations; returns the logits [all that are asked for, vocabulary] behind each one's last
+        ones."""
         rows = len(self._seats) if self._by_rows else None
         before, counts = [len(seat.tokens) for seat in seats], [len(tokens) for tokens in new]
         feed = feed_of([seat.row for seat in seats], before, counts, rows, self._cache, self._device)
-        ends = torch.tensor(list(accumulate(counts)), device=self._device) - 1
+        ends = [at for end, count in zip(accumulate(counts), asked, strict=True) for at in range(end - count, end)]
         with feeding(feed):
             output = self.network(
                 input_ids=torch.tensor([[token for tokens in new for token in tokens]], device=self._device),
                 position_ids=feed.positions[None],
                 attention_mask=self._masks(feed),
                 use_cache=True,
-                logits_to_keep=ends,
+                logits_to_keep=torch.tensor(ends, device=self._device),
                 **{self._cache_keyword: self._cache},
             )
         for seat, tokens in zip(seats, new, strict=True):
@@ -378,7 +374,7 @@ class HFModel(Model):
         text = self.chat.prompt([{"role": "user", "content": "You see a desk 1, a drawer 2 and a mug 3."}])
         row = (text * 30)[: min(30, self._limit)]
         rows = [row, row[::-1][: max(2, len(row) * 2 // 3)]]
-        watch = _Watch(self.network)
+        watch = Watch(self.network)
         plain: list[list[torch.Tensor]] = []
         apart: list[list[float]] = []
         try:
@@ -388,16 +384,16 @@ class HFModel(Model):
                     plain.append([states[0] for states in watch.take(logits)])
                 self._seats = [_Seat(self, 0), _Seat(self, 1)]
                 self._cache.reserve(2, len(row))
-                for fed in _check_order([len(one) for one in rows]):
+                for fed in check_order([len(one) for one in rows]):
                     for pieces in [fed] if self._by_rows else [[piece] for piece in fed]:
                         new = [rows[k][start:stop] for k, start, stop in pieces]
                         for k, start, _ in pieces:
                             del self._seats[k].tokens[start:]
-                        logits = self._forward([self._seats[k] for k, *_ in pieces], new)
+                        logits = self._forward([self._seats[k] for k, *_ in pieces], new, [1] * len(new))
                         *states, last = watch.take(logits)
                         for at, ((k, _, stop), end) in enumerate(zip(pieces, accumulate(map(len, new)), strict=True)):
                             here = [*(layer[0, end - 1] for layer in states), last[at]]
-                            apart.append([_apart(b[stop - 1], a) for a, b in zip(here, plain[k], strict=True)])
+                            apart.append([distance(b[stop - 1], a) for a, b in zip(here, plain[k], strict=True)])
         except Exception as error:  # an architecture may fail in any way when it is used otherwise than it knows
             why = f"{watch.name()} does not work with this cache ({first_line(error)})"
             raise PrerequisiteError(refusal(self.name, why)) from error
@@ -432,7 +428,7 @@ class HFModel(Model):
         if rows := [row for _, rows in free.values() for row in rows]:
             whole = logits if len(rows) == len(turns) else logits[rows]
             some = turns if len(rows) == len(turns) else [turns[row] for row in rows]
-            for turn, token, logprob in zip(some, *self._draw(some, whole), strict=True):
+            for turn, token, logprob in zip(some, *_drawn(some, whole), strict=True):
                 self._take(turn, token, logprob)
         if among:
             width = max(map(len, among.values()))
@@ -443,26 +439,8 @@ class HFModel(Model):
                 table < 0, -torch.inf
             )
             some = [turns[row] for row in among]
-            for turn, allowed, at, logprob in zip(some, among.values(), *self._draw(some, only), strict=True):
+            for turn, allowed, at, logprob in zip(some, among.values(), *_drawn(some, only), strict=True):
                 self._take(turn, allowed[at], logprob)
-
-    def _draw(self, turns: list[_Turn], logits: torch.Tensor) -> tuple[list[int], list[float]]:
-        """One column for each row: the likeliest at temperature 0, else drawn with one uniform number of the turn's own stream.
-        With it the logarithm of its probability, at temperature 0 as if it had been drawn at 1."""
-        logits = logits.float()
-        temperatures = torch.tensor([[turn.temperature] for turn in turns], device=logits.device)
-        drawn = temperatures > 0
-        probabilities = torch.softmax(logits / temperatures.where(drawn, 1.0), dim=-1)
-        chosen = logits.argmax(dim=-1, keepdim=True)
-        if drawn.any():
-            cumulated = probabilities.cumsum(dim=-1)
-            draws = torch.tensor([[turn.random.random()] for turn in turns], device=logits.device) * cumulated[:, -1:]
-            found = torch.searchsorted(cumulated, draws, right=True)
-            # A draw that rounding lifts to the whole sum would fall behind the last token: take the last possible one.
-            found = found.minimum(torch.searchsorted(cumulated, cumulated[:, -1:].contiguous()))
-            chosen = found.where(drawn, chosen)
-        logprobs = probabilities.gather(1, chosen).log()  # logsumexp takes many times as long on a CPU
-        return chosen.squeeze(1).tolist(), logprobs.squeeze(1).tolist()
 
     def _stops(self, turn: _Turn) -> bool:
         """Whether a text that ends the answer stands in it."""

@@ -22,6 +22,8 @@ _STEP = 64
 """Rows of the cache grow by whole steps of so many slots."""
 _FEW = 8
 """New tokens of a conversation up to which attention costs little beside reading the cache."""
+_FEWEST = 2
+"""Up to which plain products in a short type are no slower than fused attention (benchmarks/rollouts_llm.log)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class RowCache:
         self.values: list[torch.Tensor] = []
         self.rows, self.room = 0, 0
 
+    @property
+    def short(self) -> bool:
+        """Whether they are in a type shorter than float32."""
+        return bool(self.keys) and self.keys[0].dtype.itemsize < 4
+
     def reserve(self, rows: int, slots: int) -> None:
         """Makes room for so many rows of so many tokens."""
         if rows <= self.rows and slots <= self.room:
@@ -105,10 +112,8 @@ class RowCache:
         for store, new in ((self.keys[layer_idx], key), (self.values[layer_idx], value)):
             flat = store.view(-1, store.shape[-1])  # a tenth of the time that indexing rows and slots takes
             flat.index_copy_(0, at.flatten(), new[0].transpose(0, 1).reshape(-1, flat.shape[-1]))
-            used = (
-                store[: feed.shape[0], :, : feed.slots] if feed.chosen is None else store[feed.chosen, :, : feed.slots]
-            )
-            both.append(used)
+            seen = store[:, :, : feed.slots]
+            both.append(seen[: feed.shape[0]] if feed.chosen is None else seen.index_select(0, feed.chosen))
         return both[0], both[1]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -138,7 +143,7 @@ def feed_of(
     """
     # A view of all rows costs attention over those that are not fed; a choice among them costs a copy.
     columns = max(new)
-    whole = used is not None and len(rows) * (3 if columns <= _FEW else 1) >= used
+    whole = used is not None and len(rows) * (2 if columns <= _FEW else 1) >= used
     order = list(rows) if whole else list(range(len(rows)))
     of = torch.repeat_interleave(
         torch.tensor([[r, o, b] for r, o, b in zip(rows, order, before, strict=True)]), torch.tensor(new), 0
@@ -151,7 +156,7 @@ def feed_of(
         places=(of[:, 1] * columns + at).to(device),
         shape=(used if used is not None and whole else len(rows), columns),
         # Of whole rows products make no copy.
-        slots=cache.room if columns <= _FEW else max(b + n for b, n in zip(before, new, strict=True)),
+        slots=cache.room if columns <= _FEWEST and cache.short else max(b + n for b, n in zip(before, new, strict=True)),
     )
 
 
@@ -200,15 +205,15 @@ def _by_groups(
 ) -> torch.Tensor:
     """Attention of [rows, heads, columns, d] queries to fewer heads of keys and values, as [rows, columns, heads, d].
 
-    Queries that share a head stand one behind the other before it: one by one, a CPU would read the cache again for each. Few
-    queries in a short type go by plain products, as transformers' own eager attention does: fused attention takes several times
-    as long (benchmarks/rollouts_llm.log).
+    Queries that share a head stand one behind the other before it: one by one, a CPU would read the cache again for each. Single
+    queries in a short type go by plain products, as transformers' own eager attention does: fused attention may take several
+    times as long (benchmarks/rollouts_llm.log).
     """
     rows, heads, columns, d = query.shape
     shared = heads // key.shape[1]
     together = query.reshape(rows, key.shape[1], shared * columns, d)
     mask = mask.repeat(1, 1, shared, 1)
-    if columns <= _FEW and query.dtype.itemsize < 4:
+    if columns <= _FEWEST and query.dtype.itemsize < 4:
         scores = (together @ key.transpose(2, 3)).float().mul_(scale or d**-0.5).add_(mask)
         output = scores.softmax(-1).to(query.dtype) @ value
     else:
