@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -66,7 +66,7 @@ def test_answers_are_those_without_guesses(
     forwards.clear()
     monkeypatch.setattr(Drafts, "guess", lambda *_: [])
     plain = converse(model, prompts, choices=choices)
-    for one, other in zip(sum(guessed, []), sum(plain, []), strict=True):
+    for one, other in zip(chain(*guessed), chain(*plain), strict=True):
         assert (one.tokens, one.text, one.cached_tokens, one.truncated) == (
             other.tokens,
             other.text,
@@ -86,6 +86,6 @@ def test_wrong_guesses_change_nothing(checkpoint: str, wrong: int, monkeypatch: 
     monkeypatch.setattr(Drafts, "guess", lambda *_: [])
     plain = converse(load(checkpoint, sampling), prompts)
     monkeypatch.setattr(Drafts, "guess", lambda self, text, most: ([text[-1], 5, *text] * 3)[: min(wrong, most)])
-    for one, other in zip(sum(converse(load(checkpoint, sampling), prompts), []), sum(plain, []), strict=True):
+    for one, other in zip(chain(*converse(load(checkpoint, sampling), prompts)), chain(*plain), strict=True):
         assert one.tokens == other.tokens
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)

@@ -29,7 +29,7 @@ from leap.errors import ContextTooLong, ModelError, PrerequisiteError, first_lin
 from leap.models.attention import FULL, SLIDING, check_kinds, layer_kinds, reaches, refusal, short_windows
 from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.chat import ChatTokens
-from leap.models.checkpoints import context_of, end_tokens, load_causal_lm, model_identity
+from leap.models.checkpoints import context_of, end_tokens, load_causal_lm, model_identity, release_memory
 from leap.models.constraint import ActionConstraint, ActionGrammar
 from leap.models.drafts import CONTEXT, Drafts
 from leap.models.drawing import draw
@@ -136,6 +136,7 @@ class HFModel(Model):
         self._cache, self._drafts = RowCache(), Drafts()
         self._by_rows = attend_by_rows(getattr(self.network, "get_base_model", lambda: self.network)())
         self._check_cache()
+        release_memory()
 
     @asynccontextmanager
     async def conversation(self) -> AsyncIterator[Conversation]:

@@ -6,11 +6,13 @@ each token is: what the conversations have in the cache is handed to the model's
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,21 +83,27 @@ class RowCache:
         return bool(self.keys) and self.keys[0].dtype.itemsize < 4
 
     def reserve(self, rows: int, slots: int) -> None:
-        """Makes room for so many rows of so many tokens."""
+        """Makes room for so many rows of so many tokens; those behind them are dropped where it takes new memory."""
         if rows <= self.rows and slots <= self.room:
             return
-        self.rows = max(rows, self.rows)
+        self.rows = rows
         if slots > self.room:
             self.room = -(-max(slots, self.room * 5 // 4) // _STEP) * _STEP
         for store in (self.keys, self.values):
             for layer, old in enumerate(store):
                 new = self._empty(old)
-                new[: old.shape[0], :, : old.shape[2]] = old
+                new[: len(old), :, : old.shape[2]] = old[:rows]
                 store[layer] = new
 
     def _empty(self, like: torch.Tensor) -> torch.Tensor:
         # Zeros: what is masked is multiplied by 0, which leaves what is no number. (They take no memory until written.)
-        return like.new_zeros((self.rows, like.shape[1], self.room, like.shape[3]))
+        shape = (self.rows, like.shape[1], self.room, like.shape[3])
+        if like.device.type != "cpu":
+            return like.new_zeros(shape)
+        # Pages of its own, which go back when it is dropped: where a cache grows on the heap, holes are left that the next,
+        # larger one does not fit into (benchmarks/rollouts_llm.log).
+        pages = mmap.mmap(-1, prod(shape) * like.element_size(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return torch.frombuffer(pages, dtype=like.dtype).view(shape)
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *args: object, **kwargs: object
