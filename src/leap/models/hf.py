@@ -269,7 +269,8 @@ class HFModel(Model):
         for turn, guess, begin in zip(turns, guesses, begins, strict=True):
             right = _alike(guess, turn.generated[begin:])
             del turn.seat.tokens[len(turn.ids) + begin + right :]
-            turn.seat.guessed = min(_GUESSED, 2 * right + 1)
+            if guess:  # of texts that do not repeat little is computed in vain
+                turn.seat.guessed = min(_GUESSED, 2 * right + 1)
             before = turn.ids[-CONTEXT:]
             self._drafts.learn(before + turn.generated, len(before) + begin)
 
