@@ -89,6 +89,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no tokenizer": ({"without": ("tokenizer",)}, "has no tokenizer"),
     "no template": ({"without": ("template",)}, "has no chat template"),
     "no weights": ({"without": ("token", "output", "blk")}, "has no tokenizer|has no weights"),
+    "weights of another architecture": ({"architecture": "gemma3"}, r"bad\.gguf lacks .* weights of its architecture"),
     "half of the weights": ({"without": ("blk.1",)}, "lacks .* weights of its architecture, such as model.layers.1"),
 }
 
@@ -101,6 +102,18 @@ def test_bad_files_are_refused_in_one_line(name: str, source: Path, cache: Path,
         check_checkpoint(str(file))
         load_causal_lm(str(file))
     assert "\n" not in str(caught.value) and not list(cache.glob("gguf/*"))
+
+
+def test_numbers_that_are_not_finite_are_refused(source: Path, cache: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = shutil.copytree(source, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][3] = torch.inf
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(PrerequisiteError, match=r"bad\.gguf holds numbers that are not finite: fetch it again"):
+        unpacked(str(write_gguf(tmp_path / "bad.gguf", broken)))
+    assert not list(cache.glob("gguf/*"))
 
 
 def test_a_file_cut_off_anywhere_is_refused(source: Path, tmp_path: Path) -> None:

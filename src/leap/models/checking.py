@@ -15,11 +15,10 @@ from leap.models.checkpoints import (
     config_of,
     explained,
     load_chat,
-    load_weights,
-    quiet,
     with_adapter,
 )
 from leap.models.gguf import check_gguf, folder_of, gguf_file
+from leap.models.weights import load_weights, quiet
 
 if TYPE_CHECKING:
     import torch

@@ -17,6 +17,7 @@ from leap.files import digest, write_json
 from leap.models.attention import check_kinds
 from leap.models.chat import ChatTokens
 from leap.models.gguf import folder_of, gguf_file, unpacked
+from leap.models.weights import load_weights
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,7 @@ def load_chat(path: str, *, generates: bool = False) -> tuple[ChatTokens, int]:
         config = config_of(path)
         _check_tokenizer(path)
         tokenizer = AutoTokenizer.from_pretrained(**_source(path))
+        tokenizer.name_or_path = path  # of a GGUF file transformers knows the folder
         if generates:
             check_kinds(config, f"hf/{path}")
         check_tokens(tokenizer, getattr(config.get_text_config(), "vocab_size", None), path)
@@ -133,47 +135,6 @@ def load_causal_lm(
     model = model if quantized else model.to(device)
     settle_threads(model)
     return model, tokenizer
-
-
-def load_weights(base: str, **how: Any) -> Any:
-    """Loads a model from a checkpoint directory or a hub name. Remote code is never run and only safetensors are read.
-
-    Args:
-        base: Directory or name, of no adapter.
-        **how: Further arguments of transformers' `from_pretrained`.
-
-    Raises:
-        PrerequisiteError: The weights are not those of the architecture that its configuration names.
-    """
-    from transformers import AutoModelForCausalLM
-
-    given = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with quiet():  # what does not fit is told here, in one line
-        loaded: Any = AutoModelForCausalLM.from_pretrained(base, **given, **how)
-    model, found = loaded
-    if missing := found["missing_keys"]:  # transformers would draw them
-        raise PrerequisiteError(f"{base} lacks {len(missing)} weights of its architecture, such as {min(missing)}.")
-    if other := found["mismatched_keys"]:
-        name, there, wanted = min(other)
-        raise PrerequisiteError(
-            f"{len(other)} weights of {base} have other shapes than its configuration says, such as {name}: "
-            f"{list(there)}, not {list(wanted)}."
-        )
-    return model
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Has transformers print no warnings, and no progress from now on: leap shows its own."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
 
 
 @contextmanager

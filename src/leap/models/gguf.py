@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from leap.core import content_key
 from leap.errors import LeapError, PrerequisiteError, first_line
 from leap.files import atomic_directory, digest
+from leap.models.weights import load_weights
 from leap.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -125,20 +126,17 @@ def _unpack(file: Path, folder: Path, dtype: torch.dtype) -> None:
     import transformers
 
     dense = {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
-    source = {"gguf_file": file.name, "trust_remote_code": False}
     try:
         with atomic_directory(folder) as temporary, redirect_stderr(io.StringIO()):  # a bar of transformers' own
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                file.parent, dtype=dtype, output_loading_info=True, **source, **dense
-            )
-            model, found = loaded
-            if missing := found["missing_keys"]:
-                raise PrerequisiteError(f"{file} lacks {len(missing)} weights of its architecture, such as {min(missing)}.")
+            model = load_weights(str(file.parent), str(file), dtype=dtype, gguf_file=file.name, **dense)
+            if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+                raise PrerequisiteError(f"{file} holds numbers that are not finite: fetch it again.")
             model.hf_quantizer = None
             if hasattr(model.config, "quantization_config"):
                 del model.config.quantization_config
             model.save_pretrained(temporary)
-            transformers.AutoTokenizer.from_pretrained(file.parent, **source).save_pretrained(temporary)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+            tokenizer.save_pretrained(temporary)
     except LeapError:
         raise
     except Exception as error:  # of an architecture or a tokenizer that transformers does not know, or half knows
