@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -11,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from leap import registry
-from leap.errors import RecipeError
+from leap.cli.app import app
+from leap.errors import RecipeError, RunError
 from leap.loop import leap
-from leap.progress import Progress
 from leap.recipe import ExecutorConfig, resolved
 from leap.runs.actors import Actors
-from leap.runs.directory import RunDirectory
 from leap.runs.executors import Executor, Shard, run_shard
-from leap.runs.stages import Stages
+from leap.runs.open import open_run
+from leap.runs.parts import Part, open_part
+from leap_lab.measures.stage import measure, measures_file
 
 pytest.importorskip("torch")
 
@@ -55,13 +58,19 @@ def run(folder: Path, **executor: Any) -> dict[str, Any]:
         "measures": {"held_out": 2},
         "executor": executor,
     }  # fmt: skip
-    stages = Stages(resolved(recipe, "the recipe"), RunDirectory(folder), Progress())
-    leap(stages)
-    stages.close()
+    folder.mkdir(exist_ok=True)
+    with open_run(folder, resolved(recipe, "the recipe")) as stages:
+        leap(stages)
+    return on_file(folder)
+
+
+def on_file(folder: Path) -> dict[str, Any]:
+    """A run's records and tables, without what a clock says."""
     episodes = {}
     for path in folder.rglob("*.jsonl"):
         lines = [json.loads(line) | {"seconds": 0} for line in path.read_text().splitlines()]
         episodes[str(path.relative_to(folder))] = sorted(map(json.dumps, lines))
+    episodes.pop("provenance.jsonl")
     names = ("evaluation.json", "measures.json")
     tables = {str(path.relative_to(folder)): path.read_text() for name in names for path in folder.rglob(name)}
     return episodes | tables | {"pi_1": json.loads((folder / "iter-1/checkpoint/leap.json").read_text())["key"]}
@@ -77,3 +86,31 @@ def test_who_plays_the_shards_changes_nothing(tmp_path: Path, monkeypatch: pytes
         run(tmp_path / "here", kind="pool", wokers=2)
     with pytest.raises(RecipeError, match="no executor 'pol'"):
         run(tmp_path / "here", kind="pol")
+
+
+def test_parts_of_an_evaluation_and_of_measures_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
+    whole = run(tmp_path)
+    made = [
+        *(tmp_path / "iter-1").glob("held-out-*"),
+        tmp_path / "iter-1/evaluation.json",
+        tmp_path / "iter-1/measures.json",
+    ]
+    assert len(made) == 4
+    for file in made:
+        file.unlink()
+    shutil.rmtree(tmp_path / "iter-1/evaluation")
+    for verb in ("evaluate", "measure"):
+        for shard, parts in ((["--shard", "2/2"], False), (["--shard", "1/3"], True), ([], False)):
+            done = CliRunner().invoke(app, [verb, str(tmp_path), "-i", "1", *shard])
+            assert done.exit_code == 0, (done.output, done.exception)
+            assert bool(list(tmp_path.rglob("*.parts"))) == parts  # everything is one shard, the first
+    whole.pop("iter-1/rows.jsonl")  # of an iteration of which a journal was gone they are made again when they are needed
+    assert on_file(tmp_path) == whole
+    with (
+        pytest.raises(RunError, match="iteration 0 is to be measured first"),
+        open_part(tmp_path, Part(1, 2)) as stages,
+    ):
+        for i in (0, 1):
+            measures_file(stages.run, i).unlink()
+        measure(stages, 1)

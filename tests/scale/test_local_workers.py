@@ -20,12 +20,12 @@ from deadly_world import DeadlyWorld
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leap.errors import RunError
+from leap.errors import LeapError, RunError
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
-from leap.runs.executors import Executor, LocalExecutor
+from leap.runs.executors import Executor, LocalExecutor, own_gpus
 from leap.runs.shards import Shard, run_shard
 from leap.runs.stages import Stages
 
@@ -83,34 +83,76 @@ def test_a_shard_that_kills_whoever_takes_it_is_named(tmp_path: Path) -> None:
     assert 16 <= len(played) <= 24  # the shards before and after it may have been done
 
 
-def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+DRIVER = """
+import os, signal, sys, threading, time
+from pathlib import Path
+sys.path[:0] = eval(sys.argv[1])
+from test_local_workers import made, two
+
+def children():
+    return [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+
+def end():
+    journal = Path(sys.argv[2]) / "run" / "iter-0" / "episodes.jsonl"
+    while len(children()) < 2 or not journal.exists():
+        time.sleep(0.001)
+    print(*children(), flush=True)
+    os.kill(os.getpid(), getattr(signal, sys.argv[3]))
+
+if __name__ == "__main__":
+    threading.Thread(target=end, daemon=True).start()
+    made(Path(sys.argv[2]), tasks=2000, **two())
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_workers_end_with_the_process_that_started_them(how: str, tmp_path: Path) -> None:
     script = tmp_path / "drive.py"
-    script.write_text(
-        "import sys, pathlib, os\n"
-        "sys.path[:0] = eval(sys.argv[1])\n"
-        "from test_local_workers import made, two\n"
-        "import deadly_world\n"
-        "if __name__ == '__main__':\n"
-        "    import threading, time, signal\n"
-        "    def end():\n"
-        "        while len(children()) < 3: time.sleep(0.05)\n"
-        "        print(*children(), flush=True)\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    def children():\n"
-        "        return pathlib.Path(f'/proc/{os.getpid()}/task/{os.getpid()}/children').read_text().split()\n"
-        "    threading.Thread(target=end, daemon=True).start()\n"
-        "    made(pathlib.Path(sys.argv[2]), tasks=4000, **two())\n"
-    )
+    script.write_text(DRIVER)
     path = [str(Path(__file__).parent), *sys.path]
-    done = subprocess.run([sys.executable, script, repr(path), tmp_path], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, str(script), repr(path), str(tmp_path), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     pids = done.stdout.split()
-    assert len(pids) >= 3, done.stderr
+    assert len(pids) >= 2, done.stderr  # the standard library's own and at least one worker
     for _ in range(100):
-        left = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-        if not left:
-            return
+        if not (left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]):
+            break
         time.sleep(0.1)
-    raise AssertionError(f"{left} live on")
+    assert not left
+    played = len(on_file(tmp_path / "run")["iter-0/episodes.jsonl"])
+    assert 0 < played < 2000
+    assert len(made(tmp_path, tasks=2000)["iter-0/episodes.jsonl"]) == 2000  # and the same command goes on
+
+
+def test_a_script_that_is_no_module_is_told_what_to_do(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    path = [str(Path(__file__).parent), *sys.path]
+    lines = [
+        f"import sys; sys.path[:0] = {path!r}",
+        "from pathlib import Path",
+        "from test_local_workers import made, two",
+    ]
+    script.write_text("\n".join([*lines, f"made(Path({str(tmp_path)!r}), **two())"]))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert "RunError: workers cannot be started" in done.stderr and 'if __name__ == "__main__":' in done.stderr
+
+
+def test_what_a_worker_cannot_do_is_told_as_here(tmp_path: Path) -> None:
+    told = []
+    for executor in ({}, two()):
+        with pytest.raises(LeapError) as raised:
+            made(tmp_path / str(len(executor)), tasks=7, teacher={"kind": "refusing", "episodes": "all"}, **executor)
+        told.append(str(raised.value))
+    assert told[0] == told[1] == "no lessons today"
+
+
+def test_gpus_are_shared_out() -> None:
+    three = ["0", "1", "2"]
+    assert [own_gpus(n, None, three) for n in range(4)] == ["0", "1", "2", "0"]
+    assert [own_gpus(n, "2,7", three) for n in range(3)] == ["2", "7", "2"]
+    assert (
+        own_gpus(1, None, ["0"]) is own_gpus(1, "", three) is own_gpus(1, "3", three) is own_gpus(0, None, []) is None
+    )
 
 
 def copied(shard: Shard) -> Shard:

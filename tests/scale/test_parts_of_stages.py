@@ -160,6 +160,14 @@ def test_who_may_work_beside_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pass
 
 
+def test_a_part_of_a_damaged_run_is_refused(tmp_path: Path) -> None:
+    with open_run(root := tmp_path / "run", recipe(tmp_path)) as stages:
+        journal = stages.rollout(0).path
+    journal.write_bytes(journal.read_bytes().replace(b"dark", b"DARK", 1))
+    with pytest.raises(RunError, match=r"episodes\.jsonl is damaged"), open_part(root, Part(1, 2)):
+        pass
+
+
 def test_what_asks_endpoints_is_not_shared_out(tmp_path: Path) -> None:
     made(tmp_path)
     teacher = {"kind": "model", "model": "mock/first", "episodes": "all"}

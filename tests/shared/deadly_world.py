@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from leap import registry
-from leap.core import Task
+from leap.core import Decision, Task
 from leap.envs.base import EnvironmentConfig, Session
+from leap.errors import PrerequisiteError
+from leap.teachers.function import Ask
 from tiny_world import TinyWorld, TinyWorldConfig
 
 
@@ -39,3 +41,9 @@ class DeadlyWorld(TinyWorld):
             left.write_text(str(number - 1))
             os.kill(os.getpid(), signal.SIGKILL)
         return super().start(task)
+
+
+@registry.teacher("refusing")
+def refusing(ask: Ask) -> Decision | None:
+    """A teacher that is ill."""
+    raise PrerequisiteError("no lessons today")

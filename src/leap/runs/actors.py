@@ -95,6 +95,12 @@ class Actors:
         self._opened.callback(ledger.close)
         return ledger
 
+    @property
+    def spent(self) -> str:
+        """What calls to endpoints have cost so far, for people."""
+        usd, tokens = self.ledger.spent
+        return f"${usd:.2f}" if usd else f"{tokens:,} tokens paid" if tokens else ""
+
     # ---- policies --------------------------------------------------------------------------------------------------
 
     def acting(self, spec: PolicySpec) -> Acting:

@@ -48,7 +48,6 @@ def correct_all(
     what: str,
     bar: Bar,
     note: Callable[..., None],
-    spent: Callable[[], str],
     executor: Executor | None = None,
 ) -> None:
     """Has episodes of a student corrected that are not in a journal with all their steps.
@@ -62,7 +61,6 @@ def correct_all(
         what: Names the work, for people.
         bar: Shows it.
         note: Notes figures.
-        spent: Says what calls have cost so far.
         executor: Who works; this process where there is none.
 
     Raises:
@@ -74,12 +72,15 @@ def correct_all(
     finished = corrected(episodes, journal)
     figures = Counter[str]()
 
+    def told() -> str:
+        return ", ".join(filter(None, (actors.spent if pays else "", executor.status if executor else "")))
+
     def keep(made: Corrected) -> None:
         for correction in made.corrections:
             journal.append(correction)
         finished.add(made.episode)
         figures.update(dropped=made.dropped, cut_off=made.cut_off)
-        bar.update(len(finished), len(episodes), f"{spent()} {executor.status if executor else ''}".strip())
+        bar.update(len(finished), len(episodes), told())
 
     keeper = Keeper(who_corrects(section), len(episodes), keep, recipe.lost_share)
     items = {one.key: (one, states.get(one.task.key) if states is not None else None) for one in episodes}
@@ -94,7 +95,7 @@ def correct_all(
     if figures["dropped"]:
         note(steps_left_out=figures["dropped"])
     cut_off = f"; {figures['cut_off']} answers cut off" if figures["cut_off"] else ""
-    bar.update(len(finished), len(episodes), f"{_outcome(finished, journal)}{cut_off} {spent()}")
+    bar.update(len(finished), len(episodes), f"{_outcome(finished, journal)}{cut_off} {told()}")
 
 
 def who_corrects(section: TeacherConfig) -> str:

@@ -121,6 +121,7 @@ class LocalExecutor(Executor):
         self._died = 0
 
     async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Any]:
+        self.status = ""
         waits = shards[0].pays or here.recipe.student.engine.kind != "hf"
         working = _in_process(shards, here) if waits or not self._workers else self._in_others(shards)
         async with aclosing(working):
@@ -147,8 +148,9 @@ class LocalExecutor(Executor):
                         ) from error
                     waiting.append(shard)
 
-        employed = asyncio.gather(*(employ(worker) for worker in self._workers[: len(shards)]))
-        employed.add_done_callback(lambda _: ended.put_nowait(None))
+        employed = [asyncio.create_task(employ(worker)) for worker in self._workers[: len(shards)]]
+        all_ended = asyncio.gather(*employed)
+        all_ended.add_done_callback(lambda _: ended.put_nowait(None))
         try:
             while (records := await ended.get()) is not None:
                 done += 1
@@ -156,11 +158,11 @@ class LocalExecutor(Executor):
                 self.status = f"{len(self._workers)} workers, {done} of {len(shards)} shards{lost}"
                 for record in records:
                     yield record
-            await employed
+            await all_ended
         finally:
-            employed.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await employed
+            for task in employed:
+                task.cancel()
+            await asyncio.gather(*employed, return_exceptions=True)
             for worker in self._workers:
                 worker.stop_if_busy()
 
@@ -229,10 +231,22 @@ def _begin(number: int) -> None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     devices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible is not None else sorted(filter(str.isdigit, devices), key=int)
-    if len(gpus) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    gpus = own_gpus(number, os.environ.get("CUDA_VISIBLE_DEVICES"), sorted(filter(str.isdigit, devices), key=int))
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+
+
+def own_gpus(number: int, visible: str | None, devices: Sequence[str]) -> str | None:
+    """What CUDA_VISIBLE_DEVICES is to be for a worker, so that each has a GPU of its own as far as they go; None where there
+    is nothing to share out.
+
+    Args:
+        number: The worker's, from 0.
+        visible: What the variable is now.
+        devices: Numbers of the GPUs of this machine.
+    """
+    gpus = [one for one in visible.split(",") if one] if visible is not None else devices
+    return gpus[number % len(gpus)] if len(gpus) > 1 else None
 
 
 async def _in_process(shards: Sequence[Shard], here: Actors) -> AsyncGenerator[Any]:

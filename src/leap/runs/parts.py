@@ -22,6 +22,7 @@ from leap.recipe import Recipe
 from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
 from leap.runs.executors import Executor, LocalConfig, LocalExecutor
+from leap.runs.manifest import refusal
 from leap.runs.open import check_same, open_run, recipe_of
 from leap.runs.policies import PolicySpec
 from leap.runs.shards import Shard
@@ -82,7 +83,8 @@ def open_part(root: Path, part: Part, recipe: Recipe | None = None) -> Iterator[
     with run.locked_for_part(part.k, part.n, patience=_PATIENCE):
         if recipe is not None:
             check_same(run, recipe)
-        run.manifest.check()
+        if damaged := [(path, told) for path, told in run.manifest.damage() if path.exists()]:
+            raise refusal(damaged)
         with closing(PartStages(part, recipe or recipe_of(root), run, Progress())) as stages:
             yield stages
 
@@ -116,9 +118,6 @@ class PartStages(Stages):
     @contextmanager
     def booked(self, stage: str) -> Iterator[None]:
         yield
-
-    def _spent(self) -> str:
-        return ""
 
     @contextmanager
     def timed(

@@ -91,7 +91,9 @@ def play_tasks(
                 journal.append(episode)
             solved += episode.success
             done = len(on_file) + len(played)
-            bar.update(done, len(tasks), f"{solved / done:.0%} solved {executor.status if executor else ''}".rstrip())
+            failed = f"{len(lost) + len(faults)} failed" if lost or faults else ""
+            told = (failed, actors.spent if pays else "", executor.status if executor else "")
+            bar.update(done, len(tasks), ", ".join((f"{solved / done:.0%} solved", *filter(None, told))))
 
         work_on(shards, actors, keep, executor)
         if executor is not None and not executor.whole:

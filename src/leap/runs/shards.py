@@ -131,7 +131,8 @@ def run_shard(
     run: RunDirectory | None = None,
 ) -> list[Any]:
     """Does the work of one shard in this process and returns the records that are wanted. It needs the shard, the run directory
-    (or the shard's files of it) and an installed leap, and keeps environment and weights for the next shard of the same run.
+    (or the shard's files of it) and an installed leap, and keeps environment and weights for the next shard of the same run. A
+    process works on one shard at a time.
 
     Args:
         shard: What to do.
@@ -151,32 +152,39 @@ def run_shard(
             import_module(module)
         except ImportError as error:  # nothing of it may be needed
             log.warning("a worker cannot import %s, which registers things by decorators: %s", module, error)
-    run_sync(shard.work([shard], _actors_of(shard, ledger, run), hand_on))
+    _way.ledger = ledger
+    run_sync(shard.work([shard], _actors_of(shard, run), hand_on))
     return records
 
 
-class _Unreached:
-    """The ledger of a worker that was given no way to one."""
+class _Way:
+    """The way to the run's ledger that the shard at hand was given, for models that stay open from shard to shard."""
+
+    def __init__(self) -> None:
+        self.ledger: Booking | None = None
 
     def __getattr__(self, name: str) -> Any:
-        raise RunError(
-            "a worker was to ask a model at an endpoint, but its executor gives it no way to the run's ledger."
-        )
+        if self.ledger is None:
+            raise RunError(
+                "a worker was to ask a model at an endpoint, but its executor gives it no way to the run's ledger."
+            )
+        return getattr(self.ledger, name)
 
 
+_way = _Way()
 _known: dict[tuple[Path, str], Actors] = {}
 """The actors of the run whose shards this process works on."""
 
 
-def _actors_of(shard: Shard, ledger: Booking | None, run: RunDirectory | None) -> Actors:
+def _actors_of(shard: Shard, run: RunDirectory | None) -> Actors:
     key = (shard.root, shard.recipe.model_dump_json())
     if key not in _known:
         _forget()
         section = shard.recipe.environment
         environment = load_environment(section.name, section.options)
         environment.prepare()
-        booking = ledger or cast(Booking, _Unreached())
-        _known[key] = Actors(shard.recipe, run or RunDirectory(shard.root), environment, ledger=booking)
+        where = run or RunDirectory(shard.root)
+        _known[key] = Actors(shard.recipe, where, environment, ledger=cast(Booking, _way))
     return _known[key]
 
 

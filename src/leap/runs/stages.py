@@ -208,7 +208,7 @@ class Stages:
         what = f"corrections by {who} at privilege {section.privilege}"
         under_way, name = self.timed("correct", iteration, what, journal.path), f"corrections for pi_{iteration}"
         with under_way as (bar, note), self.booked(f"correct {iteration}"):
-            correct_all(student, episodes, states, self.actors, journal, name, bar, note, self._spent, self.executor)
+            correct_all(student, episodes, states, self.actors, journal, name, bar, note, self.executor)
 
     def _extracted(self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
@@ -289,7 +289,7 @@ class Stages:
 
             def keep(episode: Episode) -> None:
                 annotated.append(episode)
-                bar.update(len(annotated), len(demonstrations), self._spent())
+                bar.update(len(annotated), len(demonstrations), self.actors.spent)
 
             run_sync(annotator.annotate_all(demonstrations, keep))
             check_lost(annotator.model.name, annotator.lost, len(demonstrations), self.recipe.lost_share)
@@ -471,10 +471,6 @@ class Stages:
                 yield
         finally:
             self.run.manifest.record(self.run.calls)
-
-    def _spent(self) -> str:
-        usd, tokens = self.actors.ledger.spent if self.recipe.models else (0.0, 0)
-        return f"${usd:.2f}" if usd else f"{tokens:,} tokens paid" if tokens else ""
 
     def close(self) -> None:
         """Frees what the actors hold."""
