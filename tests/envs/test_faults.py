@@ -146,7 +146,7 @@ def test_faults_go_on_file_only_with_a_stage_that_is_whole(tmp_path: Path) -> No
         recipe = Recipe.model_validate({"name": "faults", "environment": {"name": "tiny-world", "error_share": 0.1}})
         run = SimpleNamespace(root=tmp_path)
         actors: Any = SimpleNamespace(
-            recipe=recipe, run=run, environment=world, acting=lambda spec: acting, pays=lambda spec: False
+            recipe=recipe, run=run, environment=world, acting=lambda _: acting, pays=lambda _: False, files=lambda _: []
         )
         spec: Any = SimpleNamespace(kind="teacher")
         return play_tasks(spec, Play(world.tasks("train"), 8, 0, "test"), actors, journal, under_way)
