@@ -111,6 +111,11 @@ WHY = {
         "intercode-sql: time_limit intercode-sql: observation_limit intercode-sql: rows_shown"
     ),
     "Two parts of one environment.": "mixture: parts.NAME.environment",
+    "Task folders are a user's own: no recipe that ships names any (docs/tasks.md).": (
+        "tasks: path tasks: split.by tasks: split.shares tasks: split.seed tasks: split.globs tasks: split.file tasks: split.test "
+        "tasks: sandbox tasks: actions tasks: bases tasks: build_network tasks: time_limit tasks: observation_limit tasks: turns "
+        "tasks: memory_mb tasks: storage_mb tasks: cpus tasks: services tasks: host_env tasks: tells tasks: checks"
+    ),
 }
 """Why keys that no shipped recipe sets stay all the same, and which these are. Each such key must stand here, and no other."""
 

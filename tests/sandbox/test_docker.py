@@ -260,3 +260,27 @@ def _running(engine: DockerProvider) -> set[str]:
 @pytest.fixture(scope="session")
 def image_of_engine(engine: DockerProvider) -> Image:
     return engine.build(Recipe())
+
+
+def test_somebody_s_dockerfile_is_built_without_a_network_and_its_user_and_folder_are_known(tmp_path: Path) -> None:
+    engine = _engine(tmp_path)
+    config = '{"User": "app", "WorkingDir": "/app", "Env": ["A=1", "B=x=y"]}'
+    told = f"*.Config*) echo '{config}' ;; *.Id*) echo sha256:abc ;; *leap-*) exit 1 ;;"
+    answers = f'image) case "$*" in {told} esac ;;\n  exec)'
+    program = tmp_path / "docker"
+    program.write_text(program.read_text().replace("exec)", answers, 1))
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM debian\nUSER app\n")
+    image = engine.build(Recipe(context=context))
+    assert (image.user, image.workdir, image.env) == ("app", "/app", {"A": "1", "B": "x=y"})
+    builds = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("build")]
+    assert len(builds) == 2 and all("--network none" in line for line in builds) and str(context) in builds[0]
+    engine.build(Recipe(context=context, network=True))
+    assert "--network" not in (tmp_path / "log").read_text().splitlines()[-4]
+
+
+def test_a_foreign_image_is_made_root_s_and_named_by_its_content() -> None:
+    text, _, _ = steps_dockerfile("theirs:latest", (), foreign="sha256:abc")
+    assert text.splitlines()[:3] == ["FROM theirs:latest", "LABEL leap.from=sha256:abc", "USER root"]
+    assert text != steps_dockerfile("theirs:latest", (), foreign="sha256:def")[0]

@@ -189,6 +189,11 @@ class Environment(ABC, Generic[C]):
         """Why the gold answer need not succeed on a task, where that is known; empty where it must."""
         return ""
 
+    def prove(self, task: Task) -> str | None:
+        """Tries a task by a way of the environment's own, for `leap validate`: the gold answer succeeds, doing nothing does not.
+        Returns what went wrong, an empty text where nothing did, or None to have the privileged plan played."""
+        return None
+
     def close(self) -> None:
         """Frees what the environment holds: servers, boxes. It may be used again all the same."""
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from leap import registry
 from leap.envs.base import Finding
@@ -162,6 +162,8 @@ class SandboxProvider(ABC):
     """A way to make sandboxes. One object serves many sandboxes, from many threads."""
 
     name: str
+    engine: ClassVar[bool] = False
+    """Whether it is a container engine: it builds Dockerfiles as they are, and what runs in its sandboxes may be any user's."""
 
     @abstractmethod
     def probe(self) -> Probe:

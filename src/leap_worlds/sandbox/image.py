@@ -19,6 +19,8 @@ class Image:
     layers: tuple[str, ...] = ()  # names of folders in the layer store, topmost first (the `namespace` provider's form)
     reference: str | None = None  # name of a Docker image with the same files, for the `docker` provider
     env: Mapping[str, str] = field(default_factory=dict)  # of every command, beside the default one
+    workdir: str = "/"  # where a Dockerfile says that commands run
+    user: str = ""  # who a Dockerfile says that they are run by; root if empty. A sandbox itself runs all as root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,9 @@ class Step:
     """One layer: files put in place, then a command run as the sandbox's root."""
 
     argv: tuple[str, ...]
-    files: Mapping[str, bytes] = field(default_factory=dict)  # absolute path to content; made before the command, mode 755
+    files: Mapping[str, bytes] = field(
+        default_factory=dict
+    )  # absolute path to content; made before the command, mode 755
     env: Mapping[str, str] = field(default_factory=dict)  # from here on, beside the default
     timeout: float = 300.0  # seconds
 
@@ -37,17 +41,25 @@ class Recipe:
 
     Attributes:
         packages: Debian packages beside the minimal base. Ignored with `rootfs`.
+        suite: Debian's release.
         rootfs: A tar (`docker export`, mmdebstrap; compressed or not) to start from instead.
         programs: Programs of this machine to start from instead, with what they need to run: seconds in place of
             minutes, and nothing to download. Where a provider cannot, the packages.
         optional: Those of `programs` that are left out where this machine has none.
+        context: A folder with a Dockerfile to start from instead, which an engine alone can build.
+        reference: The name of an image to start from instead, which an engine alone can have.
+        network: Whether building the context may use the network.
         steps: In order, each a layer.
     """
 
     packages: tuple[str, ...] = ()
+    suite: str = "bookworm"
     rootfs: Path | None = None
     programs: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
+    context: Path | None = None
+    reference: str | None = None
+    network: bool = False
     steps: tuple[Step, ...] = ()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -42,6 +43,7 @@ class DockerProvider(base.SandboxProvider):
     """
 
     name = "docker"
+    engine = True
 
     def __init__(self, *, command: str | None = None, rootfs: Path | None = None) -> None:
         found = [name for name in COMMANDS if shutil.which(name)]
@@ -100,21 +102,51 @@ class DockerProvider(base.SandboxProvider):
             raise base.SandboxError(f"`{self.command}` cannot be run: {error.strerror}") from error
 
     def build(self, recipe: Recipe, *, report: Report | None = None) -> Image:
+        if recipe.context or recipe.reference:
+            return self._foreign(recipe, report)
         if self._rootfs and recipe.rootfs is None:
             recipe = replace(recipe, rootfs=self._rootfs)
-        bottom = self._import(recipe.rootfs, report) if recipe.rootfs else self._debian(recipe.packages, report)
-        text, copied, env = files.steps_dockerfile(bottom, recipe.steps)
+        bottom = self._import(recipe.rootfs, report) if recipe.rootfs else self._debian(recipe, report)
+        return self._on(bottom, recipe, Image(key=""), report)
+
+    def _on(self, bottom: str, recipe: Recipe, found: Image, report: Report | None, *, foreign: str = "") -> Image:
+        """The recipe's steps upon an image, of which `found` tells what its Dockerfile set."""
+        text, copied, env = files.steps_dockerfile(bottom, recipe.steps, foreign=foreign)
         key = content_key(text, {name: content.hex() for name, content in copied.items()})
         reference = f"leap-sandbox:{key}"
         if not self._has(reference):
             self._build(reference, text, copied | {"key": f"{key}\n".encode()}, report, "--network", "none")
-        return Image(key=key, reference=reference, env=env)
+        return replace(found, key=key, reference=reference, env={**found.env, **env})
+
+    def _foreign(self, recipe: Recipe, report: Report | None) -> Image:
+        """An image of somebody's Dockerfile, or from a registry: with its environment, working directory and user."""
+        if recipe.context:
+            bottom = f"leap-context:{files.folder_key(recipe.context)}"
+            if not self._has(bottom):
+                network = () if recipe.network else ("--network", "none")
+                self._built(bottom, recipe.context, report, *network)
+        else:
+            bottom = str(recipe.reference)
+            if not self._has(bottom):
+                if report:
+                    report(f"fetching {bottom}")
+                done = self.call("pull", "-q", bottom, timeout=BUILD_TIMEOUT)
+                if done.returncode:
+                    raise base.SandboxError(f"the image {bottom} cannot be had: {cli.explain(done.stderr)}")
+        told = self.call("image", "inspect", "--format", "{{json .Config}}", bottom, timeout=START_TIMEOUT)
+        config = json.loads(told.stdout) if told.returncode == 0 else {}
+        env = dict(pair.partition("=")[::2] for pair in config.get("Env") or ())
+        identity = (
+            self.call("image", "inspect", "--format", "{{.Id}}", bottom, timeout=START_TIMEOUT).stdout.decode().strip()
+        )
+        found = Image(key="", env=env, workdir=config.get("WorkingDir") or "/", user=config.get("User") or "")
+        return self._on(bottom, recipe, found, report, foreign=identity)
 
     def _has(self, reference: str) -> bool:
         return self.call("image", "inspect", reference, timeout=START_TIMEOUT).returncode == 0
 
-    def _debian(self, packages: tuple[str, ...], report: Report | None) -> str:
-        text = files.base_dockerfile(packages)
+    def _debian(self, recipe: Recipe, report: Report | None) -> str:
+        text = files.base_dockerfile(recipe.packages, recipe.suite)
         reference = f"leap-debian:{content_key(text)}"
         if not self._has(reference):
             self._build(reference, text, {}, report)
@@ -136,12 +168,16 @@ class DockerProvider(base.SandboxProvider):
     def _build(
         self, reference: str, text: str, copied: Mapping[str, bytes], report: Report | None, *options: str
     ) -> None:
-        if report:
-            report(f"building {reference}: once, up to a few minutes")
         with tempfile.TemporaryDirectory() as folder:
             files.build_folder(Path(folder), text, copied)
-            words = ("-q", "--force-rm", "-t", reference, "--label", f"{cli.LABEL}=1", *options, folder)
-            done = self.call("build", *words, timeout=BUILD_TIMEOUT)
+            self._built(reference, Path(folder), report, *options)
+
+    def _built(self, reference: str, folder: Path, report: Report | None, *options: str) -> None:
+        """Has the engine build a folder."""
+        if report:
+            report(f"building {reference}: once, up to a few minutes")
+        words = ("-q", "--force-rm", "-t", reference, "--label", f"{cli.LABEL}=1", *options, str(folder))
+        done = self.call("build", *words, timeout=BUILD_TIMEOUT)
         if done.returncode:
             said = (done.stdout + done.stderr).decode(errors="replace").strip()
             lines = [line.strip() for line in said.splitlines()[-3:-1]]
@@ -298,7 +334,9 @@ class DockerSandbox(base.Sandbox):
             raise base.SandboxGone("a command could not be stopped: its container was ended")
         try:
             self._prove()
-        except base.SandboxError as error:  # it was proved when it was made: since then its programs or files were changed
+        except (
+            base.SandboxError
+        ) as error:  # it was proved when it was made: since then its programs or files were changed
             raise base.SandboxGone("the sandbox cannot be entered any more: it was ended") from error
 
     def start(self, argv: Sequence[str], *, cwd: str = "/", env: Mapping[str, str] | None = None) -> base.Channel:

@@ -26,7 +26,6 @@ from leap_worlds.sandbox.store import LayerStore
 if TYPE_CHECKING:
     from leap_worlds.sandbox.namespace.provider import NamespaceProvider
 
-DEBIAN = "bookworm"
 # The network is off: names fail at once instead of after a time-out.
 ETC = {"etc/resolv.conf": "nameserver 127.0.0.1\n", "etc/hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost\n"}
 BUILD_LIMITS = Limits(memory=2 * 2**30, processes=512, disk=2**30, inodes=1_000_000, cpus=2.0)
@@ -43,12 +42,16 @@ def build(provider: NamespaceProvider, recipe: Recipe, report: Report | None = N
         PrerequisiteError: The base cannot be made: a tool, a mirror or a file is missing.
         SandboxError: A step failed or ran out of its time; its last lines of output are in the message.
     """
+    if recipe.context or recipe.reference:
+        raise PrerequisiteError(
+            f"{recipe.reference or recipe.context}: only a container engine can have it; use sandbox: docker."
+        )
     if recipe.rootfs:
         name = tar_base(recipe.rootfs, provider.store)
     elif recipe.programs:
         name = machine_base(recipe, provider.store, report)
     else:
-        name = debian_base(recipe.packages, provider.store, report)
+        name = debian_base(recipe.packages, provider.store, report, recipe.suite)
     image = Image(key=name, layers=(name,))
     for step in recipe.steps:
         image = _step(provider, image, step, report)
@@ -81,7 +84,9 @@ def _collect(programs: tuple[str, ...], optional: frozenset[str]) -> tuple[str, 
             "`image` to small for a Debian made by mmdebstrap."
         )
     if shutil.which("ldd", path=_PATH) is None:
-        raise PrerequisiteError("no `ldd` here to find the libraries of programs with; set the option `image` to small.")
+        raise PrerequisiteError(
+            "no `ldd` here to find the libraries of programs with; set the option `image` to small."
+        )
     libraries = _libraries(found.values())
     files = {f"usr/bin/{name}": path for name, path in found.items()}
     files |= {_merged(library): library.resolve() for library in libraries}
@@ -117,10 +122,10 @@ def _libraries(programs: Iterable[Path]) -> list[Path]:
     return sorted({Path(word) for word in found})
 
 
-def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | None) -> str:
+def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | None, suite: str = Recipe.suite) -> str:
     """Debian with these packages, made by mmdebstrap (a few minutes, once). Raises `PrerequisiteError` where mmdebstrap
     is missing, or Debian's mirror cannot be reached."""
-    name = f"debian-{content_key(DEBIAN, packages, ETC)}"
+    name = f"debian-{content_key(suite, packages, ETC)}"
     if not store.layer(name).is_dir():
         if shutil.which("mmdebstrap") is None:
             raise PrerequisiteError(
@@ -128,8 +133,9 @@ def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | N
                 "LEAP_ROOTFS to a root file system of your own (`docker export CONTAINER > rootfs.tar`)."
             )
         if report:
-            report(f"making a Debian {DEBIAN} image with mmdebstrap: a few minutes, once")
-        command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", "--format=tar", DEBIAN, "-"]
+            report(f"making a Debian {suite} image with mmdebstrap: a few minutes, once")
+        included = [f"--include={','.join(packages)}"] if packages else []
+        command = ["mmdebstrap", "--variant=minbase", *included, "--format=tar", suite, "-"]
         with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as maker:
             assert maker.stdout is not None
             _unpack(store, name, maker.stdout, finish=lambda: maker.wait() == 0 or _fail(log))

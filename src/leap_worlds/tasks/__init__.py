@@ -1,0 +1,1 @@
+"""Task folders in Harbor's format as an environment: a terminal, a hidden solution and hidden tests."""

@@ -1,0 +1,95 @@
+"""Files put into a box and taken out of one. What comes out is a student's: nothing in it is to be trusted."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from leap_worlds.sandbox.base import Sandbox
+from leap_worlds.tasks.dockerfile import pack
+from leap_worlds.tasks.format import TaskError
+
+MOST = 64 * 2**20
+"""Bytes that an artifact may have."""
+UPLOAD_SECONDS = 120.0
+
+
+def put(box: Sandbox, folders: Sequence[Path], target: str, env: Mapping[str, str]) -> None:
+    """Puts what is in folders of the task's into a folder of a box, later ones over earlier ones.
+
+    Raises:
+        TaskError: The box did not take them.
+    """
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for folder in folders:
+            pack(tar, folder, PurePosixPath(target))
+    _unpack(box, archive.getvalue(), target, env)
+
+
+def _unpack(box: Sandbox, archive: bytes, target: str, env: Mapping[str, str]) -> None:
+    done = box.exec(["/bin/sh", "-c", "tar -C / -xf -"], env=env, timeout=UPLOAD_SECONDS, input=archive)
+    if done.exit_code:
+        said = done.output.decode(errors="replace").strip().splitlines()
+        raise TaskError(f"{target}: files could not be put there: {said[-1][:200] if said else 'no message'}")
+
+
+def carry(source: Sandbox, target: Sandbox, path: str, exclude: Sequence[str], env: Mapping[str, str]) -> None:
+    """Carries a file or a folder from one box to another, to the same place; nothing where there is none.
+
+    Only plain files and folders below the path arrive, and links that stay below it. Nothing of another kind, no other owner, no
+    set-user-id bit.
+
+    Raises:
+        TaskError: It is too large, or could not be put there.
+    """
+    script = '[ -e "$1" ] || [ -L "$1" ] || exit 3; tar -C / -cf - -- "${1#/}"'
+    done = source.exec(["/bin/sh", "-c", script, "sh", path], env=env, timeout=UPLOAD_SECONDS, max_output=MOST)
+    if done.output_capped:
+        raise TaskError(f"{path}: is larger than {MOST // 2**20} MiB, which an artifact may not be")
+    if done.exit_code == 0 and (clean := _cleaned(done.output, path, exclude)):
+        _unpack(target, clean, path, env)
+
+
+def _cleaned(archive: bytes, path: str, exclude: Sequence[str]) -> bytes:
+    """The archive anew, of what may be in it; empty where that is nothing."""
+    top, kept = PurePosixPath(path.strip("/")), io.BytesIO()
+    count = 0
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=kept, mode="w") as new:
+            for entry in old:
+                name = PurePosixPath(entry.name)
+                if entry.name.startswith("/") or ".." in name.parts or not name.is_relative_to(top):
+                    continue
+                if any(
+                    fnmatchcase(str(name.relative_to(top)), each) or fnmatchcase(name.name, each) for each in exclude
+                ):
+                    continue
+                if not (entry.isfile() or entry.isdir() or (entry.issym() and _stays(name, entry.linkname, top))):
+                    continue
+                entry.uid = entry.gid = 0
+                entry.uname = entry.gname = "root"
+                entry.mode = entry.mode & 0o777 | 0o400
+                new.addfile(entry, old.extractfile(entry) if entry.isfile() else None)
+                count += 1
+    except (tarfile.TarError, OSError, ValueError, EOFError):
+        return b""  # no archive: its own student spoilt what makes them
+    return kept.getvalue() if count else b""
+
+
+def _stays(name: PurePosixPath, link: str, top: PurePosixPath) -> bool:
+    """Whether a link leads to somewhere below the top."""
+    if link.startswith("/"):
+        return False
+    parts: list[str] = []
+    for part in (name.parent / link).parts:
+        if part == "..":
+            if not parts:
+                return False
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return PurePosixPath(*parts).is_relative_to(top) if parts else False

@@ -1,0 +1,108 @@
+"""The images of tasks: made when they are first needed, once each, by whatever sandbox there is."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from leap_worlds.sandbox import Image, Limits, Recipe, Sandbox, SandboxProvider, open_provider
+from leap_worlds.sandbox.image import Report
+from leap_worlds.tasks.dockerfile import ROOT, read_dockerfile
+from leap_worlds.tasks.folder import TaskFolder
+from leap_worlds.tasks.format import SCHEMAS, Machine, TaskError
+
+
+class Images:
+    """Boxes for tasks.
+
+    Args:
+        sandbox: A registered sandbox; `auto` for the first that works.
+        bases: What images of some names stand on (see `read_dockerfile`); for the namespace sandbox.
+        network: Whether a container engine may use the network to build an image.
+        most: What no box may have more of.
+    """
+
+    def __init__(self, sandbox: str, bases: Mapping[str, str], network: bool, most: Limits) -> None:
+        self._sandbox, self._bases, self._network, self._most = sandbox, bases, network, most
+        self._opening = threading.Lock()
+        self._made: dict[tuple[Path, str | None], Image] = {}
+        self._locks: defaultdict[tuple[Path, str | None], threading.Lock] = defaultdict(threading.Lock)
+
+    @cached_property
+    def provider(self) -> SandboxProvider:
+        """What makes the boxes; raises `PrerequisiteError` where nothing can."""
+        return open_provider(self._sandbox)
+
+    @property
+    def description(self) -> str:
+        """What boxes are made by, for the record."""
+        return f"sandbox {self.provider.name}; task.toml {SCHEMAS[0]} to {SCHEMAS[-1]}"
+
+    def refuse(self, folder: TaskFolder) -> list[str]:
+        """Refuses a task that no box can be made for here, as far as its files tell, and returns what to note of it.
+
+        Raises:
+            TaskError: One line that names file and key.
+        """
+        if self.provider.engine:
+            return []
+        notes = list(self._recipe(folder, folder.settings.environment, folder.environment)[1])
+        for phase in folder.phases:
+            for key, user in (("agent.user", phase.user), ("verifier.user", phase.verifier_user)):
+                if str(user if user is not None else "") not in ROOT:
+                    raise TaskError(
+                        f"{folder.id}/task.toml: {key} {user}: a namespace box has no user but root; use sandbox: docker"
+                    )
+            if phase.judge:
+                notes += self._recipe(folder, phase.judge.machine, phase.judge.folder)[1]
+        return notes
+
+    def _recipe(self, folder: TaskFolder, machine: Machine, context: Path) -> tuple[Recipe, tuple[str, ...], str]:
+        """What to build, what to note of it, and the working directory where the recipe does not tell."""
+        if self.provider.engine:
+            if machine.docker_image:
+                return Recipe(reference=machine.docker_image), (), ""
+            return Recipe(context=context, network=self._network), (), ""
+        where = f"{folder.id}/{context.relative_to(folder.root).as_posix()}/Dockerfile"
+        if machine.docker_image and not (context / "Dockerfile").is_file():
+            raise TaskError(
+                f"{folder.id}/task.toml: environment.docker_image {machine.docker_image}: use sandbox: docker"
+            )
+        built = read_dockerfile(context, where, self._bases, machine.build_timeout_sec)
+        return built.recipe, built.notes, built.workdir
+
+    def image(self, folder: TaskFolder, machine: Machine, context: Path, report: Report | None = None) -> Image:
+        """The image of a box; whoever asks for one that is being made waits for it.
+
+        Raises:
+            LeapError: It cannot be made.
+        """
+        key = (context, machine.docker_image)
+        with self._opening:
+            lock = self._locks[key]
+        with lock:
+            if key not in self._made:
+                recipe, _, workdir = self._recipe(folder, machine, context)
+                made = self.provider.build(recipe, report=report)
+                self._made[key] = replace(made, workdir=workdir) if workdir else made
+            return self._made[key]
+
+    def box(self, image: Image, machine: Machine) -> Sandbox:
+        """A fresh box with what the task asks for, and no more than it may have."""
+        most = self._most
+        limits = replace(
+            most,
+            memory=min(most.memory, machine.memory_mb * 2**20 if machine.memory_mb else most.memory),
+            disk=min(most.disk, machine.storage_mb * 2**20 if machine.storage_mb else most.disk),
+            cpus=min(most.cpus, machine.cpus or most.cpus),
+        )
+        return self.provider.create(image, limits)
+
+    def close(self) -> None:
+        """Ends all boxes."""
+        if "provider" in self.__dict__:
+            self.__dict__.pop("provider").close()

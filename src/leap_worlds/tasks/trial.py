@@ -1,0 +1,229 @@
+"""One task in one box, from its set-up to its rewards, whoever works in it: a student, the reference solution or nobody."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from leap_worlds.sandbox.base import Sandbox, SandboxError, SandboxGone, environment
+from leap_worlds.tasks.files import carry, put
+from leap_worlds.tasks.folder import Judge, Phase, TaskFolder
+from leap_worlds.tasks.format import AGENT, ARTIFACTS, SOLUTION, TESTS, VERIFIER, Healthcheck, TaskError
+from leap_worlds.tasks.images import Images
+from leap_worlds.tasks.terminal import Terminal, wait_until_healthy, words_as
+from leap_worlds.tasks.verify import Result, end_processes, falls_short, together, verify
+
+log = logging.getLogger(__name__)
+
+_HOST = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def filled(values: Mapping[str, str], allowed: Sequence[str], where: str) -> dict[str, str]:
+    """Variables of a task.toml with those of this machine put in that they name, if that is allowed.
+
+    Raises:
+        TaskError: One is named that may not be told, or is not set, and has no default.
+    """
+    found = {}
+    for key, value in values.items():
+        name = _HOST.fullmatch(value)
+        if name is None:
+            found[key] = value
+        elif name[1] in allowed and name[1] in os.environ:
+            found[key] = os.environ[name[1]]
+        elif name[2] is not None:
+            found[key] = name[2]
+        else:
+            why = "is not set" if name[1] in allowed else "may not be told; name it in the option host_env to allow it"
+            raise TaskError(f"{where}.{key}: {name[1]} of this machine {why}")
+    return found
+
+
+class Trial:
+    """A task under way in a box of its own. Close it.
+
+    Args:
+        images: Makes the boxes.
+        folder: The task.
+        services: Patterns of the tasks whose tests need what was left running.
+        host_env: Variables of this machine that a task may be told.
+        limit, seconds: Of the terminal: longest output shown, in characters, and most that a command may take.
+
+    Raises:
+        LeapError: Its box cannot be made, or the set-up fails.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        folder: TaskFolder,
+        *,
+        services: Sequence[str] = (),
+        host_env: Sequence[str] = (),
+        limit: int = 8000,
+        seconds: float = 30.0,
+    ) -> None:
+        self._images, self.folder, self._host_env = images, folder, host_env
+        self._keeps = any(fnmatchcase(folder.id, pattern) for pattern in services)
+        self.results: list[Result] = []
+        self.ended = False
+        machine = folder.settings.environment
+        self._image = images.image(folder, machine, folder.environment)
+        self.workdir = machine.workdir or self._image.workdir
+        self.env = {**environment(self._image), **self._filled(machine.env, "environment.env")}
+        self.box = images.box(self._image, machine)
+        try:
+            self._root(
+                f'mkdir -p {AGENT} {VERIFIER} {ARTIFACTS} -- "$1" && chmod 777 {AGENT} {ARTIFACTS}', self.workdir
+            )
+            self.terminal = Terminal(self.box, self.workdir, self.env, limit=limit, seconds=seconds)
+            if machine.healthcheck:
+                self._wait(machine.healthcheck, "environment")
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def phase(self) -> Phase:
+        """The phase at hand."""
+        return self.folder.phases[min(len(self.results), len(self.folder.phases) - 1)]
+
+    @property
+    def total(self) -> Result:
+        """The rewards of the phases that are over."""
+        return together(self.results, self.folder.settings.multi_step_reward_strategy) if self.results else Result()
+
+    @property
+    def solved(self) -> bool:
+        """Whether all phases are over, none of them short of what the next asks for, with the whole reward."""
+        whole = len(self.results) == len(self.folder.phases) and not any(result.problem for result in self.results)
+        short = any(
+            falls_short(result, phase.least) for result, phase in zip(self.results, self.folder.phases, strict=False)
+        )
+        return whole and not short and self.total.score > 1 - 1e-9
+
+    def _filled(self, values: Mapping[str, str], key: str) -> dict[str, str]:
+        return filled(values, self._host_env, f"{self.folder.id}/task.toml: {key}")
+
+    def _root(self, script: str, *words: str, seconds: float = 60.0) -> None:
+        done = self.box.exec(["/bin/sh", "-c", script, "sh", *words], env=self.env, timeout=seconds)
+        if done.exit_code:
+            said = done.output.decode(errors="replace").strip().splitlines()
+            raise TaskError(f"{self.folder.id}: its box cannot be set up: {said[-1][:200] if said else done.exit_code}")
+
+    def _begin(self) -> None:
+        """Sets the phase at hand up."""
+        phase = self.phase
+        self.terminal.user = self._image.user if phase.user is None else phase.user
+        if phase.workdir:
+            put(self.box, [phase.workdir], self.workdir, self.env)
+            if (phase.workdir / "setup.sh").is_file():
+                argv = [*words_as(self.terminal.user), "/bin/bash", f"{self.workdir.rstrip('/')}/setup.sh"]
+                done = self.box.exec(argv, cwd=self.workdir, env=self.env, timeout=600)
+                if done.exit_code:
+                    raise TaskError(
+                        f"{self.folder.id}/steps/{phase.name}/workdir/setup.sh: ended with status {done.exit_code}"
+                    )
+        if phase.healthcheck:
+            self._wait(phase.healthcheck, f"steps.{phase.name}")
+
+    def _wait(self, check: Healthcheck, key: str) -> None:
+        def run(seconds: float) -> int:
+            return self.box.exec(
+                ["/bin/sh", "-c", check.command], cwd=self.workdir, env=self.env, timeout=seconds
+            ).exit_code
+
+        interval = check.start_interval_sec if check.start_period_sec else check.interval_sec
+        if not wait_until_healthy(
+            run, interval=interval, timeout=check.timeout_sec, start=check.start_period_sec, retries=check.retries
+        ):
+            raise TaskError(f"{self.folder.id}/task.toml: {key}.healthcheck: its command never succeeded")
+
+    def finish(self) -> str:
+        """Ends the phase at hand: runs its tests, and begins the next where there is one and the rewards are enough for it.
+
+        Returns:
+            The next phase's instruction; empty where the task has ended.
+        """
+        phase = self.phase
+        result = self._verified(phase)
+        self.results.append(result)
+        if result.problem:
+            log.info("task %s: %s", self.folder.id, result.problem)
+        self.ended = (
+            bool(result.problem) or falls_short(result, phase.least) or len(self.results) == len(self.folder.phases)
+        )
+        if self.ended:
+            return ""
+        try:
+            self._root(f"rm -rf -- {TESTS} {VERIFIER} && mkdir -p {VERIFIER}")
+            self._begin()
+        except (TaskError, SandboxError) as error:
+            log.warning("task %s: %s", self.folder.id, error)
+            self.results.append(Result(problem=str(error)))
+            self.ended = True
+            return ""
+        return self.phase.instruction
+
+    def _verified(self, phase: Phase) -> Result:
+        env = {**self.env, **self._filled(phase.verifier.env, "verifier.env")}
+        if phase.judge is None:
+            return verify(self.box, phase, cwd=self.workdir, env=env, keep_running=self._keeps)
+        try:
+            return self._elsewhere(phase, phase.judge)
+        except SandboxGone:
+            return Result(problem="the box has ended")
+        except (TaskError, SandboxError) as error:
+            return Result(problem=f"the tests could not be run: {error}")
+
+    def _elsewhere(self, phase: Phase, judge: Judge) -> Result:
+        """Runs the tests in a box of their own, to which nothing comes but what the task says is to be judged."""
+        for hook in phase.verifier.collect:
+            argv = [*words_as(hook.user), "/bin/sh", "-c", hook.command]
+            self.box.exec(argv, cwd=self.workdir, env=self.env, timeout=hook.timeout_sec)
+        if not self._keeps:
+            end_processes(self.box)
+        image = self._images.image(self.folder, judge.machine, judge.folder)
+        own = self._filled({**judge.machine.env, **phase.verifier.env}, "verifier.env")
+        env = {**environment(image), **own}
+        with self._images.box(image, judge.machine) as box:
+            box.exec(["/bin/mkdir", "-p", ARTIFACTS, VERIFIER], env=env)
+            for artifact in phase.artifacts:
+                carry(self.box, box, artifact.source, artifact.exclude, env)
+            cwd = judge.machine.workdir or image.workdir
+            return verify(box, phase, cwd=cwd, env=env, keep_running=False, has_tests=judge.has_tests)
+
+    def solve(self) -> str:
+        """Runs the reference solution of the phase at hand as the one who works; what went wrong in words, or nothing."""
+        phase = self.phase
+        if phase.solution is None:
+            return "no solution/solve.sh"
+        put(self.box, [phase.solution], SOLUTION, self.env)
+        env = {
+            **self.env,
+            "DEBIAN_FRONTEND": "noninteractive",
+            **self._filled(self.folder.settings.solution.env, "solution.env"),
+        }
+        script = f'chmod +x {SOLUTION}/solve.sh; "$@" {SOLUTION}/solve.sh >{AGENT}/oracle.txt 2>&1'
+        argv = ["/bin/sh", "-c", script, "sh", *(words_as(self.terminal.user) or ["/usr/bin/env"])]
+        seconds = phase.seconds or 600.0
+        begun = time.monotonic()
+        done = self.box.exec(argv, cwd=self.workdir, env=env, timeout=seconds)
+        if done.timed_out:
+            return f"solve.sh took over {time.monotonic() - begun:.0f} s"
+        if done.exit_code:
+            said = self.box.exec(["/bin/sh", "-c", f"tail -c 300 {AGENT}/oracle.txt"], env=self.env).output
+            lines = said.decode(errors="replace").strip().splitlines()
+            return f"solve.sh ended with status {done.exit_code}{f': {lines[-1]}' if lines else ''}"
+        return ""
+
+    def close(self) -> None:
+        """Ends the box."""
+        box: Sandbox | None = getattr(self, "box", None)
+        if box is not None:
+            box.close()

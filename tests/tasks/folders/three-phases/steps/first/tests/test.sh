@@ -1,0 +1,3 @@
+#!/bin/bash
+. /tests/common.sh
+is /app/first.txt one

@@ -1,0 +1,1 @@
+cat note.txt > /app/seen.txt

@@ -1,0 +1,2 @@
+#!/bin/sh
+printf '%s %s%s\n' "$COLOUR" "$SHAPE" "$SUFFIX" > told
