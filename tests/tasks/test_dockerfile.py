@@ -122,6 +122,24 @@ def test_what_cannot_be_had_is_one_line_that_names_file_and_line(tmp_path: Path,
     assert str(told.value).removeprefix("t/environment/Dockerfile:").startswith(said) and "\n" not in str(told.value)
 
 
+def test_packages_of_pip_s_by_name_are_fetched_only_where_the_recipe_allows(tmp_path: Path) -> None:
+    text = "FROM python:3.11-slim\nRUN pip install --no-cache-dir pytest==8.4.1 'a[b]>=1,<2' && echo done\n"
+    with pytest.raises(TaskError, match="`pip install` needs the network"):
+        built(tmp_path, text)
+    found = read_dockerfile(tmp_path, "t", {}, network=True)
+    assert found.wheels == ("pytest==8.4.1", "a[b]>=1,<2")
+    assert "PIP_NO_INDEX=1" in found.recipe.steps[0].argv[-1] and found.recipe.steps[-1].argv[:2] == ("/bin/rm", "-rf")
+
+
+@pytest.mark.parametrize(
+    "said", ["-r requirements.txt", "-e .", "git+https://x.example/y", "x --index-url https://x.example", "./x", ""]
+)
+def test_what_pip_is_asked_for_otherwise_is_refused_all_the_same(tmp_path: Path, said: str) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM python:3.11-slim\nRUN pip install {said}\n")
+    with pytest.raises(TaskError, match=r"^t:2: `pip install` needs the network"):
+        read_dockerfile(tmp_path, "t", {}, network=True)
+
+
 def test_a_stand_in_of_one_s_own(tmp_path: Path) -> None:
     found = built(tmp_path, "FROM mine:1\nRUN apt-get install -y jq\n", mine_1="/x/mine.tar")
     assert found.recipe.rootfs == Path("/x/mine.tar") and found.recipe.packages == ()

@@ -65,6 +65,11 @@ def test_the_old_word_for_the_network(text: str, mode: str) -> None:
     assert newer.network_mode == "no-network"
 
 
+def test_a_name_that_nothing_could_be_published_by_is_told() -> None:
+    assert read_settings('[task]\nname = "of/us"', "t").notes() == []
+    assert read_settings('[task]\nname = "us"', "t").notes() == ["task.name 'us' is not of the form organisation/name"]
+
+
 def test_a_task_that_says_nothing_does_not_ask_for_a_network() -> None:
     assert not read_settings("", "t").environment.asks_for_network
     assert read_settings('[environment]\nnetwork_mode = "public"\n', "t").environment.asks_for_network
@@ -84,7 +89,7 @@ def test_a_task_that_says_nothing_does_not_ask_for_a_network() -> None:
         ('artifacts = ["/a/../b"]', "artifacts.0.source"),
         ('[verifier]\nenvironment_mode = "shared"\n[verifier.environment]\ncpus = 1', "verifier: environment_mode"),
         ('[environment]\nallowed_hosts = ["a.example"]', "environment: allowed_hosts needs"),
-        ('[task]\nname = "no-organisation"', "task.name"),
+        ("[task]\nname = 3", "task.name"),
         ('[environment]\nos = "beos"', "environment.os"),
     ],
 )

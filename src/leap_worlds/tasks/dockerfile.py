@@ -17,7 +17,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from leap_worlds.sandbox.image import Recipe, Step
+from leap_worlds.tasks.files import pack
 from leap_worlds.tasks.format import TaskError
+from leap_worlds.tasks.wheels import PLACE, SETTINGS, asked_for
 
 IGNORED = {"LABEL", "EXPOSE", "CMD", "STOPSIGNAL", "MAINTAINER", "HEALTHCHECK", "VOLUME"}
 _PYTHON = ("python3", "python3-pip", "python3-venv", "python-is-python3")
@@ -61,11 +63,13 @@ class Built:
         recipe: What to build.
         workdir: Where commands run.
         notes: What stands in for something else, for people.
+        wheels: What `pip` is to find in `wheels.PLACE`.
     """
 
     recipe: Recipe
     workdir: str
     notes: tuple[str, ...]
+    wheels: tuple[str, ...] = ()
 
 
 @dataclass
@@ -76,9 +80,13 @@ class _State:
     shell: tuple[str, ...] = ("/bin/sh", "-c")
     steps: list[Step] = field(default_factory=list)
     packages: list[str] = field(default_factory=list)
+    wheels: list[str] = field(default_factory=list)
+    network: bool = False
 
 
-def read_dockerfile(folder: Path, where: str, bases: Mapping[str, str], timeout: float = 600.0) -> Built:
+def read_dockerfile(
+    folder: Path, where: str, bases: Mapping[str, str], timeout: float = 600.0, *, network: bool = False
+) -> Built:
     """The recipe of a folder's Dockerfile.
 
     Args:
@@ -86,6 +94,7 @@ def read_dockerfile(folder: Path, where: str, bases: Mapping[str, str], timeout:
         where: Names the file in errors.
         bases: What images of some names (patterns) stand on: a tar of a root file system, or `machine`.
         timeout: Seconds for each RUN.
+        network: Whether packages that `pip install` names may be fetched on this machine.
 
     Raises:
         TaskError: It asks for what cannot be had here; one line that names file and line.
@@ -96,7 +105,7 @@ def read_dockerfile(folder: Path, where: str, bases: Mapping[str, str], timeout:
         raise TaskError(f"{where}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     base: Recipe | None = None
     notes: list[str] = []
-    state = _State()
+    state = _State(network=network)
     for line, word, rest in _instructions(text, where):
         place = f"{where}:{line}"
         if word == "FROM":
@@ -116,7 +125,10 @@ def read_dockerfile(folder: Path, where: str, bases: Mapping[str, str], timeout:
         () if base.rootfs or base.programs else tuple(dict.fromkeys((*base.packages, *sorted(set(state.packages)))))
     )
     recipe = replace(base, packages=packages, steps=tuple(state.steps))
-    return Built(recipe, state.workdir, tuple(notes))
+    if state.wheels:
+        _add(state, ("/bin/rm", "-rf", PLACE), timeout)
+        recipe = replace(recipe, steps=tuple(state.steps))
+    return Built(recipe, state.workdir, tuple(notes), tuple(dict.fromkeys(state.wheels)))
 
 
 def _instructions(text: str, where: str) -> Iterator[tuple[int, str, str]]:
@@ -198,10 +210,12 @@ def _run(state: _State, rest: str, place: str, timeout: float) -> None:
         raise TaskError(f"{place}: RUN {rest.split()[0]} needs a container engine (sandbox: docker)")
     argv = _listed(rest)
     script = shlex.join(argv) if argv else rest
-    if found := _NETWORK.search(script):
+    wheels = asked_for(script) if state.network else None
+    unmet = re.sub(r"\b(?:pip3?|python3? -m pip) install\b", "true", script) if wheels else script
+    if found := _NETWORK.search(unmet):
         raise TaskError(
             f"{place}: `{found[1]}` needs the network, which a box that is built has not; "
-            "use sandbox: docker, or give the image as a tar (option bases)"
+            "allow build_network for packages of pip's by name, use sandbox: docker, or give the image as a tar (option bases)"
         )
     for found in _APT.finditer(script):
         for package in re.sub(r"(?:^|\s)-[tco]\s*\S+", " ", found[2]).split():
@@ -215,6 +229,9 @@ def _run(state: _State, rest: str, place: str, timeout: float) -> None:
         for name, value in state.arguments.items()
         if name not in state.env
     )
+    state.wheels += wheels or ()
+    if wheels:
+        values += f"export {SETTINGS}; "
     inner = shlex.join(argv) if argv else shlex.join([*state.shell, rest])
     moved = f"{values}cd {shlex.quote(state.workdir)} && {inner}"
     has_apt = "apt" in script
@@ -262,21 +279,6 @@ def _matched(folder: Path, source: str, place: str) -> list[Path]:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise TaskError(f"{place}: {source} leads out of {folder.name}/")
     return found
-
-
-def pack(tar: tarfile.TarFile, path: Path, end: PurePosixPath, mode: int | None = None) -> None:
-    """Puts a file, or all that is in a folder, into a tar at a place: root's, without times: equal files, equal bytes."""
-
-    def told(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-        entry.uid = entry.gid = entry.mtime = 0
-        entry.uname = entry.gname = "root"
-        entry.mode = mode if mode is not None and entry.isfile() else entry.mode & 0o777 | 0o400
-        return entry
-
-    tar.add(path, str(end).lstrip("/") or ".", recursive=False, filter=told)
-    if path.is_dir() and not path.is_symlink():
-        for below in sorted(path.iterdir()):
-            pack(tar, below, end / below.name, mode)
 
 
 def _assigned(said: str, state: _State, place: str) -> dict[str, str]:

@@ -49,7 +49,10 @@ class TasksConfig(EnvironmentConfig):
         default_factory=dict,
         description="namespace: what images of some names (patterns) stand on: a tar of a root file system, or `machine`.",
     )
-    build_network: bool = Field(default=False, description="docker: whether building an image may use the network.")
+    build_network: bool = Field(
+        default=False,
+        description="Whether making an image may use the network: docker wholly, namespace for what `pip install` names.",
+    )
     time_limit: float = Field(default=60.0, gt=0, description="Seconds for a command.")
     observation_limit: int = Field(default=8_000, ge=200, description="Longest observation shown, in characters.")
     turns: int | None = Field(

@@ -9,12 +9,26 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from leap_worlds.sandbox.base import Sandbox
-from leap_worlds.tasks.dockerfile import pack
 from leap_worlds.tasks.format import TaskError
 
 MOST = 64 * 2**20
 """Bytes that an artifact may have."""
 UPLOAD_SECONDS = 120.0
+
+
+def pack(tar: tarfile.TarFile, path: Path, end: PurePosixPath, mode: int | None = None) -> None:
+    """Puts a file, or all that is in a folder, into a tar at a place: root's, without times: equal files, equal bytes."""
+
+    def told(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = entry.mtime = 0
+        entry.uname = entry.gname = "root"
+        entry.mode = mode if mode is not None and entry.isfile() else entry.mode & 0o777 | 0o400
+        return entry
+
+    tar.add(path, str(end).lstrip("/") or ".", recursive=False, filter=told)
+    if path.is_dir() and not path.is_symlink():
+        for below in sorted(path.iterdir()):
+            pack(tar, below, end / below.name, mode)
 
 
 def put(box: Sandbox, folders: Sequence[Path], target: str, env: Mapping[str, str]) -> None:

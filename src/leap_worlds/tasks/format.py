@@ -24,6 +24,7 @@ TESTS, VERIFIER, AGENT, ARTIFACTS, SOLUTION = "/tests", "/logs/verifier", "/logs
 """Where a task's parts lie in its box."""
 
 _SIZES = {"K": 1 / 1024, "M": 1, "G": 1024}
+_PUBLISHED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 _DEVICES = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[1-9¹²³])(\..*)?", re.IGNORECASE)
 
 
@@ -209,7 +210,7 @@ class StepTable(Table):
 class PackageTable(Table):
     """`[task]`: what the task is called where it is published."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    name: str
     version: str | None = None
     description: str = ""
     authors: tuple[dict[str, Any], ...] = ()
@@ -263,6 +264,8 @@ class TaskTable(Table):
     def notes(self) -> list[str]:
         """What a reader should know: keys that are not known, a version that is newer than this reader."""
         notes = [f"unknown key {key}" for key in self.unknown()]
+        if self.task is not None and not _PUBLISHED.fullmatch(self.task.name):
+            notes.append(f"task.name {self.task.name!r} is not of the form organisation/name")
         if self.schema_version not in SCHEMAS:
             notes.append(f"schema_version {self.schema_version} is read as {SCHEMAS[-1]}")
         return notes

@@ -10,10 +10,13 @@ from functools import cached_property
 from pathlib import Path
 
 from leap_worlds.sandbox import Image, Limits, Recipe, Sandbox, SandboxProvider, open_provider
-from leap_worlds.sandbox.image import Report
-from leap_worlds.tasks.dockerfile import ROOT, read_dockerfile
+from leap_worlds.sandbox.image import Report, Step
+from leap_worlds.tasks.dockerfile import ROOT, Built, read_dockerfile
 from leap_worlds.tasks.folder import TaskFolder
 from leap_worlds.tasks.format import SCHEMAS, Machine, TaskError
+from leap_worlds.tasks.wheels import fetched
+
+_WHEELS = "/.leap-wheels.tar"
 
 
 class Images:
@@ -22,7 +25,7 @@ class Images:
     Args:
         sandbox: A registered sandbox; `auto` for the first that works.
         bases: What images of some names stand on (see `read_dockerfile`); for the namespace sandbox.
-        network: Whether a container engine may use the network to build an image.
+        network: Whether building an image may use the network.
         most: What no box may have more of.
     """
 
@@ -50,7 +53,7 @@ class Images:
         """
         if self.provider.engine:
             return []
-        notes = list(self._recipe(folder, folder.settings.environment, folder.environment)[1])
+        notes = list(self._recipe(folder, folder.settings.environment, folder.environment).notes)
         for phase in folder.phases:
             for key, user in (("agent.user", phase.user), ("verifier.user", phase.verifier_user)):
                 if str(user if user is not None else "") not in ROOT:
@@ -58,22 +61,21 @@ class Images:
                         f"{folder.id}/task.toml: {key} {user}: a namespace box has no user but root; use sandbox: docker"
                     )
             if phase.judge:
-                notes += self._recipe(folder, phase.judge.machine, phase.judge.folder)[1]
+                notes += self._recipe(folder, phase.judge.machine, phase.judge.folder).notes
         return notes
 
-    def _recipe(self, folder: TaskFolder, machine: Machine, context: Path) -> tuple[Recipe, tuple[str, ...], str]:
-        """What to build, what to note of it, and the working directory where the recipe does not tell."""
+    def _recipe(self, folder: TaskFolder, machine: Machine, context: Path) -> Built:
+        """What to build; the working directory is empty where the image itself tells."""
         if self.provider.engine:
             if machine.docker_image:
-                return Recipe(reference=machine.docker_image), (), ""
-            return Recipe(context=context, network=self._network), (), ""
+                return Built(Recipe(reference=machine.docker_image), "", ())
+            return Built(Recipe(context=context, network=self._network), "", ())
         where = f"{folder.id}/{context.relative_to(folder.root).as_posix()}/Dockerfile"
         if machine.docker_image and not (context / "Dockerfile").is_file():
             raise TaskError(
                 f"{folder.id}/task.toml: environment.docker_image {machine.docker_image}: use sandbox: docker"
             )
-        built = read_dockerfile(context, where, self._bases, machine.build_timeout_sec)
-        return built.recipe, built.notes, built.workdir
+        return read_dockerfile(context, where, self._bases, machine.build_timeout_sec, network=self._network)
 
     def image(self, folder: TaskFolder, machine: Machine, context: Path, report: Report | None = None) -> Image:
         """The image of a box; whoever asks for one that is being made waits for it.
@@ -86,9 +88,14 @@ class Images:
             lock = self._locks[key]
         with lock:
             if key not in self._made:
-                recipe, _, workdir = self._recipe(folder, machine, context)
+                built = self._recipe(folder, machine, context)
+                recipe = built.recipe
+                if built.wheels:
+                    files = {_WHEELS: fetched(built.wheels, recipe.suite)}
+                    first = Step(argv=("/bin/sh", "-c", f"tar -C / -xf {_WHEELS} && rm {_WHEELS}"), files=files)
+                    recipe = replace(recipe, steps=(first, *recipe.steps))
                 made = self.provider.build(recipe, report=report)
-                self._made[key] = replace(made, workdir=workdir) if workdir else made
+                self._made[key] = replace(made, workdir=built.workdir) if built.workdir else made
             return self._made[key]
 
     def box(self, image: Image, machine: Machine) -> Sandbox:
