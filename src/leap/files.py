@@ -31,7 +31,8 @@ R = TypeVar("R", bound=BaseModel)
 class Journal(Generic[R]):
     """An append-only JSONL file of records, each with a content key.
 
-    Opening one changes nothing on disk, so a run under way or a folder that cannot be written can be read.
+    Opening one changes nothing on disk, so a run under way or a folder that cannot be written can be read. Only keys and places
+    are kept in memory: a million episodes are too many for it.
 
     Args:
         path: The file; made on the first append.
@@ -41,20 +42,24 @@ class Journal(Generic[R]):
     def __init__(self, path: Path, record: type[R]) -> None:
         self.path = path
         self._record = record
-        self._by_key: dict[str, R] = {_key(one): one for _, one in read_records(path, record)}
+        self._places: dict[str, int] = {_key(one): place for place, one in read_records(path, record)}
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._places)
 
     def __iter__(self) -> Iterator[R]:
-        return iter(self._by_key.values())
+        return (one for _, one in read_records(self.path, self._record))
 
     def __contains__(self, key: object) -> bool:
-        return key in self._by_key
+        return key in self._places
 
     def get(self, key: str) -> R | None:
         """The record of that key, if on file."""
-        return self._by_key.get(key)
+        if key not in self._places:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(self._places[key])
+            return self._record.model_validate_json(file.readline())
 
     def append(self, record: R) -> None:
         """Adds a record, at once and as one write; a record of a known key is not written again.
@@ -64,7 +69,7 @@ class Journal(Generic[R]):
                 file stays good.
         """
         key = _key(record)
-        if key in self._by_key:
+        if key in self._places:
             return
         line: bytes = record.line()  # type: ignore[attr-defined]
         try:
@@ -72,8 +77,7 @@ class Journal(Generic[R]):
         except ValidationError as error:  # a NaN, say, in what was copied without a check
             at = ".".join(map(str, error.errors()[0]["loc"]))
             raise LeapError(f"{self.path}: a record is not written, it could not be read back: {at} is no value.") from error
-        append_line(self.path, line)
-        self._by_key[key] = record
+        self._places[key] = append_line(self.path, line)
 
     def take_in(self, *others: Path) -> None:
         """Adds the records of other journals of the same kind."""
@@ -114,8 +118,9 @@ def _key(record: BaseModel) -> str:
     return record.key  # type: ignore[attr-defined]
 
 
-def append_line(path: Path, line: bytes) -> None:
-    """Adds a line to a file, as one write, behind the last whole line: half a one, which a kill has left, is cut off."""
+def append_line(path: Path, line: bytes) -> int:
+    """Adds a line to a file, as one write, behind the last whole line: half a one, which a kill has left, is cut off. Returns
+    where it begins."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:
@@ -123,6 +128,7 @@ def append_line(path: Path, line: bytes) -> None:
             if file.write(line) != len(line):
                 file.truncate(size)
                 raise OSError(errno.ENOSPC, "No space left on device")
+            return size
 
 
 def _cut_torn_line(file: FileIO) -> int:

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -325,3 +326,18 @@ def test_a_journal_is_one_json_line_per_record(tmp_path: Path) -> None:
     journal(path, 2)
     rows = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
     assert [row["task"]["id"] for row in rows] == ["task-0", "task-1"]
+
+
+def test_a_journal_keeps_no_records_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    made = Journal(path, Episode)
+    for number in range(50):
+        made.append(an_episode(number, text="x" * 20_000))
+    tracemalloc.start()
+    try:
+        again = Journal(path, Episode)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(again) == 50 and held < path.stat().st_size / 10
+    assert again.get(an_episode(7, text="x" * 20_000).key) == an_episode(7, text="x" * 20_000)

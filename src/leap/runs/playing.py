@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from leap.core import Episode, StopReason
 from leap.errors import ContractError
@@ -41,6 +42,21 @@ async def play_shards(shards: Sequence[Shard], actors: Actors, hand_on: Callable
         await play_all(actors.environment, policy, played, hand_on, done=shard.done, error_share=1.0)
 
 
+class OnFile(Sequence[Episode]):
+    """Episodes of a journal in some order, each read when it is asked for: a million are too many for memory."""
+
+    def __init__(self, journal: Journal[Episode], keys: Sequence[str]) -> None:
+        self._journal, self._keys = journal, keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return OnFile(self._journal, self._keys[index])
+        return self._journal.get(self._keys[int(index)])
+
+
 def play_tasks(
     spec: PolicySpec,
     play: Play,
@@ -48,12 +64,12 @@ def play_tasks(
     journal: Journal[Episode],
     under_way: UnderWay,
     executor: Executor | None = None,
-) -> list[Episode]:
+) -> Sequence[Episode]:
     """Plays what is not in a journal, and puts each episode there as it ends. `under_way` is opened only if something is to be
     played; this process plays where there is no executor.
 
     Returns:
-        The tasks' episodes, in the order of splits and ids.
+        The tasks' episodes, in the order of splits and ids; each is read when it is asked for.
 
     Raises:
         LeapError: Too many were lost to failed calls of a model, or to errors of the environment. All others are on file.
@@ -63,14 +79,14 @@ def play_tasks(
     if len(by_key) < len(tasks):
         raise ContractError(f"environment {actors.environment.name}: a task is to be played twice.")
     in_order = sorted(by_key, key=lambda key: (by_key[key].split, by_key[key].id))
-    on_file = [episode for key in in_order if (episode := journal.get(key)) is not None]
+    on_file = OnFile(journal, [key for key in in_order if key in journal])
     if len(on_file) == len(tasks):
         return on_file
     size = actors.recipe.student.batch if spec.kind in ("student", "rollout") else BATCH
     playing, pays = Playing(spec, replace(play, tasks=())), actors.pays(spec)
     how, files = {"spec": playing, "size": size, "pays": pays}, actors.files(spec)
     shards = in_shards(play.stream, play_shards, Episode, actors, by_key, journal, files=files, **how)
-    played: list[Episode] = []
+    played = tokens = shortened = 0
     # Put on file when all is played: where there are too many, they are played again.
     faults: list[Episode] = []
     lost: list[Episode] = []
@@ -80,8 +96,10 @@ def play_tasks(
         bar.update(len(on_file), len(tasks), "")
 
         def keep(episode: Episode) -> None:
-            nonlocal solved
-            played.append(episode)
+            nonlocal played, tokens, shortened, solved
+            played += 1
+            tokens += sum(step.prompt_tokens + step.completion_tokens for step in episode.steps)
+            shortened += sum(step.dropped > 0 for step in episode.steps)
             if episode.stop is StopReason.ENVIRONMENT_ERROR:
                 faults.append(episode)
                 check_faults([one.error for one in faults], len(tasks), actors.recipe.environment.error_share)
@@ -90,7 +108,7 @@ def play_tasks(
             else:
                 journal.append(episode)
             solved += episode.success
-            done = len(on_file) + len(played)
+            done = len(on_file) + played
             failed = f"{len(lost) + len(faults)} failed" if lost or faults else ""
             told = (failed, actors.spent if pays else "", executor.status if executor else "")
             bar.update(done, len(tasks), ", ".join((f"{solved / done:.0%} solved", *filter(None, told))))
@@ -105,11 +123,10 @@ def play_tasks(
             note(environment_errors=len(faults))
         if lost:
             note(lost=len(lost))
-        steps = [step for episode in played for step in episode.steps]
-        note(episodes=len(tasks), tokens=sum(step.prompt_tokens + step.completion_tokens for step in steps))
-        if shortened := sum(step.dropped > 0 for step in steps):
+        note(episodes=len(tasks), tokens=tokens)
+        if shortened:
             note(shortened_prompts=shortened)
-    return [episode for key in in_order if (episode := journal.get(key)) is not None]
+    return OnFile(journal, [key for key in in_order if key in journal])
 
 
 def score_tasks(spec: PolicySpec, play: Play, actors: Actors, file: Path, under_way: UnderWay) -> Evaluation:

@@ -155,7 +155,7 @@ class Stages:
         """Tasks of a split; with a limit, a sample of its own for each stream of the recipe's seed."""
         return listed(self.environment, split, limit=limit, seed=seed_of(self.recipe.seed, stream))
 
-    def _play(self, i: int, spec: PolicySpec, play: Play, journal: Journal[Episode], what: str) -> list[Episode]:
+    def _play(self, i: int, spec: PolicySpec, play: Play, journal: Journal[Episode], what: str) -> Sequence[Episode]:
         """Plays for the rollouts of iteration i what is not on file; returns the tasks' episodes."""
         shown = partial(self.timed, "rollout", i, what, journal.path)
         played = play_tasks(spec, play, self.actors, journal, shown, self.executor)
@@ -427,7 +427,7 @@ class Stages:
         self.run.manifest.write(self.run.evaluation(spec.name), as_json(scores))
         return evaluations
 
-    def _evaluated(self, spec: PolicySpec, split: str, tasks: Sequence[Task]) -> list[Episode]:
+    def _evaluated(self, spec: PolicySpec, split: str, tasks: Sequence[Task]) -> Sequence[Episode]:
         """Episodes of a policy on the tasks of a split."""
         play = Play(tasks, self.recipe.test_horizon, self.recipe.seed, f"evaluate-{spec.name}")
         journal = self.journal(self.run.played(spec.name, split), Episode)
