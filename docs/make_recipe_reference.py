@@ -82,6 +82,10 @@ WHY = {
     "For an endpoint that never answers some of the prompts.": "lost_share",
     "The seams for a registered policy (best of n) and executor (a cluster).": "policy.kind executor.kind",
     "How many processes of a machine work: the machine says.": "executor.workers",
+    "A Slurm cluster's own matters (docs/scale.md); `clusters/slurm.sh` beside the recipes sets what most need.": (
+        "executor.partition executor.time executor.gpus executor.cpus executor.memory executor.setup executor.options "
+        "executor.cluster executor.jobs executor.idle executor.attempts executor.poll"
+    ),
     "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens",
     "For models that can think before they answer; none that ships with a recipe does.": "student.prompt.thinking",
     "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",

@@ -14,6 +14,7 @@ import typer
 
 from leap.cli.app import Iteration, RunDir
 from leap.errors import LeapError
+from leap.runs.executors import LocalExecutor
 from leap.runs.open import open_run
 
 
@@ -42,6 +43,7 @@ def _lead(run_dir: Path, iteration: int) -> int:
     try:
         with open_run(run_dir) as stages:
             training = True
+            stages.executor = LocalExecutor()  # in these very processes
             typer.echo(f"checkpoint: {stages.train(iteration)}")
     except LeapError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
