@@ -78,6 +78,7 @@ def test_the_wheel_holds_data_documents_types_and_its_licence(wheel: Path) -> No
     for path in (
         "leap/recipes/quickstart.yaml",
         "leap/recipes/accelerate/fsdp.yaml",
+        "leap/recipes/clusters/slurm.sh",
         "leap_lab/recipes/theory.yaml",
         "leap_worlds/alfworld/prompts/dialogue.j2",
         "leap/docs/recipe.md",

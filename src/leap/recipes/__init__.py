@@ -7,7 +7,7 @@ from pathlib import Path
 from leap.errors import RecipeError, suggest
 
 FOLDER = Path(__file__).parent
-"""Holds the recipes; `accelerate/` beside them holds launch configurations."""
+"""Holds the recipes; `accelerate/` beside them holds launch configurations, `clusters/` files for clusters and clouds."""
 
 
 def shipped_recipes() -> dict[str, Path]:
