@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_origin
@@ -59,7 +61,11 @@ KINDS: dict[str, tuple[Registry, str, type[Section]]] = {
 SHIPPED = re.compile(r"leap(_worlds)?\.(?!testing)")
 """Where a thing that ships is defined; tests may have registered others."""
 
-ENVIRONMENTS = [name for name, where in registry.environment.where().items() if SHIPPED.match(where)]
+_PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+ENVIRONMENTS = {
+    name: pkgutil.resolve_name(where) for name, where in sorted(_PROJECT["entry-points"]["leap.environments"].items())
+}
+"""The environments of this tree, be they installed or not."""
 
 WHY = {
     "Other servers than OpenAI's need an address and a key, slow ones and rate limits the rest; shipped recipes call OpenAI's.": (
@@ -116,9 +122,10 @@ WHY = {
     ),
     "Two parts of one environment.": "mixture: parts.NAME.environment",
     "Task folders are a user's own: no recipe that ships names any (docs/tasks.md).": (
-        "tasks: path tasks: split.by tasks: split.shares tasks: split.seed tasks: split.globs tasks: split.file tasks: split.test "
-        "tasks: sandbox tasks: actions tasks: bases tasks: build_network tasks: time_limit tasks: observation_limit tasks: turns "
-        "tasks: memory_mb tasks: storage_mb tasks: cpus tasks: services tasks: host_env tasks: tells tasks: checks"
+        "tasks: path tasks: split.by tasks: split.shares tasks: split.seed tasks: split.globs tasks: split.file "
+        "tasks: split.test tasks: sandbox tasks: actions tasks: bases tasks: build_network tasks: time_limit "
+        "tasks: observation_limit tasks: turns tasks: memory_mb tasks: storage_mb tasks: cpus tasks: services "
+        "tasks: host_env tasks: tells tasks: checks"
     ),
 }
 """Why keys that no shipped recipe sets stay all the same, and which these are. Each such key must stand here, and no other."""
@@ -186,7 +193,7 @@ def _inner(prefix: str, name: str, field: FieldInfo) -> list[tuple[str, type[Sec
     if not prefix and name in KINDS:
         return [(f"{name}.", config) for _, config in _configs(name)]
     if prefix + name == "environment.options":
-        return [(f"{one}: ", registry.environment.get(one).Config) for one in ENVIRONMENTS]
+        return [(f"{one}: ", world.Config) for one, world in ENVIRONMENTS.items()]
     nested = _model_in(field)
     return (
         [] if nested is None else [(f"{prefix}{_step(name, field)}.", EndpointConfig if nested is Section else nested)]
@@ -301,10 +308,8 @@ def render() -> str:
     number, bare = unset()
     lines = [INTRO, *section("Recipe", Recipe)]
     lines += section("`endpoint` beside a `model` of openai, vllm or mock; hf has none", EndpointConfig, "endpoint.")
-    for name in ENVIRONMENTS:
-        lines += section(
-            f"`environment.options` of {name}", registry.environment.get(name).Config, "environment.options."
-        )
+    for name, world in ENVIRONMENTS.items():
+        lines += section(f"`environment.options` of {name}", world.Config, "environment.options.")
     lines.append(UNSET.format(options=number, set=number - len(bare), unset=len(bare)))
     lines += [f"| {', '.join(f'`{key}`' for key in keys)} | {why} |" for keys, why in defended()]
     lines += ["", GONE]

@@ -46,6 +46,17 @@ small_intercode_bash, small_intercode_sql = map(_small_intercode, ("bash", "sql"
 small_intercode_python, small_intercode_generated = map(_small_intercode, ("python", "generated"))
 
 
+@pytest.fixture
+def small_tasks(tmp_path: Path) -> Iterator[Environment]:
+    """Three task folders, in boxes."""
+    from small_tasks import make_tasks
+
+    three = ["plain-old", "named-rewards", "last-phase-counts"]
+    environment = make_tasks(tmp_path, split={"by": "glob", "globs": {"train": three}}, checks="never")
+    yield environment
+    environment.close()
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Generated games, in a cache that goes away."""

@@ -29,7 +29,7 @@ from leap.testing.play import played
 torch = pytest.importorskip("torch")
 
 RENDERERS = ("paper", "dialogue")
-SMALL_WORLDS = {"alfworld": "world", "webshop": "small_webshop", "mixture": "small_mixture"} | {
+SMALL_WORLDS = {"alfworld": "world", "webshop": "small_webshop", "mixture": "small_mixture", "tasks": "small_tasks"} | {
     f"intercode-{name}": f"small_intercode_{name}" for name in ("bash", "generated", "sql", "python")
 }
 BRIEF = {"instructions": False, "candidates": False}

@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small_tasks import FOLDERS, make_tasks
 
 from leap import registry
-from leap.errors import PrerequisiteError
-from leap_worlds.sandbox.namespace import remedies
-from leap_worlds.tasks.env import TasksConfig, TasksEnvironment
+from leap_worlds.tasks.env import TasksEnvironment
 
-FOLDERS = Path(__file__).parent / "folders"
 registry.environment("tasks")(TasksEnvironment)
 
 MakeTasks = Callable[..., TasksEnvironment]
@@ -26,30 +24,16 @@ def folders() -> Path:
 @pytest.fixture(scope="session")
 def boxes_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeTasks]:
     """Makes environments whose boxes are of this machine's own programs."""
-    if reason := remedies.barred():
-        pytest.skip(reason)
     made: list[TasksEnvironment] = []
-    patch = pytest.MonkeyPatch()
-    patch.setenv("LEAP_CACHE", str(tmp_path_factory.mktemp("cache")))
-    patch.delenv("LEAP_ROOTFS", raising=False)
+    cache = tmp_path_factory.mktemp("cache")
 
     def make(path: Path = FOLDERS, **options: object) -> TasksEnvironment:
-        environment = TasksEnvironment(
-            TasksConfig.from_values(
-                {"path": path, "sandbox": "namespace", "bases": {"debian:*": "machine"}, **options}, "tasks"
-            )
-        )
-        made.append(environment)
-        try:
-            environment.images.provider  # noqa: B018 - opened
-        except PrerequisiteError as error:
-            pytest.skip(str(error))
-        return environment
+        made.append(make_tasks(cache, path, **options))
+        return made[-1]
 
     yield make
     for environment in made:
         environment.close()
-    patch.undo()
 
 
 @pytest.fixture

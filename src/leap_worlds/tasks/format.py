@@ -48,20 +48,20 @@ class Table(BaseModel):
                     yield from table.unknown(f"{where}{key}{f'.{number}' if isinstance(value, tuple) else ''}.")
 
 
-class Phase(Table):
-    """Settings of a phase's access to the network; none of it may be more than the boxes give."""
+class Access(Table):
+    """What a table says of the network."""
 
     network_mode: Literal["public", "no-network", "allowlist"] | None = None
     allowed_hosts: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
-    def _hosts_of_a_list(self) -> Phase:
+    def _hosts_of_a_list(self) -> Access:
         if self.allowed_hosts and self.network_mode != "allowlist":
             raise ValueError("allowed_hosts needs network_mode = 'allowlist'")
         return self
 
 
-class AgentTable(Phase):
+class AgentTable(Access):
     """`[agent]`: time limit in seconds, and the user who works."""
 
     timeout_sec: float | None = Field(default=None, gt=0)
@@ -85,7 +85,7 @@ class McpServer(Table):
     name: str
 
 
-class Machine(Phase):
+class Machine(Access):
     """`[environment]`, and `[verifier.environment]`: the box, sizes in MiB."""
 
     build_timeout_sec: float = 600.0
@@ -143,7 +143,7 @@ class Collect(Table):
     user: str | int | None = None
 
 
-class VerifierTable(Phase):
+class VerifierTable(Access):
     """`[verifier]`: how the tests are run."""
 
     timeout_sec: float = Field(default=600.0, gt=0)
