@@ -148,6 +148,10 @@ class MixtureEnvironment(Environment[MixtureConfig]):
         part, own = self.inner(task)
         return part.start(own)
 
+    def prove(self, task: Task) -> str | None:
+        part, own = self.inner(task)
+        return part.prove(own)
+
     @property
     def tutor(self) -> MixtureTutor | None:
         """The parts' own, where any has one."""

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from leap.core.record import Record
 from leap.errors import RecipeError, RunError
-from leap.files import Journal, read_records
+from leap.files import Journal
 from leap.progress import Bar, Progress
 from leap.recipe import Recipe
 from leap.runs.actors import Actors
@@ -140,14 +141,31 @@ class PartStages(Stages):
 
 
 class _PartJournal(Journal[R]):
-    """A journal that is read with the parts beside it, and adds to one of these."""
+    """A journal that adds to a part's own file and is read with all others beside it."""
 
     def __init__(self, path: Path, record: type[R], parts: Sequence[Path], own: Path) -> None:
-        super().__init__(path, record)
-        for part in parts:
-            for _, one in read_records(part, record):
-                self._by_key.setdefault(one.key, one)  # type: ignore[attr-defined]
-        self.path = own
+        super().__init__(own, record)
+        self._others = [Journal(other, record) for other in (path, *parts) if other != own]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[R]:
+        seen = set[str]()
+        for record in chain(super().__iter__(), *self._others):
+            if (key := record.key) not in seen:  # type: ignore[attr-defined]
+                seen.add(key)
+                yield record
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or any(key in other for other in self._others)
+
+    def get(self, key: str) -> R | None:
+        return next((one for other in self._others if (one := other.get(key)) is not None), None) or super().get(key)
+
+    def append(self, record: R) -> None:
+        if record.key not in self:  # type: ignore[attr-defined]
+            super().append(record)
 
 
 class _Some(LocalExecutor):

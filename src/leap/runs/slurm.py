@@ -199,6 +199,7 @@ class SlurmExecutor(Executor):
             work = Training(f"training of pi_{job.iteration}", method, rows, there)
             async with aclosing(pool.results({key: work}, on_look)) as results:
                 async for _, file in results:
+                    on_look()  # what was told since the last look
                     shutil.copytree(pool.folder / "out", job.out, copy_function=_link, dirs_exist_ok=True)
                     return TypeAdapter(TrainingResult).validate_json(file.read_bytes())
             raise AssertionError("unreachable")
