@@ -92,6 +92,10 @@ WHY = {
         "executor.partition executor.time executor.gpus executor.cpus executor.memory executor.setup executor.options "
         "executor.cluster executor.jobs executor.idle executor.attempts executor.poll"
     ),
+    "A cluster, and what its workers are given, are whoever's that runs the recipe.": (
+        "executor.address executor.workers executor.cpus_per_worker executor.gpus_per_worker executor.resources "
+        "executor.max_restarts executor.max_task_retries executor.wait executor.grows executor.storage_path executor.runtime_env"
+    ),
     "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens",
     "For models that can think before they answer; none that ships with a recipe does.": "student.prompt.thinking",
     "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",

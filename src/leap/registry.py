@@ -104,6 +104,11 @@ class Registry:
         found = {point.name: point.value for point in self._points()}
         return found | {name: _place(thing) for name, thing in self._decorated.items()}
 
+    @property
+    def decorated(self) -> dict[str, object]:
+        """What was registered by a decorator in this process: another process does not know of it."""
+        return dict(self._decorated)
+
     def _points(self) -> tuple[EntryPoint, ...]:
         return _entry_points(self.group, tuple(sys.path))
 

@@ -50,11 +50,20 @@ def processes(config: TrainingSettings) -> int:
     number = max(1, gpus) if config.processes == "auto" else config.processes
     if gpus and number > gpus:
         raise RecipeError(f"training.processes: {number} processes need as many GPUs, and {gpus} are visible here.")
+    shared_out(config, number)
+    return number
+
+
+def shared_out(config: TrainingSettings, number: int) -> None:
+    """Looks whether the rows of a step can be shared out among so many processes.
+
+    Raises:
+        RecipeError: They cannot.
+    """
     if config.batch_rows % number and not getattr(config, "branches", False):
         raise RecipeError(
             f"training.batch_rows: {config.batch_rows} rows cannot be shared out among {number} processes; choose a multiple."
         )
-    return number
 
 
 def launched(method: Method[Any], rows: Any, job: Job, number: int) -> TrainingResult:

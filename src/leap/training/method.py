@@ -31,6 +31,10 @@ def quiet(done: int, total: int, loss: float) -> None:
     """Shows no progress."""
 
 
+def unnoticed(state: Path) -> None:
+    """Takes no notice of a state."""
+
+
 def diverged(step: int, sign: str) -> RunError:
     """What to say of a training that has gone astray, as `sign` shows. Nothing of it is kept but states from before."""
     return RunError(
@@ -79,6 +83,7 @@ class Job:
         work: Folder for what an interrupted training goes on from.
         seed: Seed of the order of the rows.
         on_step: Called after each step; a method's parts count for themselves.
+        on_state: Called by every process with the folder of each state that is saved; a function of a module.
     """
 
     iteration: int
@@ -87,6 +92,7 @@ class Job:
     work: Path
     seed: int
     on_step: Progress = quiet
+    on_state: Callable[[Path], None] = unnoticed
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -29,7 +29,7 @@ from leap.models.checkpoints import is_small, release_memory
 from leap.training.config import TrainingSettings
 from leap.training.distributed import barrier, from_rank_0, in_any, rank, sharded, world
 from leap.training.half import added_in_place
-from leap.training.method import Job, Progress, diverged, quiet
+from leap.training.method import Job, Progress, diverged, quiet, unnoticed
 from leap.training.student import save_student
 
 _RELEASED_EVERY = 5
@@ -155,7 +155,7 @@ def fit(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, job: Job) -> Fit:
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):  # by itself it writes into the folder that goes after the training
             callback.logging_dir = callback.logging_dir or str(_places(job.work)[0] / "logs")
-    trainer.add_callback(Watch(quiet if rank() else job.on_step))
+    trainer.add_callback(Watch(quiet if rank() else job.on_step, job.on_state))
     last = from_rank_0(None if rank() else _last_state(job.work))
     if last is not None:
         transformers_logging.set_verbosity_error()  # that tied weights are not in the state twice is no news
@@ -232,8 +232,8 @@ class Tokenized:
 class Watch(TrainerCallback):
     """Passes each step's loss on, ends a training that has gone astray, and keeps the last state that is whole and good."""
 
-    def __init__(self, on_step: Progress) -> None:
-        self._on_step = on_step
+    def __init__(self, on_step: Progress, on_state: Callable[[Path], None] = unnoticed) -> None:
+        self._on_step, self._on_state = on_step, on_state
 
     def on_log(
         self, args: object, state: TrainerState, control: object, logs: dict[str, float] | None = None, **_: object
@@ -255,10 +255,12 @@ class Watch(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: object, **_: object) -> None:
         barrier()  # each process writes a part of the state
         # From a last state within an epoch transformers would take one step too many: such a one does not count.
-        if not rank() and (state.global_step < state.max_steps or not (state.epoch or 0) % 1):
+        if state.global_step < state.max_steps or not (state.epoch or 0) % 1:
             last = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
-            seal(last)
-            _remove_all_but(last, _states(last.parent))
+            if not rank():
+                seal(last)
+                _remove_all_but(last, _states(last.parent))
+            self._on_state(last)
 
 
 def _last(history: Sequence[Mapping[str, float]], name: str) -> float:

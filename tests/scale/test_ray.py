@@ -1,0 +1,93 @@
+"""The executor `ray` on a cluster of this machine: a head without CPUs and three nodes of one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'leap-agents[ray]'")
+
+import clusters
+from killed_runs import Teacher, calls, paid
+
+import leap
+from leap.errors import LeapError, PrerequisiteError, RecipeError
+from leap.models.ledger import BudgetReached
+from leap.testing.server import MockServer
+
+pytestmark = pytest.mark.timeout(280)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with clusters.cluster() as made:
+        yield made
+
+
+def test_a_run_on_three_nodes_is_that_of_one_process(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
+    leap.run(clusters.quickstart(), run_dir=tmp_path / "here")
+    capfd.readouterr()
+    ray = clusters.executor(cluster, tmp_path / "cache")
+    leap.run(clusters.quickstart() | {"executor": ray}, run_dir=tmp_path / "there")
+    here, there = clusters.kept(tmp_path / "here"), clusters.kept(tmp_path / "there")
+    assert here == there and sum("as bytes" in name for name in here) > 3
+    said = capfd.readouterr()
+    assert "3 workers" in said.out + said.err
+    assert not [line for line in said.err.splitlines() if "ray" in line.lower() and "Ray: 3 CPU, 3 workers" not in line]
+    assert not list((tmp_path / "there").glob(".*.tmp"))
+
+
+def test_no_call_passes_the_ledger_by_and_the_cap_holds_across_workers(cluster: Any, tmp_path: Path) -> None:
+    def run(where: str, teacher: Teacher, **more: Any) -> None:
+        with MockServer(teacher) as server:
+            recipe = paid(f"http://127.0.0.1:{server.port}/v1", size=40)
+            leap.run(recipe | {"demonstrations": {"episodes": 20, "successes_only": False}} | more, run_dir=tmp_path / where)
+
+    alone, many = Teacher(), Teacher()
+    run("here", alone)
+    ray = {"kind": "ray", "address": cluster.address, "workers": 3}
+    spent = sum(row[4] + row[5] for row in calls(tmp_path / "here" / "calls.sqlite"))
+    cap = spent // 2
+    with pytest.raises(BudgetReached, match="the budget is used up"):
+        run("there", many, executor=ray, budget={"tokens": cap})
+    booked = calls(tmp_path / "there" / "calls.sqlite")
+    longest = max(row[4] + row[5] for row in booked)
+    assert len(booked) == many.answers.total(), "every call is booked"
+    assert cap <= sum(row[4] + row[5] for row in booked) <= cap + 3 * 2 * longest, "calls under way alone go beyond it"
+    run("there", many, executor=ray)
+    assert set(many.answers.values()) == {1}, "nothing is paid twice"
+    assert many.answers == alone.answers
+    assert clusters.kept(tmp_path / "here") == clusters.kept(tmp_path / "there")
+
+
+def test_what_cannot_be_is_told_in_one_line_before_work_starts(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(error: type[LeapError], told: str, executor: dict[str, Any], **more: Any) -> None:
+        with pytest.raises(error, match=told) as caught:
+            leap.run(clusters.quickstart() | more | {"executor": {"kind": "ray", **executor}}, run_dir=tmp_path / "run")
+        assert "\n" not in str(caught.value)
+
+    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = f"127.0.0.1:{free.getsockname()[1]}"
+    refused(PrerequisiteError, f"executor.address: no Ray at {closed}", {"address": closed})
+    refused(PrerequisiteError, "run leap on a node of the cluster", {"address": "ray://somewhere:10001"})
+    there = {"address": cluster.address, "workers": 2}
+    refused(PrerequisiteError, "2 workers need 2 GPU, and the cluster has 0", there | {"gpus_per_worker": 1})
+    refused(PrerequisiteError, "4 workers need 4 CPU, and the cluster has 3", there | {"workers": 4})
+    refused(RecipeError, "wokers: unknown key", there | {"wokers": 2})
+    uneven = clusters.quickstart()["training"] | {"branches": False, "batch_rows": 3, "processes": 2}
+    refused(RecipeError, "3 rows cannot be shared out among 2 processes", there, training=uneven)
+    # Workers have an environment of their own: this one is set for the driver alone.
+    monkeypatch.setattr("leap.runs.ray_executor.__version__", "0.0.1")
+    refused(PrerequisiteError, "workers have leap .*, and this is 0.0.1", there)

@@ -1,0 +1,126 @@
+"""Training by Ray Train: ranks on workers of a cluster leave what one process leaves, and go on when one is killed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'leap-agents[ray]'")
+
+import clusters  # noqa: E402
+
+from leap.errors import RunError  # noqa: E402
+from leap.testing.checkpoints import tiny_checkpoint  # noqa: E402
+from leap.training.method import Job, method_of, quiet  # noqa: E402
+
+pytestmark = pytest.mark.timeout(280)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with clusters.cluster(2) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_checkpoint(tmp_path_factory.mktemp("start"), "llama3"))
+
+
+def train(cluster: Any, start: str, folder: Path, settings: Any, on_step: Callable[..., Any] = quiet, **options: Any) -> Any:
+    """Trains on the cluster."""
+    from pairs import some_rows
+
+    from leap.runs.ray_executor import RayConfig, RayExecutor
+
+    out, work = folder / "out", folder / "work"
+    out.mkdir(parents=True)
+    work.mkdir()
+    executor = RayExecutor(RayConfig(address=cluster.address, workers=2, **options))
+    try:
+        return executor.train(method_of(settings), some_rows(), Job(1, start, out, work, 1, on_step))
+    finally:
+        executor.close()
+
+
+def test_two_ranks_leave_what_one_process_leaves(cluster: Any, start: str, tmp_path: Path) -> None:
+    from pairs import SFT, weights
+    from pairs import train as train_here
+
+    steps: list[tuple[int, int, float]] = []
+    settings = SFT.model_copy(update={"steps": 3})
+    alone = train_here(settings, start, tmp_path / "alone")
+    two = train(cluster, start, tmp_path / "two", settings.model_copy(update={"processes": 2}), lambda *told: steps.append(told))
+    assert [step[:2] for step in steps] == [(1, 3), (2, 3), (3, 3)]
+    assert (two.steps, two.rows, two.tokens) == (alone.steps, alone.rows, alone.tokens)
+    assert two.loss == pytest.approx(alone.loss, rel=1e-4)
+    before, one, both = (weights(path) for path in (Path(start), tmp_path / "alone" / "out", tmp_path / "two" / "out"))
+    assert one.keys() == both.keys()
+    for name, tensor in one.items():
+        # Where a gradient is nothing but rounding, Adam's first step goes either way by the whole learning rate.
+        apart = ((tensor - both[name]).abs() > 1e-4).float().mean().item()
+        assert apart < 0.01 and not torch.equal(before[name], tensor), (name, apart)
+
+
+def kill_a_rank() -> int:
+    """Kills a process of Ray Train's; returns how many there were."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b"RayTrainWorker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    os.kill(max(found), signal.SIGKILL)
+    return len(found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found in /proc")
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "unseen"])
+def test_a_killed_rank_costs_the_steps_since_the_last_state(seen: bool, start: str, tmp_path: Path) -> None:
+    from pairs import SFT, weights
+    from pairs import train as train_here
+
+    settings = SFT.model_copy(update={"steps": 12, "save_steps": 1})
+    steps: list[int] = []
+    killed: list[int] = []
+
+    def on_step(done: int, total: int, loss: float) -> None:
+        steps.append(done)
+        if done == 6 and not killed:
+            killed.append(kill_a_rank())
+
+    train_here(settings, start, tmp_path / "alone")
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    shutil.copytree(start, hidden / "start")
+    with clusters.cluster(2 if seen else 0) as cluster, ExitStack() as nodes:
+        for _ in range(0 if seen else 2):
+            nodes.enter_context(clusters.blind_node(cluster, hidden))
+        options: dict[str, Any] = {} if seen else {"storage_path": str(tmp_path / "storage")}
+        two = settings.model_copy(update={"processes": 2})
+        result = train(cluster, str(hidden / "start"), hidden, two, on_step, **options)
+    assert killed == [2] and steps[-1] == result.steps == 12
+    again = next(later for one, later in itertools.pairwise(steps) if later <= one)
+    assert again > 3, "it does not begin anew"
+    alone, cut = weights(tmp_path / "alone" / "out"), weights(hidden / "out")
+    for name, tensor in alone.items():
+        assert ((tensor - cut[name]).abs() > 1e-3).float().mean().item() < 0.01, name
+    if not seen:
+        assert not list((tmp_path / "storage").glob("leap-*")), "states go with a training that ends well"
+
+
+def test_what_a_rank_says_is_told_and_not_tried_again(cluster: Any, start: str, tmp_path: Path) -> None:
+    from failing_method import FailingConfig
+
+    with pytest.raises(RunError, match="the training diverged at step 3: its loss is nan"):
+        train(cluster, start, tmp_path, FailingConfig(method="failing", processes=2))
+    assert (tmp_path / "tries").read_text() == "x", "once"
