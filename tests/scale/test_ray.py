@@ -46,26 +46,29 @@ def test_a_run_on_three_nodes_is_that_of_one_process(
 
 
 def test_no_call_passes_the_ledger_by_and_the_cap_holds_across_workers(cluster: Any, tmp_path: Path) -> None:
-    def run(where: str, teacher: Teacher, **more: Any) -> None:
-        with MockServer(teacher) as server:
-            recipe = paid(f"http://127.0.0.1:{server.port}/v1", size=40)
-            leap.run(recipe | {"demonstrations": {"episodes": 20, "successes_only": False}} | more, run_dir=tmp_path / where)
+    def run(where: str, server: MockServer, **more: Any) -> None:
+        recipe = paid(f"http://127.0.0.1:{server.port}/v1", size=40)
+        leap.run(recipe | {"demonstrations": {"episodes": 20, "successes_only": False}} | more, run_dir=tmp_path / where)
 
     alone, many = Teacher(), Teacher()
-    run("here", alone)
+    with MockServer(alone) as server:
+        run("here", server)
     ray = {"kind": "ray", "address": cluster.address, "workers": 3}
     spent = sum(row[4] + row[5] for row in calls(tmp_path / "here" / "calls.sqlite"))
     cap = spent // 2
-    with pytest.raises(BudgetReached, match="the budget is used up"):
-        run("there", many, executor=ray, budget={"tokens": cap})
-    booked = calls(tmp_path / "there" / "calls.sqlite")
-    longest = max(row[4] + row[5] for row in booked)
-    assert len(booked) == many.answers.total(), "every call is booked"
-    assert cap <= sum(row[4] + row[5] for row in booked) <= cap + 3 * 2 * longest, "calls under way alone go beyond it"
-    run("there", many, executor=ray)
+    with MockServer(many) as server:  # the same address both times, for a call is known by it too
+        with pytest.raises(BudgetReached, match="the budget is used up"):
+            run("there", server, executor=ray, budget={"tokens": cap})
+        booked = calls(tmp_path / "there" / "calls.sqlite")
+        longest = max(row[4] + row[5] for row in booked)
+        assert len(booked) == many.answers.total(), "every call is booked"
+        assert cap <= sum(row[4] + row[5] for row in booked) <= cap + 3 * 2 * longest, "calls under way alone go beyond it"
+        run("there", server, executor=ray)
     assert set(many.answers.values()) == {1}, "nothing is paid twice"
     assert many.answers == alone.answers
-    assert clusters.kept(tmp_path / "here") == clusters.kept(tmp_path / "there")
+    here, there = (clusters.kept(tmp_path / name) for name in ("here", "there"))
+    del here["calls.sqlite"], there["calls.sqlite"]  # addresses are in their keys
+    assert here == there
 
 
 def test_what_cannot_be_is_told_in_one_line_before_work_starts(
@@ -74,7 +77,7 @@ def test_what_cannot_be_is_told_in_one_line_before_work_starts(
     def refused(error: type[LeapError], told: str, executor: dict[str, Any], **more: Any) -> None:
         with pytest.raises(error, match=told) as caught:
             leap.run(clusters.quickstart() | more | {"executor": {"kind": "ray", **executor}}, run_dir=tmp_path / "run")
-        assert "\n" not in str(caught.value)
+        assert str(caught.value).count("\n") <= (error is RecipeError)  # a recipe's slips have a line each below the first
 
     monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
     with socket.socket() as free:

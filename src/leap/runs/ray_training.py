@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sys
 import threading
 import traceback
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ def train(pool: Pool, method: Method[Any], rows: Any, job: Job) -> TrainingResul
     from leap.runs.ray_executor import attend, last_line
 
     pool.connect()
+    from ray import cloudpickle
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -47,7 +49,6 @@ def train(pool: Pool, method: Method[Any], rows: Any, job: Job) -> TrainingResul
     storage = config.storage_path or str(job.work / "ray")
     alone = method.config.model_copy(update={"processes": 1})  # in each process there is nothing more to start
     work = {
-        "desk": desk,
         "folder": str(Path.cwd()),
         "name": name,
         "method": type(method)(alone),
@@ -56,9 +57,10 @@ def train(pool: Pool, method: Method[Any], rows: Any, job: Job) -> TrainingResul
         "storage": config.storage_path,
         "environment": _of_accelerate(method, number),
     }
+    path = [str(Path(place).absolute()) for place in sys.path]
     trainer = TorchTrainer(
         take_part,
-        train_loop_config=work,
+        train_loop_config={"desk": desk, "path": path, "work": cloudpickle.dumps(work)},
         scaling_config=ScalingConfig(
             num_workers=number,
             use_gpu=config.gpus_per_worker > 0,
@@ -151,8 +153,13 @@ def _of_accelerate(method: Method[Any], number: int) -> dict[str, str]:
 # ---- on workers ----------------------------------------------------------------------------------------------------------
 
 
-def take_part(work: dict[str, Any]) -> TrainingResult | None:
-    """A rank's part. Rank 0 works as a single process would; see `leap.training.distributed`."""
+def take_part(given: dict[str, Any]) -> TrainingResult | None:
+    """A rank's part. Rank 0 works as a single process would; see `leap.training.distributed`. What is of a user's own modules is
+    read only where these are found."""
+    from ray import cloudpickle
+
+    sys.path += [place for place in given["path"] if place not in sys.path]
+    work = {"desk": given["desk"], **cloudpickle.loads(given["work"])}
     desk, number = work["desk"], int(os.environ["RANK"])
     if ask(desk, "fail", None):  # what is wrong with recipe or rows is wrong at every try
         return None
