@@ -10,7 +10,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ from leap.progress import Progress
 from leap.recipe import ExecutorConfig, Recipe
 from leap.runs.actors import Actors
 from leap.runs.executors import Executor
-from leap.runs.ray_worker import DESK, Desk, Over, Worker, offer
+from leap.runs.ray_worker import DESK, Desk, Over, Worker, attend, last_line, offer
 from leap.runs.shards import Shard
 from leap.training.config import TrainingSettings
 from leap.training.launch import shared_out
@@ -466,32 +466,3 @@ def _answering(address: str) -> str:
     except OSError as error:
         raise ConnectionError(error.strerror or str(error)) from error
     return f"{host}:{port or 6379}"
-
-
-def last_line(error: BaseException) -> str:
-    """What an error of Ray's comes to: its text ends with the reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
-
-
-async def attend(desk: Any, answers: Mapping[str, Callable[..., Awaitable[Any]]]) -> None:
-    """Answers what workers ask at the desk, as long as this is not cancelled.
-
-    Args:
-        desk: The desk.
-        answers: What answers a question, by the question's first word; it gets the others.
-    """
-
-    async def answer(number: int, word: str, *others: Any) -> None:
-        try:
-            told = (True, await answers[word](*others))
-        except LeapError as error:
-            told = (False, error)
-        except Exception as error:
-            told = (False, RunError(f"{type(error).__name__}: {error}"))
-        await desk.answer.remote(number, *told)
-
-    async with asyncio.TaskGroup() as answering:
-        while True:
-            for number, question in await desk.take.remote():
-                answering.create_task(answer(number, *question))

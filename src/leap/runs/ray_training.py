@@ -13,20 +13,17 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leap.core import content_key
 from leap.errors import LeapError, RunError
-from leap.runs.ray_worker import ask, fetch, offer
+from leap.runs.ray_worker import ask, attend, fetch, last_line, offer
 from leap.sync import run_sync
 from leap.training.launch import shared_out
 from leap.training.method import Job, Method, TrainingResult, quiet
 
-if TYPE_CHECKING:
-    from leap.runs.ray_executor import Pool
 
-
-def train(pool: Pool, method: Method[Any], rows: Any, job: Job) -> TrainingResult:
+def train(pool: Any, method: Method[Any], rows: Any, job: Job) -> TrainingResult:
     """Trains pi_i on as many workers as `training.processes` says, each with what a worker of the pool is given. A training that
     loses workers goes on from its last state (`training.save_steps`) when these are there again.
 
@@ -34,8 +31,6 @@ def train(pool: Pool, method: Method[Any], rows: Any, job: Job) -> TrainingResul
         LeapError: What the first rank that failed says.
         RunError: It was interrupted too often.
     """
-    from leap.runs.ray_executor import attend, last_line
-
     pool.connect()
     from ray import cloudpickle
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig

@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -275,3 +275,35 @@ def fetch(offered: Mapping[str, Any], path: Path) -> None:
             system.get_file(place, str(file))
         else:
             file.write_bytes(ray.get(where))
+
+
+# ---- the driver's side of the desk ---------------------------------------------------------------------------------------
+
+
+def last_line(error: BaseException) -> str:
+    """What an error of Ray's comes to: its text ends with the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
+async def attend(desk: Any, answers: Mapping[str, Callable[..., Awaitable[Any]]]) -> None:
+    """Answers what workers ask at the desk, as long as this is not cancelled.
+
+    Args:
+        desk: The desk.
+        answers: What answers a question, by the question's first word; it gets the others.
+    """
+
+    async def answer(number: int, word: str, *others: Any) -> None:
+        try:
+            told = (True, await answers[word](*others))
+        except LeapError as error:
+            told = (False, error)
+        except Exception as error:
+            told = (False, RunError(f"{type(error).__name__}: {error}"))
+        await desk.answer.remote(number, *told)
+
+    async with asyncio.TaskGroup() as answering:
+        while True:
+            for number, question in await desk.take.remote():
+                answering.create_task(answer(number, *question))
