@@ -7,7 +7,6 @@ of a minute by one worker of Ray and by this process. Workers have started when 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
@@ -17,11 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pydantic import Field
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "shared"))
+
+import slow_corridor  # noqa: F401 - registers it
 
 from leap import registry
 from leap.core import Episode, Task
-from leap.envs.base import Outcome
 from leap.files import Journal
 from leap.progress import Bar
 from leap.recipe import Recipe
@@ -31,37 +31,8 @@ from leap.runs.directory import RunDirectory
 from leap.runs.executors import Executor
 from leap.runs.playing import play_tasks
 from leap.runs.policies import PolicySpec
-from leap.testing.corridor import EAST, Corridor, CorridorConfig, CorridorSession
+from leap.testing.corridor import EAST
 from leap.testing.server import MockServer
-
-
-class SleepingConfig(CorridorConfig):
-    pause: float = Field(default=0.1, ge=0, description="Seconds that an action takes.")
-
-
-@registry.environment("sleeping-corridor")
-class Sleeping(Corridor):
-    """A corridor in which an action takes a while."""
-
-    name = "sleeping-corridor"
-    Config = SleepingConfig
-    blocking = False
-    config: SleepingConfig  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def start(self, task: Task) -> SleepingSession:
-        return SleepingSession(self.config)
-
-
-class SleepingSession(CorridorSession):
-    """One walk."""
-
-    def __init__(self, config: SleepingConfig) -> None:
-        super().__init__(config)
-        self._pause = config.pause
-
-    async def act(self, action: str) -> Outcome:  # pyright: ignore[reportIncompatibleMethodOverride]
-        await asyncio.sleep(self._pause)
-        return super().act(action)
 
 
 @contextmanager
@@ -113,7 +84,7 @@ def endpoint() -> None:
         values = {
             "name": "endpoint",
             "horizon": 3,
-            "environment": {"name": "sleeping-corridor", "options": {"size": 10_000}},
+            "environment": {"name": "slow-corridor", "options": {"size": 10_000}},
             "baselines": {"react": [model]},
         }
         with bench(values, Path(folder)) as actors:
@@ -195,7 +166,7 @@ def bounds(actors: Actors, spec: PolicySpec, tasks: Sequence[Task]) -> None:
 def overhead() -> None:
     """A stage of a minute by this process and by one worker of Ray, twice each, in turn."""
     with TemporaryDirectory() as folder:
-        values = {"name": "overhead", "horizon": 3, "environment": {"name": "sleeping-corridor", "options": {"size": 10_000}}}
+        values = {"name": "overhead", "horizon": 3, "environment": {"name": "slow-corridor", "options": {"size": 10_000}}}
         values["environment"]["options"]["pause"] = 0.2
         with bench(values, Path(folder)) as actors:
             tasks, spec = actors.environment.tasks("train"), PolicySpec("expert", "expert", "expert")

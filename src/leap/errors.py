@@ -64,6 +64,12 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def last_line(said: Exception | str) -> str:
+    """The last line in which something is, of an error or of what a program printed, for it names the reason."""
+    lines = [line.strip() for line in str(said).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it says nothing." if isinstance(said, str) else type(said).__name__
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Returns ` Did you mean 'x'?` for the known name nearest to one that is not known; empty where none is near."""
     from difflib import get_close_matches

@@ -68,8 +68,7 @@ class Journal(Generic[R]):
             LeapError: The disk is full or the file cannot be written, or nobody could read this record back. What was on
                 file stays good.
         """
-        key = _key(record)
-        if key in self._places:
+        if (key := _key(record)) in self:
             return
         line: bytes = record.line()  # type: ignore[attr-defined]
         try:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -192,17 +192,9 @@ class Ledger:
             raise BudgetReached(self._reached() or reached)
         self._claims[key].under_way = True
 
-    async def settle(
-        self,
-        key: str,
-        name: str,
-        completion: Completion,
-        latency: float,
-        error: str = "",
-        request: Request | None = None,
-    ) -> Completion:
+    async def settle(self, *call: Any, **more: Any) -> Completion:
         """Books a call; see `book`."""
-        return self.book(key, name, completion, latency, error, request)
+        return self.book(*call, **more)
 
     def release(self, key: str) -> None:
         """Whoever claimed this key has ended, with an answer or without."""

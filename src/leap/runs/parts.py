@@ -163,10 +163,6 @@ class _PartJournal(Journal[R]):
     def get(self, key: str) -> R | None:
         return next((one for other in self._others if (one := other.get(key)) is not None), None) or super().get(key)
 
-    def append(self, record: R) -> None:
-        if record.key not in self:  # type: ignore[attr-defined]
-            super().append(record)
-
 
 class _Some(LocalExecutor):
     """Works on every n-th shard."""

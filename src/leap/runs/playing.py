@@ -108,12 +108,17 @@ def play_tasks(
             else:
                 journal.append(episode)
             solved += episode.success
+            show()
+
+        def show() -> None:
             done = len(on_file) + played
             failed = f"{len(lost) + len(faults)} failed" if lost or faults else ""
             told = (failed, actors.spent if pays else "", executor.status if executor else "")
             bar.update(done, len(tasks), ", ".join((f"{solved / done:.0%} solved", *filter(None, told))))
 
         work_on(shards, actors, keep, executor)
+        if played:
+            show()  # with what the executor says now that it is done
         if executor is not None and not executor.whole:
             return on_file
         check_lost(actor.name, [one.error for one in lost], len(tasks), actors.recipe.lost_share)

@@ -21,12 +21,12 @@ from pydantic import Field
 
 from leap import __version__, registry
 from leap.config import Options
-from leap.errors import LeapError, PrerequisiteError, RunError
+from leap.errors import LeapError, PrerequisiteError, RunError, last_line
 from leap.progress import Progress
 from leap.recipe import ExecutorConfig, Recipe
 from leap.runs.actors import Actors
 from leap.runs.executors import Executor
-from leap.runs.ray_worker import DESK, Desk, Over, Worker, attend, last_line, offer
+from leap.runs.ray_worker import DESK, Desk, Over, Worker, attend, offer
 from leap.runs.shards import Shard
 from leap.training.config import TrainingSettings
 from leap.training.launch import shared_out
@@ -208,7 +208,7 @@ class _Stage:
                 self._done += 1
                 came = ()
             lost = f", {self._lost} lost with their workers" if self._lost else ""
-            self._executor.status = f"({len(self._there)} workers, {self._done} of {self._shards} shards{lost})"
+            self._executor.status = f"{len(self._there)} workers, {self._done} of {self._shards} shards{lost}"
             return came
 
     async def _heard(self, helper: Coroutine[Any, Any, None]) -> None:

@@ -16,8 +16,8 @@ from tempfile import gettempdir
 from typing import Any
 
 from leap.core import content_key
-from leap.errors import LeapError, RunError
-from leap.runs.ray_worker import ask, attend, fetch, last_line, offer
+from leap.errors import LeapError, RunError, last_line
+from leap.runs.ray_worker import ask, attend, fetch, offer
 from leap.sync import run_sync
 from leap.training.launch import shared_out
 from leap.training.method import Job, Method, TrainingResult, quiet

@@ -280,12 +280,6 @@ def fetch(offered: Mapping[str, Any], path: Path) -> None:
 # ---- the driver's side of the desk ---------------------------------------------------------------------------------------
 
 
-def last_line(error: BaseException) -> str:
-    """What an error of Ray's comes to: its text ends with the reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
-
-
 async def attend(desk: Any, answers: Mapping[str, Callable[..., Awaitable[Any]]]) -> None:
     """Answers what workers ask at the desk, as long as this is not cancelled.
 

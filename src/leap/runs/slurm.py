@@ -28,13 +28,13 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from leap.config import Section
 from leap.core import content_key
-from leap.errors import PrerequisiteError
+from leap.errors import PrerequisiteError, last_line
 from leap.files import read_records
 from leap.recipe import ExecutorConfig, Recipe
 from leap.runs.actors import Actors
 from leap.runs.executors import Executor
 from leap.runs.shards import Shard, run_shard
-from leap.runs.slurm_jobs import Pool, Worker, last_line
+from leap.runs.slurm_jobs import Pool, Worker
 from leap.sync import run_sync
 from leap.training.method import Job, Method, TrainingResult
 

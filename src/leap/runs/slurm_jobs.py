@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from leap import __version__
-from leap.errors import ContractError, LeapError, PrerequisiteError, RecipeError, RunError
+from leap.errors import ContractError, LeapError, PrerequisiteError, RecipeError, RunError, last_line
 from leap.files import append_line, write_json
 
 log = logging.getLogger(__name__)
@@ -364,8 +364,3 @@ class Pool:
         jobs = ", ".join(f"{count} {word}" for word, count in Counter(alive.values()).most_common()) or "none"
         failures = self._tried.total() + self._barren
         return f"jobs: {jobs}; {done} of {of} shards{f', {failures} failed' if failures else ''}"
-
-
-def last_line(text: str) -> str:
-    """The last line of a text in which something is."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it says nothing.")[:300]

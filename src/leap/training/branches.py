@@ -14,6 +14,7 @@ itself, so cost is proportional to real work. In half precision on a CPU it is l
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def packed(rows: Sequence[TokenRow], most: int | None = None) -> list[PackedEpis
     whole = pack(rows)
     if most is None or len(whole.ids) <= most or len(rows) == 1:
         return [whole]
-    fitting = next((n for n in range(len(rows) - 1, 1, -1) if len(pack(rows[:n]).ids) <= most), 1)
+    fitting = max(1, bisect_right(range(1, len(rows)), most, key=lambda n: len(pack(rows[:n]).ids)))
     return [pack(rows[:fitting]), *packed(rows[fitting:], most)]
 
 

@@ -1,14 +1,15 @@
-"""A corridor in which every action takes a while, so that a run can be met in the middle of a stage."""
+"""A corridor in which every action takes a while, during which other episodes go on."""
 
 from __future__ import annotations
 
-import time
+import asyncio
+from typing import ClassVar
 
 from pydantic import Field
 
 from leap import registry
 from leap.core import Task
-from leap.envs.base import Outcome
+from leap.envs.base import EnvironmentConfig, Outcome
 from leap.testing.corridor import Corridor, CorridorConfig, CorridorSession
 
 
@@ -20,10 +21,9 @@ class SlowConfig(CorridorConfig):
 class SlowCorridor(Corridor):
     """A corridor."""
 
-    name = "slow-corridor"
-    Config = SlowConfig
-    blocking = True
-    config: SlowConfig
+    name: ClassVar[str] = "slow-corridor"
+    Config: ClassVar[type[EnvironmentConfig]] = SlowConfig
+    config: SlowConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def start(self, task: Task) -> SlowSession:
         return SlowSession(self.config)
@@ -32,12 +32,10 @@ class SlowCorridor(Corridor):
 class SlowSession(CorridorSession):
     """One walk."""
 
-    blocking = True
-
     def __init__(self, config: SlowConfig) -> None:
         super().__init__(config)
         self._pause = config.pause
 
-    def act(self, action: str) -> Outcome:
-        time.sleep(self._pause)
+    async def act(self, action: str) -> Outcome:  # pyright: ignore[reportIncompatibleMethodOverride]
+        await asyncio.sleep(self._pause)
         return super().act(action)
