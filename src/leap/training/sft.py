@@ -172,10 +172,11 @@ class BranchTrainer(Trainer):
         layout = layout.placed(labels.device, dtype)
         # Logits only where the next token bears loss: the rest of the vocabulary-wide work would be thrown away.
         before = (labels[1:] != IGNORED).nonzero().squeeze(1)
-        # What accelerate has put around a model makes float32 of all its logits.
-        own, autocast = _in_passes(model) and self.args.bf16, torch.autocast("cpu", torch.bfloat16)
-        with autocast if own else nullcontext():
-            outputs = (partial(type(model).forward, model) if own else model)(
+        # What accelerate has put around a model makes float32 of all its logits: where they are many the model itself is asked.
+        plain = self.args.bf16 and _in_passes(model)
+        forward = partial(type(model).forward, model) if plain else model
+        with torch.autocast("cpu", torch.bfloat16) if plain else nullcontext():
+            outputs = forward(
                 input_ids=inputs["input_ids"],
                 position_ids=inputs["position_ids"],
                 layout=layout,
