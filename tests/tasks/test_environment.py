@@ -281,3 +281,40 @@ def test_leap_validate_names_each_exception(
 
 def test_an_environment_proves_nothing_by_itself() -> None:
     assert Environment.prove(None, None) is None  # type: ignore[arg-type]
+
+
+# ---- what was done, for tests that read it -----------------------------------------------------------------------------
+
+READS = 'grep -q \'"command": "echo hello"\' /logs/agent/trajectory.json && grep -q ATIF-v1 /logs/agent/trajectory.json'
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "true",
+        "echo '{}' > /logs/agent/trajectory.json",
+        "rm -r /logs/agent; ln -s /app /logs/agent",
+        "rm -r /logs; mkdir /app/x; ln -s /app/x /logs",
+    ],
+)
+def test_tests_read_what_was_done_and_no_student_writes_it(
+    boxes_here: MakeTasks, one_task: Write, planted: str, separate: bool
+) -> None:
+    toml = (
+        'artifacts = ["/logs/agent/trajectory.json"]\n[verifier]\nenvironment_mode = "separate"\n' if separate else ""
+    )
+    folder = one_task(f"if {READS}; then echo 1; else echo 0; fi > /logs/verifier/reward.txt", toml)
+    environment = boxes_here(folder)
+    assert play(environment, "task", bash("echo hello"), bash(planted), SUBMIT).score == 1.0
+    assert play(environment, "task", bash(planted), SUBMIT).score == 0.0
+
+
+def test_a_phase_s_trajectory_is_its_own(boxes_here: MakeTasks, one_task: Write) -> None:
+    told = "[ $(grep -c function_name /logs/agent/trajectory.json) = 3 ]"
+    test = f"if {told}; then echo 1; else echo 0; fi > /logs/verifier/reward.txt"
+    files = {f"steps/{name}/instruction.md": "Do.\n" for name in ("a", "b")}
+    toml = 'multi_step_reward_strategy = "final"\n[[steps]]\nname = "a"\n[[steps]]\nname = "b"\n'
+    environment = boxes_here(one_task(test, toml, **files), actions="text")
+    assert play(environment, "task", "echo a", "submit", "echo b", "echo c", "submit").score == 1.0
+    assert play(environment, "task", "echo a", "echo b", "submit", "echo c", "submit").score == 0.0

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from leap.core import Observation, PrivilegedState, Task, content_key
+from leap.envs.atif import Turn, as_json, trajectory
 from leap.envs.base import Environment, EnvironmentConfig, Outcome, Progress, Session, sampled, unknown_split
 from leap.envs.grammar import FreeText, Grammar, ToolCalls
 from leap.envs.tools import Tool
@@ -263,7 +264,7 @@ class TaskSession(Session):
         self._environment, self._folder = environment, folder
         self._trial = environment.trial(folder)
         self._actions: list[str] = []
-        self._mine: list[str] = []  # those of the phase at hand
+        self._mine: list[Turn] = []  # those of the phase at hand, and what came of them
         self._seconds = 0.0
 
     def observe(self) -> Observation:
@@ -273,7 +274,7 @@ class TaskSession(Session):
         if self._trial.ended:
             return Outcome(Observation(text="The task has ended."), done=True)
         self._actions.append(action)
-        self._mine.append(action)
+        self._mine.append(Turn(action, None))
         if self._environment.config.actions == "text":
             return (
                 self._submitted()
@@ -303,6 +304,7 @@ class TaskSession(Session):
     def _ran(self, shown: Shown) -> Outcome:
         """What came of an action that is no submission; where no time or turn is left, the tests follow."""
         self._seconds += shown.seconds
+        self._mine[-1] = self._mine[-1]._replace(seen=shown.text)
         if shown.gone:
             self._trial.ended = True
             return Outcome(Observation(text=shown.text), done=True)
@@ -314,7 +316,7 @@ class TaskSession(Session):
         return Outcome(Observation(text=shown.text))
 
     def _submitted(self, said: str = "The work was handed in.", *, last: bool = False) -> Outcome:
-        following = self._trial.finish()
+        following = self._trial.finish(self._told())
         self._mine, self._seconds = [], 0.0
         if following and not last:
             return Outcome(Observation(text=f"{said}\nWhat is to be done next:\n{following}"))
@@ -326,6 +328,11 @@ class TaskSession(Session):
             Observation(text=said), reward=score, done=True, success=self._trial.solved, score=score, parts=parts
         )
 
+    def _told(self) -> bytes:
+        """What was done in the phase at hand, for tests that read it."""
+        tools = TOOLS if self._environment.config.actions == "tools" else ()
+        return as_json(trajectory(self._trial.phase.instruction, self._mine, tools=tools))
+
     def _now(self) -> Result | None:
         """What the tests would say now: found in a copy, in which the same was done."""
         if self._trial.ended:
@@ -335,7 +342,7 @@ class TaskSession(Session):
             for action in self._actions:
                 copy.act(action)
             if not copy._trial.ended:
-                copy._trial.finish()
+                copy._trial.finish(copy._told())
             return copy._trial.results[-1] if copy._trial.results else None
         finally:
             copy.close()
@@ -349,7 +356,9 @@ class TaskSession(Session):
         options, phase = self._environment.config, self._trial.phase
         result = self._now() if options.checks == "always" else None
         later = self._folder.phases[len(self._trial.results) + 1 :]
-        plan = None if self._trial.ended else plan_of(phase, later, self._mine, options.actions)
+        plan = (
+            None if self._trial.ended else plan_of(phase, later, [turn.action for turn in self._mine], options.actions)
+        )
         facts = {
             "phase": phase.name,
             "script": solve_script(phase),

@@ -15,7 +15,7 @@ from leap_worlds.tasks.folder import Judge, Phase, TaskFolder
 from leap_worlds.tasks.format import AGENT, ARTIFACTS, SOLUTION, TESTS, VERIFIER, Healthcheck, TaskError
 from leap_worlds.tasks.images import Images
 from leap_worlds.tasks.terminal import Terminal, wait_until_healthy, words_as
-from leap_worlds.tasks.verify import Result, end_processes, falls_short, together, verify
+from leap_worlds.tasks.verify import Result, end_processes, falls_short, tell, together, verify
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,12 @@ class Trial:
             self._root(
                 f'mkdir -p {AGENT} {VERIFIER} {ARTIFACTS} -- "$1" && chmod 777 {AGENT} {ARTIFACTS}', self.workdir
             )
+            if (
+                machine.docker_image
+                and not (folder.environment / "Dockerfile").is_file()
+                and folder.environment.is_dir()
+            ):
+                put(self.box, [folder.environment], self.workdir, self.env)
             self.terminal = Terminal(self.box, self.workdir, self.env, limit=limit, seconds=seconds)
             if machine.healthcheck:
                 self._wait(machine.healthcheck, "environment")
@@ -144,14 +150,17 @@ class Trial:
         ):
             raise TaskError(f"{self.folder.id}/task.toml: {key}.healthcheck: its command never succeeded")
 
-    def finish(self) -> str:
+    def finish(self, trajectory: bytes = b"") -> str:
         """Ends the phase at hand: runs its tests, and begins the next where there is one and the rewards are enough for it.
+
+        Args:
+            trajectory: What was done in it, for tests that read it.
 
         Returns:
             The next phase's instruction; empty where the task has ended.
         """
         phase = self.phase
-        result = self._verified(phase)
+        result = self._verified(phase, trajectory)
         self.results.append(result)
         if result.problem:
             log.info("task %s: %s", self.folder.id, result.problem)
@@ -170,24 +179,25 @@ class Trial:
             return ""
         return self.phase.instruction
 
-    def _verified(self, phase: Phase) -> Result:
+    def _verified(self, phase: Phase, trajectory: bytes) -> Result:
         env = {**self.env, **self._filled(phase.verifier.env, "verifier.env")}
         if phase.judge is None:
-            return verify(self.box, phase, cwd=self.workdir, env=env, keep_running=self._keeps)
+            return verify(self.box, phase, cwd=self.workdir, env=env, keep_running=self._keeps, trajectory=trajectory)
         try:
-            return self._elsewhere(phase, phase.judge)
+            return self._elsewhere(phase, phase.judge, trajectory)
         except SandboxGone:
             return Result(problem="the box has ended")
         except (TaskError, SandboxError) as error:
             return Result(problem=f"the tests could not be run: {error}")
 
-    def _elsewhere(self, phase: Phase, judge: Judge) -> Result:
+    def _elsewhere(self, phase: Phase, judge: Judge, trajectory: bytes) -> Result:
         """Runs the tests in a box of their own, to which nothing comes but what the task says is to be judged."""
         for hook in phase.verifier.collect:
             argv = [*words_as(hook.user), "/bin/sh", "-c", hook.command]
             self.box.exec(argv, cwd=self.workdir, env=self.env, timeout=hook.timeout_sec)
         if not self._keeps:
             end_processes(self.box)
+        tell(self.box, trajectory, self.env)
         image = self._images.image(self.folder, judge.machine, judge.folder)
         own = self._filled({**judge.machine.env, **phase.verifier.env}, "verifier.env")
         env = {**environment(image), **own}

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from leap_worlds.sandbox.base import ExecResult, Sandbox, SandboxError, SandboxGone
 from leap_worlds.tasks.files import put
 from leap_worlds.tasks.folder import Phase
-from leap_worlds.tasks.format import TESTS, VERIFIER, TaskError
+from leap_worlds.tasks.format import AGENT, TESTS, VERIFIER, TaskError
 from leap_worlds.tasks.terminal import words_as
 
 REWARD = "reward"
 LOG = f"{VERIFIER}/test-stdout.txt"
+TRAJECTORY = f"{AGENT}/trajectory.json"
 _MOST = 64 * 2**10
 _LOG_TAIL = 16 * 2**10
 _PATIENCE = 0.3
@@ -28,6 +29,10 @@ _PATIENCE = 0.3
 _ANEW = f"""
 for place in /logs {VERIFIER} {TESTS}; do if [ -L "$place" ] || [ ! -d "$place" ]; then rm -f -- "$place"; fi; done
 rm -rf -- {VERIFIER} {TESTS} && mkdir -p -- {VERIFIER} {TESTS} && chmod 777 {VERIFIER}
+"""
+_TELL = f"""
+for place in /logs {AGENT}; do if [ -L "$place" ] || [ ! -d "$place" ]; then rm -f -- "$place"; fi; done
+mkdir -p -- {AGENT} && rm -rf -- {TRAJECTORY} && cat > {TRAJECTORY} && chmod 644 {TRAJECTORY}
 """
 _RUN = f'chmod +x "$1" && "$1" >{LOG} 2>&1'
 
@@ -60,8 +65,25 @@ def end_processes(box: Sandbox) -> None:
     box.start(["/bin/sh", "-c", "read -r _"]).kill()
 
 
+def tell(box: Sandbox, trajectory: bytes, env: Mapping[str, str]) -> None:
+    """Puts what was done where tests read it, whatever stands in its place.
+
+    Raises:
+        TaskError: The box did not take it.
+    """
+    if trajectory:
+        _sh(box, _TELL, env, trajectory)
+
+
 def verify(
-    box: Sandbox, phase: Phase, *, cwd: str, env: Mapping[str, str], keep_running: bool, has_tests: bool = False
+    box: Sandbox,
+    phase: Phase,
+    *,
+    cwd: str,
+    env: Mapping[str, str],
+    keep_running: bool,
+    has_tests: bool = False,
+    trajectory: bytes = b"",
 ) -> Result:
     """Runs a phase's tests in a box.
 
@@ -72,6 +94,7 @@ def verify(
         env: Their whole environment.
         keep_running: Whether what the student left running goes on meanwhile.
         has_tests: Whether the box came with the tests.
+        trajectory: What was done (see `leap.envs.atif`); nothing where it is not told.
     """
     try:
         if not keep_running:
@@ -81,6 +104,7 @@ def verify(
         else:
             _sh(box, _ANEW, env)
             put(box, phase.tests, TESTS, env)
+        tell(box, trajectory, env)
         return _judged(box, phase, cwd, env)
     except SandboxGone:
         return Result(problem="the box has ended")
@@ -115,12 +139,12 @@ def _is_written_again(box: Sandbox, env: Mapping[str, str]) -> bool:
     )
 
 
-def _sh(box: Sandbox, script: str, env: Mapping[str, str]) -> None:
-    done = box.exec(["/bin/sh", "-c", script], env=env)
+def _sh(box: Sandbox, script: str, env: Mapping[str, str], given: bytes = b"") -> None:
+    done = box.exec(["/bin/sh", "-c", script], env=env, input=given)
     if done.exit_code:
         said = done.output.decode(errors="replace").strip().splitlines()
         raise TaskError(
-            f"{TESTS} and {VERIFIER} cannot be made anew: {said[-1][:200] if said else f'status {done.exit_code}'}"
+            f"{TESTS} and /logs cannot be made anew: {said[-1][:200] if said else f'status {done.exit_code}'}"
         )
 
 
