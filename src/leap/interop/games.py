@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from leap.core import Observation, PrivilegedState, Task
-from leap.envs.base import Environment, Outcome
+from leap.envs.base import Environment, Outcome, Session
 from leap.envs.live import Live
 from leap.errors import EnvironmentFault
 
@@ -71,6 +71,11 @@ class Game:
             self.error = str(fault)
             self.outcome = self.outcome._replace(observation=Observation(text=""), reward=0.0, done=True)
         return self.outcome
+
+    @property
+    def session(self) -> Session:
+        """The session under way."""
+        return self._live._at_hand()
 
     async def privileged(self) -> PrivilegedState:
         """What is hidden from the student now: for teachers alone. Empty where the environment's code fails to tell it."""
