@@ -11,8 +11,8 @@ from small_games import small_games
 
 pytest.importorskip("numpy", reason="numpy is not installed (leap-agents[webshop])")
 
-from leap.errors import ContractError, PrerequisiteError  # noqa: E402
-from leap.interop.verl_agent import build_alfworld_envs, build_webshop_envs  # noqa: E402
+from leap.errors import ContractError, PrerequisiteError
+from leap.interop.verl_agent import build_alfworld_envs, build_webshop_envs
 
 GAMES = small_games(train=5, valid=1, unseen=2)
 SHOP = {"generator": {"products": 1520, "goals": 1510}}
