@@ -31,7 +31,11 @@ def test_a_batch_of_alfworld() -> None:
     won = [False] * 6
     for t in range(max(map(len, plans))):
         texts, images, rewards, dones, infos = envs.step([plan[t] if t < len(plan) else "look" for plan in plans])
-        assert images is None and all(type(value) is float for value in rewards) and all(type(done) is bool for done in dones)
+        assert (
+            images is None
+            and all(type(value) is float for value in rewards)
+            and all(type(done) is bool for done in dones)
+        )
         assert [info["observation_text"] for info in infos] == texts
         won = [info["won"] for info in infos]
         assert rewards == [10.0 * each for each in won] and dones == won
@@ -45,7 +49,9 @@ def test_a_batch_of_alfworld() -> None:
         same.step(["look", "look"])
 
 
-def test_alfworlds_own_configuration_counts(official_games: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alfworlds_own_configuration_counts(
+    official_games: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ALFWORLD_DATA", str(official_games))
     folders = sorted(path.name for path in (official_games / "json_2.1.1").iterdir())
     kept = {"env": {"type": "AlfredTWEnv", "task_types": [1]}, "dagger": {"training": {"max_nb_steps_per_episode": 2}}}
@@ -63,11 +69,15 @@ def test_alfworlds_own_configuration_counts(official_games: Path, tmp_path: Path
 
 def test_a_batch_of_webshop() -> None:
     kwargs: dict[str, Any] = {"observation_mode": "text", "num_products": None, "human_goals": True, "options": SHOP}
-    envs = build_webshop_envs(seed=0, env_num=2, group_n=2, resources_per_worker={}, env_kwargs=kwargs | {"privileged": True})
+    envs = build_webshop_envs(
+        seed=0, env_num=2, group_n=2, resources_per_worker={}, env_kwargs=kwargs | {"privileged": True}
+    )
     texts, infos = envs.reset()
     parts = [text.split(" [SEP] ") for text in texts]
     assert all(part[1] == "Instruction:" for part in parts) and texts[::2] == texts[1::2] and texts[0] != texts[2]
-    assert infos[0]["available_actions"] == {"has_search_bar": True, "clickables": ["search"]} and infos[0]["won"] is False
+    assert (
+        infos[0]["available_actions"] == {"has_search_bar": True, "clickables": ["search"]} and infos[0]["won"] is False
+    )
     texts, rewards, dones, infos = envs.step(["search[shirt]"] * 4)
     found = infos[0]["available_actions"]["clickables"]
     assert found[:2] == ["back to search", "next >"] and found[2].startswith("b0") and rewards == [0.0] * 4

@@ -66,7 +66,7 @@ def _play_plans(environment: Environment, what: str, tasks: list[Task]) -> tuple
             try:
                 proved = environment.prove(task)
                 own += proved is not None
-                why = run_sync(_play_plan(environment, task)) if proved is None else proved
+                why = run_sync(play_plan(environment, task)) if proved is None else proved
             except (EnvironmentFault, ContractError) as error:
                 why = str(error)
             planned += why is not None
@@ -85,7 +85,7 @@ def _play_plans(environment: Environment, what: str, tasks: list[Task]) -> tuple
     return unexplained, len(tasks) - planned
 
 
-async def _play_plan(environment: Environment, task: Task) -> str | None:
+async def play_plan(environment: Environment, task: Task) -> str | None:
     """What went wrong when the plan was played; empty where it succeeded, None where no plan is known."""
     async with Live(environment, task) as session:
         await session.observe()

@@ -11,10 +11,13 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from leap.core import Observation, PrivilegedState, Task
+from leap.core import History, Observation, PrivilegedState, Task
 from leap.envs.base import Environment, Outcome, Session
 from leap.envs.live import Live
+from leap.envs.tools import in_words
 from leap.errors import EnvironmentFault
+from leap.policies.base import UNPARSED
+from leap.policies.rendering import PromptConfig, Renderer
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +96,39 @@ class Game:
                 await self._live.__aexit__(None, None, None)
             except EnvironmentFault as fault:
                 log.error("%s", fault)
+
+
+class Dialogue:
+    """A game as a conversation in words: a message for each observation, an answer for each action. What was said stays as it is,
+    and tools are described and called in words, so that any chat of any framework can carry it.
+
+    Attributes:
+        game: The game, started.
+        history: What the student has seen.
+        unread: In how many answers no action could be read.
+    """
+
+    def __init__(self, game: Game, *, candidates: bool = True) -> None:
+        self.game = game
+        self.history = History(task=game.task, observations=(game.first,))
+        self.unread = 0
+        self._grammar = game.environment.grammar_of(game.task)
+        config = PromptConfig(renderer="dialogue", candidates=candidates)
+        self._renderer = Renderer(config, game.environment.prompts_of, grammar_of=game.environment.grammar_of)
+
+    def message(self) -> str:
+        """What is said to the student now."""
+        return in_words(self._renderer.whole(self.history), self._grammar.tools)[-1]["content"]
+
+    async def answer(self, text: str) -> Outcome:
+        """Takes the action that a student's answer names and returns what came of it; none can be read from it, that is a step,
+        too."""
+        decision = self._grammar.read(text, self.history.now)
+        self.unread += decision is None
+        action = decision.action if decision else UNPARSED
+        outcome = await self.game.act(action)
+        self.history = self.history.extend(action, outcome.observation)
+        return outcome
 
 
 def cycle(tasks: Sequence[Task], seed: object) -> Iterator[Task]:
