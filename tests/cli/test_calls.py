@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from leap.cli.app import app
 from leap.errors import ModelError
 from leap.models.base import Completion, Request, Sampling
 from leap.models.calls import Call, CallFilter, CallsSection
-from leap.models.ledger import Ledger, fingerprint, look_at_calls
-from leap.models.metered import MeteredModel
+from leap.models.ledger import Budget, Ledger, fingerprint, look_at_calls, read_totals
+from leap.models.metered import MeteredModel, NotedModel
 from leap.recipe import dump_recipe
 from leap.runs.directory import RunDirectory
 from leap.testing.models import Scripted
@@ -136,6 +137,44 @@ def test_prompts_are_packed_up_to_a_size_or_not_kept(tmp_path: Path) -> None:
     assert 0 < sum(kept_of) < 200 and kept_of == sorted(kept_of, reverse=True)
     ask(tmp_path / "c", answers, said("One more.", seed=1), most_mb=1)
     assert on_file(tmp_path / "c")[-1].request is not None, "a raised limit applies"
+
+
+def test_calls_of_a_model_in_process_are_kept_to_be_read_and_for_nothing_else(tmp_path: Path) -> None:
+    answers = ["good", "a bad one", ModelError("out of memory")]
+    model, path = Scripted(lambda prompt, call: answers[call % 3]), tmp_path / "a"
+
+    def asked(path: Path, times: int, **section: Any) -> Ledger:
+        ledger = Ledger(path, budget=Budget(tokens=1), calls=CallsSection(**section))
+        noted = NotedModel(model, ledger)
+
+        async def ask_again_and_again() -> None:
+            async with noted.conversation() as conversation:
+                for n in range(times):
+                    with suppress(ModelError):
+                        if "bad" in (await conversation.complete(said("The same.", 2))).text:
+                            noted.unread(said("The same.", 2), f"it holds no JSON, {n}")
+
+        with ledger.stage("correct 1"):
+            asyncio.run(ask_again_and_again())
+        return ledger
+
+    ledger = asked(path, 6)
+    assert len(model.requests) == 6, "none is answered from file"
+    assert ledger.total().calls == 0 and ledger.spent == (0.0, 0) and read_totals(path) == []
+    calls = on_file(path)
+    assert [call.outcome for call in calls] == ["read", "unread", "failed"] * 2
+    assert [call.problem for call in calls[:3]] == ["", "it holds no JSON, 1", "out of memory"]
+    assert [call.problem for call in calls[3:]] == ["", "it holds no JSON, 4", "out of memory"]
+    assert all(call.request and call.request["messages"] == said("The same.").messages and call.step == 2 for call in calls)
+    ledger.close()
+    assert len(on_file(path)) == 6 and Ledger(path).spent == (0.0, 0)
+    asked(tmp_path / "b", 3, keep=False).close()
+    assert on_file(tmp_path / "b") == []
+    asked(tmp_path / "c", 300, most_mb=0.002).close()
+    kept = len(on_file(tmp_path / "c"))
+    assert 3 < kept < 200, "what does not fit is not kept at all"
+    asked(tmp_path / "c", 3, most_mb=0.002).close()
+    assert len(on_file(tmp_path / "c")) == kept
 
 
 @settings(max_examples=30)

@@ -17,7 +17,7 @@ from leap.core import Episode
 from leap.files import Journal
 from leap.loop import leap
 from leap.models import mock
-from leap.models.ledger import BudgetReached, Ledger
+from leap.models.ledger import BudgetReached, Ledger, look_at_calls, read_totals
 from leap.progress import Progress
 from leap.recipe import Recipe, load_recipe
 from leap.report import write_report
@@ -136,7 +136,13 @@ def test_the_self_teacher_is_the_student_with_privilege(tmp_path: Path) -> None:
     corrections = list(stages.corrections(1))
     assert len(corrections) == sum(len(e.steps) for e in stages.episodes(1))
     assert {c.teacher for c in corrections} == {"self"} and not CALLS
-    assert not stages.run.calls.exists()
+    calls = look_at_calls(stages.run.calls, list)
+    assert read_totals(stages.run.calls) == [], "nothing is paid"
+    assert {call.stage for call in calls} == {"correct 1"} and {call.outcome for call in calls} <= {"read", "cut-off", "unread"}
+    asked = [call.request["messages"][-1]["content"] for call in calls if call.request]
+    assert len(asked) >= len(corrections) and {call.task for call in calls} == {e.task.id for e in stages.episodes(1)}
+    page = (stages.run.report / "index.html").read_text()
+    assert 'id="calls"' in page and "paid calls" not in page
 
 
 def test_a_run_without_paid_models_has_no_ledger_and_estimates_nothing(capsys: pytest.CaptureFixture[str]) -> None:

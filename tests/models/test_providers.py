@@ -14,7 +14,7 @@ import pytest
 from leap import registry
 from leap.errors import PrerequisiteError, RecipeError
 from leap.models.base import EndpointConfig, Request, Sampling
-from leap.models.ledger import Budget, Ledger
+from leap.models.ledger import Budget, Ledger, look_at_calls
 from leap.models.metered import MeteredModel
 from leap.models.mock import MockModel
 from leap.models.providers import Provider, open_model, split_name
@@ -39,7 +39,7 @@ def test_reading_names_and_ledgers_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-def test_endpoint_models_are_metered_and_those_in_process_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint_models_are_metered_and_those_in_process_are_only_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(tmp_path / "calls.sqlite")
     model = open_model("mock/first", SAMPLING, endpoint=EndpointConfig(concurrency=3), ledger=ledger)
     assert isinstance(model, MeteredModel) and model.concurrency == 3 and model.name == "mock/first" and model.constrains
@@ -61,6 +61,7 @@ def test_endpoint_models_are_metered_and_those_in_process_are_not(tmp_path: Path
 
     first, again = asyncio.run(ask())
     assert first == again and ledger.total().calls == 0
+    assert [call.answer for call in look_at_calls(ledger.path, list)] == [first, again]
 
 
 def test_a_cap_in_dollars_on_an_unpriced_model_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def calls(
     full: Annotated[bool, typer.Option("--full", help="With prompts and answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line, with prompts and answers.")] = False,
 ) -> None:
-    """Read the prompts and answers of a run's calls to models at endpoints. The run may be under way."""
+    """Read the prompts and answers of a run's calls to teachers and other models. The run may be under way."""
     from leap.cli.calls import print_calls
     from leap.models.calls import OUTCOMES, CallFilter, Outcome
 

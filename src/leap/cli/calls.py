@@ -27,7 +27,7 @@ def print_calls(root: Path, wanted: CallFilter, *, last: int, full: bool, as_jso
         full: Print prompts and answers, too.
         as_json: Print a JSON object for each, whole.
     """
-    recipe = recipe_of(root)
+    recipe_of(root)  # says so where it is no run
     told = _as_json if as_json else _in_full if full else _in_a_line
 
     def show(calls: Iterator[Call]) -> int:
@@ -45,9 +45,7 @@ def print_calls(root: Path, wanted: CallFilter, *, last: int, full: bool, as_jso
     if as_json:
         return
     if not shown:
-        local = [one.model for one in recipe.models if not one.paid]
-        here = f" Calls of {', '.join(local)}, in this process, are not kept." if local else ""
-        typer.echo(f"no such call is on file.{here}")
+        typer.echo("no such call is on file.")
     elif not full:
         typer.echo(f"{shown} calls, the newest last; --last 0: all; `leap calls {root} NUMBER`: one whole; --full: all whole")
 

@@ -34,6 +34,8 @@ CREATE TABLE IF NOT EXISTS asked (
 """
 _WINDOW = 1 << 15  # bytes of a dictionary that zlib looks at
 
+UNPAID = "unpaid "
+"""How the keys of calls begin that cost nothing."""
 Outcome = Literal["read", "unread", "empty", "cut-off", "failed"]
 """What came of a call: an answer of which all could be used; one of which not all could; one without a word; one that ended for
 want of tokens; none."""
@@ -41,8 +43,8 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 class CallsSection(Section):
-    """What is kept of calls to endpoints beyond their answers, for `leap calls`; and whether a few are made beforehand. Part of
-    a recipe, under `calls`."""
+    """What is kept of calls for `leap calls` (answers of endpoints always are, for the run itself); and whether a few are made
+    beforehand. Part of a recipe, under `calls`."""
 
     keep: bool = Field(default=True, description="Keep the prompts, too.")
     most_mb: float = Field(default=500, gt=0, description="Keep prompts up to so many MB of the file, packed.")
@@ -67,10 +69,17 @@ class AskedStore:
         self._left = int(section.most_mb * 1e6) if section.keep else 0
         if section.keep:
             db.executescript(SCHEMA)
-            self._left -= db.execute("SELECT COALESCE(SUM(LENGTH(request)), 0) FROM asked").fetchone()[0]
+            answers = f"SELECT COALESCE(SUM(LENGTH(text)), 0) FROM calls WHERE key LIKE '{UNPAID}%'"
+            prompts = "SELECT COALESCE(SUM(LENGTH(request)), 0) FROM asked"
+            self._left -= sum(db.execute(size).fetchone()[0] for size in (prompts, answers))
 
-    def keep(self, call: int, stage: str, model: str, request: Request) -> None:
-        """Keeps what was asked in a call that is booked."""
+    @property
+    def open(self) -> bool:
+        """Whether calls are kept that are for people alone: prompts are, and there is room for more."""
+        return self._left > 0
+
+    def keep(self, call: int, stage: str, model: str, request: Request, answer: int = 0) -> None:
+        """Keeps what was asked in a call that is booked, whose answer takes so much of the room."""
         if not self._section.keep:
             return
         base, packed = None, b""
@@ -78,7 +87,7 @@ class AskedStore:
             text = json.dumps(_told(request)).encode()
             base, beginning = self._bases.setdefault((stage, model), (call, text))
             packed = _packed(text, b"" if base == call else beginning)
-            self._left -= len(packed)
+            self._left -= len(packed) + answer
             if self._left <= 0:
                 log.warning("the prompts on file fill calls.most_mb (%g); later ones are not kept", self._section.most_mb)
         task = request.task.encode("utf-8", "replace").decode()
@@ -108,7 +117,7 @@ def _unpacked(packed: bytes, beginning: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call to an endpoint, as it is on file.
+    """One call, as it is on file.
 
     Attributes:
         number: Its number in the file, from 1.

@@ -1,4 +1,5 @@
-"""The ledger: every call to an endpoint, booked as it is answered. It is the run's bill, its budget and its cache.
+"""The ledger: every call to an endpoint, booked as it is answered. It is the run's bill, its budget and its cache. Calls that
+cost nothing are kept in it for people alone: it counts none and answers none from file.
 
 One SQLite file in the run directory. A call is committed before its answer is used, so a process killed at any moment has
 booked all but the calls under way, and a request that was answered once is never paid again.
@@ -24,7 +25,7 @@ from leap.core import JsonObject
 from leap.envs.thought import split_thought
 from leap.errors import LeapError, RunError
 from leap.models.base import Completion, Request
-from leap.models.calls import AskedStore, Call, CallFilter, CallsSection, calls_in
+from leap.models.calls import UNPAID, AskedStore, Call, CallFilter, CallsSection, calls_in
 from leap.models.prices import Price, Prices
 
 T = TypeVar("T")
@@ -240,6 +241,21 @@ class Ledger:
         """
         price = self.prices.get(name)
         completion = replace(completion, cost=price.of(completion) if price else 0.0)
+        self._write(key, name, completion, latency, error, request)
+        self._usd += completion.cost
+        self._tokens += completion.prompt_tokens + completion.completion_tokens
+        return completion
+
+    def note(
+        self, key: str, name: str, completion: Completion, latency: float, error: str, request: Request
+    ) -> None:
+        """Keeps a call that cost nothing, as long as prompts are kept; its key begins with `UNPAID`."""
+        if self._asked.open:
+            self._write(key, name, completion, latency, error, request)
+
+    def _write(
+        self, key: str, name: str, completion: Completion, latency: float, error: str, request: Request | None
+    ) -> None:
         provider, _, model = name.partition("/")
         tokens = (completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens)
         what = (_storable(completion.whole), completion.truncated, error.encode("utf-8", "replace").decode())
@@ -248,10 +264,7 @@ class Ledger:
         with self._lock, _explained(self.path):
             booked = self._db.execute(f"INSERT INTO calls VALUES (NULL{', ?' * len(values)})", values).lastrowid
             if request is not None and booked:
-                self._asked.keep(booked, self.label, name, request)
-        self._usd += completion.cost
-        self._tokens += completion.prompt_tokens + completion.completion_tokens
-        return completion
+                self._asked.keep(booked, self.label, name, request, len(what[0]) if key.startswith(UNPAID) else 0)
 
     def unread(self, key: str, problem: str) -> None:
         """Notes why the answer to a request could not be used."""
@@ -335,7 +348,7 @@ def _looked_at(path: Path, look: Callable[[sqlite3.Connection], T]) -> T:
         return at("immutable=1")  # otherwise SQLite would leave a log of its own beside a ledger that is only read
 
 
-_BY_STAGE = ("stage, provider || '/' || model", "GROUP BY stage, provider, model ORDER BY MIN(id)")
+_BY_STAGE = ("stage, provider || '/' || model", " GROUP BY stage, provider, model ORDER BY MIN(id)")
 
 
 def _sums(db: sqlite3.Connection, labels: str, grouping: str) -> list[Totals]:
@@ -343,7 +356,7 @@ def _sums(db: sqlite3.Connection, labels: str, grouping: str) -> list[Totals]:
         f"SELECT {labels}, COALESCE(SUM(error = ''), 0), COALESCE(SUM(error != ''), 0), "
         "COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_cached), 0), COALESCE(SUM(tokens_out), 0), "
         "COALESCE(SUM(cost), 0.0), COALESCE(AVG(CASE WHEN error = '' THEN latency END), 0.0) "
-        f"FROM calls {grouping}"
+        f"FROM calls WHERE key NOT LIKE '{UNPAID}%'{grouping}"
     ).fetchall()
     return [Totals(*row) for row in rows]
 

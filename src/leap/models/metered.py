@@ -1,4 +1,4 @@
-"""Models whose calls are paid for: every call goes through the run's ledger, in whatever process it is made."""
+"""Models whose calls go to the run's ledger, in whatever process they are made: paid ones through it, others to be read there."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from leap.core import content_key
 from leap.core.message import Message, ToolSpec
 from leap.errors import ModelError, RecipeError
 from leap.models.base import Completion, Conversation, Model, Request, Sampling
+from leap.models.calls import UNPAID
 from leap.models.ledger import Budget
 from leap.models.prices import Prices
 
@@ -35,8 +36,8 @@ class Booking(Protocol):
     """What models at endpoints need of a run's ledger. In the process that drives a run it is the `Ledger`; an executor whose
     workers call endpoints gives them one that passes everything on to that. Prices and budget are the recipe's.
 
-    For each call: `claim` its key (an answer on file ends it), `admit` it, `settle` what came of it, and `release` the key in
-    any case. See `Ledger` for what each does.
+    For each call that is paid for: `claim` its key (an answer on file ends it), `admit` it, `settle` what came of it, and
+    `release` the key in any case; `note` one that costs nothing. See `Ledger` for what each does.
     """
 
     prices: Prices
@@ -57,6 +58,10 @@ class Booking(Protocol):
     ) -> Completion: ...
 
     def release(self, key: str) -> None: ...
+
+    def note(
+        self, key: str, name: str, completion: Completion, latency: float, error: str, request: Request
+    ) -> None: ...
 
     def unread(self, key: str, problem: str) -> None: ...
 
@@ -100,26 +105,20 @@ async def answered(
         ledger.release(key)
 
 
-class MeteredModel(Model):
-    """A model whose every call goes through a ledger: answered from it, or paid, booked and counted against the budget.
+class NotedModel(Model):
+    """A model whose calls cost nothing, as one in this process, and are kept for people to read. Each is made, whatever is on
+    file: an answer depends, in the last bits, on what else is in its batch.
 
     Args:
         model: Who answers.
-        sampling: How it draws its answers; part of what makes two requests the same.
-        ledger: Where calls are booked.
-
-    Raises:
-        RecipeError: A cap in USD is set and the model's price is not known.
+        ledger: Where calls are kept.
     """
 
-    def __init__(self, model: Model, sampling: Sampling, ledger: Booking) -> None:
-        check_price(model.name, ledger.prices, ledger.budget)
+    def __init__(self, model: Model, ledger: Booking) -> None:
         self.name, self.room = model.name, model.room
         self.concurrency, self.calls_at_once = model.concurrency, model.calls_at_once
         self.in_process, self.constrains = model.in_process, model.constrains
         self.model, self.ledger = model, ledger
-        self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
-        self._sampling = sampling.model_dump(mode="json")
 
     @property
     def identity(self) -> str:
@@ -133,6 +132,48 @@ class MeteredModel(Model):
 
     def unread(self, request: Request, problem: str) -> None:
         self.ledger.unread(self.request_key(request), problem)
+
+    def request_key(self, asked: Request) -> str:
+        """Names a request, so that its answer can be found again."""
+        return f"{UNPAID}{content_key('call', list(asked.messages), asked.seed)}"
+
+    async def answer(self, conversation: Conversation, request: Request) -> Completion:
+        """Has a request answered in a conversation with the model."""
+        note, began = partial(self.ledger.note, self.request_key(request), self.name), time.monotonic()
+        try:
+            completion = await conversation.complete(request)
+        except ModelError as error:
+            note(Completion("", 0, 0), time.monotonic() - began, str(error), request)
+            raise
+        note(completion, time.monotonic() - began, "", request)
+        return completion
+
+    @asynccontextmanager
+    async def conversation(self) -> AsyncIterator[Conversation]:
+        async with self.model.conversation() as conversation:
+            yield _Through(self, conversation)
+
+    def close(self) -> None:
+        self.model.close()
+
+
+class MeteredModel(NotedModel):
+    """A model whose every call goes through a ledger: answered from it, or paid, booked and counted against the budget.
+
+    Args:
+        model: Who answers.
+        sampling: How it draws its answers; part of what makes two requests the same.
+        ledger: Where calls are booked.
+
+    Raises:
+        RecipeError: A cap in USD is set and the model's price is not known.
+    """
+
+    def __init__(self, model: Model, sampling: Sampling, ledger: Booking) -> None:
+        check_price(model.name, ledger.prices, ledger.budget)
+        super().__init__(model, ledger)
+        self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
+        self._sampling = sampling.model_dump(mode="json")
 
     def gate(self) -> asyncio.Semaphore:
         """The places for calls, in the running event loop."""
@@ -149,20 +190,15 @@ class MeteredModel(Model):
         parts = (list(asked.messages), asked.seed, choices, asked.schema, *more)
         return content_key("call", self.identity, self._sampling, *parts)
 
-    @asynccontextmanager
-    async def conversation(self) -> AsyncIterator[Conversation]:
-        async with self.model.conversation() as conversation:
-            yield _MeteredConversation(self, conversation)
-
-    def close(self) -> None:
-        self.model.close()
+    async def answer(self, conversation: Conversation, request: Request) -> Completion:
+        ask = partial(conversation.complete, request)
+        answer = await answered(self.ledger, self.request_key(request), self.name, ask, self.gate(), request)
+        return answer.before(request.stop)
 
 
-class _MeteredConversation:
-    def __init__(self, model: MeteredModel, conversation: Conversation) -> None:
+class _Through:
+    def __init__(self, model: NotedModel, conversation: Conversation) -> None:
         self._model, self._conversation = model, conversation
 
     async def complete(self, request: Request) -> Completion:
-        model, ask = self._model, partial(self._conversation.complete, request)
-        answer = await answered(model.ledger, model.request_key(request), model.name, ask, model.gate(), request)
-        return answer.before(request.stop)
+        return await self._model.answer(self._conversation, request)

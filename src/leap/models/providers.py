@@ -19,7 +19,7 @@ from leap import registry
 from leap.config import Section
 from leap.errors import LeapError, PrerequisiteError, RecipeError, suggest
 from leap.models.base import Completion, EndpointConfig, Model, Sampling
-from leap.models.metered import Booking, MeteredModel, check_price
+from leap.models.metered import Booking, MeteredModel, NotedModel, check_price
 
 BATCH = 64
 """Conversations held at once by a model on this machine, unless something else is said."""
@@ -183,7 +183,8 @@ def open_model(
         name: `provider/model`.
         sampling: How its answers are drawn.
         endpoint: The provider's settings; its defaults if None.
-        ledger: Books every call of a model that is not in this process, keeps the budget and answers repeated requests.
+        ledger: Books every call of a model that is not in this process, keeps the budget and answers repeated requests; keeps
+            those of others for people to read.
         batch: Conversations held at once by a model on this machine.
         dtype: Its weights' type.
 
@@ -195,12 +196,13 @@ def open_model(
         PrerequisiteError: A package, a key, a server or a checkpoint is missing.
     """
     provider, model = provider_of(name), split_name(name)[1]
-    metered = None if provider.local else ledger
-    if metered is not None:
-        check_price(name, metered.prices, metered.budget)  # before a server is started for nothing
+    if ledger is not None and not provider.local:
+        check_price(name, ledger.prices, ledger.budget)  # before a server is started for nothing
     with _needs(provider, name):
         opened = provider.open(model, sampling, config=endpoint or provider.Config(), batch=batch, dtype=dtype)
-    return opened if metered is None else MeteredModel(opened, sampling, metered)
+    if ledger is None:
+        return opened
+    return NotedModel(opened, ledger) if provider.local else MeteredModel(opened, sampling, ledger)
 
 
 @contextmanager

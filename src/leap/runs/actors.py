@@ -18,7 +18,7 @@ from leap.models.base import Model
 from leap.models.checkpoints import best_device, look_in, model_identity, release_memory
 from leap.models.gguf import unpacked
 from leap.models.ledger import Ledger
-from leap.models.metered import Booking
+from leap.models.metered import Booking, NotedModel
 from leap.models.precision import bf16_pays
 from leap.models.providers import ModelConfig, open_model
 from leap.policies.base import ExpertPolicy, MixedPolicy, Policy, ScriptedPolicy, TeacherPolicy
@@ -90,7 +90,7 @@ class Actors:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Books every call to an endpoint, keeps the budget, and answers what was answered before."""
+        """Books every call to an endpoint, keeps the budget, answers what was answered before; keeps other calls to be read."""
         ledger = Ledger(self.run.calls, self.recipe.prices, self.recipe.budget, self.recipe.calls)
         self._opened.callback(ledger.close)
         return ledger
@@ -297,8 +297,7 @@ class Actors:
     # ---- teachers --------------------------------------------------------------------------------------------------
 
     def open_model(self, section: ModelConfig) -> Model:
-        """Opens the model that a section names; its calls go through the ledger, if it is not in this process. It stays open as
-        long as the run does."""
+        """Opens the model that a section names; its calls go to the ledger. It stays open as long as the run does."""
         key = content_key(section.model, *(one.model_dump(mode="json") for one in (section.sampling, section.endpoint)))
         if key not in self._models:
             self._models[key] = section.open(self._booking or self.ledger)
@@ -325,7 +324,7 @@ class Actors:
             seed=self.recipe.seed,
             open_model=self.open_model,
             student=StudentContext(
-                lambda: self._student_model(i, student.sampling.temperature),
+                lambda: NotedModel(self._student_model(i, student.sampling.temperature), self._booking or self.ledger),
                 self.whole_renderer,
                 constrained=student.decoding == "constrained",
             ),

@@ -159,7 +159,7 @@ class _Stage:
         """The records of all shards, as they come."""
         pool, config = self._pool, self._pool.config
         pool.employ()
-        answers = {word: getattr(self, f"_{word}") for word in ("files", "claim", "admit", "settle", "release", "unread")}
+        answers = {word: getattr(self, f"_{word}") for word in ("files", "claim", "admit", "settle", "release", "note", "unread")}
         helpers = [asyncio.create_task(self._heard(attend(pool.desk, answers)))]
         helpers += [asyncio.create_task(self._heard(self._serve(number))) for number in range(config.workers)]
         interrupted = False
@@ -299,6 +299,9 @@ class _Stage:
     async def _release(self, turn: str, key: str) -> None:
         if turn in self._turns:
             self._here.ledger.release(key)
+
+    async def _note(self, turn: str, *call: Any) -> None:
+        self._here.ledger.note(*call)
 
     async def _unread(self, turn: str, key: str, problem: str) -> None:
         self._here.ledger.unread(key, problem)

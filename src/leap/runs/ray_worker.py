@@ -121,6 +121,11 @@ class BookedAtDesk:
     def release(self, key: str) -> None:
         self.told.append(self._desk.ask.remote("release", self.turn, key))
 
+    def note(
+        self, key: str, name: str, completion: Completion, latency: float, error: str, request: Request
+    ) -> None:
+        self.told.append(self._desk.ask.remote("note", self.turn, key, name, completion, latency, error, request))
+
     def unread(self, key: str, problem: str) -> None:
         self.told.append(self._desk.ask.remote("unread", self.turn, key, problem))
 
