@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from leap_worlds.tasks.dockerfile import Built, read_dockerfile
 from leap_worlds.tasks.format import TaskError
+from leap_worlds.tasks.wheels import asked_for
 
 
 def built(folder: Path, text: str, **bases: str) -> Built:
@@ -111,7 +112,7 @@ def test_copies_keep_names_modes_and_nothing_of_this_machine(tmp_path: Path) -> 
         ("FROM debian:12\nCOPY ../x /b", "2: "),
         ("FROM debian:12\nADD https://x.example/a /b", "2: ADD of an address or an archive"),
         ("FROM debian:12\nADD a.tar.gz /b", "2: ADD of an address or an archive"),
-        ("FROM debian:12\nRUN cat <<EOF > x\nhello\nEOF", "2: here-documents"),
+        ("FROM debian:12\nRUN cat <<EOF > x\nhello\nEOF2", "2: the here-document EOF has no end"),
         ('FROM debian:12\nENTRYPOINT ["x"]', "2: ENTRYPOINT"),
         ("FROM debian:12\nONBUILD RUN true", "2: ONBUILD is not supported"),
     ],
@@ -155,3 +156,89 @@ def test_any_text_is_read_or_refused_with_one_line(tmp_path_factory: pytest.Temp
         assert str(error).startswith("t/environment/Dockerfile") and "\n" not in str(error)
     except UnicodeEncodeError:  # half a character: it could not be written
         pass
+
+
+# ---- here-documents, .dockerignore, uv ------------------------------------------------------------------------------
+
+
+def packed(found: Built) -> dict[str, bytes]:
+    """The files that an image's steps put in, by name."""
+    files: dict[str, bytes] = {}
+    for step in found.recipe.steps:
+        for content in step.files.values():
+            if content.startswith(b"#!"):
+                continue
+            with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+                files |= {each.name: file.read() for each in tar if each.isfile() and (file := tar.extractfile(each))}
+    return files
+
+
+def test_here_documents_are_scripts_input_or_files(tmp_path: Path) -> None:
+    text = (
+        "FROM debian:12\nENV A=1\nRUN <<EOF\necho $A\n# kept\necho two\nEOF\nRUN cat <<-'END' > x && \\\n  true\n\tin $A\n\tEND\n"
+        'COPY <<one <<"two" /in/\nis $A\none\nis $A\noneself\ntwo\nRUN echo $((1 << 2)) <<< "x"\n'
+    )
+    found = built(tmp_path, text)
+    scripts = [step.argv[-1] for step in found.recipe.steps]
+    assert "'echo $A\n# kept\necho two'" in scripts[0] and "EOF" not in scripts[0]
+    assert "> x &&" in scripts[1] and "\nin $A\nEND" in scripts[1]
+    assert packed(found) == {"in/one": b"is 1\n", "in/two": b"is $A\noneself\n"}
+    assert len(scripts) == 4 and "1 << 2" in scripts[3]
+
+
+@pytest.mark.parametrize(
+    ("ignore", "left"),
+    [
+        ("", {"a.txt", "b.md", "sub/a.txt", "sub/deep/c.log"}),
+        ("*.txt\n# no pattern: b.md\n", {"b.md", "sub/a.txt", "sub/deep/c.log"}),
+        ("**/*.txt", {"b.md", "sub/deep/c.log"}),
+        ("/sub/", {"a.txt", "b.md"}),
+        ("sub\n!sub/deep/*.log", {"a.txt", "b.md", "sub/deep/c.log"}),
+        ("*\n!?.md", {"b.md"}),
+        ("[ab].*\nsub/[", {"sub/a.txt", "sub/deep/c.log"}),
+    ],
+)
+def test_what_dockerignore_names_is_left_out(tmp_path: Path, ignore: str, left: set[str]) -> None:
+    for name in ("a.txt", "b.md", "sub/a.txt", "sub/deep/c.log"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text(name)
+    (tmp_path / "data" / ".dockerignore").write_text(ignore)
+    (tmp_path / "data" / "Dockerfile").write_text("FROM debian:12\nCOPY . /x\n")
+    found = packed(read_dockerfile(tmp_path / "data", "t", {}))
+    assert {name.removeprefix("x/") for name in found} - {".dockerignore", "Dockerfile"} == left
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("pip3 install -q pytest==8.4.1 2>/dev/null || true", ("pytest==8.4.1",)),
+        ("/opt/v/bin/pip install 'a[b]>=1,<2' && pip install c", ("a[b]>=1,<2", "c")),
+        ("python3 -m pip install -r wanted.txt", ("numpy==2.0", "x")),
+        ("uv pip install --python /v/bin/python a==1 \\\n  b", ("uv", "a==1", "b")),
+        ("uvx --with pytest==8.4.1 -w x,y -p 3.13 pytest --ctrf /x -rA", ("uv", "pytest==8.4.1", "x", "y", "pytest")),
+        ("uvx ruff@0.9 check", ("uv", "ruff==0.9")),
+        ("uv run --with=a script.py", ("uv", "a")),
+        ("curl -LsSf https://astral.sh/uv/0.9.7/install.sh | sh", ("uv",)),
+        ("uv venv /v", ("uv",)),
+        ("uv sync", None),
+        ("pip install .", None),
+        ("pip install -r none.txt", None),
+        ("echo pip; ls", None),
+    ],
+)
+def test_what_pip_and_uv_are_asked_for(tmp_path: Path, said: str, wanted: tuple[str, ...] | None) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "wanted.txt").write_text("# why\nnumpy == 2.0  # pinned\n\nx\n")
+    assert asked_for(said, tmp_path) == wanted
+
+
+def test_uv_s_image_and_installer_are_uv_of_the_index(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM python:3.13-slim\nCOPY --from=ghcr.io/astral-sh/uv:0.8.15 /uv /uvx /usr/local/bin/\n"
+        "RUN curl -LsSf https://astral.sh/uv/0.9.5/install.sh | sh && uv venv /v && uv pip install --python /v/bin/python a\n"
+    )
+    found = read_dockerfile(tmp_path, "t", {}, network=True)
+    assert found.wheels == ("uv==0.8.15", "uv", "a")
+    assert "cp /opt/leap-wheels/bin/uv /opt/leap-wheels/bin/uvx /usr/local/bin" in found.recipe.steps[0].argv[-1]
+    with pytest.raises(TaskError, match=r"^t:2: COPY --from needs"):
+        read_dockerfile(tmp_path, "t", {})

@@ -1,7 +1,7 @@
-"""Dockerfiles as recipes of sandbox images, as far as Debian's own packages and files of the task's give what they ask for.
+"""Dockerfiles as recipes of sandbox images, as far as Debian's packages, wheels and files of the task's give what they ask for.
 
-What needs the network while it is built (`pip install`, `curl`, other images) cannot be had here; one line says so. Packages
-are put into the base, so `apt-get` has nothing left to do: while a RUN is run, a program that does nothing stands in its place.
+What needs the network otherwise while it is built (`curl`, other images) cannot be had here; one line says so. Packages are put
+into the base, so `apt-get` has nothing left to do: while a RUN is run, a program that does nothing stands in its place.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from leap_worlds.sandbox.image import Recipe, Step
-from leap_worlds.tasks.files import pack
+from leap_worlds.tasks.files import pack, pack_content
 from leap_worlds.tasks.format import TaskError
-from leap_worlds.tasks.wheels import PLACE, SETTINGS, asked_for
+from leap_worlds.tasks.ignored import Ignored
+from leap_worlds.tasks.wheels import PLACE, SETTINGS, asked_for, met
 
 IGNORED = {"LABEL", "EXPOSE", "CMD", "STOPSIGNAL", "MAINTAINER", "HEALTHCHECK", "VOLUME"}
 _PYTHON = ("python3", "python3-pip", "python3-venv", "python-is-python3")
@@ -38,18 +40,22 @@ BASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ubuntu:latest", "trixie", _UBUNTU),
     ("python:3.11*slim*", "bookworm", _PYTHON),
     ("python:3.13*slim*", "trixie", _PYTHON),
+    ("ghcr.io/laude-institute/t-bench/ubuntu-24-04:*", "trixie", (*_UBUNTU, "tmux", "asciinema")),
+    ("ghcr.io/laude-institute/t-bench/python-3-13:*", "trixie", (*_PYTHON, "tmux", "asciinema")),
 )
 """Names of images, the Debian that stands for each, and the packages that it has beside the minimal ones."""
 ROOT = ("", "root", "0", "root:root", "0:0")
 _NETWORK = re.compile(
     r"(?:^|[;&|(\n]|\bthen\b|\bdo\b)\s*(?:sudo\s+)?(?:[A-Za-z_]\w*=\S*\s+)*"
     r"((?:pip3?|python3? -m pip|uv(?: pip)?|conda|mamba|gem|cargo|go|npm|yarn|pnpm) (?:install|add|get|sync)|"
-    r"git clone|curl|wget|npx|uvx|add-apt-repository|apk|yum|dnf)\b"
+    r"git clone|curl|wget|npx|add-apt-repository|apk|yum|dnf)\b"
 )
 _APT = re.compile(r"\b(?:apt-get|apt|aptitude)\b((?:\s+(?:-\S+|\w+=\S+))*)\s+install\b([^;&|\n]*)")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*(?:=\S+)?")
 _INSTRUCTION = re.compile(r"\s*([A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
 _VARIABLE = re.compile(r"\\\$|\$(?:(\w+)|\{(\w+)(?::([-+])([^}]*))?\})")
+_HEREDOC = re.compile(r"(?<!<)<<(-?)(['\"]?)([A-Za-z_]\w*)\2")
+_UV_IMAGE = re.compile(r"ghcr\.io/astral-sh/uv(?::([0-9.]+|latest))?")
 _STUB = b"#!/bin/sh\nexit 0 # the packages are in the base\n"
 _STUBS = ("/usr/local/sbin/apt-get", "/usr/local/sbin/apt")
 _ARCHIVE = "/.leap-files.tar"
@@ -63,7 +69,7 @@ class Built:
         recipe: What to build.
         workdir: Where commands run.
         notes: What stands in for something else, for people.
-        wheels: What `pip` is to find in `wheels.PLACE`.
+        wheels: What `pip` and `uv` are to find in `wheels.PLACE`.
     """
 
     recipe: Recipe
@@ -74,6 +80,7 @@ class Built:
 
 @dataclass
 class _State:
+    ignored: Ignored
     env: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
     workdir: str = "/"
@@ -105,7 +112,7 @@ def read_dockerfile(
         raise TaskError(f"{where}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     base: Recipe | None = None
     notes: list[str] = []
-    state = _State(network=network)
+    state = _State(Ignored.read(folder), network=network)
     for line, word, rest in _instructions(text, where):
         place = f"{where}:{line}"
         if word == "FROM":
@@ -132,9 +139,11 @@ def read_dockerfile(
 
 
 def _instructions(text: str, where: str) -> Iterator[tuple[int, str, str]]:
-    """Line number, word and the rest of each instruction; lines that end in a backslash are one with the next."""
+    """Line number, word and the rest of each instruction; lines that end in a backslash are one with the next, and
+    here-documents stand behind it."""
     said, begun = "", 0
-    for number, line in enumerate(text.splitlines(), start=1):
+    lines = iter(enumerate(text.splitlines(), start=1))
+    for number, line in lines:
         if line.lstrip().startswith("#") or (not line.strip() and said):
             continue
         begun = begun or number
@@ -147,9 +156,22 @@ def _instructions(text: str, where: str) -> Iterator[tuple[int, str, str]]:
         found = _INSTRUCTION.fullmatch(whole)
         if found is None:
             raise TaskError(f"{where}:{first}: {whole.strip()[:60]!r} is no instruction")
-        if re.search(r"<<-?['\"]?\w", whole) and found[1].upper() in ("RUN", "COPY", "ADD"):
-            raise TaskError(f"{where}:{first}: here-documents need a container engine (sandbox: docker)")
-        yield first, found[1].upper(), " ".join((found[2] or "").split("\n")).strip()
+        word, documents = found[1].upper(), ""
+        for tabs, _, end in _HEREDOC.findall(whole) if word in ("RUN", "COPY", "ADD") else ():
+            body = list(_until(lines, end, tabs))
+            if not body or body[-1] != end:
+                raise TaskError(f"{where}:{first}: the here-document {end} has no end")
+            documents += "".join(f"\n{line}" for line in body)
+        yield first, word, " ".join((found[2] or "").split("\n")).strip() + documents
+
+
+def _until(lines: Iterator[tuple[int, str]], end: str, tabs: str) -> Iterator[str]:
+    """The lines of a here-document, its last one with them."""
+    for _, line in lines:
+        told = line.lstrip("\t") if tabs else line
+        yield told
+        if told == end:
+            return
 
 
 def _base(said: str, bases: Mapping[str, str], place: str) -> tuple[Recipe, str]:
@@ -192,7 +214,7 @@ def _take(state: _State, word: str, rest: str, place: str, folder: Path, timeout
         if not state.shell:
             raise TaskError(f'{place}: SHELL needs a list, such as ["/bin/bash", "-c"]')
     elif word == "RUN":
-        _run(state, rest, place, timeout)
+        _run(state, rest, place, folder, timeout)
     elif word in ("COPY", "ADD"):
         _copy(state, word, rest, place, folder, timeout)
     elif word == "ENTRYPOINT":
@@ -205,25 +227,25 @@ def _add(state: _State, argv: tuple[str, ...], timeout: float, files: Mapping[st
     state.steps.append(Step(argv=argv, files=files or {}, env=dict(state.env), timeout=timeout))
 
 
-def _run(state: _State, rest: str, place: str, timeout: float) -> None:
+def _run(state: _State, rest: str, place: str, folder: Path, timeout: float) -> None:
     if rest.startswith("--"):
         raise TaskError(f"{place}: RUN {rest.split()[0]} needs a container engine (sandbox: docker)")
     argv = _listed(rest)
     script = shlex.join(argv) if argv else rest
-    wheels = asked_for(script) if state.network else None
-    unmet = re.sub(r"\b(?:pip3?|python3? -m pip) install\b", "true", script) if wheels else script
+    head, _, documents = rest.partition("\n")
+    if _HEREDOC.fullmatch(head):  # the document is the script
+        script = rest = documents.rpartition("\n")[0]
+    wheels = asked_for(script, folder) if state.network else None
+    unmet = met(script) if wheels else script
     if found := _NETWORK.search(unmet):
         raise TaskError(
             f"{place}: `{found[1]}` needs the network, which a box that is built has not; "
             "allow build_network for packages of pip's by name, use sandbox: docker, or give the image as a tar (option bases)"
         )
-    for found in _APT.finditer(script):
-        for package in re.sub(r"(?:^|\s)-[tco]\s*\S+", " ", found[2]).split():
-            if package.startswith("-"):
-                continue
-            if not _PACKAGE.fullmatch(package):
-                raise TaskError(f"{place}: the package {package!r} cannot be read; write its name")
-            state.packages.append(package.partition("=")[0])
+    for package in packages_of(script):
+        if not _PACKAGE.fullmatch(package):
+            raise TaskError(f"{place}: the package {package!r} cannot be read; write its name")
+        state.packages.append(package.partition("=")[0])
     values = "".join(
         f"{name}={shlex.quote(value)}; export {name}; "
         for name, value in state.arguments.items()
@@ -231,7 +253,7 @@ def _run(state: _State, rest: str, place: str, timeout: float) -> None:
     )
     state.wheels += wheels or ()
     if wheels:
-        values += f"export {SETTINGS}; "
+        values += f"export {shlex.join(f'{name}={value}' for name, value in SETTINGS.items())} PATH={PLACE}/bin:$PATH; "
     inner = shlex.join(argv) if argv else shlex.join([*state.shell, rest])
     moved = f"{values}cd {shlex.quote(state.workdir)} && {inner}"
     has_apt = "apt" in script
@@ -239,12 +261,22 @@ def _run(state: _State, rest: str, place: str, timeout: float) -> None:
     _add(state, ("/bin/sh", "-c", moved + cleared), timeout, dict.fromkeys(_STUBS, _STUB) if has_apt else None)
 
 
+def packages_of(script: str) -> Iterator[str]:
+    """What a script has apt-get install, with versions as they stand."""
+    for found in _APT.finditer(script):
+        words = re.sub(r"(?:^|\s)-[tco]\s*\S+", " ", found[2]).split()
+        yield from (word for word in words if not word.startswith("-"))
+
+
 def _copy(state: _State, word: str, rest: str, place: str, folder: Path, timeout: float) -> None:
     mode: int | None = None
-    said = rest
+    said, *documents = rest.split("\n")
+    lines, source_image = iter(documents), ""
     while flag := re.match(r"--(\w+)(?:=(\S+))?\s+", said):
         if flag[1] == "chmod" and re.fullmatch(r"[0-7]{3,4}", flag[2] or ""):
             mode = int(flag[2], 8)
+        elif flag[1] == "from" and state.network and (uv := _UV_IMAGE.fullmatch(flag[2] or "")):
+            source_image = f"uv=={uv[1]}" if uv[1] not in (None, "latest") else "uv"
         elif not (flag[1] == "chown" and flag[2] in ROOT):
             raise TaskError(f"{place}: {word} --{flag[1]} needs a container engine (sandbox: docker)")
         said = said[flag.end() :]
@@ -258,13 +290,23 @@ def _copy(state: _State, word: str, rest: str, place: str, folder: Path, timeout
         raise TaskError(f"{place}: ADD of an address or an archive needs a container engine (sandbox: docker)")
     into = target.endswith("/") or target in (".", "") or len(sources) > 1
     end = PurePosixPath(state.workdir) / target
+    if source_image:
+        state.wheels.append(source_image)
+        taken = shlex.join(f"{PLACE}/bin/{PurePosixPath(source).name}" for source in sources)
+        script = f"mkdir -p {shlex.quote(str(end if into else end.parent))} && cp {taken} {shlex.quote(str(end))}"
+        return _add(state, ("/bin/sh", "-c", script), timeout)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for source in sources:
+            if document := _HEREDOC.fullmatch(source):
+                body = "".join(f"{line}\n" for line in takewhile(lambda line, end=document[3]: line != end, lines))
+                content = (body if document[2] else _filled(body, state)).encode()
+                pack_content(tar, content, end / document[3] if into else end, mode or 0o644)
+                continue
             for path in _matched(folder, source, place):
                 if path.is_dir():
-                    pack(tar, path, end, mode)
-                else:
+                    pack(tar, path, end, mode, state.ignored.hides)
+                elif not state.ignored.hides(path):
                     pack(tar, path, end / path.name if into else end, mode)
     script = f"tar -C / -xf {_ARCHIVE} && rm {_ARCHIVE}"
     _add(state, ("/bin/sh", "-c", script), timeout, {_ARCHIVE: archive.getvalue()})
@@ -324,61 +366,11 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
-PROGRAMS = (
-    *(
-        "bash",
-        "sh",
-        "ls",
-        "cat",
-        "echo",
-        "rm",
-        "mkdir",
-        "rmdir",
-        "mv",
-        "cp",
-        "ln",
-        "chmod",
-        "chown",
-        "touch",
-        "head",
-        "tail",
-    ),
-    *(
-        "true",
-        "false",
-        "id",
-        "env",
-        "sort",
-        "uniq",
-        "wc",
-        "cut",
-        "tr",
-        "tac",
-        "nl",
-        "tee",
-        "paste",
-        "comm",
-        "join",
-        "seq",
-        "du",
-    ),
-    *(
-        "stat",
-        "readlink",
-        "dirname",
-        "basename",
-        "md5sum",
-        "sha256sum",
-        "base64",
-        "od",
-        "mktemp",
-        "date",
-        "expr",
-        "test",
-        "find",
-    ),
-    *("xargs", "grep", "sed", "tar", "gzip", "sleep", "timeout", "mkfifo", "setsid", "printf", "awk", "tree", "ps"),
-    *("cmp", "diff"),
+_OURS = (
+    "bash sh ls cat echo rm mkdir rmdir mv cp ln chmod chown touch head tail true false id env sort uniq wc cut tr tac nl tee "
+    "paste comm join seq du stat readlink dirname basename md5sum sha256sum base64 od mktemp date expr test find xargs grep sed "
+    "tar gzip sleep timeout mkfifo setsid printf awk tree ps cmp diff"
 )
+PROGRAMS = tuple(_OURS.split())
 """Of this machine's own, where `machine` stands for an image."""
 OPTIONAL_PROGRAMS = frozenset({"tree", "awk", "ps", "cmp", "diff"})

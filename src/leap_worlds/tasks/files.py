@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -16,8 +16,26 @@ MOST = 64 * 2**20
 UPLOAD_SECONDS = 120.0
 
 
-def pack(tar: tarfile.TarFile, path: Path, end: PurePosixPath, mode: int | None = None) -> None:
-    """Puts a file, or all that is in a folder, into a tar at a place: root's, without times: equal files, equal bytes."""
+def _nothing(path: Path) -> bool:
+    return False
+
+
+def pack(
+    tar: tarfile.TarFile,
+    path: Path,
+    end: PurePosixPath,
+    mode: int | None = None,
+    hides: Callable[[Path], bool] = _nothing,
+) -> None:
+    """Puts a file, or all that is in a folder, into a tar at a place: root's, without times: equal files, equal bytes.
+
+    Args:
+        tar: Where to.
+        path: What.
+        end: The place.
+        mode: Permissions of files; their own by default.
+        hides: What is left out.
+    """
 
     def told(entry: tarfile.TarInfo) -> tarfile.TarInfo:
         entry.uid = entry.gid = entry.mtime = 0
@@ -25,10 +43,19 @@ def pack(tar: tarfile.TarFile, path: Path, end: PurePosixPath, mode: int | None 
         entry.mode = mode if mode is not None and entry.isfile() else entry.mode & 0o777 | 0o400
         return entry
 
-    tar.add(path, str(end).lstrip("/") or ".", recursive=False, filter=told)
+    if not hides(path):
+        tar.add(path, str(end).lstrip("/") or ".", recursive=False, filter=told)
     if path.is_dir() and not path.is_symlink():
         for below in sorted(path.iterdir()):
-            pack(tar, below, end / below.name, mode)
+            pack(tar, below, end / below.name, mode, hides)
+
+
+def pack_content(tar: tarfile.TarFile, content: bytes, end: PurePosixPath, mode: int) -> None:
+    """Puts a file with a content into a tar at a place."""
+    entry = tarfile.TarInfo(str(end).lstrip("/"))
+    entry.size, entry.mode = len(content), mode
+    entry.uname = entry.gname = "root"
+    tar.addfile(entry, io.BytesIO(content))
 
 
 def put(box: Sandbox, folders: Sequence[Path], target: str, env: Mapping[str, str]) -> None:
@@ -41,10 +68,11 @@ def put(box: Sandbox, folders: Sequence[Path], target: str, env: Mapping[str, st
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for folder in folders:
             pack(tar, folder, PurePosixPath(target))
-    _unpack(box, archive.getvalue(), target, env)
+    unpack(box, archive.getvalue(), target, env)
 
 
-def _unpack(box: Sandbox, archive: bytes, target: str, env: Mapping[str, str]) -> None:
+def unpack(box: Sandbox, archive: bytes, target: str, env: Mapping[str, str]) -> None:
+    """Unpacks a tar at the root of a box; `target` names it in the `TaskError` that is raised where the box did not take it."""
     done = box.exec(["/bin/sh", "-c", "tar -C / -xf -"], env=env, timeout=UPLOAD_SECONDS, input=archive)
     if done.exit_code:
         said = done.output.decode(errors="replace").strip().splitlines()
@@ -65,7 +93,7 @@ def carry(source: Sandbox, target: Sandbox, path: str, exclude: Sequence[str], e
     if done.output_capped:
         raise TaskError(f"{path}: is larger than {MOST // 2**20} MiB, which an artifact may not be")
     if done.exit_code == 0 and (clean := _cleaned(done.output, path, exclude)):
-        _unpack(target, clean, path, env)
+        unpack(target, clean, path, env)
 
 
 def _cleaned(archive: bytes, path: str, exclude: Sequence[str]) -> bytes:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from leap_worlds.sandbox import Image, Limits, Recipe, Sandbox, SandboxProvider, open_provider
 from leap_worlds.sandbox.image import Report, Step
-from leap_worlds.tasks.dockerfile import ROOT, Built, read_dockerfile
-from leap_worlds.tasks.folder import TaskFolder
+from leap_worlds.tasks.dockerfile import ROOT, Built, packages_of, read_dockerfile
+from leap_worlds.tasks.folder import Phase, TaskFolder
 from leap_worlds.tasks.format import SCHEMAS, Machine, TaskError
-from leap_worlds.tasks.wheels import fetched
+from leap_worlds.tasks.wheels import asked_for, fetched
 
 _WHEELS = "/.leap-wheels.tar"
 
@@ -25,7 +25,7 @@ class Images:
     Args:
         sandbox: A registered sandbox; `auto` for the first that works.
         bases: What images of some names stand on (see `read_dockerfile`); for the namespace sandbox.
-        network: Whether building an image may use the network.
+        network: Whether what images and tests fetch may be fetched, on this machine and before a box runs.
         most: What no box may have more of.
     """
 
@@ -33,6 +33,7 @@ class Images:
         self._sandbox, self._bases, self._network, self._most = sandbox, bases, network, most
         self._opening = threading.Lock()
         self._made: dict[tuple[Path, str | None], Image] = {}
+        self._pythons: dict[str, str] = {}
         self._locks: defaultdict[tuple[Path, str | None], threading.Lock] = defaultdict(threading.Lock)
 
     @cached_property
@@ -75,7 +76,45 @@ class Images:
             raise TaskError(
                 f"{folder.id}/task.toml: environment.docker_image {machine.docker_image}: use sandbox: docker"
             )
-        return read_dockerfile(context, where, self._bases, machine.build_timeout_sec, network=self._network)
+        built = read_dockerfile(context, where, self._bases, machine.build_timeout_sec, network=self._network)
+        return self._with_tools(folder, context, built)
+
+    def _with_tools(self, folder: TaskFolder, context: Path, built: Built) -> Built:
+        """With the packages that the tests have apt-get install, and with the Python that `uv` would fetch."""
+        if not self._network or built.recipe.rootfs or built.recipe.programs:
+            return built
+        here = [
+            phase for phase in folder.phases if (phase.judge.folder if phase.judge else folder.environment) == context
+        ]
+        said = "\n".join(text for phase in here for text in _scripts(phase))
+        wanted = {package.partition("=")[0] for package in packages_of(said) if "$" not in package}
+        wanted |= {"python3"} if "uv" in (asked_for(said, strict=False) or ()) else set()
+        more = sorted(wanted - set(built.recipe.packages))
+        if not more:
+            return built
+        recipe = replace(built.recipe, packages=(*built.recipe.packages, *more))
+        note = f"{folder.id}: {' '.join(more)} of its tests is in the image, for no box has a network"
+        return replace(built, recipe=recipe, notes=(*built.notes, note))
+
+    def tools(self, phase: Phase, image: Image) -> bytes:
+        """What the tests of a phase fetch by pip or uv, as a tar for their box; empty where that is nothing, or not allowed.
+
+        Raises:
+            PrerequisiteError: It cannot be had.
+        """
+        if not self._network:
+            return b""
+        found = [asked_for(text, place, strict=False) or () for place in phase.tests for text in _scripts_in(place)]
+        wanted = tuple(dict.fromkeys(word for words in found for word in words))
+        return fetched(wanted, self._python(image)) if wanted else b""
+
+    def _python(self, image: Image) -> str:
+        """The version of an image's Python; empty where it has none."""
+        if image.key not in self._pythons:
+            with self.provider.create(image) as box:
+                done = box.exec(["/bin/sh", "-c", "python3 -c 'import sys; print(*sys.version_info[:2], sep=\".\")'"])
+            self._pythons[image.key] = done.output.decode().strip() if done.exit_code == 0 else ""
+        return self._pythons[image.key]
 
     def image(self, folder: TaskFolder, machine: Machine, context: Path, report: Report | None = None) -> Image:
         """The image of a box; whoever asks for one that is being made waits for it.
@@ -91,7 +130,8 @@ class Images:
                 built = self._recipe(folder, machine, context)
                 recipe = built.recipe
                 if built.wheels:
-                    files = {_WHEELS: fetched(built.wheels, recipe.suite)}
+                    base = self.provider.build(replace(recipe, steps=()), report=report)
+                    files = {_WHEELS: fetched(built.wheels, self._python(base))}
                     first = Step(argv=("/bin/sh", "-c", f"tar -C / -xf {_WHEELS} && rm {_WHEELS}"), files=files)
                     recipe = replace(recipe, steps=(first, *recipe.steps))
                 made = self.provider.build(recipe, report=report)
@@ -113,3 +153,13 @@ class Images:
         """Ends all boxes."""
         if "provider" in self.__dict__:
             self.__dict__.pop("provider").close()
+
+
+def _scripts(phase: Phase) -> Iterator[str]:
+    for folder in phase.tests:
+        yield from _scripts_in(folder)
+
+
+def _scripts_in(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*.sh")):
+        yield path.read_text(encoding="utf-8", errors="replace")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from leap.errors import LeapError
 from leap_worlds.sandbox.base import Sandbox, SandboxError, SandboxGone, environment
 from leap_worlds.tasks.files import carry, put
 from leap_worlds.tasks.folder import Judge, Phase, TaskFolder
@@ -16,6 +17,7 @@ from leap_worlds.tasks.format import AGENT, ARTIFACTS, SOLUTION, TESTS, VERIFIER
 from leap_worlds.tasks.images import Images
 from leap_worlds.tasks.terminal import Terminal, wait_until_healthy, words_as
 from leap_worlds.tasks.verify import Result, end_processes, falls_short, tell, together, verify
+from leap_worlds.tasks.wheels import PLACE
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +172,7 @@ class Trial:
         if self.ended:
             return ""
         try:
-            self._root(f"rm -rf -- {TESTS} {VERIFIER} && mkdir -p {VERIFIER}")
+            self._root(f"rm -rf -- {TESTS} {VERIFIER} {PLACE} && mkdir -p {VERIFIER}")
             self._begin()
         except (TaskError, SandboxError) as error:
             log.warning("task %s: %s", self.folder.id, error)
@@ -182,12 +184,18 @@ class Trial:
     def _verified(self, phase: Phase, trajectory: bytes) -> Result:
         env = {**self.env, **self._filled(phase.verifier.env, "verifier.env")}
         if phase.judge is None:
-            return verify(self.box, phase, cwd=self.workdir, env=env, keep_running=self._keeps, trajectory=trajectory)
+            try:
+                tools = self._images.tools(phase, self._image)
+            except LeapError as error:
+                return Result(problem=f"the tests could not be run: {error}")
+            return verify(
+                self.box, phase, cwd=self.workdir, env=env, keep_running=self._keeps, trajectory=trajectory, tools=tools
+            )
         try:
             return self._elsewhere(phase, phase.judge, trajectory)
         except SandboxGone:
             return Result(problem="the box has ended")
-        except (TaskError, SandboxError) as error:
+        except LeapError as error:
             return Result(problem=f"the tests could not be run: {error}")
 
     def _elsewhere(self, phase: Phase, judge: Judge, trajectory: bytes) -> Result:
@@ -201,12 +209,13 @@ class Trial:
         image = self._images.image(self.folder, judge.machine, judge.folder)
         own = self._filled({**judge.machine.env, **phase.verifier.env}, "verifier.env")
         env = {**environment(image), **own}
+        tools = self._images.tools(phase, image)
         with self._images.box(image, judge.machine) as box:
             box.exec(["/bin/mkdir", "-p", ARTIFACTS, VERIFIER], env=env)
             for artifact in phase.artifacts:
                 carry(self.box, box, artifact.source, artifact.exclude, env)
             cwd = judge.machine.workdir or image.workdir
-            return verify(box, phase, cwd=cwd, env=env, keep_running=False, has_tests=judge.has_tests)
+            return verify(box, phase, cwd=cwd, env=env, keep_running=False, has_tests=judge.has_tests, tools=tools)
 
     def solve(self) -> str:
         """Runs the reference solution of the phase at hand as the one who works; what went wrong in words, or nothing."""

@@ -13,11 +13,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from leap_worlds.sandbox.base import ExecResult, Sandbox, SandboxError, SandboxGone
-from leap_worlds.tasks.files import put
+from leap_worlds.sandbox.base import DEFAULT_ENV, ExecResult, Sandbox, SandboxError, SandboxGone
+from leap_worlds.tasks.files import put, unpack
 from leap_worlds.tasks.folder import Phase
 from leap_worlds.tasks.format import AGENT, TESTS, VERIFIER, TaskError
 from leap_worlds.tasks.terminal import words_as
+from leap_worlds.tasks.wheels import PLACE, SETTINGS
 
 REWARD = "reward"
 LOG = f"{VERIFIER}/test-stdout.txt"
@@ -84,6 +85,7 @@ def verify(
     keep_running: bool,
     has_tests: bool = False,
     trajectory: bytes = b"",
+    tools: bytes = b"",
 ) -> Result:
     """Runs a phase's tests in a box.
 
@@ -95,6 +97,7 @@ def verify(
         keep_running: Whether what the student left running goes on meanwhile.
         has_tests: Whether the box came with the tests.
         trajectory: What was done (see `leap.envs.atif`); nothing where it is not told.
+        tools: A tar of what the tests would fetch (see `wheels`); nothing where they fetch nothing.
     """
     try:
         if not keep_running:
@@ -105,6 +108,10 @@ def verify(
             _sh(box, _ANEW, env)
             put(box, phase.tests, TESTS, env)
         tell(box, trajectory, env)
+        if tools:
+            _sh(box, f"rm -rf -- {PLACE}", env)
+            unpack(box, tools, PLACE, env)
+            env = {**env, **SETTINGS, "PATH": f"{PLACE}/bin:{env.get('PATH', DEFAULT_ENV['PATH'])}"}
         return _judged(box, phase, cwd, env)
     except SandboxGone:
         return Result(problem="the box has ended")
