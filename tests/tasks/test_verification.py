@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from leap_worlds.tasks import images, wheels
 from leap_worlds.tasks.env import TasksEnvironment
-from leap_worlds.tasks.files import _cleaned, _stays
+from leap_worlds.tasks.files import _cleaned, _stays, pack_content
 from leap_worlds.tasks.trial import Trial
 from leap_worlds.tasks.verify import Result, falls_short, together
 
@@ -250,3 +251,41 @@ def test_phases_follow_each_other_in_one_box_and_end_where_too_little_was_done(b
         assert "test.sh" not in made.terminal.bash("ls -R /tests /logs").text  # and no test of the last one
         made.terminal.bash("echo wrong > /app/second.txt")
         assert made.finish() == "" and made.ended and made.total.score == 0.5 and not made.solved
+
+
+# ---- what tests fetch ------------------------------------------------------------------------------------------------
+
+FETCHES = """set -e
+apt-get update && apt-get install -y curl
+curl -LsSf https://astral.sh/uv/0.9.7/install.sh | sh
+source $HOME/.local/bin/env
+curl --version >/dev/null 2>&1 || true
+$HOME/.local/bin/uvx --with pytest==8.4.1 pytest /tests/x.py
+"""
+
+
+def test_what_tests_fetch_comes_with_them_and_not_before(
+    boxes_here: MakeTasks, one_task: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def fetched(requirements: tuple[str, ...], python: str) -> bytes:
+        asked.append(requirements)
+        archive = io.BytesIO()
+        uvx = "#!/bin/sh\n[ $UV_OFFLINE$PIP_NO_INDEX = 11 ] && [ ! -e /app/early ] && echo 1 > /logs/verifier/reward.txt\n"
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name, text in {**wheels._STUBS, "uvx": uvx}.items():
+                pack_content(tar, text.encode(), PurePosixPath(wheels.PLACE, "bin", name), 0o755)
+        return archive.getvalue()
+
+    monkeypatch.setattr(images, "fetched", fetched)
+    early = f"[ -e {wheels.PLACE} ] && touch /app/early; mkdir -p {wheels.PLACE}/bin && echo 'echo 0' > {wheels.PLACE}/bin/uvx"
+    folder = one_task(FETCHES)
+    assert result(boxes_here(folder, build_network=True), early).score == 1.0
+    assert asked == [("uv", "pytest==8.4.1", "pytest")]
+    assert result(boxes_here(folder), "true").score == 0.0 and len(asked) == 1
+
+
+def test_what_cannot_be_fetched_is_one_line(boxes_here: MakeTasks, one_task: Write) -> None:
+    said = result(boxes_here(one_task("pip install x"), build_network=True)).problem
+    assert said == "the tests could not be run: x: the image has no python3 that they could be fetched for"
