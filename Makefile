@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo demo-llm test test-all lint types studies setup setup-alfworld clean
+.PHONY: demo demo-llm test test-all lint types site studies setup setup-alfworld clean
 
 demo: $(VENV)/.ready
 	$(BIN)/leap run quickstart
@@ -42,6 +42,11 @@ lint: $(VENV)/.ready-dev
 
 types: $(VENV)/.ready-dev
 	$(BIN)/pyright
+
+# The documents as a site in site/, with every link checked.
+site: $(VENV)/.ready
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 setup: $(VENV)/.ready-dev
 
