@@ -112,6 +112,12 @@ WHY = {
     "Where the official data and the database server are on this machine.": (
         "alfworld: path webshop: path intercode-bash: path intercode-sql: path intercode-sql: database"
     ),
+    "What an environment of another framework is made with, and where in it things are (interop.md).": (
+        "gymnasium: id gymnasium: make gymnasium: observation gymnasium: admissible gymnasium: actions "
+        "openenv: tasks openenv: instruction openenv: privileged openenv: solved_at "
+        "openenv: url openenv: reset openenv: observation openenv: admissible "
+        "textarena: game textarena: game_options"
+    ),
     "For `leap data alfworld --set`: a run plays what is there.": "alfworld: release",
     "Worlds without hopeless states, to tell what these cost; part of a generated set's name.": (
         "alfworld: generator.traps"

@@ -28,6 +28,7 @@ from leap.errors import (
     EnvironmentFault,
     LeapError,
     PrerequisiteError,
+    RecipeError,
     suggest,
 )
 
@@ -115,6 +116,7 @@ class Environment(ABC, Generic[C]):
         blocking: Whether `start` may take its time, so that it runs in the new session's thread, several at once.
         test_splits: Splits that no stage may train on or choose models by.
         gold_splits: Splits that together hold every task, for `leap validate`.
+        shorthand: The option that may be given behind a slash in the name, as in `textarena/Hangman-v0`; empty for none.
         grammar: How actions are written and read: free text of any length, or from the list where observations have one.
     """
 
@@ -123,6 +125,7 @@ class Environment(ABC, Generic[C]):
     blocking: ClassVar[bool] = True
     test_splits: ClassVar[frozenset[str]] = frozenset()
     gold_splits: ClassVar[tuple[str, ...]] = ("train",)
+    shorthand: ClassVar[str] = ""
     grammar: Grammar = FreeText()
 
     def __init_subclass__(cls, **more: object) -> None:
@@ -267,11 +270,16 @@ def unknown_split(environment: str, split: str, known: Iterable[str]) -> Prerequ
 
 
 def load_environment(name: str, options: Mapping[str, object] | None = None) -> Environment:
-    """Makes an environment by its registered name.
+    """Makes an environment by its registered name, or by `NAME/OPTION` for one that has a shorthand.
 
     Raises:
         RecipeError: No such environment, or it does not know one of the options.
         PrerequisiteError: Its package is not importable.
     """
+    name, slash, short = name.partition("/")
     cls = registry.environment.get(name)
+    if slash:
+        if not cls.shorthand:
+            raise RecipeError(f"environment {name!r} is named alone: nothing stands behind it, as {short!r} does.")
+        options = {cls.shorthand: short, **(options or {})}
     return cls(cls.Config.from_values(options or {}, f"environment {name!r}"))

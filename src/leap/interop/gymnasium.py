@@ -1,7 +1,7 @@
-"""leap's environments in Gymnasium: `import leap.interop.gymnasium`, then `gymnasium.make("leap/ALFWorld-v0")`.
+"""leap's environments in Gymnasium: `gymnasium.make("leap/ALFWorld-v0")`. (`leap.interop.foreign` has Gymnasium's in leap.)
 
-Observations and actions are texts. Gymnasium loads no plugins by itself; it also takes the module in the name:
-`gymnasium.make("leap.interop.gymnasium:leap/ALFWorld-v0")`.
+They have texts as observations and actions. They are registered when this module is imported, for Gymnasium
+loads no plugins by itself; it also takes the module in the name: `gymnasium.make("leap.interop.gymnasium:leap/ALFWorld-v0")`.
 """
 
 from __future__ import annotations
