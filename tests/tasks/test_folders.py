@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,19 @@ def test_links_out_of_the_folder_are_refused(one_task: Write, tmp_path: Path, pl
     (folder / place).unlink(missing_ok=True)
     (folder / place).symlink_to(tmp_path / "secret")
     with pytest.raises(TaskError, match=rf"^task/{place}: leads out of the task's folder$"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize("place", ["tests/odd.sh", "environment/.dockerignore", "solution/odd", "task.toml"])
+def test_pipes_and_links_to_themselves_are_refused_and_never_opened(one_task: Write, place: str) -> None:
+    folder = one_task("true")
+    (folder / place).unlink(missing_ok=True)
+    os.mkfifo(folder / place)
+    with pytest.raises(TaskError, match=rf"^task/{place}: is neither a file nor a folder$"):
+        read_folder(folder)
+    (folder / place).unlink()
+    (folder / place).symlink_to((folder / place).name)
+    with pytest.raises(TaskError, match=rf"^task/{place}: is a link that leads to itself$"):
         read_folder(folder)
 
 

@@ -73,6 +73,11 @@ def test_a_user_that_a_box_has_not_is_refused_with_a_line(
             "true",
             "the solution does not pass: reward.txt: reward: nan is no finite number",
         ),
+        (
+            "head -c 60000 /dev/zero | tr '\\0' x > /logs/verifier/reward.txt",
+            "true",
+            f"the solution does not pass: reward.txt: could not convert string to float: '{'x' * 40}'",
+        ),
         ("echo '[1]' > /logs/verifier/reward.json", "true", "the solution does not pass: reward.json: an object"),
         (
             'echo \'{"a": "1"}\' > /logs/verifier/reward.json',

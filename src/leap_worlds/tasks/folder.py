@@ -151,8 +151,8 @@ class _Reader:
         return f"{self.name}/{path.relative_to(self.root).as_posix()}"
 
     def text(self, path: Path) -> str:
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise TaskError(f"{self.where(path)}: leads out of the task's folder")
+        if path.exists() or path.is_symlink():
+            self.stays(path)
         try:
             return path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -166,11 +166,22 @@ class _Reader:
         """A folder of the task whose links all stay within the task; None where there is none."""
         if not folder.is_dir():
             return None
-        top = self.root.resolve()
         for path in (folder, *folder.rglob("*")):
-            if not path.resolve().is_relative_to(top):
-                raise TaskError(f"{self.where(path)}: leads out of the task's folder")
+            self.stays(path)
         return folder
+
+    def stays(self, path: Path) -> None:
+        """Refuses what is no file or folder (a pipe would never be read), and links out of the task or to themselves."""
+        try:
+            path.resolve(strict=True)
+        except FileNotFoundError:
+            pass  # a link to what is not there yet
+        except (OSError, RuntimeError):
+            raise TaskError(f"{self.where(path)}: is a link that leads to itself") from None
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise TaskError(f"{self.where(path)}: leads out of the task's folder")
+        if not (path.is_file() or path.is_dir() or path.is_symlink()):
+            raise TaskError(f"{self.where(path)}: is neither a file nor a folder")
 
     def refuse_what_no_box_has(self, machine: Machine, key: str) -> None:
         settings = self.where(self.root / SETTINGS)

@@ -162,4 +162,5 @@ def _scripts(phase: Phase) -> Iterator[str]:
 
 def _scripts_in(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*.sh")):
-        yield path.read_text(encoding="utf-8", errors="replace")
+        if path.is_file():
+            yield path.read_text(encoding="utf-8", errors="replace")

@@ -174,7 +174,11 @@ def read_rewards(box: Sandbox, env: Mapping[str, str]) -> Result:
 
 
 def _of_text(text: str) -> dict[str, float]:
-    return {REWARD: _finite(REWARD, float(text.strip() or "nothing"))}
+    try:
+        value = float(text.strip() or "nothing")
+    except ValueError:
+        raise ValueError(f"could not convert string to float: {text.strip()[:40]!r}") from None
+    return {REWARD: _finite(REWARD, value)}
 
 
 def _of_json(text: str) -> dict[str, float]:
