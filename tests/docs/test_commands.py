@@ -48,13 +48,14 @@ OTHERS = {
     r"(python -m )?pytest": "this suite itself",
     r"docker (build|run)": "no engine in CI; what the Dockerfile names is looked up below",
     r"vllm serve|python -m sglang": "needs a GPU; tests/models has a server that speaks as they do",
+    r"vf-": "commands of verifiers, which has a virtual environment of its own; tests/interop runs them",
     r"leap ": "run below",
 }
 
 
 def blocks(page: Path) -> Iterator[str]:
     """The commands of a page's ```bash blocks, without comments."""
-    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+    for block in re.findall(r"^```(?:bash|sh)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             if command := re.sub(r"(^|\s)#.*", "", line).strip():
                 yield command.removeprefix(".venv/bin/")
