@@ -43,7 +43,7 @@ def test_images_that_a_debian_stands_for(tmp_path: Path, image: str, suite: str,
 def test_packages_of_all_steps_are_put_into_the_base_and_pinned_versions_are_debian_s_own(tmp_path: Path) -> None:
     text = (
         "FROM debian:12\nRUN apt-get update && \\\n  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \\\n # why\n"
-        "  git=1:2.39 tree && rm -rf /var/lib/apt/lists/*\nRUN apt install -y -o Dpkg::Use-Pty=0 jq; true\n"
+        "  git=1:2.39 tree >/dev/null 2>&1 && rm -rf /var/lib/apt/lists/*\nRUN apt install -y -o Dpkg::Use-Pty=0 jq; true\n"
     )
     recipe = built(tmp_path, text).recipe
     assert recipe.packages == ("git", "jq", "tree")
@@ -222,6 +222,8 @@ def test_what_dockerignore_names_is_left_out(tmp_path: Path, ignore: str, left: 
         ("uv venv /v", ("uv",)),
         ("uv sync", None),
         ("pip install .", None),
+        ("uvx --with git+https://x.example/y pytest", None),
+        ("uvx --from ./x.whl pytest", None),
         ("pip install -r none.txt", None),
         ("echo pip; ls", None),
     ],
@@ -230,6 +232,12 @@ def test_what_pip_and_uv_are_asked_for(tmp_path: Path, said: str, wanted: tuple[
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "wanted.txt").write_text("# why\nnumpy == 2.0  # pinned\n\nx\n")
     assert asked_for(said, tmp_path) == wanted
+
+
+@given(st.text(max_size=60), st.sampled_from(["pip install {}", "uvx --with {} pytest", "uvx {}", "uv run --with={}"]))
+def test_nothing_but_names_goes_to_pip(text: str, script: str) -> None:
+    for word in asked_for(script.format(text), strict=False) or ():
+        assert word[0].isalnum() and not set(word) & set("/\\:@ \n")
 
 
 def test_uv_s_image_and_installer_are_uv_of_the_index(tmp_path: Path) -> None:

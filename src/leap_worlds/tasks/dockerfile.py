@@ -51,7 +51,7 @@ _NETWORK = re.compile(
     r"git clone|curl|wget|npx|add-apt-repository|apk|yum|dnf)\b"
 )
 _APT = re.compile(r"\b(?:apt-get|apt|aptitude)\b((?:\s+(?:-\S+|\w+=\S+))*)\s+install\b([^;&|\n]*)")
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*(?:=\S+)?")
+PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*(?:=\S+)?")
 _INSTRUCTION = re.compile(r"\s*([A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
 _VARIABLE = re.compile(r"\\\$|\$(?:(\w+)|\{(\w+)(?::([-+])([^}]*))?\})")
 _HEREDOC = re.compile(r"(?<!<)<<(-?)(['\"]?)([A-Za-z_]\w*)\2")
@@ -243,7 +243,7 @@ def _run(state: _State, rest: str, place: str, folder: Path, timeout: float) -> 
             "allow build_network for packages of pip's by name, use sandbox: docker, or give the image as a tar (option bases)"
         )
     for package in packages_of(script):
-        if not _PACKAGE.fullmatch(package):
+        if not PACKAGE.fullmatch(package):
             raise TaskError(f"{place}: the package {package!r} cannot be read; write its name")
         state.packages.append(package.partition("=")[0])
     values = "".join(
@@ -264,7 +264,7 @@ def _run(state: _State, rest: str, place: str, folder: Path, timeout: float) -> 
 def packages_of(script: str) -> Iterator[str]:
     """What a script has apt-get install, with versions as they stand."""
     for found in _APT.finditer(script):
-        words = re.sub(r"(?:^|\s)-[tco]\s*\S+", " ", found[2]).split()
+        words = re.sub(r"(?:^|\s)-[tco]\s*\S+|\d?>\s*\S*", " ", found[2]).split()
         yield from (word for word in words if not word.startswith("-"))
 
 

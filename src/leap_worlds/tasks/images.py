@@ -11,7 +11,7 @@ from pathlib import Path
 
 from leap_worlds.sandbox import Image, Limits, Recipe, Sandbox, SandboxProvider, open_provider
 from leap_worlds.sandbox.image import Report, Step
-from leap_worlds.tasks.dockerfile import ROOT, Built, packages_of, read_dockerfile
+from leap_worlds.tasks.dockerfile import PACKAGE, ROOT, Built, packages_of, read_dockerfile
 from leap_worlds.tasks.folder import Phase, TaskFolder
 from leap_worlds.tasks.format import SCHEMAS, Machine, TaskError
 from leap_worlds.tasks.wheels import asked_for, fetched
@@ -87,13 +87,13 @@ class Images:
             phase for phase in folder.phases if (phase.judge.folder if phase.judge else folder.environment) == context
         ]
         said = "\n".join(text for phase in here for text in _scripts(phase))
-        wanted = {package.partition("=")[0] for package in packages_of(said) if "$" not in package}
+        wanted = {package.partition("=")[0] for package in packages_of(said) if PACKAGE.fullmatch(package)}
         wanted |= {"python3"} if "uv" in (asked_for(said, strict=False) or ()) else set()
         more = sorted(wanted - set(built.recipe.packages))
         if not more:
             return built
         recipe = replace(built.recipe, packages=(*built.recipe.packages, *more))
-        note = f"{folder.id}: {' '.join(more)} of its tests is in the image, for no box has a network"
+        note = f"{folder.id}: {' '.join(more)}, which its tests install, is in the image: no box has a network"
         return replace(built, recipe=recipe, notes=(*built.notes, note))
 
     def tools(self, phase: Phase, image: Image) -> bytes:

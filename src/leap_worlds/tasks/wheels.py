@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from leap.core import content_key
@@ -82,9 +83,9 @@ def asked_for(script: str, folder: Path | None = None, *, strict: bool = True) -
             return None
         if match["pip"] or match["uv"]:
             named = list(_of_pip(words, folder) if match["pip"] else _of_uv(words, tool=match["uv"] != "uv run"))
-            if strict and (None in named or (match["pip"] and not named)):
+            found += [word for word in named if _NAMED.fullmatch(word)]
+            if strict and (any(not _NAMED.fullmatch(word) for word in named) or (match["pip"] and not named)):
                 return None
-            found += [word for word in named if word]
     return tuple(dict.fromkeys(found)) or None
 
 
@@ -102,8 +103,8 @@ def _words(rest: str) -> list[str]:
         return said.split()
 
 
-def _of_pip(words: Sequence[str], folder: Path | None) -> Iterator[str | None]:
-    """Requirements of an install; None for what is none by name."""
+def _of_pip(words: Sequence[str], folder: Path | None) -> Iterator[str]:
+    """Requirements of an install, whatever they are: only names go to pip, for it runs code of folders and addresses."""
     left = iter(words)
     for word in left:
         if word in _WITH_VALUE:
@@ -111,10 +112,10 @@ def _of_pip(words: Sequence[str], folder: Path | None) -> Iterator[str | None]:
         elif word in ("-r", "--requirement"):
             yield from _of_file(next(left, ""), folder)
         elif word not in _ALONE and not word.startswith("--python="):
-            yield word if _NAMED.fullmatch(word) else None
+            yield word
 
 
-def _of_uv(words: Sequence[str], *, tool: bool) -> Iterator[str | None]:
+def _of_uv(words: Sequence[str], *, tool: bool) -> Iterator[str]:
     """Requirements of `uvx`, `uv run` and the like: those that are named by options, and the tool where there is one."""
     left = iter(words)
     for word in left:
@@ -125,22 +126,20 @@ def _of_uv(words: Sequence[str], *, tool: bool) -> Iterator[str | None]:
         elif word in _WITH_VALUE:
             next(left, None)
         elif not word.startswith("-"):
-            named = word.removesuffix("@latest").replace("@", "==")
-            if tool and _NAMED.fullmatch(named):
-                yield named
+            if tool:
+                yield word.removesuffix("@latest").replace("@", "==")
             return
 
 
-def _of_file(name: str, folder: Path | None) -> Iterator[str | None]:
+def _of_file(name: str, folder: Path | None) -> Iterator[str]:
     """The requirements that a file of the task's names, wherever it lies in the folder."""
     found = [path for path in sorted(folder.rglob(Path(name).name)) if path.is_file()] if folder and name else []
     if len(found) != 1:
-        yield None
+        yield f"-r {name}"
         return
     for line in found[0].read_text(encoding="utf-8", errors="replace").splitlines():
         if said := re.sub(r"(?:^|\s)#.*", "", line).strip():
-            bare = said.replace(" ", "")
-            yield bare if _NAMED.fullmatch(bare) else None
+            yield said.replace(" ", "")
 
 
 def fetched(requirements: Sequence[str], python: str) -> bytes:
@@ -161,9 +160,15 @@ def fetched(requirements: Sequence[str], python: str) -> bytes:
             _add_programs(made)
             if not kept.is_dir():  # else another process was faster
                 shutil.move(made, kept)
+    return _archive(kept)
+
+
+@lru_cache(maxsize=4)
+def _archive(folder: Path) -> bytes:
+    """A folder as a tar: the same for each episode of a data set, as a rule."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        pack(tar, kept, PurePosixPath(PLACE))
+        pack(tar, folder, PurePosixPath(PLACE))
     return archive.getvalue()
 
 
@@ -176,6 +181,7 @@ def _download(requirements: Sequence[str], python: str, folder: Path) -> None:
             text=True,
             timeout=_SECONDS,
             check=False,
+            cwd=folder.parent,  # where no file has a name that pip could take for a package of its own
         )
     except subprocess.TimeoutExpired:
         raise PrerequisiteError(f"pip download {' '.join(requirements)}: took over {_SECONDS} s") from None
