@@ -157,11 +157,12 @@ def _state(file: Path) -> str:
 def _unlike(file: Path, states: list[str], whole: bool) -> str:
     """What is wrong with a file that is like none of some states, and what to do; empty where nothing is."""
     where = file if file.parent.name not in ("checkpoint", "base") else file.parent
-    advice = f"put it back from a copy, or delete {where} and give `leap run` again to have it made again."
+    delete = f"delete {where} and " if where.exists() else ""
+    advice = f"put it back from a copy, or {delete}give `leap run` again to have it made again."
     if file.name == _CALLS:
         advice = "put it back from a copy; or delete it and files.json beside it, and what is asked again is paid again."
     elif file.name == "recipe.yaml":
-        advice = f"put it back from a copy, or delete {file} and give `leap run` the recipe that the run was started with."
+        advice = f"put it back from a copy, or {delete}give `leap run` the recipe that the run was started with."
     if not file.is_file():
         return f"is missing: {advice}"
     try:
