@@ -73,7 +73,7 @@ WHY = {
         "teacher.endpoint.retries teacher.endpoint.concurrency"
     ),
     "Some servers cut long prompts silently instead of refusing them.": "teacher.limit",
-    "What may be done about worse corrections and about leaks (docs/teachers.md).": "teacher.verify teacher.drop_leaks",
+    "What may be done about leaks (docs/teachers.md).": "teacher.drop_leaks",
     "The cap for models without a price.": "budget.tokens",
     "`budget.usd` needs the price of each model, and no shipped table can know all.": (
         "prices.NAME.input prices.NAME.output prices.NAME.cached_input prices.NAME.cache_write"
@@ -100,8 +100,8 @@ WHY = {
     "For models that can think before they answer; none that ships with a recipe does.": "student.prompt.thinking",
     "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",
     "A server that generates for the student depends on the machine, not on the experiment (docs/engines.md).": (
-        "student.engine.kind student.engine.base_url student.engine.model student.engine.api_key_env "
-        "student.engine.timeout student.engine.options student.engine.devices student.engine.keep"
+        "student.engine.base_url student.engine.model student.engine.api_key_env "
+        "student.engine.timeout student.engine.devices student.engine.keep"
     ),
     "QLoRA, for GPUs of 24 GB.": "training.quantize",
     "Wherever a group keeps its curves.": "training.logging",
@@ -131,11 +131,9 @@ WHY = {
         "intercode-sql: time_limit intercode-sql: observation_limit intercode-sql: rows_shown"
     ),
     "Two parts of one environment.": "mixture: parts.NAME.environment",
-    "Task folders are a user's own: no recipe that ships names any (docs/tasks.md).": (
-        "tasks: path tasks: split.by tasks: split.shares tasks: split.seed tasks: split.globs tasks: split.file "
-        "tasks: split.test tasks: sandbox tasks: actions tasks: bases tasks: build_network tasks: time_limit "
-        "tasks: observation_limit tasks: turns tasks: memory_mb tasks: storage_mb tasks: cpus tasks: services "
-        "tasks: host_env tasks: tells tasks: checks"
+    "What a user's own task folders and machine need (docs/tasks.md).": (
+        "tasks: split.seed tasks: split.globs tasks: split.file tasks: split.test tasks: memory_mb tasks: storage_mb tasks: cpus "
+        "tasks: services tasks: host_env"
     ),
 }
 """Why keys that no shipped recipe sets stay all the same, and which these are. Each such key must stand here, and no other."""

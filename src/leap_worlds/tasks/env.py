@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from leap.core import Observation, PrivilegedState, Task, content_key
 from leap.envs.atif import Turn, as_json, trajectory
@@ -17,12 +18,16 @@ from leap.envs.base import Environment, EnvironmentConfig, Outcome, Progress, Se
 from leap.envs.grammar import FreeText, Grammar, ToolCalls
 from leap.envs.tools import Tool
 from leap.errors import LeapError, PrerequisiteError
+from leap.paths import cache_dir, expanded
+from leap_worlds.intercode.bash.generated.config import BashFamilyConfig
+from leap_worlds.intercode.text import paths_in
 from leap_worlds.sandbox import Limits
 from leap_worlds.tasks.folder import TaskFolder, read_all
 from leap_worlds.tasks.format import TaskError
 from leap_worlds.tasks.images import Images
+from leap_worlds.tasks.make import make_tasks
 from leap_worlds.tasks.splits import SplitConfig, divided
-from leap_worlds.tasks.state import in_words, solve_script
+from leap_worlds.tasks.state import failing, in_words, solve_script
 from leap_worlds.tasks.terminal import Shown
 from leap_worlds.tasks.trial import Trial
 from leap_worlds.tasks.tutor import TaskTutor, plan_of
@@ -32,12 +37,23 @@ log = logging.getLogger(__name__)
 
 SUBMIT = "submit"
 CANNOT_START = "The terminal of this task could not be opened."
+_NO_CHECKS = 10**6
+"""As many failures, where the tests print none or could not be run."""
+_SHOWN = (
+    "A terminal is open in /. [exit code 0] [exit code 1] [exit code 2] [exit code 127] The work was handed in. "
+    "/bin/bash: line 1: bash: command not found cannot remove cannot stat cannot access '': No such file or directory "
+    "Is a directory Not a directory missing operand are the same file syntax error near unexpected token option"
+)
+"""What a terminal says, for small students' vocabularies."""
 
 
 class TasksConfig(EnvironmentConfig):
     """Options of task folders in a recipe."""
 
     path: Path = Field(default=Path("tasks"), description="A task folder, or a folder of them (of any depth).")
+    generator: BashFamilyConfig | None = Field(
+        default=None, description="Tasks to make, in leap's cache, in place of those of `path` (needs split: {by: folder})."
+    )
     split: SplitConfig = Field(default_factory=SplitConfig, description="Which tasks are in which split.")
     sandbox: str = Field(
         default="auto", description="Where commands run: namespace, docker; auto takes the first that works."
@@ -74,6 +90,12 @@ class TasksConfig(EnvironmentConfig):
     checks: Literal["always", "never"] = Field(
         default="always", description="Whether the tests are run, in a copy of the box, for each privileged state."
     )
+
+    @model_validator(mode="after")
+    def _divided_as_made(self) -> TasksConfig:
+        if self.generator is not None and self.split.by != "folder":
+            raise ValueError("made tasks need split: {by: folder}, so that no file system is in two splits")
+        return self
 
 
 def _tool(name: str, description: str, **arguments: str) -> Tool:
@@ -115,10 +137,21 @@ class TasksEnvironment(Environment[TasksConfig]):
         )
         self.images = Images(options.sandbox, options.bases, options.build_network, most)
         self._reading = threading.Lock()
+        self.reached = lru_cache(maxsize=2**16)(self._reached)
+
+    @cached_property
+    def path(self) -> Path:
+        """Where the tasks are; made ones are made."""
+        generator = self.config.generator
+        if generator is None:
+            return expanded(self.config.path)
+        folder = cache_dir() / "tasks" / content_key(generator.model_dump(mode="json"))
+        make_tasks(generator, folder)
+        return folder
 
     @cached_property
     def _folders(self) -> dict[str, TaskFolder]:
-        found, refused = read_all(self.config.path)
+        found, refused = read_all(self.path)
         usable = {}
         for name, folder in found.items():
             try:
@@ -132,7 +165,7 @@ class TasksEnvironment(Environment[TasksConfig]):
         for line in refused:
             log.warning("left out: %s", line)
         if not usable:
-            raise PrerequisiteError(f"{self.config.path}: none of its {len(refused)} tasks can be used: {refused[0]}")
+            raise PrerequisiteError(f"{self.path}: none of its {len(refused)} tasks can be used: {refused[0]}")
         return usable
 
     @property
@@ -149,7 +182,7 @@ class TasksEnvironment(Environment[TasksConfig]):
         """
         folder = self.folders.get(task.id)
         if folder is None or folder.phases[0].instruction != task.instruction:
-            raise PrerequisiteError(f"task {task.id!r} is not among the tasks in {self.config.path}.")
+            raise PrerequisiteError(f"task {task.id!r} is not among the tasks in {self.path}.")
         return folder
 
     def tasks(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Task]:
@@ -222,6 +255,18 @@ class TasksEnvironment(Environment[TasksConfig]):
         finally:
             trial.close()
 
+    def _reached(self, name: str, actions: tuple[str, ...]) -> tuple[float, int]:
+        """What the tests say once these actions were taken in a fresh box and the work handed in: the mean of the rewards, 1 only
+        where the task is solved, and the number of checks that they print as failed, below 0; the more, the better."""
+        try:
+            session = TaskSession(self, self.folders[name])
+        except LeapError:
+            return 0.0, -_NO_CHECKS
+        try:
+            return session.reached(actions)
+        finally:
+            session.close()
+
     @property
     def tutor(self) -> TaskTutor:
         return TaskTutor(self)
@@ -229,9 +274,36 @@ class TasksEnvironment(Environment[TasksConfig]):
     def prompt_directory(self) -> Path:
         return Path(__file__).parent / "prompts"
 
+    def entities(self, text: str) -> set[str]:
+        return paths_in(text)
+
+    def _learnt(self) -> list[str]:
+        """Instructions and solutions of all tasks that may be trained or chosen on."""
+        names = [
+            name
+            for split, names in divided(list(self.folders), self.config.split).items()
+            if split not in self.test_splits
+            for name in names
+        ]
+        phases = [phase for name in names for phase in self.folders[name].phases]
+        return [text for phase in phases for text in (phase.instruction, solve_script(phase) or "")]
+
+    def vocabulary(self) -> Sequence[str]:
+        """The words of the tasks that are not tested on, with a space before them, a line's beginning, and nothing."""
+        words = {word for text in self._learnt() for word in re.findall(r"[^\W\d_]+", text)} | set(self.names())
+        return sorted({form for word in words for form in (f" {word}", f"\n{word}", f"/{word}")} | {*self._learnt(), _SHOWN})
+
+    def names(self) -> Sequence[str]:
+        """Names of files and folders in those tasks, each to be one token: `/notes`, `apple.txt`."""
+        parts = {part for text in self._learnt() for path in paths_in(text) for part in path.split("/") if part}
+        return sorted(part if "." in part else f"/{part}" for part in parts)
+
     def versions(self) -> dict[str, str]:
-        key = content_key(sorted((name, folder.key) for name, folder in self.folders.items()))
-        return {self.name: f"{self.images.description}; tasks {key}"}
+        return {self.name: f"{self.images.description}; tasks {self._key}"}
+
+    @cached_property
+    def _key(self) -> str:
+        return content_key(sorted((name, folder.key) for name, folder in self.folders.items()))
 
     def close(self) -> None:
         self.images.close()
@@ -332,6 +404,20 @@ class TaskSession(Session):
         """What was done in the phase at hand, for tests that read it."""
         tools = TOOLS if self._environment.config.actions == "tools" else ()
         return as_json(trajectory(self._trial.phase.instruction, self._mine, tools=tools))
+
+    def reached(self, actions: Sequence[str]) -> tuple[float, int]:
+        """`TasksEnvironment.reached`, of the task as it is at first."""
+        for action in actions:
+            if not self._trial.ended:
+                self.act(action)
+        if not self._trial.ended:
+            self._trial.finish(self._told())
+        results = self._trial.results
+        if self._trial.solved:
+            return 1.0, 0
+        rewards = sum(result.mean for result in results) / len(self._folder.phases)
+        fails = [len(failing(result.log)) or _NO_CHECKS for result in results if result.score < 1.0]
+        return min(rewards, 1 - 1e-6), -sum(fails) if results else -_NO_CHECKS
 
     def _now(self) -> Result | None:
         """What the tests would say now: found in a copy, in which the same was done."""

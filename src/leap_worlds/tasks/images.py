@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,8 @@ class Images:
         self._opening = threading.Lock()
         self._made: dict[tuple[Path, str | None], Image] = {}
         self._pythons: dict[str, str] = {}
-        self._locks: defaultdict[tuple[Path, str | None], threading.Lock] = defaultdict(threading.Lock)
+        self._built: dict[str, Image] = {}
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     @cached_property
     def provider(self) -> SandboxProvider:
@@ -123,20 +125,25 @@ class Images:
             LeapError: It cannot be made.
         """
         key = (context, machine.docker_image)
-        with self._opening:
-            lock = self._locks[key]
-        with lock:
-            if key not in self._made:
-                built = self._recipe(folder, machine, context)
-                recipe = built.recipe
-                if built.wheels:
-                    base = self.provider.build(replace(recipe, steps=()), report=report)
-                    files = {_WHEELS: fetched(built.wheels, self._python(base))}
-                    first = Step(argv=("/bin/sh", "-c", f"tar -C / -xf {_WHEELS} && rm {_WHEELS}"), files=files)
-                    recipe = replace(recipe, steps=(first, *recipe.steps))
-                made = self.provider.build(recipe, report=report)
-                self._made[key] = replace(made, workdir=built.workdir) if built.workdir else made
-            return self._made[key]
+        if (made := self._made.get(key)) is None:
+            built = self._recipe(folder, machine, context)
+            content = hashlib.sha256(repr((built.recipe, built.wheels)).encode()).hexdigest()  # many tasks may have the same
+            with self._opening:
+                lock = self._locks[content]
+            with lock:
+                made = self._built.get(content) or self._build(built, report)
+                self._built[content] = made
+            made = self._made[key] = replace(made, workdir=built.workdir) if built.workdir else made
+        return made
+
+    def _build(self, built: Built, report: Report | None) -> Image:
+        recipe = built.recipe
+        if built.wheels:
+            base = self.provider.build(replace(recipe, steps=()), report=report)
+            files = {_WHEELS: fetched(built.wheels, self._python(base))}
+            first = Step(argv=("/bin/sh", "-c", f"tar -C / -xf {_WHEELS} && rm {_WHEELS}"), files=files)
+            recipe = replace(recipe, steps=(first, *recipe.steps))
+        return self.provider.build(recipe, report=report)
 
     def box(self, image: Image, machine: Machine) -> Sandbox:
         """A fresh box with what the task asks for, and no more than it may have."""

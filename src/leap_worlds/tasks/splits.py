@@ -1,4 +1,4 @@
-"""Which tasks of a data set are in which split: by a file, by patterns of names, or by a hash of the name."""
+"""Which tasks of a data set are in which split: by a file, by patterns of names, by their folder, or by a hash of the name."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ ALL = "all"
 class SplitConfig(Section):
     """How tasks are divided."""
 
-    by: Literal["hash", "glob", "file"] = Field(
-        default="hash", description="hash: by a hash of the task's name, so that new tasks move no old one; glob; file."
+    by: Literal["hash", "glob", "folder", "file"] = Field(
+        default="hash",
+        description="hash: by a hash of the task's name, so that new tasks move no old one; folder: the first in its name; glob; "
+        "file.",
     )
     shares: dict[str, float] = Field(
         default_factory=lambda: {"train": 0.7, "valid": 0.1, "test": 0.2},
@@ -38,7 +40,7 @@ class SplitConfig(Section):
         default=None,
         description="by: file. YAML or JSON: the names of each split, patterns allowed; no task in two of them.",
     )
-    test: tuple[str, ...] = Field(default=("test",), description="Splits that nothing is trained or chosen on.")
+    test: tuple[str, ...] = Field(default=("test", "unseen"), description="Splits that nothing is trained or chosen on.")
 
     @model_validator(mode="after")
     def _complete(self) -> SplitConfig:
@@ -67,6 +69,11 @@ def divided(names: Sequence[str], config: SplitConfig) -> dict[str, list[str]]:
             found[_by_hash(name, config)].append(name)
     elif config.by == "glob":
         found = _first_match(names, config.globs)
+    elif config.by == "folder":
+        found = {}
+        for name in names:
+            if "/" in name:
+                found.setdefault(name.partition("/")[0], []).append(name)
     else:
         assert config.file is not None
         found = _by_file(names, config.file)

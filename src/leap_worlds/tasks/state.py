@@ -59,14 +59,19 @@ def in_words(phase: Phase, result: Result | None, level: int) -> str:
 def _checks(result: Result, level: int) -> str:
     if result.score >= 1.0:
         return "All checks pass now."
-    failing = list(dict.fromkeys(found.strip() for found in _FAILS.findall(result.log)))[:40]
+    fails = failing(result.log)[:40]
     rewards = ", ".join(f"{name} {value:g}" for name, value in result.rewards.items()) or result.problem
     said = f"The tests give now: {rewards}."
-    if failing:
-        said += "\nChecks that fail now:\n" + "\n".join(f"- {name[:300]}" for name in failing)
-    if result.log.strip() and (level >= 75 or not failing):
+    if fails:
+        said += "\nChecks that fail now:\n" + "\n".join(f"- {name[:300]}" for name in fails)
+    if result.log.strip() and (level >= 75 or not fails):
         said += f"\nWhat the tests print, at the end:\n{result.log.strip()[-1500:]}"
     return said
+
+
+def failing(log: str) -> list[str]:
+    """The checks that the tests print as failed, as far as they do."""
+    return list(dict.fromkeys(found.strip() for found in _FAILS.findall(log)))
 
 
 def step(command: Command) -> str:

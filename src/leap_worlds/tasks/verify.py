@@ -60,6 +60,12 @@ class Result:
         value = self.rewards.get(REWARD, sum(self.rewards.values()) / len(self.rewards))
         return min(1.0, max(0.0, value))
 
+    @property
+    def mean(self) -> float:
+        """The mean of all rewards, in [0, 1]: what one of several checks adds."""
+        values = [min(1.0, max(0.0, value)) for value in self.rewards.values()]
+        return sum(values) / len(values) if values else 0.0
+
 
 def end_processes(box: Sandbox) -> None:
     """Ends whatever runs in a box. Files stay."""
