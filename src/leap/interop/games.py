@@ -102,30 +102,39 @@ class Dialogue:
     """A game as a conversation in words: a message for each observation, an answer for each action. What was said stays as it is,
     and tools are described and called in words, so that any chat of any framework can carry it.
 
+    Args:
+        game: The game, started.
+        candidates: Whether the actions that can be listed are.
+        calls: Whether the framework itself shows and reads calls of tools: messages then say nothing of how to answer.
+
     Attributes:
         game: The game, started.
         history: What the student has seen.
         unread: In how many answers no action could be read.
     """
 
-    def __init__(self, game: Game, *, candidates: bool = True) -> None:
+    def __init__(self, game: Game, *, candidates: bool = True, calls: bool = False) -> None:
         self.game = game
         self.history = History(task=game.task, observations=(game.first,))
         self.unread = 0
         self._grammar = game.environment.grammar_of(game.task)
-        config = PromptConfig(renderer="dialogue", candidates=candidates)
+        self._tools = () if calls else self._grammar.tools
+        config = PromptConfig(renderer="dialogue", candidates=candidates, instructions=not calls)
         self._renderer = Renderer(config, game.environment.prompts_of, grammar_of=game.environment.grammar_of)
 
     def message(self) -> str:
         """What is said to the student now."""
-        return in_words(self._renderer.whole(self.history), self._grammar.tools)[-1]["content"]
+        return in_words(self._renderer.whole(self.history), self._tools)[-1]["content"]
 
     async def answer(self, text: str) -> Outcome:
         """Takes the action that a student's answer names and returns what came of it; none can be read from it, that is a step,
         too."""
         decision = self._grammar.read(text, self.history.now)
         self.unread += decision is None
-        action = decision.action if decision else UNPARSED
+        return await self.act(decision.action if decision else UNPARSED)
+
+    async def act(self, action: str) -> Outcome:
+        """Takes an action and returns what came of it."""
         outcome = await self.game.act(action)
         self.history = self.history.extend(action, outcome.observation)
         return outcome
