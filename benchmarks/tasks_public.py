@@ -1,6 +1,6 @@
 """Public task folders in namespace boxes: each is read, its image made, its reference solution run, and then nothing at all.
 
-    python benchmarks/tasks_public.py NAME=FOLDER[:EVERY] ... [--seconds 120]
+    python benchmarks/tasks_public.py NAME=FOLDER[:EVERY] ... [--seconds 120] [--read]
 
 A folder is a data set that was fetched before; with EVERY, only each so-many-th of its tasks is made and run (all are read).
 Images are made of Debian's packages and of wheels of the Python index; no box has a network when anything runs. One line for
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import time
 import tomllib
 from collections import Counter
@@ -59,9 +60,19 @@ def tried(environment: TasksEnvironment, folder: TaskFolder) -> tuple[str, str]:
     return ("passed", "") if has_solution else ("no-op below 1, no solution in the set", "")
 
 
+def readable(environment: TasksEnvironment, folder: TaskFolder) -> str:
+    """Whether an image can be made, as far as files tell; else why not, without names and numbers."""
+    try:
+        environment.images.refuse(folder)
+    except TaskError as error:
+        return f"not buildable: {re.sub(r'^.*?:[0-9]+: |[(].*$', '', str(error))[:60]}"
+    return "buildable as far as files tell"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sets", nargs="+")
+    parser.add_argument("--read", action="store_true", help="only read, and tell what an image cannot be made for")
     parser.add_argument("--seconds", type=float, default=120.0, help="most that a solution or a test may take")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -88,6 +99,9 @@ def main() -> None:
                 for phase in folder.phases
             )
             begun = time.monotonic()
+            if arguments.read:
+                counts[readable(environment, folder)] += 1
+                continue
             word, why = tried(environment, replace(folder, phases=phases))
             counts[word] += 1
             taken = f"{time.monotonic() - begun:.0f} s"

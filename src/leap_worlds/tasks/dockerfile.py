@@ -264,7 +264,7 @@ def _run(state: _State, rest: str, place: str, folder: Path, timeout: float) -> 
 def packages_of(script: str) -> Iterator[str]:
     """What a script has apt-get install, with versions as they stand."""
     for found in _APT.finditer(script):
-        words = re.sub(r"(?:^|\s)-[tco]\s*\S+|\d?>\s*\S*", " ", found[2]).split()
+        words = re.sub(r"(?:^|\s)(?:-[tco]\s*\S+|\d?>\s*\S*)", " ", found[2]).split()
         yield from (word for word in words if not word.startswith("-"))
 
 
@@ -276,7 +276,8 @@ def _copy(state: _State, word: str, rest: str, place: str, folder: Path, timeout
         if flag[1] == "chmod" and re.fullmatch(r"[0-7]{3,4}", flag[2] or ""):
             mode = int(flag[2], 8)
         elif flag[1] == "from" and state.network and (uv := _UV_IMAGE.fullmatch(flag[2] or "")):
-            source_image = f"uv=={uv[1]}" if uv[1] not in (None, "latest") else "uv"
+            tag = uv[1] or "latest"
+            source_image = "uv" if tag == "latest" else f"uv=={tag}{'' if tag.count('.') == 2 else '.*'}"
         elif not (flag[1] == "chown" and flag[2] in ROOT):
             raise TaskError(f"{place}: {word} --{flag[1]} needs a container engine (sandbox: docker)")
         said = said[flag.end() :]
