@@ -2,9 +2,10 @@
 driver is not: `play_tasks`, its journal and an executor's own handing out of shards run as in a run, on a clock that jumps over
 what nobody computes. In place of workers there are stubs, whose times and failures are drawn.
 
-    python benchmarks/scale_simulation.py [--executor seam|slurm] [--workers 1000] [--episodes 1000000] [--failures 0.01]
+    python benchmarks/scale_simulation.py [--executor seam|ray|slurm] [--workers 1000] [--episodes 1000000] [--failures 0.01]
 
-`seam`: shards are handed to whichever worker is free, and come back as bytes, as by Ray. `slurm`: the driver's side of
+`seam`: shards are handed to whichever worker is free, and come back as bytes. `ray`: the driver's side of
+`leap.runs.ray_executor`, its desk included, with stub actors and without Ray's own transport. `slurm`: that of
 `leap.runs.slurm_jobs` in a real folder, with stub jobs that claim and leave files as real ones do, and a queue that answers at
 once.
 
@@ -24,6 +25,7 @@ import resource
 import selectors
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -31,6 +33,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "scale"))
+
+from stub_workers import Remote, StubPool, gone
+
+from leap import __version__
 from leap.core import Episode, Task
 from leap.envs.base import Environment, listed, load_environment
 from leap.files import Journal
@@ -44,6 +51,8 @@ from leap.runs.directory import RunDirectory
 from leap.runs.executors import Executor
 from leap.runs.playing import play_tasks
 from leap.runs.policies import scripted
+from leap.runs.ray_executor import _Stage
+from leap.runs.ray_worker import Over
 from leap.runs.shards import Shard
 from leap.runs.slurm import SlurmConfig, SlurmExecutor
 from leap.runs.slurm_jobs import Pool, Worker
@@ -165,6 +174,47 @@ class Stub(Executor):
         await asyncio.gather(*tasks)
 
 
+class RayStub(Executor):
+    """Ray's driver with stub actors."""
+
+    def __init__(self, workers: Workers, number: int) -> None:
+        super().__init__(None)
+        self._pool: Any = StubPool(None, None, 0, max_task_retries=20)  # type: ignore[arg-type]
+        self._pool.config = self._pool.config.model_copy(update={"workers": number})
+        self._pool.workers = [RayWorker(workers) for _ in range(number)]
+
+    async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Any]:
+        async for record in _Stage(self, self._pool, shards, here, "sign").records():  # type: ignore[arg-type]
+            yield record
+
+
+class RayWorker:
+    """A stub actor: it fails, is away for a while, and works again."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers, self._life, self._back = workers, workers.until_failure(), 0.0
+        self.ready, self.work = Remote(self._ready), Remote(self._work)
+
+    async def _ready(self) -> str:
+        if asyncio.get_running_loop().time() < self._back:
+            raise gone()
+        return __version__
+
+    async def _work(self, shard: Shard, turn: str, sign: str) -> AsyncIterator[Any]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        answer = await self._workers.work(shard, self._life)
+        self._life -= loop.time() - began
+        if answer is None:
+            self._life, self._back = self._workers.until_failure(), loop.time() + BACK
+            raise gone()
+
+        async def records() -> list[Any]:
+            return [*pickle.loads(answer), Over()]  # noqa: S301 - this process's own
+
+        yield records()
+
+
 class Queue:
     """A Slurm of stub jobs, each in a folder of real files."""
 
@@ -251,7 +301,7 @@ def memory() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--executor", choices=["seam", "slurm"], default="seam")
+    parser.add_argument("--executor", choices=["seam", "ray", "slurm"], default="seam")
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--episodes", type=int, default=1_000_000)
     parser.add_argument("--failures", type=float, default=0.01, help="of a worker, per hour")
@@ -272,7 +322,7 @@ def simulate(asked: argparse.Namespace, folder: Path) -> None:
     values = {"name": "simulation", "environment": {"name": "alfworld"}}
     actors = Actors(resolved(values, "the recipe"), RunDirectory(folder / "run"), environment)
     workers = Workers(played, asked.failures)
-    executor = Stub(workers, asked.workers) if asked.executor == "seam" else SimulatedSlurm(workers, asked.workers)
+    executor = {"seam": Stub, "ray": RayStub, "slurm": SimulatedSlurm}[asked.executor](workers, asked.workers)
     journal, before = Journal(folder / "run/episodes.jsonl", Episode), memory()
     asyncio.set_event_loop_policy(Clocks())
     asyncio.to_thread = _at_once  # type: ignore[assignment]

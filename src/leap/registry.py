@@ -135,6 +135,18 @@ def packages() -> set[str]:
     return {place.partition(":")[0].partition(".")[0] for kind in everything for place in kind.where().values()} - {*OWN}
 
 
+def raised_by_others(error: BaseException) -> str:
+    """The traceback of a package that is registered with leap, a user's own, where the error came from there; else nothing."""
+    import traceback
+
+    trace, theirs = error.__traceback__, None
+    while trace is not None:
+        package = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
+        theirs = None if package in OWN else theirs or (trace if package in packages() else None)
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, theirs)).rstrip() if theirs else ""
+
+
 def user_modules() -> tuple[str, ...]:
     """The modules in which things are registered by decorators: another process imports them to find these by name. A script has
     no name that another process could import."""

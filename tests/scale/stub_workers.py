@@ -11,8 +11,9 @@ from typing import Any
 from ray.exceptions import ActorUnavailableError
 
 from leap import __version__
+from leap.runs.ray_desk import BookedAtDesk, Desk
 from leap.runs.ray_executor import RayConfig
-from leap.runs.ray_worker import BookedAtDesk, Desk, Over
+from leap.runs.ray_worker import Over
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,12 @@ class StubPool:
     def __init__(self, recipe: Any, make: Make, workers: int, **options: Any) -> None:
         desk = Desk()
         self.desk = SimpleNamespace(ask=Remote(desk.ask), take=Remote(desk.take), answer=Remote(desk.answer))
-        self.config = RayConfig(workers=workers, **options)
+        self.config = RayConfig(workers=workers or 1, **options)
         self.workers: Sequence[StubWorker] = [StubWorker(self.desk, recipe, make) for _ in range(workers)]
         self.dismissed = 0
+
+    def serves(self, number: int) -> list[Any]:
+        return []
 
     def employ(self) -> None:
         pass

@@ -146,6 +146,12 @@ def test_what_a_worker_cannot_do_is_told_as_here(tmp_path: Path) -> None:
     assert told[0] == told[1] == "no lessons today"
 
 
+def test_a_slip_in_code_of_ones_own_is_shown_where_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"corrections for pi_1, shard 1 of 1: AttributeError in code that is not") as raised:
+        made(tmp_path, tasks=7, teacher={"kind": "slipping", "episodes": "all"}, **two())
+    assert "deadly_world.py" in str(raised.value) and "return ask.lesson" in str(raised.value)
+
+
 def test_gpus_are_shared_out() -> None:
     three = ["0", "1", "2"]
     assert [own_gpus(n, None, three) for n in range(4)] == ["0", "1", "2", "0"]

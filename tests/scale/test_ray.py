@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,7 +24,7 @@ from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.models.ledger import BudgetReached
 from leap.testing.server import MockServer
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +33,53 @@ def cluster() -> Iterator[Any]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the run `here` in one process, and of its cache."""
+    folder = tmp_path_factory.mktemp("here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEAP_CACHE", str(folder / "cache"))
+        leap.run(clusters.quickstart(), run_dir=folder / "here")
+    return folder
+
+
 def test_a_run_on_three_nodes_is_that_of_one_process(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    cluster: Any, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
-    leap.run(clusters.quickstart(), run_dir=tmp_path / "here")
-    capfd.readouterr()
-    ray = clusters.executor(cluster, tmp_path / "cache")
+    monkeypatch.setenv("LEAP_CACHE", str(here / "cache"))
+    ray = clusters.executor(cluster, here / "cache")
     leap.run(clusters.quickstart() | {"executor": ray}, run_dir=tmp_path / "there")
-    here, there = clusters.kept(tmp_path / "here"), clusters.kept(tmp_path / "there")
+    here, there = clusters.kept(here / "here"), clusters.kept(tmp_path / "there")
     assert here == there and sum("as bytes" in name for name in here) > 3
     said = capfd.readouterr()
     assert "3 workers" in said.out + said.err
     assert not [line for line in said.err.splitlines() if "ray" in line.lower() and "Ray: 3 CPU, 3 workers" not in line]
     assert not list((tmp_path / "there").glob(".*.tmp"))
+
+
+def kill_when(there: Callable[[], bool], name: str, killed: list[int]) -> None:
+    """Kills a process of Ray's of that name once something is there."""
+    until = time.monotonic() + 240
+    while not there() and time.monotonic() < until:
+        time.sleep(0.01)
+    killed += clusters.processes(name)
+    os.kill(killed[0], signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_students_generate_apart_from_environments_and_a_generator_may_go(
+    cluster: Any, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LEAP_CACHE", str(here / "cache"))
+    ray = clusters.executor(cluster, here / "cache", 2) | {"generators": {"number": 1, "cpus": 1, "gpus": 0}}
+    begun, killed = tmp_path / "there/iter-0/evaluation/valid.jsonl", list[int]()
+    killer = Thread(target=kill_when, args=(begun.exists, "ray::Generator", killed))
+    killer.start()
+    leap.run(clusters.quickstart() | {"executor": ray}, run_dir=tmp_path / "there")
+    killer.join()
+    assert len(killed) == 1 and clusters.kept(here / "here") == clusters.kept(tmp_path / "there")
+    said = capfd.readouterr()
+    assert "2 workers and 1 generators" in said.out + said.err
 
 
 def test_no_call_passes_the_ledger_by_and_the_cap_holds_across_workers(cluster: Any, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from leap.errors import ModelError, RunError
 from leap.models.base import Completion, Request
 from leap.models.ledger import Budget, BudgetReached, Ledger
 from leap.models.metered import answered
+from leap.runs.ray_desk import BookedAtDesk, Desk
 from leap.runs.ray_executor import _Stage
-from leap.runs.ray_worker import BookedAtDesk, Desk
 
 RECIPE: Any = SimpleNamespace(prices={}, budget=Budget())
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from leap.errors import RunError  # noqa: E402
 from leap.testing.checkpoints import tiny_checkpoint  # noqa: E402
 from leap.training.method import Job, method_of, quiet  # noqa: E402
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +73,7 @@ def test_two_ranks_leave_what_one_process_leaves(cluster: Any, start: str, tmp_p
 
 def kill_a_rank() -> int:
     """Kills a process of Ray Train's; returns how many there were."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if b"RayTrainWorker" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
+    found = clusters.processes("RayTrainWorker")
     os.kill(max(found), signal.SIGKILL)
     return len(found)
 

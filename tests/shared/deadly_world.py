@@ -43,6 +43,12 @@ class DeadlyWorld(TinyWorld):
         return super().start(task)
 
 
+@registry.teacher("slipping")
+def slipping(ask: Ask) -> Decision | None:
+    """A teacher whose code has a slip."""
+    return ask.lesson  # type: ignore[attr-defined]
+
+
 @registry.teacher("refusing")
 def refusing(ask: Ask) -> Decision | None:
     """A teacher that is ill."""

@@ -37,12 +37,13 @@ def main() -> None:
 def _told(error: BaseException) -> tuple[str, int]:
     """What to say of an error, and the process's exit status."""
     from leap.errors import LeapError
+    from leap.registry import raised_by_others
 
     if isinstance(error, KeyboardInterrupt):
         return f"\ninterrupted. {_SAFE}; the same command goes on from here.", INTERRUPTED
     if isinstance(error, LeapError):
         return f"error: {error}", error.exit_code
-    if theirs := _raised_by_others(error):
+    if theirs := raised_by_others(error):
         name = type(error).__name__
         return f"{theirs}\nerror: {name} in code that is not leap's. {_SAFE}; the same command goes on from here.", 1
     if isinstance(error, OSError):
@@ -55,20 +56,6 @@ def _told(error: BaseException) -> tuple[str, int]:
     first = " ".join(str(error).split())[:300]
     told = f"error: something unforeseen: {type(error).__name__}: {first}\n{_SAFE}. "
     return told + "Give the same command with --debug to see the traceback, and report it.", 70
-
-
-def _raised_by_others(error: BaseException) -> str:
-    """The traceback of a package that is registered with leap, a user's own, where the error came from there; else nothing."""
-    import traceback
-
-    from leap.registry import OWN, packages
-
-    trace, theirs = error.__traceback__, None
-    while trace is not None:
-        package = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
-        theirs = None if package in OWN else theirs or (trace if package in packages() else None)
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, theirs)).rstrip() if theirs else ""
 
 
 def _cache_hint(filename: object) -> str:

@@ -17,6 +17,7 @@ import inspect
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from statistics import median
@@ -167,6 +168,12 @@ class HFModel(Model):
 
     def length(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
         return self.chat.length(messages, tools)
+
+    def apart(self) -> HFModel:
+        """The same weights for conversations of their own, which are answered in batches of their own."""
+        other = copy(self)
+        other._seats, other._pending, other._cache, other._drafts = [], [], RowCache(), Drafts()
+        return other
 
     def close(self) -> None:
         self._forget()

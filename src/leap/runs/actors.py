@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from leap.models.served import Engine
 
 
+OpenStudent = Callable[[int, str, float], Model]
+"""Opens pi_i, whose checkpoint is at a path, at a temperature."""
+
+
 class Acting(NamedTuple):
     """A policy's actor, for the record, and what makes its policy: weights are loaded only if something is to be played."""
 
@@ -54,12 +58,16 @@ class Actors:
         run: The run directory.
         environment: Where they act.
         ledger: In a worker, which may not write the run's ledger, the way to it.
+
+    Attributes:
+        open_student: Opens the student where something else than this process generates for it.
     """
 
     def __init__(
         self, recipe: Recipe, run: RunDirectory, environment: Environment, *, ledger: Booking | None = None
     ) -> None:
         self._booking = ledger
+        self.open_student: OpenStudent | None = None
         self.recipe = recipe
         self.run = run
         self.environment = environment
@@ -262,7 +270,7 @@ class Actors:
 
     def _student_policy(self, i: int, temperature: float) -> Policy:
         constrained, section = self.recipe.student.decoding == "constrained", self.recipe.policy
-        model = self._student_model(i, temperature)
+        model = self.student_model(i, temperature)
         student = ModelPolicy(model, self.renderer, self._answering(i), constrained=constrained)
         return registry.policy.get(section.kind)(section, student)
 
@@ -278,13 +286,15 @@ class Actors:
         given, asked = self.recipe.student.dtype, self.run.precision.exists()
         return "float32" if given == "auto" and asked and best_device() == "cpu" and not self.bf16_pays() else given
 
-    def _student_model(self, i: int, temperature: float) -> Model:
+    def student_model(self, i: int, temperature: float) -> Model:
         """The weights of pi_i; they stay loaded until another checkpoint is asked for."""
         student, path = self.recipe.student, self.checkpoint(i)
         if self._student is None or self._student[:2] != (path, temperature):
             self._close_student()
             sampling = student.sampling.model_copy(update={"temperature": temperature})
-            if student.engine.kind == "hf":
+            if self.open_student is not None:
+                model = self.open_student(i, path, temperature)
+            elif student.engine.kind == "hf":
                 model = open_model(student.opened_as(path), sampling, batch=student.batch, dtype=self._dtype)
             else:
                 from leap.models.served import Engine
@@ -324,7 +334,7 @@ class Actors:
             seed=self.recipe.seed,
             open_model=self.open_model,
             student=StudentContext(
-                lambda: NotedModel(self._student_model(i, student.sampling.temperature), self._booking or self.ledger),
+                lambda: NotedModel(self.student_model(i, student.sampling.temperature), self._booking or self.ledger),
                 self.whole_renderer,
                 constrained=student.decoding == "constrained",
             ),

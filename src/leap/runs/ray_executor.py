@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from leap import __version__, registry
-from leap.config import Options
+from leap.config import Options, Section
 from leap.errors import LeapError, PrerequisiteError, RunError, last_line
 from leap.progress import Progress
 from leap.recipe import ExecutorConfig, Recipe
 from leap.runs.actors import Actors
 from leap.runs.executors import Executor
-from leap.runs.ray_worker import DESK, Desk, Over, Worker, attend, offer
+from leap.runs.ray_desk import DESK, Desk, attend, offer
+from leap.runs.ray_generator import Generator
+from leap.runs.ray_worker import Over, Worker
 from leap.runs.shards import Shard
 from leap.training.config import TrainingSettings
 from leap.training.launch import shared_out
@@ -40,6 +42,15 @@ _SHIPPED = ("environment", "teacher", "model", "method", "policy", "sandbox", "d
 """Kinds of things that workers need."""
 
 
+class GeneratorsConfig(Section):
+    """Actors that answer for the student, placed apart from workers, which then hold environments alone."""
+
+    number: int = Field(default=1, ge=1, description="How many; workers are shared out among them.")
+    cpus: float = Field(default=1, ge=0, description="CPU cores of each.")
+    gpus: float = Field(default=1, ge=0, description="GPUs of each.")
+    resources: dict[str, float] = Field(default_factory=dict, description="Ray's custom resources that each takes.")
+
+
 class RayConfig(ExecutorConfig):
     """Where the cluster is, and what its workers are given."""
 
@@ -49,11 +60,16 @@ class RayConfig(ExecutorConfig):
         description="auto: the cluster that this machine belongs to. HOST or HOST:PORT: that head's. local: this machine alone, "
         "for as long as the run is under way.",
     )
-    workers: int = Field(default=8, ge=1, description="Workers; each holds an engine and an environment.")
+    workers: int = Field(default=8, ge=1, description="Workers; each holds an environment and, without generators, an engine.")
     cpus_per_worker: float = Field(default=1, ge=0, description="CPU cores of each.")
     gpus_per_worker: float = Field(default=0, ge=0, description="GPUs of each.")
     resources: dict[str, float] = Field(
         default_factory=dict, description="Ray's custom resources that each worker takes, to place them."
+    )
+    generators: GeneratorsConfig | None = Field(
+        default=None,
+        description="Where the student generates, if not in workers, as where environments are heavy and GPUs are elsewhere. "
+        "Trainings are then placed as these.",
     )
     max_restarts: int = Field(default=-1, ge=-1, description="How often a worker that died is started again; -1: always.")
     max_task_retries: int = Field(
@@ -144,7 +160,7 @@ class _Stage:
 
     def __init__(self, executor: RayExecutor, pool: Pool, shards: Sequence[Shard], here: Actors, sign: str) -> None:
         self._executor, self._pool, self._here, self._sign = executor, pool, here, sign
-        self._todo = asyncio.Queue[tuple[Shard, int]]()  # with how often each was lost
+        self._todo = asyncio.PriorityQueue[tuple[int, int, Shard]]()  # how often lost, as a negative number: those first
         self._came = asyncio.Queue[Any]()
         self._turns = set[str]()  # under way, by name
         self._there = set[int]()  # workers that live
@@ -152,8 +168,8 @@ class _Stage:
         self._leaving = False
         self._pays = shards[0].pays
         self._numbers = itertools.count()
-        for shard in shards:
-            self._todo.put_nowait((shard, 0))
+        for place, shard in enumerate(shards):
+            self._todo.put_nowait((0, place, shard))
 
     async def records(self) -> AsyncGenerator[Any]:
         """The records of all shards, as they come."""
@@ -229,7 +245,7 @@ class _Stage:
         worker, config = self._pool.workers[number], self._pool.config
         while not self._leaving:
             try:
-                version = await worker.ready.remote()
+                version, *_ = await asyncio.gather(*(actor.ready.remote() for actor in (worker, *self._pool.serves(number))))
             except ActorDiedError as error:  # for good
                 self._there.discard(number)
                 self._gone += 1
@@ -243,7 +259,7 @@ class _Stage:
             if version != __version__:
                 raise RunError(f"a worker has leap {version}, and this is {__version__}.")
             self._there.add(number)
-            shard, losses = await self._todo.get()
+            losses, place, shard = await self._todo.get()
             turn, got = f"{number}-{next(self._numbers)}", set[str]()
             self._turns.add(turn)
             try:
@@ -253,10 +269,11 @@ class _Stage:
             except RayError as error:  # the worker, its node or what it had made is gone
                 log.info("%s: %s", shard.name, error)
                 self._lost += 1
-                if losses >= config.max_task_retries:
-                    told = f"{shard.name} was lost {losses + 1} times (executor.max_task_retries): {last_line(error)}"
+                losses -= 1
+                if -losses > config.max_task_retries:
+                    told = f"{shard.name} was lost {-losses} times (executor.max_task_retries): {last_line(error)}"
                     raise RunError(told) from error
-                self._todo.put_nowait((replace(shard, done=shard.done | got), losses + 1))
+                self._todo.put_nowait((losses, place, replace(shard, done=shard.done | got)))
             finally:
                 self._turns.discard(turn)
                 if shard.pays:
@@ -314,6 +331,7 @@ class Pool:
         self.config = config
         self.name = f"{DESK}-{id(self)}"
         self.workers: list[Any] = []
+        self.generators: list[Any] = []
         self._desk: Any = None
         self._ours = False
         self._dashboard = ""
@@ -341,11 +359,12 @@ class Pool:
         quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "runtime_env": config.runtime_env or None}
         try:
             if config.address == "local":
-                number, gpus = math.ceil(config.workers * config.cpus_per_worker), config.workers * config.gpus_per_worker
-                ray.init("local", num_cpus=number, num_gpus=math.ceil(gpus) or None, include_dashboard=False, **quiet)
+                all_of = self.needed()
+                cpus, gpus = math.ceil(all_of.pop("CPU")), math.ceil(all_of.pop("GPU")) or None
+                ray.init("local", num_cpus=cpus, num_gpus=gpus, resources=all_of, include_dashboard=False, **quiet)
             else:
                 self._dashboard = ray.init(_answering(config.address), **quiet).dashboard_url or ""
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except Exception as error:  # Ray raises that itself, as where a node is too slow to start
             told = " ".join(str(error).split())
             if config.address == "auto" and isinstance(error, ConnectionError):
                 told = "start one (ray start --head), or set executor.address"
@@ -366,20 +385,41 @@ class Pool:
 
     def ranks(self, training: TrainingSettings) -> int:
         """In how many processes a student is trained; auto: as there are workers."""
-        return self.config.workers if training.processes == "auto" else training.processes
+        number = self.config.workers if self.config.generators is None else self.config.generators.number
+        return number if training.processes == "auto" else training.processes
+
+    def resources(self, apart: bool) -> dict[str, float]:
+        """What each worker is given, or each generator where they are apart; a rank is given what generates."""
+        config = self.config
+        if apart and config.generators is not None:
+            return {"CPU": config.generators.cpus, "GPU": config.generators.gpus, **config.generators.resources}
+        return {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker, **config.resources}
+
+    def needed(self) -> dict[str, float]:
+        """What workers and generators are given in all."""
+        generators = self.config.generators.number if self.config.generators else 0
+        each = ((self.config.workers, self.resources(False)), (generators, self.resources(True)))
+        names = {name for _, given in each for name in given}
+        return {name: sum(number * given.get(name, 0) for number, given in each) for name in names}
+
+    def serves(self, number: int) -> list[Any]:
+        """Whoever generates for a worker, if it does not so itself."""
+        return [self.generators[number % len(self.generators)]] if self.generators else []
 
     def employ(self) -> None:
-        """Starts the workers that are not there yet."""
+        """Starts workers and generators, if they are not there."""
         import ray
 
         self.connect()
+        if self.workers:
+            return
         config = self.config
-        worker = ray.remote(Worker).options(
-            num_cpus=config.cpus_per_worker,
-            num_gpus=config.gpus_per_worker,
-            resources=config.resources,
-            max_restarts=config.max_restarts,
-        )
+
+        def actor(kind: type, apart: bool, **more: Any) -> Any:
+            given = self.resources(apart)
+            placed = {"num_cpus": given.pop("CPU"), "num_gpus": given.pop("GPU"), "resources": given}
+            return ray.remote(kind).options(max_restarts=config.max_restarts, **placed, **more)
+
         things = [
             (kind, name, thing)
             for kind in _SHIPPED
@@ -388,8 +428,12 @@ class Pool:
         ]
         path = [str(Path(place).absolute()) for place in sys.path]
         ray.wait([self.desk.__ray_ready__.remote()])  # workers look for it by its name
-        while len(self.workers) < config.workers:
-            self.workers.append(worker.remote(self.name, str(Path.cwd()), path, things))
+        like, number = (str(Path.cwd()), path, things), config.generators.number if config.generators else 0
+        names = [f"{self.name}-generator-{os.urandom(8).hex()}" for _ in range(number)]  # those of the dead are not free at once
+        for name in names:
+            self.generators.append(actor(Generator, True, name=name, max_concurrency=1000).remote(self.name, *like))
+        for n in range(config.workers):
+            self.workers.append(actor(Worker, False).remote(self.name, names[n % number] if number else "", *like))
 
     def check(self, recipe: Recipe) -> str:
         """See `RayExecutor.check`; says what is there."""
@@ -398,18 +442,19 @@ class Pool:
 
         self.connect()
         config, there = self.config, ray.cluster_resources()
-        asked = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker, **config.resources}
-        for name, each in asked.items():
-            if (needed := each * config.workers) > (has := there.get(name, 0)) and not config.grows:
+        apart = f" and {config.generators.number} generators" if config.generators else ""
+        who = f"{config.workers} workers{apart}"
+        for name, needed in sorted(self.needed().items()):
+            if needed > (has := there.get(name, 0)) and not config.grows:
                 raise PrerequisiteError(
-                    f"executor: {config.workers} workers need {needed:g} {name}, and the cluster has {has:g}. Ask for fewer, or "
+                    f"executor: {who} need {needed:g} {name}, and the cluster has {has:g}. Ask for fewer, or "
                     "set executor.grows: true if it grows on demand."
                 )
         self.employ()
-        waiting = {worker.ready.remote(): worker for worker in self.workers}
+        waiting = {actor.ready.remote(): actor for actor in (*self.workers, *self.generators)}
         ready, late = ray.wait([*waiting], num_returns=1 if config.grows else len(waiting), timeout=config.wait)
         if not ready or (late and not config.grows):
-            raise PrerequisiteError(f"executor: {len(late)} of {config.workers} workers have not started in {config.wait:g} s.")
+            raise PrerequisiteError(f"executor: {len(late)} of {who} have not started in {config.wait:g} s.")
         try:
             versions = {*ray.get(ready)} - {__version__}
             missing = {*ray.get([waiting[one].look.remote(recipe, registry.user_modules()) for one in ready])} - {""}
@@ -421,7 +466,8 @@ class Pool:
             raise PrerequisiteError(f"executor: a worker lacks something: {' '.join(missing)}")
         resources = ", ".join(f"{there[name]:g} {name}" for name in ("CPU", "GPU") if there.get(name))
         dashboard = f"; dashboard at http://{self._dashboard}" if self._dashboard else ""
-        return f"Ray: {resources}, {len(ready)} workers{dashboard}"
+        late_ones = f", {len(late)} of them not there yet" if late else ""
+        return f"Ray: {resources}, {who}{late_ones}{dashboard}"
 
     def dismiss(self) -> None:
         """Ends the workers, which frees what they hold."""
@@ -430,10 +476,12 @@ class Pool:
         import ray
 
         with suppress(Exception):  # a cluster that is gone
-            ray.wait([worker.leave.remote() for worker in self.workers], num_returns=len(self.workers), timeout=1)
-            for worker in self.workers:
-                ray.kill(worker)
+            actors = [*self.workers, *self.generators]
+            ray.wait([actor.leave.remote() for actor in actors], num_returns=len(actors), timeout=1)
+            for actor in actors:
+                ray.kill(actor)
         self.workers.clear()
+        self.generators.clear()
 
     def close(self) -> None:
         """Ends the workers and leaves the cluster, if this process was not in it before."""

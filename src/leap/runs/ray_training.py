@@ -17,7 +17,7 @@ from typing import Any
 
 from leap.core import content_key
 from leap.errors import LeapError, RunError, last_line
-from leap.runs.ray_worker import ask, attend, fetch, offer
+from leap.runs.ray_desk import ask, attend, fetch, offer
 from leap.sync import run_sync
 from leap.training.launch import shared_out
 from leap.training.method import Job, Method, TrainingResult, quiet
@@ -52,14 +52,15 @@ def train(pool: Any, method: Method[Any], rows: Any, job: Job) -> TrainingResult
         "storage": config.storage_path,
         "environment": _of_accelerate(method, number),
     }
+    given = pool.resources(True)
     path = [str(Path(place).absolute()) for place in sys.path]
     trainer = TorchTrainer(
         take_part,
         train_loop_config={"desk": desk, "path": path, "work": cloudpickle.dumps(work)},
         scaling_config=ScalingConfig(
             num_workers=number,
-            use_gpu=config.gpus_per_worker > 0,
-            resources_per_worker={"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker, **config.resources},
+            use_gpu=given["GPU"] > 0,
+            resources_per_worker=given,
         ),
         run_config=RunConfig(
             name=name,

@@ -18,10 +18,10 @@ from typing import Any, cast
 from leap import registry
 from leap.core.record import Record, content_key
 from leap.envs.base import load_environment
-from leap.errors import RunError
+from leap.errors import LeapError, RunError
 from leap.models.metered import Booking
 from leap.recipe import ExecutorConfig, Recipe
-from leap.runs.actors import Actors
+from leap.runs.actors import Actors, OpenStudent
 from leap.runs.directory import RunDirectory
 from leap.sync import run_sync
 
@@ -129,6 +129,7 @@ def run_shard(
     ledger: Booking | None = None,
     on_record: Callable[[Any], None] | None = None,
     run: RunDirectory | None = None,
+    open_student: OpenStudent | None = None,
 ) -> list[Any]:
     """Does the work of one shard in this process and returns the records that are wanted. It needs the shard, the run directory
     (or the shard's files of it) and an installed leap, and keeps environment and weights for the next shard of the same run. A
@@ -139,6 +140,10 @@ def run_shard(
         ledger: The way to the run's ledger; without one, a shard that pays is an error.
         on_record: Gets each record as soon as it is there, too, in another thread.
         run: The run directory, where it is not simply the shard's root.
+        open_student: See `Actors`.
+
+    Raises:
+        LeapError: What the work raised; or code that is not leap's did, and the message carries its traceback.
     """
     records: list[Any] = []
 
@@ -153,7 +158,17 @@ def run_shard(
         except ImportError as error:  # nothing of it may be needed
             log.warning("a worker cannot import %s, which registers things by decorators: %s", module, error)
     _way.ledger = ledger
-    run_sync(shard.work([shard], _actors_of(shard, run), hand_on))
+    actors = _actors_of(shard, run)
+    actors.open_student = open_student
+    try:
+        run_sync(shard.work([shard], actors, hand_on))
+    except LeapError:
+        raise
+    except Exception as error:  # whoever hears of it in another process does not see where it was raised
+        if not (theirs := registry.raised_by_others(error)):
+            raise
+        told = f"{shard.name}: {type(error).__name__} in code that is not leap's. Its traceback:\n{theirs}"
+        raise RunError(told) from error
     return records
 
 
