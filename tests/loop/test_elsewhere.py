@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from world import OPTIONS
@@ -11,7 +15,10 @@ from leap.errors import RecipeError
 from leap.files import write_json
 from leap.progress import Progress
 from leap.recipe import Recipe
+from leap.runs.actors import Actors
 from leap.runs.directory import RunDirectory
+from leap.runs.executors import LocalExecutor
+from leap.runs.shards import Shard, run_shard
 from leap.runs.stages import Stages
 from leap.runs.transfer import evaluate_elsewhere
 
@@ -45,6 +52,29 @@ def test_expert_teachers_and_student_play_each_task_once(stages: Stages) -> None
     assert len(files) == 4
     assert evaluate_elsewhere(stages, 0, options, ["seen"], horizon=4) == first
     assert all(path.read_bytes() == content for path, content in files.items())
+
+
+class Recording(LocalExecutor):
+    """Works on shards as another process would: with nothing but them."""
+
+    worked: ClassVar[list[str]] = []
+
+    async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Any]:
+        for shard in shards:
+            self.worked.append(shard.name)
+            for record in await asyncio.to_thread(run_shard, shard):
+                yield record
+
+
+def test_the_executor_plays_them(stages: Stages) -> None:
+    options = {"generator": OPTIONS["generator"] | {"seed": 77, "games": {"train": 2, "seen": 3}}}
+    stages.__dict__["executor"] = Recording()
+    there = evaluate_elsewhere(stages, 0, options, ["seen"], horizon=4)
+    assert Recording.worked == [f"elsewhere-{name}, shard 1 of 1" for name in ("expert", "teacher-0", "teacher-50", "pi_0")]
+    shutil.rmtree(stages.run.iteration(0) / "elsewhere")
+    del stages.__dict__["executor"]
+    here = evaluate_elsewhere(stages, 0, options, ["seen"], horizon=4)
+    assert here == there
 
 
 def test_tasks_that_were_trained_on_are_refused(stages: Stages) -> None:

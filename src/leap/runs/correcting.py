@@ -42,6 +42,7 @@ async def correct_shards(shards: Sequence[Shard], actors: Actors, hand_on: Calla
 def correct_all(
     student: int,
     episodes: Sequence[Episode],
+    finished: set[str],
     states: Mapping[str, str] | None,
     actors: Actors,
     journal: Journal[Correction],
@@ -55,6 +56,7 @@ def correct_all(
     Args:
         student: i of pi_i.
         episodes: What to correct, in order.
+        finished: Keys of those that are; others are added as they are done.
         states: Privileged states by task key, where they were read from logs.
         actors: Those of this process.
         journal: Gets the corrections of each episode as it is done.
@@ -69,7 +71,6 @@ def correct_all(
     section, recipe = actors.recipe.teacher, actors.recipe
     pays = any(model.paid for model in section.models)
     size = recipe.student.batch if section.uses_student else MODEL_BATCH if section.models and not pays else BATCH
-    finished = corrected(episodes, journal)
     figures = Counter[str]()
 
     def told() -> str:

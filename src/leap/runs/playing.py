@@ -134,6 +134,9 @@ def play_tasks(
     return OnFile(journal, [key for key in in_order if key in journal])
 
 
-def score_tasks(spec: PolicySpec, play: Play, actors: Actors, file: Path, under_way: UnderWay) -> Evaluation:
+def score_tasks(
+    spec: PolicySpec, play: Play, actors: Actors, file: Path, under_way: UnderWay, executor: Executor | None = None
+) -> Evaluation:
     """Plays what is not in the journal of that file, as `play_tasks` does, and scores all."""
-    return evaluate_episodes(play_tasks(spec, play, actors, Journal(file, Episode), under_way), policy=spec.name)
+    played = play_tasks(spec, play, actors, Journal(file, Episode), under_way, executor)
+    return evaluate_episodes(played, policy=spec.name)

@@ -198,7 +198,8 @@ class Stages:
     ) -> None:
         """Has those episodes of a student corrected that are not in the journal with all their steps. Times and costs are noted
         under an iteration."""
-        if len(corrected(episodes, journal)) == len(episodes):
+        finished = corrected(episodes, journal)
+        if len(finished) == len(episodes):
             self.adopt(journal.path)
             return
         section, states = self.recipe.teacher, None
@@ -208,7 +209,7 @@ class Stages:
         what = f"corrections by {who} at privilege {section.privilege}"
         under_way, name = self.timed("correct", iteration, what, journal.path), f"corrections for pi_{iteration}"
         with under_way as (bar, note), self.booked(f"correct {iteration}"):
-            correct_all(student, episodes, states, self.actors, journal, name, bar, note, self.executor)
+            correct_all(student, episodes, finished, states, self.actors, journal, name, bar, note, self.executor)
 
     def _extracted(self, episodes: Sequence[Episode], iteration: int, section: ModelTeacherConfig) -> dict[str, str]:
         """The privileged states of these episodes' tasks, read by the teacher's model from the expert's play of them."""
@@ -238,11 +239,11 @@ class Stages:
         if i == 0:
             rows = [*demonstration_rows(self._demonstrations(), self.renderer), *self._rows_with_state()]
         else:
-            by_key, journal = {episode.key: episode for episode in self._to_correct(i)}, self.corrections(i)
-            if left := len(by_key) - len(corrected(by_key.values(), journal)):
+            by_key, made = {episode.key: episode for episode in self._to_correct(i)}, list(self.corrections(i))
+            if left := len(by_key) - len(corrected(by_key.values(), made)):
                 raise RunError(f"{left} of {len(by_key)} episodes of iteration {i} are not corrected; give `leap correct` first.")
             position = {key: index for index, key in enumerate(by_key)}
-            corrections = sorted((c for c in journal if c.episode in position), key=lambda c: (position[c.episode], c.t))
+            corrections = sorted((c for c in made if c.episode in position), key=lambda c: (position[c.episode], c.t))
             rows = correction_rows(by_key, corrections, self.renderer, iteration=i)
         lines = [row.model_dump_json() for row in rows]
         if not lines and i == 0:

@@ -36,7 +36,8 @@ def evaluate_elsewhere(
     Raises:
         RecipeError: A task of these splits is one the run trained on.
     """
-    recipe = stages.recipe
+    section = stages.recipe.environment
+    recipe = stages.recipe.model_copy(update={"environment": section.model_copy(update={"options": options})})
     horizon = horizon or recipe.test_horizon
     environment = load_environment(recipe.environment.name, options)
     with stages.progress.stage(f"prepare {recipe.environment.name}", notes=True) as bar:
@@ -59,7 +60,7 @@ def evaluate_elsewhere(
                 play = Play(tasks, horizon, recipe.seed, f"elsewhere-{spec.name}")
                 journal = folder / f"{split}-{spec.name}.jsonl"
                 shown = partial(_shown, stages, f"evaluate {spec.name} on {split}", journal)
-                evaluations.append(score_tasks(spec, play, actors, journal, shown))
+                evaluations.append(score_tasks(spec, play, actors, journal, shown, stages.executor))
     scores = [evaluation.model_dump(mode="json") for evaluation in evaluations]
     stages.run.manifest.write(folder / "evaluation.json", as_json(scores))
     return evaluations
