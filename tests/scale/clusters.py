@@ -19,6 +19,10 @@ from killed_runs import on_file
 from leap.recipe import read_mapping
 from leap.recipes import find_recipe
 
+many_minutes = pytest.mark.skipif(
+    not os.environ.get("LEAP_TEST_RAY"), reason="takes many minutes on a small machine: set LEAP_TEST_RAY=1"
+)
+
 NOISE = ("recipe.yaml", "report/report.json")
 """Files of a run that name its executor."""
 

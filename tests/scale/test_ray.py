@@ -43,6 +43,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_on_three_nodes_is_that_of_one_process(
     cluster: Any, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,6 +67,7 @@ def kill_when(there: Callable[[], bool], name: str, killed: list[int]) -> None:
     os.kill(killed[0], signal.SIGKILL)
 
 
+@clusters.many_minutes
 @pytest.mark.slow
 def test_students_generate_apart_from_environments_and_a_generator_may_go(
     cluster: Any, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -82,6 +84,8 @@ def test_students_generate_apart_from_environments_and_a_generator_may_go(
     assert "2 workers and 1 generators" in said.out + said.err
 
 
+@clusters.many_minutes
+@pytest.mark.slow
 def test_no_call_passes_the_ledger_by_and_the_cap_holds_across_workers(cluster: Any, tmp_path: Path) -> None:
     def run(where: str, server: MockServer, **more: Any) -> None:
         recipe = paid(f"http://127.0.0.1:{server.port}/v1", size=40)
@@ -108,6 +112,7 @@ def test_no_call_passes_the_ledger_by_and_the_cap_holds_across_workers(cluster: 
     assert here == there
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_told_in_one_line_before_work_starts(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

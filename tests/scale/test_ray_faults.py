@@ -22,7 +22,7 @@ import slow_corridor  # noqa: F401 - registers it
 
 import leap
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [clusters.many_minutes, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TASKS = 40
 RECIPE: dict[str, Any] = {
