@@ -102,3 +102,13 @@ def test_a_prompt_that_is_too_long_or_an_episode_that_is_cancelled_holds_up_nobo
         return told
 
     assert len(asyncio.run(everything())) == 4
+
+
+def test_what_goes_wrong_there_is_heard_here(model: HFModel) -> None:
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("out of order")
+
+    card = Card(model.name, model.identity, model.concurrency, model.in_process, model.room)
+    worker = FarModel(SimpleNamespace(answer=Remote(broken)), "one", card, model.name.removeprefix("hf/"))
+    with pytest.raises(RuntimeError, match="out of order"):
+        asyncio.run(asyncio.wait_for(wave(worker, [0, 1]), 30))

@@ -248,11 +248,15 @@ class FarModel(Model):
         self, present: Sequence[int], asked: Mapping[int, tuple[Request, asyncio.Future[Completion]]]
     ) -> None:
         requests = {seat: asked[seat][0] for seat in present}
-        answers = await self._ask(present, requests)
+        answers: Sequence[Completion | Exception]
+        try:
+            answers = await self._ask(present, requests)
+        except Exception as error:  # nobody waits for this task: whoever asked is to hear of it
+            answers = [error] * len(requests)
         for seat, answer in zip(requests, answers, strict=True):
             waiting = asked[seat][1]
             if not waiting.done():  # its episode may have been cancelled meanwhile
-                waiting.set_exception(answer) if isinstance(answer, LeapError) else waiting.set_result(answer)
+                waiting.set_exception(answer) if isinstance(answer, Exception) else waiting.set_result(answer)
 
     async def _ask(self, present: Sequence[int], requests: Mapping[int, Request]) -> list[Completion | LeapError]:
         with _or_end():
