@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,26 @@ def test_bad_files_are_refused_in_one_line(name: str, source: Path, cache: Path,
         check_checkpoint(str(file))
         load_causal_lm(str(file))
     assert "\n" not in str(caught.value) and not list(cache.glob("gguf/*"))
+
+
+def test_an_adapter_of_another_model_is_refused_on_an_unpacked_file(source: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from leap.testing.checkpoints import tiny_checkpoint
+
+    file, other = write_gguf(tmp_path / "one.gguf", source), str(tiny_checkpoint(tmp_path / "tiny"))
+    for made_for, fits in ((unpacked(str(file)), True), (other, False)):
+        adapter, (model, _) = tmp_path / f"adapter-{fits}", load_causal_lm(made_for, device="cpu")
+        adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+        adapted.peft_config["default"].base_model_name_or_path = str(file)
+        adapted.save_pretrained(adapter)
+        load_chat(str(source))[0].tokenizer.save_pretrained(adapter)
+        with nullcontext() if fits else pytest.raises(PrerequisiteError, match="does not fit the model it names as its base"):
+            check_checkpoint(str(adapter))
+
+
+def test_a_name_that_no_file_can_have_is_one_line() -> None:
+    with pytest.raises(PrerequisiteError, match="cannot be read: File name too long"):
+        check_checkpoint("x" * 300)
 
 
 def test_numbers_that_are_not_finite_are_refused(source: Path, cache: Path, tmp_path: Path) -> None:

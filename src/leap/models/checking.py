@@ -43,6 +43,8 @@ def check_checkpoint(path: str, *, merges: bool = False) -> int:
         _, context = load_chat(path, generates=True)
     except ImportError as error:
         raise PrerequisiteError(f"hf/{path} needs transformers (pip install 'leap-agents[train]'): {error}") from error
+    except OSError as error:  # no permission, a name that is too long
+        raise PrerequisiteError(f"hf/{path} cannot be read: {error.strerror or first_line(error)}.") from error
     for folder in {path, base_of(path)}:
         if Path(folder).is_dir() and gguf_file(folder) is None:
             _check_files(Path(folder))
@@ -59,7 +61,9 @@ def _check_fit(path: str, merges: bool) -> None:
     """
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    if gguf_file(base := base_of(path)) is not None or not Path(base).is_dir():
+    if (file := gguf_file(base := base_of(path))) is not None:
+        base = str(folder_of(file))
+    if not Path(base).is_dir():  # not here, or not unpacked
         return
     with explained(f"the model {base!r}"):
         how = getattr(config_of(base), "quantization_config", None)
@@ -78,7 +82,7 @@ def _check_fit(path: str, merges: bool) -> None:
             f"{base} is quantized, and adapters are added to plain weights: name the checkpoint that it was made from, and set "
             "training.quantize: 4bit for less memory."
         )
-    if base != path:
+    if adapter_config(path) is not None:
         with explained(f"the adapter {path!r}"), warnings.catch_warnings(action="ignore"):  # that nothing is loaded
             with_adapter(model, path)
 

@@ -176,9 +176,6 @@ class HFModel(Model):
         return other
 
     def close(self) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
         self._cache = RowCache()
         for seat in self._seats:
             seat.tokens = []
@@ -216,7 +213,7 @@ class HFModel(Model):
         try:
             self.answer_batch(requests)
         except Exception as error:  # out of memory, a bad shape: these episodes fail, the run goes on
-            self._forget()
+            self.close()
             for request in requests:
                 if not request.future.done():
                     request.future.set_exception(ModelError(f"generation failed: {first_line(error)}"))
