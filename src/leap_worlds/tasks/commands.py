@@ -1,4 +1,4 @@
-"""`leap tasks`: makes task folders."""
+"""`leap tasks`: makes task folders, by a seed or of a run's episodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-tasks = typer.Typer(help="Task folders in Harbor's format: make.", no_args_is_help=True)
+tasks = typer.Typer(help="Task folders in Harbor's format: make, export.", no_args_is_help=True)
 
 
 @tasks.command("make")
@@ -33,6 +33,14 @@ def make(
     typer.echo(f"to prove some: leap validate tasks --set path={out} --limit 20")
 
 
-@tasks.callback()
-def _group() -> None:
-    pass
+@tasks.command("export")
+def export(
+    run_dir: Annotated[Path, typer.Argument(help="Run on task folders.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+) -> None:
+    """Write the tasks that a run's rollouts solved, with what solved them as their solutions."""
+    from leap.runs.directory import RunDirectory
+    from leap_worlds.tasks.export import export_solved
+
+    typer.echo(f"{export_solved(RunDirectory(run_dir), out)} tasks in {out}")
+    typer.echo(f"to prove them: leap validate tasks --set path={out}")
