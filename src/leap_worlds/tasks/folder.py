@@ -166,8 +166,10 @@ class _Reader:
         """A folder of the task whose links all stay within the task; None where there is none."""
         if not folder.is_dir():
             return None
-        for path in (folder, *folder.rglob("*")):
-            self.stays(path)
+        self.stays(folder)
+        for path in folder.rglob("*"):  # what is no link lies where it is found
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                self.stays(path)
         return folder
 
     def stays(self, path: Path) -> None:
