@@ -55,11 +55,7 @@ class Journal(Generic[R]):
 
     def get(self, key: str) -> R | None:
         """The record of that key, if on file."""
-        if key not in self._places:
-            return None
-        with self.path.open("rb") as file:
-            file.seek(self._places[key])
-            return self._record.model_validate_json(file.readline())
+        return read_at(self.path, self._record, self._places[key]) if key in self._places else None
 
     def append(self, record: R) -> None:
         """Adds a record, at once and as one write; a record of a known key is not written again.
@@ -85,24 +81,35 @@ class Journal(Generic[R]):
                 self.append(record)
 
 
-def read_records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
+def read_records(
+    path: Path, record: type[R], *, place: int = 0, seen: set[str] | None = None
+) -> Iterator[tuple[int, R]]:
     """The records of a journal, one at a time and each once, with the place in the file where its line begins.
 
     A line that is still being written, or that a kill has torn, is left out; nothing is repaired.
+
+    Args:
+        path: The journal.
+        record: The records' type.
+        place: Where a line begins, to read from there.
+        seen: Keys of the records that were read before; those of this time are added.
 
     Raises:
         RunError: A line is damaged.
     """
     if not path.exists():
         return
-    place, seen = 0, set[str]()
+    seen = set() if seen is None else seen
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        file.seek(place)
+        for line in file:
             if not line.endswith(b"\n"):
                 return
             try:
                 one = record.model_validate_json(line)
             except ValidationError as error:
+                with path.open("rb") as before:
+                    number = 1 + before.read(place).count(b"\n")
                 raise RunError(
                     f"{path} line {number} is damaged ({error.error_count()} problems, the first: "
                     f"{error.errors()[0]['msg']}). Delete that line to have this piece of work done again."
@@ -111,6 +118,13 @@ def read_records(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
                 seen.add(_key(one))
                 yield place, one
             place += len(line)
+
+
+def read_at(path: Path, record: type[R], place: int) -> R:
+    """The record whose line begins at that place of a journal."""
+    with path.open("rb") as file:
+        file.seek(place)
+        return record.model_validate_json(file.readline())
 
 
 def _key(record: BaseModel) -> str:

@@ -13,7 +13,8 @@ from leap.core import Actor
 from leap.errors import RunError
 from leap.files import read_json, write_json
 from leap.report import page as page_module
-from leap.report.collect import briefs, choose, collect
+from leap.report.collect import choose, collect
+from leap.report.index import Index
 from leap.report.model import Report
 from leap.report.page import write_report
 from leap.report.trajectories import embed
@@ -99,7 +100,7 @@ def test_episodes_of_an_earlier_checkpoint_are_not_compared(tmp_path: Path) -> N
 
 
 def test_choice_is_mixed_and_always_the_same(tmp_path: Path) -> None:
-    episodes = briefs(make_run(tmp_path).iteration(2) / "episodes.jsonl")
+    episodes = Index().episodes(make_run(tmp_path).iteration(2) / "episodes.jsonl")
     chosen = choose(episodes, 4)
     assert sorted(e.success for e in chosen) == [False, False, True, True]
     assert {e.kind for e in chosen} == {"find_it", "carry_it"}

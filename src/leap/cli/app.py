@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -193,6 +194,27 @@ def report(
     from leap.runs.open import recipe_of
 
     typer.echo(f"report: {write_report(recipe_of(run_dir), RunDirectory(run_dir), out=out)}")
+
+
+@app.command()
+def view(
+    run_dirs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN_DIR]...", help="Run directories; all below runs/ by default.")
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on this machine; any that is free if 0.")] = 0,
+) -> None:
+    """Look at runs in a browser, finished or under way: progress, curves, every episode, prompts, calls, two side by side."""
+    from leap.errors import RunError
+    from leap.report.server import Server
+    from leap.report.view import RunView
+
+    roots = run_dirs or sorted(path.parent for path in Path("runs").glob("*/recipe.yaml"))
+    if not roots:
+        raise RunError("there is no run directory below runs/; name one.")
+    with Server([RunView(root) for root in roots], port) as server:
+        typer.echo(f"{server.url} (Ctrl-C ends it)")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 @app.command()

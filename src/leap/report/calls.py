@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from leap.core.message import Message
 from leap.models.calls import Call
 from leap.models.ledger import look_at_calls
 from leap.report.trajectories import cut
@@ -41,7 +43,14 @@ def calls_shown(path: Path) -> list[CallShown]:
 def _newest(calls: Iterator[Call]) -> dict[tuple[str, str, str], deque[CallShown]]:
     groups = defaultdict[tuple[str, str, str], deque[CallShown]](lambda: deque(maxlen=PER_OUTCOME))
     for call in calls:
-        messages = (call.request or {}).get("messages", ())
-        asked = "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)
-        groups[call.stage, call.model, call.outcome].appendleft(CallShown(call, cut(asked), cut(call.answer)))
+        told = cut(asked((call.request or {}).get("messages", ())))
+        groups[call.stage, call.model, call.outcome].appendleft(CallShown(call, told, cut(call.answer)))
     return groups
+
+
+def asked(messages: Sequence[Message]) -> str:
+    """The messages of a prompt as one text, calls of tools as JSON."""
+    return "\n\n".join(
+        "\n".join([f"[{one['role']}]", one["content"], *(json.dumps(call["function"]) for call in one.get("tool_calls", ()))])
+        for one in messages
+    )

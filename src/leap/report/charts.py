@@ -11,6 +11,7 @@ from leap.evaluation import Score
 from leap.report import words
 from leap.report.model import PolicyScores, Report
 from leap.report.svg import Panel, apart, chart, mark, quarters, whisker
+from leap.runs.losses import Curve
 
 LEFT, TOP, BOTTOM, HEIGHT = 46, 24, 28, 242
 GUTTER = 170
@@ -135,6 +136,16 @@ def _point(
         up = y + 20 if below and y < panel.bottom - 24 else y - 12
         parts.append(mark("text", class_=f"value {side}", x=across, y=up, text=measure.written(score)))
     return mark("g", parts, hint=hint)
+
+
+def losses(curve: Curve, name: str) -> Markup:
+    """Returns the loss of a training by its steps."""
+    width, height, last = 320, 150, curve[-1][0]
+    top = float(f"{1.05 * max(loss for _, loss in curve) or 1:.1e}")
+    panel = Panel(LEFT, 10, width - 14, height - BOTTOM, (0.0, float(last)), (0.0, top))
+    parts = panel.rows(quarters(top, every=2)) + panel.columns([(0.0, "0"), (float(last), f"{last} steps")])
+    parts.append(mark("polyline", class_="curve", points=panel.points(curve)))
+    return Markup(chart(f"loss of {name}: from {curve[0][1]:.3g} to {curve[-1][1]:.3g} in {last} steps", parts, width, height))
 
 
 def rail(parts: Sequence[str]) -> Markup:

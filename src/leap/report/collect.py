@@ -5,9 +5,8 @@ Journals are read a record at a time, and of each episode only what the page nee
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from operator import itemgetter
@@ -18,16 +17,18 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from leap.core import Correction, Episode
 from leap.evaluation import Evaluation
-from leap.files import read_records
+from leap.files import read_at
 from leap.loop import best_on_validation
 from leap.models.ledger import read_totals
 from leap.recipe import Recipe, dump_recipe
 from leap.report import words
+from leap.report.index import CIRCLES, Brief, Corrections, Index, Taught
 from leap.report.model import (
     Comparison,
     CorrectedEpisode,
     CorrectionSummary,
     Cost,
+    Failures,
     PolicyScores,
     Report,
     Setup,
@@ -35,42 +36,32 @@ from leap.report.model import (
     StageTime,
 )
 from leap.report.sections import read_sections
-from leap.runs.directory import RunDirectory, marker
+from leap.runs.directory import Played, RunDirectory, marker
+from leap.runs.losses import Curve, loss_curves
 from leap.runs.policies import baselines_of, teacher_acting
 from leap.runs.provenance import starts
 from leap.runs.table import stage_table
 from leap.stats import wilson
 
 T = TypeVar("T")
-Markers = Mapping[int, Mapping[str, JsonValue]]
-"""By i, what the checkpoint of pi_i says of itself: its key and what training noted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Brief:
-    """What is kept of an episode, about a hundredth of it; `place` is where in the file its line begins."""
-
-    key: str
-    id: str
-    kind: str
-    success: bool
-    broken_off: bool
-    actions: tuple[str, ...]
-    place: int
 
 
 @dataclass
 class Group:
-    """What the page says about a file of episodes, those it may show, most wanted first, and corrections by episode and step."""
+    """A file of episodes, what the page says about it, those it may show, most wanted first, and corrections by episode and
+    step."""
 
+    file: Played
     shown: Shown
     episodes: list[Episode]
     corrections: dict[str, dict[int, Correction]] = field(default_factory=dict)
 
 
-def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Report, list[Group]]:
+def collect(
+    recipe: Recipe, run: RunDirectory, *, per_group: int, index: Index | None = None
+) -> tuple[Report, list[Group]]:
     """Everything the report says, but for the trajectories, and the episodes from which those are taken: of each iteration's
-    training episodes, and of all test episodes, at most `per_group`.
+    training episodes, and of all test episodes, at most `per_group`. An index has what was read of the journals before.
 
     Raises:
         RunError: A file is damaged.
@@ -78,8 +69,8 @@ def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Repor
     gone = [str(path.relative_to(run.root)) for path in run.manifest.check()]
     notes = [f"Weights are not there any more, nor what training noted of them: {', '.join(gone)}."] if gone else []
     setup = _setup(recipe)
-    found = {i: _read(marker(run.checkpoint(i)), dict[str, JsonValue], notes) for i in range(recipe.iterations + 1)}
-    markers = {i: content for i, content in found.items() if content}
+    source = Source(recipe, run, index or Index())
+    source.look(notes)
     policies = [*_students(recipe, run, notes), *_baselines(recipe, run, notes)]
     for policy in policies:
         for split, evaluation in policy.evaluations.items():
@@ -87,10 +78,12 @@ def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Repor
                 prompts = f"{share:.1%} of the prompts of {policy.label} on {split}"
                 notes.append(f"{prompts} were too long; their oldest steps were left out.")
     chosen = _chosen(policies, setup.validation)
-    comparisons = _comparisons(setup, run, markers, chosen, policies) if chosen else []
-    corrections, groups = _iterations(recipe, run, per_group)
-    if chosen:
-        groups += _tests(setup, run, markers, chosen, per_group)
+    comparisons = _comparisons(setup, source, chosen, policies) if chosen else []
+    files = source.files(policies, chosen)
+    told = [(one, shown) for one, shown in files if one.kind == "episodes" and not one.part]
+    told += [(one, shown) for one, shown in files if chosen and one.policy == chosen.name and one.split in setup.test]
+    tests = max(1, per_group // max(len(setup.test), 1))
+    groups = [source.group(one, shown, tests if one.policy else per_group) for one, shown in told]
     report = Report(
         name=recipe.name,
         setup=setup,
@@ -98,13 +91,15 @@ def collect(recipe: Recipe, run: RunDirectory, *, per_group: int) -> tuple[Repor
         headline=words.headline(chosen, comparisons, setup, teacher_acting(recipe, 0)) if chosen else [],
         policies=policies,
         comparisons=comparisons,
-        corrections=corrections,
+        corrections=[_summary(source, group) for group in groups if group.shown.role == "rollouts"],
         sections=read_sections(recipe, run, notes),
         costs=[
             Cost(usd=one.cost, **{name: getattr(one, name) for name in Cost.model_fields if name != "usd"})
             for one in read_totals(run.calls)
         ],
-        training=[{"iteration": i, **_noted(content)} for i, content in markers.items()],
+        training=[{"iteration": i, **_noted(content)} for i, content in source.markers.items()],
+        losses={i: curves for i in range(recipe.iterations + 1) if (curves := source.losses(i))},
+        failures=[found for one, shown in files if (found := _failures(shown, source.episodes(one)))],
         stages=_read(run.stages, list[StageTime], notes) or [],
         provenance=_provenance(run.provenance, notes),
         shown=[group.shown for group in groups],
@@ -204,53 +199,112 @@ def _chosen(policies: list[PolicyScores], validation: str) -> PolicyScores | Non
     return judged[best_on_validation(scores, validation)] if judged else None
 
 
-def _comparisons(
-    setup: Setup, run: RunDirectory, markers: Markers, chosen: PolicyScores, policies: list[PolicyScores]
-) -> list[Comparison]:
+def _comparisons(setup: Setup, source: Source, chosen: PolicyScores, policies: list[PolicyScores]) -> list[Comparison]:
     found = []
     for split in (split for split in setup.test if split in chosen.evaluations):
-        mine = _solved(run, markers, chosen, split)
+        mine = source.solved(chosen, split)
         for other in policies:
             if split in other.evaluations and other is not chosen and (other.role != "student" or other.iteration == 0):
-                found.append(words.compare(split, chosen, other, mine, _solved(run, markers, other, split)))
+                found.append(words.compare(split, chosen, other, mine, source.solved(other, split)))
     return found
 
 
-def _solved(run: RunDirectory, markers: Markers, policy: PolicyScores, split: str) -> dict[str, bool]:
-    """Returns whether the policy solved each task; nothing where the episodes on file are not those that were scored."""
-    horizon, score = policy.evaluations[split].horizon, policy.evaluations[split].overall
-    solved = {
-        episode.task.key: episode.success
-        for _, episode in read_records(run.played(policy.name, split), Episode)
-        if episode.horizon == horizon and _is_by(episode, policy, markers)
-    }
-    return solved if len(solved) == score.n and sum(solved.values()) == round(score.success * score.n) else {}
+# ---- episodes ------------------------------------------------------------------------------------------------------
 
 
-def _is_by(episode: Episode, policy: PolicyScores, markers: Markers) -> bool:
-    """Whether pi_i as it is now played: an earlier checkpoint of that iteration may have left episodes in the same file."""
-    key = markers.get(-1 if policy.iteration is None else policy.iteration, {}).get("key")
-    return key is None or episode.actor.checkpoint == key
+class Source:
+    """The journals of a run.
 
+    Attributes:
+        markers: By i, what the checkpoint of pi_i says of itself: its key and what training noted.
+    """
 
-# ---- iterations ----------------------------------------------------------------------------------------------------
+    def __init__(self, recipe: Recipe, run: RunDirectory, index: Index) -> None:
+        self.recipe, self.run, self.index = recipe, run, index
+        self.markers: dict[int, Mapping[str, JsonValue]] = {}
 
+    def look(self, notes: list[str]) -> None:
+        """Reads the markers."""
+        files = {i: marker(self.run.checkpoint(i)) for i in range(self.recipe.iterations + 1)}
+        found = {i: _read(file, dict[str, JsonValue], notes) for i, file in files.items()}
+        self.markers = {i: content for i, content in found.items() if content}
 
-def briefs(path: Path, wanted: Callable[[Episode], bool] = lambda episode: True) -> list[Brief]:
-    """Returns the wanted episodes of a journal, in brief."""
-    return [
-        Brief(
-            key=episode.key,
-            id=episode.task.id,
-            kind=sys.intern(episode.task.kind),
-            success=episode.success,
-            broken_off=episode.stop.untold,
-            actions=tuple(sys.intern(step.action) for step in episode.steps),
-            place=place,
+    def files(self, policies: Iterable[PolicyScores], chosen: PolicyScores | None) -> list[tuple[Played, Shown]]:
+        """Every journal of episodes, those to train from first, with what a page says of it."""
+        labels = {policy.name: policy.label for policy in policies}
+        if chosen:
+            labels[chosen.name] += " (the chosen one)"
+        files = ((one, self._shown(one, labels)) for one in self.run.played_files())
+        splits = [self.recipe.environment.validation, *self.recipe.environment.test]
+        place = {split: place for place, split in enumerate(splits)}
+        return sorted(
+            ((one, shown) for one, shown in files if shown.total),
+            key=lambda pair: (bool(pair[0].policy), pair[0].iteration < 0, place.get(pair[0].split, 0)),
         )
-        for place, episode in read_records(path, Episode)
-        if wanted(episode)
-    ]
+
+    def _shown(self, one: Played, labels: Mapping[str, str]) -> Shown:
+        recipe, i = self.recipe, one.iteration
+        role: Literal["demonstrations", "rollouts", "test", "other"] = "test" if one.policy else "other"
+        if one.kind == "episodes":
+            acts = self.acts(i)
+            role, title = ("rollouts", f"rollouts of {acts}") if i else ("demonstrations", f"demonstrations by {acts}")
+        elif one.policy:
+            label = labels.get(one.policy) or (words.pi(i) if i >= 0 else one.policy)
+            title = f"episodes of {label} on {one.split}"
+        else:
+            scripts = {"with-state": "the teacher's play of demonstrated tasks", "expert": "the expert's play of the same tasks"}
+            title = scripts.get(one.kind) or f"in another world, iteration {i}: {one.split}"
+        return Shown(
+            title=title + (f", part {one.part}" if one.part else ""),
+            role=role,
+            iteration=i,
+            split=one.split or recipe.environment.train,
+            file=one.path.relative_to(self.run.root).as_posix(),
+            total=len(self.episodes(one)),
+        )
+
+    def acts(self, i: int) -> str:
+        """Who acts in the episodes that pi_i is trained from."""
+        recipe = self.recipe
+        return words.acting(recipe.rollouts.beta_at(i), words.pi(i - 1)) if i else recipe.demonstrations.who
+
+    def episodes(self, one: Played) -> list[Brief]:
+        """The episodes of a journal: of a student's evaluation those of pi_i as it is now, for an earlier checkpoint of that
+        iteration may have left some in the same file."""
+        found, key = self.index.episodes(one.path), self.markers.get(one.iteration, {}).get("key")
+        mine = one.kind == "evaluation" and one.iteration >= 0 and key is not None
+        return [brief for brief in found if brief.checkpoint == key] if mine else found
+
+    def solved(self, policy: PolicyScores, split: str) -> dict[str, bool]:
+        """Whether the policy solved each task; nothing where the episodes on file are not those that were scored."""
+        horizon, score = policy.evaluations[split].horizon, policy.evaluations[split].overall
+        i = -1 if policy.iteration is None else policy.iteration
+        played = self.episodes(Played(self.run.played(policy.name, split), i, "evaluation", policy.name, split, ""))
+        solved = {one.task: one.success for one in played if one.horizon == horizon}
+        return solved if len(solved) == score.n and sum(solved.values()) == round(score.success * score.n) else {}
+
+    def taught(self, one: Played) -> Corrections:
+        """What was made of the episodes of a journal."""
+        path = self.run.corrections(one.iteration)
+        is_corrected = one.kind == "episodes" and not one.part
+        return self.index.corrections(path, self.episodes(one)) if is_corrected else Corrections()
+
+    def group(self, one: Played, shown: Shown, limit: int) -> Group:
+        """Some episodes of a journal, whole, with their corrections."""
+        briefs = self.episodes(one)
+        episodes = [read_at(one.path, Episode, brief.place) for brief in choose(briefs, limit)]
+        return Group(one, shown, episodes, self.corrections(one, episodes))
+
+    def corrections(self, one: Played, episodes: Iterable[Episode]) -> dict[str, dict[int, Correction]]:
+        """The corrections of some episodes of a journal, by episode and step."""
+        of, path = self.taught(one).of, self.run.corrections(one.iteration)
+        places = {episode.key: enumerate(of.get(episode.key, Taught()).places) for episode in episodes}
+        return {key: {t: read_at(path, Correction, at) for t, at in own if at >= 0} for key, own in places.items()}
+
+    def losses(self, i: int) -> list[Curve]:
+        """The losses of pi_i's training, be it under way."""
+        known = self.markers.get(i, {}).get("losses")
+        return loss_curves(self.run.losses(i)) if known is None else TypeAdapter(list[Curve]).validate_python(known)
 
 
 def choose(episodes: list[Brief], limit: int) -> list[Brief]:
@@ -265,98 +319,47 @@ def choose(episodes: list[Brief], limit: int) -> list[Brief]:
     return [drawn[-1] for pair in pairs for drawn in pair if drawn][:limit]
 
 
-def _group(run: RunDirectory, shown: Shown, episodes: list[Brief], limit: int) -> Group:
-    whole = []
-    with (run.root / shown.file).open("rb") as file:
-        for one in choose(episodes, limit):
-            file.seek(one.place)
-            whole.append(Episode.model_validate_json(file.readline()))
-    return Group(shown, whole)
-
-
-def _iterations(recipe: Recipe, run: RunDirectory, per_group: int) -> tuple[list[CorrectionSummary], list[Group]]:
-    summaries, groups = [], []
-    for i in range(recipe.iterations + 1):
-        if episodes := briefs(run.episodes(i)):
-            acts = words.acting(recipe.rollouts.beta_at(i), words.pi(i - 1)) if i else recipe.demonstrations.who
-            title = f"rollouts of {acts}" if i else f"demonstrations by {acts}"
-            shown = Shown(
-                title=title,
-                role="rollouts" if i else "demonstrations",
-                iteration=i,
-                split=recipe.environment.train,
-                file=str(run.episodes(i).relative_to(run.root)),
-                total=len(episodes),
-            )
-            group = _group(run, shown, episodes, per_group)
-            group.corrections = {episode.key: {} for episode in group.episodes}
-            groups.append(group)
-            summary = _summary(i, acts, episodes, run.corrections(i), group.corrections)
-            if i:
-                summaries.append(summary)
-    return summaries, groups
-
-
-def _summary(
-    i: int, acts: str, episodes: list[Brief], path: Path, shown: dict[str, dict[int, Correction]]
-) -> CorrectionSummary:
-    """Counts an iteration's corrections, and puts those of the shown episodes into `shown`."""
-    known = {one.key: one for one in episodes}
-    counts = Counter(dict.fromkeys(("corrections", "kept", "kept_same", "acted", "agreed", "leaked"), 0))
-    kept_of: Counter[str] = Counter()
-    rejected: Counter[str] = Counter()
-    for _, correction in read_records(path, Correction):
-        one = known.get(correction.episode)
-        if one is None:
-            continue
-        kept, names_one, leaks = correction.kept, bool(correction.action), bool(correction.leaked)
-        same = one.actions[correction.t : correction.t + 1] == (correction.action,)
-        kept_of[one.key] += kept
-        counts.update(
-            corrections=1, kept=kept, kept_same=kept and same, acted=names_one, agreed=names_one and same, leaked=leaks
-        )
-        if correction.rejected:
-            rejected[correction.rejected.value] += 1
-        if one.key in shown:
-            shown[one.key][correction.t] = correction
+def _summary(source: Source, group: Group) -> CorrectionSummary:
+    """What the teacher made of an iteration's rollouts."""
+    episodes, found = source.episodes(group.file), source.taught(group.file)
     corrected = [
         CorrectedEpisode(
-            key=one.key, id=one.id, kind=one.kind, success=one.success, steps=len(one.actions), kept=kept_of[one.key]
+            key=one.key, id=one.id, kind=one.kind, success=one.success, steps=one.steps, kept=found.of[one.key].kept
         )
         for one in sorted(episodes, key=lambda one: (one.kind, one.id))
-        if one.key in kept_of
+        if one.key in found.of
     ]
     solved = sum(one.success for one in episodes)
     low, high = wilson(solved, len(episodes))
     return CorrectionSummary(
-        iteration=i,
-        acts=acts,
+        iteration=group.file.iteration,
+        acts=source.acts(group.file.iteration),
         episodes=len(episodes),
-        broken_off=sum(one.broken_off for one in episodes),
+        broken_off=sum(one.stop.untold for one in episodes),
         solved=solved,
         low=low,
         high=high,
-        rejected=dict(sorted(rejected.items())),
+        rejected=dict(sorted(found.rejected.items())),
         corrected=corrected,
-        **counts,
+        **found.counts,
     )
 
 
-def _tests(setup: Setup, run: RunDirectory, markers: Markers, chosen: PolicyScores, limit: int) -> list[Group]:
-    groups = []
-    for split in setup.test:
-        path = run.played(chosen.name, split)
-        if episodes := briefs(path, lambda episode: _is_by(episode, chosen, markers)):
-            shown = Shown(
-                title=f"episodes of {chosen.label} (the chosen one) on {split}",
-                role="test",
-                iteration=chosen.iteration or 0,
-                split=split,
-                file=str(path.relative_to(run.root)),
-                total=len(episodes),
-            )
-            groups.append(_group(run, shown, episodes, max(1, limit // len(setup.test))))
-    return groups
+def _failures(shown: Shown, episodes: list[Brief]) -> Failures | None:
+    failed = [one for one in episodes if not one.success]
+    if not failed or shown.role == "other":
+        return None
+    return Failures(
+        who=shown.title.removeprefix("episodes of ")
+        + (f" (iteration {shown.iteration})" if shown.role == "rollouts" else ""),
+        n=len(episodes),
+        failed=len(failed),
+        stops=dict(Counter(one.stop.value for one in failed).most_common()),
+        unread=sum(one.unread > 0 for one in failed),
+        odd=sum(one.odd > 0 for one in failed),
+        circles=sum(one.again >= CIRCLES for one in failed),
+        errors=dict(Counter(one.error for one in failed if one.error).most_common(3)),
+    )
 
 
 # ---- files of other shapes -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -72,7 +73,8 @@ class Comparison(Record):
     words: str = ""
 
 
-class CorrectedEpisode(Record):
+@dataclass(frozen=True, slots=True)  # a tenth of a record in memory: a report may hold thousands
+class CorrectedEpisode:
     """An episode that was corrected, and how many of its corrections were kept."""
 
     key: str
@@ -112,6 +114,28 @@ class CorrectionSummary(Record):
     agreed: int
     leaked: int
     corrected: list[CorrectedEpisode]
+
+
+class Failures(Record):
+    """Why the episodes of a journal failed.
+
+    Attributes:
+        who: Whose episodes, on which split.
+        n, failed: How many there are, and how many of them failed.
+        stops: The failed ones by how they ended.
+        unread, odd, circles: Failed ones with an answer in which no action could be read, with an action that was not admissible,
+            and that took an action several times where it had been taken before.
+        errors: The most frequent errors that ended them.
+    """
+
+    who: str
+    n: int
+    failed: int
+    stops: dict[str, int]
+    unread: int
+    odd: int
+    circles: int
+    errors: dict[str, int]
 
 
 class StageTime(Record):
@@ -154,7 +178,7 @@ class Shown(Record):
     """Which episodes of a file the page shows: those of `keys`, out of `total`. The file is relative to the run directory."""
 
     title: str
-    role: Literal["demonstrations", "rollouts", "test"]
+    role: Literal["demonstrations", "rollouts", "test", "other"]
     iteration: int
     split: str
     file: str
@@ -171,11 +195,12 @@ class Report(Record):
         policies: All that were evaluated: students by i, then baselines.
         sections: What the sections of other packages say, by their names.
         training: By iteration, what training noted of itself.
+        losses: Curves of (step, loss) by iteration: of each part of the method one.
         provenance: Versions and machine of each start.
         notes: What is missing or could not be shown, for people.
     """
 
-    format: int = 3
+    format: int = 4
     name: str
     setup: Setup
     best: int | None
@@ -186,6 +211,8 @@ class Report(Record):
     sections: dict[str, object]
     costs: list[Cost]
     training: list[dict[str, JsonValue]]
+    losses: dict[int, list[list[tuple[int, float]]]]
+    failures: list[Failures]
     stages: list[StageTime]
     provenance: list[dict[str, object]]
     shown: list[Shown]

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +21,12 @@ from leap.core.message import sendable
 from leap.envs.base import Environment, load_environment
 from leap.errors import LeapError, RunError
 from leap.files import write_text
+from leap.models.calls import OUTCOMES
 from leap.recipe import Recipe
 from leap.report import charts, words
 from leap.report.calls import CallShown, calls_shown
 from leap.report.collect import collect
+from leap.report.index import CIRCLES
 from leap.report.model import Report, StageTime
 from leap.report.sections import render_sections
 from leap.report.trajectories import embed
@@ -87,11 +90,45 @@ def templates(folder: Path) -> Jinja:
     return Jinja(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def render(report: Report, data: Mapping[str, object], calls: Sequence[CallShown] = ()) -> str:
-    """Returns the page as text. Nothing of a model, a dataset or a recipe gets into it unescaped."""
+class UnderWay(NamedTuple):
+    """A stage: `done`, `begun` or `todo`; how much of it is on file, of how much (0: not known), and of what."""
+
+    name: str
+    state: str
+    done: int
+    total: int
+    unit: str
+
+
+class Live(NamedTuple):
+    """What a page says only while it is served: the runs that are, which of them it shows, its stages, and when it was last heard
+    of."""
+
+    runs: Sequence[str]
+    number: int
+    progress: Sequence[UnderWay]
+    life: str
+
+    OUTCOMES = OUTCOMES
+
+
+@cache
+def jinja_of() -> Jinja:
+    """Returns the templates of the report, with its filters."""
     jinja = templates(_HERE)
     jinja.filters |= {name: getattr(words, name) for name in _FILTERS}
-    style, script = (Markup(_HERE.joinpath(name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
+    return jinja
+
+
+def render(
+    report: Report, data: Mapping[str, object], calls: Sequence[CallShown] = (), *, live: Live | None = None
+) -> str:
+    """Returns the page as text. Nothing of a model, a dataset or a recipe gets into it unescaped."""
+    known = {"causes": dict(words.CAUSES), "stops": dict(words.STOPS)}
+    jinja = jinja_of()
+    style = Markup(_HERE.joinpath("report.css").read_text(encoding="utf-8"))
+    scripts = ("browser.js", "view.js" if live else "report.js")
+    script = Markup("\n".join(_HERE.joinpath(name).read_text(encoding="utf-8") for name in scripts))
     return jinja.get_template("template.html.j2").render(
         report=report,
         setup=report.setup,
@@ -101,14 +138,16 @@ def render(report: Report, data: Mapping[str, object], calls: Sequence[CallShown
         sections=render_sections(report, jinja),
         percent=words.percent,
         wilson=wilson,
-        causes={cause.value: text for cause, text in words.CAUSES.items()},
+        live=live,
+        circles=CIRCLES,
+        **known,
         times=_times(report.stages),
         starts=[_flat(entry) for entry in report.provenance],
         style=style,
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
-        data=embedded({**data, "causes": words.CAUSES}),
+        data=embedded({"rows": [], "columns": [], "groups": [], "episodes": [], "circles": CIRCLES, **known, **data}),
     )
 
 

@@ -12,6 +12,7 @@ from leap.envs.base import Environment
 from leap.envs.live import states_along
 from leap.errors import LeapError
 from leap.report.collect import Group
+from leap.report.index import COLUMNS, Taught, in_brief, inadmissible, row
 from leap.sync import run_sync
 
 MAX_TEXT = 20_000
@@ -72,7 +73,7 @@ def embed(
                 _log.warning("no privileged states of task %s: %s", episode.task.id, error)
                 notes.append(f"The privileged states of {episode.task.id} could not be replayed: {error}")
         known = len(texts)
-        packed[index].append((episode, _pack(episode, group.corrections.get(episode.key, {}), states, texts)))
+        packed[index].append((episode, pack(episode, group.corrections.get(episode.key, {}), states, texts)))
         size += _size([packed[index][-1][1], *islice(texts, known, None)])
         if size > budget:
             notes.append("Fewer trajectories are shown than usual, to keep the page small.")
@@ -86,11 +87,25 @@ def embed(
         "texts": list(texts),
         "groups": [group.shown.model_dump(mode="json", exclude={"keys"}) for group in groups],
         "episodes": [{**one, "group": index} for index, own in enumerate(packed) for _, one in own],
+        "columns": ["group", *COLUMNS],
+        "rows": [
+            [index, *_row(episode, groups[index].corrections.get(episode.key, {}))]
+            for index, own in enumerate(packed)
+            for episode, _ in own
+        ],
     }
     return data, [[episode.key for episode, _ in own] for own in packed], notes
 
 
-def _pack(episode: Episode, corrections: dict[int, Correction], states: Sequence[str], texts: Texts) -> dict[str, object]:
+def _row(episode: Episode, corrections: dict[int, Correction]) -> list[object]:
+    one, taught = in_brief(episode), Taught()
+    for correction in corrections.values():
+        taught.add(correction, one)
+    return row(one, taught if corrections else None)
+
+
+def pack(episode: Episode, corrections: dict[int, Correction], states: Sequence[str], texts: Texts) -> dict[str, object]:
+    """An episode for a page, with numbers of texts in place of them."""
     return {
         **episode.task.model_dump(include={"id", "kind", "split"}),
         **episode.model_dump(mode="json", include={"seed", "horizon", "success", "score", "stop"}),
@@ -100,20 +115,20 @@ def _pack(episode: Episode, corrections: dict[int, Correction], states: Sequence
         "i": episode.actor.iteration,
         "error": _add(texts, episode.error) if episode.error else None,
         "steps": [
-            _step(step, corrections.get(t), states[t] if t < len(states) else None, texts)
+            _step(step, inadmissible(episode, t), corrections.get(t), states[t] if t < len(states) else None, texts)
             for t, step in enumerate(episode.steps)
         ],
         "final": _add(texts, episode.final.text),
     }
 
 
-def _step(step: Step, correction: Correction | None, state: str | None, texts: Texts) -> dict[str, object]:
+def _step(step: Step, odd: bool, correction: Correction | None, state: str | None, texts: Texts) -> dict[str, object]:
     packed: dict[str, object] = {"seen": _add(texts, step.observation.text), "action": _add(texts, step.action)}
     if step.reason:
         packed["reason"] = _add(texts, step.reason)
     if not step.parsed:
         packed["raw"] = _add(texts, step.completion)
-    if step.observation.admissible is not None and step.action not in step.observation.admissible:
+    if odd:
         packed["inadmissible"] = True
     if correction is not None:
         packed["teacher"] = {

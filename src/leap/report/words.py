@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from leap.core import Rejection
+from leap.core import Rejection, StopReason
 from leap.evaluation import Score
 from leap.report.model import Comparison, PolicyScores, Relation, Setup
 from leap.stats import sign_test
@@ -24,6 +24,15 @@ CAUSES = {
     Rejection.TEACHER_ERROR: "no usable answer",
 }
 """Why corrections do not train."""
+
+STOPS = {
+    StopReason.SUCCESS: "solved",
+    StopReason.ENDED: "ended by the environment",
+    StopReason.HORIZON: "horizon reached",
+    StopReason.MODEL_ERROR: "model error",
+    StopReason.ENVIRONMENT_ERROR: "environment error",
+}
+"""How episodes end."""
 
 
 def pi(i: int) -> str:

@@ -9,11 +9,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from leap.errors import RunError
 from leap.files import sweep
 from leap.runs.manifest import Manifest
+
+
+class Played(NamedTuple):
+    """A journal of episodes.
+
+    Attributes:
+        path: The file.
+        iteration: i of the iteration whose folder it is in; -1 of a baseline's.
+        kind: `episodes`, `with-state` or `expert`, played for training; or an evaluation, `elsewhere` in another world.
+        policy: Whose evaluation it is, `pi_3` or a baseline's name.
+        split: What was played in it.
+        part: Where it is one of several that are not yet taken in, which.
+    """
+
+    path: Path
+    iteration: int
+    kind: str
+    policy: str
+    split: str
+    part: str
+
+
+_PLAYED = re.compile(
+    r"(?:iter-(?P<i>\d+)/(?:(?P<kind>episodes|with-state|expert)|(?P<where>evaluation|elsewhere)(?:/\w+)?/(?P<split>[^/]+?))"
+    r"|baselines/(?P<policy>[^/]+)/(?P<on>[^/]+?))(?:\.parts/(?P<part>[^/]+))?\.jsonl"
+)
+
+
+def _told(found: re.Match[str]) -> tuple[int, str, str, str, str]:
+    i, kind, policy = int(found["i"] or -1), found["kind"] or found["where"] or "evaluation", found["policy"] or ""
+    policy = f"pi_{i}" if kind == "evaluation" and not policy else policy
+    return i, kind, policy, found["split"] or found["on"] or "", found["part"] or ""
 
 
 class RunDirectory:
@@ -73,12 +105,22 @@ class RunDirectory:
     """D_i, the training rows."""
     training = partialmethod(iteration, name="training")
     """What an unfinished training goes on from."""
+    losses = partialmethod(iteration, name="training/losses.jsonl")
+    """Its losses so far; those of a finished one stand in the checkpoint's marker."""
     checkpoint = partialmethod(iteration, name="checkpoint")
     """pi_i's weights and tokenizer."""
 
     def iterations(self) -> list[int]:
         """Every i of which episodes are on file."""
         return sorted(int(path.parent.name.removeprefix("iter-")) for path in self.root.glob("iter-*/episodes.jsonl"))
+
+    def played_files(self) -> list[Played]:
+        """Every journal of episodes that is on file."""
+        names = ("iter-*/*", "iter-*/evaluation/*", "iter-*/elsewhere/*/*", "baselines/*/*")
+        paths = {path for name in names for tail in ("", ".parts/*") for path in self.root.glob(f"{name}{tail}.jsonl")}
+        found = ((path, _PLAYED.fullmatch(path.relative_to(self.root).as_posix())) for path in paths)
+        files = [Played(path, *_told(match)) for path, match in found if match]
+        return sorted(files, key=lambda one: (one.iteration % 1_000_000, one.path))
 
     def elsewhere(self, i: int, world: str) -> Path:
         """Folder of pi_i's evaluation in another world than the run's."""

@@ -44,6 +44,7 @@ from leap.runs.actors import Actors
 from leap.runs.correcting import correct_all, corrected, who_corrects
 from leap.runs.directory import RunDirectory, marker
 from leap.runs.executors import Executor
+from leap.runs.losses import loss_curves, note_loss
 from leap.runs.playing import play_tasks
 from leap.runs.policies import PolicySpec, baselines_of, scripted
 from leap.runs.preflight import prepared_environment
@@ -352,11 +353,15 @@ class Stages:
         self.executor.rest()
         with self.timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
 
+            losses = self.run.losses(i)
+
             def on_step(done: int, total: int, loss: float) -> None:
                 bar.update(done, total, f"loss {loss:.3f}")
+                note_loss(losses, done, total, loss)
 
             result = self.executor.train(method, rows, Job(i, start, temporary, work, seed_of(recipe.seed, "train", i), on_step))
-            write_json(marker(temporary), {"key": key, "iteration": i, "base": base, "result": result.as_dict()})
+            told = {"key": key, "iteration": i, "base": base, "result": result.as_dict(), "losses": loss_curves(losses)}
+            write_json(marker(temporary), told)
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
         self.run.manifest.record(out)
         shutil.rmtree(work, ignore_errors=True)
