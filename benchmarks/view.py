@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -25,7 +26,7 @@ KINDS = ("pick_and_place", "look_at_obj", "pick_clean", "pick_heat", "pick_cool"
 PLACES = [f"{name} {n}" for name in ("cabinet", "drawer", "countertop", "shelf", "fridge", "desk") for n in range(1, 8)]
 
 
-def main(episodes: int = 10_000, steps: int = 20, root: Path | None = None) -> None:
+def main(episodes: int = 10_000, steps: int = 20, *, root: Path | None = None) -> None:
     with TemporaryDirectory() as folder:
         run = RunDirectory(root or Path(folder) / "made")
         make(run, episodes, steps)
@@ -63,7 +64,8 @@ def append(path: Path, records: list[Episode] | list[Correction]) -> None:
 
 
 def episode(draw: random.Random, split: str, number: int, i: int, most: int) -> Episode:
-    task = Task(env="alfworld", split=split, id=f"{split}/{number}", instruction=f"put thing {number} in its place", kind=KINDS[number % 6])
+    goal = f"put thing {number} in its place"
+    task = Task(env="alfworld", split=split, id=f"{split}/{number}", instruction=goal, kind=KINDS[number % 6])
     solved, made = draw.random() < 0.4 + 0.2 * i, list[Step]()
     for _ in range(draw.randint(5, most)):
         seen = ", ".join(draw.sample(PLACES, 12))
@@ -103,15 +105,18 @@ def measure(run: RunDirectory) -> None:
     process = subprocess.Popen([sys.executable, "-m", "leap", "view", str(run.root)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        url = process.stdout.readline().split()[0]
+        url, seconds = process.stdout.readline().split()[0], [0.0]
 
         def asked(what: str) -> bytes:
             began = time.perf_counter()
             with urlopen(url + what) as answer:
                 content = answer.read()
             rss = next(line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
-            took = f"{time.perf_counter() - began:6.2f} s, {len(content) / 1e3:7.0f} kB"
-            print(f"{what.partition('&')[0] or 'the page':32} {took}, peak memory so far {int(rss.split()[1]) / 1024:.0f} MiB")
+            ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            seconds.append(sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"))
+            spent = seconds[-1] - seconds[-2]
+            took = f"{time.perf_counter() - began:6.2f} s, {spent:5.2f} s of them on a processor, {len(content) / 1e3:5.0f} kB"
+            print(f"{what.partition('&')[0] or 'the page':28} {took}, peak memory so far {int(rss.split()[1]) / 1024:.0f} MiB")
             return content
 
         asked("")
@@ -133,4 +138,5 @@ def measure(run: RunDirectory) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:3]), *(Path(argument) for argument in sys.argv[3:4]))
+    numbers, folder = sys.argv[1:3], sys.argv[3:]  # a folder: the run is made there, and not measured
+    main(*map(int, numbers), root=Path(folder[0]) if folder else None)

@@ -64,11 +64,13 @@
     byId("called").replaceChildren(...await nodes(await get("calls", given)));
   }
 
-  document.addEventListener("input", (event) => {
-    if (!event.target.closest("#asked")) return;
-    newest = 30;
-    called();
-  });
+  for (const kind of ["input", "change"]) {
+    document.addEventListener(kind, (event) => {
+      if (!event.target.closest("#asked")) return;
+      newest = 30;
+      called();
+    });
+  }
   document.addEventListener("submit", (event) => event.preventDefault());
   document.addEventListener("click", (event) => {
     if (event.target.id !== "older") return;
