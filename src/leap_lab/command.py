@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leap.cli.app import ShardOption
+from leap.cli.document import AsJson, document
 from leap.errors import RecipeError
+from leap.progress import Progress
 
 if TYPE_CHECKING:
     from leap.core.record import Record
@@ -58,24 +60,39 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print arms, stages and estimated time, then stop.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run one of the paper's claims as an experiment, and write its page. The same command goes on after any interruption."""
+    with document(as_json) as told:
+        told |= _studied(name, _numbers(seeds), arms, overrides, recipe, split, runs, out, dry_run=dry_run)
+
+
+def _studied(
+    name: str,
+    numbers: list[int] | None,
+    arms: str | None,
+    overrides: list[str] | None,
+    recipe: str | None,
+    split: str | None,
+    runs: Path,
+    out: Path | None,
+    *,
+    dry_run: bool,
+) -> dict[str, object]:
+    """Does what `study` is asked for, and returns what came of it for programs."""
     from leap_lab.studies.schema import LoopStudy, base_recipe, find_study, load_study
 
     if name == "list":
-        _list()
-        return
+        return _list()
     path = find_study(name)
     found = load_study(path)
-    numbers = _numbers(seeds)
     if split and recipe is None:
         raise RecipeError("--split goes with --recipe; without it the study's file states the split")
     if not isinstance(found, LoopStudy):
         if recipe is not None:
             raise RecipeError(f"study {found.name} has no base recipe: its worlds are in its file")
         found = found.model_copy(update={"seeds": numbers or found.seeds})
-        _theory(found, out or runs / found.name / "report", dry_run=dry_run)
-        return
+        return _theory(found, out or runs / found.name / "report", dry_run=dry_run)
     from leap.recipe import parse_setting
     from leap.recipes import find_recipe
     from leap_lab.studies.page import loop_page
@@ -89,22 +106,23 @@ def study(
     base = base_recipe(found, path)
     planned = arms_of(found, base, runs, choice)
     if dry_run:
-        _print_plan(planned, arms_of(found, base, runs, Choice(changes=choice.changes)), runs)
-        return
+        return _print_plan(planned, arms_of(found, base, runs, Choice(changes=choice.changes)), runs)
     run_arms(planned, runs, tell=_tell)
     made = results_of(arms_of(found, base, runs, choice._replace(arms=None)), found.split)
     makers = {maker for by_seed in made.values() for run in by_seed.values() for maker in run.makers()}
     provenance = _made_by() | {"runs by": "; ".join(sorted(makers))}  # a page may be written by a later commit
-    results = collect(found, made, command=_command(), provenance=provenance)
-    _write(loop_page(found, results), results, out or runs / found.name / "report")
+    with Progress().stage(f"statistics of {found.name}"):
+        results = collect(found, made, command=_command(), provenance=provenance)
+    return _write(loop_page(found, results), results, out or runs / found.name / "report")
 
 
-def _list() -> None:
+def _list() -> dict[str, object]:
     from leap.cli.table import print_table
     from leap_lab.studies.schema import available_studies, load_study
 
     rows = [(name, load_study(path).hypothesis) for name, path in sorted(available_studies().items())]
     print_table(("study", "hypothesis"), rows)
+    return {"studies": [{"study": name, "hypothesis": hypothesis} for name, hypothesis in rows]}
 
 
 def _tell(arm: Arm, taken: Sequence[Taken]) -> None:
@@ -121,7 +139,7 @@ def _by_source(taken: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{source}: {', '.join(own)}" for source, own in names.items()]
 
 
-def _print_plan(planned: Sequence[Arm], everything: Sequence[Arm], runs: Path) -> None:
+def _print_plan(planned: Sequence[Arm], everything: Sequence[Arm], runs: Path) -> dict[str, object]:
     from leap.cli.table import print_table
     from leap_lab.studies.runner import pace, plan
 
@@ -145,24 +163,28 @@ def _print_plan(planned: Sequence[Arm], everything: Sequence[Arm], runs: Path) -
     print_table(columns, [*rows, total], right=("seed", "minutes"), bold=[len(rows)], width=160)
     typer.echo("Minutes are those that such stages of this study took here so far, unknown before the first is made.")
     typer.echo("With paid models in it, `leap run --dry-run` estimates the cost.")
+    told = [(one.arm, one.stage.name, one.source.name if one.source else None) for one in parts]
+    return {"stages": [{"seed": arm.seed, "arm": arm.name, "stage": name, "from": source} for arm, name, source in told]}
 
 
-def _theory(found: TheoryStudy, folder: Path, *, dry_run: bool) -> None:
+def _theory(found: TheoryStudy, folder: Path, *, dry_run: bool) -> dict[str, object]:
     from leap_lab.theory.report import measure, theory_page
 
     if dry_run:
         typer.echo(f"{len(found.seeds)} worlds, {len(found.levels)} privilege levels each: seconds, on one core.")
-        return
+        return {"stages": []}
     results = measure(found, command=_command(), provenance=_made_by())
-    _write(theory_page(found, results), results, folder)
+    return _write(theory_page(found, results), results, folder)
 
 
-def _write(page: Page, results: Record, folder: Path) -> None:
+def _write(page: Page, results: Record, folder: Path) -> dict[str, object]:
     from leap_lab.studies.page import write_page
 
     for finding in page.findings:
         typer.echo(finding)
-    typer.echo(f"page: {write_page(folder, page, results)}")
+    file = write_page(folder, page, results)
+    typer.echo(f"page: {file}")
+    return {"page": str(file), "findings": list(page.findings), "results": results.model_dump(mode="json", exclude_none=True)}
 
 
 def _made_by() -> dict[str, object]:

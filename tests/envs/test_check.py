@@ -225,12 +225,12 @@ def test_validate_checks_an_environment_without_plans_and_lists_tasks_that_raise
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered("check-desk")(Desk)
-    assert validate_environment("check-desk", [], [], None) == 0
+    assert validate_environment("check-desk", [], [], None)["ok"]
     told = capsys.readouterr().out
     assert "4 of 4 tasks have no plan to play" in told
     assert "checks of the environment found what they should" in told
     monkeypatch.setattr(Ticket, "observe", lambda self: {}["mail"])
-    assert validate_environment("check-desk", [], [], 2) == 1
+    assert not validate_environment("check-desk", [], [], 2)["ok"]
     told = capsys.readouterr().out
     assert "KeyError: 'mail'" in told and "environment" in told and told.count("observe") >= 2
 
@@ -261,15 +261,15 @@ def test_calls_of_every_tool_are_tried_where_nobody_knows_what_to_do(monkeypatch
 
 def test_validate_plays_the_plan_where_there_is_one(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     registered("check-tiny")(TinyWorld)
-    assert validate_environment("check-tiny", ["train"], ["tasks=6"], None) == 0
+    assert validate_environment("check-tiny", ["train"], ["tasks=6"], None)["ok"]
     told = capsys.readouterr().out
     assert "the privileged plan solves 6 of 6 tasks" in told and "checks of the environment found what they should" in told
     with monkeypatch.context() as patched:  # its plans are fine, its sessions are not
         calls = itertools.count()
         patched.setattr(House, "act", lambda self, action: ACT(self, action)._replace(reward=next(calls)))
-        assert validate_environment("check-tiny", ["train"], ["tasks=6"], None) == 1
+        assert not validate_environment("check-tiny", ["train"], ["tasks=6"], None)["ok"]
         told = capsys.readouterr().out
         assert "solves 6 of 6" in told and "the same action gives another outcome" in told
     monkeypatch.setattr(House, "act", lambda self, action: ACT(self, action)._replace(success=False, score=0.5))
-    assert validate_environment("check-tiny", ["train"], ["tasks=6"], None) == 1
+    assert not validate_environment("check-tiny", ["train"], ["tasks=6"], None)["ok"]
     assert "solves 0 of 6" in (told := capsys.readouterr().out) and "does not succeed (score 0.50)" in told

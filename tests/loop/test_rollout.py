@@ -331,7 +331,7 @@ def test_gold_plans_succeed(world: Environment, capsys: pytest.CaptureFixture[st
     from leap.cli.validate import validate_environment
 
     options = [f"generator.{key}={value}" for key, value in OPTIONS["generator"].items()]
-    assert validate_environment("alfworld", ["train", "unseen"], options, None) == 0
+    assert validate_environment("alfworld", ["train", "unseen"], options, None)["ok"]
     assert "solves 8 of 8" in capsys.readouterr().out
 
 

@@ -273,7 +273,7 @@ def test_leap_validate_names_each_exception(
     )
     one_task("echo 0.5 > /logs/verifier/reward.txt", name="set/half")
     options = [f"path={tmp_path / 'set'}", "sandbox=namespace", "bases={'debian:*': machine}"]
-    assert validate_environment("tasks", [], options, None) == 1
+    assert not validate_environment("tasks", [], options, None)["ok"]
     told = capsys.readouterr().out
     assert "tasks all: the solution and no less solves 1 of 2 tasks" in told
     assert "  half: the solution does not pass: reward 0.5" in told

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from leap.cli.commands import Commands
+from leap.cli.document import AsJson, document
 from leap.cli.init import init
 from leap.cli.recipes import recipes
 from leap.paths import documents
@@ -20,7 +21,6 @@ app = typer.Typer(
     help="Train language-model agents to become better than their teacher (LEAP, arXiv 2410.05434).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="rich",
     epilog=f"Documents: {documents()}",
 )
@@ -155,6 +155,7 @@ def evaluate(
     ] = None,
     horizon: Annotated[int | None, typer.Option("--horizon", min=1, help="With --split: actions per episode.")] = None,
     shard: ShardOption = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score pi_i, without privilege, on the run's validation and test splits, or (--split) in another world."""
     import copy
@@ -169,18 +170,20 @@ def evaluate(
         raise typer.BadParameter("--set and --horizon go with --split; the run's own evaluation is its recipe's.")
     if split and shard:
         raise typer.BadParameter("--shard does not go with --split.")
-    with open_for(run_dir, shard) as stages:
+    with document(as_json) as told, open_for(run_dir, shard) as stages:
         if split:
             options = copy.deepcopy(stages.recipe.environment.options)
             for setting in option or []:
                 apply_setting(options, setting)
-            print_evaluations(evaluate_elsewhere(stages, iteration, options, split, horizon=horizon))
+            scores = evaluate_elsewhere(stages, iteration, options, split, horizon=horizon)
         else:
             idle = [one for spec in idle_baselines(stages.environment) for one in stages.baseline(spec)]
-            if scores := [*idle, *stages.evaluate(iteration)]:
-                print_evaluations(scores)
-            else:  # of one part
-                typer.echo(f"played; `leap evaluate {run_dir} -i {iteration}` scores all parts together")
+            scores = [*idle, *stages.evaluate(iteration)]
+        told |= {"run": str(run_dir), "iteration": iteration, "evaluations": [one.model_dump(mode="json") for one in scores]}
+        if scores:
+            print_evaluations(scores)
+        else:  # of one part
+            typer.echo(f"played; `leap evaluate {run_dir} -i {iteration}` scores all parts together")
 
 
 @app.command()
@@ -315,11 +318,14 @@ def validate(
     split: Annotated[list[str] | None, typer.Option("--split", help="Split; may be given several times.")] = None,
     option: EnvironmentOptions = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Tasks per split; all by default.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Play the privileged plan on every task, check the contract of the environment, and list what fails."""
     from leap.cli.validate import validate_environment
 
-    raise typer.Exit(validate_environment(environment, split or [], option or [], limit))
+    with document(as_json) as told:
+        told |= validate_environment(environment, split or [], option or [], limit)
+    raise typer.Exit(0 if told["ok"] else 1)
 
 
 @app.command()
@@ -331,11 +337,14 @@ def data(
         str | None, typer.Option("--from", help="Folder or address to take the files from, where there is a choice.")
     ] = None,
     option: EnvironmentOptions = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch an environment's official data, or say what to put where; check what is there."""
     from leap.cli.data import fetch_data
 
-    raise typer.Exit(fetch_data(environment, source, option or []))
+    with document(as_json) as told:
+        told |= fetch_data(environment, source, option or [])
+    raise typer.Exit(0 if told["ok"] else 1)
 
 
 @app.command()
@@ -344,13 +353,12 @@ def doctor(
         str | None, typer.Option("--teacher", metavar="RECIPE", help="Try a recipe's model teacher on one task instead.")
     ] = None,
     overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what is installed, which data is found, CPU or GPU, versions. Or try a teacher out, at the price of a few calls."""
     from leap.cli.doctor import print_doctor, print_trial
     from leap.recipe import load_recipe
     from leap.recipes import find_recipe
 
-    if teacher is None:
-        print_doctor()
-    else:
-        print_trial(load_recipe(find_recipe(teacher), overrides))
+    with document(as_json) as told:
+        told |= print_doctor() if teacher is None else print_trial(load_recipe(find_recipe(teacher), overrides))

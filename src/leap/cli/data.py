@@ -11,7 +11,7 @@ from leap.envs.base import load_environment
 from leap.progress import Progress
 
 
-def fetch_data(name: str, source: str | None, options: list[str]) -> int:
+def fetch_data(name: str, source: str | None, options: list[str]) -> dict[str, object]:
     """Fetches what is missing and prints a line for each check.
 
     Args:
@@ -20,7 +20,7 @@ def fetch_data(name: str, source: str | None, options: list[str]) -> int:
         options: The environment's options, as `key=value`.
 
     Returns:
-        Exit status: 0 if everything is as it should be, 1 otherwise.
+        The checks, and whether everything is as it should be (`ok`).
     """
     kin = [known for known in registry.environment.names() if known.startswith(f"{name}-")]
     environment = load_environment(kin[0] if kin else name, parse_options(options))
@@ -29,4 +29,5 @@ def fetch_data(name: str, source: str | None, options: list[str]) -> int:
     for ok, text in findings:
         mark = ("ok     ", "green") if ok else ("FAILED ", "red")
         Console().print(Text.assemble(mark, text), soft_wrap=True)
-    return 0 if all(ok for ok, _ in findings) else 1
+    checks = [{"ok": ok, "text": text} for ok, text in findings]
+    return {"environment": environment.name, "ok": all(ok for ok, _ in findings), "checks": checks}

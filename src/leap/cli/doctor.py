@@ -29,8 +29,8 @@ LOOKED_AT = (registry.environment, registry.sandbox, registry.model, registry.ex
 """Kinds of things that may offer `doctor()`, a class method that returns findings about this machine."""
 
 
-def print_doctor() -> None:
-    """Prints the findings."""
+def print_doctor() -> dict[str, object]:
+    """Prints the findings, and returns them."""
     console = Console()
     try:
         cache = cache_dir()
@@ -38,16 +38,21 @@ def print_doctor() -> None:
         kept = f"{cache} ({free:.0f} GiB free)"
     except LeapError as error:
         kept = f"none: {error}"
-    console.print(f"leap {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    console.print(f"CPU cores: {os.cpu_count()}, {_accelerator()}")
+    machine = {"leap": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    machine |= {"cores": os.cpu_count(), "accelerator": _accelerator(), "cache": kept}
+    console.print(f"leap {machine['leap']}, Python {machine['python']}, {machine['platform']}")
+    console.print(f"CPU cores: {machine['cores']}, {machine['accelerator']}")
     console.print(f"cache: {kept}", soft_wrap=True)
-    lines = [_extra(extra, packages) for extra, packages in extras().items() if extra != "all"]
-    for line in [*lines, *(line for kind in LOOKED_AT for line in _findings(kind))]:
+    found = [_extra(extra, packages) for extra, packages in extras().items() if extra != "all"]
+    found += [finding for kind in LOOKED_AT for finding in _findings(kind)]
+    for ok, what, text in found:
+        line = f"{'ok' if ok else 'no'}  {what}{': ' if text else ''}{text}"
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+    return {**machine, "findings": [{"ok": ok, "what": what, "text": text} for ok, what, text in found]}
 
 
-def print_trial(recipe: Recipe) -> None:
-    """Tries a recipe's model teacher out, and prints what came of it and what it cost. Nothing is left on file.
+def print_trial(recipe: Recipe) -> dict[str, object]:
+    """Tries a recipe's model teacher out, prints what came of it and what it cost, and returns that. Nothing is left on file.
 
     Raises:
         RecipeError: The recipe's teacher is no model.
@@ -67,20 +72,23 @@ def print_trial(recipe: Recipe) -> None:
         if total.calls:
             cost = f", ${total.cost:.4f}" if total.cost else ""
             Console().print(f"{total.calls} calls, {total.tokens_in:,} + {total.tokens_out:,} tokens{cost}", highlight=False)
+        spent = {"calls": total.calls, "tokens_in": total.tokens_in, "tokens_out": total.tokens_out, "usd": total.cost}
+        return {"usable": True, "warnings": list(trial.problems), **spent}
 
 
-def _extra(extra: str, packages: list[str]) -> str:
+def _extra(extra: str, packages: list[str]) -> tuple[bool, str, str]:
     found = {package: version_of(package) for package in packages}
     here = ", ".join(f"{package} {number}" for package, number in found.items() if number)
     missing = ", ".join(package for package, number in found.items() if not number)
     if not missing:
-        return f"ok  extra {extra}: {here}"
-    told = f"no  extra {extra}: {missing} missing: pip install '{DISTRIBUTION}[{extra}]'"
-    return f"{told} (here: {here})" if here else told
+        return True, f"extra {extra}", here
+    told = f"{missing} missing: pip install '{DISTRIBUTION}[{extra}]'"
+    return False, f"extra {extra}", f"{told} (here: {here})" if here else told
 
 
-def _findings(kind: registry.Registry) -> Iterator[str]:
-    """A line for each registered thing of a kind; those that say the same share theirs."""
+def _findings(kind: registry.Registry) -> Iterator[tuple[bool, str, str]]:
+    """What each registered thing of a kind says: whether all is well, who says so, and the text; those that say the same share
+    theirs."""
     names: dict[tuple[tuple[bool, str], ...], list[str]] = {}
     for name in kind.names():
         try:
@@ -92,7 +100,7 @@ def _findings(kind: registry.Registry) -> Iterator[str]:
         names.setdefault(tuple(offered), []).append(name)
     for findings, alike in names.items():
         told = f"{kind.noun} {', '.join(alike)}"
-        yield from [f"{'ok' if ok else 'no'}  {told}: {text}" for ok, text in findings] or [f"ok  {told}"]
+        yield from [(ok, told, text) for ok, text in findings] or [(True, told, "")]
 
 
 def _accelerator() -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from leap.cli.document import AsJson, document
+
 games = typer.Typer(help="ALFWorld games: generate, list, show.", no_args_is_help=True)
 
 
@@ -36,17 +38,20 @@ def generate_games(
 def list_games(
     folder: Annotated[Path | None, typer.Argument(help="Data folder; $ALFWORLD_DATA by default.")] = None,
     split: Annotated[str | None, typer.Option("--split", help="One split only.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the playable games of a folder, by the names that `show` and `leap play alfworld` take."""
     from leap_worlds.alfworld.data import OfficialData
 
     data = OfficialData(folder)
-    for name in [split] if split else data.splits():
-        entries = data.entries(name)
-        for entry in entries:
-            typer.echo(entry.id)
-        typer.echo(f"{name}: {len(entries)} playable games")
-    typer.echo(f"to play one: leap play alfworld GAME --split SPLIT --set source=official --set path={data.root}")
+    with document(as_json) as told:
+        games = {name: [entry.id for entry in data.entries(name)] for name in ([split] if split else data.splits())}
+        told |= {"folder": str(data.root), "games": games}
+        for name, ids in games.items():
+            for one in ids:
+                typer.echo(one)
+            typer.echo(f"{name}: {len(ids)} playable games")
+        typer.echo(f"to play one: leap play alfworld GAME --split SPLIT --set source=official --set path={data.root}")
 
 
 @games.command("show")
