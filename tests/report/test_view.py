@@ -202,18 +202,20 @@ def test_an_index_reads_on_and_from_the_beginning_where_the_file_is_another(tmp_
 
 def test_losses_after_an_interruption_are_those_of_one_training(tmp_path: Path) -> None:
     path = tmp_path / "losses.jsonl"
-    assert loss_curves(path) == [] and last_step(path) == (0, 0)
+    assert loss_curves(path, 1) == [] and last_step(path) == (0, 0)
     for step, loss in ((1, 4.0), (2, 3.0), (3, 9.0), (3, 2.0), (4, 1.0)):  # step 3 was done again
         note_loss(path, step, 4, loss)
     for step in (1, 2, 1, 2, 3):  # a second part, begun anew
         note_loss(path, step, 1000, 1.0 + step)
-    assert loss_curves(path) == [[(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)], [(1, 2.0), (2, 3.0), (3, 4.0)]]
+    assert loss_curves(path, 2) == [[(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)], [(1, 2.0), (2, 3.0), (3, 4.0)]]
     assert last_step(path) == (3, 1000)
     with path.open("ab") as file:
         file.write(b"[4, 10")
     for step in range(4, 1001):
         note_loss(path, step, 1000, 0.5)
-    assert len(loss_curves(path)[1]) == 200 and loss_curves(path)[1][-1] == (1000, 0.5)
+    assert len(loss_curves(path, 2)[1]) == 200 and loss_curves(path, 2)[1][-1] == (1000, 0.5)
+    note_loss(path, 1, 1000, 7.0)  # killed before the checkpoint was there, and begun again
+    assert loss_curves(path, 2)[1] == [(1, 7.0)]
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -46,6 +46,13 @@ ShardOption = Annotated[
 Iteration = Annotated[int, typer.Option("--iteration", "-i", min=0, help="Iteration i (0 is behaviour cloning).")]
 
 
+def _recipes(begun: str) -> list[str]:
+    """Names of recipes, for the shell to complete."""
+    from leap.recipes import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(begun)]
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         from leap import __version__
@@ -66,7 +73,10 @@ def _root(
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (`leap recipes` lists them) or its YAML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A recipe's name (`leap recipes` lists them) or its YAML file.", autocompletion=_recipes),
+    ],
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Default: runs/<the recipe's name>.")] = None,
     overrides: Overrides = None,
     dry_run: Annotated[

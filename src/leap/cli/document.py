@@ -1,4 +1,4 @@
-"""`--json`: one JSON document on standard output, and nothing else there. `docs/cli.md` has its keys."""
+"""`--json`: one JSON document on standard output, and nothing else there. `docs/commands.md` has its keys."""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ from leap.runs.policies import baselines_of, teacher_acting
 from leap.runs.provenance import starts
 from leap.runs.table import stage_table
 from leap.stats import wilson
+from leap.training.method import method_of
 
 T = TypeVar("T")
 
@@ -303,8 +304,9 @@ class Source:
 
     def losses(self, i: int) -> list[Curve]:
         """The losses of pi_i's training, be it under way."""
-        known = self.markers.get(i, {}).get("losses")
-        return loss_curves(self.run.losses(i)) if known is None else TypeAdapter(list[Curve]).validate_python(known)
+        known, parts = self.markers.get(i, {}).get("losses"), method_of(self.recipe.training).planned_steps(i)
+        found = loss_curves(self.run.losses(i), max(1, len(parts)))
+        return found if known is None else TypeAdapter(list[Curve]).validate_python(known)
 
 
 def choose(episodes: list[Brief], limit: int) -> list[Brief]:

@@ -101,13 +101,14 @@ class UnderWay(NamedTuple):
 
 
 class Live(NamedTuple):
-    """What a page says only while it is served: the runs that are, which of them it shows, its stages, and when it was last heard
-    of."""
+    """What a page says only while it is served: the runs that are, which of them it shows, its stages, when it was last heard of,
+    and whether calls of models are on file."""
 
     runs: Sequence[str]
     number: int
     progress: Sequence[UnderWay]
     life: str
+    asked: bool
 
     OUTCOMES = OUTCOMES
 

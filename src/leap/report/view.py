@@ -207,7 +207,7 @@ class RunView:
         left = sum(one.state != "done" for one in stages)
         since = words.duration(max(0.0, time.time() - self._written()[0]))
         life = f"{left} of {len(stages)} stages are left; the newest line on file is {since} old."
-        return Live(names, number, stages, life if left else "The run is finished.")
+        return Live(names, number, stages, life if left else "The run is finished.", self.run.calls.exists())
 
     def _under_way(self, stage: Stage) -> UnderWay:
         """A stage, with how much of it is on file."""

@@ -28,11 +28,12 @@ def last_step(path: Path) -> tuple[int, int]:
     return (int(lines[-1][0]), int(lines[-1][1])) if lines else (0, 0)
 
 
-def loss_curves(path: Path) -> list[Curve]:
-    """The curves of a file; steps that were done again after an interruption count as they came out last."""
+def loss_curves(path: Path, most: int) -> list[Curve]:
+    """The curves of a file, of so many parts at most; steps that were done again after an interruption count as they came out
+    last. A part that is done again from its beginning comes out as before, so that it may as well stand for the next."""
     parts, whole = list[Curve]([[]]), False
     for step, steps, loss in _lines(path):
-        if step == 1 and whole:
+        if step == 1 and whole and len(parts) < most:
             parts.append([])
         part, whole = parts[-1], step == steps
         while part and part[-1][0] >= step:

@@ -360,7 +360,8 @@ class Stages:
                 note_loss(losses, done, total, loss)
 
             result = self.executor.train(method, rows, Job(i, start, temporary, work, seed_of(recipe.seed, "train", i), on_step))
-            told = {"key": key, "iteration": i, "base": base, "result": result.as_dict(), "losses": loss_curves(losses)}
+            curves = loss_curves(losses, max(1, len(method.planned_steps(i))))
+            told = {"key": key, "iteration": i, "base": base, "result": result.as_dict(), "losses": curves}
             write_json(marker(temporary), told)
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
         self.run.manifest.record(out)
