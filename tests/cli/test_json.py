@@ -32,7 +32,7 @@ def test_validate_and_data() -> None:
     found = told("validate", "alfworld", "--split", "train", "--limit", "2", *options)
     assert found["ok"] and found["environment"] == "alfworld"
     assert found["splits"] == [{"split": "train", "tasks": 2, "planned": 2, "failures": []}]
-    assert {"ok", "text"} == set(found["checks"][0]) and "leap" in found["versions"]
+    assert {"ok", "text"} == set(found["checks"][0]) and "alfworld" in found["versions"]
     shown = CliRunner().invoke(app, ["data", "mixture", "--json"])
     assert shown.exit_code and shown.stdout == "", "what fails prints no document"
 
