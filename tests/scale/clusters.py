@@ -52,6 +52,8 @@ def cluster(nodes: int = 3) -> Iterator[Any]:
                 break
             except Exception:  # on a busy machine it takes longer than the 30 s that Ray waits
                 if not tries_left:
+                    if os.getloadavg()[0] > 4 * (os.cpu_count() or 1):
+                        pytest.skip("a head of Ray has not started in 30 s, three times: this machine has too much other work")
                     raise
         try:
             for _ in range(nodes):
