@@ -57,7 +57,7 @@ class RunView:
     def __init__(self, root: Path, environment: Environment | None = None) -> None:
         self.root, self.recipe, self.run = root, recipe_of(root), RunDirectory(root)
         self._source = Source(self.recipe, self.run, Index())
-        self._lock = threading.RLock()
+        self._lock, self._replays = threading.RLock(), threading.Lock()  # the page goes on while a world is made ready
         self._report: Report | None = None
         self._world = environment
         self.answers: dict[str, Callable[[Query], Answer]] = {
@@ -102,7 +102,7 @@ class RunView:
 
     def states(self, episode: Episode) -> list[str]:
         """The privileged state before each step, from a replay. The environment is made ready for that once."""
-        with self._lock:
+        with self._replays:
             if self._world is None:
                 self._world = load_environment(self.recipe.environment.name, self.recipe.environment.options)
                 self._world.prepare()
@@ -175,10 +175,10 @@ class RunView:
 
     def _asked(self, given: Query) -> tuple[Played, Episode]:
         """The episode that is asked for, and its file."""
-        file = next(file for file, shown in self._files() if shown.file == given["file"])
-        place = int(given["place"])
-        if not any(one.place == place for one in self._source.episodes(file)):
-            raise LookupError(place)
+        file, place = next(file for file, shown in self._files() if shown.file == given["file"]), int(given["place"])
+        with self._lock:
+            if not any(one.place == place for one in self._source.episodes(file)):
+                raise LookupError(place)
         return file, read_at(file.path, Episode, place)
 
     def _corrections(self, file: Played, episode: Episode) -> dict[int, Correction]:
