@@ -117,7 +117,7 @@ WHY = {
         "gymnasium: id gymnasium: make gymnasium: observation gymnasium: admissible gymnasium: actions "
         "openenv: tasks openenv: instruction openenv: privileged openenv: solved_at "
         "openenv: url openenv: reset openenv: observation openenv: admissible "
-        "textarena: game textarena: game_options"
+        "textarena: game textarena: game_options textarena: actions"
     ),
     "For `leap data alfworld --set`: a run plays what is there.": "alfworld: release",
     "Worlds without hopeless states, to tell what these cost; part of a generated set's name.": (

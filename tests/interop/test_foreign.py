@@ -67,3 +67,12 @@ def test_paths_and_names() -> None:
         at({"a": 1}, "a.__class__", "x")
     with pytest.raises(RecipeError, match="environment 'alfworld' is named alone"):
         load_environment("alfworld/valid")
+
+
+@pytest.mark.slow
+def test_the_example_runs_from_end_to_end() -> None:
+    pytest.importorskip("textarena", reason="TextArena is not installed (leap-agents[textarena])")
+    import hangman
+
+    scores = hangman.main(steps=2, tasks=6, games=4)
+    assert len(scores) == 3 and all(0 <= score <= 1 for score in scores)

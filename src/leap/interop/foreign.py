@@ -209,6 +209,7 @@ class TextArenaConfig(ForeignConfig):
     game_options: dict[str, Any] = Field(
         default_factory=dict, description="What `textarena.make` is given beside the id."
     )
+    actions: tuple[str, ...] = Field(default=(), description="The possible actions, where they can be listed.")
     instruction: str = Field(
         default="Play the game and win it.", description="The task in words; the game tells its rules."
     )
@@ -269,7 +270,8 @@ class _Game(Session):
         with self._drawing():
             _, messages = self._game.get_observation()
         echo = peer("textarena").ObservationType.PLAYER_ACTION
-        return Observation(text="\n".join(str(said).strip() for _, said, kind in messages if kind is not echo))
+        text = "\n".join(str(said).strip() for _, said, kind in messages if kind is not echo)
+        return Observation(text=text, admissible=self._environment.config.actions or None)
 
     def act(self, action: str) -> Outcome:
         with self._drawing():
