@@ -72,16 +72,14 @@ def main() -> None:
     draw, began = random.Random(0), time.perf_counter()
     for _ in range(given.steps):
         commands = [draw.choice(sorted(each)) for each in envs.get_admissible_commands]
-        observations, rewards, dones, infos = manager.step(
-            [f"<think>so</think><action>{each}</action>" for each in commands]
-        )
+        observations, _, _, infos = manager.step([f"<think>so</think><action>{each}</action>" for each in commands])
     seconds = time.perf_counter() - began
     print(
         f"{given.which}: {given.games} games; first observations after {ready:.1f} s; "
         f"{given.games * given.steps / seconds:.0f} steps/s; {memory() / 2**20:.0f} MiB in all, "
         f"{(memory() - before) / 2**20 / given.games:.1f} MiB a game beside {before / 2**20:.0f} MiB at the start"
     )
-    print(f"example: {observations['anchor'][0]!r}, won {infos[0]['won']}, reward {rewards[0]}, done {dones[0]}")
+    print(f"example: {observations['anchor'][0]!r}, won {infos[0]['won']}")
     manager.close()
 
 

@@ -167,8 +167,10 @@ def build_alfworld_envs(
         games = data.get("num_train_games" if is_train else "num_eval_games", -1)
         limit = games if games > 0 else None
     environment = load_environment("alfworld", options)
-    kinds = {_TASK_TYPES[number] for number in config.get("env", {}).get("task_types", _TASK_TYPES)}
+    kinds = {_TASK_TYPES.get(number) for number in config.get("env", {}).get("task_types", _TASK_TYPES)}
     tasks = [task for task in listed(environment, kwargs.get("split", split)) if task.kind in kinds][:limit]
+    if not tasks:
+        raise PrerequisiteError(f"no game of the task types {sorted(filter(None, kinds))} is in split {split!r}.")
     method = config.get("general", {}).get("training_method", "dagger")
     training = config.get("rl" if method == "dqn" else "dagger", {}).get("training", {})
     return AlfworldEnvs(
