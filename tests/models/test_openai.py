@@ -15,6 +15,7 @@ import pytest
 from leap.errors import ContextTooLong, ModelError, PrerequisiteError
 from leap.models.base import Completion, EndpointConfig, Request, Sampling
 from leap.models.mock import Faults, prose
+from leap.models.wire import said_in, without_key
 from leap.testing.server import MockServer
 
 pytest.importorskip("openai")
@@ -472,3 +473,10 @@ def test_more_calls_at_once_than_open_files_are_allowed() -> None:
     warned, *_, last = done.stderr.strip().splitlines()
     assert "may hold 256 files and connections open at once, so there are" in warned and "not the 500" in warned
     assert last.startswith("leap.errors.PrerequisiteError: this process may hold 256 files") and "`ulimit -n`" in last
+
+
+@pytest.mark.parametrize("before", range(250, 301))
+def test_no_part_of_a_key_is_told_where_an_error_is_cut(before: int) -> None:
+    key = "sk-0123456789abcdefghijklmnopqrstuvwxyz"
+    told = without_key(said_in({"error": {"message": f"{'x' * before} {key} is wrong"}}, ""), key)
+    assert key[:7] not in told and len(told) <= 310

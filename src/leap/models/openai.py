@@ -25,7 +25,18 @@ from leap.envs.tools import in_words
 from leap.errors import ContextTooLong, LeapError, ModelError, ModelRefused, PrerequisiteError
 from leap.models.base import Completion, EndpointConfig, Model, Request, Sampling, without_login
 from leap.models.client import BILLED, connect, for_a_header, key_in, open_files, out_of_files, through_proxy
-from leap.models.wire import choice_in, count, cut_off, field, parsed, said_in, text_in, thought_in, tokens_in
+from leap.models.wire import (
+    choice_in,
+    count,
+    cut_off,
+    field,
+    parsed,
+    said_in,
+    text_in,
+    thought_in,
+    tokens_in,
+    without_key,
+)
 
 log = logging.getLogger(__name__)
 
@@ -360,7 +371,7 @@ class OpenAIModel(Model):
         return PrerequisiteError(f"{self._shown} has no model {self.model!r}; it has: {shown}.")
 
     def _redacted(self, text: str) -> str:
-        return text.replace(self._key, "(the key)") if len(self._key) > 6 else text
+        return without_key(text, self._key)
 
 
 def host_of(url: str) -> str:

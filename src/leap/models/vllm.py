@@ -27,7 +27,7 @@ from leap.errors import PrerequisiteError
 from leap.models.base import EndpointConfig, Sampling, without_login
 from leap.models.checkpoints import adapter_config, base_of, identity
 from leap.models.openai import LOCAL, OpenAIModel, host_of
-from leap.models.wire import field, parsed, said_in
+from leap.models.wire import field, parsed, said_in, without_key
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Server:
 
     def _refusal(self, what: str, status: int, said: object, text: str) -> str:
         """What to say of a request that the server refused."""
-        told = said_in(said or text, f"status {status}")[:300].replace(self.key or "\0", "(the key)")
+        told = without_key(said_in(said or text, f"status {status}"), self.key or "")
         if status in (401, 403):
             return f"{self.shown} asks for a key, or refuses this one: set student.engine.api_key_env and that variable ({told})."
         if what == "models":

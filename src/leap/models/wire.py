@@ -154,3 +154,13 @@ def said_in(body: object, otherwise: str) -> str:
         text = re.sub(r"<[^>]*>", " ", body)  # an error page of some proxy
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+def without_key(text: str, key: str) -> str:
+    """A text without a key, and without the beginning of one where the text was cut."""
+    if len(key) <= 6:
+        return text
+    text = text.replace(key, "(the key)")
+    end = text.removesuffix("...")
+    part = next((n for n in range(len(key) - 1, 5, -1) if end.endswith(key[:n])), 0)
+    return f"{end[:-part]}(the key)" if part else text
