@@ -48,6 +48,7 @@ OTHERS = {
     r"(python -m )?pytest": "this suite itself",
     r"docker (build|run)": "no engine in CI; what the Dockerfile names is looked up below",
     r"vllm serve|python -m sglang": "needs a GPU; tests/models has a server that speaks as they do",
+    r"openenv ": "OpenEnv's own command; tests/interop has it validate an environment that is served",
     r"vf-": "commands of verifiers, which has a virtual environment of its own; tests/interop runs them",
     r"leap ": "run below",
 }
@@ -73,6 +74,7 @@ def spans(page: Path) -> Iterator[str]:
 BLOCKS = [(page, command) for page in PAGES for command in blocks(page)]
 SPANS = [(page, command) for page in PAGES for command in spans(page)]
 OF_LEAP = sorted({command for _, command in [*BLOCKS, *SPANS] if command.startswith("leap ")})
+OF_LEAP = [command for command in OF_LEAP if not command.endswith("-completion")]  # read, they write into a shell's settings
 TO_RUN = list(dict.fromkeys(command for _, command in BLOCKS if command.startswith("leap ")))
 
 
