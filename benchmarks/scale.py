@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "shared"))
 
-import slow_corridor  # noqa: F401 - registers it
+import slow_corridor
 
 from leap import registry
 from leap.core import Episode, Task
@@ -100,7 +100,7 @@ def endpoint() -> None:
                     took = seconds(actors, spec, rest, chosen, f"endpoint-{number}")
                 rates[workers] = episodes / took
                 print(f"endpoint: {workers} workers, {episodes} episodes of 3 steps: {took:.1f} s, {rates[workers]:.2f}/s")
-        booked = actors.ledger.total().calls
+            booked = actors.ledger.total().calls
         assert booked == server.counts.answered, "every call is booked"
         print(f"endpoint: 4 workers play {rates[4] / rates[1]:.2f} times what 1 plays; {booked} calls, each booked once")
 
@@ -145,9 +145,10 @@ def bounds(actors: Actors, spec: PolicySpec, tasks: Sequence[Task]) -> None:
         journal.append(one)
     took = time.perf_counter() - began
     print(f"games: appending alone: {len(played) / took:,.0f}/s, {size / 1024:.1f} KiB each")
-    ready = {one.key: one for one in played}
+    file = str(actors.run.root / "kept.jsonl")
 
     async def hand_out(shards: Sequence[Any], here: Actors, hand_on: Any) -> None:
+        ready = slow_corridor.kept(file)  # read once by each worker: a function that held them would be sent with each shard
         for shard in shards:
             for task in shard.items:
                 hand_on(ready[play.key_of(task, here.acting(spec).actor)])
@@ -181,5 +182,6 @@ def overhead() -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 leaves nothing to workers where other programs run
     for part in sys.argv[1:] or ("endpoint", "games", "overhead"):
         {"endpoint": endpoint, "games": games, "overhead": overhead}[part]()

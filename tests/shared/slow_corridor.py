@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
 from leap import registry
-from leap.core import Task
+from leap.core import Episode, Task
 from leap.envs.base import EnvironmentConfig, Outcome
+from leap.files import Journal
 from leap.testing.corridor import Corridor, CorridorConfig, CorridorSession
 
 
@@ -39,3 +42,9 @@ class SlowSession(CorridorSession):
     async def act(self, action: str) -> Outcome:  # pyright: ignore[reportIncompatibleMethodOverride]
         await asyncio.sleep(self._pause)
         return super().act(action)
+
+
+@cache
+def kept(file: str) -> dict[str, Episode]:
+    """The episodes of a journal by their keys, read once."""
+    return {one.key: one for one in Journal(Path(file), Episode)}
