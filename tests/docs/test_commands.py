@@ -34,6 +34,7 @@ PLACES = {"RUN": "runs/quickstart", "RECIPE": "quickstart", "ENV": "alfworld", "
 """What stands for a word in capitals that a reader replaces; other such words stay, as the name of a folder, say."""
 NOT_RUN = {
     r"leap data ": "it fetches from a network; tests of each world's fetching have a server of their own",
+    r"leap serve ": "it serves until it is stopped; tests/interop/test_openenv.py serves and asks",
     r"leap play ": "it waits for what is typed; tests/cli/test_play.py types",
     r"leap (run|doctor|validate|calls).*(support-desk|recipe\.yaml)": "tests/packaging/test_wheel.py runs it",
     r"leap (validate|evaluate|run) .*(intercode|webshop|smollm2|STUDENT)": "it needs data, boxes or weights",

@@ -105,7 +105,7 @@ class RunDirectory:
     """D_i, the training rows."""
     training = partialmethod(iteration, name="training")
     """What an unfinished training goes on from."""
-    losses = partialmethod(iteration, name="training/losses.jsonl")
+    losses = partialmethod(iteration, name="training/losses.log")
     """Its losses so far; those of a finished one stand in the checkpoint's marker."""
     checkpoint = partialmethod(iteration, name="checkpoint")
     """pi_i's weights and tokenizer."""

@@ -169,4 +169,5 @@ def save_student(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, out: Path
         write_json(config, read_json(config) | {"dtype": str(dtype).removeprefix("torch.")})
     if adapters and (base := model.peft_config[POLICY].base_model_name_or_path):
         note_base(out, base)
+    tokenizer.init_kwargs.pop("local_files_only", None)  # whether this process was offline
     tokenizer.save_pretrained(out)
