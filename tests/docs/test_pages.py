@@ -9,25 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_recipe import RECIPE
 
 import leap
 from leap import registry
 from tiny_world import TinyWorld, TinyWorldConfig
 
 ROOT = Path(__file__).parents[2]
-RECIPE = """
-name: readme
-iterations: 1
-horizon: 8
-environment: {name: tiny-world, options: {tasks: 6}, validation: valid, test: [test]}
-student:
-  scratch: {layers: 1, width: 32, heads: 2, mlp: 32}
-  prompt: {renderer: dialogue, instructions: false, candidates: false}
-  sampling: {max_tokens: 32, max_reason_tokens: 16}
-  decoding: constrained
-teacher: {episodes: all}
-training: {branches: true, optimizer: muon, lr: 0.003, steps: 2, batch_tokens: 500}
-"""
 
 
 def test_the_api_page_names_everything_public() -> None:
@@ -71,7 +59,7 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
     assert len(block.splitlines()) <= 10
     monkeypatch.chdir(tmp_path)
-    Path("recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    Path("recipe.yaml").write_text(RECIPE.replace("name: tiny-world", "name: readme", 1), encoding="utf-8")
     for kind in (registry.teacher, registry.environment):
         monkeypatch.setattr(kind, "_decorated", {})  # what it registers is gone with it
     space = {"MyEnv": lambda: TinyWorld(TinyWorldConfig(tasks=6)), "__name__": "__main__"}

@@ -9,21 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_recipe import RECIPE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-RECIPE = """
-name: tiny-world
-iterations: 1
-horizon: 8
-environment: {name: tiny-world, options: {tasks: 12}, validation: valid, test: [test]}
-student:
-  scratch: {layers: 1, width: 32, heads: 2, mlp: 32}
-  prompt: {renderer: dialogue, instructions: false, candidates: false}
-  sampling: {max_tokens: 32, max_reason_tokens: 16}
-  decoding: constrained
-teacher: {episodes: all}
-training: {branches: true, optimizer: muon, lr: 0.003, steps: 4, batch_tokens: 1000}
-"""
 
 
 def test_an_environment_of_another_package_runs_through_the_whole_loop(tmp_path: Path) -> None:

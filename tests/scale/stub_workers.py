@@ -12,7 +12,7 @@ from ray.exceptions import ActorUnavailableError
 
 from leap import __version__
 from leap.runs.ray_desk import BookedAtDesk, Desk
-from leap.runs.ray_executor import RayConfig
+from leap.runs.ray_pool import RayConfig
 from leap.runs.ray_worker import Over
 
 

@@ -134,5 +134,5 @@ def test_what_cannot_be_is_told_in_one_line_before_work_starts(
     uneven = clusters.quickstart()["training"] | {"branches": False, "batch_rows": 3, "processes": 2}
     refused(RecipeError, "3 rows cannot be shared out among 2 processes", there, training=uneven)
     # Workers have an environment of their own: this one is set for the driver alone.
-    monkeypatch.setattr("leap.runs.ray_executor.__version__", "0.0.1")
+    monkeypatch.setattr("leap.runs.ray_pool.__version__", "0.0.1")
     refused(PrerequisiteError, "workers have leap .*, and this is 0.0.1", there)

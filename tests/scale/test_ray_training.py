@@ -40,7 +40,8 @@ def train(cluster: Any, start: str, folder: Path, settings: Any, on_step: Callab
     """Trains on the cluster."""
     from pairs import some_rows
 
-    from leap.runs.ray_executor import RayConfig, RayExecutor
+    from leap.runs.ray_executor import RayExecutor
+    from leap.runs.ray_pool import RayConfig
 
     out, work = folder / "out", folder / "work"
     out.mkdir(parents=True)

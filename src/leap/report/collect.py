@@ -304,9 +304,9 @@ class Source:
 
     def losses(self, i: int) -> list[Curve]:
         """The losses of pi_i's training, be it under way."""
-        known, parts = self.markers.get(i, {}).get("losses"), method_of(self.recipe.training).planned_steps(i)
-        found = loss_curves(self.run.losses(i), max(1, len(parts)))
-        return found if known is None else TypeAdapter(list[Curve]).validate_python(known)
+        if (known := self.markers.get(i, {}).get("losses")) is not None:
+            return TypeAdapter(list[Curve]).validate_python(known)
+        return loss_curves(self.run.losses(i), len(method_of(self.recipe.training).planned_steps(i)))
 
 
 def choose(episodes: list[Brief], limit: int) -> list[Brief]:

@@ -110,8 +110,6 @@ class Live(NamedTuple):
     life: str
     asked: bool
 
-    OUTCOMES = OUTCOMES
-
 
 @cache
 def jinja_of() -> Jinja:
@@ -140,6 +138,7 @@ def render(
         percent=words.percent,
         wilson=wilson,
         live=live,
+        outcomes=OUTCOMES,
         circles=CIRCLES,
         **known,
         times=_times(report.stages),

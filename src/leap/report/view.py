@@ -17,7 +17,7 @@ from leap.core import Correction, Episode, JsonObject, content_key
 from leap.envs.base import Environment, load_environment
 from leap.envs.live import states_along
 from leap.files import read_at
-from leap.models.calls import Call, CallFilter, Outcome
+from leap.models.calls import OUTCOMES, Call, CallFilter, Outcome
 from leap.models.ledger import look_at_calls
 from leap.policies.fitting import without_oldest
 from leap.policies.rendering import Renderer
@@ -139,7 +139,7 @@ class RunView:
 
     def calls(self, given: Query) -> str:
         """The newest calls that fit."""
-        outcomes: dict[str, Outcome] = {one: one for one in Live.OUTCOMES}
+        outcomes: dict[str, Outcome] = {one: one for one in OUTCOMES}
         wanted = CallFilter(stage=given.get("stage"), task=given.get("task"), outcome=outcomes.get(given.get("outcome", "")))
         newest = self._calls(wanted, newest=int(given.get("newest", NEWEST)))
         return self._html("step.html.j2", calls=newest[::-1], prompt="", problem="", answer="", episode=True)

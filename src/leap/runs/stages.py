@@ -352,7 +352,6 @@ class Stages:
         self.actors.free_student()
         self.executor.rest()
         with self.timed("train", i, f"train pi_{i}") as (bar, note), atomic_directory(out) as temporary:
-
             losses = self.run.losses(i)
 
             def on_step(done: int, total: int, loss: float) -> None:
@@ -360,9 +359,8 @@ class Stages:
                 note_loss(losses, done, total, loss)
 
             result = self.executor.train(method, rows, Job(i, start, temporary, work, seed_of(recipe.seed, "train", i), on_step))
-            curves = loss_curves(losses, max(1, len(method.planned_steps(i))))
-            told = {"key": key, "iteration": i, "base": base, "result": result.as_dict(), "losses": curves}
-            write_json(marker(temporary), told)
+            told = {"key": key, "iteration": i, "base": base, "result": result.as_dict()}
+            write_json(marker(temporary), told | {"losses": loss_curves(losses, len(method.planned_steps(i)))})
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
         self.run.manifest.record(out)
         shutil.rmtree(work, ignore_errors=True)
