@@ -27,7 +27,7 @@ from leap_worlds.tasks.format import TaskError
 from leap_worlds.tasks.images import Images
 from leap_worlds.tasks.make import make_tasks
 from leap_worlds.tasks.splits import SplitConfig, divided
-from leap_worlds.tasks.state import failing, in_words, solve_script
+from leap_worlds.tasks.state import failing, in_words
 from leap_worlds.tasks.terminal import Shown
 from leap_worlds.tasks.trial import Trial
 from leap_worlds.tasks.tutor import TaskTutor, plan_of
@@ -286,7 +286,7 @@ class TasksEnvironment(Environment[TasksConfig]):
             for name in names
         ]
         phases = [phase for name in names for phase in self.folders[name].phases]
-        return [text for phase in phases for text in (phase.instruction, solve_script(phase) or "")]
+        return [text for phase in phases for text in (phase.instruction, phase.script or "")]
 
     def vocabulary(self) -> Sequence[str]:
         """The words of the tasks that are not tested on, with a space before them, a line's beginning, and nothing."""
@@ -447,7 +447,7 @@ class TaskSession(Session):
         )
         facts = {
             "phase": phase.name,
-            "script": solve_script(phase),
+            "script": phase.script,
             "rewards": dict(result.rewards) if result else {},
             "problem": result.problem if result else "",
         }

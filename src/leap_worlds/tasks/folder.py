@@ -23,6 +23,7 @@ from leap_worlds.tasks.format import (
     VerifierTable,
     read_settings,
 )
+from leap_worlds.tasks.script import Command, unrolled
 
 SETTINGS, INSTRUCTION = "task.toml", "instruction.md"
 _CANARY = re.compile(r"\s*(<!--.*canary.*-->|#.*canary.*)\s*", re.IGNORECASE)
@@ -79,6 +80,24 @@ class Phase:
     least: Mapping[str, float] | None = None
 
     test = "test.sh"
+
+    @cached_property
+    def script(self) -> str | None:
+        """The reference solution's script; None where there is none, or where it is no text."""
+        try:
+            return (self.solution / "solve.sh").read_text(encoding="utf-8") if self.solution else None
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    @cached_property
+    def solution_files(self) -> tuple[Path, ...]:
+        """The files of the reference solution, its script among them, in order."""
+        return tuple(path for path in sorted(self.solution.rglob("*")) if path.is_file()) if self.solution else ()
+
+    @cached_property
+    def commands(self) -> tuple[Command, ...]:
+        """The solution's commands; none where it is no list of them, or needs other files."""
+        return (unrolled(self.script) or ()) if self.script and len(self.solution_files) == 1 else ()
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,6 @@ _FAILS = re.compile(
 _MOST = 12_000
 
 
-def solve_script(phase: Phase) -> str | None:
-    """The reference solution's script; None where there is none, or where it is no text."""
-    if phase.solution is None:
-        return None
-    try:
-        return (phase.solution / "solve.sh").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def in_words(phase: Phase, result: Result | None, level: int) -> str:
     """What a teacher is told of a phase.
 
@@ -36,7 +26,7 @@ def in_words(phase: Phase, result: Result | None, level: int) -> str:
         level: 25: which checks fail now; 50: and what the solution touches; 75: and its steps; 100: the script and the tests.
     """
     said = [_checks(result, level)] if result is not None else []
-    script = solve_script(phase)
+    script = phase.script
     if script is not None and level >= 50:
         commands = unrolled(script) or (Command(script),)
         programs = dict.fromkeys(

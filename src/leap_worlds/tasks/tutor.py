@@ -13,7 +13,6 @@ import base64
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from leap.core import Decision, Episode, History, PrivilegedState
@@ -23,8 +22,7 @@ from leap.envs.tutor import Taught, Tutor
 from leap_worlds.intercode.text import paths_in
 from leap_worlds.tasks.folder import Phase, TaskFolder
 from leap_worlds.tasks.format import SOLUTION
-from leap_worlds.tasks.script import Command, unrolled
-from leap_worlds.tasks.state import in_words, solve_script, step
+from leap_worlds.tasks.state import in_words, step
 
 if TYPE_CHECKING:
     from leap_worlds.tasks.env import TasksEnvironment  # noqa: F401 - the tutor's environment
@@ -89,22 +87,12 @@ def _taken(whole: Sequence[str], done: Sequence[str]) -> int:
     return number
 
 
-def _files_of(phase: Phase) -> list[Path]:
-    return [path for path in sorted(phase.solution.rglob("*")) if path.is_file()] if phase.solution else []
-
-
-def commands_of(phase: Phase) -> tuple[Command, ...]:
-    """The solution's commands; none where it is no list of them, or needs other files."""
-    script = solve_script(phase)
-    return (unrolled(script) or ()) if script and len(_files_of(phase)) == 1 else ()
-
-
 def _actions_of(phase: Phase, actions: str) -> list[str] | None:
-    script, files = solve_script(phase), _files_of(phase)
-    if script is None or not script.strip():
+    files = phase.solution_files
+    if phase.script is None or not phase.script.strip():
         return None
-    if commands := commands_of(phase):
-        return [action_of(command.text, actions) for command in commands]
+    if phase.commands:
+        return [action_of(command.text, actions) for command in phase.commands]
     if sum(path.stat().st_size for path in files) > _MOST:
         return None
     lines = [f"mkdir -p {SOLUTION}"]
@@ -142,7 +130,7 @@ class TaskTutor(Tutor["TasksEnvironment"]):
     def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
         """The first action of the best way; None where the solution is no list of commands or no way passes, and at 0."""
         folder = self.environment.folder(history.task)
-        if privilege == 0 or not commands_of(self._at(folder, history.actions)[0]):
+        if privilege == 0 or not self._at(folder, history.actions)[0].commands:
             return None
         way = self._best(folder, history.actions)
         return self._said(folder, history, way) if way.passes else None
@@ -157,7 +145,7 @@ class TaskTutor(Tutor["TasksEnvironment"]):
         histories = [episode.history(t) for t in range(len(steps))]
         ways: list[Way | None] = [None] * len(steps)
         for t, history in enumerate(histories):
-            if privilege and commands_of(self._at(folder, history.actions)[0]):
+            if privilege and self._at(folder, history.actions)[0].commands:
                 way = ways[t] = self._best(folder, history.actions)
                 if not way.passes:
                     break
@@ -233,7 +221,7 @@ class TaskTutor(Tutor["TasksEnvironment"]):
     def _said(self, folder: TaskFolder, history: History, way: Way) -> Decision:
         """The first action of a way, and why: the comment above the command."""
         actions, action = self.environment.config.actions, way.plan[0]
-        commands = commands_of(self._at(folder, history.actions)[0])
+        commands = self._at(folder, history.actions)[0].commands
         command = next((each for each in commands if action_of(each.text, actions) == action), None)
         if command is not None:
             words = step(command)
