@@ -72,6 +72,9 @@ WHY = {
         "teacher.endpoint.base_url teacher.endpoint.api_key_env teacher.endpoint.timeout "
         "teacher.endpoint.retries teacher.endpoint.concurrency"
     ),
+    "For traces of one's own, and for exports that trainers read: a method that needs tokens has them kept.": (
+        "rollouts.tokens teacher.endpoint.tokens"
+    ),
     "Some servers cut long prompts silently instead of refusing them.": "teacher.limit",
     "What may be done about leaks (docs/teachers.md).": "teacher.drop_leaks",
     "The cap for models without a price.": "budget.tokens",

@@ -145,6 +145,11 @@ class RolloutSection(Section):
         "1: it acts alone.",
     )
     decay: float = Field(default=1.0, ge=0, le=1, description="beta_i = beta * decay^(i - 1).")
+    tokens: Literal["auto"] | bool = Field(
+        default="auto",
+        description="Whether episodes keep each answer's tokens as sampled, with their log-probabilities, some 12 bytes a token; "
+        "auto: where the method trains on them.",
+    )
 
     def beta_at(self, i: int) -> float:
         """beta_i, i from 1."""
@@ -247,6 +252,11 @@ class Recipe(Section):
     def models(self) -> list[ModelConfig]:
         """The models that take part beside the student, so that calls may be paid for."""
         return [*self.teacher.models, *self.demonstrations.models, *self.baselines.react]
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether rollouts keep the tokens of answers as sampled."""
+        return self.training.needs_tokens if self.rollouts.tokens == "auto" else self.rollouts.tokens
 
     def engine_settings(self) -> dict[str, Any]:
         """What an engine of the student must be told of it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -39,12 +40,14 @@ class Play:
         horizon: Largest number of actions per episode.
         seed: The recipe's seed.
         stream: Name of the random stream, so that different rollouts of one recipe draw differently.
+        tokens: Whether steps keep their tokens as sampled.
     """
 
     tasks: Sequence[Task]
     horizon: int
     seed: int
     stream: str
+    tokens: bool = False
 
     def seed_of(self, task: Task) -> int:
         """The seed of one episode's sampling: the recipe's, split by the name of the stream and by task."""
@@ -86,7 +89,7 @@ async def play_all(
     breaker = CircuitBreaker(policy.actor.name)
 
     async def play_one(task: Task) -> None:
-        episode = await play_task(environment, policy, task, horizon=play.horizon, seed=play.seed_of(task))
+        episode = await play_task(environment, policy, task, horizon=play.horizon, seed=play.seed_of(task), tokens=play.tokens)
         if task.key in wanted:
             on_episode(episode)
         if episode.stop is StopReason.ENVIRONMENT_ERROR:
@@ -123,7 +126,9 @@ def check_faults(errors: Sequence[str], episodes: int, share: float) -> None:
         )
 
 
-async def play_task(environment: Environment, policy: Policy, task: Task, *, horizon: int, seed: int) -> Episode:
+async def play_task(
+    environment: Environment, policy: Policy, task: Task, *, horizon: int, seed: int, tokens: bool = False
+) -> Episode:
     """Plays one task to its end. A model that keeps failing ends the episode, with what was reached, not the run; so does an
     environment whose own code raises."""
     began = time.monotonic()
@@ -155,6 +160,8 @@ async def play_task(environment: Environment, policy: Policy, task: Task, *, hor
                         prompt_tokens=act.prompt_tokens,
                         completion_tokens=act.completion_tokens,
                         dropped=act.dropped,
+                        tokens=tuple(act.tokens) if tokens else (),
+                        logprobs=_logprobs(act) if tokens else (),
                     )
                 )
                 history = history.extend(act.decision.action, outcome.observation)
@@ -181,6 +188,12 @@ async def play_task(environment: Environment, policy: Policy, task: Task, *, hor
         lost=lost,
         versions={"leap": __version__} | {name: str(version) for name, version in environment.versions().items()},
     )
+
+
+def _logprobs(act: Act) -> tuple[float, ...]:
+    """The log-probabilities of an act's tokens; none where there is not a finite one for each."""
+    known = len(act.logprobs) == len(act.tokens) and all(map(math.isfinite, act.logprobs))
+    return tuple(round(one, 4) for one in act.logprobs) if known else ()
 
 
 async def _decide(player: Player, history: History) -> Act:

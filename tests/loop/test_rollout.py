@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from world import corrected
 
 from leap import registry
 from leap.check import check_env
-from leap.core import Actor, Correction, Episode, History, PrivilegedState, Rejection, StopReason
+from leap.core import Actor, Correction, Decision, Episode, History, PrivilegedState, Rejection, StopReason
 from leap.datasets import correction_rows, demonstration_rows
 from leap.envs.base import Environment, opened
 from leap.envs.live import states_along
 from leap.errors import LeapError, ModelError
 from leap.models.base import Request, Sampling
-from leap.policies.base import ExpertPolicy, TeacherPolicy
+from leap.policies.base import Act, Deciding, ExpertPolicy, TeacherPolicy
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.teachers.verdict import leaked_entities
@@ -86,6 +87,43 @@ def test_a_rollout_goes_on_where_it_was_interrupted(
     done = {mistakes[1].key}
     rest = played(world, student(checkpoints, world), world.tasks("train", limit=4), done=done)
     assert without_clock(rest) == without_clock([e for e in mistakes if e.key not in done])
+
+
+def test_tokens_as_sampled_are_kept_where_they_are_asked_for(
+    world: Environment, checkpoints: Path, mistakes: list[Episode]
+) -> None:
+    who = student(checkpoints, world)
+    kept = played(world, who, world.tasks("train", limit=4), tokens=True)
+    assert [episode.model_dump_json(exclude={"seconds"}) for episode in mistakes] == [
+        episode.model_copy(
+            update={"steps": tuple(s.model_copy(update={"tokens": (), "logprobs": ()}) for s in episode.steps)}
+        ).model_dump_json(exclude={"seconds"})
+        for episode in kept
+    ]
+    assert not any("logprobs" in episode.model_dump_json() for episode in mistakes)
+    for episode in kept:
+        assert Episode.model_validate_json(episode.line()) == episode
+        for step in episode.steps:
+            assert len(step.tokens) == len(step.logprobs) == step.completion_tokens
+            assert who.model.chat.said(step.tokens).answer == step.completion
+            assert all(-30 < one <= 0 for one in step.logprobs) and min(step.logprobs) < 0
+
+
+@pytest.mark.parametrize("logprobs", [(-0.5,), (-0.5, float("nan")), (float("-inf"), 0.0)])
+def test_log_probabilities_that_are_none_are_not_kept(world: Environment, logprobs: tuple[float, ...]) -> None:
+    class Odd:
+        actor, concurrency, privileged, waves = Actor(name="odd"), 1, False, False
+
+        @asynccontextmanager
+        async def playing(self, seed: int, peek: object) -> AsyncIterator[Deciding]:
+            yield Deciding(self.decide)
+
+        async def decide(self, history: History) -> Act:
+            return Act(Decision(reason="", action="look"), tokens=(1, 2), logprobs=logprobs)
+
+    (episode,) = played(world, Odd(), world.tasks("train", limit=1), horizon=1, tokens=True)
+    assert (episode.steps[0].tokens, episode.steps[0].logprobs) == ((1, 2), ())
+    assert Episode.model_validate_json(episode.line()) == episode
 
 
 class Feeding:

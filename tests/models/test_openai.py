@@ -169,6 +169,38 @@ def test_refused_parameters_are_left_out(refused: str) -> None:
         assert server.counts.requests == before + 1
 
 
+SAMPLED = {"token_ids": [5, 6], "logprobs": {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": 0}]}}
+
+
+@pytest.mark.parametrize("refuses", [[], ["logprobs"], ["return_token_ids"]])
+def test_tokens_as_sampled_are_asked_for_where_the_recipe_says_so(refuses: list[str]) -> None:
+    with MockServer(echo, choice=SAMPLED, refuses=refuses) as server:
+        (answer,) = ask(model_at(server.base_url, tokens=True), "x")
+        assert (answer.tokens, answer.logprobs) == ((5, 6), (-0.5, 0.0))
+        asked = {"logprobs": True, "return_token_ids": True}
+        assert {name: server.last.get(name) for name in asked} == asked | dict.fromkeys(refuses)
+        ask(model_at(server.base_url), "x")
+        assert not {"logprobs", "return_token_ids"} & server.last.keys()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"token_ids": "12"},
+        {"token_ids": [1, -2]},
+        {"token_ids": [True, 1.0]},
+        {"logprobs": SAMPLED["logprobs"]},
+        {"token_ids": [1, 2], "logprobs": {"content": [{"logprob": "x"}, None]}},
+        {"token_ids": [1, 2], "logprobs": [3]},
+    ],
+)
+def test_tokens_that_are_nonsense_are_none(choice: dict[str, Any]) -> None:
+    with MockServer(echo, choice=choice) as server:
+        (answer,) = ask(model_at(server.base_url), "x")
+        assert answer.logprobs == () and answer.tokens == ((1, 2) if choice.get("token_ids") == [1, 2] else ())
+        assert answer.text == "You said: x"
+
+
 # ---- what cannot work ------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from enum import StrEnum
 from functools import cached_property
 
@@ -59,6 +60,10 @@ class Step(Record):
         prompt_tokens: Tokens of the prompt, cached prefix included.
         completion_tokens: Tokens generated.
         dropped: How many of the oldest steps were left out of the prompt, which would have been too long.
+        tokens: The completion's tokens as they were sampled, the one that ends the turn among them. Kept where the recipe asks
+            for it (`rollouts.tokens`); else empty, and not in a file at all.
+        logprobs: The natural logarithm of the probability that each of them was drawn with, to four decimals: at the sampling's
+            temperature, under its constraint, 0 for a token that was forced. Empty likewise, and where none were told.
     """
 
     observation: Observation
@@ -70,6 +75,8 @@ class Step(Record):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     dropped: int = 0
+    tokens: tuple[int, ...] = Field(default=(), exclude_if=operator.not_)
+    logprobs: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
 
 
 class Episode(Record):

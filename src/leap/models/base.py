@@ -7,6 +7,7 @@ Rollouts are the same code for both.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -63,6 +64,11 @@ class EndpointConfig(Section):
         default=5, ge=0, description="How often a call is made again after 429, 5xx or a time-out; Retry-After is kept to."
     )
     concurrency: int = Field(default=16, ge=1, description="Calls under way at once.")
+    tokens: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="Ask for each answer's tokens as sampled, with their log-probabilities; vLLM gives both.",
+    )
 
 
 Schema = JsonObject

@@ -32,6 +32,7 @@ from leap.models.wire import (
     field,
     parsed,
     said_in,
+    sampled_in,
     text_in,
     thought_in,
     tokens_in,
@@ -237,6 +238,7 @@ class OpenAIModel(Model):
             **({"stop": list(request.stop)} if request.stop else {}),
             "seed": request.seed % 2**31,
             self._limit: self.sampling.max_tokens,
+            **({"logprobs": True, "extra_body": {"return_token_ids": True}} if self.endpoint.tokens else {}),
         }
         if schema is not None and self._formats:
             shape: JsonObject = {"type": self._formats[0]}
@@ -265,11 +267,12 @@ class OpenAIModel(Model):
                 self._tool_modes.pop(0)
                 log.warning("%s takes no tools in this form: %s", self.name, _said(error))
             return True
-        for parameter in ("temperature", "seed", "stop"):
-            if parameter in body and re.search(rf"\b{parameter}\b", said):
-                if parameter not in self._dropped:
+        for parameter in ("temperature", "seed", "stop", "logprobs", "return_token_ids"):
+            key = "extra_body" if parameter == "return_token_ids" else parameter
+            if key in body and re.search(rf"\b{parameter}\b", said):
+                if key not in self._dropped:
                     log.warning("%s takes no %s: %s", self.name, parameter, _said(error))
-                self._dropped.add(parameter)
+                self._dropped.add(key)
                 return True
         return False
 
@@ -297,7 +300,9 @@ class OpenAIModel(Model):
             raise problem
         details = field(body.get("usage"), "prompt_tokens_details")
         cached, written = (count(details, name) for name in ("cached_tokens", "cache_write_tokens"))
-        answer = Completion(text, *tokens, cached, written, truncated=truncated, thought=thought)
+        sampled, logprobs = sampled_in(choice)
+        more = {"tokens": sampled, "logprobs": logprobs, "thought": thought}
+        answer = Completion(text, *tokens, cached, written, truncated=truncated, **more)
         return answer.before(request.stop)
 
     def _tokens(self, usage: object, text: str, request: Request, truncated: bool) -> tuple[int, int]:

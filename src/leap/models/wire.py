@@ -141,6 +141,16 @@ def tokens_in(usage: object) -> tuple[int, int]:
     return max(total - answer, 0) if answer else 0, answer
 
 
+def sampled_in(choice: dict[str, object]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The tokens of a chat's answer as sampled, and the log-probability of each; empty where they are not told, or nonsense."""
+    tokens, told = choice.get("token_ids"), field(choice.get("logprobs"), "content")
+    if not isinstance(tokens, list) or not all(type(token) is int and token >= 0 for token in tokens):
+        return (), ()
+    logprobs = [field(one, "logprob") for one in told] if isinstance(told, list) else []
+    known = len(logprobs) == len(tokens) and all(type(one) in (int, float) for one in logprobs)
+    return tuple(tokens), tuple(map(float, logprobs)) if known else ()  # type: ignore[arg-type]
+
+
 def said_in(body: object, otherwise: str) -> str:
     """The message in the body of an error, in one line of bearable length."""
     text = otherwise

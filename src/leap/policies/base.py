@@ -31,7 +31,8 @@ class PolicyConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """A decision and how it came about; `dropped` steps, the oldest, had to be left out of its prompt."""
+    """A decision and how it came about. `dropped` steps, the oldest, had to be left out of its prompt; `tokens` and `logprobs`
+    are as in a `Completion`."""
 
     decision: Decision
     completion: str = ""
@@ -39,6 +40,8 @@ class Act:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     dropped: int = 0
+    tokens: Sequence[int] = ()
+    logprobs: Sequence[float] = ()
 
 
 class Player(Protocol):

@@ -110,6 +110,8 @@ class _ModelPlayer:
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
             dropped=dropped,
+            tokens=completion.tokens,
+            logprobs=completion.logprobs,
         )
         self._acts.append(act)
         return act

@@ -131,7 +131,7 @@ class Stages:
         section, stream = self.recipe.environment, f"rollout-{i}"
         spec = PolicySpec("rollout", iteration=i) if i else PolicySpec("demonstrator")
         tasks = self._tasks(section.train, section.train_tasks, stream) if i else self._demonstrated_tasks()
-        return spec, Play(tasks, self.recipe.horizon, self.recipe.seed, stream)
+        return spec, Play(tasks, self.recipe.horizon, self.recipe.seed, stream, self.recipe.keeps_tokens)
 
     def episodes(self, i: int) -> Journal[Episode]:
         """Episodes of iteration i that are on file."""

@@ -168,6 +168,7 @@ class _Table:
         mixture = [beta, recipe.teacher.privilege if beta else None]
         world = _values(recipe.environment, _EVALUATION)
         settings = [world, recipe.horizon, recipe.seed, mixture, None if alone else self._acting]
+        settings += ["tokens"] if recipe.keeps_tokens else []
         name = f"rollouts of {'the teacher' if alone else f'pi_{i - 1}'}"
         inputs = [] if alone else [weights]
         # Episodes on file may be some of them; rows are made from all.

@@ -21,6 +21,7 @@ def played(
     horizon: int = 6,
     seed: int = 0,
     stream: str = "test",
+    tokens: bool = False,
     **settings: Any,
 ) -> list[Episode]:
     """Plays each task once with a policy.
@@ -29,14 +30,14 @@ def played(
         environment: Where the tasks are from.
         policy: Who acts.
         tasks: Tasks to play.
-        horizon, seed, stream: As of a `leap.rollouts.Play`.
+        horizon, seed, stream, tokens: As of a `leap.rollouts.Play`.
         **settings: Arguments of `leap.rollouts.rollout`.
 
     Returns:
         The episodes, in the tasks' order.
     """
     episodes: list[Episode] = []
-    rollout(environment, policy, Play(tasks, horizon, seed, stream), episodes.append, **settings)
+    rollout(environment, policy, Play(tasks, horizon, seed, stream, tokens), episodes.append, **settings)
     order = {task.key: index for index, task in enumerate(tasks)}
     return sorted(episodes, key=lambda episode: order[episode.task.key])
 

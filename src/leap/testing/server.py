@@ -14,7 +14,7 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Self
 
@@ -103,6 +103,7 @@ class MockServer(ServerThread):
         context: Most tokens of prompt and answer, at four characters each; endless if None.
         refuses: Parameters of a request that are refused, as some endpoints do: "response_format", "json_schema",
             "temperature", "seed", "stop", "max_tokens", "tools"; "auto" are tools that may be called.
+        choice: What stands in each answer's choice beside the message.
         port: 0 for any free one.
         counts: What was done so far.
         last: The last request.
@@ -119,6 +120,7 @@ class MockServer(ServerThread):
     aliases: Sequence[str] = ()
     context: int | None = None
     refuses: Sequence[str] = ()
+    choice: Mapping[str, object] = field(default_factory=dict)
     port: int = 0
     counts: Counts = field(default_factory=Counts, init=False)
     last: JsonObject = field(default_factory=dict, init=False)
@@ -208,7 +210,7 @@ class MockServer(ServerThread):
         self.counts.prompt_tokens += done.prompt_tokens
         self.counts.completion_tokens += done.completion_tokens
         self.counts.by_prompt[messages[-1]["content"][:200]] += 1
-        return 200, _chat_completion(request["model"], done, calls)
+        return 200, _chat_completion(request["model"], done, calls, self.choice)
 
     def _refused(self, request: JsonObject) -> str:
         for name in request.keys() & set(self.refuses):
@@ -228,7 +230,9 @@ def _error(message: str, code: str | None) -> JsonObject:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
 
 
-def _chat_completion(model: str, done: Completion, calls: Sequence[tuple[str, str]]) -> JsonObject:
+def _chat_completion(
+    model: str, done: Completion, calls: Sequence[tuple[str, str]], more: Mapping[str, object]
+) -> JsonObject:
     message: JsonObject = {"role": "assistant", "content": done.text}
     if calls:
         message["content"] = done.text or None
@@ -239,6 +243,6 @@ def _chat_completion(model: str, done: Completion, calls: Sequence[tuple[str, st
     ended = "length" if done.truncated else "tool_calls" if calls else "stop"
     usage = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
     usage["total_tokens"] = done.prompt_tokens + done.completion_tokens
-    choices = [{"index": 0, "message": message, "finish_reason": ended}]
+    choices = [{"index": 0, "message": message, "finish_reason": ended, **more}]
     named = {"id": "chatcmpl-mock", "object": "chat.completion", "created": 0, "model": model}
     return named | {"choices": choices, "usage": usage}

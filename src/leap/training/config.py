@@ -83,6 +83,11 @@ class TrainingSettings(Section):
         return self
 
     @property
+    def needs_tokens(self) -> bool:
+        """Whether training reads the tokens of the student's answers as they were sampled."""
+        return False
+
+    @property
     def launch_file(self) -> Path:
         """The configuration of `accelerate launch`."""
         shipped = Path(__file__).parents[1] / "recipes" / "accelerate" / f"{self.accelerate}.yaml"
