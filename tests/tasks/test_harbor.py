@@ -14,10 +14,12 @@ import pytest
 
 from leap.core import Actor, Episode, Observation, Step, StopReason, Task
 from leap.envs.atif import Turn, as_json, episode_trajectory, trajectory
+from leap.envs.grammar import ToolCalls
 from leap_worlds.tasks.env import TOOLS
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = os.environ.get("LEAP_TEST_HARBOR", "")
+CALLED = ToolCalls(TOOLS).tools
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif(not PYTHON, reason="set LEAP_TEST_HARBOR to a Python 3.12 with harbor (docs/testing.md)"),
@@ -52,9 +54,9 @@ def test_trajectories_are_what_harbor_reads(tmp_path: Path) -> None:
     )  # fmt: skip
     for number, made in enumerate(
         [
-            episode_trajectory(episode, TOOLS),
+            episode_trajectory(episode, CALLED),
             episode_trajectory(episode.model_copy(update={"steps": ()})),
-            trajectory("Do.", [Turn(call, "seen"), Turn("submit", None)], seen="", tools=TOOLS),
+            trajectory("Do.", [Turn(call, "seen"), Turn("submit", None)], seen="", tools=CALLED),
             trajectory("Do.", []),
         ]
     ):

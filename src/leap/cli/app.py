@@ -262,6 +262,8 @@ class Format(StrEnum):
 
     PARQUET = "parquet"
     TRL = "trl"
+    ATIF = "atif"
+    INSPECT = "inspect"
 
 
 @app.command()
@@ -269,17 +271,32 @@ def export(
     run_dir: RunDir,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     format: Annotated[
-        Format, typer.Option("--format", help="parquet: a Hugging Face dataset; trl: JSON lines for TRL's trainers.")
+        Format,
+        typer.Option(
+            "--format",
+            help="parquet: a Hugging Face dataset; trl: JSON lines for TRL's trainers; atif: a trajectory for each episode; "
+            "inspect: logs of Inspect AI.",
+        ),
     ] = Format.PARQUET,
+    privileged: Annotated[
+        bool,
+        typer.Option(help="Replay episodes for what was hidden from the student: rows `sdft` of trl, a folder apart of logs."),
+    ] = True,
 ) -> None:
-    """Write a run's episodes, corrections and training rows for other programs; both forms load with `datasets`."""
+    """Write a run's episodes, corrections and training rows for other programs. Datasets load with `datasets`."""
     from leap.runs.directory import RunDirectory
     from leap.runs.export import export_parquet, export_trl
+    from leap.runs.logs import export_atif, export_inspect
 
-    write = export_parquet if format is Format.PARQUET else export_trl
-    for kind, splits in write(RunDirectory(run_dir), out).items():
+    run = RunDirectory(run_dir)
+    if format is Format.PARQUET:
+        counts = export_parquet(run, out)
+    else:
+        write = {Format.TRL: export_trl, Format.ATIF: export_atif, Format.INSPECT: export_inspect}[format]
+        counts = write(run, out, privileged=privileged)
+    for kind, splits in counts.items():
         typer.echo(f"{kind}: " + ", ".join(f"{split} {count}" for split, count in splits.items()))
-    typer.echo(f"dataset: {out}")
+    typer.echo(f"{'dataset' if format in (Format.PARQUET, Format.TRL) else 'logs'}: {out}")
 
 
 @app.command()

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from leap import __version__
 from leap.core import Episode, Step
+from leap.core.message import ToolSpec
 from leap.core.record import JsonObject
-from leap.envs.tools import Tool, call_id, call_of
+from leap.envs.tools import call_id, call_of
 
 VERSION = "ATIF-v1.8"
 ACT = "act"
@@ -34,7 +35,7 @@ class Turn(NamedTuple):
 
 
 def trajectory(
-    instruction: str, turns: Iterable[Turn], *, seen: str = "", agent: str = "leap", tools: Sequence[Tool] = ()
+    instruction: str, turns: Iterable[Turn], *, seen: str = "", agent: str = "leap", tools: Sequence[ToolSpec] = ()
 ) -> JsonObject:
     """A trajectory: the task as the user's step, with what was seen at first, then a step of the agent's for each action.
 
@@ -51,16 +52,17 @@ def trajectory(
     steps = [first, *(_step(number, turn) for number, turn in enumerate(turns, start=2))]
     told: JsonObject = {"name": agent, "version": __version__}
     if tools:
-        told["tool_definitions"] = [tool.spec for tool in tools]
+        told["tool_definitions"] = [*tools]
     return {"schema_version": VERSION, "agent": told, "steps": steps}
 
 
-def episode_trajectory(episode: Episode, tools: Sequence[Tool] = ()) -> JsonObject:
-    """An episode as a trajectory: tokens of each step, and in `extra.leap` what the format has no place for."""
+def episode_trajectory(episode: Episode, tools: Sequence[ToolSpec] = ()) -> JsonObject:
+    """An episode as a trajectory: tokens of each step, and in `extra.leap` what the format has no place for. The text of an error
+    stays out: an exception may quote what is hidden, and paths of the machine."""
     shown = [*(step.observation.text for step in episode.steps), episode.final.text]
     turns = [Turn(step.action, after, step) for step, after in zip(episode.steps, shown[1:], strict=True)]
     made = trajectory(episode.task.instruction, turns, seen=shown[0], agent=episode.actor.name, tools=tools)
-    ours = episode.model_dump(mode="json", exclude={"task", "steps", "final"})
+    ours = episode.model_dump(mode="json", exclude={"task", "steps", "final", "error"})
     task = episode.task.model_dump(mode="json", exclude={"instruction"})
     totals = {
         name: sum(getattr(step, name) for step in episode.steps) for name in ("prompt_tokens", "completion_tokens")
@@ -73,9 +75,9 @@ def episode_trajectory(episode: Episode, tools: Sequence[Tool] = ()) -> JsonObje
     }
 
 
-def as_json(trajectory: JsonObject) -> bytes:
+def as_json(told: JsonObject, *, indent: int | None = 1) -> bytes:
     """A trajectory as a file: half a character, which UTF-8 cannot hold, is a question mark."""
-    return json.dumps(trajectory, ensure_ascii=False, indent=1).encode("utf-8", "replace")
+    return json.dumps(told, ensure_ascii=False, indent=indent).encode("utf-8", "replace")
 
 
 def _step(number: int, turn: Turn) -> JsonObject:

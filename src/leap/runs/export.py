@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable
-from itertools import islice
+from contextlib import closing
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +20,12 @@ from leap.core.record import Record
 from leap.datasets import PreferenceRow, Row, preference_rows, read_rows, unpaired_rows
 from leap.envs.base import load_environment
 from leap.envs.grammar import FreeText, GrammarOf, ToolCalls
-from leap.envs.tools import Tool
+from leap.envs.tools import Tool, in_words
 from leap.errors import LeapError, PrerequisiteError, RunError
 from leap.files import Journal, atomic_directory, write_text
 from leap.recipe import load_recipe
 from leap.runs.directory import RunDirectory
+from leap.runs.replays import Replays
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ _ABOUT = {
     "sft": "rows to imitate: the prompt at a step and the answer to learn",
     "preference": "pairs: the correction (chosen) over what the student answered itself (rejected)",
     "unpaired": "the halves of the pairs, with `label` true for the correction",
+    "sdft": "the student's prompt at a corrected step, and as `privileged_context` what was hidden from it there",
     "episodes": "the student's episodes (iter_0: the expert's demonstrations), step by step",
     "corrections": "what the teacher made of each step, kept or rejected",
 }
@@ -79,7 +82,7 @@ def export_parquet(run: RunDirectory, out: Path) -> Counts:
         PrerequisiteError: pyarrow is not installed.
         RunError: The run holds no episodes, or `out` is not empty.
     """
-    _check(run, out)
+    check_export(run, out)
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -111,13 +114,15 @@ def export_parquet(run: RunDirectory, out: Path) -> Counts:
     return _export(run, out, tables, write, "parquet")
 
 
-def export_trl(run: RunDirectory, out: Path) -> Counts:
-    """Writes rows in TRL's conversational formats: `sft` (prompt, completion), `preference` (prompt, chosen, rejected) and
-    `unpaired` (prompt, completion, label), for SFTTrainer, DPOTrainer and KTOTrainer.
+def export_trl(run: RunDirectory, out: Path, *, privileged: bool = True) -> Counts:
+    """Writes rows in TRL's conversational formats: `sft` (prompt, completion), `preference` (prompt, chosen, rejected),
+    `unpaired` (prompt, completion, label) and `sdft` (prompt, privileged_context), for SFTTrainer, DPOTrainer, KTOTrainer, and
+    SDFTTrainer of `trl.experimental`.
 
     Args:
         run: The run directory, finished or not.
         out: Folder to write; must not hold anything.
+        privileged: Whether to replay corrected episodes for what was hidden; without, there are no rows of `sdft`.
 
     Raises:
         RunError: The run holds no episodes, or `out` is not empty.
@@ -128,6 +133,7 @@ def export_trl(run: RunDirectory, out: Path) -> Counts:
             "sft": (row.model_dump(include={"prompt", "completion", "tools"}) for row in one.rows),
             "preference": (pair.model_dump(include={"prompt", "chosen", "rejected", "tools"}) for pair in one.pairs),
             "unpaired": unpaired_rows(one.pairs),
+            "sdft": _with_context(one, replays),
         }
 
     def write(path: Path, kind: str, rows: Rows) -> int:
@@ -138,10 +144,28 @@ def export_trl(run: RunDirectory, out: Path) -> Counts:
                 count += 1
         return count
 
-    return _export(run, out, tables, write, "jsonl")
+    with closing(Replays(run, wanted=privileged)) as replays:
+        return _export(run, out, tables, write, "jsonl")
 
 
-def _check(run: RunDirectory, out: Path) -> None:
+def _with_context(one: Iteration, replays: Replays) -> Rows:
+    """The corrected steps of the student's episodes with what was hidden there. SDFTTrainer wants a prompt that the user ends,
+    and offers no tools, so those are told in words."""
+    corrected = (row for row in one.rows if row.source == "correction")
+    for key, rows in groupby(corrected, key=lambda row: row.episode):
+        episode = one.episodes.get(key)
+        states = replays.along(episode) if episode else []
+        for row in rows if states else ():
+            if hidden := states[row.t].text:
+                yield {"prompt": in_words(row.prompt, row.tools), "privileged_context": hidden}
+
+
+def check_export(run: RunDirectory, out: Path) -> None:
+    """Looks whether a run can be exported into a folder.
+
+    Raises:
+        RunError: It is no run, or is damaged, or there is something in the folder.
+    """
     run.manifest.check()
     if not run.recipe.is_file():
         raise RunError(f"{run.root} is not a run directory, so it has no episodes to export.")
@@ -157,13 +181,13 @@ def _export(
     suffix: str,
 ) -> Counts:
     """Writes a file for each kind and iteration, but none for those without rows: nobody could tell its columns."""
-    _check(run, out)
+    check_export(run, out)
     if not (found := run.iterations()):
         raise RunError(f"{run.root} holds no episodes; `leap run` or `leap rollout` makes them.")
-    grammar_of, counts = _grammar_of(run), dict[str, dict[str, int]]()
+    actions, counts = grammar_of(run), dict[str, dict[str, int]]()
     with atomic_directory(out) as folder:
         for i in found:
-            for kind, rows in tables(_iteration(run, i, grammar_of)).items():
+            for kind, rows in tables(_iteration(run, i, actions)).items():
                 path = folder / kind / f"iter_{i}.{suffix}"
                 path.parent.mkdir(exist_ok=True)
                 if count := write(path, kind, map(sendable, rows)):
@@ -175,14 +199,14 @@ def _export(
     return counts
 
 
-def _iteration(run: RunDirectory, i: int, grammar_of: GrammarOf | None) -> Iteration:
+def _iteration(run: RunDirectory, i: int, actions: GrammarOf | None) -> Iteration:
     episodes, rows = Journal(run.episodes(i), Episode), list(read_rows(run.rows(i)))
     by_key = {episode.key: episode for episode in episodes}
-    pairs = list(preference_rows(rows, by_key, grammar_of or _grammar_of_rows(rows)))
+    pairs = list(preference_rows(rows, by_key, actions or _grammar_of_rows(rows)))
     return Iteration(i, episodes, Journal(run.corrections(i), Correction), rows, pairs)
 
 
-def _grammar_of(run: RunDirectory) -> GrammarOf | None:
+def grammar_of(run: RunDirectory) -> GrammarOf | None:
     """How the run's environment writes actions; None where it cannot be made here, of a package that is not installed."""
     try:
         section = load_recipe(run.recipe).environment

@@ -402,7 +402,7 @@ class TaskSession(Session):
 
     def _told(self) -> bytes:
         """What was done in the phase at hand, for tests that read it."""
-        tools = TOOLS if self._environment.config.actions == "tools" else ()
+        tools = self._environment.grammar.tools
         return as_json(trajectory(self._trial.phase.instruction, self._mine, tools=tools))
 
     def reached(self, actions: Sequence[str]) -> tuple[float, int]:
