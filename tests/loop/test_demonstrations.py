@@ -59,7 +59,7 @@ def test_decisions_on_file_are_played_again(tmp_path: Path) -> None:
 
 
 def test_a_chat_of_tool_calls_is_read_by_the_grammar(tmp_path: Path) -> None:
-    from leap.demonstrations.sources import read_decisions
+    from leap.demonstrations.files import read_decisions
 
     class Desk(TinyWorld):
         grammar = leap.ToolCalls([leap.Tool(name="look")])  # type: ignore[assignment]
@@ -100,14 +100,14 @@ def test_a_model_plays_and_only_what_it_solves_is_cloned(tmp_path: Path) -> None
     "text, message",
     [
         ("", "holds no demonstration"),
-        ("{", "line 1 is neither an episode nor a chat"),
+        ("{", "line 1 is neither an episode, nor a chat"),
         ('{"task": "test/0", "messages": []}', "'test/0' is no task of split 'train'"),
         ('{"task": "train/0", "messages": [{"role": "assistant", "content": "hm"}]}', "no action that"),
-        ('{"task": "train/0", "messages": 5}', "neither an episode nor a chat"),
-        ("[1]", "neither an episode nor a chat"),
-        ("[" * 100_000, "neither an episode nor a chat"),
-        ('{"task": "train/0", "messages": [{"role": "assistant", "content": 5}]}', "neither an episode nor a chat"),
-        ('{"task": "train/0", "messages": [{"role": "assistant", "tool_calls": [{}]}]}', "neither an episode nor a chat"),
+        ('{"task": "train/0", "messages": 5}', "neither an episode, nor a chat"),
+        ("[1]", "neither an episode, nor a chat"),
+        ("[" * 100_000, "neither an episode, nor a chat"),
+        ('{"task": "train/0", "messages": [{"role": "assistant", "content": 5}]}', "neither an episode, nor a chat"),
+        ('{"task": "train/0", "messages": [{"role": "assistant", "tool_calls": [{}]}]}', "neither an episode, nor a chat"),
     ],
 )
 def test_a_bad_file_is_one_line_before_anything_is_played(text: str, message: str, tmp_path: Path) -> None:

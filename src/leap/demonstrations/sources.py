@@ -6,21 +6,19 @@ To add a source, register a class like these (`leap.demonstrations` is its entry
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, ClassVar, Generic, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from leap.config import Section
-from leap.core import Actor, Decision, Episode, History, Observation, Task
+from leap.core import Actor, Decision, Episode, History, Task
+from leap.demonstrations.files import files_of, read_decisions
 from leap.envs.base import Environment
-from leap.envs.grammar import Grammar
-from leap.envs.tools import calls_as_text
 from leap.errors import LeapError, PrerequisiteError
 from leap.models.base import Model
 from leap.models.providers import ModelConfig, ModelSampling
@@ -149,11 +147,14 @@ class FileDemonstrationConfig(ScoredConfig):
 
     player: ClassVar[str] = "file {0.path.name}"
 
-    path: Path = Field(description="JSON Lines: episodes of leap's, or chats (docs/demonstrations.md).")
+    path: Path = Field(
+        description="JSON Lines, or a folder: episodes of leap's, chats, trajectories in ATIF (docs/demonstrations.md)."
+    )
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest() if self.path.is_file() else ""
+        files = [file.read_bytes() for file in files_of(self.path)] if self.path.exists() else []
+        return hashlib.sha256(b"\0".join(files)).hexdigest() if files else ""
 
 
 class NoDemonstrationConfig(DemonstrationConfig):
@@ -296,58 +297,3 @@ class Recorded:
         """The decision on file for this step; behind the last one, an action that does nothing."""
         decisions, t = self.decisions[history.task.id], len(history.actions)
         return Act(decisions[t]) if t < len(decisions) else Act(Decision(reason="", action=UNPARSED), parsed=False)
-
-
-def read_decisions(path: Path, environment: Environment, split: str) -> dict[str, list[Decision]]:
-    """Reads a file of episodes and chats, which may demonstrate the tasks of the training split: the decisions of each task, by
-    task id; of a task that is there several times, the first line's.
-
-    Raises:
-        PrerequisiteError: The file is missing or damaged, is of other tasks, or holds an answer that cannot be read.
-    """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise PrerequisiteError(f"demonstrations.path: cannot read {path}: {error.strerror}") from error
-    tasks = {task.id: task for task in environment.tasks(split)}
-    found: dict[str, list[Decision]] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            value = json.loads(line)
-            if "steps" in value:
-                episode = Episode.model_validate(value)
-                name, decisions = episode.task.id, [Decision(reason=s.reason, action=s.action) for s in episode.steps]
-            else:
-                name = str(value["task"])
-                decisions = _of_chat(value["messages"], environment.grammar_of(tasks[name])) if name in tasks else []
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise PrerequisiteError(f"{where} is neither an episode nor a chat with `task` and `messages`: {error}") from error
-        except LeapError as error:
-            raise PrerequisiteError(f"{where}: {error}") from error
-        if name not in tasks:
-            raise PrerequisiteError(f"{where}: {name!r} is no task of split {split!r}, so it cannot be played again.")
-        if decisions:
-            found.setdefault(name, decisions)
-    if not found:
-        raise PrerequisiteError(f"demonstrations.path: {path} holds no demonstration.")
-    return found
-
-
-def _of_chat(messages: Sequence[dict[str, Any]], grammar: Grammar) -> list[Decision]:
-    """The decisions of a chat's assistant."""
-    decisions = []
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        calls = [
-            (one["name"], one["arguments"] if isinstance(one["arguments"], str) else json.dumps(one["arguments"]))
-            for one in (call["function"] for call in message.get("tool_calls") or ())
-        ]
-        decision = grammar.read(calls_as_text(message.get("content") or "", calls), Observation(text=""))
-        if decision is None:
-            raise LeapError(f"message {number} of the assistant holds no action that the environment's grammar can read.")
-        decisions.append(decision)
-    return decisions

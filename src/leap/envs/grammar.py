@@ -191,6 +191,9 @@ class ToolCalls(Grammar):
 
     Args:
         tools: What can be called.
+
+    Attributes:
+        names: Their names.
     """
 
     form = "tools"
@@ -200,6 +203,7 @@ class ToolCalls(Grammar):
             raise ValueError("a grammar of tool calls needs tools, each with a name of its own")
         self._tools = {tool.name: tool for tool in tools}
         self.tools = tuple(tool.spec for tool in tools)
+        self.names = tuple(self._tools)
 
     def write(self, decision: Decision) -> Message:
         call = call_of(decision.action)
