@@ -13,7 +13,7 @@ import pytest
 import yaml
 from world import OPTIONS
 
-from leap.core import Episode
+from leap.core import Episode, Task
 from leap.files import Journal
 from leap.loop import leap
 from leap.models import mock
@@ -23,6 +23,7 @@ from leap.recipe import Recipe, load_recipe
 from leap.report import write_report
 from leap.runs.directory import RunDirectory
 from leap.runs.stages import Stages
+from leap.testing.corridor import Corridor, CorridorConfig
 
 pytest.importorskip("torch")
 
@@ -39,6 +40,13 @@ def looks_around(request: mock.Request) -> str:
     )
 
 
+class Alike(Corridor):
+    """Tasks that differ in their ids alone."""
+
+    def task(self, split: str = "valid", number: int = 0) -> Task:
+        return super().task(split, number).model_copy(update={"instruction": "reach the goal"})
+
+
 @pytest.fixture(autouse=True)
 def _scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(mock.SCRIPTS, "looks", looks_around)
@@ -51,7 +59,13 @@ def recipe(**more: Any) -> Recipe:
         "name": "x",
         "iterations": 1,
         "horizon": 3,
-        "environment": {"name": "alfworld", "options": OPTIONS, "train_tasks": 3, "validation_tasks": 2, "test_tasks": 2},
+        "environment": {
+            "name": "alfworld",
+            "options": OPTIONS,
+            "train_tasks": 3,
+            "validation_tasks": 2,
+            "test_tasks": 2,
+        },
         "student": {
             "scratch": {"width": 16, "layers": 1, "heads": 2, "mlp": 16, "max_tokens": 1024},
             "prompt": {"renderer": "dialogue", "instructions": False, "candidates": False},
@@ -85,13 +99,17 @@ def test_a_model_teacher_corrects_is_booked_and_is_never_asked_twice(tmp_path: P
     corrections = list(stages.corrections(1))
     steps = sum(len(episode.steps) for episode in stages.episodes(1))
     assert len(corrections) == steps > 0
-    assert {c.action for c in corrections} == {"look"} and all(c.kept and c.teacher == "mock/looks" for c in corrections)
+    assert {c.action for c in corrections} == {"look"} and all(
+        c.kept and c.teacher == "mock/looks" for c in corrections
+    )
     ledger = Ledger(stages.run.calls)
     booked = {total.stage: total.calls for total in ledger.totals()}
     ledger.close()
     assert sum(booked.values()) == len(CALLS)
     asked = len([request for request in CALLS if request.schema])
-    assert booked["self-test"] + booked["correct 1"] + booked.get("correct 0", 0) == asked and booked["correct 1"] >= steps
+    assert (
+        booked["self-test"] + booked["correct 1"] + booked.get("correct 0", 0) == asked and booked["correct 1"] >= steps
+    )
     assert 0 < booked["self-test"] <= 8
     assert any(stage.startswith("baseline react") for stage in booked)
     for name in ("react-mock-looks", "mock-looks-0", "mock-looks-50"):
@@ -100,7 +118,10 @@ def test_a_model_teacher_corrects_is_booked_and_is_never_asked_twice(tmp_path: P
     assert measures["likelihood"] is not None and measures["held_out"]["agreement"] is not None
     told = json.loads((stages.run.report / "report.json").read_text())
     correctors = [policy["label"] for policy in told["policies"] if "who corrects" in policy["label"]]
-    assert correctors == ["mock/looks at privilege 50 (p50), who corrects"] and told["setup"]["teacher"] == "model mock/looks"
+    assert (
+        correctors == ["mock/looks at privilege 50 (p50), who corrects"]
+        and told["setup"]["teacher"] == "model mock/looks"
+    )
     assert any("its teacher, model mock/looks, without privilege" in line for line in told["headline"])
     paid = len(CALLS)
     before = {p: p.read_bytes() for p in stages.run.root.rglob("*.jsonl")}
@@ -138,7 +159,11 @@ def test_the_self_teacher_is_the_student_with_privilege(tmp_path: Path) -> None:
     assert {c.teacher for c in corrections} == {"self"} and not CALLS
     calls = look_at_calls(stages.run.calls, list)
     assert read_totals(stages.run.calls) == [], "nothing is paid"
-    assert {call.stage for call in calls} == {"correct 1"} and {call.outcome for call in calls} <= {"read", "cut-off", "unread"}
+    assert {call.stage for call in calls} == {"correct 1"} and {call.outcome for call in calls} <= {
+        "read",
+        "cut-off",
+        "unread",
+    }
     asked = [call.request["messages"][-1]["content"] for call in calls if call.request]
     assert len(asked) >= len(corrections) and {call.task for call in calls} == {e.task.id for e in stages.episodes(1)}
     page = (stages.run.report / "index.html").read_text()
@@ -163,6 +188,16 @@ def test_a_dry_run_tells_calls_and_cost_before_anything_is_spent(capsys: pytest.
     assert [s.calls for s in measured if s.stage.startswith("correct held-out")] == [2 * 3, 2 * 3] and not CALLS
     print_estimate(made)
     assert "correct 1" in capsys.readouterr().out
+
+
+def test_a_dry_run_counts_a_call_for_each_task_though_its_script_plays_them_alike() -> None:
+    from leap.cli.dry_run import estimate_recipe
+
+    alike = {"name": "corridor", "options": {"size": 12}, "train_tasks": 12, "validation": "valid", "test": ["unseen"]}
+    made = recipe(environment=alike, teacher={"kind": "model", "model": "mock/looks"})
+    stages = estimate_recipe(made, Alike(CorridorConfig(size=12)))
+    corrected = next(stage for stage in stages if stage.stage == "correct 1")
+    assert corrected.calls == 12
 
 
 def test_what_a_model_teacher_needs_is_asked_for(tmp_path: Path) -> None:

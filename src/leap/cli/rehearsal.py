@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from leap.core import Actor, Episode, StopReason, Task
+from leap.core import Actor, Episode, StopReason, Task, content_key
 from leap.demonstrations.sources import PlayedConfig
 from leap.envs.base import listed
 from leap.files import Journal
@@ -70,7 +70,7 @@ class Rehearsal(Actors):
         sampling = section.sampling.sampling()
         model = MockModel(_answer, sampling=sampling)
         model.name = section.model
-        return MeteredModel(model, sampling, self.ledger) if section.paid else model
+        return _Asked(model, sampling, self.ledger) if section.paid else model
 
     def estimates(self) -> Iterator[Estimate]:
         """Each stage that asks a paid model, in the order of the run."""
@@ -93,7 +93,9 @@ class Rehearsal(Actors):
     def some_play(self) -> list[Episode]:
         """Scripted play of some training tasks."""
         section = self.recipe.environment
-        return self._played("time", self._acting(), self._tasks(section.train, section.train_tasks), self.recipe.horizon).episodes
+        return self._played(
+            "time", self._acting(), self._tasks(section.train, section.train_tasks), self.recipe.horizon
+        ).episodes
 
     def _acting(self) -> Policy:
         """Who plays in the student's place: the expert, where there is one."""
@@ -154,6 +156,16 @@ class Rehearsal(Actors):
                 price = self.ledger.prices.get(booked.model)
                 usd = price.of(Completion("", tokens_in, tokens_out)) if price else None
                 yield Estimate(stage, booked.model, ceil(booked.calls * more_calls), tokens_in, tokens_out, usd)
+
+
+class _Asked(MeteredModel):
+    """Books the same question each time: students do not play two tasks word for word alike, as a script does."""
+
+    asked = 0
+
+    def request_key(self, asked: Request) -> str:
+        self.asked += 1
+        return content_key(super().request_key(asked), self.asked)
 
 
 def _answer(request: Request) -> str | Calls:
