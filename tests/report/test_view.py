@@ -26,9 +26,9 @@ from leap.report.calls import asked
 from leap.report.index import Index
 from leap.report.server import Server
 from leap.report.view import RunView
-from leap.runs.losses import last_step, loss_curves, note_loss
 from leap.testing.models import Scripted
 from leap.testing.play import played
+from leap.training.losses import last_step, loss_curves, note_loss
 
 Ask = Callable[..., Any]
 STUDENT = Actor(name="student", checkpoint="key-0", iteration=0)

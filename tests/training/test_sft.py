@@ -183,7 +183,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(
     config: SFTConfig, torn: bool, checkpoints: dict[str, str], tmp_path: Path
 ) -> None:
     saving = config.model_copy(update={"save_steps": 2})
-    train(saving, checkpoints["llama3"], tmp_path / "whole", 6)
+    unbroken = train(saving, checkpoints["llama3"], tmp_path / "whole", 6)
 
     def kill(done: int, total: int, loss: float) -> None:
         if done == 5:
@@ -196,8 +196,9 @@ def test_an_interrupted_training_ends_in_the_same_weights(
     if torn:  # killed while the state was being written: it does not count
         (tmp_path / "cut" / "work" / "checkpoint-4" / "trainer_state.json").unlink()
     steps: list[int] = []
-    train(saving, checkpoints["llama3"], tmp_path / "cut", 6, on_step=lambda done, total, loss: steps.append(done))
+    went_on = train(saving, checkpoints["llama3"], tmp_path / "cut", 6, on_step=lambda done, total, loss: steps.append(done))
     assert steps == ([1, 2, 3, 4, 5, 6] if torn else [5, 6])
+    assert went_on.losses == unbroken.losses and len(unbroken.losses) == 6, "the curve has the steps before, too"
     whole, resumed = weights(tmp_path / "whole" / "out"), weights(tmp_path / "cut" / "out")
     assert whole.keys() == resumed.keys() and whole
     for name, tensor in whole.items():

@@ -11,7 +11,7 @@ from leap.evaluation import Score
 from leap.report import words
 from leap.report.model import PolicyScores, Report
 from leap.report.svg import Panel, apart, chart, mark, quarters, whisker
-from leap.runs.losses import Curve
+from leap.training.losses import Curve
 
 LEFT, TOP, BOTTOM, HEIGHT = 46, 24, 28, 242
 GUTTER = 170

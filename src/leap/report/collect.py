@@ -37,11 +37,11 @@ from leap.report.model import (
 )
 from leap.report.sections import read_sections
 from leap.runs.directory import Played, RunDirectory, marker
-from leap.runs.losses import Curve, loss_curves
 from leap.runs.policies import baselines_of, teacher_acting
 from leap.runs.provenance import starts
 from leap.runs.table import stage_table
 from leap.stats import wilson
+from leap.training.losses import Curve, loss_curves
 from leap.training.method import method_of
 
 T = TypeVar("T")

@@ -29,10 +29,10 @@ from leap.report.model import Report, Shown
 from leap.report.page import Live, UnderWay, jinja_of, render
 from leap.report.trajectories import Texts, pack
 from leap.runs.directory import Played, RunDirectory
-from leap.runs.losses import last_step
 from leap.runs.open import recipe_of
 from leap.runs.table import Stage, stage_table
 from leap.sync import run_sync
+from leap.training.losses import last_step
 
 NEWEST = 30
 """Calls shown at first."""

@@ -44,7 +44,6 @@ from leap.runs.actors import Actors
 from leap.runs.correcting import correct_all, corrected, who_corrects
 from leap.runs.directory import RunDirectory, marker
 from leap.runs.executors import Executor
-from leap.runs.losses import loss_curves, note_loss
 from leap.runs.playing import play_tasks
 from leap.runs.policies import PolicySpec, baselines_of, scripted
 from leap.runs.preflight import prepared_environment
@@ -52,6 +51,7 @@ from leap.runs.table import stage_table
 from leap.sync import run_sync
 from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.prompts import PrivilegedRenderer
+from leap.training.losses import loss_curves, note_loss
 from leap.training.method import Collected, Job, method_of
 
 R = TypeVar("R", bound=Record)
@@ -360,7 +360,7 @@ class Stages:
 
             result = self.executor.train(method, rows, Job(i, start, temporary, work, seed_of(recipe.seed, "train", i), on_step))
             told = {"key": key, "iteration": i, "base": base, "result": result.as_dict()}
-            write_json(marker(temporary), told | {"losses": loss_curves(losses, len(method.planned_steps(i)))})
+            write_json(marker(temporary), told | {"losses": result.curves or loss_curves(losses, len(method.planned_steps(i)))})
             note(rows=result.rows, tokens=result.tokens, loss=result.loss)
         self.run.manifest.record(out)
         shutil.rmtree(work, ignore_errors=True)

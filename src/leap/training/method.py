@@ -17,6 +17,7 @@ from leap.datasets import PreferenceRow, Row
 from leap.errors import RunError
 from leap.policies.rendering import Renderer
 from leap.training.config import TrainingSettings
+from leap.training.losses import Curve
 
 if TYPE_CHECKING:
     from leap.teachers.prompts import PrivilegedRenderer
@@ -54,6 +55,7 @@ class TrainingResult:
         seconds: Wall-clock time.
         rewards: Of preference methods, over the same steps: mean implicit rewards of the chosen and the rejected, their
             margin, and the share of pairs in which the chosen has more.
+        losses: The curve of the loss, as far as the method tells it.
         first: What the SFT before a preference tuning did.
     """
 
@@ -65,11 +67,21 @@ class TrainingResult:
     loss: float
     seconds: float
     rewards: dict[str, float] = field(default_factory=dict)
+    losses: Curve = field(default_factory=list)
     first: TrainingResult | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {key: value for key, value in asdict(self).items() if value or key not in {"rewards", "first"}}
+        """For JSON, without the curves."""
+        told: dict[str, object] = {key: value for key, value in asdict(self).items() if value or key != "rewards"}
+        del told["losses"], told["first"]
+        if self.first is not None:
+            told["first"] = self.first.as_dict()
+        return told
+
+    @property
+    def curves(self) -> list[Curve]:
+        """The losses of each part of the method, as far as it tells them."""
+        return [part for part in (self.first.losses if self.first else [], self.losses) if part]
 
 
 @dataclass(frozen=True, slots=True)

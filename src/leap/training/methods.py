@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -117,7 +117,7 @@ class PreferenceMethod(Method[DPOConfig | KTOConfig]):
             with nullcontext(part) if rank() else atomic_directory(part) as folder:
                 first = self.sft.train(rows, replace(job, out=folder, work=job.work / "sft"))
                 if not rank():
-                    write_json(folder / _RESULT, first.as_dict())
+                    write_json(folder / _RESULT, asdict(first))
                     seal(folder)
             barrier()  # until rank 0 has put the folder in place
         first = first or TrainingResult(**read_json(part / _RESULT))

@@ -29,6 +29,7 @@ from leap.models.checkpoints import is_small, release_memory
 from leap.training.config import TrainingSettings
 from leap.training.distributed import barrier, from_rank_0, in_any, rank, sharded, world
 from leap.training.half import added_in_place
+from leap.training.losses import Curve, thinned
 from leap.training.method import Job, Progress, diverged, quiet, unnoticed
 from leap.training.student import save_student
 
@@ -144,6 +145,7 @@ class Fit(TypedDict):
     steps: int
     loss: float
     rewards: dict[str, float]
+    losses: Curve
 
 
 def fit(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, job: Job) -> Fit:
@@ -163,7 +165,8 @@ def fit(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, job: Job) -> Fit:
     history = [logs for logs in trainer.state.log_history if "loss" in logs]  # with the steps before an interruption
     names = sorted({name for logs in history for name in logs if name.startswith("rewards/")})
     rewards = {name.removeprefix("rewards/"): mean for name in names if math.isfinite(mean := _last(history, name))}
-    return {"steps": trainer.state.global_step, "loss": _last(history, "loss"), "rewards": rewards}
+    losses = thinned([(int(logs["step"]), logs["loss"]) for logs in history])
+    return {"steps": trainer.state.global_step, "loss": _last(history, "loss"), "rewards": rewards, "losses": losses}
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def loss_curves(path: Path, most: int) -> list[Curve]:
             part.pop()
         if isfinite(loss):
             part.append((int(step), loss))
-    return [_thinned(part) for part in parts if part]
+    return [thinned(part) for part in parts if part]
 
 
 def _lines(path: Path) -> list[list[float]]:
@@ -48,7 +48,8 @@ def _lines(path: Path) -> list[list[float]]:
     return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
-def _thinned(points: Curve) -> Curve:
+def thinned(points: Curve) -> Curve:
+    """The same with `POINTS` points at most."""
     each = ceil(len(points) / POINTS)
     parts: Iterable[Curve] = (points[at : at + each] for at in range(0, len(points), each))
     return [(part[-1][0], round(fmean(loss for _, loss in part), 5)) for part in parts]
