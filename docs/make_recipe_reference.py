@@ -119,6 +119,7 @@ WHY = {
     "What an environment of another framework is made with, and where in it things are (interop.md).": (
         "gymnasium: id gymnasium: make gymnasium: observation gymnasium: admissible gymnasium: actions "
         "openenv: tasks openenv: instruction openenv: privileged openenv: solved_at "
+        "verifiers: taskset verifiers: taskset_options verifiers: env_options verifiers: shuffle "
         "openenv: url openenv: reset openenv: observation openenv: admissible "
         "textarena: game textarena: game_options textarena: actions"
     ),

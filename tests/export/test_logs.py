@@ -190,6 +190,22 @@ def test_a_trajectory_is_the_episode(tmp_path: Path) -> None:
     assert all("reasoning_content" not in step for step in json.loads(teacher.read_bytes())["steps"])
 
 
+def test_tokens_as_sampled_are_told_but_not_those_of_a_teacher(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "s3cret")
+    for policy in ("pi_1", "teacher-50"):
+        (one,) = Journal(run.played(policy, "valid"), Episode)
+        steps = tuple(step.model_copy(update={"tokens": (1, 2), "logprobs": (-0.5, 0.0)}) for step in one.steps)
+        run.played(policy, "valid").unlink()
+        Journal(run.played(policy, "valid"), Episode).append(one.model_copy(update={"steps": steps}))
+    export_atif(run, tmp_path / "out", privileged=False)
+    found = {
+        policy: json.loads(next((tmp_path / "out" / "shared" / policy / "valid").iterdir()).read_bytes())["steps"][1]["metrics"]
+        for policy in ("pi_1", "teacher-50")
+    }
+    assert (found["pi_1"]["completion_token_ids"], found["pi_1"]["logprobs"]) == ([1, 2], [-0.5, 0.0])
+    assert not {"completion_token_ids", "logprobs"} & found["teacher-50"].keys()
+
+
 def test_without_a_replay_corrections_are_still_told_and_nothing_else(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "s3cret")
     export_atif(run, tmp_path / "out", privileged=False)

@@ -96,5 +96,7 @@ def _step(number: int, turn: Turn) -> JsonObject:
         told["message"] = step.completion
         told |= {"reasoning_content": step.reason} if step.reason else {}
         told["metrics"] = {"prompt_tokens": step.prompt_tokens, "completion_tokens": step.completion_tokens}
+        told["metrics"] |= {"completion_token_ids": [*step.tokens]} if step.tokens else {}
+        told["metrics"] |= {"logprobs": [*step.logprobs]} if step.logprobs else {}
         told["extra"] = {"leap": {"parsed": step.parsed, "reward": step.reward, "dropped": step.dropped}}
     return told

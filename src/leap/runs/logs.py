@@ -175,7 +175,7 @@ class _Wall:
 
     def _divided(self, policy: str, episode: Episode, taught: dict[int, Correction], replays: Replays) -> Told:
         seen = [self._had_seen(episode, step) for step in episode.steps]
-        silent = {"reason": "", "completion": ""}
+        silent = {"reason": "", "completion": "", "tokens": (), "logprobs": ()}
         quiet = [step.model_copy(update=silent) if saw else step for step, saw in zip(episode.steps, seen, strict=True)]
         tools = self._tools(episode)
         shared = episode_trajectory(episode.model_copy(update={"steps": tuple(quiet)}), tools)
@@ -186,7 +186,7 @@ class _Wall:
             if states:
                 own |= {"state": states[t].text} | ({"plan": states[t].plan} if states[t].plan is not None else {})
             if seen[t]:
-                own |= {name: told for name in silent if (told := getattr(step, name))}
+                own |= {name: told for name in ("reason", "completion") if (told := getattr(step, name))}
             if (correction := taught.get(t)) is not None:
                 who = correction.model_dump(mode="json", include={"teacher", "privilege", "rejected"})
                 shared["steps"][t + 1]["extra"]["leap"]["correction"] = who
