@@ -35,7 +35,6 @@ from leap_worlds.sandbox.namespace.provider import NamespaceProvider
 from leap_worlds.tasks.dockerfile import read_dockerfile
 from leap_worlds.tasks.env import TasksConfig, TasksEnvironment
 from leap_worlds.tasks.files import pack
-from leap_worlds.tasks.terminal import words_as
 
 OURS = Path(__file__).parents[1] / "tests" / "tasks" / "folders"
 BASES = {"*": os.environ.get("LEAP_TASKS_BASE", "machine")}
@@ -60,7 +59,7 @@ class LeapBoxes(BaseEnvironment):
 
     async def start(self, force_build: bool) -> None:
         def make() -> None:
-            built = read_dockerfile(self.environment_dir, "Dockerfile", BASES)
+            built = read_dockerfile(self.environment_dir, "Dockerfile", BASES, users=True)
             image = self.provider.build(built.recipe)
             self.env, self.cwd = environment(image), self.task_env_config.workdir or built.workdir
             self.box = self.provider.create(image, Limits(memory=2**30, disk=256 * 2**20))
@@ -81,10 +80,11 @@ class LeapBoxes(BaseEnvironment):
         timeout_sec: int | None = None,
         user: str | int | None = None,
     ) -> ExecResult:
-        argv = [*words_as(self._resolve_user(user)), "/bin/bash", "-c", command]
+        who = self._resolve_user(user)
         done = await asyncio.to_thread(
             self.box.exec,
-            argv,
+            ["/bin/bash", "-c", command],
+            user="" if who is None else str(who),
             cwd=cwd or self.cwd,
             env={**self.env, **(self._merge_env(env) or {})},
             timeout=float(timeout_sec or LONGEST),

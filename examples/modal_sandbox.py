@@ -164,7 +164,9 @@ class ModalSandbox(base.Sandbox):
         return self._process(["/bin/sh", "-c", script]).stdout.read()
 
     def _words(self, argv: Sequence[str], cwd: str, env: Mapping[str, str] | None, script: str) -> list[str] | None:
-        entered = f"cd -- {shlex.quote(cwd)} 2>/dev/null || {{ echo '{NO_FOLDER.decode().strip()}'; exit 126; }}; {script}"
+        entered = (
+            f"cd -- {shlex.quote(cwd)} 2>/dev/null || {{ echo '{NO_FOLDER.decode().strip()}'; exit 126; }}; {script}"
+        )
         return exec_words(argv, base.environment(self._image) if env is None else env, entered)
 
     def exec(
@@ -176,7 +178,11 @@ class ModalSandbox(base.Sandbox):
         timeout: float = base.DEFAULT_TIMEOUT,
         max_output: int = base.DEFAULT_MAX_OUTPUT,
         input: bytes = b"",
+        user: str = "",
     ) -> base.ExecResult:
+        if user not in base.ROOT:
+            argv = [*_as(user), *argv]
+            env = base.environment_of(user, base.environment(self._image) if env is None else env)
         words = None if "\0" in cwd else self._words(argv, cwd, env, RUN)
         if words is None:
             return base.ExecResult(output=b"not a command", exit_code=126, exec_error="not_found")
@@ -231,6 +237,14 @@ class ModalSandbox(base.Sandbox):
                 box.terminate()
 
 
+def _as(user: str) -> list[str]:
+    """What stands before a command that a user runs, for Modal has no word for it."""
+    name, _, group = user.partition(":")
+    numbers = ["setpriv", f"--reuid={name}", f"--regid={group or name}", "--clear-groups", "--"]
+    home = 'HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)} exec "$@"'
+    return [*(numbers if name.isdigit() else ["runuser", "-u", name, "--"]), "/bin/sh", "-c", home, "sh"]
+
+
 def _read(process: Any, given: bytes, deadline: float, most: int) -> tuple[bytes, bool]:
     """What a process prints until its end, a deadline or too much of it; whether the deadline came first."""
     output = _pumped(process, given)
@@ -243,7 +257,10 @@ def _pumped(process: Any, given: bytes | None = None) -> int:
     ours, theirs = os.pipe()
 
     def pump() -> None:
-        with contextlib.suppress(Exception), os.fdopen(theirs, "wb", buffering=0) as pipe:  # a box that goes ends what it said
+        with (
+            contextlib.suppress(Exception),
+            os.fdopen(theirs, "wb", buffering=0) as pipe,
+        ):  # a box that goes ends what it said
             if given is not None:
                 for at in range(0, len(given), PART):
                     process.stdin.write(given[at : at + PART])

@@ -109,14 +109,22 @@ def _images(engine: DockerProvider) -> set[str]:
     return {line for line in listed.split() if "leap-sandbox:" in line or "leap-rootfs:" in line}
 
 
-@pytest.fixture(scope="session", params=["namespace", "engine"])
-def provider(request: pytest.FixtureRequest) -> SandboxProvider:
-    return request.getfixturevalue(request.param)
+@pytest.fixture(scope="session", params=["namespace", "namespace-with-users", "engine"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="session")
-def image(provider: SandboxProvider) -> Image:
-    return provider.build(Recipe())
+def provider(kind: str, request: pytest.FixtureRequest) -> SandboxProvider:
+    made: SandboxProvider = request.getfixturevalue(kind.removesuffix("-with-users"))
+    if kind.endswith("users") and (problem := made.users_missing()):
+        pytest.skip(problem)
+    return made
+
+
+@pytest.fixture(scope="session")
+def image(provider: SandboxProvider, kind: str) -> Image:
+    return provider.build(Recipe(users=kind.endswith("users")))
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_copies_keep_names_modes_and_nothing_of_this_machine(tmp_path: Path) -> 
             "2: RUN --mount=type=cache,target=/x needs a container engine",
         ),
         ("FROM debian:12\nRUN apt-get install -y $PACKAGES", "2: the package '$PACKAGES' cannot be read"),
-        ("FROM debian:12\nUSER app", "2: USER app: a namespace box has no user but root"),
+        ("FROM debian:12\nUSER app", "2: USER app: a box has no user but root here"),
         ("FROM debian:12\nCOPY --from=x /a /b", "2: COPY --from needs a container engine"),
         ("FROM debian:12\nCOPY none /b", "2: there is no none in"),
         ("FROM debian:12\nCOPY ../x /b", "2: "),

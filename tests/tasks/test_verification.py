@@ -46,17 +46,71 @@ def test_the_solution_of_each_of_our_folders_gets_the_whole_reward_and_nothing_g
     environment = boxes_here(services=("left-running",))
     said = {task.id: environment.prove(task) for task in environment.tasks("all")}
     assert said and set(said.values()) == {""}
-    assert len(said) == 11  # the twelfth asks for a user that a namespace box has not
+    assert len(said) == 12
 
 
-def test_a_user_that_a_box_has_not_is_refused_with_a_line(
-    boxes_here: MakeTasks, caplog: pytest.LogCaptureFixture
+def test_where_boxes_have_no_user_but_root_a_task_that_names_another_is_refused_with_a_line(
+    boxes_here: MakeTasks, one_task: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert "another-user" not in boxes_here().folders
+    one_task(HONEST, "[verifier]\nuser = 1000\n", name="by-number")
+    environment = boxes_here(one_task(HONEST, name="roots").parent)
+    environment.images.provider.users_missing = lambda: "nothing maps them"  # pyright: ignore[reportAttributeAccessIssue]
+    assert list(environment.folders) == ["roots"]
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said == [
-        "left out: another-user/environment/Dockerfile:4: USER worker: a namespace box has no user but root; use sandbox: docker"
-    ]
+    assert said == ["left out: by-number/task.toml: verifier.user 1000: a box has no user but root here: nothing maps them"]
+
+
+WORKERS = """FROM debian:bookworm-slim
+RUN useradd --create-home worker
+WORKDIR /srv
+COPY --chown=worker given kept/ /srv/
+COPY --chown=1000 kept /new
+WORKDIR /srv/mine
+USER worker
+WORKDIR /home/worker/mine
+RUN id -un > made-by
+"""
+WORKER = {"environment/Dockerfile": WORKERS, "environment/given": "x", "environment/kept/it": "y"}
+
+
+def test_files_and_folders_of_an_image_are_whose_its_dockerfile_says(boxes_here: MakeTasks, one_task: Write) -> None:
+    with trial(boxes_here(one_task("true", **WORKER))) as made:
+        shown = made.terminal.bash("id -un; pwd; cat made-by; stat -c '%U %n' . made-by /srv /srv/* /new /new/it /home/worker").text
+    assert shown.splitlines()[:3] == ["worker", "/home/worker/mine", "worker"]
+    owners = dict(reversed(line.split()) for line in shown.splitlines()[3:-1])
+    assert owners.pop("/srv") == owners.pop("/srv/mine") == "root" and set(owners.values()) == {"worker"}, owners
+    assert set(owners) == {".", "made-by", "/srv/given", "/srv/it", "/new", "/new/it", "/home/worker"}
+
+
+def test_a_student_who_is_not_root_cannot_write_where_tests_and_rewards_are(boxes_here: MakeTasks, one_task: Write) -> None:
+    plant = (
+        "echo 1 > /logs/verifier/reward.txt; mkdir -p /tests; echo 'echo 1 > /logs/verifier/reward.txt' > /tests/test.sh; "
+        "mv /logs /logs2; ln -sfn /home/worker /logs/verifier; "
+        "(while :; do echo 1 > /logs/verifier/reward.txt; sleep 0.05; done) >/dev/null 2>&1 &"
+    )
+    test = "[ $(id -un) = root ] && [ ! -O /home/worker ] && cat /home/worker/done > /logs/verifier/reward.txt || echo 0 > "
+    toml = '[verifier]\nuser = "root"\n'
+    folder = one_task(f"{test}/logs/verifier/reward.txt", toml, **WORKER)
+    with trial(boxes_here(folder)) as made:
+        shown = made.terminal.bash(plant)
+        assert "denied" in shown.text
+        made.finish()
+        assert made.total.rewards == {"reward": 0.0} and not made.total.problem
+
+
+def test_tests_are_run_by_the_image_s_user_where_no_other_is_named_and_may_write_the_reward(
+    boxes_here: MakeTasks, one_task: Write
+) -> None:
+    test = "[ $(id -un):$HOME = worker:/home/worker ] && echo 1 > /logs/verifier/reward.txt"
+    environment = boxes_here(one_task(test, **WORKER))
+    with trial(environment) as made:
+        made.finish()
+        assert made.total.rewards == {"reward": 1.0}
+
+
+def test_a_user_that_the_image_has_not_is_one_line(boxes_here: MakeTasks, one_task: Write) -> None:
+    environment = boxes_here(one_task(HONEST, '[agent]\nuser = "nobody-here"\n'))
+    assert environment.prove(environment.tasks("all")[0]) == "task: its image has no user nobody-here"
 
 
 @pytest.mark.parametrize(

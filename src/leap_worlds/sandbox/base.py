@@ -34,6 +34,8 @@ DEFAULT_ENV: Mapping[str, str] = {
 }
 HOSTNAME = "1ea9c0de5a1d"
 """Twelve hexadecimal digits as Docker gives, but the same in every box: a command that prints it scores the same twice."""
+ROOT = ("", "root", "0", "root:root", "0:0")
+"""What root is called."""
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_MAX_OUTPUT = 4 * 2**20
 
@@ -41,6 +43,11 @@ DEFAULT_MAX_OUTPUT = 4 * 2**20
 def environment(image: Image) -> dict[str, str]:
     """The environment of a command that is given none of its own."""
     return {**DEFAULT_ENV, "HOSTNAME": HOSTNAME, **image.env}
+
+
+def environment_of(user: str, env: Mapping[str, str]) -> dict[str, str]:
+    """An environment as a user's: without root's home, for whoever is not root has a home of its own."""
+    return {name: value for name, value in env.items() if not (user and (name, value) == ("HOME", DEFAULT_ENV["HOME"]))}
 
 
 class SandboxError(LeapError):
@@ -73,14 +80,15 @@ class ExecResult:
         exit_code: The exit status; 128 + n after signal n; 126 with an `exec_error`; 137 when killed at a limit.
         timed_out: The time limit came first. Everything the episode had running was killed.
         output_capped: `max_output` came first; `output` holds the first `max_output` bytes. All was killed as above.
-        exec_error: Why no command ran: the folder `cwd` cannot be entered, or the program cannot be executed.
+        exec_error: Why no command ran: the folder `cwd` cannot be entered, the program cannot be executed, or there is no
+            such user.
     """
 
     output: bytes = b""
     exit_code: int = 0
     timed_out: bool = False
     output_capped: bool = False
-    exec_error: Literal["cwd", "not_found"] | None = None
+    exec_error: Literal["cwd", "not_found", "user"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +130,7 @@ class Sandbox(ABC):
         timeout: float = DEFAULT_TIMEOUT,
         max_output: int = DEFAULT_MAX_OUTPUT,
         input: bytes = b"",
+        user: str = "",
     ) -> ExecResult:
         """Runs a program and waits for it. Whatever it does, this returns: soon after the program ends (two seconds
         later where a child of it holds its output open, as `docker exec`), or when a limit is reached.
@@ -133,6 +142,8 @@ class Sandbox(ABC):
             timeout: Seconds until everything is killed.
             max_output: Bytes of output until everything is killed.
             input: Standard input; empty means at its end from the start.
+            user: Who runs it: a name or a number of the image's, either with `:group`; empty for root. HOME is the user's own
+                where `env` has none but root's.
 
         Raises:
             SandboxError: The sandbox is closed.
@@ -163,7 +174,11 @@ class SandboxProvider(ABC):
 
     name: str
     engine: ClassVar[bool] = False
-    """Whether it is a container engine: it builds Dockerfiles as they are, and what runs in its sandboxes may be any user's."""
+    """Whether it is a container engine: it builds Dockerfiles as they are."""
+
+    def users_missing(self) -> str:
+        """Why commands can be run as root alone, with the remedy; empty where they can be any user's."""
+        return ""
 
     @abstractmethod
     def probe(self) -> Probe:

@@ -20,12 +20,15 @@ class Image:
     reference: str | None = None  # name of a Docker image with the same files, for the `docker` provider
     env: Mapping[str, str] = field(default_factory=dict)  # of every command, beside the default one
     workdir: str = "/"  # where a Dockerfile says that commands run
-    user: str = ""  # who a Dockerfile says that they are run by; root if empty. A sandbox itself runs all as root
+    user: str = ""  # who a Dockerfile says that they are run by; root if empty. A sandbox does so where it is told
+    users: bool = (
+        False  # whether its files, and commands, may be other users' than root (the `namespace` provider's boxes)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One layer: files put in place, then a command run as the sandbox's root."""
+    """One layer: files put in place, then a command run."""
 
     argv: tuple[str, ...]
     files: Mapping[str, bytes] = field(
@@ -33,6 +36,7 @@ class Step:
     )  # absolute path to content; made before the command, mode 755
     env: Mapping[str, str] = field(default_factory=dict)  # from here on, beside the default
     timeout: float = 300.0  # seconds
+    user: str = ""  # who runs the command; root if empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class Recipe:
         context: A folder with a Dockerfile to start from instead, which an engine alone can build.
         reference: The name of an image to start from instead, which an engine alone can have.
         network: Whether building the context may use the network.
+        users: Whether files and commands may be other users' than root, where the provider can have them.
         steps: In order, each a layer.
     """
 
@@ -60,6 +65,7 @@ class Recipe:
     context: Path | None = None
     reference: str | None = None
     network: bool = False
+    users: bool = False
     steps: tuple[Step, ...] = ()
 
 

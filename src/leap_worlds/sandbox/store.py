@@ -8,6 +8,7 @@ from pathlib import Path
 
 from leap.paths import cache_dir
 from leap_worlds.sandbox.base import SandboxError
+from leap_worlds.sandbox.namespace import users
 
 ROOT_BECOMES = 61_001
 """The user that boxes run as when leap runs as root: in a range no distribution assigns (systemd's UIDS-GIDS table)."""
@@ -24,6 +25,7 @@ class LayerStore:
         self.root = (root or cache_dir() / "sandbox").absolute()
         self.drop_to = [ROOT_BECOMES, ROOT_BECOMES] if os.geteuid() == 0 else None
         self.canary = self.root / "canary"
+        self.ids, self.users_missing = users.found()
 
     def prepare(self) -> None:
         """Makes what is missing; raises `SandboxError` where the folder cannot be written."""

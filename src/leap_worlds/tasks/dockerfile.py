@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+from leap_worlds.sandbox.base import ROOT
 from leap_worlds.sandbox.image import Recipe, Step
 from leap_worlds.tasks.files import pack, pack_content
 from leap_worlds.tasks.format import TaskError
@@ -44,7 +45,6 @@ BASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ghcr.io/laude-institute/t-bench/python-3-13:*", "trixie", (*_PYTHON, "tmux", "asciinema")),
 )
 """Names of images, the Debian that stands for each, and the packages that it has beside the minimal ones."""
-ROOT = ("", "root", "0", "root:root", "0:0")
 _NETWORK = re.compile(
     r"(?:^|[;&|(\n]|\bthen\b|\bdo\b)\s*(?:sudo\s+)?(?:[A-Za-z_]\w*=\S*\s+)*"
     r"((?:pip3?|python3? -m pip|uv(?: pip)?|conda|mamba|gem|cargo|go|npm|yarn|pnpm) (?:install|add|get|sync)|"
@@ -57,8 +57,11 @@ _VARIABLE = re.compile(r"\\\$|\$(?:(\w+)|\{(\w+)(?::([-+])([^}]*))?\})")
 _HEREDOC = re.compile(r"(?<!<)<<(-?)(['\"]?)([A-Za-z_]\w*)\2")
 _UV_IMAGE = re.compile(r"ghcr\.io/astral-sh/uv(?::([0-9.]+|latest))?")
 _STUB = b"#!/bin/sh\nexit 0 # the packages are in the base\n"
-_STUBS = ("/usr/local/sbin/apt-get", "/usr/local/sbin/apt")
-_ARCHIVE = "/.leap-files.tar"
+_STUBS: tuple[str, ...] = ("/usr/local/sbin/apt-get", "/usr/local/sbin/apt")
+_ARCHIVE, _NAMES = "/.leap-files.tar", "/.leap-names"
+_NEEDS_USERS = re.compile(
+    r"^\s*USER\s|\b(?:useradd|adduser|groupadd|addgroup|chown|chgrp|runuser|setpriv|su|sudo)\b", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,14 @@ class Built:
         workdir: Where commands run.
         notes: What stands in for something else, for people.
         wheels: What `pip` and `uv` are to find in `wheels.PLACE`.
+        user: Who runs them; root if empty.
     """
 
     recipe: Recipe
     workdir: str
     notes: tuple[str, ...]
     wheels: tuple[str, ...] = ()
+    user: str = ""
 
 
 @dataclass
@@ -84,15 +89,24 @@ class _State:
     env: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
     workdir: str = "/"
+    user: str = ""
     shell: tuple[str, ...] = ("/bin/sh", "-c")
     steps: list[Step] = field(default_factory=list)
     packages: list[str] = field(default_factory=list)
     wheels: list[str] = field(default_factory=list)
     network: bool = False
+    users: bool = False
 
 
 def read_dockerfile(
-    folder: Path, where: str, bases: Mapping[str, str], timeout: float = 600.0, *, network: bool = False
+    folder: Path,
+    where: str,
+    bases: Mapping[str, str],
+    timeout: float = 600.0,
+    *,
+    network: bool = False,
+    users: bool = False,
+    named: bool = False,
 ) -> Built:
     """The recipe of a folder's Dockerfile.
 
@@ -102,6 +116,8 @@ def read_dockerfile(
         bases: What images of some names (patterns) stand on: a tar of a root file system, or `machine`.
         timeout: Seconds for each RUN.
         network: Whether packages that `pip install` names may be fetched on this machine.
+        users: Whether there can be users other than root.
+        named: Whether the task itself names one.
 
     Raises:
         TaskError: It asks for what cannot be had here; one line that names file and line.
@@ -112,7 +128,7 @@ def read_dockerfile(
         raise TaskError(f"{where}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     base: Recipe | None = None
     notes: list[str] = []
-    state = _State(Ignored.read(folder), network=network)
+    state = _State(Ignored.read(folder), network=network, users=users)
     for line, word, rest in _instructions(text, where):
         place = f"{where}:{line}"
         if word == "FROM":
@@ -131,11 +147,16 @@ def read_dockerfile(
     packages = (
         () if base.rootfs or base.programs else tuple(dict.fromkeys((*base.packages, *sorted(set(state.packages)))))
     )
-    recipe = replace(base, packages=packages, steps=tuple(state.steps))
     if state.wheels:
         _add(state, ("/bin/rm", "-rf", PLACE), timeout)
-        recipe = replace(recipe, steps=tuple(state.steps))
-    return Built(recipe, state.workdir, tuple(notes), tuple(dict.fromkeys(state.wheels)))
+    # Whatever Debian's packages do may need their users; this machine's own programs are for tasks that are made here.
+    others = users and (named or not base.programs or _NEEDS_USERS.search(text) is not None)
+    if others and base.programs:
+        base = replace(base, programs=(*base.programs, *_ACCOUNTS), optional=base.optional | {*_ACCOUNTS})
+        argv = ("/bin/sh", "-c", f"chmod 1777 /tmp && chmod 644 {' '.join(_TABLES)}")
+        state.steps.insert(0, Step(argv=argv, files=_TABLES, timeout=timeout))
+    recipe = replace(base, packages=packages, steps=tuple(state.steps), users=others)
+    return Built(recipe, state.workdir, tuple(notes), tuple(dict.fromkeys(state.wheels)), state.user)
 
 
 def _instructions(text: str, where: str) -> Iterator[tuple[int, str, str]]:
@@ -205,10 +226,12 @@ def _take(state: _State, word: str, rest: str, place: str, folder: Path, timeout
         state.env |= _assigned(rest, state, place)
     elif word == "WORKDIR":
         state.workdir = str(PurePosixPath(state.workdir) / _unquoted(_filled(rest, state)))
-        _add(state, ("/bin/mkdir", "-p", state.workdir), timeout)
+        _workdir(state, timeout)
     elif word == "USER":
-        if _filled(rest, state).strip() not in ROOT:
-            raise TaskError(f"{place}: USER {rest}: a namespace box has no user but root; use sandbox: docker")
+        user = _filled(rest, state).strip()
+        state.user = "" if user in ROOT else user
+        if state.user and not state.users:
+            raise TaskError(f"{place}: USER {rest}: a box has no user but root here (`leap doctor` says why)")
     elif word == "SHELL":
         state.shell = tuple(_listed(rest) or ())
         if not state.shell:
@@ -223,8 +246,25 @@ def _take(state: _State, word: str, rest: str, place: str, folder: Path, timeout
         raise TaskError(f"{place}: {word} is not supported; use sandbox: docker")
 
 
-def _add(state: _State, argv: tuple[str, ...], timeout: float, files: Mapping[str, bytes] | None = None) -> None:
-    state.steps.append(Step(argv=argv, files=files or {}, env=dict(state.env), timeout=timeout))
+def _workdir(state: _State, timeout: float) -> None:
+    """Makes the working directory, whose it is if it is not there."""
+    argv = ("/bin/mkdir", "-p", state.workdir)
+    if state.user:
+        argv = (
+            "/bin/sh",
+            "-c",
+            '[ -d "$1" ] || { mkdir -p "$1" && chown "$2" "$1"; }',
+            "sh",
+            state.workdir,
+            state.user,
+        )
+    _add(state, argv, timeout)
+
+
+def _add(
+    state: _State, argv: tuple[str, ...], timeout: float, files: Mapping[str, bytes] | None = None, user: str = ""
+) -> None:
+    state.steps.append(Step(argv=argv, files=files or {}, env=dict(state.env), timeout=timeout, user=user))
 
 
 def _run(state: _State, rest: str, place: str, folder: Path, timeout: float) -> None:
@@ -256,9 +296,10 @@ def _run(state: _State, rest: str, place: str, folder: Path, timeout: float) -> 
         values += f"export {shlex.join(f'{name}={value}' for name, value in SETTINGS.items())} PATH={PLACE}/bin:$PATH; "
     inner = shlex.join(argv) if argv else shlex.join([*state.shell, rest])
     moved = f"{values}cd {shlex.quote(state.workdir)} && {inner}"
-    has_apt = "apt" in script
+    has_apt = "apt" in script and not state.user
     cleared = f"; code=$?; rm -f {' '.join(_STUBS)}; exit $code" if has_apt else ""
-    _add(state, ("/bin/sh", "-c", moved + cleared), timeout, dict.fromkeys(_STUBS, _STUB) if has_apt else None)
+    stubs = dict[str, bytes].fromkeys(_STUBS, _STUB) if has_apt else None
+    _add(state, ("/bin/sh", "-c", moved + cleared), timeout, stubs, state.user)
 
 
 def packages_of(script: str) -> Iterator[str]:
@@ -270,6 +311,7 @@ def packages_of(script: str) -> Iterator[str]:
 
 def _copy(state: _State, word: str, rest: str, place: str, folder: Path, timeout: float) -> None:
     mode: int | None = None
+    owner = ""
     said, *documents = rest.split("\n")
     lines, source_image = iter(documents), ""
     while flag := re.match(r"--(\w+)(?:=(\S+))?\s+", said):
@@ -278,7 +320,9 @@ def _copy(state: _State, word: str, rest: str, place: str, folder: Path, timeout
         elif flag[1] == "from" and state.network and (uv := _UV_IMAGE.fullmatch(flag[2] or "")):
             tag = uv[1] or "latest"
             source_image = "uv" if tag == "latest" else f"uv=={tag}{'' if tag.count('.') == 2 else '.*'}"
-        elif not (flag[1] == "chown" and flag[2] in ROOT):
+        elif flag[1] == "chown" and flag[2] and (state.users or flag[2] in ROOT):
+            owner = "" if flag[2] in ROOT else _filled(flag[2], state)
+        else:
             raise TaskError(f"{place}: {word} --{flag[1]} needs a container engine (sandbox: docker)")
         said = said[flag.end() :]
     words = _listed(said) or [_unquoted(part) for part in said.split()]
@@ -309,8 +353,16 @@ def _copy(state: _State, word: str, rest: str, place: str, folder: Path, timeout
                     pack(tar, path, end, mode, state.ignored.hides)
                 elif not state.ignored.hides(path):
                     pack(tar, path, end / path.name if into else end, mode)
-    script = f"tar -C / -xf {_ARCHIVE} && rm {_ARCHIVE}"
-    _add(state, ("/bin/sh", "-c", script), timeout, {_ARCHIVE: archive.getvalue()})
+        names = "".join(f"{name}\0" for name in tar.getnames() if name != str(end).lstrip("/"))
+    files = {_ARCHIVE: archive.getvalue()}
+    script = f"tar -C / --no-overwrite-dir -xf {_ARCHIVE} && rm {_ARCHIVE}"
+    if not owner:
+        return _add(state, ("/bin/sh", "-c", script), timeout, files)
+    files[_NAMES] = names.encode()
+    owns = f'cd / && xargs -0 -r chown -h -- "$1" < {_NAMES} && rm {_NAMES}'  # a folder that was there stays whose it is
+    script = f'[ -d "$2" ] && old=1; {script} && {owns} && {{ [ -n "$old" ] || [ ! -e "$2" ] || chown -h -- "$1" "$2"; }}'
+    owner = owner if ":" in owner else f"{owner}:{owner if owner.isdigit() else ''}"
+    _add(state, ("/bin/sh", "-c", script, "sh", owner, str(end)), timeout, files)
 
 
 def _matched(folder: Path, source: str, place: str) -> list[Path]:
@@ -374,4 +426,7 @@ _OURS = (
 )
 PROGRAMS = tuple(_OURS.split())
 """Of this machine's own, where `machine` stands for an image."""
+_ACCOUNTS = ("useradd", "groupadd", "usermod")
+_TABLES = {"/etc/passwd": b"root:x:0:0:root:/root:/bin/bash\n", "/etc/group": b"root:x:0:\n"}
+"""What is added to them for an image with other users than root."""
 OPTIONAL_PROGRAMS = frozenset({"tree", "awk", "ps", "cmp", "diff"})

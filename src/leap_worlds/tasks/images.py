@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from leap_worlds.sandbox import Image, Limits, Recipe, Sandbox, SandboxProvider, open_provider
+from leap_worlds.sandbox.base import ROOT
 from leap_worlds.sandbox.image import Report, Step
-from leap_worlds.tasks.dockerfile import PACKAGE, ROOT, Built, packages_of, read_dockerfile
+from leap_worlds.tasks.dockerfile import PACKAGE, Built, packages_of, read_dockerfile
 from leap_worlds.tasks.folder import Phase, TaskFolder
 from leap_worlds.tasks.format import SCHEMAS, Machine, TaskError
 from leap_worlds.tasks.wheels import asked_for, fetched
@@ -37,6 +40,8 @@ class Images:
         self._pythons: dict[str, str] = {}
         self._built: dict[str, Image] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._begun: dict[Sandbox, float] = {}
+        self._seconds = 0.0
 
     @cached_property
     def provider(self) -> SandboxProvider:
@@ -57,12 +62,11 @@ class Images:
         if self.provider.engine:
             return []
         notes = list(self._recipe(folder, folder.settings.environment, folder.environment).notes)
+        missing = self.provider.users_missing()
         for phase in folder.phases:
             for key, user in (("agent.user", phase.user), ("verifier.user", phase.verifier_user)):
-                if str(user if user is not None else "") not in ROOT:
-                    raise TaskError(
-                        f"{folder.id}/task.toml: {key} {user}: a namespace box has no user but root; use sandbox: docker"
-                    )
+                if missing and _is_other(user):
+                    raise TaskError(f"{folder.id}/task.toml: {key} {user}: a box has no user but root here: {missing}")
             if phase.judge:
                 notes += self._recipe(folder, phase.judge.machine, phase.judge.folder).notes
         return notes
@@ -78,7 +82,15 @@ class Images:
             raise TaskError(
                 f"{folder.id}/task.toml: environment.docker_image {machine.docker_image}: use sandbox: docker"
             )
-        built = read_dockerfile(context, where, self._bases, machine.build_timeout_sec, network=self._network)
+        built = read_dockerfile(
+            context,
+            where,
+            self._bases,
+            machine.build_timeout_sec,
+            network=self._network,
+            users=not self.provider.users_missing(),
+            named=any(_is_other(user) for phase in folder.phases for user in (phase.user, phase.verifier_user)),
+        )
         return self._with_tools(folder, context, built)
 
     def _with_tools(self, folder: TaskFolder, context: Path, built: Built) -> Built:
@@ -127,13 +139,15 @@ class Images:
         key = (context, machine.docker_image)
         if (made := self._made.get(key)) is None:
             built = self._recipe(folder, machine, context)
-            content = hashlib.sha256(repr((built.recipe, built.wheels)).encode()).hexdigest()  # many tasks may have the same
+            content = hashlib.sha256(
+                repr((built.recipe, built.wheels)).encode()
+            ).hexdigest()  # many tasks may have the same
             with self._opening:
                 lock = self._locks[content]
             with lock:
                 made = self._built.get(content) or self._build(built, report)
                 self._built[content] = made
-            made = self._made[key] = replace(made, workdir=built.workdir) if built.workdir else made
+            made = self._made[key] = replace(made, workdir=built.workdir, user=built.user) if built.workdir else made
         return made
 
     def _build(self, built: Built, report: Report | None) -> Image:
@@ -154,12 +168,41 @@ class Images:
             disk=min(most.disk, machine.storage_mb * 2**20 if machine.storage_mb else most.disk),
             cpus=min(most.cpus, machine.cpus or most.cpus),
         )
-        return self.provider.create(image, limits)
+        box = self.provider.create(image, limits)
+        self._begun[box] = time.monotonic()
+        return box
+
+    @contextmanager
+    def opened(self, image: Image, machine: Machine) -> Iterator[Sandbox]:
+        """A box of `box` that ends with the block."""
+        box = self.box(image, machine)
+        try:
+            yield box
+        finally:
+            self.end(box)
+
+    def end(self, box: Sandbox) -> None:
+        """Ends a box that `box` has made. Twice is harmless."""
+        box.close()
+        begun = self._begun.pop(box, None)
+        with self._opening:
+            self._seconds += time.monotonic() - begun if begun is not None else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long boxes have been there so far, all of them together."""
+        now = time.monotonic()
+        return self._seconds + sum(now - begun for begun in list(self._begun.values()))
 
     def close(self) -> None:
         """Ends all boxes."""
         if "provider" in self.__dict__:
             self.__dict__.pop("provider").close()
+
+
+def _is_other(user: str | int | None) -> bool:
+    """Whether a task.toml names a user who is not root."""
+    return user is not None and str(user) not in ROOT
 
 
 def _scripts(phase: Phase) -> Iterator[str]:

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from leap.errors import LeapError
+from leap_worlds.sandbox import Image
 from leap_worlds.sandbox.base import Sandbox, SandboxError, SandboxGone, environment
 from leap_worlds.tasks.files import carry, put
 from leap_worlds.tasks.folder import Judge, Phase, TaskFolder
 from leap_worlds.tasks.format import AGENT, ARTIFACTS, SOLUTION, TESTS, VERIFIER, Healthcheck, TaskError
 from leap_worlds.tasks.images import Images
-from leap_worlds.tasks.terminal import Terminal, wait_until_healthy, words_as
+from leap_worlds.tasks.terminal import Terminal, wait_until_healthy
 from leap_worlds.tasks.verify import Result, end_processes, falls_short, tell, together, verify
 from leap_worlds.tasks.wheels import PLACE
 
@@ -124,15 +125,21 @@ class Trial:
             said = done.output.decode(errors="replace").strip().splitlines()
             raise TaskError(f"{self.folder.id}: its box cannot be set up: {said[-1][:200] if said else done.exit_code}")
 
+    def _user(self, named: str | int | None, image: Image | None = None) -> str:
+        """Who a task.toml names; else who the image's Dockerfile does."""
+        return (image or self._image).user if named is None else str(named)
+
     def _begin(self) -> None:
         """Sets the phase at hand up."""
         phase = self.phase
-        self.terminal.user = self._image.user if phase.user is None else phase.user
+        self.terminal.user = self._user(phase.user)
+        if self.box.exec(["/bin/true"], env=self.env, user=self.terminal.user).exec_error == "user":
+            raise TaskError(f"{self.folder.id}: its image has no user {self.terminal.user}")
         if phase.workdir:
             put(self.box, [phase.workdir], self.workdir, self.env)
             if (phase.workdir / "setup.sh").is_file():
-                argv = [*words_as(self.terminal.user), "/bin/bash", f"{self.workdir.rstrip('/')}/setup.sh"]
-                done = self.box.exec(argv, cwd=self.workdir, env=self.env, timeout=600)
+                argv = ["/bin/bash", f"{self.workdir.rstrip('/')}/setup.sh"]
+                done = self.box.exec(argv, cwd=self.workdir, env=self.env, timeout=600, user=self.terminal.user)
                 if done.exit_code:
                     raise TaskError(
                         f"{self.folder.id}/steps/{phase.name}/workdir/setup.sh: ended with status {done.exit_code}"
@@ -189,7 +196,14 @@ class Trial:
             except LeapError as error:
                 return Result(problem=f"the tests could not be run: {error}")
             return verify(
-                self.box, phase, cwd=self.workdir, env=env, keep_running=self._keeps, trajectory=trajectory, tools=tools
+                self.box,
+                phase,
+                cwd=self.workdir,
+                env=env,
+                user=self._user(phase.verifier_user),
+                keep_running=self._keeps,
+                trajectory=trajectory,
+                tools=tools,
             )
         try:
             return self._elsewhere(phase, phase.judge, trajectory)
@@ -201,8 +215,8 @@ class Trial:
     def _elsewhere(self, phase: Phase, judge: Judge, trajectory: bytes) -> Result:
         """Runs the tests in a box of their own, to which nothing comes but what the task says is to be judged."""
         for hook in phase.verifier.collect:
-            argv = [*words_as(hook.user), "/bin/sh", "-c", hook.command]
-            self.box.exec(argv, cwd=self.workdir, env=self.env, timeout=hook.timeout_sec)
+            argv, user = ["/bin/sh", "-c", hook.command], self._user(hook.user)
+            self.box.exec(argv, cwd=self.workdir, env=self.env, timeout=hook.timeout_sec, user=user)
         if not self._keeps:
             end_processes(self.box)
         tell(self.box, trajectory, self.env)
@@ -210,12 +224,15 @@ class Trial:
         own = self._filled({**judge.machine.env, **phase.verifier.env}, "verifier.env")
         env = {**environment(image), **own}
         tools = self._images.tools(phase, image)
-        with self._images.box(image, judge.machine) as box:
+        with self._images.opened(image, judge.machine) as box:
             box.exec(["/bin/mkdir", "-p", ARTIFACTS, VERIFIER], env=env)
+            user = self._user(phase.verifier_user, image)
             for artifact in phase.artifacts:
                 carry(self.box, box, artifact.source, artifact.exclude, env)
             cwd = judge.machine.workdir or image.workdir
-            return verify(box, phase, cwd=cwd, env=env, keep_running=False, has_tests=judge.has_tests, tools=tools)
+            return verify(
+                box, phase, cwd=cwd, env=env, user=user, keep_running=False, has_tests=judge.has_tests, tools=tools
+            )
 
     def solve(self) -> str:
         """Runs the reference solution of the phase at hand as the one who works; what went wrong in words, or nothing."""
@@ -228,11 +245,11 @@ class Trial:
             "DEBIAN_FRONTEND": "noninteractive",
             **self._filled(self.folder.settings.solution.env, "solution.env"),
         }
-        script = f'chmod +x {SOLUTION}/solve.sh; "$@" {SOLUTION}/solve.sh >{AGENT}/oracle.txt 2>&1'
-        argv = ["/bin/sh", "-c", script, "sh", *(words_as(self.terminal.user) or ["/usr/bin/env"])]
+        self.box.exec(["/bin/chmod", "+x", f"{SOLUTION}/solve.sh"], env=self.env)
+        argv = ["/bin/sh", "-c", f"{SOLUTION}/solve.sh >{AGENT}/oracle.txt 2>&1"]
         seconds = phase.seconds or 600.0
         begun = time.monotonic()
-        done = self.box.exec(argv, cwd=self.workdir, env=env, timeout=seconds)
+        done = self.box.exec(argv, cwd=self.workdir, env=env, timeout=seconds, user=self.terminal.user)
         if done.timed_out:
             return f"solve.sh took over {time.monotonic() - begun:.0f} s"
         if done.exit_code:
@@ -245,4 +262,4 @@ class Trial:
         """Ends the box."""
         box: Sandbox | None = getattr(self, "box", None)
         if box is not None:
-            box.close()
+            self._images.end(box)

@@ -17,7 +17,6 @@ from leap_worlds.sandbox.base import DEFAULT_ENV, ExecResult, Sandbox, SandboxEr
 from leap_worlds.tasks.files import put, unpack
 from leap_worlds.tasks.folder import Phase
 from leap_worlds.tasks.format import AGENT, TESTS, VERIFIER, TaskError
-from leap_worlds.tasks.terminal import words_as
 from leap_worlds.tasks.wheels import PLACE, SETTINGS
 
 REWARD = "reward"
@@ -35,7 +34,7 @@ _TELL = f"""
 for place in /logs {AGENT}; do if [ -L "$place" ] || [ ! -d "$place" ]; then rm -f -- "$place"; fi; done
 mkdir -p -- {AGENT} && rm -rf -- {TRAJECTORY} && cat > {TRAJECTORY} && chmod 644 {TRAJECTORY}
 """
-_RUN = f'chmod +x "$1" && "$1" >{LOG} 2>&1'
+_RUN = f'"$1" >{LOG} 2>&1'
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,7 @@ def verify(
     *,
     cwd: str,
     env: Mapping[str, str],
+    user: str,
     keep_running: bool,
     has_tests: bool = False,
     trajectory: bytes = b"",
@@ -100,6 +100,7 @@ def verify(
         phase: Whose tests.
         cwd: Where they are run.
         env: Their whole environment.
+        user: Who runs them.
         keep_running: Whether what the student left running goes on meanwhile.
         has_tests: Whether the box came with the tests.
         trajectory: What was done (see `leap.envs.atif`); nothing where it is not told.
@@ -118,19 +119,22 @@ def verify(
             _sh(box, f"rm -rf -- {PLACE}", env)
             unpack(box, tools, PLACE, env)
             env = {**env, **SETTINGS, "PATH": f"{PLACE}/bin:{env.get('PATH', DEFAULT_ENV['PATH'])}"}
-        return _judged(box, phase, cwd, env)
+        return _judged(box, phase, cwd, env, user)
     except SandboxGone:
         return Result(problem="the box has ended")
     except (SandboxError, TaskError) as error:
         return Result(problem=f"the tests could not be run: {error}")
 
 
-def _judged(box: Sandbox, phase: Phase, cwd: str, env: Mapping[str, str]) -> Result:
-    seconds = phase.verifier.timeout_sec
-    argv = [*words_as(phase.verifier_user), "/bin/sh", "-c", _RUN, "sh", f"{TESTS}/{phase.test}"]
-    done = box.exec(argv, cwd=cwd, env=env, timeout=seconds)
+def _judged(box: Sandbox, phase: Phase, cwd: str, env: Mapping[str, str], user: str) -> Result:
+    seconds, script = phase.verifier.timeout_sec, f"{TESTS}/{phase.test}"
+    box.exec(["/bin/chmod", "+x", script], env=env)
+    argv = ["/bin/sh", "-c", _RUN, "sh", script]
+    done = box.exec(argv, cwd=cwd, env=env, timeout=seconds, user=user)
     if done.exec_error == "cwd":
-        done = box.exec(argv, cwd="/", env=env, timeout=seconds)
+        done = box.exec(argv, cwd="/", env=env, timeout=seconds, user=user)
+    if done.exec_error == "user":
+        return Result(problem=f"the tests could not be run: {done.output.decode(errors='replace')}")
     log = _read(box, LOG, env, _LOG_TAIL).output.decode(errors="replace")
     if done.timed_out:
         return Result(problem=f"{phase.test} took over {seconds:g} s", log=log)

@@ -22,11 +22,14 @@ INIT = ("/bin/bash", "-c", "while read -r || sleep 60; do :; done")
 SHELL = "leap"  # how the container's shell calls itself where it cannot do what is below
 RUN = 'exec env -i -- "$@" 2>&1'
 """Both outputs are one: an engine carries them apart and loses their order."""
+RUN_AS = 'exec env -i -- "HOME=$HOME" "$@" 2>&1'
+"""As a user who has a home of its own: the engine knows which."""
 START = 'echo; exec env -i -- "$@" 2>/dev/null'
 """The empty line says that the container was reached: an engine would not tell until the program ends."""
 
 _OCI = (b"OCI runtime exec failed", b"Error: crun:", b"Error: runc:", b"Error: OCI runtime")
 _ENGINE = (b"Error response from daemon", b"Error: ", b"Cannot connect", b"error during connect")
+_NO_USER = re.compile(rb"unable to find (?:user|group) \S+: no matching entries")
 _NAME = re.compile(r"leap-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{12}")
 
 
@@ -87,6 +90,8 @@ def result_of(argv: Sequence[str], output: bytes, code: int) -> base.ExecResult:
     if code in (126, 127, 255) and output.startswith(_OCI):
         cwd = b"chdir to" in output or b"mkdir " in output or b"Cwd must be" in output
         return base.ExecResult(output=output, exit_code=126, exec_error="cwd" if cwd else "not_found")
+    if code in (1, 125, 126) and output.count(b"\n") <= 1 and _NO_USER.search(output):
+        return base.ExecResult(output=output, exit_code=126, exec_error="user")
     if code in (126, 127) and output.count(b"\n") == 1:
         shell = output.startswith(f"{SHELL}: ".encode())
         program = output.startswith(b"env: ") and os.fsencode(argv[0]) in output

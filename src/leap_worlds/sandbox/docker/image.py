@@ -57,7 +57,8 @@ def steps_dockerfile(
             name = f"file-{len(files)}"
             files[name] = content
             lines.append(f"COPY {json.dumps([name, path])}")
-        lines.append(f"RUN {json.dumps(step.argv)}")
+        run = f"RUN {json.dumps(step.argv)}"
+        lines += [f"USER {step.user}", run, "USER root"] if step.user else [run]
     return "\n".join([*lines, "WORKDIR /", ""]), files, env
 
 

@@ -291,8 +291,12 @@ class DockerSandbox(base.Sandbox):
         timeout: float = base.DEFAULT_TIMEOUT,
         max_output: int = base.DEFAULT_MAX_OUTPUT,
         input: bytes = b"",
+        user: str = "",
     ) -> base.ExecResult:
-        words = self._argv(argv, cwd, env, cli.RUN, *(["-i"] if input else []))
+        who = "" if user in base.ROOT else user
+        env = base.environment_of(who, base.environment(self._image) if env is None else env)
+        options = [*(["-i"] if input else []), *(["--user", who] if who else [])]
+        words = self._argv(argv, cwd, env, cli.RUN_AS if who and "HOME" not in env else cli.RUN, *options)
         if isinstance(words, base.ExecResult):
             return words
         with tempfile.TemporaryFile() as given:

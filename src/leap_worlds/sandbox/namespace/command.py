@@ -7,12 +7,13 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import filters, kernel, wire
+from . import filters, kernel, users, wire
 
 LINGER = 2.0
 """Seconds that a call waits for a background child that holds the output open, as `docker exec` does."""
@@ -54,6 +55,13 @@ def drop_privileges(limits: dict[str, int]) -> None:
     kernel.reset_signals()
 
 
+def give_streams(user: users.Identity) -> None:
+    """Makes the command's pipes its user's, so that it may open them by their names (/dev/stdout) as well."""
+    for fd in (0, 1, 2):
+        if not stat.S_ISCHR(os.fstat(fd).st_mode):
+            os.fchown(fd, user.uid, user.gid)
+
+
 def close_others(status: int) -> None:
     """Closes whatever else is open. All of it is closed on exec already; a leak here would be a way out, so twice."""
     kernel.close_range(3, status - 1)
@@ -73,11 +81,20 @@ def run_child(
         os.umask(0o022)
         step = b"cwd"
         os.chdir(request["cwd"])
+        step = b"user"
+        user = users.identity(request["user"]) if request["user"] else None
         step = b"not_found"
         argv = [os.fsencode(word) for word in request["argv"]]
         env = {os.fsencode(key): os.fsencode(value) for key, value in request["env"].items()}
         be_first_to_go()
+        if user:
+            step = b"user"
+            env.setdefault(b"HOME", os.fsencode(user.home))
+            give_streams(user)
         drop_privileges(limits)
+        if user:
+            kernel.become(user.uid, user.gid, user.groups)  # takes the capabilities that are left, too
+            step = b"not_found"
         os.execvpe(argv[0], argv, env)
     except BaseException as error:  # nothing of the monitor may go on in this child
         with contextlib.suppress(OSError):
@@ -91,8 +108,8 @@ def spawn(
     """Forks a command into the box.
 
     Returns:
-        Its process id as the monitor sees it, and why it could not run: `b"cwd\\n..."`, `b"not_found\\n..."`, empty
-        where it runs, None where it did not begin in time: a process of the box may have stopped it.
+        Its process id as the monitor sees it, and why it could not run: `b"cwd\\n..."`, `b"user\\n..."`,
+        `b"not_found\\n..."`, empty where it runs, None where it did not begin in time: a process of the box may have stopped it.
     """
     ready, status = os.pipe()
     pid = os.fork()
@@ -128,7 +145,12 @@ def kill_all() -> None:
     while passes < 3:  # one is enough unless a fork slipped through
         if time.monotonic() > deadline:
             raise Stuck("its processes cannot be ended")
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except BlockingIOError:  # the box's users together have as many as there may be
+            kill_seen()
+            time.sleep(0.01)
+            continue
         if pid == 0:
             if os.getppid() != 0:
                 os._exit(_NOT_INSIDE)  # its parent is visible: here the host's processes would be killed

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from io import BufferedReader
 from pathlib import Path
@@ -46,13 +49,14 @@ def build(provider: NamespaceProvider, recipe: Recipe, report: Report | None = N
         raise PrerequisiteError(
             f"{recipe.reference or recipe.context}: only a container engine can have it; use sandbox: docker."
         )
+    users = recipe.users and provider.store.ids is not None
     if recipe.rootfs:
-        name = tar_base(recipe.rootfs, provider.store)
+        name = tar_base(recipe.rootfs, provider.store, users=users)
     elif recipe.programs:
         name = machine_base(recipe, provider.store, report)
     else:
-        name = debian_base(recipe.packages, provider.store, report, recipe.suite)
-    image = Image(key=name, layers=(name,))
+        name = debian_base(recipe.packages, provider.store, report, recipe.suite, users=users)
+    image = Image(key=name, layers=(name,), users=users)
     for step in recipe.steps:
         image = _step(provider, image, step, report)
     return image
@@ -122,10 +126,17 @@ def _libraries(programs: Iterable[Path]) -> list[Path]:
     return sorted({Path(word) for word in found})
 
 
-def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | None, suite: str = Recipe.suite) -> str:
+def debian_base(
+    packages: tuple[str, ...],
+    store: LayerStore,
+    report: Report | None,
+    suite: str = Recipe.suite,
+    *,
+    users: bool = False,
+) -> str:
     """Debian with these packages, made by mmdebstrap (a few minutes, once). Raises `PrerequisiteError` where mmdebstrap
     is missing, or Debian's mirror cannot be reached."""
-    name = f"debian-{content_key(suite, packages, ETC)}"
+    name = f"debian-{_owned(content_key(suite, packages, ETC), store, users)}"
     if not store.layer(name).is_dir():
         if shutil.which("mmdebstrap") is None:
             raise PrerequisiteError(
@@ -138,21 +149,27 @@ def debian_base(packages: tuple[str, ...], store: LayerStore, report: Report | N
         command = ["mmdebstrap", "--variant=minbase", *included, "--format=tar", suite, "-"]
         with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as maker:
             assert maker.stdout is not None
-            _unpack(store, name, maker.stdout, finish=lambda: maker.wait() == 0 or _fail(log))
+            _unpack(store, name, maker.stdout, finish=lambda: maker.wait() == 0 or _fail(log), users=users)
     return name
 
 
-def tar_base(path: Path, store: LayerStore) -> str:
+def _owned(key: str, store: LayerStore, users: bool) -> str:
+    """A layer's key, of one whose files may be other users' another one: which ids they have is written in it."""
+    return f"{key}-{content_key(store.ids)[:8]}" if users else key
+
+
+def tar_base(path: Path, store: LayerStore, *, users: bool = False) -> str:
     """A root file system from a tar: `docker export`, `podman export`, mmdebstrap; compressed or not. Raises
     `PrerequisiteError` where the file is missing or not a tar."""
     try:
         with path.open("rb") as file:
-            name = _tar_name(path, file, store)
+            name = _owned(_tar_name(path, file, store), store, users)
             if not store.layer(name).is_dir():
                 file.seek(0)
                 start = file.read(8)
                 _rewind(file)
-                _unpack(store, name, file, *(option for magic, option in _PACKED.items() if start.startswith(magic)))
+                options = [option for magic, option in _PACKED.items() if start.startswith(magic)]
+                _unpack(store, name, file, *options, users=users)
     except OSError as error:
         raise PrerequisiteError(f"{path} cannot be used as a root file system: {error.strerror}") from error
     return name
@@ -162,7 +179,7 @@ def _tar_name(path: Path, file: BufferedReader, store: LayerStore) -> str:
     """The layer's name by content; remembered by size and time, for reading 500 MB at each start takes seconds."""
     seen = os.fstat(file.fileno())
     note = store.root / f"tar-{content_key(ascii(str(path.resolve())), seen.st_size, seen.st_mtime_ns, seen.st_ino)}"
-    if note.exists() and store.layer(note.read_text()).is_dir():
+    if note.exists():
         return note.read_text()
     name = f"tar-{hashlib.file_digest(file, 'sha256').hexdigest()[:24]}"
     store.prepare()
@@ -172,8 +189,9 @@ def _tar_name(path: Path, file: BufferedReader, store: LayerStore) -> str:
 
 def _step(provider: NamespaceProvider, image: Image, step: Step, report: Report | None) -> Image:
     files = {path: hashlib.sha256(content).hexdigest() for path, content in step.files.items()}
-    name = f"step-{content_key(image.key, step.argv, files, dict(step.env))}"
-    made = Image(key=name, layers=(name, *image.layers), env={**image.env, **step.env})
+    owned = [step.user, provider.store.ids] if image.users else []
+    name = f"step-{content_key(image.key, step.argv, files, dict(step.env), *owned)}"
+    made = replace(image, key=name, layers=(name, *image.layers), env={**image.env, **step.env})
     if provider.store.layer(name).is_dir():
         return made
     title = " ".join(step.argv)[:80]
@@ -185,7 +203,7 @@ def _step(provider: NamespaceProvider, image: Image, step: Step, report: Report 
             result = box.exec(["/bin/sh", "-c", script, "sh", path], input=content)
             if result.exit_code:
                 raise SandboxError(f"{path} could not be put into the image: {_tail(result.output)}")
-        result = box.exec(step.argv, env={**DEFAULT_ENV, **made.env}, timeout=step.timeout)
+        result = box.exec(step.argv, env={**DEFAULT_ENV, **made.env}, timeout=step.timeout, user=step.user)
         if result.exit_code or result.output_capped:
             why = f"took over {step.timeout:g} s" if result.timed_out else f"ended with status {result.exit_code}"
             raise SandboxError(f"the image step `{title}` {why}: {_tail(result.output)}")
@@ -200,19 +218,30 @@ def _rewind(file: IO[bytes]) -> None:
 
 
 def _unpack(
-    store: LayerStore, name: str, source: IO[bytes], *options: str, finish: Callable[[], object] = lambda: None
+    store: LayerStore,
+    name: str,
+    source: IO[bytes],
+    *options: str,
+    finish: Callable[[], object] = lambda: None,
+    users: bool = False,
 ) -> None:
-    """Unpacks a tar into a new layer as the boxes' user: all files are that user's, who is root inside."""
+    """Unpacks a tar into a new layer as the boxes' user: all files are that user's, who is root inside; or, with `users`, those
+    of the users that the tar names."""
     store.prepare()
     making = store.layer(f"making-{uuid.uuid4().hex[:16]}")
     making.mkdir()
     user: dict[str, Any] = {}
+    inside = _with_users(store) if users else []
     if store.drop_to:
         os.chown(making, *store.drop_to)
+    if store.drop_to and not users:
         user = {"user": store.drop_to[0], "group": store.drop_to[1], "extra_groups": []}
-    command = ["tar", "-x", "-p", "--no-same-owner", *options, "--exclude=./dev/*", "--exclude=dev/*", "-f", "-"]
+    owners = ["--same-owner", "--numeric-owner"] if users else ["--no-same-owner"]
+    command = ["tar", "-x", "-p", *owners, *options, "--exclude=./dev/*", "--exclude=dev/*", "-f", "-"]
     try:
-        done = subprocess.run(command, stdin=source, cwd=making, stderr=subprocess.PIPE, check=False, **user)
+        done = subprocess.run(
+            [*inside, *command], stdin=source, cwd=making, stderr=subprocess.PIPE, check=False, **user
+        )
         finish()
         if done.returncode:
             raise PrerequisiteError(f"the root file system could not be unpacked: {_tail(done.stderr)}")
@@ -220,7 +249,15 @@ def _unpack(
         if not store.layer(name).is_dir():  # else another process was faster
             making.rename(store.layer(name))
     finally:
+        if users and making.is_dir():
+            subprocess.run([*inside, "find", ".", "-mindepth", "1", "-delete"], cwd=making, check=False)
         remove_tree(making)
+
+
+def _with_users(store: LayerStore) -> list[str]:
+    """What stands before a command of the host's, so that it is run as root of the boxes' users."""
+    boot = f"import sys; sys.path.append({str(Path(__file__).parents[1])!r}); from namespace import users; users.main()"
+    return [sys.executable, "-I", "-S", "-B", "-c", boot, json.dumps({"ids": store.ids, "drop_to": store.drop_to})]
 
 
 def _complete(store: LayerStore, root: Path) -> None:

@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
@@ -85,12 +86,11 @@ def map_single_uid(uid: int, gid: int) -> None:
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
 
 
-def become(uid: int, gid: int) -> None:
+def become(uid: int, gid: int, groups: Sequence[int] = ()) -> None:
     """Gives up root for good."""
-    os.setgroups([])
+    os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    set_dumpable(True)  # else /proc/self/uid_map belongs to the former user
 
 
 def set_dumpable(dumpable: bool) -> None:
@@ -133,7 +133,10 @@ def set_limits(limits: dict[str, int]) -> None:
         (resource.RLIMIT_NPROC, limits["processes"]),
         (resource.RLIMIT_FSIZE, limits["disk"]),
         (resource.RLIMIT_NOFILE, limits["open_files"]),
-        (resource.RLIMIT_CORE, 1),  # of bytes: none is written; with 0 the host's own program for crashes would be started
+        (
+            resource.RLIMIT_CORE,
+            1,
+        ),  # of bytes: none is written; with 0 the host's own program for crashes would be started
         (resource.RLIMIT_MEMLOCK, 65536),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_SIGPENDING, 1024),

@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import command, filters, kernel, mounts, wire
+from . import cgroups, command, filters, kernel, mounts, users, wire
 
 INIT = ("/bin/bash", "/bin/sh")  # idle; a box whose image has neither cannot be made
 
@@ -57,15 +57,20 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
 
 def _make(config: dict[str, Any]) -> tuple[int, int]:
     """Returns the pipe end that keeps PID 1 alive, and a pidfd of PID 1: its number may be another's once it has ended."""
+    whole = users.outer(config["ids"], config["drop_to"]) if config["users"] else None
     if config["drop_to"] is not None:
         kernel.become(*config["drop_to"])
+        kernel.set_dumpable(True)  # else /proc/self/uid_map belongs to the former user
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     if config["upper"]:
         for name in ("u", "w"):
             Path(config["upper"], name).mkdir(parents=True)
-    uid, gid = os.getuid(), os.getgid()
-    kernel.unshare(kernel.ALL_NAMESPACES)
-    kernel.map_single_uid(uid, gid)
+    if whole is None:
+        uid, gid = os.getuid(), os.getgid()
+        kernel.unshare(kernel.ALL_NAMESPACES)
+        kernel.map_single_uid(uid, gid)
+    else:
+        _unshare_with_users(whole, config["limits"])
     # A socket and not a pipe: a command that opens /proc/1/fd/0 could write orders to a pipe, and end the box.
     idle, keep = (end.detach() for end in socket.socketpair())
     ready, told = os.pipe()
@@ -82,6 +87,18 @@ def _make(config: dict[str, Any]) -> tuple[int, int]:
         os.waitpid(init, 0)
         raise RuntimeError(os.fsdecode(problem))
     return keep, os.pidfd_open(init)
+
+
+def _unshare_with_users(whole: users.Mapping, limits: dict[str, int]) -> None:
+    """Two user namespaces, one in the other: what the kernel counts for each user of the inner one, it counts in the outer one
+    for all of them together, as for the single user of a box that has no other."""
+    kernel.unshare(kernel.CLONE_NEWUSER)
+    whole.do()
+    users.bound_all(limits["processes"] + cgroups.SPARE_PROCESSES)
+    mounts.bound_watches(Path("/proc"))
+    inner = users.same()
+    kernel.unshare(kernel.ALL_NAMESPACES)
+    inner.do()
 
 
 def _become_init(config: dict[str, Any], idle: int, told: int) -> NoReturn:

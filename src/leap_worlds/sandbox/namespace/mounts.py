@@ -39,6 +39,7 @@ def enter_box(layers: list[str], upper: str | None, limits: dict[str, int]) -> N
         upper = f"{MOUNTPOINT}/b"
         for name in ("", "/u", "/w"):
             Path(upper + name).mkdir()
+    Path(upper, "u").chmod(0o755)  # the box's root folder: its users may enter it, whatever leap's umask
     root = f"{MOUNTPOINT}/r"
     Path(root).mkdir()
     options = f"lowerdir={':'.join(layers)},upperdir={upper}/u,workdir={upper}/w,userxattr"
@@ -47,14 +48,19 @@ def enter_box(layers: list[str], upper: str | None, limits: dict[str, int]) -> N
     _fill_dev()
     # The new /proc comes before the old root goes: the kernel allows it only beside one that is fully visible.
     kernel.mount("proc", "proc", "proc", _NO_EXEC)
-    for name, most in PER_BOX.items():
-        with contextlib.suppress(FileNotFoundError):  # a kernel without it
-            Path("proc/sys/user", name).write_text(str(most))
+    bound_watches(Path("proc"))
     with contextlib.suppress(OSError):  # where the host's /sys is masked it stays an empty folder
         kernel.mount("sysfs", "sys", "sysfs", _NO_EXEC | kernel.MS_RDONLY)
         kernel.mount("tmpfs", "sys/firmware", "tmpfs", _NO_EXEC | kernel.MS_RDONLY, "size=0")
     kernel.pivot_to_cwd()
     _mask_proc()
+
+
+def bound_watches(proc: Path) -> None:
+    """Sets the limits of the user namespace that this process is in."""
+    for name, most in PER_BOX.items():
+        with contextlib.suppress(FileNotFoundError):  # a kernel without it
+            (proc / "sys/user" / name).write_text(str(most))
 
 
 def _fill_dev() -> None:

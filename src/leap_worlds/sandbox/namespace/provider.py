@@ -58,6 +58,8 @@ class NamespaceProvider(base.SandboxProvider):
             warnings.append(remedies.NO_CGROUPS)
         if self._upper == "disk":
             warnings.append(remedies.DISK_UPPER)
+        if self.store.users_missing:
+            warnings.append(f"boxes have no user but root: {self.store.users_missing}")
         groups = ", ".join(zygote.controllers) or "none"
         return base.Probe(ok=True, detail=f"user namespaces work; control groups: {groups}", warnings=tuple(warnings))
 
@@ -81,6 +83,9 @@ class NamespaceProvider(base.SandboxProvider):
         if self._rootfs and recipe.rootfs is None:
             recipe = replace(recipe, rootfs=self._rootfs)
         return images.build(self, recipe, report)
+
+    def users_missing(self) -> str:
+        return self.store.users_missing
 
     def close(self) -> None:
         with self._lock:
@@ -109,7 +114,7 @@ class _Zygote:
                 cwd=here.parent,
                 start_new_session=True,  # a Ctrl-C at the terminal is not for it
             )
-        settings = {"store": str(store.root), "canary": str(store.canary), "drop_to": store.drop_to}
+        settings = {"store": str(store.root), "canary": str(store.canary), "drop_to": store.drop_to, "ids": store.ids}
         try:
             self.control.settimeout(START_TIMEOUT)
             wire.send(self.control, settings)
@@ -175,6 +180,7 @@ class NamespaceSandbox(base.Sandbox):
             "limits": asdict(self._limits),
             "hostname": base.HOSTNAME,
             "env": self._env,
+            "users": self._image.users,
         }
         self._zygote = self._provider._connect()
         self._socket = self._zygote.create(config)
@@ -189,8 +195,9 @@ class NamespaceSandbox(base.Sandbox):
         timeout: float = base.DEFAULT_TIMEOUT,
         max_output: int = base.DEFAULT_MAX_OUTPUT,
         input: bytes = b"",
+        user: str = "",
     ) -> base.ExecResult:
-        request = self._request("exec", argv, cwd, env) | {"timeout": timeout, "max_output": max_output}
+        request = self._request("exec", argv, cwd, env, user) | {"timeout": timeout, "max_output": max_output}
         with self._lock:
             answer, output = self._ask((request, input), timeout + GRACE)
         return base.ExecResult(output=output, **answer)
@@ -210,8 +217,12 @@ class NamespaceSandbox(base.Sandbox):
 
         return PipeChannel(*fds, kill=kill)
 
-    def _request(self, op: str, argv: Sequence[str], cwd: str, env: Mapping[str, str] | None) -> dict[str, Any]:
-        return {"op": op, "argv": list(argv), "cwd": cwd, "env": dict(self._env if env is None else env)}
+    def _request(
+        self, op: str, argv: Sequence[str], cwd: str, env: Mapping[str, str] | None, user: str = ""
+    ) -> dict[str, Any]:
+        who = "" if user in base.ROOT else user
+        own = base.environment_of(who, self._env if env is None else env)
+        return {"op": op, "argv": list(argv), "cwd": cwd, "env": own, "user": who}
 
     def _ask(self, message: tuple[dict[str, Any], bytes] | None, timeout: float) -> tuple[dict[str, Any], bytes]:
         if self._socket is None:

@@ -17,7 +17,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from . import cgroups, kernel, monitor, wire
+from . import cgroups, kernel, monitor, users, wire
 
 
 def main() -> None:
@@ -100,7 +100,7 @@ class Zygote:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(self.shared, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for left in Path("boxes").iterdir():
-                self.removers.add(_remove_as_box_user(self.settings["drop_to"], str(left)))
+                self.removers.add(_remove_as_box_user(self.settings, str(left)))
         fcntl.flock(self.shared, fcntl.LOCK_SH)
 
     def _reap(self, flags: int) -> None:
@@ -118,7 +118,7 @@ class Zygote:
             self._end_orphans()
             self.groups.remove(config["group"])
             if config["upper"]:
-                self.removers.add(_remove_as_box_user(self.settings["drop_to"], config["upper"]))
+                self.removers.add(_remove_as_box_user(self.settings, config["upper"]))
 
     def _end_orphans(self) -> None:
         """Ends what a monitor left that was killed. Its box's PID 1, which is this process's child then, ends by itself,
@@ -134,15 +134,18 @@ class Zygote:
         self._reap(0)
 
 
-def _remove_as_box_user(drop_to: list[int] | None, folder: str) -> int:
-    """Starts to remove what a box wrote to disk, as the user it was written by and in a process of its own, whose id it
-    returns: whatever names and links are in there, that user may remove nothing else of the host's."""
+def _remove_as_box_user(settings: dict[str, Any], folder: str) -> int:
+    """Starts to remove what a box wrote to disk, as the users it was written by and in a process of its own, whose id it
+    returns: whatever names and links are in there, these users may remove nothing else of the host's."""
     pid = os.fork()
     if pid == 0:
         try:
             signal.set_wakeup_fd(-1)
-            if drop_to is not None:
-                kernel.become(*drop_to)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if settings["ids"] is not None:
+                users.enter(settings["ids"], settings["drop_to"])
+            elif settings["drop_to"] is not None:
+                kernel.become(*settings["drop_to"])
             remove_tree(folder)
         finally:
             os._exit(0)
