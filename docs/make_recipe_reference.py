@@ -138,7 +138,7 @@ WHY = {
     "Two parts of one environment.": "mixture: parts.NAME.environment",
     "What a user's own task folders and machine need (docs/tasks.md).": (
         "tasks: split.seed tasks: split.globs tasks: split.file tasks: split.test tasks: memory_mb tasks: storage_mb tasks: cpus "
-        "tasks: services tasks: host_env"
+        "tasks: services tasks: host_env tasks: box_usd_per_hour"
     ),
 }
 """Why keys that no shipped recipe sets stay all the same, and which these are. Each such key must stand here, and no other."""

@@ -116,6 +116,7 @@ def test_realizability_and_cost_are_on_the_page(page: str) -> None:
     assert "π₀: 8, π₁: 8, π₂: 8" in text, "how many episodes stand behind it"
     assert "4 paid calls, 2 400 tokens read" in text.replace(NARROW, " ") and "$1.25" in text
     assert "2 more failed after all retries" in text
+    assert "2 h 01 min of boxes, $0.25" in text.replace(NARROW, " ")
     for anchor in ("realizability", "cost"):
         assert f'href="#{anchor}"' in page and f'id="{anchor}"' in page
 

@@ -91,6 +91,7 @@ def make_run(
                 for one in correct(episode):
                     corrections.append(one)
         stages.append({"stage": "train", "iteration": i, "what": f"train pi_{i}", "seconds": 61.2, "tokens": 12345})
+    stages[-1] |= {"box_seconds": 7261.0, "box_usd": 0.25}
     write_json(run.stages, stages)
     measure(run, len(stages))
     pay(run)

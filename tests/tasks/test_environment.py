@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -318,3 +319,18 @@ def test_a_phase_s_trajectory_is_its_own(boxes_here: MakeTasks, one_task: Write)
     environment = boxes_here(one_task(test, toml, **files), actions="text")
     assert play(environment, "task", "echo a", "submit", "echo b", "echo c", "submit").score == 1.0
     assert play(environment, "task", "echo a", "echo b", "submit", "echo c", "submit").score == 0.0
+
+
+def test_seconds_of_boxes_are_counted_and_priced(boxes_here: MakeTasks, folders: Path) -> None:
+    environment = boxes_here(folders / "judged-elsewhere", box_usd_per_hour=3.6)
+    assert environment.used() == {"box_seconds": 0.0, "box_usd": 0.0}
+    session = environment.start(environment.tasks("all")[0])
+    time.sleep(0.2)
+    assert environment.used()["box_seconds"] >= 0.2, "a box that is open counts"
+    session.act(SUBMIT)
+    session.close()
+    used = environment.used()
+    assert used == environment.used() and used["box_usd"] == pytest.approx(used["box_seconds"] / 1000)
+    session.close()
+    assert used == environment.used()
+    assert "box_usd" not in boxes_here(folders / "judged-elsewhere").used()

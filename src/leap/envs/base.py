@@ -220,6 +220,10 @@ class Environment(ABC, Generic[C]):
         """Names of several words that a scratch student's tokenizer keeps whole, so that copying one is copying one token."""
         return ()
 
+    def used(self) -> dict[str, float]:
+        """What this process has used so far of what is paid for by use, for the record: `box_seconds` of sandboxes, `box_usd`."""
+        return {}
+
     def versions(self) -> dict[str, str]:
         """What produced an episode: engine, dialect, data."""
         return {}

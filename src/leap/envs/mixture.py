@@ -175,6 +175,10 @@ class MixtureEnvironment(Environment[MixtureConfig]):
     def names(self) -> list[str]:
         return [name for part in self.parts.values() for name in part.names()]
 
+    def used(self) -> dict[str, float]:
+        every = [part.used() for part in self.parts.values()]
+        return {name: sum(used.get(name, 0.0) for used in every) for name in {name for used in every for name in used}}
+
     def versions(self) -> dict[str, str]:
         return {f"{name}: {what}": told for name, part in self.parts.items() for what, told in part.versions().items()}
 

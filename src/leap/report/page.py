@@ -175,27 +175,31 @@ def _flat(entry: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]
 
 
 class _Times(NamedTuple):
-    """The table of times: its rows (iterations); its columns (stages), with their CSS; seconds and tokens by row and column,
-    where None stands for all; each row's bar, and the longest."""
+    """The table of times: its rows (iterations); its columns (stages), with their CSS; seconds, tokens, and seconds and USD of
+    sandboxes by row and column, where None stands for all; each row's bar, and the longest."""
 
     rows: list[int]
     css: dict[str, str]
     seconds: Mapping[tuple[int | None, str | None], float]
     tokens: Mapping[tuple[int | None, str | None], float]
+    box_seconds: Mapping[tuple[int | None, str | None], float]
+    box_usd: Mapping[tuple[int | None, str | None], float]
     bars: dict[int, list[tuple[str, float]]]
     longest: float
 
 
 def _times(stages: Sequence[StageTime]) -> _Times:
     seconds: defaultdict[tuple[int | None, str | None], float] = defaultdict(float)
-    tokens = seconds.copy()
+    noted = {name: seconds.copy() for name in ("tokens", "box_seconds", "box_usd")}
     for stage in stages:
-        read = stage.figures.get("tokens", 0)
         for cell in ((row, column) for row in (stage.iteration, None) for column in (stage.stage, None)):
             seconds[cell] += stage.seconds
-            tokens[cell] += read if isinstance(read, int | float) else 0
+            for name, sums in noted.items():
+                number = stage.figures.get(name, 0)
+                sums[cell] += number if isinstance(number, int | float) else 0
     others = {stage.stage for stage in stages}.difference(_STAGES)
     css = {name: f"s-{name}" for name in _STAGES if (None, name) in seconds} | dict.fromkeys(sorted(others), "s-other")
     rows = sorted({stage.iteration for stage in stages})
     bars = {row: [(css[name], seconds[row, name]) for name in css if (row, name) in seconds] for row in rows}
-    return _Times(rows, css, seconds, tokens, bars, max((seconds[row, None] for row in rows), default=0.0))
+    longest = max((seconds[row, None] for row in rows), default=0.0)
+    return _Times(rows, css, seconds, bars=bars, longest=longest, **noted)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property, partial
@@ -48,6 +47,7 @@ from leap.runs.playing import play_tasks
 from leap.runs.policies import PolicySpec, baselines_of, scripted
 from leap.runs.preflight import prepared_environment
 from leap.runs.table import stage_table
+from leap.runs.usage import Usage
 from leap.sync import run_sync
 from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.prompts import PrivilegedRenderer
@@ -487,12 +487,12 @@ class Stages:
     ) -> Iterator[tuple[Bar, Callable[..., None]]]:
         """A stage under way, which may add to journals: its bar, and what notes figures for the report when it ends well."""
         figures: dict[str, float] = {}
-        began = time.monotonic()
+        usage = Usage(self._ready)
         with self.progress.stage(what) as bar, self.run.manifest.growing(*journals):
             yield bar, figures.update
-        seconds = round(time.monotonic() - began, 2)
+            figures |= usage.told(self._ready, bar)
         records = read_json(self.run.stages) if self.run.stages.exists() else []
-        records.append({"stage": stage, "iteration": iteration, "what": what, "seconds": seconds, **figures})
+        records.append({"stage": stage, "iteration": iteration, "what": what, **figures})
         self.run.manifest.write(self.run.stages, as_json(records))
 
 

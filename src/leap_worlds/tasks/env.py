@@ -78,6 +78,9 @@ class TasksConfig(EnvironmentConfig):
     memory_mb: int = Field(default=2048, ge=64, description="Most memory of a box, whatever its task asks for.")
     storage_mb: int = Field(default=512, ge=16, description="Most that may be written in a box.")
     cpus: float = Field(default=1.0, gt=0, description="Most processors of a box.")
+    box_usd_per_hour: float | None = Field(
+        default=None, ge=0, description="What an hour of a box costs, in US dollars: for the record, beside tokens."
+    )
     services: tuple[str, ...] = Field(
         default=(),
         description="Patterns of the tasks whose tests need what the student left running; else it is ended first.",
@@ -297,6 +300,10 @@ class TasksEnvironment(Environment[TasksConfig]):
         """Names of files and folders in those tasks, each to be one token: `/notes`, `apple.txt`."""
         parts = {part for text in self._learnt() for path in paths_in(text) for part in path.split("/") if part}
         return sorted(part if "." in part else f"/{part}" for part in parts)
+
+    def used(self) -> dict[str, float]:
+        seconds, price = self.images.seconds, self.config.box_usd_per_hour
+        return {"box_seconds": seconds, **({"box_usd": seconds / 3600 * price} if price else {})}
 
     def versions(self) -> dict[str, str]:
         return {self.name: f"{self.images.description}; tasks {self._key}"}
