@@ -49,7 +49,9 @@ def as_user(box: Sandbox, command: str, user: str = "worker") -> str:
 
 
 def test_a_command_and_a_step_are_run_by_who_is_named_with_its_groups_and_home(box: Sandbox) -> None:
-    assert as_user(box, "id -u; id -g; id -G; echo $HOME; cat ~/mine") == "1000\n100\n100 7\n/home/worker\n/home/worker\n"
+    assert (
+        as_user(box, "id -u; id -g; id -G; echo $HOME; cat ~/mine") == "1000\n100\n100 7\n/home/worker\n/home/worker\n"
+    )
     assert as_user(box, "id -u; id -g; echo $HOME", "12:7") == "12\n7\n/\n"
     assert as_user(box, "id -g", "worker:guild") == "7\n"
     assert as_user(box, "id -u; echo $HOME", "root") == "0\n/root\n"
@@ -70,7 +72,9 @@ def test_a_user_has_no_capability_and_gets_none_back(box: Sandbox) -> None:
     sh(box, "cp /bin/bash /tmp/root-bash; chmod u+s /tmp/root-bash")
     said = as_user(box, "/tmp/root-bash -p -c 'id -u'; grep Cap /proc/self/status; kill -9 1; cat /proc/1/environ")
     assert said.startswith("1000\n") and "Operation not permitted" in said and "Permission denied" in said
-    assert all(int(line.split()[1], 16) == 0 for line in said.splitlines() if line.startswith(("CapPrm", "CapEff", "CapAmb")))
+    assert all(
+        int(line.split()[1], 16) == 0 for line in said.splitlines() if line.startswith(("CapPrm", "CapEff", "CapAmb"))
+    )
 
 
 @pytest.mark.parametrize("user", ["nobody-here", "worker:no-group", "70000", "4294967295", "-1", ":", "x" * 5000])
@@ -120,7 +124,9 @@ print(sum(name.isdigit() for name in os.listdir('/proc')))
 """
 
 
-def test_all_users_of_a_box_together_have_no_more_processes_than_one(namespace: NamespaceProvider, peopled: Image) -> None:
+def test_all_users_of_a_box_together_have_no_more_processes_than_one(
+    namespace: NamespaceProvider, peopled: Image
+) -> None:
     with namespace.create(peopled) as other, namespace.create(peopled, Limits(processes=40)) as bomb:
         try:
             said = bomb.exec(["python3", "-I", "-S", "-c", BOMB], timeout=20).output
@@ -156,7 +162,11 @@ def test_the_kernel_counts_processes_and_watches_of_a_box_s_users_together(peopl
     settings = json.dumps({"ids": provider.store.ids, "drop_to": provider.store.drop_to})
     here = str(Path(users.__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", script, here, settings], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-I", "-S", "-c", script, here, settings],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     made, watches = map(int, done.stdout.split())
     assert 10 <= made < 20 and watches == 1, done.stdout

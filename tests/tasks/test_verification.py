@@ -57,7 +57,9 @@ def test_where_boxes_have_no_user_but_root_a_task_that_names_another_is_refused_
     environment.images.provider.users_missing = lambda: "nothing maps them"  # pyright: ignore[reportAttributeAccessIssue]
     assert list(environment.folders) == ["roots"]
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said == ["left out: by-number/task.toml: verifier.user 1000: a box has no user but root here: nothing maps them"]
+    assert said == [
+        "left out: by-number/task.toml: verifier.user 1000: a box has no user but root here: nothing maps them"
+    ]
 
 
 WORKERS = """FROM debian:bookworm-slim
@@ -75,14 +77,18 @@ WORKER = {"environment/Dockerfile": WORKERS, "environment/given": "x", "environm
 
 def test_files_and_folders_of_an_image_are_whose_its_dockerfile_says(boxes_here: MakeTasks, one_task: Write) -> None:
     with trial(boxes_here(one_task("true", **WORKER))) as made:
-        shown = made.terminal.bash("id -un; pwd; cat made-by; stat -c '%U %n' . made-by /srv /srv/* /new /new/it /home/worker").text
+        shown = made.terminal.bash(
+            "id -un; pwd; cat made-by; stat -c '%U %n' . made-by /srv /srv/* /new /new/it /home/worker"
+        ).text
     assert shown.splitlines()[:3] == ["worker", "/home/worker/mine", "worker"]
     owners = dict(reversed(line.split()) for line in shown.splitlines()[3:-1])
     assert owners.pop("/srv") == owners.pop("/srv/mine") == "root" and set(owners.values()) == {"worker"}, owners
     assert set(owners) == {".", "made-by", "/srv/given", "/srv/it", "/new", "/new/it", "/home/worker"}
 
 
-def test_a_student_who_is_not_root_cannot_write_where_tests_and_rewards_are(boxes_here: MakeTasks, one_task: Write) -> None:
+def test_a_student_who_is_not_root_cannot_write_where_tests_and_rewards_are(
+    boxes_here: MakeTasks, one_task: Write
+) -> None:
     plant = (
         "echo 1 > /logs/verifier/reward.txt; mkdir -p /tests; echo 'echo 1 > /logs/verifier/reward.txt' > /tests/test.sh; "
         "mv /logs /logs2; ln -sfn /home/worker /logs/verifier; "
