@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from leap.paths import cache_dir
 from leap_worlds.sandbox.base import SandboxError
-from leap_worlds.sandbox.namespace import users
 
 ROOT_BECOMES = 61_001
 """The user that boxes run as when leap runs as root: in a range no distribution assigns (systemd's UIDS-GIDS table)."""
@@ -19,13 +19,17 @@ class LayerStore:
 
     Args:
         root: The store's folder; `sandbox` in leap's cache by default.
+
+    Attributes:
+        drop_to: User and group that boxes run as; None for leap's own.
+        ids: Those of the host that a box's other users have, as its provider has found them; None where there are none.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = (root or cache_dir() / "sandbox").absolute()
         self.drop_to = [ROOT_BECOMES, ROOT_BECOMES] if os.geteuid() == 0 else None
         self.canary = self.root / "canary"
-        self.ids, self.users_missing = users.found()
+        self.ids: dict[str, Any] | None = None
 
     def prepare(self) -> None:
         """Makes what is missing; raises `SandboxError` where the folder cannot be written."""

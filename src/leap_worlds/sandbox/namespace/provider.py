@@ -17,7 +17,7 @@ from typing import Any
 
 from leap_worlds.sandbox import base
 from leap_worlds.sandbox.image import Image, Recipe, Report, own_rootfs
-from leap_worlds.sandbox.namespace import images, remedies, wire
+from leap_worlds.sandbox.namespace import images, remedies, users, wire
 from leap_worlds.sandbox.pipes import PipeChannel
 from leap_worlds.sandbox.store import LayerStore
 
@@ -41,6 +41,7 @@ class NamespaceProvider(base.SandboxProvider):
     def __init__(self, *, store: LayerStore | None = None, upper: str = "auto", rootfs: Path | None = None) -> None:
         self._rootfs = rootfs or own_rootfs()
         self.store = store or LayerStore()
+        self.store.ids, self._users_missing = users.found()
         self._upper = ("memory" if remedies.kernel_version() >= (6, 6) else "disk") if upper == "auto" else upper
         self._lock = threading.Lock()
         self._zygote: _Zygote | None = None
@@ -58,8 +59,8 @@ class NamespaceProvider(base.SandboxProvider):
             warnings.append(remedies.NO_CGROUPS)
         if self._upper == "disk":
             warnings.append(remedies.DISK_UPPER)
-        if self.store.users_missing:
-            warnings.append(f"boxes have no user but root: {self.store.users_missing}")
+        if self._users_missing:
+            warnings.append(f"boxes have no user but root: {self._users_missing}")
         groups = ", ".join(zygote.controllers) or "none"
         return base.Probe(ok=True, detail=f"user namespaces work; control groups: {groups}", warnings=tuple(warnings))
 
@@ -85,7 +86,7 @@ class NamespaceProvider(base.SandboxProvider):
         return images.build(self, recipe, report)
 
     def users_missing(self) -> str:
-        return self.store.users_missing
+        return self._users_missing
 
     def close(self) -> None:
         with self._lock:
