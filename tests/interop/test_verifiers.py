@@ -20,8 +20,9 @@ pytest.importorskip(
     "verifiers.v1", reason="verifiers is not installed (leap-agents[verifiers], in an environment of its own)"
 )
 
-from leap.core import Task
+from leap.core import Decision, Task
 from leap.envs.base import Environment, load_environment, opened
+from leap.errors import LeapError
 
 GAMES = small_games(train=3, valid=1, unseen=1)
 SHOP = {"generator": {"products": 1520, "goals": 1510}}
@@ -80,21 +81,26 @@ def plans(environment: Environment, tasks: list[Task]) -> dict[str, tuple[str, t
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [("alfworld", GAMES), ("webshop", SHOP)])
-def test_an_evaluation_by_verifiers(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+def evaluated(name: str, options: dict[str, Any], split: str, tmp_path: Path) -> None:
+    """Evaluates two tasks by `vf-eval`, with a model whose first answer is none and which then plays the plan."""
     environment = load_environment(name, options)
-    hidden = plans(environment, environment.tasks("train")[:2])
+    try:
+        environment.prepare()
+    except LeapError as error:
+        pytest.skip(str(error))
+    hidden = plans(environment, environment.tasks(split)[:2])
+    environment.close()
     asked: list[list[dict[str, Any]]] = []
 
     def answer(messages: list[dict[str, Any]]) -> str:
         asked.append(messages)
         turn = sum(message["role"] == "assistant" for message in messages)
         _, plan = next(value for task, value in hidden.items() if task in messages[0]["content"])
-        return "hm" if turn == 0 else f"REASON: so it is\nACTION: {plan[turn - 1]}"
+        return "hm" if turn == 0 else environment.grammar.write(Decision(reason="so", action=plan[turn - 1]))["content"]
 
     with model(answer) as address:
         arguments = ["-m", "m", "-n", "2", "--client.base-url", address, "--no-push", "--run.name", "evaluation"]
+        arguments += ["--env.taskset.split", split]
         verifiers("vf-eval", "leap-env", *arguments, *chosen(name, options), folder=tmp_path)
     traces = [json.loads(line) for file in tmp_path.rglob("traces.jsonl") for line in file.read_text().splitlines()]
     traces = [trace for row in traces for trace in row.get("traces", [row])]
@@ -106,6 +112,24 @@ def test_an_evaluation_by_verifiers(name: str, options: dict[str, Any], tmp_path
         assert trace["info"]["demonstration"] == text
         assert text not in json.dumps(trace["task"]["data"])
     assert not any(text in message["content"] for text, _ in hidden.values() for each in asked for message in each)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("alfworld", GAMES), ("webshop", SHOP)])
+def test_an_evaluation_by_verifiers(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    evaluated(name, options, "train", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_an_evaluation_in_boxes(tmp_path: Path) -> None:
+    evaluated("intercode-generated", {"generator": {"file_systems": {"train": 1}, "tasks": 4}}, "train", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_an_evaluation_of_intercode_s_own_tasks(boxes: None, intercode_data: Path, tmp_path: Path) -> None:
+    evaluated("intercode-bash", {"path": str(intercode_data)}, "all", tmp_path)
 
 
 @pytest.mark.slow
