@@ -251,11 +251,11 @@ def test_inspect_reads_its_logs(tmp_path: Path) -> None:
     sample = next(one for one in told.samples if one.metadata.get("corrections"))
     assert [message.role for message in sample.messages] == ["user", *["assistant", "tool"] * 3]
     assert [message.tool_calls[0].arguments for message in sample.messages[1::2]] == [{"command": a} for a in (WEST, STAY, EAST)]
-    assert sorted(one.epoch for one in told.samples if one.id == "train/train/0") == [1, 2]
+    assert sorted(one.epoch for one in told.samples if one.id == "train/0") == [1, 2]
     assert [one.error.message for one in told.samples if one.error] == ["environment_error"]
     table = analysis.samples_df(str(shared))
     assert len(table) == sum(sum(splits.values()) for splits in counts.values())
-    valid = table[table["id"] == "valid/valid/0"]
+    valid = table[table["id"] == "valid/0"]
     assert set(valid["score_success"]) == {0.0, 1.0}  # of the mixed policy 0
 
 

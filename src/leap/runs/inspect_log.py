@@ -53,7 +53,7 @@ def write_log(path: Path, environment: str, policy: str, told: Sequence[tuple[Ep
     often = Counter[str]()
     samples = []
     for episode, trajectory in told:
-        name = f"{episode.task.split}/{episode.task.id}"
+        name = f"{episode.task.split}/{episode.task.id.removeprefix(f'{episode.task.split}/')}"
         often[name] += 1  # a task may be played more than once
         samples.append(_sample(name, often[name], f"leap/{policy}", episode, trajectory))
     by_split: dict[str, list[Episode]] = defaultdict(list)
@@ -153,7 +153,7 @@ def _messages(trajectory: JsonObject) -> list[ChatMessage]:
     told = [first["message"], *(one["content"] for one in first.get("observation", {"results": ()})["results"])]
     messages: list[ChatMessage] = [ChatMessageUser(content="\n\n".join(told))]
     for step in steps:
-        reason = step.get("reasoning_content", "")
+        reason = step.get("reasoning_content", "") if not step["message"] else ""  # an answer as generated has its reason
         said = [ContentReasoning(reasoning=reason)] if reason else []
         calls = [
             ToolCall(id=call["tool_call_id"], function=call["function_name"], arguments=call["arguments"])
