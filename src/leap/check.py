@@ -181,6 +181,7 @@ async def _check_task(environment: Environment, task: Task, steps: int, findings
         others = (_walk(environment, task, len(actions), again, reads=False) for _ in range(2))
         for other in await asyncio.gather(*others):
             _compare(walk, other)
+        await _copies(environment, walk)
     with findings.that(f"{where}: what is privileged stands in no student's prompt"):
         _secrets(environment, walk)
     with findings.that(f"{where}: actions that are written read back, and those that may be taken are valid"):
@@ -209,6 +210,21 @@ def _compare(walk: _Walk, other: _Walk) -> None:
         shown = f"{one.observation.text[:80]!r} and {same.observation.text[:80]!r}"
         says = "which a session that does not repeat says (repeats = False)"
         _must(one == same, f"step {t}: the same action gives another outcome, {says}: {shown}")
+
+
+async def _copies(environment: Environment, walk: _Walk) -> None:
+    """Whether a copy made before each action, and used only when its session has gone on, shows what the session showed."""
+    async with Live(environment, walk.history.task) as session:
+        await session.observe()
+        for t, (action, outcome) in enumerate(zip(walk.history.actions, walk.outcomes, strict=True)):
+            copied = await session.copy()
+            await session.act(action)
+            if copied is None:
+                return
+            async with copied as other:
+                same = await other.act(action)
+            says = f"{same.observation.text[:80]!r} and {outcome.observation.text[:80]!r}"
+            _must(same == outcome or not walk.repeats, f"step {t}: in a copy the same action gives another outcome: {says}")
 
 
 def _secrets(environment: Environment, walk: _Walk) -> None:

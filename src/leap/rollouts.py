@@ -143,7 +143,7 @@ async def play_task(
             history = History(task=task, observations=(await session.observe(),))
             while len(steps) < horizon:
                 try:
-                    act = await _decide(player, history)
+                    act = await decide(player, history)
                 except ModelError as failure:
                     stop, error, lost = StopReason.MODEL_ERROR, str(failure), not isinstance(failure, ModelRefused)
                     log.warning("task %s: %s", task.id, failure)
@@ -196,7 +196,12 @@ def _logprobs(act: Act) -> tuple[float, ...]:
     return tuple(round(one, 4) for one in act.logprobs) if known else ()
 
 
-async def _decide(player: Player, history: History) -> Act:
+async def decide(player: Player, history: History) -> Act:
+    """A player's next act; a call that fails is made again.
+
+    Raises:
+        ModelError: All of its calls failed.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return await player.decide(history)

@@ -27,6 +27,25 @@ class Rejection(StrEnum):
     """The teacher gave no usable answer."""
 
 
+class Measured(Record):
+    """What came of trying the actions of a step, each in a session of its own with a roll-in behind it.
+
+    Attributes:
+        value: What is in reach after the correction's action: the mean score of its roll-ins, 0..1, less what is taken off for
+            each action until then.
+        gain: By how much that is more than after the student's own action; 0 where that is what was kept.
+        spread: By how much the best action tried is better than the worst.
+        actions: Different actions compared, the student's own among them; 0 where that could not be measured.
+        executed: Actions executed in the environment for it, those that only led to the step included.
+    """
+
+    value: float
+    gain: float
+    spread: float
+    actions: int
+    executed: int
+
+
 class Correction(Record):
     """For one step of one episode: what the teacher would have thought and done there (paper: r~_t, a~_t).
 
@@ -41,6 +60,7 @@ class Correction(Record):
         leaked: Entities that the reason names and the student's history does not.
         plan_length: Actions left on an optimal plan from this state; None where none is known, or nothing can succeed any
             more (which `rejected` or a replay tells).
+        measured: What trying it came to, where the teacher tries things.
     """
 
     episode: str
@@ -52,6 +72,7 @@ class Correction(Record):
     rejected: Rejection | None = None
     leaked: tuple[str, ...] = ()
     plan_length: int | None = None
+    measured: Measured | None = None
 
     @property
     def kept(self) -> bool:

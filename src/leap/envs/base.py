@@ -92,6 +92,11 @@ class Session(ABC):
     def privileged(self) -> PrivilegedState | Awaitable[PrivilegedState | None] | None:
         """The privileged state now, or None where nothing is hidden. Nothing that renders a student's prompt calls it."""
 
+    def copy(self) -> Session | Awaitable[Session | None] | None:
+        """A session of its own in the same state, for who tries what comes of several actions there; None where there can be
+        none, and the actions so far are taken again in a fresh session instead. It is used in another thread than this one."""
+        return None
+
     def explain(self) -> Sequence[tuple[str, str, str]] | Awaitable[Sequence[tuple[str, str, str]]]:
         """What the score would be made of if the episode ended now, for people: name, value and reason of each part."""
         return ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, thread
 from contextlib import suppress
 from contextvars import copy_context
@@ -142,6 +142,8 @@ class Live:
 
     async def __aenter__(self) -> Live:
         environment, task = self._environment, self._task
+        if self._session is not None:  # a copy
+            return self
         try:
             with faults_of(environment, task, "start"):
                 blocking = environment.of(task).blocking
@@ -215,6 +217,15 @@ class Live:
         state = await self._ask("privileged")
         return PrivilegedState(text="") if state is None else self._held_to(PrivilegedState, state, "privileged")
 
+    async def copy(self) -> Live | None:
+        """A session of its own in the same state, to be used with `async with`; None where the environment offers none."""
+        session = await self._ask("copy")
+        if session is None:
+            return None
+        other = Live(self._environment, self._task)
+        other._session, other._acted = self._held_to(Session, session, "copy"), self._acted
+        return other
+
     async def explain(self) -> Sequence[tuple[str, str, str]]:
         """What the score would be made of if the episode ended now: name, value and reason of each part."""
         return self._held_to(Sequence, await self._ask("explain"), "explain")
@@ -244,7 +255,7 @@ class Live:
     def _when(self, name: str, *arguments: str) -> str:
         """Names a call of a method, for people."""
         call = f"{name}({arguments[0]!r:.200})" if arguments else name
-        return call if name in ("start", "observe", "close") else f"step {self._acted}, {call}"
+        return call if name in ("start", "observe", "copy", "close") else f"step {self._acted}, {call}"
 
     def _at_hand(self) -> Session:
         if self._session is None:
@@ -266,26 +277,31 @@ def _close(session: Session) -> None:
         session.close()
 
 
-async def states_along(environment: Environment, episode: Episode, *, after_last: bool = False) -> list[PrivilegedState]:
-    """The privileged state before each step of an episode, and after the last if asked, from a replay of its actions in a
-    fresh session.
+async def retraced(session: Live, episode: Episode, last: int) -> AsyncIterator[Outcome | None]:
+    """Takes the actions of an episode in a fresh session. Stops at the state before each step up to the last one named, the end
+    being one more than there are steps, and gives what came of the action before.
 
     Raises:
         LeapError: A session that repeats shows something else than was logged, so it is not the world that the episode was
             played in.
     """
-    states: list[PrivilegedState] = []
+    shown, outcome = await session.observe(), None
+    for t in range(last + 1):
+        logged = episode.steps[t].observation if t < len(episode.steps) else episode.final
+        if session.repeats and shown.text != logged.text:
+            raise LeapError(
+                f"replaying task {episode.task.id}: step {t} shows {shown.text[:80]!r}, but the episode logged "
+                f"{logged.text[:80]!r}. Its data or its engine changed since the rollout, or it is not deterministic."
+            )
+        yield outcome
+        if t < last:
+            outcome = await session.act(episode.steps[t].action)
+            shown = outcome.observation
+
+
+async def states_along(environment: Environment, episode: Episode, *, after_last: bool = False) -> list[PrivilegedState]:
+    """The privileged state before each step of an episode, and after the last if asked, from a replay of its actions in a
+    fresh session; raises as `retraced`."""
     async with Live(environment, episode.task) as session:
-        shown = await session.observe()
-        for t, step in enumerate(episode.steps):
-            if session.repeats and shown.text != step.observation.text:
-                raise LeapError(
-                    f"replaying task {episode.task.id}: step {t} shows {shown.text[:80]!r}, but the episode logged "
-                    f"{step.observation.text[:80]!r}. The games or the engine changed since the rollout."
-                )
-            states.append(await session.privileged())
-            if after_last or t + 1 < len(episode.steps):
-                shown = (await session.act(step.action)).observation
-        if after_last:
-            states.append(await session.privileged())
-    return states
+        states = retraced(session, episode, len(episode.steps) - (not after_last))
+        return [await session.privileged() async for _ in states]

@@ -110,7 +110,7 @@ def collect(
     return report, groups
 
 
-_CORRECTORS = {"expert": words.SCRIPT, "self": "the student itself"}
+_CORRECTORS = {"expert": words.SCRIPT, "self": "the student itself", "search": "search by the student itself"}
 """Teachers whose names in a recipe would mean something else to a reader."""
 
 

@@ -268,10 +268,10 @@ class Actors:
     def _answering(self, i: int) -> Actor:
         return Actor(name="student", checkpoint=self.checkpoint_key(i), iteration=i)
 
-    def _student_policy(self, i: int, temperature: float) -> Policy:
+    def _student_policy(self, i: int, temperature: float, warmer: float = 0.0) -> Policy:
         constrained, section = self.recipe.student.decoding == "constrained", self.recipe.policy
         model = self.student_model(i, temperature)
-        student = ModelPolicy(model, self.renderer, self._answering(i), constrained=constrained)
+        student = ModelPolicy(model, self.renderer, self._answering(i), constrained=constrained, warmer=warmer)
         return registry.policy.get(section.kind)(section, student)
 
     def bf16_pays(self) -> bool:
@@ -325,9 +325,11 @@ class Actors:
         known, model = Journal(self.run.states(i), ExtractedState), self.open_model(section)
         return StateExtractor(self.environment, model, known, limit=section.limit, seed=self.recipe.seed)
 
-    def teacher(self, i: int, states: Mapping[str, str] | None = None) -> Teacher[Any]:
-        """Who corrects the episodes of pi_i. `states` are the privileged states by task key, where the recipe has them
-        extracted."""
+    def teacher(
+        self, i: int, states: Mapping[str, str] | None = None, *, episodes: int | None = None
+    ) -> Teacher[Any]:
+        """Who corrects the episodes of pi_i, so many in all. `states` are the privileged states by task key, where the recipe
+        has them extracted."""
         section, student = self.recipe.teacher, self.recipe.student
         context = TeacherContext(
             self.environment,
@@ -337,7 +339,9 @@ class Actors:
                 lambda: NotedModel(self.student_model(i, student.sampling.temperature), self._booking or self.ledger),
                 self.whole_renderer,
                 constrained=student.decoding == "constrained",
+                policy=partial(self._student_policy, i, student.sampling.temperature),
             ),
             states=states,
+            episodes=episodes,
         )
         return teacher_class(section.kind)(section, context)

@@ -22,11 +22,12 @@ _REJECTED = {Rejection.TEACHER_ERROR: "unread"}
 
 @dataclass(frozen=True, slots=True)
 class Correcting:
-    """Which student's episodes are corrected, and whether privileged states were read from logs. A shard's items are episodes,
-    each with that state or None."""
+    """Which student's episodes are corrected, how many in all shards, and whether privileged states were read from logs. A
+    shard's items are episodes, each with that state or None."""
 
     student: int
     extracted: bool
+    episodes: int
 
 
 async def correct_shards(shards: Sequence[Shard], actors: Actors, hand_on: Callable[[Corrected], None]) -> None:
@@ -34,7 +35,7 @@ async def correct_shards(shards: Sequence[Shard], actors: Actors, hand_on: Calla
     spec: Correcting = shards[0].spec
     pairs = [pair for shard in shards for pair in shard.items]
     states = {episode.task.key: state for episode, state in pairs if state is not None} if spec.extracted else None
-    teacher = actors.teacher(spec.student, states)
+    teacher = actors.teacher(spec.student, states, episodes=spec.episodes)
     for shard in together(shards, apart=teacher.waves):
         await teacher.correct_each([episode for episode, _ in shard.items], hand_on, done=shard.done)
 
@@ -86,7 +87,7 @@ def correct_all(
     keeper = Keeper(who_corrects(section), len(episodes), keep, recipe.lost_share)
     items = {one.key: (one, states.get(one.task.key) if states is not None else None) for one in episodes}
     bar.update(len(finished), len(episodes), "")
-    how = {"spec": Correcting(student, states is not None), "size": size, "pays": pays}
+    how = {"spec": Correcting(student, states is not None, len(episodes)), "size": size, "pays": pays}
     files = actors.files(PolicySpec("student", iteration=student)) if section.uses_student else ()
     shards = in_shards(what, correct_shards, Corrected, actors, items, {*finished}, files=files, **how)
     work_on(shards, actors, keeper.take, executor)

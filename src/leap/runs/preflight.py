@@ -99,8 +99,8 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
             raise RecipeError(f"{use} on split {split!r}: that is a test split of {section.name}; choose another.")
     demonstrations, tutor = recipe.demonstrations, environment.tutor
     registry.demonstration.get(demonstrations.source)(demonstrations, environment, section.train).check()
-    if recipe.teacher.kind == "expert" and recipe.iterations and not (tutor is not None and tutor.corrects):
-        raise PrerequisiteError(f"{environment.name} has no scripted teacher; set teacher.kind: model, or self.")
+    if recipe.iterations and (lacking := recipe.teacher.lacks(tutor)):
+        raise PrerequisiteError(f"{environment.name} {lacking}.")
     with progress.stage("prepare tasks", notes=True) as bar:
         environment.prepare(bar.update)
     trained_on = {task.id for task in listed(environment, section.train)}

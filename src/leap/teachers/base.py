@@ -14,6 +14,7 @@ from leap.envs.live import Live, states_along
 from leap.models.base import Model
 from leap.models.breaker import CircuitBreaker, check_lost
 from leap.models.providers import ModelConfig
+from leap.policies.base import Policy
 from leap.policies.rendering import Renderer
 from leap.sync import in_waves, side_by_side
 from leap.teachers.asking import Asker, failed_calls
@@ -61,11 +62,13 @@ class StudentContext:
         open: Gives the model with the student's present weights.
         renderer: Makes the student's prompts.
         constrained: Whether the student's answers hold admissible actions alone.
+        policy: Gives the student as it acts in rollouts, its answers drawn by so much warmer.
     """
 
     open: Callable[[], Model]
     renderer: Renderer
     constrained: bool = False
+    policy: Callable[[float], Policy] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class TeacherContext:
         student: The student whose episodes are corrected, where there is one.
         states: Texts of privileged states by task key, where they were read from logs; None where the environment tells them.
         attempts: How often a model is asked for a correction that is missing.
+        episodes: How many episodes are corrected in the stage at hand, where that is known.
     """
 
     environment: Environment
@@ -88,6 +92,7 @@ class TeacherContext:
     student: StudentContext | None = None
     states: Mapping[str, str] | None = None
     attempts: int = 3
+    episodes: int | None = None
 
     def opened(self, task: Task) -> Live:
         """A fresh session of a task, to be used with `async with`: for a teacher that tries what comes of an action."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from leap.config import Section
 from leap.models.providers import ModelConfig, ModelSampling
+
+if TYPE_CHECKING:
+    from leap.envs.base import Environment
+    from leap.envs.tutor import Tutor
 
 LEVELS = (0, 25, 50, 75, 100)
 """Privilege levels that have a prompt for model teachers (paper, ablation of privileged information)."""
@@ -24,7 +28,7 @@ class TeacherConfig(Section):
     uses_student: ClassVar[bool] = False
     acts_as: ClassVar[str] = "{0.kind}-{0.privilege}"
 
-    kind: str = Field(default="", description="Registered teacher: expert, model, self, or another package's.")
+    kind: str = Field(default="", description="Registered teacher: expert, model, self, search, or another package's.")
     privilege: int = Field(
         default=50, ge=0, le=100, description="How far the privileged state may be used; 50 is the paper's."
     )
@@ -47,20 +51,18 @@ class TeacherConfig(Section):
         """Its name for people."""
         return self.kind
 
+    def lacks(self, tutor: Tutor[Environment] | None) -> str:
+        """What it needs of an environment's tutor that is not there, and what to do; empty where nothing is."""
+        return ""
+
     @property
     def acting(self) -> str:
         """Name of the baseline in which its own actions are executed, where the run has that baseline."""
         return self.acts_as.format(self)
 
 
-class PromptedTeacherConfig(TeacherConfig):
-    """Options of a teacher that is a language model, asked by a prompt for its level of privilege."""
-
-    verify: bool = Field(
-        default=False,
-        description="Try each correction in a fresh session, in place of the student's action, and reject it where less is in "
-        "reach then.",
-    )
+class LevelledTeacherConfig(TeacherConfig):
+    """Options of a teacher that asks a language model by a prompt for its level of privilege."""
 
     @field_validator("privilege")
     @classmethod
@@ -70,12 +72,26 @@ class PromptedTeacherConfig(TeacherConfig):
         return privilege
 
 
+class PromptedTeacherConfig(LevelledTeacherConfig):
+    """Options of a teacher that is a language model."""
+
+    verify: bool = Field(
+        default=False,
+        description="Try each correction in a fresh session, in place of the student's action, and reject it where less is in "
+        "reach then.",
+    )
+
+
 class ExpertConfig(TeacherConfig):
     """Options of the environment's scripted teacher."""
 
     acts_as: ClassVar[str] = "teacher-{0.privilege}"
 
     kind: Literal["expert"] = Field(default="expert", description="The environment's scripted teacher.")  # type: ignore[assignment]
+
+    def lacks(self, tutor: Tutor[Environment] | None) -> str:
+        there = tutor is not None and tutor.corrects
+        return "" if there else "has no scripted teacher; set teacher.kind: model, self or search"
 
 
 class SelfTeacherConfig(PromptedTeacherConfig):
@@ -84,6 +100,55 @@ class SelfTeacherConfig(PromptedTeacherConfig):
     uses_student: ClassVar[bool] = True
 
     kind: Literal["self"] = Field(default="self", description="The student's own weights, pi_{i-1}.")  # type: ignore[assignment]
+
+
+class SearchConfig(LevelledTeacherConfig):
+    """Options of search by the student itself."""
+
+    uses_student: ClassVar[bool] = True
+
+    kind: Literal["search"] = Field(  # type: ignore[assignment]
+        default="search", description="Tries the student's own answers in copies of the session."
+    )
+    answers: int = Field(
+        default=4,
+        ge=1,
+        description="Answers of the student at each step; half of them with the privileged state in the prompt, where there is "
+        "one and the privilege is above 0.",
+    )
+    warmer: float = Field(
+        default=0.7,
+        ge=0,
+        description="By how much warmer than in rollouts all but the first are drawn, up to a temperature of 1.",
+    )
+    roll_in: Literal["student", "expert", "tutor"] = Field(
+        default="student",
+        description="Who goes on behind an action that is tried: the student, the environment's expert, or its tutor, which "
+        "without a script of its own follows the privileged plan.",
+    )
+    depth: int | None = Field(
+        default=None, ge=1, description="Most actions of a trial, the one that is tried included; to the horizon if null."
+    )
+    rolls: int = Field(default=1, ge=1, description="Trials of each action; their mean counts.")
+    discount: float = Field(
+        default=0.97, gt=0, le=1, description="What is left of a score for each action that it takes; 1: time does not count."
+    )
+    most_steps: int = Field(
+        default=5000, ge=1, description="Most actions executed for one episode, those that only lead to a step included."
+    )
+    stage_steps: int | None = Field(
+        default=None, ge=1, description="The same for all episodes of an iteration; each has an equal share of it."
+    )
+
+    def lacks(self, tutor: Tutor[Environment] | None) -> str:
+        there = self.roll_in != "expert" or (tutor is not None and tutor.plays)
+        return "" if there else "has no scripted expert; set teacher.roll_in: student"
+
+    @model_validator(mode="after")
+    def _has_answers_to_go_on_with(self) -> Self:
+        if self.rolls > (plain := self.answers - self.answers // 2):
+            raise ValueError(f"rolls: {self.rolls} trials of an action need as many answers without privilege; here are {plain}")
+        return self
 
 
 class TeacherSampling(ModelSampling):

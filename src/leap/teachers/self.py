@@ -7,6 +7,7 @@ thought and did there it is not shown. Step by step: one answer per step, in the
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from leap.core import Correction, Decision, Episode, History, PrivilegedState, Rejection
 from leap.errors import RecipeError
@@ -42,15 +43,47 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
     async def correct(self, episode: Episode) -> list[Correction]:
         corrections = []
         async with self._model.conversation() as conversation:
-            fit = self._asker.fit(self._renderer.grammar_of(episode.task).tools)
-            for t, state in enumerate(await self.states(episode)):
-                decision = await self._decided(conversation, fit, episode.history(t), state)
+            states = await self.states(episode)
+            decisions = await self._along(conversation, episode, states, (episode.task.key,))
+            for t, (state, decision) in enumerate(zip(states, decisions, strict=True)):
                 rejected = Rejection.TEACHER_ERROR
                 corrections.append(await self.verdict.correction(episode, t, decision, state, otherwise=rejected))
         return corrections
 
+    async def answers(
+        self, episode: Episode, states: Sequence[PrivilegedState], draw: int, warmer: float
+    ) -> list[Decision | None]:
+        """What it would think and do at each step of an episode; None where its answers could not be read.
+
+        Args:
+            episode: The student's episode.
+            states: The privileged state before each step.
+            draw: Which of several answers, each of its own seed.
+            warmer: By how much warmer than usual they are drawn.
+        """
+        async with self._model.conversation() as conversation:
+            return await self._along(conversation, episode, states, (episode.task.key, str(draw)), warmer)
+
+    async def _along(
+        self,
+        conversation: Conversation,
+        episode: Episode,
+        states: Sequence[PrivilegedState],
+        salt: Sequence[str],
+        warmer: float = 0.0,
+    ) -> list[Decision | None]:
+        fit = self._asker.fit(self._renderer.grammar_of(episode.task).tools)
+        asked = enumerate(states)
+        return [await self._decided(conversation, fit, episode.history(t), state, salt, warmer) for t, state in asked]
+
     async def _decided(
-        self, conversation: Conversation, fit: Fit, history: History, state: PrivilegedState
+        self,
+        conversation: Conversation,
+        fit: Fit,
+        history: History,
+        state: PrivilegedState,
+        salt: Sequence[str],
+        warmer: float,
     ) -> Decision | None:
         grammar, t = self._renderer.grammar_of(history.task), len(history.actions)
 
@@ -67,7 +100,8 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
             level=logging.INFO,
             keeps_first=True,
             longest="student.sampling.max_tokens",
-            salt=(history.task.key,),
+            salt=salt,
+            warmer=warmer,
             choices=grammar.choices(history.now) if self._constrained else None,
             tools=grammar.tools,
             step=t,

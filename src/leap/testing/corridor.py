@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from typing import ClassVar
 
 from pydantic import Field
@@ -27,6 +28,7 @@ class CorridorConfig(EnvironmentConfig):
     )
     kinds: tuple[str, ...] = Field(default=("",), description="Kinds of the tasks, in turn.")
     size: int = Field(default=4, ge=1, description="Tasks of every split.")
+    copies: bool = Field(default=False, description="Whether sessions can be copied.")
 
 
 class Corridor(Environment[CorridorConfig]):
@@ -81,6 +83,9 @@ class CorridorSession(Session):
         if self.place == self._config.cliff:
             return PrivilegedState(text=text, hopeless=True)
         return PrivilegedState(text=text, plan=(EAST,) * left, facts={"left": left})
+
+    def copy(self) -> CorridorSession | None:
+        return copy(self) if self._config.copies else None
 
     def _noted(self, text: str) -> str:
         return f"{text} {self._config.note}".strip()

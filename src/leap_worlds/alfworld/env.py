@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from copy import copy
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -205,6 +206,13 @@ class AlfworldSession(Session):
 
     def privileged(self) -> PrivilegedState:
         return describe(self._engine)
+
+    def copy(self) -> AlfworldSession | None:
+        if not isinstance(self._engine, NativeEngine):
+            return None
+        other = copy(self)
+        other._engine = copy(self._engine)  # its state is one value, which no step changes
+        return other
 
     def close(self) -> None:
         if close := getattr(self._engine, "close", None):
