@@ -32,6 +32,10 @@ POINTS = {
         Point(f"write {STATE}/trainer_state.json", 2, half=True),
         Point(f"rename {WEIGHTS} -> run/iter-#/checkpoint", 2),
     ],
+    "search": [
+        Point("write run/iter-1/corrections.jsonl", 2, half=True),
+        Point("write run/iter-1/corrections.jsonl", 4),
+    ],
     "paid": [
         Point("pwrite run/calls.sqlite-wal", 30, half=True),
         Point("write run/iter-1/corrections.jsonl", 3, half=True),

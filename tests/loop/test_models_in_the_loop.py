@@ -13,7 +13,7 @@ import pytest
 import yaml
 from world import OPTIONS
 
-from leap.core import Episode, Task
+from leap.core import Episode, Task, Tried
 from leap.files import Journal
 from leap.loop import leap
 from leap.models import mock
@@ -168,6 +168,21 @@ def test_the_self_teacher_is_the_student_with_privilege(tmp_path: Path) -> None:
     assert len(asked) >= len(corrections) and {call.task for call in calls} == {e.task.id for e in stages.episodes(1)}
     page = (stages.run.report / "index.html").read_text()
     assert 'id="calls"' in page and "paid calls" not in page
+
+
+def test_search_is_by_the_student_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its figures stand in the stage's line, in the report and with every correction."""
+    searching = {"kind": "search", "episodes": "all", "answers": 3, "warmer": 1.0}
+    stages = run(recipe(teacher=searching), tmp_path / "run")
+    corrections = list(stages.corrections(1))
+    assert len(corrections) == sum(len(e.steps) for e in stages.episodes(1)) and not CALLS
+    assert {c.teacher for c in corrections} == {"search"} and all(c.measured and c.measured.executed for c in corrections)
+    tried = Tried.over(corrections)
+    assert tried is not None and tried.compared == len(corrections)
+    assert f"of {tried.compared} steps tried have an effect" in capsys.readouterr().err
+    told = json.loads((stages.run.report / "report.json").read_text())
+    assert told["corrections"][0]["tried"] == tried.model_dump() and told["setup"]["teacher"] == "search by the student itself"
+    assert "steps tried have an effect" in (stages.run.report / "index.html").read_text()
 
 
 def test_a_run_without_paid_models_has_no_ledger_and_estimates_nothing(capsys: pytest.CaptureFixture[str]) -> None:

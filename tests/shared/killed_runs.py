@@ -50,6 +50,10 @@ EXPERT: dict[str, Any] = {
 """The quickstart, as small as it gets: games are made, a scripted expert plays, the environment's teacher corrects."""
 
 
+SEARCH = EXPERT | {"teacher": {"kind": "search", "episodes": "all", "answers": 2}}
+"""The same, corrected by search."""
+
+
 @registry.environment("killed-corridor")
 class KilledCorridor(Corridor):
     """A corridor."""
@@ -290,17 +294,18 @@ def distinct(points: Sequence[Point]) -> list[Point]:
 
 @contextmanager
 def trials(folder: Path, under: Sequence[str] = ()) -> Iterator[Callable[..., Trial]]:
-    """Gives a function that makes the runs of a recipe below a folder: "expert", or "paid" with options of `paid`. One at a time
+    """Gives a function that makes the runs of a recipe below a folder: "expert", "search", or "paid" with options of `paid`. One at a time
     is at work; `under` is a command that runs them."""
     work, teacher = folder / "work", Teacher()
     with MockServer(teacher) as server, Flaky(server.port) as endpoint, Warm(work, ["killed_runs"], under) as warm:
 
         @cache
         def trial(kind: str, **options: Any) -> Trial:
-            values = EXPERT if kind == "expert" else paid(f"http://127.0.0.1:{endpoint.port}/v1", **options)
+            unpaid = {"expert": EXPERT, "search": SEARCH}.get(kind)
+            values = unpaid or paid(f"http://127.0.0.1:{endpoint.port}/v1", **options)
             recipe = folder / f"{len(list(folder.glob('*.yaml')))}.yaml"
             recipe.write_text(yaml.safe_dump(values))
-            made = Trial(warm, work, recipe, *([] if kind == "expert" else [teacher, endpoint]))
+            made = Trial(warm, work, recipe, *([] if unpaid else [teacher, endpoint]))
             made.undisturbed()
             return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import cached_property
 
@@ -83,3 +84,41 @@ class Correction(Record):
     def key(self) -> str:
         """Content key of the piece of work: which step, taught by whom, at which privilege."""
         return content_key("correction", self.episode, self.t, self.teacher, self.privilege)
+
+
+class Tried(Record):
+    """What trying came to, over several corrections.
+
+    Attributes:
+        compared: Steps at which actions could be compared.
+        effects: Those of them at which one was better than another.
+        executed: Actions executed in the environment.
+        kept: Corrections that may train.
+        gain: What these gain together.
+    """
+
+    compared: int = 0
+    effects: int = 0
+    executed: int = 0
+    kept: int = 0
+    gain: float = 0.0
+
+    @classmethod
+    def over(cls, corrections: Iterable[Correction]) -> Tried | None:
+        """Sums up corrections; None where nothing was tried for any of them."""
+        total = dict.fromkeys(cls.model_fields, 0.0)
+        for one in corrections:
+            if (measured := one.measured) is not None:
+                total["compared"] += measured.actions > 0
+                total["effects"] += measured.spread > 0
+                total["executed"] += measured.executed
+                total["kept"] += one.kept
+                total["gain"] += measured.gain * one.kept
+        return cls.model_validate(total) if total["executed"] else None
+
+    def __str__(self) -> str:
+        share = f"{self.effects / self.compared:.1%}" if self.compared else "none"
+        told = f"{share} of {self.compared} steps tried have an effect"
+        if not self.kept:
+            return f"{told}, {self.executed} actions executed"
+        return f"{told}; a correction gains {self.gain / self.kept:.2f} and takes {self.executed / self.kept:.1f} actions executed"

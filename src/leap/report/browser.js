@@ -262,6 +262,7 @@ function browse(source) {
     if (teacher.rejected) chips.push(make("span", "chip bad", `rejected: ${data.causes[teacher.rejected] || teacher.rejected}`));
     else chips.push(make("span", "chip", "kept"));
     if (teacher.leaked.length) chips.push(make("span", "chip leak", `leaks ${teacher.leaked.join(", ")}`));
+    if (teacher.gain) chips.push(make("span", "chip quiet", `gains ${teacher.gain.toFixed(2)} when tried`));
     if (teacher.left !== null) chips.push(make("span", "chip quiet", `${teacher.left} actions to go at best`));
     return side("teacher", "teacher", teacher.action, teacher.reason, teacher.leaked, chips);
   }

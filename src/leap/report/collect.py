@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from leap.core import Correction, Episode
+from leap.core import Correction, Episode, Tried
 from leap.evaluation import Evaluation
 from leap.files import read_at
 from leap.loop import best_on_validation
@@ -343,6 +343,7 @@ def _summary(source: Source, group: Group) -> CorrectionSummary:
         high=high,
         rejected=dict(sorted(found.rejected.items())),
         corrected=corrected,
+        tried=Tried.over(found.measured),
         **found.counts,
     )
 

@@ -132,12 +132,14 @@ class Taught:
 
 @dataclass
 class Corrections:
-    """A journal of corrections: sums, those that were rejected by cause, and what was made of each episode, by its key."""
+    """A journal of corrections: sums, those that were rejected by cause, those that were measured, and what was made of each
+    episode, by its key."""
 
     counts: Counter[str] = field(
         default_factory=lambda: Counter(corrections=0, kept=0, kept_same=0, acted=0, agreed=0, leaked=0)
     )
     rejected: Counter[str] = field(default_factory=Counter)
+    measured: list[Correction] = field(default_factory=list)
     of: dict[str, Taught] = field(default_factory=dict)
 
 
@@ -195,6 +197,7 @@ class Index:
             if not taught.knows(correction.t):
                 found.counts.update(taught.add(correction, one, read.place))
                 found.rejected.update([correction.rejected.value] if correction.rejected else ())
+                found.measured += [correction] if correction.measured else ()
         return found
 
     def _at(self, path: Path, seen: set[str] | None = None) -> _Read:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from leap.core import Tried
 from leap.core.record import Record
 from leap.evaluation import Evaluation
 
@@ -97,6 +98,7 @@ class CorrectionSummary(Record):
         rejected: The others, by cause.
         acted: Corrections that name an action; `agreed` of them name the one that was taken.
         leaked: Corrections whose reason names what the student had not seen.
+        tried: What trying came to, where the teacher tries things.
     """
 
     iteration: int
@@ -113,6 +115,7 @@ class CorrectionSummary(Record):
     acted: int
     agreed: int
     leaked: int
+    tried: Tried | None = None
     corrected: list[CorrectedEpisode]
 
 

@@ -131,7 +131,9 @@ def _step(step: Step, odd: bool, correction: Correction | None, state: str | Non
     if odd:
         packed["inadmissible"] = True
     if correction is not None:
+        gain = {} if correction.measured is None else {"gain": correction.measured.gain}
         packed["teacher"] = {
+            **gain,
             "action": _add(texts, correction.action),
             "reason": _add(texts, correction.reason),
             "rejected": correction.rejected,

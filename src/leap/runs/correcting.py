@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from leap.core import Correction, Episode, Rejection
+from leap.core import Correction, Episode, Rejection, Tried
 from leap.files import Journal
 from leap.models.providers import BATCH as MODEL_BATCH
 from leap.progress import Bar
@@ -96,8 +96,11 @@ def correct_all(
     note(corrections=len(journal))
     if figures["dropped"]:
         note(steps_left_out=figures["dropped"])
-    cut_off = f"; {figures['cut_off']} answers cut off" if figures["cut_off"] else ""
-    bar.update(len(finished), len(episodes), f"{_outcome(finished, journal)}{cut_off} {told()}")
+    more = f"; {figures['cut_off']} answers cut off" if figures["cut_off"] else ""
+    if tried := Tried.over(one for one in journal if one.episode in finished):
+        note(**tried.model_dump())
+        more += f"; {tried}"
+    bar.update(len(finished), len(episodes), f"{_outcome(finished, journal)}{more} {told()}")
 
 
 def who_corrects(section: TeacherConfig) -> str:
