@@ -294,8 +294,8 @@ def distinct(points: Sequence[Point]) -> list[Point]:
 
 @contextmanager
 def trials(folder: Path, under: Sequence[str] = ()) -> Iterator[Callable[..., Trial]]:
-    """Gives a function that makes the runs of a recipe below a folder: "expert", "search", or "paid" with options of `paid`. One at a time
-    is at work; `under` is a command that runs them."""
+    """Gives a function that makes the runs of a recipe below a folder: "expert", "search", or "paid" with options of `paid`.
+    One at a time is at work; `under` is a command that runs them."""
     work, teacher = folder / "work", Teacher()
     with MockServer(teacher) as server, Flaky(server.port) as endpoint, Warm(work, ["killed_runs"], under) as warm:
 

@@ -73,7 +73,12 @@ def world(**options: Any) -> Corridor:
 
 
 def teacher(
-    environment: Corridor, student: Any = None, *, episodes: int | None = None, model: Model | None = None, **options: Any
+    environment: Corridor,
+    student: Any = None,
+    *,
+    episodes: int | None = None,
+    model: Model | None = None,
+    **options: Any,
 ) -> SearchTeacher:
     given = student or Dice()
     context = StudentContext(
@@ -115,7 +120,10 @@ def test_the_best_action_is_found_wherever_there_is_one(walk: list[str], horizon
         lost = at == -2 or GOAL - at > left
         assert one.measured is not None and one.measured.actions == 3
         if not episode.success and lost:
-            assert one.rejected in (Rejection.DECLINED, Rejection.HOPELESS) and one.measured.value == one.measured.gain == 0
+            assert (
+                one.rejected in (Rejection.DECLINED, Rejection.HOPELESS)
+                and one.measured.value == one.measured.gain == 0
+            )
             continue
         if lost:
             continue
@@ -134,7 +142,9 @@ def test_what_joins_is_what_a_trial_of_it_comes_to(walk: list[str], rolls: int, 
     environment, horizon = world(), 6
     episode = walked(environment, environment.task(number=seed), walk, horizon=horizon)
     if not episode.success and len(walk) < horizon:
-        episode = walked(environment, environment.task(number=seed), walk + [STAY] * (horizon - len(walk)), horizon=horizon)
+        episode = walked(
+            environment, environment.task(number=seed), walk + [STAY] * (horizon - len(walk)), horizon=horizon
+        )
     own = teacher(environment, rolls=rolls, answers=4, discount=0.9)
     student, values = Dice(), []
     for t in range(len(episode.steps)):
@@ -289,7 +299,8 @@ def test_what_leaks_does_not_train() -> None:
     episode = walked(environment, environment.task(), [STAY] * 6)
     more = {"privilege": 50, "roll_in": "expert", "answers": 4}
     found = [
-        corrected(environment, episode, Dice(actions=[STAY]), model=model, drop_leaks=drops, **more) for drops in (False, True)
+        corrected(environment, episode, Dice(actions=[STAY]), model=model, drop_leaks=drops, **more)
+        for drops in (False, True)
     ]
     assert [[one.action for one in of if one.kept] for of in found] == [[EAST] * 4, [STAY] * 3]
 

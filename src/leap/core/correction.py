@@ -121,4 +121,5 @@ class Tried(Record):
         told = f"{share} of {self.compared} steps tried have an effect"
         if not self.kept:
             return f"{told}, {self.executed} actions executed"
-        return f"{told}; a correction gains {self.gain / self.kept:.2f} and takes {self.executed / self.kept:.1f} actions executed"
+        gain, executed = self.gain / self.kept, self.executed / self.kept
+        return f"{told}; a correction gains {gain:.2f} and takes {executed:.1f} actions executed"

@@ -200,7 +200,9 @@ class SearchTeacher(Teacher[SearchConfig]):
                 searches[episode.key] = Search(episode, self.config, replay)
 
             await _all([one for one in episodes if len(one.steps) <= self._cap], begin)
-            searches = {one.key: searches[one.key] for one in episodes if one.key in searches and self._same(searches[one.key])}
+            searches = {
+                one.key: searches[one.key] for one in episodes if one.key in searches and self._same(searches[one.key])
+            }
             await self._draw([*searches.values()])
             number = 0  # a step's next action is tried when each step has had one: a cap leaves none of them out
             while trials := [trial for search in searches.values() for trial in search.trials(number, self._cap)]:
@@ -356,7 +358,9 @@ class SearchTeacher(Teacher[SearchConfig]):
         if best is not None and others[best].value > own.value + _EQUAL:
             correction, worth = search.others[t][best], others[best]
         else:
-            correction = await self.verdict.correction(episode, t, Decision(reason=done.reason, action=done.action), state)
+            correction = await self.verdict.correction(
+                episode, t, Decision(reason=done.reason, action=done.action), state
+            )
         if not episode.success and worth.score <= episode.score + _EQUAL:
             correction = self.verdict.declined(episode, t, state)
         values = [own.value, *(one.value for one in others.values())]
