@@ -97,10 +97,10 @@ def prepared_environment(recipe: Recipe, progress: Progress) -> Environment:
     for use, split in (("training", section.train), ("validation", section.validation)):
         if split in environment.test_splits:
             raise RecipeError(f"{use} on split {split!r}: that is a test split of {section.name}; choose another.")
-    demonstrations, tutor = recipe.demonstrations, environment.tutor
+    demonstrations = recipe.demonstrations
     registry.demonstration.get(demonstrations.source)(demonstrations, environment, section.train).check()
-    if recipe.iterations and (lacking := recipe.teacher.lacks(tutor)):
-        raise PrerequisiteError(f"{environment.name} {lacking}.")
+    if recipe.iterations and (lacking := recipe.teacher.lacks(environment)):
+        raise PrerequisiteError(lacking)
     with progress.stage("prepare tasks", notes=True) as bar:
         environment.prepare(bar.update)
     trained_on = {task.id for task in listed(environment, section.train)}

@@ -11,7 +11,6 @@ from leap.models.providers import ModelConfig, ModelSampling
 
 if TYPE_CHECKING:
     from leap.envs.base import Environment
-    from leap.envs.tutor import Tutor
 
 LEVELS = (0, 25, 50, 75, 100)
 """Privilege levels that have a prompt for model teachers (paper, ablation of privileged information)."""
@@ -51,8 +50,8 @@ class TeacherConfig(Section):
         """Its name for people."""
         return self.kind
 
-    def lacks(self, tutor: Tutor[Environment] | None) -> str:
-        """What it needs of an environment's tutor that is not there, and what to do; empty where nothing is."""
+    def lacks(self, environment: Environment) -> str:
+        """Says what it needs of an environment that is not there, and what to do; empty where nothing is missing."""
         return ""
 
     @property
@@ -89,9 +88,10 @@ class ExpertConfig(TeacherConfig):
 
     kind: Literal["expert"] = Field(default="expert", description="The environment's scripted teacher.")  # type: ignore[assignment]
 
-    def lacks(self, tutor: Tutor[Environment] | None) -> str:
-        there = tutor is not None and tutor.corrects
-        return "" if there else "has no scripted teacher; set teacher.kind: model, self or search"
+    def lacks(self, environment: Environment) -> str:
+        if (tutor := environment.tutor) is not None and tutor.corrects:
+            return ""
+        return f"{environment.name} has no scripted teacher; set teacher.kind: model, self or search."
 
 
 class SelfTeacherConfig(PromptedTeacherConfig):
@@ -140,9 +140,10 @@ class SearchConfig(LevelledTeacherConfig):
         default=None, ge=1, description="The same for all episodes of an iteration; each has an equal share of it."
     )
 
-    def lacks(self, tutor: Tutor[Environment] | None) -> str:
-        there = self.roll_in != "expert" or (tutor is not None and tutor.plays)
-        return "" if there else "has no scripted expert; set teacher.roll_in: student"
+    def lacks(self, environment: Environment) -> str:
+        if self.roll_in != "expert" or ((tutor := environment.tutor) is not None and tutor.plays):
+            return ""
+        return f"{environment.name} has no scripted expert; set teacher.roll_in: student."
 
     @model_validator(mode="after")
     def _has_answers_to_go_on_with(self) -> Self:
