@@ -2,7 +2,7 @@
 
 endpoint: a world whose steps take 100 ms, a model at an endpoint that takes 500 ms; 1 and 4 workers of Ray, four episodes at
 once in each. games: native ALFWorld and its scripted expert, and what the driving process could take at most. overhead: a stage
-of a minute by one worker of Ray and by this process. Workers have started when a clock starts.
+of a minute by one worker of Ray and by this process. Workers have started when a clock starts, and played a first shard.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import slow_corridor
 from leap import registry
 from leap.core import Episode, Task
 from leap.files import Journal
+from leap.policies.base import ExpertPolicy
 from leap.progress import Bar
 from leap.recipe import Recipe
 from leap.rollouts import Play
@@ -31,6 +32,7 @@ from leap.runs.directory import RunDirectory
 from leap.runs.executors import Executor
 from leap.runs.playing import play_tasks
 from leap.runs.policies import PolicySpec
+from leap.runs.shards import BATCH
 from leap.testing.corridor import EAST
 from leap.testing.server import MockServer
 
@@ -165,7 +167,8 @@ def bounds(actors: Actors, spec: PolicySpec, tasks: Sequence[Task]) -> None:
 
 
 def overhead() -> None:
-    """A stage of a minute by this process and by one worker of Ray, twice each, in turn."""
+    """A stage of a minute by this process and by one worker of Ray, twice each, in turn; both play as many episodes at once."""
+    ExpertPolicy.concurrency = BATCH  # a worker has one shard in hand, and this process would have 64 episodes
     with TemporaryDirectory() as folder:
         values = {"name": "overhead", "horizon": 3, "environment": {"name": "slow-corridor", "options": {"size": 10_000}}}
         values["environment"]["options"]["pause"] = 0.2
@@ -175,9 +178,11 @@ def overhead() -> None:
             for _ in range(2):
                 for workers in took:
                     with executor(actors, workers) as chosen:
-                        took[workers].append(seconds(actors, spec, tasks[:6400], chosen, "overhead"))
+                        seconds(actors, spec, tasks[:BATCH], chosen, "first")
+                        took[workers].append(seconds(actors, spec, tasks[: 100 * BATCH], chosen, "overhead"))
             here, there = (min(each) for each in took.values())
-            print(f"overhead: this process {here:.1f} s, one worker of Ray {there:.1f} s: {there / here - 1:+.1%}")
+            more = f"{there / here - 1:+.1%}"
+            print(f"overhead: {BATCH} episodes at once, this process {here:.1f} s, one worker of Ray {there:.1f} s: {more}")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,12 @@ WHY = {
     "A cluster, and what its workers are given, are whoever's that runs the recipe.": (
         "executor.address executor.workers executor.cpus_per_worker executor.gpus_per_worker executor.resources "
         "executor.generators.number executor.generators.cpus executor.generators.gpus executor.generators.resources "
-        "executor.max_restarts executor.max_task_retries executor.wait executor.grows executor.storage_path executor.runtime_env"
+        "executor.max_restarts executor.max_task_retries executor.wait executor.grows "
+        "executor.storage_path executor.runtime_env"
+    ),
+    "A teacher's weights on the GPUs of a cluster, which are whoever's that runs the recipe (docs/scale.md).": (
+        "teacher.serve.kind teacher.serve.replicas teacher.serve.gpus teacher.serve.port "
+        "teacher.serve.timeout teacher.serve.options"
     ),
     "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens",
     "For models that can think before they answer; none that ships with a recipe does.": "student.prompt.thinking",

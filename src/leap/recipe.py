@@ -246,6 +246,8 @@ class Recipe(Section):
             raise ValueError(f"demonstrations.with_state: prompts know {', '.join(map(str, LEVELS))}")
         if self.baselines.teacher_model and not self.teacher.models:
             raise ValueError("baselines.teacher_model needs teacher.kind: model")
+        if getattr(self.teacher, "serve", None) is not None and self.executor.kind != "ray":
+            raise ValueError("teacher.serve is done on the cluster of executor.kind: ray; set that, or leave it out")
         return self
 
     @property

@@ -94,6 +94,39 @@ def test_where_no_worker_is_left_the_run_ends() -> None:
         asyncio.run(everything())
 
 
+def test_what_waits_for_the_driver_is_bounded_and_workers_wait_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that make records at once, and a driver that takes a while for each."""
+    monkeypatch.setattr("leap.runs.ray_executor.AHEAD", 10)
+    made, taken, waiting = 0, 0, list[int]()
+
+    async def make(item: str, ledger: BookedAtDesk) -> None:
+        nonlocal made
+        made += 1
+
+    async def everything() -> None:
+        nonlocal taken
+        executor, pool = SimpleNamespace(status=""), StubPool(RECIPE, make, workers=100)
+        async for _ in _Stage(executor, pool, shards(100, 10), None, "sign").records():  # type: ignore[arg-type]
+            waiting.append(made - taken)
+            taken += 1
+            await asyncio.sleep(0.0002)
+
+    asyncio.run(everything())
+    assert taken == made == 1000
+    assert 100 < max(waiting) <= 100 + 10 + 1, "one in the hand of each worker, those that wait here, and the one that is taken"
+
+
+def test_a_worker_that_dies_while_its_records_wait_leaves_room_for_others() -> None:
+    dice = random.Random(2)
+
+    async def make(item: str, ledger: BookedAtDesk) -> None:
+        if dice.random() < 0.2:
+            raise gone()
+
+    keys, *_ = worked(make, shards(200, 5), workers=100, max_task_retries=1000)
+    assert sorted(keys) == sorted(item for shard in shards(200, 5) for item in shard.items)
+
+
 def test_whoever_leaves_early_ends_the_workers() -> None:
     keys, pool, _ = worked(make_at_once, shards(), most=3)
     assert len(keys) == 3 and pool.dismissed == 1

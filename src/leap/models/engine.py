@@ -1,11 +1,12 @@
-"""What generates for a student while it acts: this process, or an engine (vLLM, SGLang) that LoRA adapters are loaded into."""
+"""What generates for a student while it acts: this process, or an engine (vLLM, SGLang) that LoRA adapters are loaded into.
+And what serves a teacher's weights on a cluster."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from leap.config import Options, Section
 from leap.errors import suggest
@@ -65,6 +66,22 @@ OPTIONS = {
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
+def _are_harmless(options: Options) -> Options:
+    for name, value in options.items():
+        if name not in OPTIONS:
+            hint = suggest(name, OPTIONS) or f" There are {', '.join(sorted(OPTIONS))}."
+            raise ValueError(f"no option {name!r} can be given to a server here.{hint}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        word = isinstance(value, str) and bool(_WORD.fullmatch(value))
+        if not {"true or false": isinstance(value, bool), "a number": number, "a word": word}[OPTIONS[name]]:
+            raise ValueError(f"{name} must be {OPTIONS[name]}")
+    return options
+
+
+ServerOptions = Annotated[Options, AfterValidator(_are_harmless)]
+"""Options of a server of vLLM's."""
+
+
 class EngineConfig(Section):
     """Who generates for the student. Part of a recipe, under `student.engine`."""
 
@@ -86,7 +103,7 @@ class EngineConfig(Section):
     timeout: float = Field(
         default=600.0, gt=0, description="Seconds for a whole answer, after which it is asked for again."
     )
-    options: Options = Field(
+    options: ServerOptions = Field(
         default_factory=dict,
         description="Options of the server that leap starts, such as {max_model_len: 8192, gpu_memory_utilization: 0.8}.",
     )
@@ -113,19 +130,6 @@ class EngineConfig(Section):
     def started(self) -> bool:
         """Whether leap starts a server."""
         return self.kind == "vllm" and self.base_url is None
-
-    @field_validator("options")
-    @classmethod
-    def _are_harmless(cls, options: Options) -> Options:
-        for name, value in options.items():
-            if name not in OPTIONS:
-                hint = suggest(name, OPTIONS) or f" There are {', '.join(sorted(OPTIONS))}."
-                raise ValueError(f"no option {name!r} can be given to a server here.{hint}")
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            word = isinstance(value, str) and bool(_WORD.fullmatch(value))
-            if not {"true or false": isinstance(value, bool), "a number": number, "a word": word}[OPTIONS[name]]:
-                raise ValueError(f"{name} must be {OPTIONS[name]}")
-        return options
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -158,3 +162,34 @@ def _changed(config: EngineConfig) -> set[str]:
         for name, field in type(config).model_fields.items()
         if getattr(config, name) != field.get_default(call_default_factory=True)
     }
+
+
+_BY_GPUS = {"data_parallel_size", "pipeline_parallel_size", "tensor_parallel_size"}
+
+
+class ServeConfig(Section):
+    """Replicas on the run's Ray cluster that answer for a model of `vllm/`. Part of a recipe, under `teacher.serve`."""
+
+    kind: Literal["ray"] = Field(
+        default="ray", description="ray: `ray.serve.llm`, started and stopped with the run. `serve: ray` is short for this."
+    )
+    replicas: int = Field(default=1, ge=1, description="How many hold the model.")
+    gpus: int = Field(default=1, ge=1, description="GPUs of each; its weights are split among them.")
+    port: int = Field(
+        default=8000, ge=1, le=65535, description="Where the head node listens, unless Ray Serve runs there already."
+    )
+    timeout: float = Field(default=1800.0, gt=0, description="Seconds until all must be up; the first time it is downloaded.")
+    options: ServerOptions = Field(
+        default_factory=dict, description="Options of vLLM, such as {max_model_len: 32768, gpu_memory_utilization: 0.8}."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_kind(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _is_split_by_gpus(self) -> Self:
+        if stated := sorted(_BY_GPUS & self.options.keys()):
+            raise ValueError(f"options: {', '.join(stated)} is what gpus and replicas say")
+        return self

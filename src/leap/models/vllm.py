@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import NamedTuple
 
 import httpx2
 
@@ -323,6 +324,38 @@ class VLLMModel(OpenAIModel):
     def close(self) -> None:
         super().close()
         self.server.stop()
+
+
+class Served(NamedTuple):
+    """A model that replicas on a cluster serve.
+
+    Attributes:
+        url: Its address in this run, up to and with /v1.
+        weights: Names the weights by what they are: the same ones at another address give the same answers.
+    """
+
+    url: str
+    weights: str
+
+
+class ReplicasModel(OpenAIModel):
+    """A model that replicas on a cluster serve.
+
+    Args:
+        model: Its name there, without `vllm/`.
+        sampling: How answers are drawn.
+        endpoint: Time-outs, retries and concurrency; its address and key are not used.
+        served: Where it is, and what.
+    """
+
+    def __init__(self, model: str, sampling: Sampling, endpoint: EndpointConfig, served: Served) -> None:
+        there = endpoint.model_copy(update={"base_url": served.url})
+        super().__init__(model, sampling, there, name=f"vllm/{model}", api_key="none")  # OpenAI's is none of its business
+        self._weights = served.weights
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name}@{self._weights}"
 
 
 def adapter_name(path: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from leap import registry
 from leap.core import Actor, Episode, content_key
@@ -14,11 +14,11 @@ from leap.demonstrations.sources import AnnotatorConfig, Source
 from leap.envs.base import Environment
 from leap.errors import RunError
 from leap.files import Journal, read_json
-from leap.models.base import Model
+from leap.models.base import EndpointConfig, Model
 from leap.models.checkpoints import best_device, look_in, model_identity, release_memory
 from leap.models.gguf import unpacked
 from leap.models.ledger import Ledger
-from leap.models.metered import Booking, NotedModel
+from leap.models.metered import Booking, MeteredModel, NotedModel
 from leap.models.precision import bf16_pays
 from leap.models.providers import ModelConfig, open_model
 from leap.policies.base import ExpertPolicy, MixedPolicy, Policy, ScriptedPolicy, TeacherPolicy
@@ -37,6 +37,7 @@ from leap.teachers.prompts import PrivilegedRenderer
 
 if TYPE_CHECKING:
     from leap.models.served import Engine
+    from leap.models.vllm import Served
 
 
 OpenStudent = Callable[[int, str, float], Model]
@@ -61,6 +62,7 @@ class Actors:
 
     Attributes:
         open_student: Opens the student where something else than this process generates for it.
+        served: Tells where the teacher is that is served with the run (`teacher.serve`), started if need be.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Actors:
     ) -> None:
         self._booking = ledger
         self.open_student: OpenStudent | None = None
+        self.served: Callable[[], Served] | None = None
         self.recipe = recipe
         self.run = run
         self.environment = environment
@@ -308,11 +311,23 @@ class Actors:
 
     def open_model(self, section: ModelConfig) -> Model:
         """Opens the model that a section names; its calls go to the ledger. It stays open as long as the run does."""
-        key = content_key(section.model, *(one.model_dump(mode="json") for one in (section.sampling, section.endpoint)))
+        serve = getattr(section, "serve", None)
+        told = (one.model_dump(mode="json") for one in (section.sampling, section.endpoint))
+        key = content_key(section.model, *told, *(["served"] if serve else []))
         if key not in self._models:
-            self._models[key] = section.open(self._booking or self.ledger)
+            ledger = self._booking or self.ledger
+            self._models[key] = self._replicas(section, ledger) if serve else section.open(ledger)
             self._opened.callback(self._models[key].close)
         return self._models[key]
+
+    def _replicas(self, section: ModelConfig, ledger: Booking) -> Model:
+        """The model of a section that replicas on a cluster serve."""
+        from leap.models.vllm import ReplicasModel
+
+        assert self.served is not None
+        sampling, endpoint = section.sampling.sampling(), cast(EndpointConfig, section.endpoint)
+        model = ReplicasModel(section.model.partition("/")[2], sampling, endpoint, self.served())
+        return MeteredModel(model, sampling, ledger)
 
     def annotator(self, section: AnnotatorConfig) -> ReasonAnnotator:
         """Who writes reasons into demonstrations; what is written stays on file."""

@@ -19,7 +19,7 @@ from contextlib import aclosing, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -30,6 +30,9 @@ from leap.runs.shards import Shard, run_shard
 from leap.sync import run_sync
 from leap.training.launch import processes
 from leap.training.method import Job, Method, TrainingResult
+
+if TYPE_CHECKING:
+    from leap.models.vllm import Served
 
 TRIES = 3
 """So many workers may die of a shard."""
@@ -84,6 +87,14 @@ class Executor(ABC):
         from leap.training.distributed import train
 
         return train(method, rows, job)
+
+    def served(self, here: Actors) -> Served:
+        """Where the run's teacher is served (`teacher.serve`), started if need be.
+
+        Raises:
+            LeapError: It cannot be; or this executor serves no models.
+        """
+        raise RunError("teacher.serve: this executor serves no model; use executor.kind: ray.")
 
     def rest(self) -> None:  # noqa: B027 - most executors hold nothing
         """Frees weights, as before a training, which loads its own."""

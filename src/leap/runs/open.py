@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _FREE = re.compile(
     r"(budget|calls|prices|executor|lost_share|training\.(sft\.)?(logging|processes|accelerate)"
     r"|student\.engine\.(?!kind$)\w+"
-    r"|(teacher|demonstrations\.annotate|baselines\.react\.\d+)\.endpoint)(\.|$)"
+    r"|(teacher|demonstrations\.annotate|baselines\.react\.\d+)\.endpoint|teacher\.serve)(\.|$)"
 )
 """What may change while a run goes on: what may be spent, where a model is reached, who logs, and where episodes are played and
 students trained."""
@@ -43,8 +43,11 @@ def check_run(root: Path, recipe: Recipe) -> Ready:
     """Looks for all that a recipe needs, unless its run is finished.
 
     Raises:
-        LeapError: Something is missing.
+        LeapError: Something is missing, or another process works on the run.
     """
+    if RunDirectory(root).lock.exists():
+        with RunDirectory(root).locked():  # before workers are started that would wait for those of the other process
+            pass
     return check_prerequisites(recipe, Progress()) if missing_stages(recipe, RunDirectory(root)) else Ready()
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +23,20 @@ from leap.runs.actors import Actors
 from leap.runs.executors import Executor
 from leap.runs.ray_desk import attend, offer
 from leap.runs.ray_pool import Pool, RayConfig, pool_of
+from leap.runs.ray_training import in_thread
 from leap.runs.ray_worker import Over
 from leap.runs.shards import Shard
 from leap.training.launch import shared_out
 
 if TYPE_CHECKING:
+    from leap.models.vllm import Served
     from leap.training.method import Job, Method, TrainingResult
 
 log = logging.getLogger(__name__)
+
+AHEAD = 64
+"""So many deliveries of workers wait for this process at most; then workers wait with what they have made."""
+
 
 class RayExecutor(Executor):
     """Hands shards to workers as these become free, and trains on workers."""
@@ -68,6 +75,8 @@ class RayExecutor(Executor):
             raise
 
     async def map(self, shards: Sequence[Shard], here: Actors) -> AsyncIterator[Any]:
+        if getattr(here.recipe.teacher, "serve", None) is not None:
+            self._pool.serving(here)
         stage = _Stage(self, self._pool, shards, here, self._signed(here.run.root))
         async with aclosing(stage.records()) as records:
             async for record in records:
@@ -79,6 +88,9 @@ class RayExecutor(Executor):
 
         self.rest()
         return train(self._pool, method, rows, job)
+
+    def served(self, here: Actors) -> Served:
+        return self._pool.served(here)
 
     def _signed(self, root: Path) -> str:
         """Name of a file of this run directory alone, by which workers know whether they see it."""
@@ -103,11 +115,12 @@ class _Stage:
     def __init__(self, executor: RayExecutor, pool: Pool, shards: Sequence[Shard], here: Actors, sign: str) -> None:
         self._executor, self._pool, self._here, self._sign = executor, pool, here, sign
         self._todo = asyncio.PriorityQueue[tuple[int, int, Shard]]()  # how often lost, as a negative number: those first
-        self._came = asyncio.Queue[Any]()
+        self._came, self._room = asyncio.Queue[Any](), asyncio.Semaphore(AHEAD)
         self._turns = set[str]()  # under way, by name
         self._there = set[int]()  # workers that live
         self._shards, self._done, self._lost, self._gone = len(shards), 0, 0, 0
         self._leaving = False
+        self._starting: asyncio.Task[Served] | None = None  # the teacher, served with the run
         self._pays = shards[0].pays
         self._numbers = itertools.count()
         for place, shard in enumerate(shards):
@@ -117,7 +130,8 @@ class _Stage:
         """The records of all shards, as they come."""
         pool, config = self._pool, self._pool.config
         pool.employ()
-        answers = {word: getattr(self, f"_{word}") for word in ("files", "claim", "admit", "settle", "release", "note", "unread")}
+        words = ("files", "served", "claim", "admit", "settle", "release", "note", "unread")
+        answers = {word: getattr(self, f"_{word}") for word in words}
         helpers = [asyncio.create_task(self._heard(attend(pool.desk, answers)))]
         helpers += [asyncio.create_task(self._heard(self._serve(number))) for number in range(config.workers)]
         interrupted = False
@@ -142,7 +156,14 @@ class _Stage:
 
     async def _ended(self) -> None:
         while self._turns:
-            await self._came.get()
+            await self._taken()
+
+    async def _taken(self) -> Any:
+        """What has come next; there is room for more then."""
+        came = await self._came.get()
+        if isinstance(came, list):
+            self._room.release()
+        return came
 
     async def _next(self) -> Sequence[Any]:
         """The next records that have come.
@@ -152,7 +173,7 @@ class _Stage:
         """
         while True:
             try:
-                came = await asyncio.wait_for(self._came.get(), self._pool.config.wait)
+                came = await asyncio.wait_for(self._taken(), self._pool.config.wait)
             except TimeoutError:
                 if self._there:
                     continue
@@ -225,9 +246,14 @@ class _Stage:
     async def _turn(self, worker: Any, shard: Shard, turn: str, got: set[str]) -> Over:
         """A worker's turn at a shard and how it ended; the keys of records that came are put into a set."""
         # Ray must not try this again itself: it would take records that now come in another order for those that came before.
-        stream = worker.work.options(num_returns="streaming", max_task_retries=0)
+        stream = worker.work.options(num_returns="streaming", max_task_retries=0, _generator_backpressure_num_objects=2)
         async for reference in stream.remote(shard, turn, self._sign):
-            some = await reference
+            await self._room.acquire()
+            try:
+                some = await reference
+            except BaseException:
+                self._room.release()
+                raise
             over = some.pop() if isinstance(some[-1], Over) else None
             got.update(record.key for record in some)
             self._came.put_nowait(some)
@@ -239,6 +265,11 @@ class _Stage:
 
     async def _files(self, path: str) -> Mapping[str, Any]:
         return await asyncio.to_thread(offer, self._here.run.root / path, self._pool.config.storage_path)
+
+    async def _served(self) -> Served:
+        if self._starting is None:
+            self._starting = asyncio.create_task(in_thread(partial(self._executor.served, self._here)))
+        return await asyncio.shield(self._starting)
 
     async def _claim(self, turn: str, key: str) -> Any:
         answer = await self._here.ledger.claim(key, turn)

@@ -9,7 +9,7 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
@@ -20,7 +20,13 @@ from leap.recipe import ExecutorConfig, Recipe
 from leap.runs.ray_desk import DESK, Desk
 from leap.runs.ray_generator import Generator
 from leap.runs.ray_worker import Worker
+from leap.teachers.config import ModelTeacherConfig
 from leap.training.config import TrainingSettings
+
+if TYPE_CHECKING:
+    from leap.models.vllm import Served
+    from leap.runs.actors import Actors
+    from leap.runs.ray_serving import Serving
 
 _SHIPPED = ("environment", "teacher", "model", "method", "policy", "sandbox", "demonstration")
 """Kinds of things that workers need."""
@@ -84,6 +90,8 @@ class Pool:
         self._desk: Any = None
         self._ours = False
         self._dashboard = ""
+        self._teacher: ModelTeacherConfig | None = None  # that is served
+        self._serving: Serving | None = None
 
     def connect(self) -> None:
         """Connects to the cluster; a script that has done so already stays connected to its own.
@@ -145,11 +153,29 @@ class Pool:
         return {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker, **config.resources}
 
     def needed(self) -> dict[str, float]:
-        """What workers and generators are given in all."""
+        """What workers, generators and a served teacher are given in all."""
         generators = self.config.generators.number if self.config.generators else 0
-        each = ((self.config.workers, self.resources(False)), (generators, self.resources(True)))
+        each = [(self.config.workers, self.resources(False)), (generators, self.resources(True))]
+        serve = self._teacher.serve if self._teacher is not None else None
+        if serve is not None:
+            each += [(serve.replicas, {"CPU": 1, "GPU": serve.gpus}), (1, {"CPU": 1})]  # and who takes questions in
         names = {name for _, given in each for name in given}
         return {name: sum(number * given.get(name, 0) for number, given in each) for name in names}
+
+    def served(self, here: Actors) -> Served:
+        """Where the run's teacher is served, started if it is not there."""
+        self.connect()
+        return self.serving(here).served()
+
+    def serving(self, here: Actors) -> Serving:
+        """The run's teacher, which need not be served yet, or was so by a driver that was killed."""
+        from leap.runs.ray_serving import Serving
+
+        teacher = cast(ModelTeacherConfig, here.recipe.teacher)
+        if self._serving is None:
+            assert teacher.serve is not None
+            self._serving = Serving(teacher.model.partition("/")[2], teacher.serve, here.run.root)
+        return self._serving
 
     def serves(self, number: int) -> list[Any]:
         """Whoever generates for a worker, if it does not so itself."""
@@ -189,21 +215,29 @@ class Pool:
         import ray
         from ray.exceptions import RayActorError
 
+        teacher = recipe.teacher
+        self._teacher = teacher if isinstance(teacher, ModelTeacherConfig) and teacher.serve is not None else None
+        if self._teacher is not None:
+            from leap.runs.ray_serving import check_serving
+
+            check_serving(self._teacher.model.partition("/")[2])
         self.connect()
         config, there = self.config, ray.cluster_resources()
         apart = f" and {config.generators.number} generators" if config.generators else ""
+        served = " and a served teacher" if self._teacher else ""
         who = f"{config.workers} workers{apart}"
         for name, needed in sorted(self.needed().items()):
             if needed > (has := there.get(name, 0)) and not config.grows:
                 raise PrerequisiteError(
-                    f"executor: {who} need {needed:g} {name}, and the cluster has {has:g}. Ask for fewer, or "
+                    f"executor: {who}{served} need {needed:g} {name}, and the cluster has {has:g}. Ask for fewer, or "
                     "set executor.grows: true if it grows on demand."
                 )
         self.employ()
         waiting = {actor.ready.remote(): actor for actor in (*self.workers, *self.generators)}
         ready, late = ray.wait([*waiting], num_returns=1 if config.grows else len(waiting), timeout=config.wait)
         if not ready or (late and not config.grows):
-            raise PrerequisiteError(f"executor: {len(late)} of {who} have not started in {config.wait:g} s.")
+            free = ", ".join(f"{ray.available_resources().get(name, 0):g} {name}" for name in self.needed())
+            raise PrerequisiteError(f"executor: {len(late)} of {who} have not started in {config.wait:g} s; free now: {free}.")
         try:
             versions = {*ray.get(ready)} - {__version__}
             missing = {*ray.get([waiting[one].look.remote(recipe, registry.user_modules()) for one in ready])} - {""}
@@ -216,7 +250,7 @@ class Pool:
         resources = ", ".join(f"{there[name]:g} {name}" for name in ("CPU", "GPU") if there.get(name))
         dashboard = f"; dashboard at http://{self._dashboard}" if self._dashboard else ""
         late_ones = f", {len(late)} of them not there yet" if late else ""
-        return f"Ray: {resources}, {who}{late_ones}{dashboard}"
+        return f"Ray: {resources}, {who}{served}{late_ones}{dashboard}"
 
     def dismiss(self) -> None:
         """Ends the workers, which frees what they hold."""
@@ -233,8 +267,11 @@ class Pool:
         self.generators.clear()
 
     def close(self) -> None:
-        """Ends the workers and leaves the cluster, if this process was not in it before."""
+        """Ends workers and a served teacher, and leaves the cluster, if this process was not in it before."""
         self.dismiss()
+        if self._serving is not None:
+            self._serving.stop()
+            self._serving = None
         if self._ours:
             import ray
 

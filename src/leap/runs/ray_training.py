@@ -87,7 +87,7 @@ def train(pool: Any, method: Method[Any], rows: Any, job: Job) -> TrainingResult
     async def fitted() -> Any:
         attending = asyncio.create_task(attend(desk, {"files": files, "step": step, "fail": fail, "trained": trained}))
         try:
-            return await _in_thread(trainer.fit)
+            return await in_thread(trainer.fit)
         except asyncio.CancelledError:
             pool.close()  # ends the ranks
             raise
@@ -111,7 +111,7 @@ def train(pool: Any, method: Method[Any], rows: Any, job: Job) -> TrainingResult
     return result.return_value
 
 
-async def _in_thread(work: Any) -> Any:
+async def in_thread(work: Any) -> Any:
     """The result of a function that blocks, in a thread that nobody waits for."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
@@ -129,7 +129,7 @@ async def _in_thread(work: Any) -> Any:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(tell, value, error)
 
-    threading.Thread(target=run, name="ray-train", daemon=True).start()
+    threading.Thread(target=run, name="leap-ray", daemon=True).start()
     return await done
 
 

@@ -14,7 +14,7 @@ from leap import __version__
 from leap.envs.base import load_environment
 from leap.errors import LeapError, RunError
 from leap.recipe import Recipe
-from leap.runs.ray_desk import BookedAtDesk, Copies, settle_in
+from leap.runs.ray_desk import BookedAtDesk, Copies, ask, settle_in
 from leap.runs.ray_generator import open_far
 from leap.runs.shards import Shard, run_shard
 
@@ -85,7 +85,8 @@ class Worker:
 
         def run() -> None:
             try:
-                run_shard(self._copies.here(shard, sign), ledger, ended.put, open_student=elsewhere)
+                served = partial(ask, self._desk, "served")
+                run_shard(self._copies.here(shard, sign), ledger, ended.put, open_student=elsewhere, served=served)
                 ray.get(ledger.told)
                 ended.put(Over())
             except LeapError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from leap import registry
 from leap.core.record import Record, content_key
@@ -24,6 +24,9 @@ from leap.recipe import ExecutorConfig, Recipe
 from leap.runs.actors import Actors, OpenStudent
 from leap.runs.directory import RunDirectory
 from leap.sync import run_sync
+
+if TYPE_CHECKING:
+    from leap.models.vllm import Served
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +133,7 @@ def run_shard(
     on_record: Callable[[Any], None] | None = None,
     run: RunDirectory | None = None,
     open_student: OpenStudent | None = None,
+    served: Callable[[], Served] | None = None,
 ) -> list[Any]:
     """Does the work of one shard in this process and returns the records that are wanted. It needs the shard, the run directory
     (or the shard's files of it) and an installed leap, and keeps environment and weights for the next shard of the same run. A
@@ -140,7 +144,7 @@ def run_shard(
         ledger: The way to the run's ledger; without one, a shard that pays is an error.
         on_record: Gets each record as soon as it is there, too, in another thread.
         run: The run directory, where it is not simply the shard's root.
-        open_student: See `Actors`.
+        open_student, served: See `Actors`.
 
     Raises:
         LeapError: What the work raised; or code that is not leap's did, and the message carries its traceback.
@@ -159,7 +163,7 @@ def run_shard(
             log.warning("a worker cannot import %s, which registers things by decorators: %s", module, error)
     _way.ledger = ledger
     actors = _actors_of(shard, run)
-    actors.open_student = open_student
+    actors.open_student, actors.served = open_student, served
     try:
         run_sync(shard.work([shard], actors, hand_on))
     except LeapError:

@@ -91,14 +91,14 @@ class Stages:
     def actors(self) -> Actors:
         """Who acts: students, teacher, baselines."""
         actors = Actors(self.recipe, self.run, self.environment)
+        actors.served = lambda: self.executor.served(actors)
         self._opened.callback(actors.close)
         return actors
 
     @cached_property
     def executor(self) -> Executor:
         """Who works on shards, and trains."""
-        section = self.recipe.executor
-        executor = registry.executor.get(section.kind)(section)
+        executor = registry.executor.get(self.recipe.executor.kind)(self.recipe.executor)
         self._opened.callback(executor.close)
         return executor
 

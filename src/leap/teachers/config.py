@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from leap.config import Section
-from leap.models.providers import ModelConfig, ModelSampling
+from leap.models.engine import ServeConfig
+from leap.models.providers import Ask, ModelConfig, ModelSampling, split_name
 
 if TYPE_CHECKING:
     from leap.envs.base import Environment
@@ -178,6 +179,20 @@ class ModelTeacherConfig(PromptedTeacherConfig, ModelConfig):
         description="Longest prompt, in tokens; the oldest steps are left out of longer ones. For models at endpoints three "
         "characters count as one. Null: as the model's context allows, or an endpoint's refusal tells.",
     )
+    serve: ServeConfig | None = Field(
+        default=None,
+        description="ray: replicas on the run's Ray cluster answer for a model of `vllm/`, not a server on this machine.",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_served(self) -> Self:
+        if self.serve is not None and split_name(self.model)[0] != "vllm":
+            raise ValueError(f"serve: vLLM serves weights, so the model is vllm/NAME, not {self.model}")
+        return self
+
+    def check(self) -> Ask | None:
+        """See `ModelConfig.check`; what serves the model on a cluster is looked for by the executor."""
+        return None if self.serve is not None else super().check()
 
     @property
     def models(self) -> tuple[ModelConfig, ...]:
