@@ -113,8 +113,8 @@ def test_an_engine_that_runs_commands_on_the_host_is_found_out_before_the_first(
     with pytest.raises(SandboxError, match="did not run inside the container"):
         engine.create(Image(key="k", reference="leap-sandbox:k"))
     calls = (tmp_path / "log").read_text().splitlines()
-    assert [call.split()[0] for call in calls] == ["ps", "run", "exec", "rm"]
-    assert "--network none" in calls[1] and "--pids-limit 128" in calls[1] and "cat /usr/share/leap-image" in calls[2]
+    assert [call.split()[0] for call in calls] == ["ps", "image", "run", "exec", "rm"]
+    assert "--network none" in calls[2] and "--pids-limit 128" in calls[2] and "cat /usr/share/leap-image" in calls[3]
 
 
 def test_a_container_that_proves_itself(tmp_path: Path) -> None:
@@ -123,7 +123,17 @@ def test_a_container_that_proves_itself(tmp_path: Path) -> None:
         assert box.exec(["echo", "x"]).output == b"answer\n"
         assert box.exec(["yes"], max_output=1000).output_capped
     verbs = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
-    assert verbs == ["ps", "run", "exec", "exec", "exec", "restart", "exec", "rm"]  # proved again after the restart
+    assert verbs == [
+        "ps",
+        "image",
+        "run",
+        "exec",
+        "exec",
+        "exec",
+        "restart",
+        "exec",
+        "rm",
+    ]  # proved again after the restart
 
 
 def test_an_engine_s_commands_read_nothing_from_the_terminal(tmp_path: Path) -> None:
@@ -155,7 +165,81 @@ def test_the_second_command_is_taken_where_the_first_reaches_no_engine(
     assert provider.probe().detail == "podman engine 4.3" and provider.command == "podman"
 
 
+def test_commands_of_a_user_are_run_by_the_engine_as_that_user_with_its_own_home(tmp_path: Path) -> None:
+    engine = _engine(tmp_path, proof="echo k; echo 1ea9c0de5a1d")
+    with engine.create(Image(key="k", reference="leap-sandbox:k")) as box:
+        box.exec(["id"], user="worker")
+        box.exec(["id"], user="1000:7", env={"HOME": "/x"}, input=b"in")
+        box.exec(["id"], user="root")
+    said = [line for line in (tmp_path / "log").read_text().splitlines() if line.endswith(" id")]
+    assert [" --user worker " in said[0], " --user 1000:7 " in said[1], "--user" in said[2]] == [True, True, False]
+    assert "HOME=$HOME" in said[0] and "HOME=/root" not in said[0]
+    assert "HOME=/x" in said[1] and "HOME=$HOME" not in said[1] and "HOME=/root" in said[2]
+    gone = b"unable to find user x: no matching entries in passwd file\n"
+    assert result_of(["id"], gone, 126).exec_error == result_of(["id"], b"Error: " + gone, 126).exec_error == "user"
+    assert result_of(["cat"], gone, 0).exec_error is None
+    text, _, _ = steps_dockerfile("b", (Step(argv=("a",), user="worker"), Step(argv=("b",))))
+    assert text.splitlines()[-5:] == ["USER worker", 'RUN ["a"]', "USER 0", 'RUN ["b"]', "WORKDIR /"]
+
+
+def test_a_snapshot_is_a_commit_that_is_dropped_by_its_name_and_swept_when_its_process_was_killed(
+    tmp_path: Path,
+) -> None:
+    engine = _engine(tmp_path, proof="echo k; echo 1ea9c0de5a1d")
+    program, own = tmp_path / "docker", container_name()
+    _, place, pid, born, rest = own.split("-")
+    left = f"leap-{place}-{pid}-{int(born) + 1}-{rest}"
+    busy = tmp_path / "busy"
+    top = f"printf 'UID\\n1\\n'; [ -e {busy} ] && echo 2; exit 0"
+    answers = f"image) [ $2 = ls ] && echo {own} {left} postgres;;\n  top) {top};;\n  exec)"
+    program.write_text(program.read_text().replace("exec)", answers, 1))
+    log = tmp_path / "log"
+    with engine.create(Image(key="k", reference="leap-sandbox:k", env={"A": "1"}, user="app")) as box:
+        swept = [line for line in log.read_text().splitlines() if line.startswith("image rm")]
+        assert swept == [f"image rm -f leap-snapshot:{left}"]
+        kept = box.snapshot(quiet=True)
+        assert (kept.key, kept.env, kept.user) == ("k", {"A": "1"}, "app")
+        assert kept.reference is not None and kept.reference.startswith("leap-snapshot:leap-")
+        busy.touch()
+        with pytest.raises(SandboxError, match="something runs"):
+            box.snapshot(quiet=True)
+        other = box.snapshot()
+        with engine.create(kept) as copy:
+            assert copy.exec(["echo", "x"]).output == b"answer\n"
+    for image in (kept, other, Image(key="k", reference="leap-sandbox:k")):
+        engine.drop(image)
+    said = log.read_text().splitlines()
+    commits = [line.split() for line in said if line.startswith("commit")]
+    assert [words[2] for words in commits] == [kept.reference, other.reference] and commits[0][1].startswith("leap-")
+    assert [line for line in said if line.startswith("image rm")][1:] == [
+        f"image rm -f {kept.reference}",
+        f"image rm -f {other.reference}",
+    ]
+    assert any(line.startswith("run") and f" {kept.reference} " in line for line in said)
+
+
 # From here on with a real engine, where there is one.
+
+
+def test_users_and_snapshots_of_an_engine(engine: DockerProvider) -> None:
+    made = "mkdir -m 755 /own && chown 1000:7 /own && chmod 1777 /tmp && echo 'worker:x:1000:7::/own:/bin/sh' >> /etc/passwd"
+    steps = (Step(argv=("bash", "-c", made)), Step(argv=("bash", "-c", "id -u > /own/who"), user="worker"))
+    with engine.create(engine.build(Recipe(steps=steps))) as box:
+        assert (
+            box.exec(["bash", "-c", "id -u; id -g; echo $HOME; cat ~/who"], user="worker").output
+            == b"1000\n7\n/own\n1000\n"
+        )
+        assert b"Permission denied" in box.exec(["touch", "/root/x"], user="1000").output
+        assert box.exec(["id"], user="nobody-here").exec_error == "user"
+        box.exec(["bash", "-c", "echo kept > /f; rm /own/who"])
+        image = box.snapshot(quiet=True)
+        box.exec(["bash", "-c", "echo later > /f; sleep 300 >/dev/null 2>&1 &"])
+        with pytest.raises(SandboxError, match="something runs"):
+            box.snapshot(quiet=True)
+        with engine.create(image) as copy:
+            assert copy.exec(["bash", "-c", "cat /f; ls /own"]).output == b"kept\n"
+        engine.drop(image)
+        assert engine.call("image", "inspect", str(image.reference), timeout=60).returncode
 
 
 def test_an_engine_builds_what_the_recipe_says(engine: DockerProvider) -> None:
@@ -282,5 +366,5 @@ def test_somebody_s_dockerfile_is_built_without_a_network_and_its_user_and_folde
 
 def test_a_foreign_image_is_made_root_s_and_named_by_its_content() -> None:
     text, _, _ = steps_dockerfile("theirs:latest", (), foreign="sha256:abc")
-    assert text.splitlines()[:3] == ["FROM theirs:latest", "LABEL leap.from=sha256:abc", "USER root"]
+    assert text.splitlines()[:3] == ["FROM theirs:latest", "LABEL leap.from=sha256:abc", "USER 0"]
     assert text != steps_dockerfile("theirs:latest", (), foreign="sha256:def")[0]

@@ -154,6 +154,18 @@ class Sandbox(ABC):
     def start(self, argv: Sequence[str], *, cwd: str = "/", env: Mapping[str, str] | None = None) -> Channel:
         """Starts a program that stays (see `Channel`); raises `SandboxError` where it cannot be started."""
 
+    def snapshot(self, *, quiet: bool = False) -> Image:
+        """An image of the files as they are now, to make others of; `SandboxProvider.drop` it once those are closed. What runs,
+        and what is in memory, is not in it.
+
+        Args:
+            quiet: Not where something runs in the sandbox, which the others would lack.
+
+        Raises:
+            SandboxError: It could not be made, or something runs; the sandbox is as it was.
+        """
+        raise SandboxError("this sandbox makes no snapshots")
+
     @abstractmethod
     def reset(self) -> None:
         """Back to the image: all processes gone, all changes dropped."""
@@ -175,6 +187,12 @@ class SandboxProvider(ABC):
     name: str
     engine: ClassVar[bool] = False
     """Whether it is a container engine: it builds Dockerfiles as they are."""
+
+    snapshots: ClassVar[bool] = False
+    """Whether its sandboxes make snapshots."""
+
+    def drop(self, image: Image) -> None:  # noqa: B027 - those without snapshots have none to drop
+        """Frees a snapshot that nothing stands on any more."""
 
     def users_missing(self) -> str:
         """Why commands can be run as root alone, with the remedy; empty where they can be any user's."""

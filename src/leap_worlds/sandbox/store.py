@@ -13,6 +13,9 @@ from leap_worlds.sandbox.base import SandboxError
 ROOT_BECOMES = 61_001
 """The user that boxes run as when leap runs as root: in a range no distribution assigns (systemd's UIDS-GIDS table)."""
 
+SNAPSHOT = "snapshot-"
+"""How the names of layers begin that are kept for a while alone."""
+
 
 class LayerStore:
     """The folders `layers/` (read-only once made), `boxes/` (of running boxes), `mnt` (a mount point) in `root`.
@@ -47,6 +50,10 @@ class LayerStore:
 
     def layer(self, name: str) -> Path:
         """A layer's folder, there or not."""
+        return self.root / self.place(name)
+
+    def place(self, name: str) -> str:
+        """A layer's folder in the store. A snapshot's goes, as a box's does, with those who use the store."""
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
             raise SandboxError(f"not a layer's name: {name!r}")
-        return self.root / "layers" / name
+        return f"{'boxes' if name.startswith(SNAPSHOT) else 'layers'}/{name}"

@@ -6,17 +6,15 @@ import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from leap.core import Observation, PrivilegedState, Task, content_key
-from leap.envs.atif import Turn, as_json, trajectory
-from leap.envs.base import Environment, EnvironmentConfig, Outcome, Progress, Session, sampled, unknown_split
+from leap.core import Task, content_key
+from leap.envs.base import Environment, EnvironmentConfig, Progress, Session, sampled, unknown_split
 from leap.envs.grammar import FreeText, Grammar, ToolCalls
-from leap.envs.tools import Tool
 from leap.errors import LeapError, PrerequisiteError
 from leap.paths import cache_dir, expanded
 from leap_worlds.intercode.bash.generated.config import BashFamilyConfig
@@ -26,19 +24,14 @@ from leap_worlds.tasks.folder import TaskFolder, read_all
 from leap_worlds.tasks.format import TaskError
 from leap_worlds.tasks.images import Images
 from leap_worlds.tasks.make import make_tasks
+from leap_worlds.tasks.session import NO_CHECKS, TOOLS, ClosedSession, States, TaskSession
 from leap_worlds.tasks.splits import SplitConfig, divided
-from leap_worlds.tasks.state import failing, in_words
-from leap_worlds.tasks.terminal import Shown
 from leap_worlds.tasks.trial import Trial
-from leap_worlds.tasks.tutor import TaskTutor, plan_of
-from leap_worlds.tasks.verify import REWARD, Result
+from leap_worlds.tasks.tutor import TaskTutor
 
 log = logging.getLogger(__name__)
 
-SUBMIT = "submit"
-CANNOT_START = "The terminal of this task could not be opened."
-_NO_CHECKS = 10**6
-"""As many failures, where the tests print none or could not be run."""
+_MOST_KEPT = 2**16
 _SHOWN = (
     "A terminal is open in /. [exit code 0] [exit code 1] [exit code 2] [exit code 127] The work was handed in. "
     "/bin/bash: line 1: bash: command not found cannot remove cannot stat cannot access '': No such file or directory "
@@ -101,28 +94,6 @@ class TasksConfig(EnvironmentConfig):
         return self
 
 
-def _tool(name: str, description: str, **arguments: str) -> Tool:
-    properties = {key: {"type": "string", "description": text} for key, text in arguments.items()}
-    return Tool(
-        name=name,
-        description=description,
-        parameters={
-            "type": "object",
-            "properties": properties,
-            "required": list(arguments),
-            "additionalProperties": False,
-        },
-    )
-
-
-TOOLS = (
-    _tool("bash", "Runs a command, of any number of lines, in a terminal.", command="What to run."),
-    _tool("write_file", "Writes a text file.", path="Where to.", content="The whole content."),
-    _tool("read_file", "Shows a text file.", path="Which."),
-    _tool(SUBMIT, "Says that the task is done. What is there then is judged."),
-)
-
-
 class TasksEnvironment(Environment[TasksConfig]):
     """Tasks in Harbor's format: a terminal to work in, tests that come when the work is done."""
 
@@ -140,7 +111,7 @@ class TasksEnvironment(Environment[TasksConfig]):
         )
         self.images = Images(options.sandbox, options.bases, options.build_network, most)
         self._reading = threading.Lock()
-        self.reached = lru_cache(maxsize=2**16)(self._reached)
+        self._worth: dict[tuple[str, tuple[str, ...]], tuple[float, int]] = {}
 
     @cached_property
     def path(self) -> Path:
@@ -258,17 +229,34 @@ class TasksEnvironment(Environment[TasksConfig]):
         finally:
             trial.close()
 
-    def _reached(self, name: str, actions: tuple[str, ...]) -> tuple[float, int]:
-        """What the tests say once these actions were taken in a fresh box and the work handed in: the mean of the rewards, 1 only
-        where the task is solved, and the number of checks that they print as failed, below 0; the more, the better."""
+    def reached(
+        self, name: str, taken: tuple[str, ...], then: tuple[str, ...] = (), states: States | None = None
+    ) -> tuple[float, int]:
+        """What the tests say once these actions were taken and the work handed in: the mean of the rewards, 1 only where the task
+        is solved, and the number of checks that they print as failed, below 0; the more, the better. Kept by task and actions.
+
+        Args:
+            name: The task.
+            taken, then: The actions.
+            states: Where the state after `taken` may be had, so that these are not taken again.
+        """
+        key = (name, (*taken, *then))
+        if (known := self._worth.get(key)) is not None:
+            return known
+        session = None
         try:
-            session = TaskSession(self, self.folders[name])
+            session = states.copy_after(taken) if states else None
+            session, left = (session, then) if session else (TaskSession(self, self.folders[name]), key[1])
+            worth = session.reached(left)
         except LeapError:
-            return 0.0, -_NO_CHECKS
-        try:
-            return session.reached(actions)
+            worth = 0.0, -NO_CHECKS
         finally:
-            session.close()
+            if session:
+                session.close()
+        if len(self._worth) >= _MOST_KEPT:
+            self._worth.clear()
+        self._worth[key] = worth
+        return worth
 
     @property
     def tutor(self) -> TaskTutor:
@@ -314,151 +302,3 @@ class TasksEnvironment(Environment[TasksConfig]):
 
     def close(self) -> None:
         self.images.close()
-
-
-class ClosedSession(Session):
-    """A task that no box could be made for: it ends with the first action, and brings nothing."""
-
-    repeats: ClassVar[bool] = True
-
-    def __init__(self, why: str) -> None:
-        self._why = why
-
-    def observe(self) -> Observation:
-        return Observation(text=CANNOT_START)
-
-    def act(self, action: str) -> Outcome:
-        return Outcome(Observation(text=CANNOT_START), done=True)
-
-    def privileged(self) -> PrivilegedState:
-        return PrivilegedState(text=self._why, hopeless=True)
-
-
-class TaskSession(Session):
-    """One task being worked on. What programs print of times and processes differs from run to run."""
-
-    repeats: ClassVar[bool] = False
-
-    def __init__(self, environment: TasksEnvironment, folder: TaskFolder) -> None:
-        self._environment, self._folder = environment, folder
-        self._trial = environment.trial(folder)
-        self._actions: list[str] = []
-        self._mine: list[Turn] = []  # those of the phase at hand, and what came of them
-        self._seconds = 0.0
-
-    def observe(self) -> Observation:
-        return Observation(text=f"A terminal is open in {self._trial.terminal.cwd}.")
-
-    def act(self, action: str) -> Outcome:
-        if self._trial.ended:
-            return Outcome(Observation(text="The task has ended."), done=True)
-        self._actions.append(action)
-        self._mine.append(Turn(action, None))
-        if self._environment.config.actions == "text":
-            return (
-                self._submitted()
-                if action.strip() == SUBMIT
-                else self._ran(self._trial.terminal.bash(action, self._left()))
-            )
-        grammar = self._environment.grammar
-        assert isinstance(grammar, ToolCalls)
-        call = grammar.call(action)
-        if call is None:
-            return self._ran(Shown(grammar.problem(action), 2))
-        if call["name"] == SUBMIT:
-            return self._submitted()
-        given: dict[str, str] = {name: str(value) for name, value in call["arguments"].items()}
-        terminal = self._trial.terminal
-        if call["name"] == "write_file":
-            return self._ran(terminal.write(given["path"], given["content"]))
-        if call["name"] == "read_file":
-            return self._ran(terminal.read(given["path"]))
-        return self._ran(terminal.bash(given["command"], self._left()))
-
-    def _left(self) -> float | None:
-        """Seconds that are left of the phase's time; None where it has no limit."""
-        most = self._trial.phase.seconds
-        return None if most is None else max(0.1, most - self._seconds)
-
-    def _ran(self, shown: Shown) -> Outcome:
-        """What came of an action that is no submission; where no time or turn is left, the tests follow."""
-        self._seconds += shown.seconds
-        self._mine[-1] = self._mine[-1]._replace(seen=shown.text)
-        if shown.gone:
-            self._trial.ended = True
-            return Outcome(Observation(text=shown.text), done=True)
-        turns, most = self._environment.config.turns, self._trial.phase.seconds
-        if (most is not None and self._seconds >= most) or (turns is not None and len(self._actions) >= turns):
-            return self._submitted(
-                f"{shown.text}\n[no time is left]", last=turns is not None and len(self._actions) >= turns
-            )
-        return Outcome(Observation(text=shown.text))
-
-    def _submitted(self, said: str = "The work was handed in.", *, last: bool = False) -> Outcome:
-        following = self._trial.finish(self._told())
-        self._mine, self._seconds = [], 0.0
-        if following and not last:
-            return Outcome(Observation(text=f"{said}\nWhat is to be done next:\n{following}"))
-        self._trial.ended = True
-        total = self._trial.total
-        parts = dict(total.rewards) if set(total.rewards) - {REWARD} else {}
-        score = total.score
-        return Outcome(
-            Observation(text=said), reward=score, done=True, success=self._trial.solved, score=score, parts=parts
-        )
-
-    def _told(self) -> bytes:
-        """What was done in the phase at hand, for tests that read it."""
-        tools = self._environment.grammar.tools
-        return as_json(trajectory(self._trial.phase.instruction, self._mine, tools=tools))
-
-    def reached(self, actions: Sequence[str]) -> tuple[float, int]:
-        """`TasksEnvironment.reached`, of the task as it is at first."""
-        for action in actions:
-            if not self._trial.ended:
-                self.act(action)
-        if not self._trial.ended:
-            self._trial.finish(self._told())
-        results = self._trial.results
-        if self._trial.solved:
-            return 1.0, 0
-        rewards = sum(result.mean for result in results) / len(self._folder.phases)
-        fails = [len(failing(result.log)) or _NO_CHECKS for result in results if result.score < 1.0]
-        return min(rewards, 1 - 1e-6), -sum(fails) if results else -_NO_CHECKS
-
-    def _now(self) -> Result | None:
-        """What the tests would say now: found in a copy, in which the same was done."""
-        if self._trial.ended:
-            return self._trial.results[-1] if self._trial.results else Result(problem="the box has ended")
-        copy = TaskSession(self._environment, self._folder)
-        try:
-            for action in self._actions:
-                copy.act(action)
-            if not copy._trial.ended:
-                copy._trial.finish(copy._told())
-            return copy._trial.results[-1] if copy._trial.results else None
-        finally:
-            copy.close()
-
-    def explain(self) -> list[tuple[str, str, str]]:
-        result = self._now() or Result(problem="the copy of the box has ended")
-        rows = [(name, f"{value:g}", "") for name, value in result.rewards.items()]
-        return [*rows, ("tests", f"{result.score:.2f}", result.problem or result.log[-300:])]
-
-    def privileged(self) -> PrivilegedState:
-        options, phase = self._environment.config, self._trial.phase
-        result = self._now() if options.checks == "always" else None
-        later = self._folder.phases[len(self._trial.results) + 1 :]
-        plan = (
-            None if self._trial.ended else plan_of(phase, later, [turn.action for turn in self._mine], options.actions)
-        )
-        facts = {
-            "phase": phase.name,
-            "script": phase.script,
-            "rewards": dict(result.rewards) if result else {},
-            "problem": result.problem if result else "",
-        }
-        return PrivilegedState(text=in_words(phase, result, options.tells), facts=facts, plan=plan)
-
-    def close(self) -> None:
-        self._trial.close()

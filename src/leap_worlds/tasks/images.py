@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -13,12 +14,14 @@ from functools import cached_property
 from pathlib import Path
 
 from leap_worlds.sandbox import Image, Limits, Recipe, Sandbox, SandboxProvider, open_provider
-from leap_worlds.sandbox.base import ROOT
+from leap_worlds.sandbox.base import ROOT, SandboxError
 from leap_worlds.sandbox.image import Report, Step
 from leap_worlds.tasks.dockerfile import PACKAGE, Built, packages_of, read_dockerfile
 from leap_worlds.tasks.folder import Phase, TaskFolder
 from leap_worlds.tasks.format import SCHEMAS, Machine, TaskError
 from leap_worlds.tasks.wheels import asked_for, fetched
+
+log = logging.getLogger(__name__)
 
 _WHEELS = "/.leap-wheels.tar"
 
@@ -158,6 +161,20 @@ class Images:
             first = Step(argv=("/bin/sh", "-c", f"tar -C / -xf {_WHEELS} && rm {_WHEELS}"), files=files)
             recipe = replace(recipe, steps=(first, *recipe.steps))
         return self.provider.build(recipe, report=report)
+
+    def snapshot(self, box: Sandbox, *, quiet: bool) -> Image | None:
+        """An image of a box's files (`Sandbox.snapshot`); None where there is none to be had."""
+        if not self.provider.snapshots:
+            return None
+        try:
+            return box.snapshot(quiet=quiet)
+        except SandboxError as error:
+            log.debug("%s", error)
+            return None
+
+    def drop(self, image: Image) -> None:
+        """Frees a snapshot."""
+        self.provider.drop(image)
 
     def box(self, image: Image, machine: Machine) -> Sandbox:
         """A fresh box with what the task asks for, and no more than it may have."""

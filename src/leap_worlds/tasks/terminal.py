@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -52,6 +53,12 @@ class Terminal:
         self.box, self.cwd, self.env = box, workdir, dict(env)
         self.user = ""
         self._limit, self._seconds = limit, seconds
+
+    def moved(self, box: Sandbox) -> Terminal:
+        """The same terminal in another box."""
+        made = copy.copy(self)
+        made.box = box
+        return made
 
     def bash(self, command: str, seconds: float | None = None) -> Shown:
         """Runs a command of any number of lines."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import re
@@ -257,6 +258,22 @@ class Trial:
             lines = said.decode(errors="replace").strip().splitlines()
             return f"solve.sh ended with status {done.exit_code}{f': {lines[-1]}' if lines else ''}"
         return ""
+
+    def snapshot(self, *, quiet: bool) -> Image | None:
+        """An image of the files as they are now; None where the sandbox makes none of this box. `Images.drop` it in the end.
+
+        Args:
+            quiet: Not where something runs that a copy would lack, be it that the tests do not need it.
+        """
+        return self._images.snapshot(self.box, quiet=quiet or self._keeps)
+
+    def copied(self, image: Image) -> Trial:
+        """The trial as it is now, in a box of its own, of a snapshot's files. Close it."""
+        made = copy.copy(self)
+        made.results = [*self.results]
+        made.box = self._images.box(image, self.folder.settings.environment)
+        made.terminal = self.terminal.moved(made.box)
+        return made
 
     def close(self) -> None:
         """Ends the box."""

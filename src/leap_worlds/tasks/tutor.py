@@ -13,6 +13,7 @@ import base64
 import json
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from leap.core import Decision, Episode, History, PrivilegedState
@@ -26,6 +27,7 @@ from leap_worlds.tasks.state import in_words, step
 
 if TYPE_CHECKING:
     from leap_worlds.tasks.env import TasksEnvironment  # noqa: F401 - the tutor's environment
+    from leap_worlds.tasks.session import States
 
 SUBMIT = "submit"
 _READS = re.compile(r"\s*(?:ls|cat|head|tail|wc|grep|pwd|stat|du|find)\b[^;&<>$`(){}\\\n|]*")
@@ -132,7 +134,8 @@ class TaskTutor(Tutor["TasksEnvironment"]):
         folder = self.environment.folder(history.task)
         if privilege == 0 or not self._at(folder, history.actions)[0].commands:
             return None
-        way = self._best(folder, history.actions)
+        with self._states(folder) as states:
+            way = self._best(folder, history.actions, states)
         return self._said(folder, history, way) if way.passes else None
 
     async def correct_along(self, episode: Episode, privilege: int) -> list[Taught]:
@@ -144,11 +147,12 @@ class TaskTutor(Tutor["TasksEnvironment"]):
         folder, steps = self.environment.folder(episode.task), episode.steps
         histories = [episode.history(t) for t in range(len(steps))]
         ways: list[Way | None] = [None] * len(steps)
-        for t, history in enumerate(histories):
-            if privilege and self._at(folder, history.actions)[0].commands:
-                way = ways[t] = self._best(folder, history.actions)
-                if not way.passes:
-                    break
+        with self._states(folder) as states:
+            for t, history in enumerate(histories):
+                if privilege and self._at(folder, history.actions)[0].commands:
+                    way = ways[t] = self._best(folder, history.actions, states)
+                    if not way.passes:
+                        break
         lost = False
         told = []
         for history, own, way, after in zip(histories, steps, ways, [*ways[1:], None], strict=True):
@@ -179,15 +183,26 @@ class TaskTutor(Tutor["TasksEnvironment"]):
     def _worth(self, history: History, action: str, left: int) -> float:
         options, folder, taken = self.environment.config, self.environment.folder(history.task), (*history.actions, action)
         if left > 1:
-            return self._best(folder, taken, left - 1).worth[0]
+            with self._states(folder) as states:
+                return self._best(folder, taken, states, left - 1).worth[0]
         handed_in = is_submission(action, options.actions) or options.turns is not None
         return self._reached(folder, taken)[0] if handed_in else 0.0
 
-    def _reached(self, folder: TaskFolder, taken: Sequence[str]) -> tuple[float, int]:
+    def _states(self, folder: TaskFolder) -> AbstractContextManager[States]:
+        from leap_worlds.tasks.session import States
+
+        return closing(States(self.environment, folder.id))
+
+    def _reached(
+        self, folder: TaskFolder, taken: Sequence[str], then: Sequence[str] = (), states: States | None = None
+    ) -> tuple[float, int]:
         options = self.environment.config
-        if options.turns is None:
-            taken = [action for action in taken if not only_reads(action, options.actions)]
-        return self.environment.reached(folder.id, tuple(taken))
+
+        def acts(actions: Sequence[str]) -> tuple[str, ...]:
+            every = options.turns is not None  # then one that reads ends the episode as well
+            return tuple(action for action in actions if every or not only_reads(action, options.actions))
+
+        return self.environment.reached(folder.id, acts(taken), acts(then), states)
 
     def _at(self, folder: TaskFolder, taken: Sequence[str]) -> tuple[Phase, Sequence[Phase], list[str]]:
         """The phase at hand after some actions, those behind it, and which of the actions were taken in it."""
@@ -197,7 +212,7 @@ class TaskTutor(Tutor["TasksEnvironment"]):
             number, mine = (number + 1, []) if ends else (number, [*mine, action])
         return folder.phases[number], folder.phases[number + 1 :], mine
 
-    def _best(self, folder: TaskFolder, taken: tuple[str, ...], most: int | None = None) -> Way:
+    def _best(self, folder: TaskFolder, taken: tuple[str, ...], states: States, most: int | None = None) -> Way:
         """The first way of at most so many actions that passes, or the best there is."""
         actions = self.environment.config.actions
         phase, later, mine = self._at(folder, taken)
@@ -211,7 +226,7 @@ class TaskTutor(Tutor["TasksEnvironment"]):
             plan = whole[start:]
             if most is not None and len(plan) > most:
                 continue
-            way = Way(self._reached(folder, (*taken, *plan)), plan)
+            way = Way(self._reached(folder, taken, plan, states), plan)
             if best is None or way.worth > best.worth:
                 best = way
             if way.passes:

@@ -14,6 +14,7 @@ from leap_worlds.sandbox import base
 from leap_worlds.sandbox.image import Image
 
 LABEL = "leap.sandbox"
+SNAPSHOTS = "leap-snapshot"
 SHM = 8 * 2**20
 
 # PID 1 waits for lines that nobody writes, and reads them away should a command write some: upstream's `bash` would run them.
@@ -126,6 +127,11 @@ def explain(said: str | bytes) -> str:
 def container_name() -> str:
     """A new name that says whose the container is: this process, told from a later one with the same number."""
     return f"leap-{_place()}-{os.getpid()}-{_born(os.getpid()) or 0}-{uuid.uuid4().hex[:12]}"
+
+
+def snapshot_name() -> str:
+    """A new name of an image that is kept for a while alone; it says whose it is, as a container's does."""
+    return f"{SNAPSHOTS}:{container_name()}"
 
 
 def is_orphan(name: str) -> bool:

@@ -43,7 +43,7 @@ def steps_dockerfile(
     """
     lines = [
         f"FROM {base}",
-        *([f"LABEL leap.from={foreign}", "USER root"] if foreign else []),
+        *([f"LABEL leap.from={foreign}", "USER 0"] if foreign else []),
         "COPY dockerenv /.dockerenv",
         f"COPY key {MARKER}",
     ]
@@ -58,7 +58,7 @@ def steps_dockerfile(
             files[name] = content
             lines.append(f"COPY {json.dumps([name, path])}")
         run = f"RUN {json.dumps(step.argv)}"
-        lines += [f"USER {step.user}", run, "USER root"] if step.user else [run]
+        lines += [f"USER {step.user}", run, "USER 0"] if step.user else [run]
     return "\n".join([*lines, "WORKDIR /", ""]), files, env
 
 

@@ -44,6 +44,7 @@ class DockerProvider(base.SandboxProvider):
 
     name = "docker"
     engine = True
+    snapshots = True
 
     def __init__(self, *, command: str | None = None, rootfs: Path | None = None) -> None:
         found = [name for name in COMMANDS if shutil.which(name)]
@@ -199,6 +200,18 @@ class DockerProvider(base.SandboxProvider):
         listed = self.call(*words, timeout=START_TIMEOUT)
         names = listed.stdout.decode(errors="replace").split()
         self.remove([name for name in names if cli.is_orphan(name)])
+        listed = self.call("image", "ls", "--format", "{{.Tag}}", cli.SNAPSHOTS, timeout=START_TIMEOUT)
+        for tag in filter(cli.is_orphan, listed.stdout.decode(errors="replace").split()):
+            self._forget(f"{cli.SNAPSHOTS}:{tag}")
+
+    def drop(self, image: Image) -> None:
+        if image.reference and image.reference.startswith(f"{cli.SNAPSHOTS}:"):
+            self._forget(image.reference)
+
+    def _forget(self, reference: str) -> None:
+        """Frees a snapshot. Never fails: what the engine does not remove now, a later sweep does."""
+        with contextlib.suppress(base.SandboxError):
+            self.call("image", "rm", "-f", reference, timeout=START_TIMEOUT)
 
     def run(self, image: Image, limits: base.Limits) -> str:
         """Starts a container and returns its name. Raises `SandboxError` where it cannot be started; nothing is left of
@@ -370,6 +383,17 @@ class DockerSandbox(base.Sandbox):
             channel.kill()
             raise base.SandboxError(problem)
         return channel
+
+    def snapshot(self, *, quiet: bool = False) -> Image:
+        name, reference = self._running(), cli.snapshot_name()
+        if quiet:
+            told = self._provider.call("top", name, timeout=START_TIMEOUT)
+            if told.returncode or len(told.stdout.splitlines()) > 2:  # a heading, and PID 1
+                raise base.SandboxError("no snapshot: something runs in the sandbox")
+        done = self._provider.call("commit", name, reference, timeout=BUILD_TIMEOUT)
+        if done.returncode:
+            raise base.SandboxError(f"no snapshot: {cli.explain(done.stderr)}")
+        return replace(self._image, reference=reference)
 
     def reset(self) -> None:
         self.close()

@@ -4,6 +4,6 @@
                                                    forks one monitor for each sandbox
                                                       unshares; forks PID 1 of the box and each command
 
-`kernel`, `filters`, `mounts`, `cgroups`, `users`, `command`, `monitor` and `zygote` run in the small process, on the standard
-library alone; `provider` is the training process's side. This file imports nothing, so that the zygote stays small.
+`kernel`, `filters`, `mounts`, `cgroups`, `users`, `command`, `snapshots`, `monitor` and `zygote` run in the small process, on the
+standard library alone; `provider` is the training process's side. This file imports nothing, so that the zygote stays small.
 """

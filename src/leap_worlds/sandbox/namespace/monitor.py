@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import cgroups, command, filters, kernel, mounts, users, wire
+from . import cgroups, command, filters, kernel, mounts, snapshots, users, wire
 
 INIT = ("/bin/bash", "/bin/sh")  # idle; a box whose image has neither cannot be made
 
@@ -24,7 +24,7 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
     try:
         kernel.raise_open_files()
         host = _identity()
-        _keep, init = _make(config)
+        _keep, init, upper = _make(config)
         command.close_the_monitor()
         _prove(config, host)
         wire.send(client, {})
@@ -34,6 +34,8 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
                 wire.send(client, *command.run(request, body, config["limits"], client))
             elif request["op"] == "start":
                 started += _start(request, config["limits"], client)
+            elif request["op"] == "snapshot":
+                wire.send(client, _snapshot(request, upper, client))
             elif request["op"] == "kill":
                 command.kill_all()
                 while started:  # until it is reaped a program counts as a process of the box
@@ -55,8 +57,9 @@ def serve(client: socket.socket, config: dict[str, Any]) -> NoReturn:
         os._exit(0)
 
 
-def _make(config: dict[str, Any]) -> tuple[int, int]:
-    """Returns the pipe end that keeps PID 1 alive, and a pidfd of PID 1: its number may be another's once it has ended."""
+def _make(config: dict[str, Any]) -> tuple[int, int, int]:
+    """Returns the pipe end that keeps PID 1 alive, a pidfd of PID 1 (its number may be another's once it has ended), and the
+    folder of what the box changes, open."""
     whole = users.outer(config["ids"], config["drop_to"]) if config["users"] else None
     if config["drop_to"] is not None:
         kernel.become(*config["drop_to"])
@@ -73,20 +76,21 @@ def _make(config: dict[str, Any]) -> tuple[int, int]:
         _unshare_with_users(whole, config["limits"])
     # A socket and not a pipe: a command that opens /proc/1/fd/0 could write orders to a pipe, and end the box.
     idle, keep = (end.detach() for end in socket.socketpair())
-    ready, told = os.pipe()
+    ready, told = socket.socketpair()
     init = os.fork()
     if init == 0:
         os.close(keep)
-        os.close(ready)
+        ready.close()
         _become_init(config, idle, told)
     os.close(idle)
-    os.close(told)
-    problem = os.read(ready, 4096)
-    os.close(ready)
+    told.close()
+    _, upper, *_ = socket.recv_fds(ready, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    problem = ready.recv(4096)
+    ready.close()
     if problem:
         os.waitpid(init, 0)
         raise RuntimeError(os.fsdecode(problem))
-    return keep, os.pidfd_open(init)
+    return keep, os.pidfd_open(init), upper[0]
 
 
 def _unshare_with_users(whole: users.Mapping, limits: dict[str, int]) -> None:
@@ -101,17 +105,21 @@ def _unshare_with_users(whole: users.Mapping, limits: dict[str, int]) -> None:
     inner.do()
 
 
-def _become_init(config: dict[str, Any], idle: int, told: int) -> NoReturn:
+def _become_init(config: dict[str, Any], idle: int, told: socket.socket) -> NoReturn:
+    """Becomes PID 1 of the box. Tells a byte, with the open folder of its changes if it got so far; then what went wrong."""
+    begun = False
     try:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         kernel.sethostname(config["hostname"])
         kernel.loopback_up()
-        mounts.enter_box(config["layers"], config["upper"], config["limits"])
+        upper = mounts.enter_box(config["layers"], config["upper"], config["limits"])
+        socket.send_fds(told, [b"\0"], [upper])
+        begun = True
         os.setsid()
         null = os.open("/dev/null", os.O_WRONLY)
         for target, source in ((0, idle), (1, null), (2, null)):
             os.dup2(source, target)
-        command.close_others(told)
+        command.close_others(told.fileno())
         command.drop_privileges(config["limits"])
         filters.install()
         for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
@@ -122,8 +130,22 @@ def _become_init(config: dict[str, Any], idle: int, told: int) -> NoReturn:
                 os.execve(path, [path], config["env"])
         raise RuntimeError(f"the image has none of {', '.join(INIT)}")
     except BaseException as error:
-        os.write(told, os.fsencode(str(error) or type(error).__name__))
+        told.sendall((b"" if begun else b"\0") + os.fsencode(str(error) or type(error).__name__))
     os._exit(1)
+
+
+def _snapshot(request: dict[str, Any], upper: int, client: socket.socket) -> dict[str, Any]:
+    """Copies what the box has changed into a folder that the client hands over; not where something runs, if that is asked."""
+    _, (target,), *_ = socket.recv_fds(client, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    try:
+        if request["quiet"] and any(name.isdigit() and name != "1" for name in os.listdir("/proc")):  # noqa: PTH208
+            return {"error": "something runs in it"}
+        snapshots.Copy(upper, target, request["most"], request["timeout"])
+        return {}
+    except OSError as error:
+        return {"error": str(error)}
+    finally:
+        os.close(target)
 
 
 def _start(request: dict[str, Any], limits: dict[str, int], client: socket.socket) -> list[int]:

@@ -24,8 +24,9 @@ instances by default). One is what `tail -f` needs."""
 _NO_EXEC = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 
 
-def enter_box(layers: list[str], upper: str | None, limits: dict[str, int]) -> None:
+def enter_box(layers: list[str], upper: str | None, limits: dict[str, int]) -> int:
     """Builds the box's file system and makes it the root. Called as PID 1 of a new mount and pid namespace, in the store.
+    Returns the folder of what is changed, open: no path of the box leads there.
 
     Args:
         layers: Layer folders, topmost first, relative to the store.
@@ -44,6 +45,7 @@ def enter_box(layers: list[str], upper: str | None, limits: dict[str, int]) -> N
     Path(root).mkdir()
     options = f"lowerdir={':'.join(layers)},upperdir={upper}/u,workdir={upper}/w,userxattr"
     kernel.mount("overlay", root, "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    changed = os.open(f"{upper}/u", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chdir(root)
     _fill_dev()
     # The new /proc comes before the old root goes: the kernel allows it only beside one that is fully visible.
@@ -54,6 +56,7 @@ def enter_box(layers: list[str], upper: str | None, limits: dict[str, int]) -> N
         kernel.mount("tmpfs", "sys/firmware", "tmpfs", _NO_EXEC | kernel.MS_RDONLY, "size=0")
     kernel.pivot_to_cwd()
     _mask_proc()
+    return changed
 
 
 def bound_watches(proc: Path) -> None:

@@ -19,7 +19,7 @@ from leap_worlds.sandbox import base
 from leap_worlds.sandbox.image import Image, Recipe, Report, own_rootfs
 from leap_worlds.sandbox.namespace import images, remedies, users, wire
 from leap_worlds.sandbox.pipes import PipeChannel
-from leap_worlds.sandbox.store import LayerStore
+from leap_worlds.sandbox.store import SNAPSHOT, LayerStore
 
 START_TIMEOUT = 30.0
 GRACE = 15.0
@@ -37,6 +37,7 @@ class NamespaceProvider(base.SandboxProvider):
     """
 
     name = "namespace"
+    snapshots = True
 
     def __init__(self, *, store: LayerStore | None = None, upper: str = "auto", rootfs: Path | None = None) -> None:
         self._rootfs = rootfs or own_rootfs()
@@ -87,6 +88,10 @@ class NamespaceProvider(base.SandboxProvider):
 
     def users_missing(self) -> str:
         return self._users_missing
+
+    def drop(self, image: Image) -> None:
+        if image.layers and image.layers[0].startswith(SNAPSHOT):
+            self._connect().tell(op="remove", folder=self.store.place(image.layers[0]))
 
     def close(self) -> None:
         with self._lock:
@@ -142,9 +147,10 @@ class _Zygote:
             raise base.SandboxError("the sandbox helper has ended; a new provider starts another") from error
         return ours
 
-    def end(self, box: str) -> None:
+    def tell(self, **order: str) -> None:
+        """Has a box ended (`op="end", id=...`) or a folder of the store removed (`op="remove", folder=...`)."""
         with self.lock, contextlib.suppress(wire.Gone):
-            wire.send(self.control, {"op": "end", "id": box})
+            wire.send(self.control, order)
 
     def close(self) -> None:
         if self.owner != os.getpid():
@@ -176,7 +182,7 @@ class NamespaceSandbox(base.Sandbox):
         self.box = uuid.uuid4().hex[:16]
         config = {
             "id": self.box,
-            "layers": [f"layers/{layer}" for layer in self._image.layers],
+            "layers": [self._provider.store.place(layer) for layer in self._image.layers],
             "upper": f"boxes/{self.box}" if self._on_disk else None,
             "limits": asdict(self._limits),
             "hostname": base.HOSTNAME,
@@ -225,16 +231,21 @@ class NamespaceSandbox(base.Sandbox):
         own = base.environment_of(who, self._env if env is None else env)
         return {"op": op, "argv": list(argv), "cwd": cwd, "env": own, "user": who}
 
-    def _ask(self, message: tuple[dict[str, Any], bytes] | None, timeout: float) -> tuple[dict[str, Any], bytes]:
+    def _ask(
+        self, message: tuple[dict[str, Any], bytes] | None, timeout: float, handed: int | None = None
+    ) -> tuple[dict[str, Any], bytes]:
+        """Sends the monitor a request, with an open file if there is one to hand over, and waits for its answer."""
         if self._socket is None:
             raise base.SandboxError("the sandbox is closed")
         try:
             self._socket.settimeout(timeout)
             if message is not None:
                 wire.send(self._socket, *message)
+            if handed is not None:
+                socket.send_fds(self._socket, [b"\0"], [handed])
             answer, body = wire.receive(self._socket)
-        except (wire.Gone, TimeoutError) as error:
-            self._zygote.end(self.box)
+        except (wire.Gone, OSError) as error:
+            self._zygote.tell(op="end", id=self.box)
             self._drop()
             if message is None or not self._zygote.usable():
                 raise base.SandboxError("the sandbox's helper has ended, or does not answer") from error
@@ -247,6 +258,28 @@ class NamespaceSandbox(base.Sandbox):
             kind = base.SandboxGone if answer.get("gone") else base.SandboxError
             raise kind(f"the sandbox could not do it: {answer['error']}")
         return answer, body
+
+    def snapshot(self, *, quiet: bool = False) -> Image:
+        name, store = f"{SNAPSHOT}{uuid.uuid4().hex[:16]}", self._provider.store
+        image = replace(self._image, key=name, layers=(name, *self._image.layers))
+        folder = store.layer(name)
+        try:
+            folder.mkdir()
+            if store.drop_to:
+                os.chown(folder, *store.drop_to)
+            handed = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise base.SandboxError(f"no snapshot: {folder}: {error.strerror}") from error
+        order = {"op": "snapshot", "quiet": quiet, "most": 2 * self._limits.disk, "timeout": START_TIMEOUT}
+        try:
+            with self._lock:
+                self._ask((order, b""), START_TIMEOUT + GRACE, handed)
+        except base.SandboxError:
+            self._provider.drop(image)
+            raise
+        finally:
+            os.close(handed)
+        return image
 
     def commit(self, layer: str) -> None:
         """Ends the box and makes what it changed a layer of the store. Only for a box opened `on_disk`."""

@@ -67,6 +67,8 @@ class Zygote:
                         return
                     if request["op"] == "create":
                         self._create(request["config"])
+                    elif request["op"] == "remove":
+                        self.removers.add(_remove_as_box_user(self.settings, request["folder"]))
                     else:
                         for pid in [pid for pid, config in self.boxes.items() if config["id"] == request["id"]]:
                             os.kill(pid, signal.SIGKILL)
