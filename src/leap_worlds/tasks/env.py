@@ -229,6 +229,10 @@ class TasksEnvironment(Environment[TasksConfig]):
         finally:
             trial.close()
 
+    def states(self, folder: TaskFolder) -> States:
+        """The states of an episode of a task, in boxes of their own. Close them."""
+        return States(self, folder.id)
+
     def reached(
         self, name: str, taken: tuple[str, ...], then: tuple[str, ...] = (), states: States | None = None
     ) -> tuple[float, int]:

@@ -13,7 +13,7 @@ import base64
 import json
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from leap.core import Decision, Episode, History, PrivilegedState
@@ -134,7 +134,7 @@ class TaskTutor(Tutor["TasksEnvironment"]):
         folder = self.environment.folder(history.task)
         if privilege == 0 or not self._at(folder, history.actions)[0].commands:
             return None
-        with self._states(folder) as states:
+        with closing(self.environment.states(folder)) as states:
             way = self._best(folder, history.actions, states)
         return self._said(folder, history, way) if way.passes else None
 
@@ -147,7 +147,7 @@ class TaskTutor(Tutor["TasksEnvironment"]):
         folder, steps = self.environment.folder(episode.task), episode.steps
         histories = [episode.history(t) for t in range(len(steps))]
         ways: list[Way | None] = [None] * len(steps)
-        with self._states(folder) as states:
+        with closing(self.environment.states(folder)) as states:
             for t, history in enumerate(histories):
                 if privilege and self._at(folder, history.actions)[0].commands:
                     way = ways[t] = self._best(folder, history.actions, states)
@@ -183,15 +183,10 @@ class TaskTutor(Tutor["TasksEnvironment"]):
     def _worth(self, history: History, action: str, left: int) -> float:
         options, folder, taken = self.environment.config, self.environment.folder(history.task), (*history.actions, action)
         if left > 1:
-            with self._states(folder) as states:
+            with closing(self.environment.states(folder)) as states:
                 return self._best(folder, taken, states, left - 1).worth[0]
         handed_in = is_submission(action, options.actions) or options.turns is not None
         return self._reached(folder, taken)[0] if handed_in else 0.0
-
-    def _states(self, folder: TaskFolder) -> AbstractContextManager[States]:
-        from leap_worlds.tasks.session import States
-
-        return closing(States(self.environment, folder.id))
 
     def _reached(
         self, folder: TaskFolder, taken: Sequence[str], then: Sequence[str] = (), states: States | None = None
