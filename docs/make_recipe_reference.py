@@ -78,7 +78,7 @@ WHY = {
     "Some servers cut long prompts silently instead of refusing them.": "teacher.limit",
     "What may be done about leaks (docs/teachers.md).": "teacher.drop_leaks",
     "How much search tries, how far, and by whom it goes on (docs/teachers.md); no shipped recipe is corrected by it.": (
-        "teacher.answers teacher.warmer teacher.roll_in teacher.depth teacher.rolls teacher.discount teacher.most_steps "
+        "teacher.answers teacher.temperature teacher.roll_in teacher.depth teacher.rolls teacher.discount teacher.most_steps "
         "teacher.stage_steps"
     ),
     "The cap for models without a price.": "budget.tokens",

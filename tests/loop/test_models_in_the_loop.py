@@ -172,7 +172,7 @@ def test_the_self_teacher_is_the_student_with_privilege(tmp_path: Path) -> None:
 
 def test_search_is_by_the_student_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its figures stand in the stage's line, in the report and with every correction."""
-    searching = {"kind": "search", "episodes": "all", "answers": 3, "warmer": 1.0}
+    searching = {"kind": "search", "episodes": "all", "answers": 3, "temperature": 1.5}
     stages = run(recipe(teacher=searching), tmp_path / "run")
     corrections = list(stages.corrections(1))
     assert len(corrections) == sum(len(e.steps) for e in stages.episodes(1)) and not CALLS

@@ -42,10 +42,10 @@ class Dice:
     privileged = False
     waves = False
 
-    def __init__(self, warmer: float = 0.0, *, actions: Iterable[str] = ACTIONS, waves: bool = False) -> None:
+    def __init__(self, hot: float = 0.0, *, actions: Iterable[str] = ACTIONS, waves: bool = False) -> None:
         self.actor, self.concurrency = Actor(name="student", iteration=0), 8
         self.waves = waves
-        self._actions, self._warmer = tuple(actions), warmer
+        self._actions, self._hot = tuple(actions), hot
         self.asked = 0
         self.open = self.most_open = 0
         self.fails: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Dice:
             await asyncio.sleep(0)
             if history.now.text in self.fails:
                 raise ModelError("the line is dead")
-            action = random.Random(f"{seed}/{len(history.actions)}/{self._warmer}").choice(self._actions)
+            action = random.Random(f"{seed}/{len(history.actions)}/{self._hot}").choice(self._actions)
             return Act(Decision(reason="by chance", action=action), parsed=action != UNPARSED)
 
         self.open += 1
@@ -84,7 +84,7 @@ def teacher(
     context = StudentContext(
         lambda: model or Scripted(lambda prompt, call: "nothing"),
         Renderer(PromptConfig(renderer="dialogue")),
-        policy=(lambda warmer: given) if student else Dice,
+        policy=(lambda hot: given) if student else Dice,
     )
     config = SearchConfig.model_validate({"privilege": 0, **options})
     return SearchTeacher(config, TeacherContext(environment, student=context, episodes=episodes))
@@ -286,11 +286,11 @@ def test_half_of_the_answers_are_drawn_with_the_privileged_state_in_the_prompt(p
     assert student.asked == (4 - told) * 6  # the student itself is asked by its own prompts alone
     assert [one.action for one in found if one.kept] == ([EAST] * 4 if privilege else [STAY] * 3)
     assert {(one.teacher, one.privilege) for one in found} == {("search", privilege)}
-    assert all(request.warmer == (0.7 if call % 12 >= 6 else 0) for call, request in enumerate(sorted_by_warmth(model)))
+    assert all(request.hot == (1.0 if call % 12 >= 6 else 0) for call, request in enumerate(sorted_by_warmth(model)))
 
 
 def sorted_by_warmth(model: Scripted) -> list[Any]:
-    return sorted(model.requests, key=lambda request: request.warmer)
+    return sorted(model.requests, key=lambda request: request.hot)
 
 
 def test_what_leaks_does_not_train() -> None:

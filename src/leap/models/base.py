@@ -91,6 +91,7 @@ class Request:
             endpoints take no more.
         task, step: What is asked about, for the record alone: the task's id, and a step where it is about one.
         warmer: By how much the temperature is above that of the model's sampling: another answer is wanted than the usual one.
+        hot: The temperature is at least this: several different answers are wanted.
         thinking: Whether a model whose chat template knows of thinking is asked to think first; as the template has it if None.
             Endpoints are not told.
     """
@@ -102,13 +103,14 @@ class Request:
     tools: Sequence[ToolSpec] = ()
     stop: Sequence[str] = ()
     warmer: float = 0.0
+    hot: float = 0.0
     task: str = ""
     step: int | None = None
     thinking: bool | None = None
 
     def temperature(self, usual: float) -> float:
         """The temperature of the answer; `warmer` raises none above 1."""
-        return max(usual, min(usual + self.warmer, 1.0))
+        return max(usual, self.hot, min(usual + self.warmer, 1.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class AskedStore:
 
 
 def _told(request: Request) -> JsonObject:
-    more = {name: getattr(request, name) for name in ("choices", "schema", "tools", "stop", "warmer")}
+    more = {name: getattr(request, name) for name in ("choices", "schema", "tools", "stop", "warmer", "hot")}
     return {"messages": list(request.messages), "seed": request.seed} | {name: one for name, one in more.items() if one}
 
 

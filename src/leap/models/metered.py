@@ -186,6 +186,7 @@ class MeteredModel(NotedModel):
         """Names a request by its content; not by what ends the answer, for an answer is the same up to there."""
         more = [list(asked.tools)] if asked.tools else []  # requests without these keep the keys that they always had
         more += [{"warmer": asked.warmer}] if asked.warmer else []
+        more += [{"hot": asked.hot}] if asked.hot else []
         choices = None if asked.choices is None or not self.constrains else list(asked.choices)
         parts = (list(asked.messages), asked.seed, choices, asked.schema, *more)
         return content_key("call", self.identity, self._sampling, *parts)

@@ -57,7 +57,7 @@ class ModelPolicy:
         constrained: Whether only admissible actions can be generated, where the environment lists them and the model can.
         untrained: Whether the model was not trained to end its answer behind the action: one that imagines the next observation
             is stopped there.
-        warmer: By how much the temperature is above that of the model's sampling; see `Request`.
+        hot: The temperature is at least this.
     """
 
     privileged: bool = False
@@ -70,11 +70,11 @@ class ModelPolicy:
         *,
         constrained: bool = False,
         untrained: bool = False,
-        warmer: float = 0.0,
+        hot: float = 0.0,
     ) -> None:
         self.actor = actor
         self.untrained = untrained
-        self.warmer = warmer
+        self.hot = hot
         self.concurrency = model.concurrency
         self.waves = model.in_process
         self.privileged = not isinstance(renderer, Renderer) and renderer.privileged
@@ -133,7 +133,7 @@ class _ModelPlayer:
             messages, dropped = fit_history(render, history, fit)
             try:
                 thinking = policy.renderer.thinking if isinstance(policy.renderer, Renderer) else None
-                about = {"task": history.task.id, "step": len(history.actions), "warmer": policy.warmer}
+                about = {"task": history.task.id, "step": len(history.actions), "hot": policy.hot}
                 request = Request(
                     messages, seed, choices, tools=grammar.tools, stop=stop, thinking=thinking, **about
                 )

@@ -271,10 +271,10 @@ class Actors:
     def _answering(self, i: int) -> Actor:
         return Actor(name="student", checkpoint=self.checkpoint_key(i), iteration=i)
 
-    def _student_policy(self, i: int, temperature: float, warmer: float = 0.0) -> Policy:
+    def _student_policy(self, i: int, temperature: float, hot: float = 0.0) -> Policy:
         constrained, section = self.recipe.student.decoding == "constrained", self.recipe.policy
         model = self.student_model(i, temperature)
-        student = ModelPolicy(model, self.renderer, self._answering(i), constrained=constrained, warmer=warmer)
+        student = ModelPolicy(model, self.renderer, self._answering(i), constrained=constrained, hot=hot)
         return registry.policy.get(section.kind)(section, student)
 
     def bf16_pays(self) -> bool:

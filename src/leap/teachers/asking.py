@@ -37,7 +37,7 @@ class Question(Generic[V]):
         schema: Makes the JSON schema of an answer for some steps, where there is one.
         longest: The recipe's key that says how long an answer may be.
         step: The step that it is about, where that is one.
-        choices, tools, thinking, warmer: As of a `Request`.
+        choices, tools, thinking, hot: As of a `Request`.
     """
 
     task: str
@@ -53,7 +53,7 @@ class Question(Generic[V]):
     tools: Sequence[ToolSpec] = ()
     step: int | None = None
     thinking: bool | None = None
-    warmer: float = 0.0
+    hot: float = 0.0
 
     @property
     def name(self) -> str:
@@ -133,7 +133,7 @@ class Asker:
                 problem = str(error)
                 break
             seed = seed_of("request", self._seed, *question.salt, messages, call)
-            schema, warmer = question.schema and question.schema(part), question.warmer + _WARMER * max(unread[t] for t in part)
+            schema, warmer = question.schema and question.schema(part), _WARMER * max(unread[t] for t in part)
             request = Request(
                 messages,
                 seed,
@@ -141,6 +141,7 @@ class Asker:
                 schema,
                 question.tools,
                 warmer=warmer,
+                hot=question.hot,
                 task=question.task,
                 step=question.step,
                 thinking=question.thinking,

@@ -62,7 +62,7 @@ class StudentContext:
         open: Gives the model with the student's present weights.
         renderer: Makes the student's prompts.
         constrained: Whether the student's answers hold admissible actions alone.
-        policy: Gives the student as it acts in rollouts, its answers drawn by so much warmer.
+        policy: Gives the student as it acts in rollouts, but for a temperature that is at least so high.
     """
 
     open: Callable[[], Model]

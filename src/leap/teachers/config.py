@@ -117,10 +117,8 @@ class SearchConfig(LevelledTeacherConfig):
         description="Answers of the student at each step; half of them with the privileged state in the prompt, where there is "
         "one and the privilege is above 0.",
     )
-    warmer: float = Field(
-        default=0.7,
-        ge=0,
-        description="By how much warmer than in rollouts all but the first are drawn, up to a temperature of 1.",
+    temperature: float = Field(
+        default=1.0, ge=0, description="At which all but the first are drawn, where that is warmer than in rollouts."
     )
     roll_in: Literal["student", "expert", "tutor"] = Field(
         default="student",

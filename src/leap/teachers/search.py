@@ -160,7 +160,7 @@ class SearchTeacher(Teacher[SearchConfig]):
         super().__init__(config, context)
         if context.student is None or context.student.policy is None:
             raise RecipeError("the search teacher tries what the student answers, but no student is given")
-        self._student, self._warm = context.student.policy(0.0), context.student.policy(config.warmer)
+        self._student, self._hot = context.student.policy(0.0), context.student.policy(config.temperature)
         self._rolling = ExpertPolicy(context.environment) if config.roll_in == "expert" else self._student
         self._privileged = None
         if config.privilege and config.answers > 1:
@@ -258,7 +258,7 @@ class SearchTeacher(Teacher[SearchConfig]):
     async def _plain(self, search: Search, draw: int) -> list[Decision | None]:
         """Answers of the student as it acts; the first are those with which trials go on."""
         goes_on, answers = draw < self.config.rolls, list[Decision | None]()
-        policy = self._student if goes_on else self._warm
+        policy = self._student if goes_on else self._hot
         async with policy.playing(self._seed(search, draw), None) as player:
             for t in range(len(search.own)):
                 try:
@@ -277,8 +277,8 @@ class SearchTeacher(Teacher[SearchConfig]):
         """Answers of the student with the privileged state in the prompt."""
         assert self._privileged is not None
         with failed_calls() as failed:
-            warmer = self.config.warmer if draw else 0.0
-            answers = await self._privileged.answers(search.episode, search.replay.states, draw, warmer)
+            hot = self.config.temperature if draw else 0.0
+            answers = await self._privileged.answers(search.episode, search.replay.states, draw, hot)
         search.error = failed[-1] if failed else search.error
         return answers
 

@@ -51,7 +51,7 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
         return corrections
 
     async def answers(
-        self, episode: Episode, states: Sequence[PrivilegedState], draw: int, warmer: float
+        self, episode: Episode, states: Sequence[PrivilegedState], draw: int, hot: float
     ) -> list[Decision | None]:
         """What it would think and do at each step of an episode; None where its answers could not be read.
 
@@ -59,10 +59,10 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
             episode: The student's episode.
             states: The privileged state before each step.
             draw: Which of several answers, each of its own seed.
-            warmer: By how much warmer than usual they are drawn.
+            hot: At which temperature they are drawn, if it is higher than usual.
         """
         async with self._model.conversation() as conversation:
-            return await self._along(conversation, episode, states, (episode.task.key, str(draw)), warmer)
+            return await self._along(conversation, episode, states, (episode.task.key, str(draw)), hot)
 
     async def _along(
         self,
@@ -70,11 +70,11 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
         episode: Episode,
         states: Sequence[PrivilegedState],
         salt: Sequence[str],
-        warmer: float = 0.0,
+        hot: float = 0.0,
     ) -> list[Decision | None]:
         fit = self._asker.fit(self._renderer.grammar_of(episode.task).tools)
         asked = enumerate(states)
-        return [await self._decided(conversation, fit, episode.history(t), state, salt, warmer) for t, state in asked]
+        return [await self._decided(conversation, fit, episode.history(t), state, salt, hot) for t, state in asked]
 
     async def _decided(
         self,
@@ -83,7 +83,7 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
         history: History,
         state: PrivilegedState,
         salt: Sequence[str],
-        warmer: float,
+        hot: float,
     ) -> Decision | None:
         grammar, t = self._renderer.grammar_of(history.task), len(history.actions)
 
@@ -101,7 +101,7 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
             keeps_first=True,
             longest="student.sampling.max_tokens",
             salt=salt,
-            warmer=warmer,
+            hot=hot,
             choices=grammar.choices(history.now) if self._constrained else None,
             tools=grammar.tools,
             step=t,
