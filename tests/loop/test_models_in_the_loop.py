@@ -170,6 +170,28 @@ def test_the_self_teacher_is_the_student_with_privilege(tmp_path: Path) -> None:
     assert 'id="calls"' in page and "paid calls" not in page
 
 
+@pytest.mark.parametrize("by", ["step", "trajectory"])
+def test_in_hindsight_a_model_is_told_how_it_ended_and_of_a_success_and_the_student_is_not(by: str, tmp_path: Path) -> None:
+    """Successes are the demonstrations of the same tasks. What trains is what the student saw, byte for byte."""
+    told = {"kind": "model", "model": "mock/looks", "by": by, "episodes": "all", "state": "hindsight"}
+    demonstrated = {"episodes": 8, "successes_only": False}
+    stages = run(recipe(teacher=told, demonstrations=demonstrated, horizon=12, calls={"self_test": False}), tmp_path / "run")
+    solved = {one.task.instruction for one in stages.episodes(0) if one.success}
+    assert len({one.task.instruction for one in stages.episodes(1)} & solved) > 0
+    asked = [str(call.messages[-1]["content"]) for call in CALLS]
+    assert asked and all("The attempt took 12 of 12 actions: no more actions were allowed" in text for text in asked)
+    for text in asked:
+        task = text.partition("TASK: ")[2].partition("\n")[0]
+        assert ("Another attempt at the same task solved it:\n0. " in text) is (task in solved)
+        assert ("Step by step:\n0. " in text) is (by == "step")
+        assert "Optimal actions:" not in text  # nor does it see what the environment hides
+    assert by == "trajectory" or any(one.kept for one in stages.corrections(1))
+    episodes = {episode.key: episode for episode in stages.episodes(1)}
+    for row in stages.rows_of(1):
+        assert row.prompt == stages.renderer.render(episodes[row.episode].history(row.t))
+        assert not any(secret in json.dumps(row.prompt) for secret in ("attempt took", "Another attempt", "Step by step"))
+
+
 def test_search_is_by_the_student_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its figures stand in the stage's line, in the report and with every correction."""
     searching = {"kind": "search", "episodes": "all", "answers": 3, "temperature": 1.5}

@@ -50,6 +50,7 @@ from leap.runs.table import stage_table
 from leap.runs.usage import Usage
 from leap.sync import run_sync
 from leap.teachers.config import ModelTeacherConfig
+from leap.teachers.hindsight import siblings
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.training.losses import loss_curves, note_loss
 from leap.training.method import Collected, Job, method_of
@@ -206,6 +207,9 @@ class Stages:
         section, states = self.recipe.teacher, None
         if isinstance(section, ModelTeacherConfig) and section.state == "extracted":
             states = self._extracted(episodes, iteration, section)
+        elif isinstance(section, ModelTeacherConfig) and section.state == "hindsight":
+            played = (one for j in range(iteration + 1) for one in self.episodes(j))
+            states = siblings(played, {episode.task.key for episode in episodes})
         who = "the expert" if section.kind == "expert" else who_corrects(section)
         what = f"corrections by {who} at privilege {section.privilege}"
         under_way, name = self.timed("correct", iteration, what, journal.path), f"corrections for pi_{iteration}"

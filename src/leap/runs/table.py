@@ -127,7 +127,7 @@ class _Table:
         self._evaluated(0, weights)
         for i in range(1, recipe.iterations + 1):
             rollouts = self._rollouts(i, weights)
-            data[i] = self._corrections(i, rollouts, weights)
+            data[i] = self._corrections(i, rollouts, weights, [data[j] for j in sorted(data)])
             start = base if self._method.starts_from(i) == "base" else weights
             weights = self._trained(i, start, [data[j] for j in self._method.reads(i) if j in data])
             self._evaluated(i, weights)
@@ -175,12 +175,13 @@ class _Table:
         done = _AT.rows(i)
         return self._add(Stage(name, "rollout", i, [_AT.episodes(i)], done, _make("rollout", i), inputs, settings))
 
-    def _corrections(self, i: int, rollouts: Stage, weights: Stage | str) -> Stage:
+    def _corrections(self, i: int, rollouts: Stage, weights: Stage | str, earlier: Sequence[Stage]) -> Stage:
         recipe, by_student = self.recipe, self.recipe.teacher.uses_student
         acting = self._acting if by_student else None
         settings = [_values(recipe.teacher), acting, self._student["prompt"], recipe.horizon, recipe.seed]
         files = [_AT.expert_play(i), _AT.states(i), _AT.corrections(i), _AT.rows(i)]
         inputs = [rollouts, *([weights] if by_student else [])]
+        inputs += earlier if getattr(recipe.teacher, "state", "") == "hindsight" else []  # whose episodes it may be told
         make = _make("correct", i)
         return self._add(Stage(f"corrections for pi_{i}", "correct", i, files, files[-1], make, inputs, settings))
 

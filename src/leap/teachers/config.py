@@ -167,9 +167,10 @@ class ModelTeacherConfig(PromptedTeacherConfig, ModelConfig):
     by: Literal["trajectory", "step"] = Field(
         default="trajectory", description="It is asked once per episode (the paper), or once per step."
     )
-    state: Literal["environment", "extracted"] = Field(
+    state: Literal["environment", "extracted", "hindsight"] = Field(
         default="environment",
-        description="Privileged state as the environment tells it, or as the model reads it from demonstrations.",
+        description="Privileged state as the environment tells it, as the model reads it from demonstrations, or what is known "
+        "of the episode once it is over: its course, its score, and another one that solved the task.",
     )
     limit: int | None = Field(
         default=None,

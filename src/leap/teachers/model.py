@@ -16,6 +16,7 @@ from leap.teachers.answers import STEP_SCHEMA, StepAnswer, parse_step, parse_tra
 from leap.teachers.asking import Question
 from leap.teachers.base import Teacher, TeacherContext
 from leap.teachers.config import ModelTeacherConfig
+from leap.teachers.hindsight import hindsight
 from leap.teachers.prompts import TeacherPrompts
 
 log = logging.getLogger(__name__)
@@ -25,15 +26,17 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
     """Corrects by asking a model. Its sampling must leave room for a whole trajectory's corrections.
 
     A trajectory longer than the model's limit is asked for in parts, the steps before a part left out, oldest first, as far as
-    needed. Where privileged states were extracted from logs, the model is shown those, and the environment's otherwise: by
-    trajectory the state at the beginning, by step the present one.
+    needed. Where privileged states were extracted from logs, the model is shown those; in hindsight, how the episode ended; and
+    the environment's otherwise: by trajectory the state at the beginning, by step the present one.
     """
 
     Config = ModelTeacherConfig
 
     def __init__(self, config: ModelTeacherConfig, context: TeacherContext) -> None:
         environment = context.environment
-        self._prompts = TeacherPrompts(config.privilege, environment.prompts_of, grammar_of=environment.grammar_of)
+        self._prompts = TeacherPrompts(
+            config.privilege, environment.prompts_of, grammar_of=environment.grammar_of, hindsight=config.state == "hindsight"
+        )
         self._model = context.open_model(config)
         self.name = self._model.name
         super().__init__(config, context)
@@ -63,6 +66,10 @@ class ModelTeacher(Teacher[ModelTeacherConfig]):
 
     async def _shown(self, episode: Episode) -> list[PrivilegedState] | None:
         extracted = self.context.states
+        if self.config.state == "hindsight":
+            sibling = (extracted or {}).get(episode.task.key, "")
+            text = hindsight(episode, sibling, course=self.config.by == "step")
+            return [PrivilegedState(text=text)] * len(episode.steps)
         if extracted is None or self.privilege == 0:
             return await self.states(episode)
         text = extracted.get(episode.task.key)

@@ -34,6 +34,7 @@ class TeacherPrompts:
         privilege: One of `LEVELS`. At 0 the privileged state enters no prompt.
         prompts: Tells the folder of a task's templates.
         grammar_of: Tells the grammar of a task's actions.
+        hindsight: Whether the privileged state is what is known once an episode is over.
 
     Raises:
         RecipeError: There is no prompt for that privilege level.
@@ -42,6 +43,7 @@ class TeacherPrompts:
     privilege: int
     prompts: PromptFolder = shipped_alone
     grammar_of: GrammarOf = free_text
+    hindsight: bool = False
 
     def __post_init__(self) -> None:
         if self.privilege not in LEVELS:
@@ -93,6 +95,7 @@ class TeacherPrompts:
             macro,
             names=_NAMES,
             privilege=privilege,
+            hindsight=self.hindsight,
             task=episode.task,
             state=state.strip() if privilege else None,
             steps=steps,
