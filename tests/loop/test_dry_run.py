@@ -143,7 +143,7 @@ WORLD = {"name": "alfworld", "options": OPTIONS}  # 8 training tasks, 3 and 3 fo
 
 
 def work(corrected: float = 1, **more: Any) -> dict[str, Work]:
-    made = recipe(environment=WORLD, teacher={"kind": "expert"}, horizon=8, **more)
+    made = recipe(**{"environment": WORLD, "teacher": {"kind": "expert"}, "horizon": 8, **more})
     return {one.stage: one for one in works(made, load_environment("alfworld", OPTIONS), LENGTHS, corrected)}
 
 
@@ -159,6 +159,17 @@ def test_the_work_of_a_run_is_counted_in_tokens_to_the_horizon() -> None:
     assert [some[f"train {i}"].trained for i in range(3)] == [d0, d0 + d1 / 4, d0 + d1 / 2]
     assert work(training={"epochs": 2})["train 1"].trained == 2 * (d0 + d1)
     assert work(evaluation_horizon=16)["evaluate 0"].written == 6 * 16 * 10
+
+
+def test_what_a_student_does_for_its_own_corrections_is_counted_to_the_horizon() -> None:
+    """One answer and one replayed action a step; or four, each tried to the horizon, as far as the cap goes."""
+    own = work(teacher={"kind": "self"})["correct 1"]
+    assert own == Work("correct 1", 8 * (100 + 4 * 20 + 8 * 30), 8 * 8 * 10, actions=8 * 8)
+    tried = work(teacher={"kind": "search"}, corrected=0.5)["correct 1"]
+    answers = 4 * 8 + 4 * 8 * 4.5
+    assert (tried.written, tried.actions) == (4 * answers * 10, 4 * 4 * 8 * 8)
+    assert tried.read == 4 * ((4 + 4 * 8) * (100 + 4 * 20) + answers * 30)
+    assert work(teacher={"kind": "search", "most_steps": 20})["correct 1"].actions == 8 * 20
 
 
 def test_a_recipe_s_own_steps_and_batches_count_where_it_states_them() -> None:

@@ -16,8 +16,9 @@ from leap.core import Actor, Correction, Decision, Episode, History, Measured, O
 from leap.envs.base import Outcome
 from leap.envs.replay import Replay
 from leap.errors import EnvironmentFault, LeapError, ModelError, RecipeError
-from leap.models.base import Model
+from leap.models.base import Model, Sampling
 from leap.policies.base import UNPARSED, Act, Deciding, Peek, Player
+from leap.policies.model import ModelPolicy
 from leap.policies.rendering import PromptConfig, Renderer
 from leap.rollouts import play_task
 from leap.teachers.base import Corrected, StudentContext, TeacherContext
@@ -26,6 +27,7 @@ from leap.teachers.search import SearchTeacher
 from leap.testing.corridor import EAST, STAY, WEST, Corridor, CorridorConfig, CorridorSession
 from leap.testing.models import Scripted
 from leap.testing.play import walked
+from tiny_world import TinyWorld, TinyWorldConfig
 
 ACTIONS = (EAST, WEST, STAY)
 GOAL = 3
@@ -447,3 +449,45 @@ def test_sessions_at_the_states_of_an_episode_do_not_disturb_each_other(copies: 
                         assert (await session.act(EAST)).observation.text == f"You are at place {at + 1}."
 
     asyncio.run(places())
+
+
+# ---- a model in this process -------------------------------------------------------------------------------------------
+
+
+class TestWithAModelInThisProcess:
+    @pytest.fixture(scope="class")
+    def model(self, tmp_path_factory: pytest.TempPathFactory) -> Any:
+        pytest.importorskip("torch")
+        from leap.models.hf import HFModel
+        from leap.testing.checkpoints import tiny_checkpoint
+
+        path = tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", "chatml")
+        return HFModel(str(path), Sampling(temperature=0.5, max_tokens=24, max_reason_tokens=4), batch=6, dtype="float32")
+
+    def corrected(self, model: Any, done: frozenset[str] = frozenset()) -> tuple[list[Corrected], list[int]]:
+        environment = TinyWorld(TinyWorldConfig(tasks=12))
+        episodes = [walked(environment, task, ["look in box", "look in jar"]) for task in environment.tasks("train")[:5]]
+        renderer = Renderer(PromptConfig(renderer="dialogue", instructions=False, candidates=False))
+
+        def policy(hot: float) -> ModelPolicy:
+            return ModelPolicy(model, renderer, Actor(name="student"), constrained=True, hot=hot)
+
+        context = StudentContext(lambda: model, renderer, constrained=True, policy=policy)
+        own = SearchTeacher(SearchConfig(answers=3, temperature=2), TeacherContext(environment, student=context))
+        sizes: list[int] = []
+        answer = type(model).answer_batch
+        model.answer_batch = lambda requests: (sizes.append(len(requests)), answer(model, requests))[1]
+        return all_of(own, episodes, done), sizes
+
+    def test_answers_and_trials_go_in_batches(self, model: Any) -> None:
+        made, sizes = self.corrected(model)
+        tried = [one for of in made for one in measured(of.corrections)]
+        assert sizes[:2] == [6, 6] and max(sizes) <= 6  # two episodes of three answers at each of two steps
+        assert sum(one.executed for one in tried) > 5 * 2 and any(one.actions > 1 for one in tried)
+        assert sum(sizes) / len(sizes) > 2
+
+    def test_an_interrupted_group_gives_the_same_again(self, model: Any) -> None:
+        made, _ = self.corrected(model)
+        on_file = frozenset((made[1].episode, made[2].episode))
+        again, _ = self.corrected(model, on_file)
+        assert again == [one for one in made if one.episode not in on_file]

@@ -126,6 +126,11 @@ def works(recipe: Recipe, environment: Environment, lengths: Lengths, corrected:
             data.append((episodes * number, episodes * tokens))
             if i:
                 stages.append(played(f"rollout {i}", trained, recipe.horizon))
+                if (part := recipe.teacher.students_part(recipe.horizon)) is not None:
+                    begun = lengths.first + recipe.horizon / 2 * lengths.growth
+                    read = part.conversations * begun + part.answers * lengths.fresh
+                    figures = [trained * corrected * each for each in (read, part.answers * lengths.answer, part.actions)]
+                    stages.append(Work(f"correct {i}", figures[0], figures[1], actions=figures[2]))
             mine = [data[j] for j in method.reads(i)]
             kinds = {"train": (sft, mine), "preference": (training, [data[i], data[i]])}
             for kind, planned in method.planned_steps(i).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 LEVELS = (0, 25, 50, 75, 100)
 """Privilege levels that have a prompt for model teachers (paper, ablation of privileged information)."""
+
+
+class StudentsPart(NamedTuple):
+    """What the student does for the corrections of one episode, at most: conversations that it begins, answers, and actions
+    executed in the environment."""
+
+    conversations: float
+    answers: float
+    actions: float
 
 
 class TeacherConfig(Section):
@@ -50,6 +59,10 @@ class TeacherConfig(Section):
     def label(self) -> str:
         """Its name for people."""
         return self.kind
+
+    def students_part(self, steps: int) -> StudentsPart | None:
+        """What the student does for an episode of so many steps; None where it takes no part."""
+        return None
 
     def lacks(self, environment: Environment) -> str:
         """Says what it needs of an environment that is not there, and what to do; empty where nothing is missing."""
@@ -102,6 +115,9 @@ class SelfTeacherConfig(PromptedTeacherConfig):
 
     kind: Literal["self"] = Field(default="self", description="The student's own weights, pi_{i-1}.")  # type: ignore[assignment]
 
+    def students_part(self, steps: int) -> StudentsPart:
+        return StudentsPart(1, steps, steps)
+
 
 class SearchConfig(LevelledTeacherConfig):
     """Options of search by the student itself."""
@@ -138,6 +154,12 @@ class SearchConfig(LevelledTeacherConfig):
     stage_steps: int | None = Field(
         default=None, ge=1, description="The same for all episodes of an iteration; each has an equal share of it."
     )
+
+    def students_part(self, steps: int) -> StudentsPart:
+        trials = steps * self.answers * self.rolls
+        executed = min(self.most_steps, trials * steps)
+        goes_on = min(executed, trials * (steps + 1) / 2) if self.roll_in == "student" else 0
+        return StudentsPart(self.answers + trials, self.answers * steps + goes_on, executed)
 
     def lacks(self, environment: Environment) -> str:
         if self.roll_in != "expert" or ((tutor := environment.tutor) is not None and tutor.plays):
