@@ -40,7 +40,7 @@ def start_ray(attempts: int = 5) -> None:
 
     for left in reversed(range(attempts)):
         try:
-            ray.init(include_dashboard=False)
+            ray.init(address="local", include_dashboard=False)  # never somebody else's cluster
             return
         except Exception as error:
             print(f"Ray did not come up: {str(error).splitlines()[0]}", file=sys.stderr)
