@@ -73,7 +73,7 @@ WHY = {
         "teacher.endpoint.retries teacher.endpoint.concurrency"
     ),
     "For traces of one's own, and for exports that trainers read: a method that needs tokens has them kept.": (
-        "rollouts.tokens teacher.endpoint.tokens"
+        "teacher.endpoint.tokens"
     ),
     "Some servers cut long prompts silently instead of refusing them.": "teacher.limit",
     "What may be done about leaks (docs/teachers.md).": "teacher.drop_leaks",
@@ -117,6 +117,11 @@ WHY = {
         "student.engine.timeout student.engine.devices student.engine.keep"
     ),
     "QLoRA, for GPUs of 24 GB.": "training.quantize",
+    "Of `distill`: whom, what and how much it teaches (docs/methods.md); the study compares its divergences.": (
+        "training.teacher training.ema training.alpha training.on training.top_k training.clip training.balance training.weight "
+        "training.ce_weight training.disagree training.gated"
+    ),
+    "Of `distill`, when it is worth while.": "training.gate training.gate_tasks training.margin training.retire",
     "Wherever a group keeps its curves.": "training.logging",
     "A machine of several GPUs: `--set training.processes=auto`.": "training.processes training.accelerate",
     "The RPO term, which the study `methods` tried and found of no help there (its log is on file).": (

@@ -125,7 +125,11 @@ class Actors:
                 return self._rolling_out(i)
             case "student":
                 own, usual = recipe.student.evaluation_temperature, recipe.student.sampling.temperature
-                return Acting(self.student_actor(i), lambda: self._student_policy(i, usual if own is None else own))
+                temperature = usual if own is None else own
+                if spec.privilege is not None:
+                    told = Actor(name=f"student-{spec.privilege}", checkpoint=self.checkpoint_key(i), iteration=i)
+                    return Acting(told, lambda: self._privileged_student(i, temperature, spec.privilege or 0, told))
+                return Acting(self.student_actor(i), lambda: self._student_policy(i, temperature))
             case "expert":
                 policy = ExpertPolicy(self.environment)
             case "teacher":
@@ -276,6 +280,12 @@ class Actors:
         model = self.student_model(i, temperature)
         student = ModelPolicy(model, self.renderer, self._answering(i), constrained=constrained, hot=hot)
         return registry.policy.get(section.kind)(section, student)
+
+    def _privileged_student(self, i: int, temperature: float, privilege: int, actor: Actor) -> Policy:
+        """pi_i with the privileged state in its prompt, to see what it has to teach."""
+        renderer = PrivilegedRenderer(self.renderer, privilege)
+        constrained = self.recipe.student.decoding == "constrained"
+        return ModelPolicy(self.student_model(i, temperature), renderer, actor, constrained=constrained)
 
     def bf16_pays(self) -> bool:
         """Whether the machine on which the run began is faster in bfloat16; where that was not asked then, this one."""

@@ -101,6 +101,8 @@ class RunDirectory:
     """Journal of the privileged states that a model read."""
     corrections = partialmethod(iteration, name="corrections.jsonl")
     """Journal of the corrections of iteration i's episodes."""
+    privileged = partialmethod(iteration, name="privileged.jsonl")
+    """Journal of pi_i's play of validation tasks with the privileged state in its prompt: what it has to teach."""
     rows = partialmethod(iteration, name="rows.jsonl")
     """D_i, the training rows."""
     training = partialmethod(iteration, name="training")

@@ -22,7 +22,8 @@ class PolicySpec:
         name: Of a baseline, in tables and as a folder.
         actor: Its name in episodes.
         iteration: i of a rollout or a student.
-        privilege: How far it may use the privileged state; None for those that never see it.
+        privilege: How far it may use the privileged state; None for those that never see it, as students but for one that is
+            to be its own teacher.
         actions: Of an idle one.
         react: The recipe's section of a prompted one.
     """

@@ -121,6 +121,7 @@ def unmet(recipe: Recipe) -> Iterator[LeapError]:
     if find_spec("transformers"):
         try:
             _check_student(recipe)
+            method_of(recipe.training).check(recipe)
             registry.executor.get(recipe.executor.kind)(recipe.executor).check(recipe)
         except LeapError as problem:
             yield problem

@@ -381,8 +381,19 @@ class Stages:
             states=lambda episode: run_sync(states_along(self.environment, episode)),
             renderer=self.renderer,
             privileged=PrivilegedRenderer(self.renderer, self.recipe.teacher.privilege),
+            with_privilege=self._with_privilege,
             first=self._data(i).start,
         )
+
+    def _with_privilege(self, i: int, limit: int) -> tuple[float, float, int]:
+        """Shares of so many validation tasks that pi_i solves, without and with the privileged state in its prompt, and n."""
+        section, privilege = self.recipe.environment, self.recipe.teacher.privilege
+        tasks = self.evaluation_tasks()[section.validation][:limit]
+        solved = [
+            sum(one.success for one in self._evaluated(spec, section.validation, tasks)) / len(tasks)
+            for spec in (PolicySpec("student", f"pi_{i}", iteration=i), PolicySpec("student", f"pi_{i}", "", i, privilege))
+        ]
+        return solved[0], solved[1], len(tasks)
 
     def base(self) -> str:
         """The model before any training: the recipe's, or a scratch student: random weights and a tokenizer of the words of
@@ -439,8 +450,11 @@ class Stages:
     def _evaluated(self, spec: PolicySpec, split: str, tasks: Sequence[Task]) -> Sequence[Episode]:
         """Episodes of a policy on the tasks of a split."""
         play = Play(tasks, self.recipe.test_horizon, self.recipe.seed, f"evaluate-{spec.name}")
-        journal = self.journal(self.run.played(spec.name, split), Episode)
-        shown = partial(self.timed, "evaluate", spec.iteration, f"evaluate {spec.name} on {split}", journal.path)
+        privileged = spec.kind == "student" and spec.privilege is not None
+        file = self.run.privileged(spec.iteration) if privileged else self.run.played(spec.name, split)
+        what = f"evaluate {spec.name} on {split}{f' at privilege {spec.privilege}' if privileged else ''}"
+        journal = self.journal(file, Episode)
+        shown = partial(self.timed, "evaluate", spec.iteration, what, journal.path)
         episodes = play_tasks(spec, play, self.actors, journal, shown, self.executor)
         self.adopt(journal.path)
         return episodes

@@ -187,7 +187,8 @@ class _Table:
 
     def _trained(self, i: int, start: Stage | str, data: Sequence[Stage]) -> Stage:
         settings, out = [self._method.settings(i), self.recipe.seed], _AT.checkpoint(i)
-        return self._add(Stage(f"pi_{i}", "train", i, [out], marker(out), _make("train", i), [start, *data], settings))
+        files = [_AT.privileged(i - 1), out] if i else [out]
+        return self._add(Stage(f"pi_{i}", "train", i, files, marker(out), _make("train", i), [start, *data], settings))
 
     def _evaluated(self, i: int, weights: Stage | str) -> None:
         """The evaluation of pi_i, and what other packages make of iteration i."""

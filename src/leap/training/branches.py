@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
@@ -42,6 +42,10 @@ class TokenRow:
 
     prompt: list[int]
     answer: list[int]
+
+
+R = TypeVar("R", bound=TokenRow)
+E = TypeVar("E", bound="PackedEpisode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +125,16 @@ def pack(rows: Sequence[TokenRow]) -> PackedEpisode:
 
 def packed(rows: Sequence[TokenRow], most: int | None = None) -> list[PackedEpisode]:
     """Packs an episode's rows; in several parts, each with the trunk that its rows need, where the whole has more tokens than
-    that. A row that is longer by itself is a part."""
-    whole = pack(rows)
-    if most is None or len(whole.ids) <= most or len(rows) == 1:
-        return [whole]
+    that."""
+    return [pack(part) for part in parted(rows, most)]
+
+
+def parted(rows: Sequence[R], most: int | None) -> list[Sequence[R]]:
+    """An episode's rows in parts that, packed, have at most so many tokens. A row that is longer by itself is a part."""
+    if most is None or len(rows) == 1 or len(pack(rows).ids) <= most:
+        return [rows]
     fitting = max(1, bisect_right(range(1, len(rows)), most, key=lambda n: len(pack(rows[:n]).ids)))
-    return [pack(rows[:fitting]), *packed(rows[fitting:], most)]
+    return [rows[:fitting], *parted(rows[fitting:], most)]
 
 
 @dataclass(frozen=True)
@@ -197,7 +205,7 @@ def _shared_out(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return parts
 
 
-def filled(episodes: Sequence[PackedEpisode], budget: int) -> list[list[PackedEpisode]]:
+def filled(episodes: Sequence[E], budget: int) -> list[list[E]]:
     """Returns episodes in batches of at most so many tokens, or of one episode."""
     return [[episodes[i] for i in part] for part in _shared_out([len(one.ids) for one in episodes], budget)]
 
@@ -321,14 +329,15 @@ def tolerance(model: PreTrainedModel) -> float:
 
 
 @torch.no_grad()
-def check_branches(model: PreTrainedModel, groups: Sequence[Sequence[TokenRow]]) -> None:
+def check_branches(
+    model: PreTrainedModel, groups: Sequence[Sequence[TokenRow]], advice: str = "; set training.branches: false"
+) -> None:
     """Compares a model's numbers by trunk and branches with those of a separate row, on a short episode; a layer that sees
     no further than so many tokens must see the whole of every row.
 
     Raises:
         PrerequisiteError: They differ: the model would be trained on another attention than it plays with.
     """
-    advice = "; set training.branches: false"
     try:
         check_kinds(model.config, "this student")
     except PrerequisiteError as error:

@@ -20,6 +20,7 @@ from leap.training.config import TrainingSettings
 from leap.training.losses import Curve
 
 if TYPE_CHECKING:
+    from leap.recipe import Recipe
     from leap.teachers.prompts import PrivilegedRenderer
 
 Progress = Callable[[int, int, float], None]
@@ -57,6 +58,7 @@ class TrainingResult:
             margin, and the share of pairs in which the chosen has more.
         losses: The curve of the loss, as far as the method tells it.
         first: What the SFT before a preference tuning did.
+        figures: What a method measured of itself, as JSON, for a section of the report.
     """
 
     steps: int
@@ -69,10 +71,11 @@ class TrainingResult:
     rewards: dict[str, float] = field(default_factory=dict)
     losses: Curve = field(default_factory=list)
     first: TrainingResult | None = None
+    figures: dict[str, object] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
         """For JSON, without the curves."""
-        told: dict[str, object] = {key: value for key, value in asdict(self).items() if value or key != "rewards"}
+        told: dict[str, object] = {key: value for key, value in asdict(self).items() if value or key not in ("rewards", "figures")}
         del told["losses"], told["first"]
         if self.first is not None:
             told["first"] = self.first.as_dict()
@@ -117,6 +120,8 @@ class Collected:
         episodes, corrections: Those of iteration j, rejected ones included, by j; episodes of 0 are the demonstrations.
         states: The privileged state before each step of an episode, from a replay of it.
         renderer, privileged: Make the student's prompts, without and with the privileged state in them.
+        with_privilege: Of pi_j and so many validation tasks: the share that it solves, the share that it solves with the
+            privileged state in its prompt, and how many tasks that were.
         first: The first j of which there is a D_j: 0, or 1 where there are no demonstrations.
     """
 
@@ -128,6 +133,7 @@ class Collected:
     states: Callable[[Episode], Sequence[PrivilegedState]]
     renderer: Renderer
     privileged: PrivilegedRenderer
+    with_privilege: Callable[[int, int], tuple[float, float, int]]
     first: int = 0
 
     def union(self) -> list[Row]:
@@ -149,6 +155,13 @@ class Method(ABC, Generic[C]):
 
     def __init__(self, config: C) -> None:
         self.config = config
+
+    def check(self, recipe: Recipe) -> None:
+        """Looks for what training needs on this machine, beside packages, before anything is spent.
+
+        Raises:
+            LeapError: It is not here, or does not fit.
+        """
 
     def starts_from(self, i: int) -> Literal["base", "previous"]:
         """Where the training of pi_i starts: from the base, or from pi_{i-1}."""

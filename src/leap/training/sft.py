@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,7 @@ from leap.training.branches import (
     ATTENTION,
     IGNORED,
     Batch,
+    E,
     PackedEpisode,
     check_branches,
     collate,
@@ -111,10 +112,10 @@ def _some(kept: Sequence[object], rows: Sequence[Row], config: SFTConfig) -> Non
         raise RunError(f"none of the {len(rows)} rows has at most training.max_tokens: {config.max_tokens} tokens.")
 
 
-def _batches(episodes: Sequence[PackedEpisode], config: SFTConfig, seed: int) -> list[list[PackedEpisode]]:
+def batches_of(episodes: Sequence[E], config: SFTConfig, seed: int) -> list[list[E]]:
     """The whole training's batches, in order: token budgets filled with episodes, shuffled anew each epoch."""
     order, epochs = random.Random(seed), 0
-    batches: list[list[PackedEpisode]] = []
+    batches: list[list[E]] = []
     while epochs < config.epochs if config.steps is None else len(batches) < config.steps:
         shuffled = list(episodes)
         order.shuffle(shuffled)
@@ -134,13 +135,19 @@ PASS_TOKENS = 1000
 """Most tokens that a larger model computes at once on a CPU: more take more memory and no less time."""
 
 
-def _in_passes(model: torch.nn.Module) -> bool:
+def in_passes(model: torch.nn.Module) -> bool:
     """Whether a step is computed in several passes, to hold less in memory."""
     return world() == 1 and next(model.parameters()).device.type == "cpu" and not is_small(model)
 
 
 class BranchTrainer(Trainer):
-    """transformers' Trainer on packed episodes: one sequence a step, the loss at answer tokens alone."""
+    """transformers' Trainer on packed episodes: one sequence a step, the loss at answer tokens alone.
+
+    Class attributes:
+        share: Makes this process's part of a batch.
+    """
+
+    share: Callable[[Any], Any] = staticmethod(_collate_share)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         model: Any = self.model
@@ -153,44 +160,49 @@ class BranchTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         assert self.train_dataset is not None
-        loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_collate_share)  # type: ignore[arg-type]
+        loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=self.share)  # type: ignore[arg-type]
         return self.accelerator.prepare(loader) if world() == 1 else loader  # the batches are shared out already
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """A step's passes forwards and backwards: one, or several whose gradients add up to the same."""
-        if not _in_passes(model):
+        if not in_passes(model):
             return super().training_step(model, inputs)
         count = int((inputs["labels"] != IGNORED).sum())
         one_pass = super().training_step
         return torch.stack([one_pass(model, {**part}, count) for part in cut(inputs, PASS_TOKENS)]).sum()
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        labels, layout = inputs["labels"][0], inputs["layout"]
-        dtype = torch.bfloat16 if self.args.bf16 else next(model.parameters()).dtype
-        layout = layout.placed(labels.device, dtype)
-        # Logits only where the next token bears loss: the rest of the vocabulary-wide work would be thrown away.
-        before = (labels[1:] != IGNORED).nonzero().squeeze(1)
-        # What accelerate has put around a model makes float32 of all its logits: where they are many the model itself is asked.
-        plain = self.args.bf16 and _in_passes(model)
-        forward = partial(type(model).forward, model) if plain else model
-        with torch.autocast("cpu", torch.bfloat16) if plain else nullcontext():
-            outputs = forward(
-                input_ids=inputs["input_ids"],
-                position_ids=inputs["position_ids"],
-                layout=layout,
-                logits_to_keep=before,
-                use_cache=False,
-            )
-        total = summed_cross_entropy(outputs.logits[0], labels[before + 1])
-        of_step = len(before) if num_items_in_batch is None else num_items_in_batch
-        count = torch.tensor(float(of_step), device=labels.device)
+        outputs, wanted = answers(model, inputs, bf16=self.args.bf16)
+        total = summed_cross_entropy(outputs.logits[0], wanted)
+        count = torch.tensor(float(len(wanted) if num_items_in_batch is None else num_items_in_batch), device=wanted.device)
         if world() > 1:  # gradients are averaged over processes, and each process has another number of tokens
             torch.distributed.all_reduce(count)
             count = count / world()
         loss = total / count
         return (loss, outputs) if return_outputs else loss
+
+
+def answers(model: Any, inputs: Batch, *, bf16: bool) -> tuple[Any, torch.Tensor]:
+    """What a model that attends by branches says where answers stand, and their tokens in turn."""
+    labels, layout = inputs["labels"][0], inputs["layout"]
+    dtype = torch.bfloat16 if bf16 else next(model.parameters()).dtype
+    layout = layout.placed(labels.device, dtype)
+    # Logits only where the next token bears loss: the rest of the vocabulary-wide work would be thrown away.
+    before = (labels[1:] != IGNORED).nonzero().squeeze(1)
+    # What accelerate has put around a model makes float32 of all its logits: where they are many the model itself is asked.
+    plain = bf16 and in_passes(model)
+    forward = partial(type(model).forward, model) if plain else model
+    with torch.autocast("cpu", torch.bfloat16) if plain else nullcontext():
+        outputs = forward(
+            input_ids=inputs["input_ids"],
+            position_ids=inputs["position_ids"],
+            layout=layout,
+            logits_to_keep=before,
+            use_cache=False,
+        )
+    return outputs, labels[before + 1]
 
 
 def _branch_trainer(
@@ -200,9 +212,9 @@ def _branch_trainer(
     groups, too_long = encode_episodes(rows, chat, max_tokens=config.max_tokens)
     _some(groups, rows, config)
     check_branches(model, groups)
-    most = PASS_TOKENS if _in_passes(model) else None
+    most = PASS_TOKENS if in_passes(model) else None
     episodes = [part for group in groups for part in packed(group, most)]
-    batches = _batches(episodes, config, job.seed)
+    batches = batches_of(episodes, config, job.seed)
     trainer = BranchTrainer(
         model=model,
         args=arguments(config, job, TrainingArguments, max_steps=len(batches), per_device_train_batch_size=1),

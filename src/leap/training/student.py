@@ -79,9 +79,9 @@ def untrained_adapter(base: str, lora: LoraConfig, out: Path) -> None:
     AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(out)
 
 
-def load_reference(start: str) -> PreTrainedModel:
+def load_reference(start: str, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
     """A second copy of a checkpoint's weights, frozen."""
-    model, _ = load_causal_lm(start, dtype=torch.float32, device=_device())
+    model, _ = load_causal_lm(start, dtype=dtype, device=_device())
     return model.eval().requires_grad_(False)
 
 

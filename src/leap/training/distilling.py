@@ -1,0 +1,460 @@
+"""The loss of `distill` and its trainer, on trunk and branches.
+
+    L = weight * mean over taught answers of D(teacher, student) + ce_weight * mean over cloned tokens of -log student
+
+Each part is a mean over what it is about, so that neither thins the other out. D is summed over the vocabulary at each token of
+an answer, then averaged over the answer (`balance: turns`), so that long and short answers count alike.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypedDict
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy, kl_div
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from leap.errors import RecipeError, RunError
+from leap.models.chat import ChatTokens
+from leap.training.branches import (
+    ATTENTION,
+    Batch,
+    PackedEpisode,
+    TokenRow,
+    check_branches,
+    collate,
+    encode_row,
+    filled,
+    pack,
+    parted,
+)
+from leap.training.distill import DistillConfig, Lesson, Taught
+from leap.training.distributed import rank, sharded, world
+from leap.training.half import summed_cross_entropy
+from leap.training.method import Job, TrainingResult
+from leap.training.sft import PASS_TOKENS, BranchTrainer, answers, batches_of, in_passes
+from leap.training.student import load_reference, load_student
+from leap.training.trainer import arguments, fit, optimizers
+
+WHOLE = 4096
+"""Vocabularies of up to so many tokens are always told apart token by token."""
+_MEASURED = 300
+"""Own answers on which is measured, before and after the training."""
+
+
+# ---- divergence ------------------------------------------------------------------------------------------------------
+
+
+def divergence(
+    student: torch.Tensor, teacher: torch.Tensor, kind: str, *, alpha: float = 0.5, top_k: int | None = None
+) -> torch.Tensor:
+    """Nats between two distributions at each token.
+
+    Args:
+        student, teacher: Logits [n, vocabulary]; those of the teacher as constants.
+        kind: forward is KL(teacher || student), reverse KL(student || teacher); jsd is alpha KL(teacher || m) + (1 - alpha)
+            KL(student || m) with m = alpha teacher + (1 - alpha) student.
+        alpha: As above.
+        top_k: Tells so many tokens apart: the teacher's likeliest (forward) or the student's. The rest is one.
+    """
+    q, p = (logits.float().log_softmax(-1) for logits in (student, teacher))
+    if top_k is not None and top_k < q.shape[-1]:
+        likeliest = (p if kind == "forward" else q).topk(top_k).indices
+        q, p = (_with_rest(one.gather(-1, likeliest)) for one in (q, p))
+    if kind == "forward":
+        return _kl(p, q)
+    if kind == "reverse":
+        return _kl(q, p)
+    share = torch.tensor(alpha, device=q.device)
+    mixture = torch.logaddexp(q + torch.log1p(-share), p + share.log())
+    return alpha * _kl(p, mixture) + (1 - alpha) * _kl(q, mixture)
+
+
+def _kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    return kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+
+def _with_rest(log_probabilities: torch.Tensor) -> torch.Tensor:
+    """Some tokens' log-probabilities, and behind them that of all others together."""
+    told = log_probabilities.logsumexp(-1, keepdim=True).clamp(max=-1e-7)
+    return torch.cat([log_probabilities, torch.log(-torch.expm1(told))], -1)
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtRow(TokenRow):
+    """A row and what a teacher has to say of it.
+
+    Attributes:
+        privileged: The prompt with the privileged state; None where the row is not taught.
+        cloned: Whether the answer's own likelihood counts.
+        t, wrong: As of a `Lesson`.
+    """
+
+    privileged: list[int] | None = None
+    cloned: bool = True
+    t: int = 0
+    wrong: bool | None = None
+
+    @property
+    def seen(self) -> TokenRow:
+        """The row as the teacher sees it."""
+        assert self.privileged is not None
+        return TokenRow(self.privileged, self.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtEpisode(PackedEpisode):
+    """An episode's rows, packed; `rows` are those of the student's branches, in order."""
+
+    rows: Sequence[TaughtRow]
+
+
+def encode(data: Taught, chat: ChatTokens, config: DistillConfig, context: int) -> tuple[list[list[TaughtRow]], int]:
+    """Rows in tokens by episode, and how many were too long. Where the privileged state does not fit nothing is taught."""
+    taught = {(one.episode, one.t): one for one in data.lessons if one.corrected}
+    groups: defaultdict[tuple[str, str], list[TaughtRow]] = defaultdict(list)
+    too_long = 0
+
+    def fits(prompt: Sequence[int], answer: Sequence[int], most: int = config.max_tokens) -> bool:
+        return len(prompt) + len(answer) <= most
+
+    def told(lesson: Lesson, answer: Sequence[int], thinking: bool | None) -> list[int] | None:
+        ids = chat.prompt(lesson.privileged, lesson.tools, thinking)
+        return ids if fits(ids, answer, min(config.max_tokens, context)) else None
+
+    for row in data.rows:
+        one = encode_row(row, chat)
+        lesson = taught.get((row.episode, row.t))
+        privileged = told(lesson, one.answer, row.thinking) if lesson else None
+        if fits(one.prompt, one.answer):
+            groups[row.source, row.episode].append(TaughtRow(one.prompt, one.answer, privileged, t=row.t))
+        else:
+            too_long += 1
+    for lesson in data.lessons:
+        if lesson.tokens:
+            prompt, answer = chat.prompt(lesson.prompt, lesson.tools, lesson.thinking), list(lesson.tokens)
+            privileged = told(lesson, answer, lesson.thinking)
+            if privileged and fits(prompt, answer):
+                own = TaughtRow(prompt, answer, privileged, cloned=False, t=lesson.t, wrong=lesson.wrong)
+                groups["correction", lesson.episode].append(own)
+            else:
+                too_long += 1
+    return [*groups.values()], too_long
+
+
+def packed_rows(rows: Sequence[TaughtRow], *, together: bool) -> TaughtEpisode:
+    """Packs rows; together with the teacher's, whose branches stand behind them on the same trunk."""
+    teachers = [row.seen for row in rows if row.privileged] if together else []
+    packed = pack([*rows, *teachers])
+    return TaughtEpisode(*(getattr(packed, name) for name in PackedEpisode.__slots__), rows=rows)
+
+
+class Pass(TypedDict):
+    """What is computed at once.
+
+    Attributes:
+        student: The student's branches; where `teacher` is None the teacher's, too.
+        teacher: The teacher's branches alone.
+        own: Of the tokens of `student`, which are of the student's branches.
+        cloned: Of those, which count with their likelihood; each of them with the weight `each`.
+        taught: The weight of the divergence at each of them; 0 where nothing is taught.
+    """
+
+    student: Batch
+    teacher: Batch | None
+    own: torch.Tensor
+    cloned: torch.Tensor
+    each: float
+    taught: torch.Tensor
+
+
+def passes_of(batch: Sequence[TaughtEpisode], config: DistillConfig, *, together: bool, most: int | None) -> list[Pass]:
+    """This process's part of a batch in passes, whose losses add up to the batch's; gradients are averaged over processes."""
+    rows = [row for episode in batch for row in episode.rows]
+    cloned = sum(len(row.answer) for row in rows if row.cloned)
+    taught = sum(1 if config.balance == "turns" else len(row.answer) for row in rows if row.privileged)
+    each, unit = world() * config.ce_weight / max(cloned, 1), world() * config.weight / max(taught, 1)
+    mine = batch[rank() :: world()]
+    if not mine:  # sharded or not, each process takes part in each step
+        mine, each, unit = batch[:1], 0.0, 0.0
+    return [_pass(part, config, each, unit, together) for part in (filled(mine, most) if most else [mine])]
+
+
+def _pass(episodes: Sequence[TaughtEpisode], config: DistillConfig, each: float, unit: float, together: bool) -> Pass:
+    own, cloned, taught, teachers = [], [], [], []
+    for episode in episodes:
+        told = [row for row in episode.rows if row.privileged]
+        for row in episode.rows:
+            n = len(row.answer)
+            cloned += [row.cloned] * n
+            taught += [unit * bool(row.privileged) / (n if config.balance == "turns" else 1)] * n
+        own += [True] * sum(len(row.answer) for row in episode.rows)
+        if together:
+            own += [False] * sum(len(row.answer) for row in told)
+        elif told:
+            teachers.append(pack([row.seen for row in told]))
+    return {
+        "student": collate(episodes),
+        "teacher": collate(teachers) if teachers else None,
+        "own": torch.tensor(own),
+        "cloned": torch.tensor(cloned),
+        "each": each,
+        "taught": torch.tensor(taught),
+    }
+
+
+# ---- teacher ---------------------------------------------------------------------------------------------------------
+
+
+class OwnTeacher:
+    """The student's weights of another moment: those that are trained, kept beside them and put in their place for a while.
+
+    Args:
+        model: The student as it begins.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.weights = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
+
+    def _exchange(self, model: torch.nn.Module) -> None:
+        for name, one in model.named_parameters():
+            if name in self.weights:
+                one.data, self.weights[name] = self.weights[name], one.data
+
+    @contextmanager
+    def in_place(self, model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+        """While it lasts the model has these weights."""
+        self._exchange(model)
+        try:
+            yield model
+        finally:
+            self._exchange(model)
+
+    def follow(self, model: torch.nn.Module, share: float) -> None:
+        """Moves towards the model's weights."""
+        for name, one in model.named_parameters():
+            if name in self.weights:
+                self.weights[name].lerp_(one.detach(), share)
+
+
+class _Follows(TrainerCallback):
+    """Moves the average, and keeps it with the trainer's state."""
+
+    def __init__(self, teacher: OwnTeacher, share: float) -> None:
+        self._teacher, self._share = teacher, share
+
+    def _file(self, args: TrainingArguments, state: TrainerState) -> Path:
+        return Path(str(args.output_dir), f"checkpoint-{state.global_step}", "teacher.safetensors")
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step:
+            for name, kept in load_file(self._file(args, state)).items():
+                self._teacher.weights[name].copy_(kept)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, *, model: torch.nn.Module, **_: Any) -> None:
+        self._teacher.follow(getattr(model, "module", model), self._share)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
+        if not rank():
+            save_file({name: one.contiguous() for name, one in self._teacher.weights.items()}, self._file(args, state))
+
+
+class DistillTrainer(BranchTrainer):
+    """BranchTrainer with a teacher. A step may be several passes, whose gradients add up.
+
+    Args:
+        config: The method's settings.
+        **more: Arguments of transformers' Trainer.
+
+    Attributes:
+        measured: What `measure` found before and after the training.
+    """
+
+    def __init__(self, config: DistillConfig, **more: Any) -> None:
+        super().__init__(**more)
+        model: Any = self.model
+        self.config = config
+        self.measured: dict[str, dict[str, object]] = {}
+        self.own: list[TaughtRow] = []
+        self._other: Any = None
+        self._teacher = OwnTeacher(model) if config.teacher in ("frozen", "ema") else None
+        most = PASS_TOKENS if in_passes(model) else None
+        self.together = config.teacher == "live"
+        self.share = partial(_shared, config=config, together=self.together, most=most)
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        self._top_k = config.top_k if vocabulary > WHOLE else None
+        if config.teacher == "ema" and self._teacher is not None:
+            self.add_callback(_Follows(self._teacher, config.ema))
+        if not config.own_weights:
+            self._other = load_reference(config.teacher.removeprefix("hf/"), dtype="auto")
+            self._other.set_attn_implementation(ATTENTION)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        model: Any = self.model
+        own = model.config._attn_implementation
+        model.set_attn_implementation(ATTENTION)
+        try:
+            self.measured["before"] = self.measure()
+            done = super().train(*args, **kwargs)
+            self.measured["after"] = self.measure()
+            return done
+        finally:
+            model.set_attn_implementation(own)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        one_pass = super(BranchTrainer, self).training_step
+        return torch.stack([one_pass(model, {**part}) for part in inputs["passes"]]).sum()
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        config, own, cloned = self.config, inputs["own"], inputs["cloned"]
+        told = None if inputs["teacher"] is None else self.told(inputs["teacher"])
+        outputs, wanted = answers(model, inputs["student"], bf16=self.args.bf16)
+        logits = outputs.logits[0]
+        if self.together:
+            told, logits, wanted = logits[~own].detach(), logits[own], wanted[own]
+        loss = summed_cross_entropy(logits[cloned], wanted[cloned]) * inputs["each"]
+        if told is not None and bool((at := inputs["taught"] > 0).any()):
+            apart = self.apart(logits[at], told, config.divergence)
+            if config.clip is not None:
+                apart = apart.clamp(max=config.clip)
+            if config.gated:
+                better = cross_entropy(logits[at].detach().float(), wanted[at], reduction="none")
+                better -= cross_entropy(told.float(), wanted[at], reduction="none")
+                apart = apart * torch.sigmoid(5 * better)
+            loss = loss + (apart * inputs["taught"][at]).sum()
+        return (loss, outputs) if return_outputs else loss
+
+    @torch.no_grad()
+    def told(self, batch: Batch) -> torch.Tensor:
+        """The teacher's logits where answers stand."""
+        model = self._other
+        if model is not None:
+            return answers(model, batch, bf16=False)[0].logits[0]
+        model = self.accelerator.unwrap_model(self.model)
+        training = model.training
+        model.eval()
+        try:
+            if self._teacher is None:
+                return answers(model, batch, bf16=self.args.bf16)[0].logits[0]
+            with self._teacher.in_place(model):
+                return answers(model, batch, bf16=self.args.bf16)[0].logits[0]
+        finally:
+            model.train(training)
+
+    def apart(self, student: torch.Tensor, teacher: torch.Tensor, kind: str) -> torch.Tensor:
+        """The divergence at each token; models of one tokenizer may be padded to different lengths."""
+        size = min(student.shape[-1], teacher.shape[-1])
+        alpha = self.config.alpha
+        return divergence(student[:, :size], teacher[:, :size], kind, alpha=alpha, top_k=self._top_k)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, object]:
+        """On some of the student's own answers: KL(teacher || student) in all and by turn, how well it tells wrong steps from
+        right ones (area under the curve: 0.5 is chance), and the entropy of the student's distribution; in nats a token."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        kl: list[float] = []
+        entropy: list[float] = []
+        training = model.training
+        model.eval()
+        for rows in (self.own[at : at + 20] for at in range(0, len(self.own), 20)):
+            seen, shown = (_on(collate([pack([one]) for one in some]), model) for some in ([r.seen for r in rows], rows))
+            told = self.told(seen)
+            logits = answers(model, shown, bf16=self.args.bf16)[0].logits[0]
+            logs = logits.float().log_softmax(-1)
+            lengths = [len(row.answer) for row in rows]
+            kl += [float(one.mean()) for one in self.apart(logits, told, "forward").split(lengths)]
+            entropy += [float(one.mean()) for one in (-(logs.exp() * logs).sum(-1)).split(lengths)]
+        model.train(training)
+        return figures(self.own, kl, entropy)
+
+
+def _shared(batches: Sequence[Sequence[TaughtEpisode]], *, config: DistillConfig, together: bool, most: int | None) -> Any:
+    passes = passes_of(batches[0], config, together=together, most=most)
+    return {"input_ids": passes[0]["student"]["input_ids"], "passes": passes}  # by the first the Trainer counts tokens
+
+
+def _on(batch: Batch, model: Any) -> Batch:
+    moved: Any = {name: one.to(model.device) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
+    return moved
+
+
+def figures(rows: Sequence[TaughtRow], kl: Sequence[float], entropy: Sequence[float]) -> dict[str, object]:
+    """What is told of some own answers, given the nats of each."""
+    if not rows:
+        return {}
+    turns: defaultdict[int, list[float]] = defaultdict(list)
+    steps: dict[bool, list[float]] = {True: [], False: []}
+    for row, nats in zip(rows, kl, strict=True):
+        turns[row.t].append(nats)
+        if row.wrong is not None:
+            steps[row.wrong].append(nats)
+    pairs = [(above > below) + (above == below) / 2 for above in steps[True] for below in steps[False]]
+    return {
+        "answers": len(rows),
+        "kl": round(fmean(kl), 4),
+        "kl_by_turn": [[t, round(fmean(turns[t]), 4), len(turns[t])] for t in sorted(turns)],
+        "wrong": len(steps[True]),
+        "right": len(steps[False]),
+        "separation": round(fmean(pairs), 4) if pairs else None,
+        "entropy": round(fmean(entropy), 4),
+    }
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def train_distill(config: DistillConfig, data: Taught, job: Job) -> TrainingResult:
+    """Trains pi_i from pi_{i-1}, the job's `start`.
+
+    Raises:
+        RecipeError: The weights are sharded.
+        RunError: All rows are too long, or there is none.
+    """
+    began = time.monotonic()
+    if sharded():
+        raise RecipeError("training.method: distill needs whole weights, and FSDP shards them; use accelerate: ddp.")
+    model, tokenizer = load_student(job.start, config, job.seed)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or config.max_tokens
+    groups, too_long = encode(data, ChatTokens(tokenizer), config, context)
+    if not groups:
+        told = f"none of the rows has at most training.max_tokens: {config.max_tokens} tokens" if too_long else "there is no row"
+        raise RunError(f"nothing to train on: {told}.")
+    check_branches(model, groups, "; use training.method: sft")
+    most, together = PASS_TOKENS if in_passes(model) else None, config.teacher == "live"
+    episodes = [packed_rows(part, together=together) for group in groups for part in parted(group, most)]
+    batches = batches_of(episodes, config, job.seed)
+    trainer = DistillTrainer(
+        config,
+        model=model,
+        args=arguments(config, job, TrainingArguments, max_steps=len(batches), per_device_train_batch_size=1),
+        train_dataset=batches,
+        optimizers=optimizers(config, model),
+    )
+    own = [row for group in groups for row in group if row.privileged and not row.cloned]
+    trainer.own = random.Random(job.seed).sample(own, min(len(own), _MEASURED))
+    done = fit(trainer, tokenizer, job)
+    rows = [row for batch in batches for episode in batch for row in episode.rows]
+    return TrainingResult(
+        rows=len(data.rows),
+        too_long=too_long,
+        tokens=sum(len(episode.ids) for batch in batches for episode in batch),
+        answer_tokens=sum(len(row.answer) for row in rows if row.cloned),
+        seconds=round(time.monotonic() - began, 1),
+        figures={"distill": {**data.told, "taught": sum(bool(row.privileged) for row in rows), **trainer.measured}},
+        **done,
+    )
