@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from leap_lab.studies.schema import TheoryStudy
 from leap_lab.theory.exact import advantages, occupancy, on_states, privileged_expert
 from leap_lab.theory.report import measure, theory_page
-from leap_lab.theory.run import leader, nearest, run_leap
+from leap_lab.theory.run import leader, mean, nearest, run_leap
 from leap_lab.theory.world import Array, TabularWorld, search_world
 
 ROUNDING = 1e-9
@@ -38,7 +38,7 @@ def worlds(draw: st.DrawFn) -> tuple[TabularWorld, Array]:
 
 
 @settings(max_examples=60)
-@given(worlds(), st.floats(0, 1), st.sampled_from(["l1", "log"]), st.integers(0, 3))
+@given(worlds(), st.floats(0, 1), st.sampled_from(["l1", "log", "forward", "reverse"]), st.integers(0, 3))
 def test_the_bound_holds_in_any_world(made: tuple[TabularWorld, Array], privilege: float, loss: str, n: int) -> None:
     world, expert = made
     terms = run_leap(world, expert, privilege=privilege, iterations=n, loss=loss)  # type: ignore[arg-type]
@@ -47,6 +47,45 @@ def test_the_bound_holds_in_any_world(made: tuple[TabularWorld, Array], privileg
     assert terms.epsilon >= -ROUNDING and terms.gamma >= -ROUNDING, "no student beats the minimiser in hindsight"
     assert np.mean(terms.students) >= terms.bound - ROUNDING
     assert len(terms.students) == n + 1
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["forward", "reverse"]))
+def test_no_other_distribution_is_nearer_to_the_teachers(seed: int, loss: str) -> None:
+    rng = np.random.default_rng(seed)
+    points, weights, floor = rng.dirichlet(np.full(4, 0.2), size=3), rng.random(3) + 0.1, 0.02
+    soft = (1 - floor) * points + floor / 4
+
+    def apart(q: Array) -> float:
+        one, other = (soft, np.broadcast_to(q, soft.shape))[:: 1 if loss == "forward" else -1]
+        return float(weights @ (one * np.log(one / other)).sum(axis=1))
+
+    best = mean(points, weights, loss, floor)  # type: ignore[arg-type]
+    assert best.sum() == pytest.approx(1) and (best > 0).all()
+    for other in rng.dirichlet(np.ones(4), size=20):
+        for near in (0.01, 1.0):
+            assert apart(best) <= apart((1 - near) * best + near * other) + ROUNDING
+
+
+def test_what_one_teacher_never_does_the_geometric_mean_drops() -> None:
+    """Two places, each teacher goes to its own and now and then asks: forward KL searches, reverse KL asks."""
+    teachers, weights = np.array([[0.9, 0.0, 0.1], [0.0, 0.9, 0.1]]), np.array([0.5, 0.5])
+    assert mean(teachers, weights, "forward", 1e-9) == pytest.approx([0.45, 0.45, 0.1])
+    assert mean(teachers, weights, "log", 0.5) == pytest.approx([0.45, 0.45, 0.1])
+    reverse = [mean(teachers, weights, "reverse", floor)[2] for floor in (1e-1, 1e-3, 1e-6, 1e-12)]
+    assert reverse == sorted(reverse) and reverse[0] < 0.3 and reverse[-1] > 0.99
+
+
+def test_reverse_takes_less_of_what_privilege_adds_than_forward() -> None:
+    """Where only habits are to be learnt: below full privilege reverse KL stays near the unprivileged expert."""
+    prior = np.random.default_rng(0).dirichlet(np.full(5, 0.5)).tolist()
+    world, expert = search_world(prior, horizon=3, answer=0.0, slip=0.1)
+    forward, reverse = (
+        [run_leap(world, expert, privilege=p, iterations=3, loss=loss).last for p in (0.0, 0.5, 1.0)]  # type: ignore[arg-type]
+        for loss in ("forward", "reverse")
+    )
+    assert forward[1] - forward[0] > 4 * (reverse[1] - reverse[0]) >= 0
+    assert reverse[2] - reverse[1] > forward[2] - forward[1]
 
 
 @pytest.mark.parametrize("seed", range(3))

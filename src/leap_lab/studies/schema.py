@@ -248,8 +248,13 @@ class TheoryStudy(_Study):
     levels: list[Annotated[int, Field(ge=0, le=100)]] = Field(
         default=[0, 25, 50, 75, 100], min_length=1, description="Privilege levels of the expert, in percent."
     )
-    losses: list[Literal["l1", "log"]] = Field(
-        default=["l1", "log"], min_length=1, description="What students minimise: the bound's loss, or SFT's."
+    losses: list[Literal["l1", "log", "forward", "reverse"]] = Field(
+        default=["l1", "log"],
+        min_length=1,
+        description="What students minimise: the bound's loss, SFT's, or forward or reverse KL to the expert.",
+    )
+    floor: float = Field(
+        default=0.01, gt=0, lt=1, description="Of forward and reverse: the expert's probability of any action whatever."
     )
 
 

@@ -16,7 +16,12 @@ from leap_lab.studies.schema import SearchWorld, TheoryStudy
 from leap_lab.theory.run import Terms, run_leap
 from leap_lab.theory.world import search_world
 
-LOSSES = {"l1": "Students minimise the bound's own loss (L1)", "log": "Students minimise log loss, as SFT does"}
+LOSSES = {
+    "l1": "Students minimise the bound's own loss (L1)",
+    "log": "Students minimise log loss, as SFT does",
+    "forward": "Students minimise KL(expert || student), forward",
+    "reverse": "Students minimise KL(student || expert), reverse",
+}
 COLUMNS = {"J(expert)": "expert", "H": "recoverability", "epsilon": "epsilon", "gamma": "gamma", "bound": "bound"}
 COLUMNS |= {"student: best": "student", "last": "last"}
 ABOVE = {"student, best": "student", "student, last": "last", "privileged expert": "expert", "bound on the best": "bound"}
@@ -66,7 +71,8 @@ def _measured(study: TheoryStudy, family: SearchWorld, seed: int) -> Iterator[Me
     world, expert = search_world(prior, horizon=family.horizon, answer=family.answer, slip=family.slip)
     for loss in study.losses:
         for level in study.levels:
-            terms = run_leap(world, expert, privilege=level / 100, iterations=study.iterations, loss=loss)
+            how = {"iterations": study.iterations, "loss": loss, "floor": study.floor}
+            terms = run_leap(world, expert, privilege=level / 100, **how)
             yield Measured(world=family.name, seed=seed, prior=prior, terms=terms)
 
 

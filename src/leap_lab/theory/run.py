@@ -8,6 +8,13 @@ expert, pi_{j+1} the minimiser on D_0 and all rounds so far.
     max_j J(pi_j) >= mean_j J(pi_j) >= J(pi^E) - T H (epsilon + gamma),    H = sup |A^E|
 
 by the performance difference lemma and Hoelder's inequality, whichever minimiser makes the students.
+
+Distillation from a teacher that knows the hidden state s, averaged over the s that are possible at a history h:
+
+    argmin_q E_s KL(p_s || q) = E_s p_s                  forward: the mixture, which is what cloning estimates
+    argmin_q E_s KL(q || p_s) ~ exp(E_s log p_s)         reverse: the geometric mean, without what any one p_s never does
+
+A language model never gives an action nothing, so that for these two a teacher is uniform with the probability `floor`.
 """
 
 from __future__ import annotations
@@ -20,7 +27,7 @@ from leap.core.record import Record
 from leap_lab.theory.exact import advantages, occupancy, on_states, privileged_expert, reachable
 from leap_lab.theory.world import Array, TabularWorld
 
-Loss = Literal["l1", "log"]
+Loss = Literal["l1", "log", "forward", "reverse"]
 
 
 class Terms(Record):
@@ -57,7 +64,7 @@ class Terms(Record):
 
 
 def run_leap(
-    world: TabularWorld, unprivileged: Array, *, privilege: float, iterations: int, loss: Loss = "l1"
+    world: TabularWorld, unprivileged: Array, *, privilege: float, iterations: int, loss: Loss = "l1", floor: float = 0.01
 ) -> Terms:
     """Runs LEAP and computes the bound.
 
@@ -66,7 +73,8 @@ def run_leap(
         unprivileged: The unprivileged expert [T, Z, A].
         privilege: Of the teacher, 0..1.
         iterations: N.
-        loss: l1, the bound's own, or log, which is what SFT minimises.
+        loss: l1, the bound's own; log, which is what SFT minimises; forward or reverse KL to the teacher.
+        floor: Of forward and reverse, as above.
     """
     teacher = privileged_expert(world, unprivileged, privilege)
     demonstrator = on_states(world, unprivileged)
@@ -79,7 +87,7 @@ def run_leap(
     weights, labels = [occupancy(world, demonstrator)], [demonstrator]
     students, losses, identity = [], [], 0.0
     for _ in range(iterations + 1):
-        student = on_states(world, leader(world, weights, labels, loss))
+        student = on_states(world, leader(world, weights, labels, loss, floor))
         visited = occupancy(world, student)
         students.append(advantages(world, student)[0])
         losses.append(float(distance(visited, student)) / world.horizon)
@@ -107,7 +115,7 @@ def run_leap(
     )
 
 
-def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss: Loss) -> Array:
+def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss: Loss, floor: float = 0.01) -> Array:
     """Returns the student [T, Z, A] with the least total loss on an aggregate: for each round the weight of each state
     [T, X] and the distribution to imitate there [T, X, A]. It is uniform where nothing was ever seen."""
     policy = np.full((world.horizon, world.sights, world.actions), 1 / world.actions)
@@ -118,8 +126,20 @@ def leader(world: TabularWorld, weights: list[Array], labels: list[Array], loss:
             of = (seen == sight) & (weight[t] > 0)
             found, counts = np.unique(label[t][of], axis=0, return_inverse=True)
             total = np.bincount(counts.reshape(-1), weights=weight[t][of])
-            policy[t, sight] = nearest(found, total) if loss == "l1" else total @ found / total.sum()
+            policy[t, sight] = nearest(found, total) if loss == "l1" else mean(found, total, loss, floor)
     return policy
+
+
+def mean(points: Array, weights: Array, loss: Loss, floor: float) -> Array:
+    """Returns the distribution with the least mean log loss or divergence to distributions [K, A] of weights [K] > 0."""
+    share = weights / weights.sum()
+    if loss == "log":
+        return share @ points
+    soft = (1 - floor) * points + floor / points.shape[1]
+    if loss == "forward":
+        return share @ soft
+    found = np.exp(share @ np.log(soft))
+    return found / found.sum()
 
 
 def nearest(points: Array, weights: Array) -> Array:
