@@ -75,7 +75,8 @@ class TrainingResult:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON, without the curves."""
-        told: dict[str, object] = {key: value for key, value in asdict(self).items() if value or key not in ("rewards", "figures")}
+        values, optional = asdict(self), ("rewards", "figures")
+        told: dict[str, object] = {key: value for key, value in values.items() if value or key not in optional}
         del told["losses"], told["first"]
         if self.first is not None:
             told["first"] = self.first.as_dict()
