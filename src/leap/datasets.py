@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -109,6 +110,45 @@ class PreferenceRow(_Example):
     def key(self) -> str:
         """Content key."""
         return content_key("preference", self.episode, self.t, *_told(self.chosen[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A step of the student's in iteration i that may be taught.
+
+    Attributes:
+        episode, t: Its episode's key, and its number there.
+        prompt, privileged: What the student was shown, and the same with the privileged state.
+        tools, thinking: As of a `Row`, at the rollout.
+        tokens: The student's own answer as sampled; empty where it is not taught.
+        corrected: Whether its correction is taught.
+        wrong: Whether its action has brought the goal no nearer, by the environment's plan; None where that is not known.
+    """
+
+    episode: str
+    t: int
+    prompt: list[Message]
+    privileged: list[Message]
+    tools: list[ToolSpec]
+    thinking: bool | None
+    tokens: tuple[int, ...]
+    corrected: bool
+    wrong: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What pi_i is trained on.
+
+    Attributes:
+        rows: D_0 u .. u D_i, for their own likelihood.
+        lessons: Steps of iteration i; none where the teacher is retired.
+        told: What was found out before, for the report.
+    """
+
+    rows: Sequence[Row]
+    lessons: Sequence[Lesson]
+    told: dict[str, object] = field(default_factory=dict)
 
 
 def demonstration_rows(episodes: Iterable[Episode], renderer: Renderer) -> Iterator[Row]:

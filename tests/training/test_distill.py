@@ -16,13 +16,14 @@ from pydantic import ValidationError
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from leap.datasets import Row  # noqa: E402
+from leap.datasets import Lesson, Row, Taught  # noqa: E402
 from leap.errors import RecipeError  # noqa: E402
 from leap.recipe import Recipe  # noqa: E402
 from leap.testing.checkpoints import tiny_checkpoint  # noqa: E402
 from leap.training import distilling  # noqa: E402
 from leap.training.branches import ATTENTION, TokenRow, pack, parted  # noqa: E402
-from leap.training.distill import Distill, DistillConfig, Lesson, Taught  # noqa: E402
+from leap.training.config import DistillConfig  # noqa: E402
+from leap.training.distill import Distill  # noqa: E402
 from leap.training.distilling import (  # noqa: E402
     DistillTrainer,
     OwnTeacher,

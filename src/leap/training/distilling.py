@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, kl_div
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from leap.datasets import Lesson, Taught
 from leap.errors import RecipeError, RunError
 from leap.models.chat import ChatTokens
 from leap.training.branches import (
@@ -38,7 +39,7 @@ from leap.training.branches import (
     pack,
     parted,
 )
-from leap.training.distill import DistillConfig, Lesson, Taught
+from leap.training.config import DistillConfig
 from leap.training.distributed import rank, sharded, world
 from leap.training.half import summed_cross_entropy
 from leap.training.method import Job, TrainingResult
