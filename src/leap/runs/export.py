@@ -48,12 +48,12 @@ _COLUMNS = {
     "episodes": "key, env, split, task, instruction, kind, task_seed: int, iteration: int, actor, checkpoint, "
     "seed: int, horizon: int, score: float, success: bool, stop, error, steps: steps, final, parts, versions",
     "corrections": "key, episode, t: int, reason, action, teacher, privilege: int, rejected, leaked: texts, "
-    "plan_length: int, iteration: int",
+    "plan_length: int, measured: measured, iteration: int",
 }
 """The columns of each kind of data in Parquet; texts, where no type is named."""
 _STEP = (
     "observation, admissible: texts, reason, action, completion, parsed: bool, reward: float, prompt_tokens: int, "
-    "completion_tokens: int, dropped: int"
+    "completion_tokens: int, dropped: int, tokens: ints, logprobs: floats"
 )
 
 Rows = Iterable[dict[str, Any]]
@@ -277,10 +277,12 @@ def _schemas(pa: Any, *, tools: bool, thoughts: bool) -> dict[str, Any]:
     """The Arrow schema of each kind of data; what else a record has is left out."""
     text = pa.string()
     types = {"": text, "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "texts": pa.list_(text)}
+    types |= {"ints": pa.list_(pa.int64()), "floats": pa.list_(pa.float64())}
 
     def columns(told: str) -> dict[str, Any]:
         return {name: types[kind] for name, _, kind in (column.partition(": ") for column in told.split(", "))}
 
+    types["measured"] = pa.struct(columns("value: float, gain: float, spread: float, actions: int, executed: int"))
     types["function"] = pa.struct(columns("name, arguments"))
     types["calls"] = pa.list_(pa.struct(columns("id, type, function: function")))
     message = "role, content, tool_calls: calls, tool_call_id" if tools else "role, content"
