@@ -58,8 +58,8 @@ def _first(letters: list[str] | str, history: leap.History, why: str) -> leap.De
     return leap.Decision(reason=f"{letter} {why}.", action=f"[{letter}]")
 
 
-def main(steps: int = 150, tasks: int = 200, games: int = 100) -> list[float]:
-    """Behaviour cloning, then one iteration of LEAP; returns the scores of the expert, pi_0 and pi_1 on test games."""
+def main(steps: int = 600, tasks: int = 400, games: int = 200, iterations: int = 3) -> list[float]:
+    """Behaviour cloning, then iterations of LEAP; returns the scores of the expert and of each pi_i on test games."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         _words(work / "nltk_data")
@@ -74,7 +74,7 @@ def main(steps: int = 150, tasks: int = 200, games: int = 100) -> list[float]:
             work / "base",
             world,
             demonstrations,
-            size={"layers": 2, "width": 64, "heads": 4, "mlp": 128},
+            size={"layers": 3, "width": 128, "heads": 8, "mlp": 256},
             seed=SEED,
             prompt=prompt,
             sampling={"temperature": 0.3, "max_tokens": 24},
@@ -90,9 +90,10 @@ def main(steps: int = 150, tasks: int = 200, games: int = 100) -> list[float]:
         }
         rows = base.rows(demonstrations)
         students = [base.train(rows, work / "pi-0", seed=SEED, **settings)]
-        episodes = leap.rollout(world, students[0].policy(), train, horizon=HORIZON, stream="rollout-1")
-        rows += base.rows(episodes, leap.correct(world, episodes, privilege=100))
-        students.append(students[0].train(rows, work / "pi-1", seed=SEED + 1, **settings))
+        for i in range(1, iterations + 1):
+            episodes = leap.rollout(world, students[-1].policy(), train, horizon=HORIZON, stream=f"rollout-{i}")
+            rows += base.rows(episodes, leap.correct(world, episodes, privilege=100))
+            students.append(students[-1].train(rows, work / f"pi-{i}", seed=SEED + i, **settings))
 
         policies = {"expert": leap.expert(world)}
         policies |= {f"pi_{i}": student.policy(temperature=0.0) for i, student in enumerate(students)}
