@@ -1,8 +1,8 @@
 """What snapshots of boxes save the scripted teacher of task folders, beside doing the student's actions again for each trial.
 
-    python benchmarks/tasks_snapshots.py [EPISODES]
+    python benchmarks/tasks_snapshots.py [EPISODES] [--steps N] [--seconds S] [--sandbox NAME]
 
-Made tasks, in namespace boxes of this machine's own programs. The student of each episode takes random actions, of which some
+Made tasks, by default in namespace boxes of this machine's own programs. The student of each episode takes random actions, of which some
 change files. Each episode is corrected twice, once each way, one after the other, with nothing kept from before. `--seconds S`
 has each of the student's actions take so much longer, as compilers and installers do. The corrections must be equal.
 """
@@ -47,13 +47,14 @@ def main() -> None:
     parser.add_argument("episodes", type=int, nargs="?", default=10)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--sandbox", default="namespace")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         values = {"seed": 0, "file_systems": {"train": 10, "valid": 1, "unseen": 1}, "tasks": 5}
         make_tasks(BashFamilyConfig.from_values(values, "settings"), Path(folder, "made"))
         options = {
             "path": Path(folder, "made"),
-            "sandbox": "namespace",
+            "sandbox": arguments.sandbox,
             "bases": {"debian:*": "machine"},
             "actions": "text",
             "checks": "never",

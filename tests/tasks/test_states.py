@@ -20,6 +20,11 @@ def world(boxes_here: MakeTasks, one_task: Write) -> TasksEnvironment:
     return boxes_here(one_task(COUNTS, solution="echo a >> /app/log\necho b >> /app/log"), actions="text")
 
 
+@pytest.fixture(autouse=True)
+def copies_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(States, "worth", 0.0)
+
+
 @pytest.fixture
 def acted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every action that is taken in any box."""
@@ -46,6 +51,22 @@ def test_along_an_episode_each_action_is_taken_once(world: TasksEnvironment, act
     assert world.reached(name, ("touch /x",), ("submit",), states)[0] == 0.0, "another episode"
     states.close()
     states.close()
+
+
+def test_what_is_quickly_done_again_is_not_copied(
+    world: TasksEnvironment, acted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(States, "worth", 30.0)
+    (name,) = world.folders
+    states = States(world, name)
+    for second in ("touch /x", "touch /y"):
+        assert world.reached(name, ("true",), (second, "submit"), states)[0] == 0.0
+    assert acted == ["true", "touch /x", "submit", "true", "touch /y", "submit"]
+    states.seconds = 31.0
+    world.reached(name, ("true",), ("submit",), states)
+    world.reached(name, ("true",), ("touch /z",), states)
+    states.close()
+    assert acted[6:] == ["true", "submit", "touch /z"]
 
 
 @pytest.mark.parametrize("why", ["something runs", "the sandbox makes none", "no copy can be had"])

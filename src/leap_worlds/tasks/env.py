@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -250,8 +251,13 @@ class TasksEnvironment(Environment[TasksConfig]):
         session = None
         try:
             session = states.copy_after(taken) if states else None
-            session, left = (session, then) if session else (TaskSession(self, self.folders[name]), key[1])
-            worth = session.reached(left)
+            if session is None:
+                session, begun = TaskSession(self, self.folders[name]), time.monotonic()
+                session.take(taken)
+                if states:
+                    states.seconds = time.monotonic() - begun
+            session.take(then)
+            worth = session.reached()
         except LeapError:
             worth = 0.0, -NO_CHECKS
         finally:

@@ -56,14 +56,21 @@ class States:
     """The states of one episode of a task, one after the other, in a box of their own, and copies of it. Close it.
 
     A copy stands on a snapshot of the files, so it lacks what runs: where something does, there is none, and whoever wants the
-    state takes the actions again.
+    state takes the actions again. That is quicker, too, as long as they take next to no time.
+
+    Attributes:
+        seconds: How long the actions took when they were last taken again.
     """
+
+    worth: ClassVar[float] = 0.5
+    """Seconds of actions from which on a copy is quicker: it takes a box of its own for the episode, and the copying."""
 
     def __init__(self, environment: TasksEnvironment, name: str) -> None:
         self._environment, self._name = environment, name
         self._session: TaskSession | None = None
         self._taken: tuple[str, ...] = ()
         self._image: Image | None = None
+        self.seconds = 0.0
 
     def copy_after(self, taken: tuple[str, ...]) -> TaskSession | None:
         """A session in which these actions were taken; None where it is as quick, or only possible, to take them in a fresh one.
@@ -71,15 +78,14 @@ class States:
         Raises:
             LeapError: There is no box for it.
         """
-        if not taken or not self._environment.images.provider.snapshots:
+        if not taken or self.seconds < self.worth or not self._environment.images.provider.snapshots:
             return None
         if self._session is None or taken[: len(self._taken)] != self._taken:
             self.close()
             self._session, self._taken = TaskSession(self._environment, self._environment.folders[self._name]), ()
         if taken != self._taken:
             self._drop()
-            for action in taken[len(self._taken) :]:
-                self._session.act(action)
+            self._session.take(taken[len(self._taken) :])
             self._taken = taken
             self._image = self._session.snapshot(quiet=True)
         try:
@@ -197,11 +203,14 @@ class TaskSession(Session):
         tools = self._environment.grammar.tools
         return as_json(trajectory(self._trial.phase.instruction, self._mine, tools=tools))
 
-    def reached(self, actions: Sequence[str]) -> tuple[float, int]:
-        """`TasksEnvironment.reached`, of the task as it is at first."""
+    def take(self, actions: Sequence[str]) -> None:
+        """Takes actions, as far as the task goes."""
         for action in actions:
             if not self._trial.ended:
                 self.act(action)
+
+    def reached(self) -> tuple[float, int]:
+        """`TasksEnvironment.reached`, once the actions are taken."""
         if not self._trial.ended:
             self._trial.finish(self._told())
         results = self._trial.results
