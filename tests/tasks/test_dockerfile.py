@@ -129,7 +129,8 @@ def test_packages_of_pip_s_by_name_are_fetched_only_where_the_recipe_allows(tmp_
         built(tmp_path, text)
     found = read_dockerfile(tmp_path, "t", {}, network=True)
     assert found.wheels == ("pytest==8.4.1", "a[b]>=1,<2")
-    assert "PIP_NO_INDEX=1" in found.recipe.steps[0].argv[-1] and found.recipe.steps[-1].argv[:2] == ("/bin/rm", "-rf")
+    assert "ln -sT dist-packages site-packages" in found.recipe.steps[0].argv[-1]  # where the image of Python has them
+    assert "PIP_NO_INDEX=1" in found.recipe.steps[1].argv[-1] and found.recipe.steps[-1].argv[:2] == ("/bin/rm", "-rf")
 
 
 @pytest.mark.parametrize(
@@ -247,6 +248,6 @@ def test_uv_s_image_and_installer_are_uv_of_the_index(tmp_path: Path) -> None:
     )
     found = read_dockerfile(tmp_path, "t", {}, network=True)
     assert found.wheels == ("uv==0.8.15", "uv", "a")
-    assert "cp /opt/leap-wheels/bin/uv /opt/leap-wheels/bin/uvx /usr/local/bin" in found.recipe.steps[0].argv[-1]
+    assert "cp /opt/leap-wheels/bin/uv /opt/leap-wheels/bin/uvx /usr/local/bin" in found.recipe.steps[1].argv[-1]
     with pytest.raises(TaskError, match=r"^t:2: COPY --from needs"):
         read_dockerfile(tmp_path, "t", {})

@@ -26,6 +26,8 @@ from leap_worlds.tasks.wheels import PLACE, SETTINGS, asked_for, met
 
 IGNORED = {"LABEL", "EXPOSE", "CMD", "STOPSIGNAL", "MAINTAINER", "HEALTHCHECK", "VOLUME"}
 _PYTHON = ("python3", "python3-pip", "python3-venv", "python-is-python3")
+_SITE = 'cd /usr/local/lib/python3.* && ln -sT dist-packages site-packages'
+"""Debian's pip puts packages where the images of Python do not, and some tests name the place."""
 _UBUNTU = ("procps",)
 BASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("debian:bookworm*", "bookworm", ()),
@@ -155,7 +157,7 @@ def read_dockerfile(
         base = replace(base, programs=(*base.programs, *_ACCOUNTS), optional=base.optional | {*_ACCOUNTS})
         argv = ("/bin/sh", "-c", f"chmod 1777 /tmp && chmod 644 {' '.join(_TABLES)}")
         state.steps.insert(0, Step(argv=argv, files=_TABLES, timeout=timeout))
-    recipe = replace(base, packages=packages, steps=tuple(state.steps), users=others)
+    recipe = replace(base, packages=packages, steps=(*base.steps, *state.steps), users=others)
     return Built(recipe, state.workdir, tuple(notes), tuple(dict.fromkeys(state.wheels)), state.user)
 
 
@@ -209,8 +211,9 @@ def _base(said: str, bases: Mapping[str, str], place: str) -> tuple[Recipe, str]
     for pattern, suite, packages in BASES:
         if fnmatchcase(name, pattern):
             exact = name.startswith("debian:")
+            steps = (Step(argv=("/bin/sh", "-c", _SITE)),) if "python3-pip" in packages else ()
             return Recipe(
-                suite=suite, packages=packages
+                suite=suite, packages=packages, steps=steps
             ), "" if exact else f"{image} is Debian {suite} with its own packages"
     known = ", ".join(dict.fromkeys(pattern.rstrip("*") for pattern, *_ in BASES))
     raise TaskError(
