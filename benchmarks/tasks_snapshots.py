@@ -2,9 +2,9 @@
 
     python benchmarks/tasks_snapshots.py [EPISODES] [--steps N] [--seconds S] [--sandbox NAME]
 
-Made tasks, by default in namespace boxes of this machine's own programs. The student of each episode takes random actions, of which some
-change files. Each episode is corrected twice, once each way, one after the other, with nothing kept from before. `--seconds S`
-has each of the student's actions take so much longer, as compilers and installers do. The corrections must be equal.
+Made tasks, by default in namespace boxes of this machine's own programs. The student of each episode takes random actions, of
+which some change files. Each episode is corrected twice, once each way, one after the other, with nothing kept from before.
+`--seconds S` has each of the student's actions take so much longer, as compilers do. The corrections must be equal.
 """
 
 from __future__ import annotations
