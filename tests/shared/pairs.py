@@ -12,10 +12,10 @@ import pytest
 from histories import CHOICES, a_history
 
 from leap.core import Decision
-from leap.datasets import PreferenceRow, Row
+from leap.datasets import Lesson, PreferenceRow, Row, Taught
 from leap.envs.answer import format_answer
 from leap.policies.rendering import PromptConfig, Renderer
-from leap.training.config import DPOConfig, KTOConfig, LoraConfig, SFTConfig
+from leap.training.config import DistillConfig, DPOConfig, KTOConfig, LoraConfig, SFTConfig
 from leap.training.method import Job, method_of, quiet
 from leap.training.methods import PreferenceData
 
@@ -25,6 +25,7 @@ KTO = KTOConfig(**SMALL, beta=0.1, batch_rows=8, device_rows=4)
 ADAPTER = LoraConfig(rank=4, alpha=8, dropout=0.1, targets=["q_proj", "v_proj"])
 SFT = SFTConfig(**SMALL, batch_rows=4, device_rows=2)
 LORA = SFT.model_copy(update={"lora": ADAPTER})
+DISTILL = DistillConfig(**SMALL, teacher="ema", batch_tokens=100_000)
 BOTH = DPOConfig(method="sft+dpo", **SMALL, beta=0.1, batch_rows=4, device_rows=2, sft=SFT)
 
 
@@ -47,6 +48,18 @@ def some_rows(episodes: int = 3, steps: int = 3) -> list[Row]:
         for k in range(episodes)
         for t in range(steps)
     ]
+
+
+def lessons(rows: list[Row], told: str = "It is in the drawer.") -> list[Lesson]:
+    found = []
+    for row in rows:
+        last = row.prompt[-1]
+        privileged = [*row.prompt[:-1], {**last, "content": f"{last['content']}\n\n{told}"}]
+        own = tuple(range(20, 30 + row.t))
+        found.append(
+            Lesson(row.episode, row.t, row.prompt, privileged, [], None, own, corrected=True, wrong=bool(row.t % 2))  # type: ignore[arg-type]
+        )
+    return found
 
 
 def some_pairs(episodes: int = 3, steps: int = 3) -> list[PreferenceRow]:
@@ -82,6 +95,8 @@ def train(
         config = config.model_copy(update={"sft": sft}) if hasattr(config, "sft") else sft
     rows = some_rows() if rows is None else rows
     method, i = method_of(config), 0 if preferences is None else 1
+    if i and isinstance(config, DistillConfig):
+        rows = Taught(rows, lessons(rows))
     if i and hasattr(config, "sft"):
         rows = PreferenceData(rows, some_pairs() if preferences == () else preferences)
     return train(method, rows, Job(i, start, folder / "out", folder / "work", seed, on_step))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pairs import ADAPTER, BOTH, DPO, KTO, SFT, train
+from pairs import ADAPTER, BOTH, DISTILL, DPO, KTO, SFT, train
 
 from leap.training.trainer import Watch
 
@@ -21,6 +21,8 @@ KINDS = {
     "dpo": DPO.model_copy(update={"optimizer": "muon"}),
     "adapter": DPO.model_copy(update={"lora": ADAPTER}),
     "kto": KTO,
+    "distill": DISTILL,
+    "distill one each": DISTILL.model_copy(update={"batch_tokens": 64, "optimizer": "muon"}),
     "both": BOTH.model_copy(update={"sft": BOTH.sft.model_copy(update={"steps": 1})}),
 }
 

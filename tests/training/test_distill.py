@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pairs import SMALL, some_rows, weights
+from pairs import SMALL, lessons, some_rows, weights
 from pydantic import ValidationError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from leap.datasets import Lesson, Row, Taught  # noqa: E402
+from leap.datasets import Taught  # noqa: E402
 from leap.errors import RecipeError  # noqa: E402
 from leap.recipe import Recipe  # noqa: E402
 from leap.testing.checkpoints import tiny_checkpoint  # noqa: E402
@@ -250,18 +250,6 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("start") / "llama3"
     tiny_checkpoint(folder, "llama3")
     return str(folder)
-
-
-def lessons(rows: list[Row], told: str = "It is in the drawer.") -> list[Lesson]:
-    found = []
-    for row in rows:
-        last = row.prompt[-1]
-        privileged = [*row.prompt[:-1], {**last, "content": f"{last['content']}\n\n{told}"}]
-        own = tuple(range(20, 30 + row.t))
-        found.append(
-            Lesson(row.episode, row.t, row.prompt, privileged, [], None, own, corrected=True, wrong=bool(row.t % 2))  # type: ignore[arg-type]
-        )
-    return found
 
 
 SETTINGS = DistillConfig(**SMALL, batch_tokens=800, steps=6, save_steps=2)

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 import job  # noqa: E402
 
-KINDS = ("rows", "branches", "short branches", "dpo", "kto", "adapter", "both")
+KINDS = ("rows", "branches", "short branches", "dpo", "kto", "distill", "distill one each", "adapter", "both")
 
 
 def in_processes(folder: Path, start: Path, processes: int) -> list[dict[str, Any]]:
