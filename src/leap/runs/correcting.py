@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from leap.core import Correction, Episode, Rejection, Tried
+from leap.core import Correction, Episode, Rejection, Tried, content_key
 from leap.files import Journal
 from leap.models.providers import BATCH as MODEL_BATCH
 from leap.progress import Bar
@@ -101,6 +102,16 @@ def correct_all(
         note(**tried.model_dump())
         more += f"; {tried}"
     bar.update(len(finished), len(episodes), f"{_outcome(finished, journal)}{more} {told()}")
+
+
+def up_to_labels(labels: int | None, episodes: Sequence[Episode], seed: int, stream: str) -> list[Episode]:
+    """Whole episodes with at most so many steps in all, drawn at random; in the order given."""
+    if labels is None:
+        return [*episodes]
+    drawn = sorted(episodes, key=lambda episode: content_key(seed, stream, episode.task.key))
+    steps = list(accumulate(len(episode.steps) for episode in drawn))
+    chosen = {episode.key for episode, so_far in zip(drawn, steps, strict=True) if so_far <= labels}
+    return [episode for episode in episodes if episode.key in chosen]
 
 
 def who_corrects(section: TeacherConfig) -> str:

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property, partial
-from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,15 +18,7 @@ from leap import registry
 from leap.core import Correction, Episode, StopReason, Task, content_key, seed_of
 from leap.core.message import sendable
 from leap.core.record import Record
-from leap.datasets import (
-    PreferenceRow,
-    Row,
-    correction_rows,
-    demonstration_rows,
-    preference_rows,
-    privileged_rows,
-    read_rows,
-)
+from leap.datasets import Row, correction_rows, demonstration_rows, preference_rows, privileged_rows, read_rows
 from leap.demonstrations.sources import AnnotatorConfig, PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
@@ -40,7 +31,7 @@ from leap.progress import Bar, Progress
 from leap.recipe import Recipe
 from leap.rollouts import Play
 from leap.runs.actors import Actors
-from leap.runs.correcting import correct_all, corrected, who_corrects
+from leap.runs.correcting import correct_all, corrected, up_to_labels, who_corrects
 from leap.runs.directory import RunDirectory, marker
 from leap.runs.executors import Executor
 from leap.runs.playing import play_tasks
@@ -170,8 +161,8 @@ class Stages:
         """Corrections of every step of the episodes of iteration i that the recipe has corrected."""
         journal, chosen = self.corrections(i), self._to_correct(i)
         if not chosen:
-            told = "iteration %d: no episode scores as low as a failure (teacher.failure_score: %g), so none is corrected"
-            log.warning(f"{told}; teacher.episodes: all has every one corrected", i, self.recipe.teacher.failure_score)
+            told = "iteration %d: no episode scores as low as a failure (teacher.failure_score: %g), so none is corrected; "
+            log.warning(f"{told}teacher.episodes: all has every one corrected", i, self.recipe.teacher.failure_score)
         self.correct_episodes(i - 1, chosen, journal, i)
         return journal
 
@@ -184,16 +175,7 @@ class Stages:
             if episode.stop is not StopReason.ENVIRONMENT_ERROR
             and (section.episodes == "all" or episode.score <= section.failure_score)
         ]
-        return self._up_to(section.labels, chosen, f"labels-{i}")
-
-    def _up_to(self, labels: int | None, episodes: list[Episode], stream: str) -> list[Episode]:
-        """Whole episodes with at most so many steps in all, drawn at random; in the order given."""
-        if labels is None:
-            return episodes
-        drawn = sorted(episodes, key=lambda episode: content_key(self.recipe.seed, stream, episode.task.key))
-        steps = list(accumulate(len(episode.steps) for episode in drawn))
-        chosen = {episode.key for episode, so_far in zip(drawn, steps, strict=True) if so_far <= labels}
-        return [episode for episode in episodes if episode.key in chosen]
+        return up_to_labels(section.labels, chosen, self.recipe.seed, f"labels-{i}")
 
     def correct_episodes(
         self, student: int, episodes: Sequence[Episode], journal: Journal[Correction], iteration: int
@@ -271,7 +253,7 @@ class Stages:
                 f"none of {len(episodes)} demonstrations by {section.who} is good enough to be cloned. Give a longer "
                 f"horizon or more demonstrations.episodes, or change what is kept: {section.kept_by}."
             )
-        return self._annotated(self._up_to(section.labels, wanted, "labels-0"), section.annotate)
+        return self._annotated(up_to_labels(section.labels, wanted, self.recipe.seed, "labels-0"), section.annotate)
 
     @property
     def _played(self) -> PlayedConfig:
@@ -324,11 +306,6 @@ class Stages:
         """D_i."""
         return list(read_rows(self.dataset(i)))
 
-    def preferences(self, i: int) -> list[PreferenceRow]:
-        """The pairs of D_i."""
-        by_key = {episode.key: episode for episode in self.episodes(i)}
-        return list(preference_rows(self.rows_of(i), by_key, self.environment.grammar_of))
-
     # ---- train ---------------------------------------------------------------------------------------------------
 
     def train(self, i: int) -> Path:
@@ -372,10 +349,11 @@ class Stages:
 
     def _collected(self, i: int) -> Collected:
         """What pi_i may be trained on."""
+        grammar_of = self.environment.grammar_of
         return Collected(
             i,
             rows=self.rows_of,
-            pairs=self.preferences,
+            pairs=lambda j: list(preference_rows(self.rows_of(j), {one.key: one for one in self.episodes(j)}, grammar_of)),
             episodes=self.episodes,
             corrections=self.corrections,
             states=lambda episode: run_sync(states_along(self.environment, episode)),
@@ -387,13 +365,11 @@ class Stages:
 
     def _with_privilege(self, i: int, limit: int) -> tuple[float, float, int]:
         """Shares of so many validation tasks that pi_i solves, without and with the privileged state in its prompt, and n."""
-        section, privilege = self.recipe.environment, self.recipe.teacher.privilege
-        tasks = self.evaluation_tasks()[section.validation][:limit]
-        solved = [
-            sum(one.success for one in self._evaluated(spec, section.validation, tasks)) / len(tasks)
-            for spec in (PolicySpec("student", f"pi_{i}", iteration=i), PolicySpec("student", f"pi_{i}", "", i, privilege))
-        ]
-        return solved[0], solved[1], len(tasks)
+        split, levels = self.recipe.environment.validation, (None, self.recipe.teacher.privilege)
+        tasks = self.evaluation_tasks()[split][:limit]
+        specs = [PolicySpec("student", f"pi_{i}", iteration=i, privilege=level) for level in levels]
+        alone, told = (sum(one.success for one in self._evaluated(spec, split, tasks)) / len(tasks) for spec in specs)
+        return alone, told, len(tasks)
 
     def base(self) -> str:
         """The model before any training: the recipe's, or a scratch student: random weights and a tokenizer of the words of
