@@ -102,7 +102,7 @@ WHY = {
     "A cluster, and what its workers are given, are whoever's that runs the recipe.": (
         "executor.address executor.workers executor.cpus_per_worker executor.gpus_per_worker executor.resources "
         "executor.generators.number executor.generators.cpus executor.generators.gpus executor.generators.resources "
-        "executor.max_restarts executor.max_task_retries executor.wait executor.grows "
+        "executor.max_restarts executor.max_task_retries executor.min_ranks executor.wait executor.grows "
         "executor.storage_path executor.runtime_env"
     ),
     "A teacher's weights on the GPUs of a cluster, which are whoever's that runs the recipe (docs/scale.md).": (

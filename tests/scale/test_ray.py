@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,8 +22,10 @@ import clusters
 from killed_runs import Teacher, calls, paid
 
 import leap
-from leap.errors import LeapError, PrerequisiteError, RecipeError
+from leap import registry
+from leap.errors import LeapError, PrerequisiteError, RecipeError, RunError
 from leap.models.ledger import BudgetReached
+from leap.runs.directory import RunDirectory
 from leap.testing.server import MockServer
 
 pytestmark = pytest.mark.timeout(900)
@@ -133,6 +137,15 @@ def test_what_cannot_be_is_told_in_one_line_before_work_starts(
     refused(RecipeError, "wokers: unknown key", there | {"wokers": 2})
     uneven = clusters.quickstart()["training"] | {"branches": False, "batch_rows": 3, "processes": 2}
     refused(RecipeError, "3 rows cannot be shared out among 2 processes", there, training=uneven)
-    # Workers have an environment of their own: this one is set for the driver alone.
+    with RunDirectory(tmp_path / "run").locked():
+        refused(RunError, "another process is working on", there)
+    # Workers have an environment of their own: what is set here is so for the driver alone.
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ghost", ModuleType("ghost"))
+        patch.setattr(registry, "user_modules", lambda: ("ghost",))
+        refused(PrerequisiteError, "a worker lacks something: ModuleNotFoundError: No module named 'ghost'", there)
+    with monkeypatch.context() as patch:
+        patch.setattr("ray._private.utils.compute_version_info", lambda: ("2.0", "3.9.1"))
+        refused(PrerequisiteError, r"Version mismatch: .* Python: 3\.9\.1", there)
     monkeypatch.setattr("leap.runs.ray_pool.__version__", "0.0.1")
     refused(PrerequisiteError, "workers have leap .*, and this is 0.0.1", there)

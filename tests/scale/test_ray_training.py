@@ -18,7 +18,7 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'leap-agent
 
 import clusters  # noqa: E402
 
-from leap.errors import RunError  # noqa: E402
+from leap.errors import RecipeError, RunError  # noqa: E402
 from leap.testing.checkpoints import tiny_checkpoint  # noqa: E402
 from leap.training.method import Job, method_of, quiet  # noqa: E402
 
@@ -36,7 +36,15 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_checkpoint(tmp_path_factory.mktemp("start"), "llama3"))
 
 
-def train(cluster: Any, start: str, folder: Path, settings: Any, on_step: Callable[..., Any] = quiet, **options: Any) -> Any:
+def train(
+    cluster: Any,
+    start: str,
+    folder: Path,
+    settings: Any,
+    on_step: Callable[..., Any] = quiet,
+    rows: Any = None,
+    **options: Any,
+) -> Any:
     """Trains on the cluster."""
     from pairs import some_rows
 
@@ -48,7 +56,7 @@ def train(cluster: Any, start: str, folder: Path, settings: Any, on_step: Callab
     work.mkdir()
     executor = RayExecutor(RayConfig(address=cluster.address, workers=2, **options))
     try:
-        return executor.train(method_of(settings), some_rows(), Job(1, start, out, work, 1, on_step))
+        return executor.train(method_of(settings), rows or some_rows(), Job(1, start, out, work, 1, on_step))
     finally:
         executor.close()
 
@@ -115,6 +123,55 @@ def test_a_killed_rank_costs_the_steps_since_the_last_state(seen: bool, start: s
         assert ((tensor - cut[name]).abs() > 1e-3).float().mean().item() < 0.01, name
     if not seen:
         assert not list((tmp_path / "storage").glob("leap-*")), "states go with a training that ends well"
+
+
+def test_how_many_ranks_there_may_be() -> None:
+    from pairs import SFT
+
+    from leap.runs.ray_pool import Pool, RayConfig
+
+    def ranks(processes: int, least: int | None = None, **settings: Any) -> Any:
+        pool = Pool(RayConfig(workers=2, min_ranks=least))
+        return pool.ranks(SFT.model_copy(update={"processes": processes, "batch_rows": 8, "save_steps": 1, **settings}))
+
+    assert (ranks(4), ranks(2, 1), ranks(4, 4)) == (4, (1, 2), (4, 4))
+    for told, wrong in {
+        "8 rows cannot be shared out among 3 processes": {"processes": 4, "least": 2},
+        "executor.min_ranks: 3 is more than the 2 of training.processes": {"processes": 2, "least": 3},
+        "executor.min_ranks needs training.save_steps": {"processes": 2, "least": 1, "save_steps": 0},
+        "training.accelerate: ddp": {"processes": 2, "least": 1, "accelerate": "fsdp"},
+    }.items():
+        with pytest.raises(RecipeError, match=told):
+            ranks(**wrong)
+    assert ranks(4, 2, branches=True) == (2, 4), "branches are shared out by episodes"
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_in_fewer_ranks_where_a_node_has_gone(
+    start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pairs import SFT, some_rows, weights
+    from pairs import train as train_here
+
+    settings = SFT.model_copy(update={"steps": 12, "save_steps": 1})
+    rows = some_rows(3, 4)  # whole steps make an epoch, so that two ranks are one process
+    steps: list[tuple[int, int]] = []
+
+    def on_step(done: int, total: int, loss: float) -> None:
+        steps.append((done, len(clusters.processes("RayTrainWorker"))))
+        if done == 3 and len(cluster.worker_nodes) == 2:
+            cluster.remove_node(max(cluster.worker_nodes, key=id), allow_graceful=False)
+
+    train_here(settings, start, tmp_path / "alone", rows=rows)
+    with clusters.cluster(2) as cluster:
+        monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "45")  # so long it looks for the node that is gone
+        two = settings.model_copy(update={"processes": 2})
+        result = train(cluster, start, tmp_path / "cut", two, on_step, rows, min_ranks=1)
+    assert steps[0] == (1, 2) and steps[-1] == (12, 1) and result.steps == 12
+    assert next(done for done, ranks in steps if ranks == 1) > 3, "it does not begin anew"
+    alone, cut = weights(tmp_path / "alone" / "out"), weights(tmp_path / "cut" / "out")
+    for name, tensor in alone.items():  # the same rows in each step, added up in another order
+        assert ((tensor - cut[name]).abs() > 1e-3).float().mean().item() < 0.01, name
 
 
 @pytest.mark.slow

@@ -26,7 +26,6 @@ from leap.runs.ray_pool import Pool, RayConfig, pool_of
 from leap.runs.ray_training import in_thread
 from leap.runs.ray_worker import Over
 from leap.runs.shards import Shard
-from leap.training.launch import shared_out
 
 if TYPE_CHECKING:
     from leap.models.vllm import Served
@@ -67,7 +66,7 @@ class RayExecutor(Executor):
         Raises:
             PrerequisiteError: Something is missing.
         """
-        shared_out(recipe.training, self._pool.ranks(recipe.training))
+        self._pool.ranks(recipe.training)
         try:
             Progress().say(self._pool.check(recipe))
         except LeapError:

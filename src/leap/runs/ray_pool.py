@@ -15,13 +15,14 @@ from pydantic import Field
 
 from leap import __version__, registry
 from leap.config import Options, Section
-from leap.errors import PrerequisiteError, last_line
+from leap.errors import PrerequisiteError, RecipeError, last_line
 from leap.recipe import ExecutorConfig, Recipe
 from leap.runs.ray_desk import DESK, Desk
 from leap.runs.ray_generator import Generator
 from leap.runs.ray_worker import Worker
 from leap.teachers.config import ModelTeacherConfig
 from leap.training.config import TrainingSettings
+from leap.training.launch import shared_out
 
 if TYPE_CHECKING:
     from leap.models.vllm import Served
@@ -64,6 +65,12 @@ class RayConfig(ExecutorConfig):
     max_restarts: int = Field(default=-1, ge=-1, description="How often a worker that died is started again; -1: always.")
     max_task_retries: int = Field(
         default=3, ge=0, description="How often a shard is given out again, or a training goes on, that has lost a worker."
+    )
+    min_ranks: int | None = Field(
+        default=None,
+        ge=1,
+        description="Fewest processes that a training goes on in where nodes are gone; training.processes again once they are "
+        "back. Null: always all of them.",
     )
     wait: float = Field(
         default=300, gt=0, description="Seconds after which a run ends in which no worker is there, as when nodes have gone."
@@ -140,10 +147,24 @@ class Pool:
             self._desk = ray.remote(Desk).options(name=self.name, **asked).remote()
         return self._desk
 
-    def ranks(self, training: TrainingSettings) -> int:
-        """In how many processes a student is trained; auto: as there are workers."""
+    def ranks(self, training: TrainingSettings) -> int | tuple[int, int]:
+        """In how many processes a student is trained (auto: as there are workers), or in how many at least and at most.
+
+        Raises:
+            RecipeError: These cannot train together, or not go on in another number.
+        """
         number = self.config.workers if self.config.generators is None else self.config.generators.number
-        return number if training.processes == "auto" else training.processes
+        number, least = number if training.processes == "auto" else training.processes, self.config.min_ranks
+        if least is not None and least > number:
+            raise RecipeError(f"executor.min_ranks: {least} is more than the {number} of training.processes.")
+        if least is not None and (not training.save_steps or training.accelerate != "ddp"):
+            raise RecipeError(
+                "executor.min_ranks needs training.save_steps, for a training in another number of processes goes on from its "
+                "last state, and training.accelerate: ddp, for sharded states are for their number."
+            )
+        for some in range(number if least is None else least, number + 1):
+            shared_out(training, some)
+        return number if least is None else (least, number)
 
     def resources(self, apart: bool) -> dict[str, float]:
         """What each worker is given, or each generator where they are apart; a rank is given what generates."""

@@ -19,13 +19,12 @@ from leap.core import content_key
 from leap.errors import LeapError, RunError, last_line
 from leap.runs.ray_desk import ask, attend, fetch, offer
 from leap.sync import run_sync
-from leap.training.launch import shared_out
 from leap.training.method import Job, Method, TrainingResult, quiet
 
 
 def train(pool: Any, method: Method[Any], rows: Any, job: Job) -> TrainingResult:
     """Trains pi_i on as many workers as `training.processes` says, each with what a worker of the pool is given. A training that
-    loses workers goes on from its last state (`training.save_steps`) when these are there again.
+    loses workers goes on from its last state (`training.save_steps`): when these are there again, or with fewer (`min_ranks`).
 
     Raises:
         LeapError: What the first rank that failed says.
@@ -37,8 +36,8 @@ def train(pool: Any, method: Method[Any], rows: Any, job: Job) -> TrainingResult
     from ray.train.torch import TorchTrainer
 
     config, desk = pool.config, pool.desk
-    number = pool.ranks(method.config)
-    shared_out(method.config, number)
+    ranks = pool.ranks(method.config)
+    number = ranks if isinstance(ranks, int) else ranks[1]
     key = job.work / "key"
     name = f"leap-{content_key('training', str(job.work), key.read_text() if key.exists() else '')[:16]}"
     storage = config.storage_path or str(job.work / "ray")
@@ -58,7 +57,7 @@ def train(pool: Any, method: Method[Any], rows: Any, job: Job) -> TrainingResult
         take_part,
         train_loop_config={"desk": desk, "path": path, "work": cloudpickle.dumps(work)},
         scaling_config=ScalingConfig(
-            num_workers=number,
+            num_workers=ranks,
             use_gpu=given["GPU"] > 0,
             resources_per_worker=given,
         ),
