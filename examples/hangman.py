@@ -74,7 +74,7 @@ def main(steps: int = 600, tasks: int = 400, games: int = 200, iterations: int =
             work / "base",
             world,
             demonstrations,
-            size={"layers": 3, "width": 128, "heads": 8, "mlp": 256},
+            size={"layers": 2, "width": 64, "heads": 4, "mlp": 128},
             seed=SEED,
             prompt=prompt,
             sampling={"temperature": 0.3, "max_tokens": 24},

@@ -74,5 +74,5 @@ def test_the_example_runs_from_end_to_end() -> None:
     pytest.importorskip("textarena", reason="TextArena is not installed (leap-agents[textarena])")
     import hangman
 
-    scores = hangman.main(steps=2, tasks=6, games=4)
+    scores = hangman.main(steps=2, tasks=6, games=4, iterations=1)
     assert len(scores) == 3 and all(0 <= score <= 1 for score in scores)

@@ -14,7 +14,6 @@ import yaml
 from world import OPTIONS
 
 from leap.core import Episode, Task, Tried
-from leap.datasets import preference_rows
 from leap.files import Journal
 from leap.loop import leap
 from leap.models import mock
@@ -147,8 +146,7 @@ def test_preference_methods_train_on_the_corrections(method: str, tmp_path: Path
     sft = {"steps": 2, "batch_rows": 4, "device_rows": 2, "lr": 1e-3}
     training = {"method": method, "steps": 2, "batch_rows": 4, "device_rows": 2, "lr": 1e-3, "sft": sft}
     stages = run(recipe(training=training), tmp_path / "run")
-    by_key = {episode.key: episode for episode in stages.episodes(1)}
-    pairs = list(preference_rows(stages.rows_of(1), by_key, stages.environment.grammar_of))
+    pairs = stages.preferences(1)
     assert pairs and all("look" in pair.chosen[0]["content"] for pair in pairs)
     weights = [stages.run.checkpoint(i) / "model.safetensors" for i in (0, 1)]
     assert weights[0].read_bytes() != weights[1].read_bytes()

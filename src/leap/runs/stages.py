@@ -14,11 +14,11 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-from leap import registry
+from leap import datasets, registry
 from leap.core import Correction, Episode, StopReason, Task, content_key, seed_of
 from leap.core.message import sendable
 from leap.core.record import Record
-from leap.datasets import Row, correction_rows, demonstration_rows, preference_rows, privileged_rows, read_rows
+from leap.datasets import PreferenceRow, Row
 from leap.demonstrations.sources import AnnotatorConfig, PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
@@ -224,14 +224,14 @@ class Stages:
             self.adopt(path)
             return path
         if i == 0:
-            rows = [*demonstration_rows(self._demonstrations(), self.renderer), *self._rows_with_state()]
+            rows = [*datasets.demonstration_rows(self._demonstrations(), self.renderer), *self._rows_with_state()]
         else:
             by_key, made = {episode.key: episode for episode in self._to_correct(i)}, list(self.corrections(i))
             if left := len(by_key) - len(corrected(by_key.values(), made)):
                 raise RunError(f"{left} of {len(by_key)} episodes of iteration {i} are not corrected; give `leap correct` first.")
             position = {key: index for index, key in enumerate(by_key)}
             corrections = sorted((c for c in made if c.episode in position), key=lambda c: (position[c.episode], c.t))
-            rows = correction_rows(by_key, corrections, self.renderer, iteration=i)
+            rows = datasets.correction_rows(by_key, corrections, self.renderer, iteration=i)
         lines = [row.model_dump_json() for row in rows]
         if not lines and i == 0:
             raise RunError("no step of the demonstrations fits into the student's context: there is nothing to clone.")
@@ -296,7 +296,7 @@ class Stages:
         for episode in played:
             if recipe.demonstrations.keeps(episode) and episode.stop is not StopReason.ENVIRONMENT_ERROR:
                 states = run_sync(states_along(self.environment, episode))
-                yield from privileged_rows(episode, states, renderer.render, self.actors.whole_renderer)
+                yield from datasets.privileged_rows(episode, states, renderer.render, self.actors.whole_renderer)
 
     def _data(self, up_to: int) -> range:
         """Every j of D_0..D_i; where there is no D_0, from 1."""
@@ -304,7 +304,12 @@ class Stages:
 
     def rows_of(self, i: int) -> list[Row]:
         """D_i."""
-        return list(read_rows(self.dataset(i)))
+        return list(datasets.read_rows(self.dataset(i)))
+
+    def preferences(self, i: int) -> list[PreferenceRow]:
+        """The pairs of D_i."""
+        by_key = {episode.key: episode for episode in self.episodes(i)}
+        return list(datasets.preference_rows(self.rows_of(i), by_key, self.environment.grammar_of))
 
     # ---- train ---------------------------------------------------------------------------------------------------
 
@@ -349,11 +354,10 @@ class Stages:
 
     def _collected(self, i: int) -> Collected:
         """What pi_i may be trained on."""
-        grammar_of = self.environment.grammar_of
         return Collected(
             i,
             rows=self.rows_of,
-            pairs=lambda j: list(preference_rows(self.rows_of(j), {one.key: one for one in self.episodes(j)}, grammar_of)),
+            pairs=self.preferences,
             episodes=self.episodes,
             corrections=self.corrections,
             states=lambda episode: run_sync(states_along(self.environment, episode)),
@@ -384,7 +388,7 @@ class Stages:
         from leap.models.scratch import build_scratch
 
         self.rollout(0)
-        rows = [*demonstration_rows(self._demonstrations(), self.actors.whole_renderer), *self._rows_with_state()]
+        rows = [*datasets.demonstration_rows(self._demonstrations(), self.actors.whole_renderer), *self._rows_with_state()]
         texts = [text for row in rows for text in row.texts()] + [*self.environment.vocabulary()]
         with atomic_directory(base) as temporary:
             names = self.environment.names()
