@@ -70,7 +70,7 @@ def other_values(value: Any) -> list[Any]:
         return [{"mock/x": {"input": 1, "output": 1}}]
     words = ["paper", "none", "free", "step", "extracted", "failures", "float32", "previous", "base", "linear", "adamw"]
     words += ["trackio", "self", "dialogue", "hf/x", "4bit", "mock/x", "x"]
-    return [*words, {"rank": 2}, {"model": "mock/x"}, 50, 100, 3, 0.5, ["x"]]
+    return [*words, True, {"rank": 2}, {"model": "mock/x"}, 50, 100, 3, 0.5, ["x"]]
 
 
 def cases() -> list[str]:
