@@ -49,6 +49,7 @@ actions = texts.filter(lambda text: bool(text.strip()))
 
 
 @given(texts, texts, st.booleans())
+@example("", "</think><think>ACTION:`", False)  # a thought is taken out once: what is left may look like another
 def test_lines_are_written_and_read_as_ever(reason: str, action: str, listed: bool) -> None:
     decision, shown = Decision(reason=reason, action=action), LISTED if listed else OPEN
     text = format_answer(decision)

@@ -93,9 +93,7 @@ class Rehearsal(Actors):
     def some_play(self) -> list[Episode]:
         """Scripted play of some training tasks."""
         section = self.recipe.environment
-        return self._played(
-            "time", self._acting(), self._tasks(section.train, section.train_tasks), self.recipe.horizon
-        ).episodes
+        return self._played("time", self._acting(), self._tasks(section.train, section.train_tasks), self.recipe.horizon).episodes
 
     def _acting(self) -> Policy:
         """Who plays in the student's place: the expert, where there is one."""

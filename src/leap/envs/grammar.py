@@ -95,8 +95,8 @@ class Line(Grammar):
 
     def read(self, completion: str, observation: Observation, *, truncated: bool = False) -> Decision | None:
         # Half an action may read like another action, so a last line that was cut off does not count.
-        answer = without_thoughts(completion)
-        return parse_answer(answer.rpartition("\n")[0] if truncated else answer, observation.admissible)
+        answer = without_thoughts(completion).rpartition("\n")[0] if truncated else completion
+        return parse_answer(answer, observation.admissible)
 
 
 class FreeText(Grammar):

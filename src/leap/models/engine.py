@@ -82,7 +82,16 @@ ServerOptions = Annotated[Options, AfterValidator(_are_harmless)]
 """Options of a server of vLLM's."""
 
 
-class EngineConfig(Section):
+class _ByKind(Section):
+    """A section for which its kind alone may stand: `engine: vllm`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_kind(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class EngineConfig(_ByKind):
     """Who generates for the student. Part of a recipe, under `student.engine`."""
 
     kind: Literal["hf", "vllm", "sglang"] = Field(
@@ -115,11 +124,6 @@ class EngineConfig(Section):
     keep: bool = Field(
         default=False, description="Whether that server runs on while the student trains: where it has GPUs of its own."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_kind(cls, value: object) -> object:
-        return {"kind": value} if isinstance(value, str) else value
 
     @property
     def address(self) -> str:
@@ -167,7 +171,7 @@ def _changed(config: EngineConfig) -> set[str]:
 _BY_GPUS = {"data_parallel_size", "pipeline_parallel_size", "tensor_parallel_size"}
 
 
-class ServeConfig(Section):
+class ServeConfig(_ByKind):
     """Replicas on the run's Ray cluster that answer for a model of `vllm/`. Part of a recipe, under `teacher.serve`."""
 
     kind: Literal["ray"] = Field(
@@ -182,11 +186,6 @@ class ServeConfig(Section):
     options: ServerOptions = Field(
         default_factory=dict, description="Options of vLLM, such as {max_model_len: 32768, gpu_memory_utilization: 0.8}."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_kind(cls, value: object) -> object:
-        return {"kind": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _is_split_by_gpus(self) -> Self:
