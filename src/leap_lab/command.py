@@ -43,8 +43,16 @@ def measure(
             typer.echo(f"measures: {measures_file(stages.run, iteration)}")
 
 
+def _studies(begun: str) -> list[str]:
+    """Names of studies, for the shell to complete: at once, so without what reads them."""
+    names = sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml"))
+    return [name for name in ("list", *names) if name.startswith(begun)]
+
+
 def study(
-    name: Annotated[str, typer.Argument(help="A study's name or file; `list` lists those there are.")],
+    name: Annotated[
+        str, typer.Argument(help="A study's name or file; `list` lists those there are.", autocompletion=_studies)
+    ],
     seeds: Annotated[str | None, typer.Option("--seeds", help="Other seeds than the study's, for example 0,1.")] = None,
     arms: Annotated[str | None, typer.Option("--arms", help="Some arms only, for example sft,dpo.")] = None,
     overrides: Annotated[

@@ -71,7 +71,14 @@ def test_what_is_printed_meanwhile_goes_to_standard_error(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("words", "completed"), [("leap vali", "validate"), ("leap stu", "study"), ("leap run smoll", "smollm2-quickstart")]
+    ("words", "completed"),
+    [
+        ("leap vali", "validate"),
+        ("leap stu", "study"),
+        ("leap run smoll", "smollm2-quickstart"),
+        ("leap play alfw", "alfworld"),
+        ("leap study better-th", "better-than-teacher"),
+    ],
 )
 def test_shells_complete(words: str, completed: str) -> None:
     environment = os.environ | {"_LEAP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}

@@ -6,6 +6,7 @@ import pytest
 from small_games import small_games
 
 from leap.check import check_env
+from leap.core import Task
 from leap.envs.base import load_environment, opened
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.interop.foreign import at
@@ -37,8 +38,14 @@ def test_numbered_actions_of_gymnasium_have_names() -> None:
         assert session.observe().admissible == ("left", "down", "right", "up")
         outcomes = [session.act(action) for action in ("swim", "down", "down", "right", "right", "down", "right")]
     assert outcomes[0].observation.text == "There is no action 'swim' here." and outcomes[-1].success
-    with pytest.raises(PrerequisiteError, match="Gymnasium does not make"):
-        load_environment("gymnasium/NoSuch-v9").start(environment.tasks("train")[0])
+    task = environment.tasks("train")[0]
+    with opened(load_environment("gymnasium/FrozenLake-v1", {"privileged": "env.desc"}), task) as session:
+        assert session.observe().admissible == ("0", "1", "2", "3"), "numbers without names are their own"
+        assert session.act("south").observation.text == "There is no action 'south' here."
+        assert session.privileged().facts["value"][0] == ["S", "F", "F", "F"], "arrays are lists"
+    for unknown, said in (("NoSuch-v9", "does not make"), ("MountainCarContinuous-v0", "its actions are Box")):
+        with pytest.raises(PrerequisiteError, match=said):
+            load_environment(f"gymnasium/{unknown}").start(task)
 
 
 def test_a_game_of_textarena() -> None:
@@ -59,6 +66,29 @@ def test_a_game_of_textarena() -> None:
         load_environment("textarena/Hangmen-v0").start(tasks[0])
 
 
+@pytest.mark.parametrize("game", ["ThreeCardMonte-v0", "RushHour-v0", "Countdown-v0"])
+def test_odd_games_of_textarena_keep_the_contract(game: str) -> None:
+    """A generator of its own; what is drawn when the game is made; a reason where the reward should stand."""
+    pytest.importorskip("textarena", reason="TextArena is not installed (leap-agents[textarena])")
+    environment = load_environment(f"textarena/{game}")
+    first, second = environment.tasks("train")[:2]
+
+    def shown(task: Task) -> list[str]:
+        with opened(environment, task) as session:
+            texts = [session.observe().text]
+            for _ in range(3):
+                outcome = session.act("no move at all")
+                texts.append(outcome.observation.text)
+                if outcome.done:
+                    assert 0 <= outcome.score <= 1 and not outcome.success
+                    break
+        return texts
+
+    there = shown(first)
+    shown(second)
+    assert there == shown(first), "whoever played in between"
+
+
 def test_paths_and_names() -> None:
     assert at({"a": [{"b": 3}]}, "a.0.b", "x") == 3
     with pytest.raises(LeapError, match=r"x: there is no 'c' on the path 'a.0.c'; there is: b"):
@@ -67,12 +97,3 @@ def test_paths_and_names() -> None:
         at({"a": 1}, "a.__class__", "x")
     with pytest.raises(RecipeError, match="environment 'alfworld' is named alone"):
         load_environment("alfworld/valid")
-
-
-@pytest.mark.slow
-def test_the_example_runs_from_end_to_end() -> None:
-    pytest.importorskip("textarena", reason="TextArena is not installed (leap-agents[textarena])")
-    import hangman
-
-    scores = hangman.main(steps=2, tasks=6, games=4, iterations=1)
-    assert len(scores) == 3 and all(0 <= score <= 1 for score in scores)

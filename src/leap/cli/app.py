@@ -33,7 +33,6 @@ RecipeOption = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value (dotted key).")
 ]
-EnvironmentName = Annotated[str, typer.Argument(help="An environment, by its registered name.")]
 EnvironmentOptions = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Environment option (dotted key).")
 ]
@@ -51,6 +50,16 @@ def _recipes(begun: str) -> list[str]:
     from leap.recipes import shipped_recipes
 
     return [name for name in shipped_recipes() if name.startswith(begun)]
+
+
+def _environments(begun: str) -> list[str]:
+    """Names of environments, for the shell to complete."""
+    from leap import registry
+
+    return [name for name in registry.environment.names() if name.startswith(begun)]
+
+
+EnvironmentName = Annotated[str, typer.Argument(help="An environment, by its registered name.", autocompletion=_environments)]
 
 
 def _print_version(asked: bool) -> None:
@@ -358,7 +367,10 @@ def validate(
 @app.command()
 def data(
     environment: Annotated[
-        str, typer.Argument(help="An environment, or what the names of several that share their data begin with.")
+        str,
+        typer.Argument(
+            help="An environment, or what the names of several that share their data begin with.", autocompletion=_environments
+        ),
     ],
     source: Annotated[
         str | None, typer.Option("--from", help="Folder or address to take the files from, where there is a choice.")

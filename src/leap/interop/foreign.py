@@ -120,8 +120,24 @@ def as_text(value: object) -> str:
 
 
 def plain(value: object) -> Any:
-    """A value as JSON has it; what JSON has not is told as Python would write it."""
-    return json.loads(json.dumps(value, default=lambda odd: sorted(odd, key=str) if isinstance(odd, set) else str(odd)))
+    """A value as JSON has it, arrays as lists; what JSON has not is told as Python would write it."""
+
+    def written(odd: Any) -> Any:
+        if isinstance(odd, set | frozenset):
+            return sorted(odd, key=str)
+        if isinstance(odd, bytes):
+            return odd.decode(errors="replace")
+        return odd.tolist() if hasattr(odd, "tolist") else str(odd)  # NumPy's arrays and numbers
+
+    return json.loads(json.dumps(value, default=written))
+
+
+def number(reward: object) -> float:
+    """A reward; 0 where what stands there is no number."""
+    try:
+        return float(reward)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return 0.0
 
 
 # ---- Gymnasium -------------------------------------------------------------------------------------------------------
@@ -161,8 +177,13 @@ class _Foreigner(Session):
         gymnasium = peer("gymnasium")
         try:
             self._env: Any = gymnasium.make(environment.config.id, **environment.config.make)
-        except gymnasium.error.Error as error:
+        except (gymnasium.error.Error, ImportError) as error:
             raise PrerequisiteError(f"Gymnasium does not make {environment.config.id!r}: {error}") from error
+        self._actions, space = environment.config.actions, self._env.action_space
+        if not self._actions and isinstance(space, gymnasium.spaces.Discrete):
+            self._actions = tuple(map(str, range(int(space.n))))
+        elif not self._actions and isinstance(space, gymnasium.spaces.Box):
+            raise PrerequisiteError(f"{environment.config.id}: its actions are {space}; leap's are texts, or names of numbers.")
         self._first, self._info = self._env.reset(seed=task.seed)
         self._total = 0.0
 
@@ -171,11 +192,9 @@ class _Foreigner(Session):
 
     def act(self, action: str) -> Outcome:
         config = self._environment.config
-        if config.actions and action not in config.actions:
-            return Outcome(Observation(text=f"There is no action {action!r} here.", admissible=config.actions))
-        shown, reward, done, late, self._info = self._env.step(
-            config.actions.index(action) if config.actions else action
-        )
+        if self._actions and action not in self._actions:
+            return Outcome(Observation(text=f"There is no action {action!r} here.", admissible=self._actions))
+        shown, reward, done, late, self._info = self._env.step(self._actions.index(action) if self._actions else action)
         self._total += float(reward)
         solved, score = done and self._total >= config.solved_at, config.score(self._total)
         return Outcome(self._shown(shown), reward=float(reward), done=done or late, success=solved, score=score)
@@ -190,7 +209,7 @@ class _Foreigner(Session):
         config = self._environment.config
         text = shown if config.observation is None else at(shown, config.observation, "gymnasium: observation")
         listed = (
-            at(self._info, config.admissible, "gymnasium: admissible") if config.admissible else config.actions or None
+            at(self._info, config.admissible, "gymnasium: admissible") if config.admissible else self._actions or None
         )
         return Observation(
             text=as_text(text), admissible=tuple(map(str, listed)) if isinstance(listed, list | tuple) else None
@@ -223,16 +242,15 @@ class TextArenaEnvironment(Foreign[TextArenaConfig]):
     Config: ClassVar[type[EnvironmentConfig]] = TextArenaConfig
     blocking: ClassVar[bool] = False  # its games draw from Python's one generator, so they take turns
 
-    def start(self, task: Task) -> Session:
-        return _Game(self, task)
+    def start(self, task: Task) -> TextArenaGame:
+        return TextArenaGame(self, task)
 
     def versions(self) -> dict[str, str]:
         return {"textarena": f"{self.config.game} of TextArena {version('textarena')}"}
 
 
-@cache
-def _made(game: str, options: str) -> Any:
-    """The game, which is copied for each session: making one may read a dictionary."""
+def _make(game: str, options: str) -> Any:
+    """Makes a game, which draws from Python's one generator as it stands."""
     raw = f"{game.removesuffix('-raw').removesuffix('-train')}-raw"  # without wrappers that say the history again each time
     textarena, known = peer("textarena"), peer("textarena.envs.registration").ENV_REGISTRY
     if raw not in known:
@@ -241,19 +259,39 @@ def _made(game: str, options: str) -> Any:
         return textarena.make(raw, **json.loads(options))
     except LookupError as error:  # NLTK's data could not be fetched
         raise PrerequisiteError(f"{game} needs data of NLTK: {str(error).strip().splitlines()[1].strip()}") from error
+    except Exception as error:  # a key that is missing, a Python that is too old, an option that it does not know
+        raise PrerequisiteError(f"TextArena does not make {game!r}: {error}") from error
 
 
-class _Game(Session):
+@cache
+def _made(game: str, options: str) -> tuple[Any, bool]:
+    """The game, which is copied for each session, for making one may read a dictionary; and whether making it draws already what
+    each seed should have of its own, so that each session makes its own after all."""
+    before = random.getstate()
+    made = _make(game, options)
+    return made, random.getstate() != before
+
+
+class TextArenaGame(Session):
+    """A game under way. A subclass may show it in other words: `act` shows what `observe` returns.
+
+    Args:
+        environment: Whose game it is.
+        task: The seed.
+    """
+
     blocking: ClassVar[bool] = False
 
     def __init__(self, environment: TextArenaEnvironment, task: Task) -> None:
         self._environment = environment
         self._random = random.Random(task.seed).getstate()
         with self._drawing():
-            self._game = copy.deepcopy(
-                _made(environment.config.game, json.dumps(environment.config.game_options, sort_keys=True))
-            )
-            self._game.reset(num_players=1)
+            named = environment.config.game, json.dumps(environment.config.game_options, sort_keys=True)
+            made, draws = _made(*named)
+            if draws:
+                random.seed(task.seed)
+            self._game = _make(*named) if draws else copy.deepcopy(made)
+            self._game.reset(num_players=1, seed=task.seed)  # some draw from a generator of their own
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
@@ -279,7 +317,7 @@ class _Game(Session):
         if not done:
             return Outcome(self.observe())
         state, config = self._game.state, self._environment.config
-        reward = float((state.rewards or {}).get(0, 0.0))
+        reward = number((state.rewards or {}).get(0))  # some games have the reason in its place
         reason = Observation(text=str(state.game_info[0].get("reason", "The game is over.")))
         return Outcome(reason, reward=reward, done=True, success=reward >= config.solved_at, score=config.score(reward))
 
@@ -382,7 +420,7 @@ class _Remote(Session):
         else:
             return Outcome(Observation(text=grammar.problem(action) if isinstance(grammar, ToolCalls) else ""))
         result = await self._client.step(sent)
-        reward = float(result.reward or 0.0)
+        reward = number(result.reward)
         self._total += reward
         config = environment.config
         score = config.score(self._total)
