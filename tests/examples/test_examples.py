@@ -46,3 +46,19 @@ def test_the_loop_in_one_file_finds_the_key_sooner_than_its_demonstrator(monkeyp
     expert, cloned, taught = leap_loop.main(steps=60, tasks=60)
     assert taught < expert
     assert taught < cloned
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_who_is_taught_by_one_who_sees_the_word_finds_more_words_than_who_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The student really learns, in half of the example's time: on words that it was not trained on."""
+    pytest.importorskip("textarena", reason="TextArena is not installed (leap-agents[textarena])")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [*nltk.data.path])
+    import hangman
+
+    found = hangman.main(steps=100, tasks=150, games=200, iterations=2, held_out="valid")
+    assert list(found) == ["expert", "pi_0", "pi_1", "pi_2"]
+    assert found["pi_2"].overall.low > found["pi_0"].overall.high

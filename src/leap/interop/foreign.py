@@ -183,7 +183,9 @@ class _Foreigner(Session):
         if not self._actions and isinstance(space, gymnasium.spaces.Discrete):
             self._actions = tuple(map(str, range(int(space.n))))
         elif not self._actions and isinstance(space, gymnasium.spaces.Box):
-            raise PrerequisiteError(f"{environment.config.id}: its actions are {space}; leap's are texts, or names of numbers.")
+            raise PrerequisiteError(
+                f"{environment.config.id}: its actions are {space}; leap's are texts, or names of numbers."
+            )
         self._first, self._info = self._env.reset(seed=task.seed)
         self._total = 0.0
 
@@ -259,7 +261,7 @@ def _make(game: str, options: str) -> Any:
         return textarena.make(raw, **json.loads(options))
     except LookupError as error:  # NLTK's data could not be fetched
         raise PrerequisiteError(f"{game} needs data of NLTK: {str(error).strip().splitlines()[1].strip()}") from error
-    except Exception as error:  # a key that is missing, a Python that is too old, an option that it does not know
+    except Exception as error:  # a missing key, a file of its own that is no Python, an unknown option
         raise PrerequisiteError(f"TextArena does not make {game!r}: {error}") from error
 
 
