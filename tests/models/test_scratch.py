@@ -119,3 +119,55 @@ def test_names_of_several_words_are_single_tokens_wherever_they_stand(tmp_path: 
 )
 def test_names_lose_nothing_of_a_text(text: str) -> None:
     assert "".join(re.findall(pieces_pattern((), NAMES), text)) == text
+
+
+@pytest.fixture(scope="module")
+def looking_back(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose heads begin by looking back, with random weights where such a student begins with zeros: those would
+    hide what attention finds."""
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("lookback")
+    build_scratch(ScratchConfig(layers=2, width=64, heads=4, mlp=32, lookback=True), TEXTS, folder, seed=0)
+    model = LlamaForCausalLM.from_pretrained(folder)
+    for layer in model.model.layers:
+        assert not layer.self_attn.o_proj.weight.any() and not layer.mlp.down_proj.weight.any()
+        layer.self_attn.o_proj.weight.data.normal_(std=0.1)
+        layer.mlp.down_proj.weight.data.normal_(std=0.1)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    return folder
+
+
+def test_heads_that_look_back_find_the_tokens_before_at_any_place(looking_back: Path) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(looking_back, attn_implementation="eager")
+    ids = torch.randint(4, model.config.vocab_size, (1, 600), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        first, second = model(ids, output_attentions=True).attentions
+    for heads, befores in ((first[0], (1, 2, 3)), (second[0], (1,))):
+        for head, before in enumerate(befores):
+            assert heads[head].diagonal(-before)[3:].min() > 0.99
+    assert second[0][1].diagonal(-1).mean() < 0.5, "the other heads are free"
+
+
+def test_a_student_that_looks_back_trains_as_it_plays(looking_back: Path) -> None:
+    """By branches its numbers are those of separate rows; a model that answers otherwise from the cache would be refused."""
+    from leap.models.hf import HFModel
+    from leap.training.branches import TokenRow, attending_by_branches, tolerance
+
+    model = HFModel(str(looking_back), Sampling(max_tokens=8))
+    ids = model.chat.text(ROOM)
+    rows = [TokenRow(ids[:n] + ids[3:7], ids[n : n + 5]) for n in (4, 9, 15)]
+    own = model.network.config._attn_implementation
+    model.network.set_attn_implementation("sdpa")
+    with attending_by_branches(model.network, rows) as apart:
+        assert apart < tolerance(model.network)
+    model.network.set_attn_implementation(own)
+
+
+def test_looking_back_needs_heads() -> None:
+    with pytest.raises(ValueError, match="3 heads"):
+        ScratchConfig(width=64, heads=2, lookback=True)

@@ -2,7 +2,8 @@
 
 It is saved as an ordinary checkpoint directory, so that training, rollout and evaluation treat it like any other model.
 What makes it learn in CPU minutes: things of the world ("countertop 2") are single tokens, so that copying a name is
-copying one token; separators of lists are single tokens too; a larger initialisation than usual for its narrow layers.
+copying one token; separators of lists are single tokens too; a larger initialisation than usual for its narrow layers;
+and, with `lookback`, heads that look at the token before from the first step on.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ from leap.config import Section
 
 if TYPE_CHECKING:
     import torch
+    from transformers import LlamaForCausalLM
 
 # Slow rotations leave most of a head's dimensions free of position: what must be found is what a thing is, not where.
 _ROPE_THETA = 1e6
+_BEFORE = (1, 2, 3)
+"""With `lookback`: how many tokens back the first layer's first heads look. Those of further layers: the first of these."""
+_SHARPNESS = 24.0
+"""Nats that each rotation can add to what such a head sees in a token."""
 USER, ASSISTANT, END, PAD = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -55,10 +61,18 @@ class ScratchConfig(Section):
         "comma before it; 0: each word and each separator is a token.",
     )
 
+    lookback: bool = Field(
+        default=False,
+        description="Some heads begin by looking at the token before (in the first layer also at the two before that), and "
+        "layers begin by adding nothing: what is looked up in the history is learned in a fraction of the steps.",
+    )
+
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:
         if self.width % (2 * self.heads):  # positions turn pairs of a head's dimensions
             raise ValueError(f"width {self.width} must be a multiple of twice the heads ({2 * self.heads})")
+        if self.lookback and self.heads < len(_BEFORE):
+            raise ValueError(f"lookback takes {len(_BEFORE)} heads of the first layer, and there are {self.heads}")
         return self
 
 
@@ -184,15 +198,43 @@ def build_scratch(
             max_position_embeddings=config.max_tokens,
             initializer_range=std,
             tie_word_embeddings=True,
+            attention_bias=config.lookback,
             bos_token_id=None,
             eos_token_id=specials.index(END),
             pad_token_id=specials.index(PAD),
         )
     )
     _compose_names(model.model.embed_tokens.weight, tokenizer.get_vocab(), std)
+    if config.lookback:
+        _look_back(model)
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+
+
+def _look_back(model: LlamaForCausalLM) -> None:
+    """Has heads begin by attending to the token a fixed number of places before, and layers by adding nothing.
+
+    To look something up ("where was the mug seen?") a transformer must know of each token what stood before it, and learns that
+    slowly (induction heads, Olsson et al., arXiv 2209.11895). A head whose queries and keys are constants attends by distance
+    alone: rotary positions turn both, and constants that are turned apart by so many places from the start agree most at that
+    distance. They are biases, which Llama has room for; all weights stay free to be trained.
+    """
+    import torch
+
+    for number, layer in enumerate(model.model.layers):
+        attention = layer.self_attn
+        size = attention.head_dim
+        speeds = _ROPE_THETA ** (-torch.arange(0, size, 2) / size)  # radians a place
+        length = (_SHARPNESS * size**0.5) ** 0.5  # scores are divided by the root of the size
+        with torch.no_grad():
+            for head, before in enumerate(_BEFORE if number == 0 else _BEFORE[:1]):
+                rows, angle = slice(head * size, (head + 1) * size), -before * speeds
+                for projection, turned in ((attention.q_proj, angle), (attention.k_proj, 0 * angle)):
+                    projection.weight[rows] = 0
+                    projection.bias[rows] = torch.cat([length * turned.cos(), length * turned.sin()])
+            attention.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
 
 
 def _compose_names(embedding: torch.Tensor, vocabulary: dict[str, int], std: float) -> None:
