@@ -110,6 +110,7 @@ WHY = {
         "teacher.serve.timeout teacher.serve.options"
     ),
     "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens",
+    "Students from random weights; recipes take it up as they are measured with it.": "student.scratch.lookback",
     "For models that can think before they answer; none that ships with a recipe does.": "student.prompt.thinking",
     "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",
     "A server that generates for the student depends on the machine, not on the experiment (docs/engines.md).": (

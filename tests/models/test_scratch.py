@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -129,7 +130,7 @@ def looking_back(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("lookback")
     build_scratch(ScratchConfig(layers=2, width=64, heads=4, mlp=32, lookback=True), TEXTS, folder, seed=0)
-    model = LlamaForCausalLM.from_pretrained(folder)
+    model: Any = LlamaForCausalLM.from_pretrained(folder)
     for layer in model.model.layers:
         assert not layer.self_attn.o_proj.weight.any() and not layer.mlp.down_proj.weight.any()
         layer.self_attn.o_proj.weight.data.normal_(std=0.1)
@@ -143,7 +144,7 @@ def test_heads_that_look_back_find_the_tokens_before_at_any_place(looking_back: 
     import torch
     from transformers import LlamaForCausalLM
 
-    model = LlamaForCausalLM.from_pretrained(looking_back, attn_implementation="eager")
+    model: Any = LlamaForCausalLM.from_pretrained(looking_back, attn_implementation="eager")
     ids = torch.randint(4, model.config.vocab_size, (1, 600), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         first, second = model(ids, output_attentions=True).attentions

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -21,7 +21,6 @@ from leap.config import Section
 
 if TYPE_CHECKING:
     import torch
-    from transformers import LlamaForCausalLM
 
 # Slow rotations leave most of a head's dimensions free of position: what must be found is what a thing is, not where.
 _ROPE_THETA = 1e6
@@ -212,8 +211,8 @@ def build_scratch(
     tokenizer.save_pretrained(directory)
 
 
-def _look_back(model: LlamaForCausalLM) -> None:
-    """Has heads begin by attending to the token a fixed number of places before, and layers by adding nothing.
+def _look_back(model: Any) -> None:
+    """Has a Llama's heads begin by attending to the token a fixed number of places before, and its layers by adding nothing.
 
     To look something up ("where was the mug seen?") a transformer must know of each token what stood before it, and learns that
     slowly (induction heads, Olsson et al., arXiv 2209.11895). A head whose queries and keys are constants attends by distance
