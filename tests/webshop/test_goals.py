@@ -75,7 +75,8 @@ def test_the_published_splits() -> None:
     taken = {name: set(split.indices(whole)) for name, split in SPLITS.items()}
     assert (len(taken["leap"]), len(taken["eval"]), len(taken["train"])) == (500, 1000, 10_587)
     assert len(taken["eto"]) == len(ETO_TEST) == 200
-    for train, choose, test in (("train", "eval", "leap"), ("train", "eval", "test"), ("eto_train", "eto_eval", "eto")):
+    of_people = [("train", "eval", "leap"), ("train", "eval", "test"), ("eto_train", "eto_eval", "eto")]
+    for train, choose, test in [*of_people, ("verl-agent_train", "verl-agent_eval", "verl-agent")]:
         assert not taken[train] & taken[test] and not taken[choose] & taken[test] and not taken[train] & taken[choose]
     for train, test in (("synthetic_train", "synthetic"), ("verl-agent_train", "verl-agent")):
         assert not taken[train] & taken[test] and len(taken[test]) == 500

@@ -248,8 +248,12 @@ class WebshopEnvironment(Environment[WebshopConfig]):
             shown = [product.title, *product.options, *(v for values in product.options.values() for v in values)]
             texts.update(f" {text.lower()}" for text in shown)
             texts.update(f"\n{text.lower()}, {product.price}" for text in (product.title, *product.bullets))
-        training = SPLITS["train"].indices(len(world.goals))[:_READ]
-        return sorted(texts.union(f" {world.goals[index].instruction}" for index in training))
+        for split in (SPLITS["train"], SPLITS["verl-agent_train"]):
+            if split.world is World.SMALL and (self.config.source, self.config.products) != ("official", SMALL_PRODUCTS):
+                continue  # no goals are made up for a catalogue of another size
+            goals = self.world(split.world).goals
+            texts.update(f" {goals[index].instruction}" for index in split.indices(len(goals))[:_READ])
+        return sorted(texts)
 
     def names(self) -> list[str]:
         """Returns what products are called, have and come in, where it takes several words."""

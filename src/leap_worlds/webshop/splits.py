@@ -17,6 +17,8 @@ OFFICIAL_HUMAN_GOALS = 12_087
 SMALL_PRODUCTS = 1_000
 OFFICIAL_SMALL_GOALS = 6_910
 _TEST, _EVAL = 500, 1_500
+_SMALL_EVAL = 1_000
+"""verl-agent trains on all from 500 on; here the first 500 of those are kept apart, to choose by."""
 _ETO_TEST = """
 2853 5934 1642 4914 4805 9666 900 6133 10887 11543 2583 2933 1689 6351 580 10031 1451 11390 3403 11870 8693 8359 6719
 5413 8255 9639 9188 1346 10959 4705 3917 3503 3584 6446 3141 9645 3847 10151 1035 5030 9911 5009 11861 4417 8891 2367
@@ -79,7 +81,8 @@ _SPLITS = (
     Split("synthetic", World.SYNTHETIC, 0, _TEST, test=True),
     Split("synthetic_train", World.SYNTHETIC, _TEST),
     Split("verl-agent", World.SMALL, 0, _TEST, test=True, goals=OFFICIAL_SMALL_GOALS),
-    Split("verl-agent_train", World.SMALL, _TEST, goals=OFFICIAL_SMALL_GOALS),
+    Split("verl-agent_train", World.SMALL, _SMALL_EVAL, goals=OFFICIAL_SMALL_GOALS),
+    Split("verl-agent_eval", World.SMALL, _TEST, _SMALL_EVAL, goals=OFFICIAL_SMALL_GOALS),
 )
 SPLITS = {split.name: split for split in _SPLITS}
 TEST_SPLITS = frozenset(split.name for split in _SPLITS if split.test)
