@@ -144,7 +144,7 @@ WHY = {
     ),
     "Beside `asked_attributes`, how much is asked; part of a catalogue's name.": "webshop: generator.asked_options",
     "Published figures differ by these (docs/webshop.md): 1,000 products, other prices, the reference's reward and lists.": (
-        "webshop: products webshop: seed webshop: reward webshop: candidates"
+        "webshop: seed webshop: reward webshop: candidates"
     ),
     "What recipes set for Bash, for the two environments beside it that no shipped recipe plays.": (
         "intercode-python: sandbox intercode-python: image intercode-python: time_limit "

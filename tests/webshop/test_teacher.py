@@ -25,7 +25,7 @@ from leap.teachers.expert import ExpertTeacher
 from leap.teachers.verdict import leaked_entities
 from leap_worlds.webshop.env import WebshopEnvironment
 from leap_worlds.webshop.expert import search_words
-from leap_worlds.webshop.memory import BUY, Memory, Place, place_of
+from leap_worlds.webshop.memory import BUY, PREVIOUS, Memory, Place, place_of
 
 MODES = ("text_rich", "text", "brief")
 
@@ -189,6 +189,30 @@ def test_a_product_without_the_values_that_are_named_may_be_left() -> None:
     memory.groups["color"] = ("red", "navy")
     assert memory.lacks
     assert not Memory(Place.PRODUCT, (), None).lacks, "nothing is named"
+
+
+def test_the_shopper_that_checks_named_values_leaves_what_lacks_them_and_is_the_teacher_without_privilege(folder: Path) -> None:
+    tasks = {name: generated(folder, observation="brief", shopper=name) for name in ("titles", "values")}
+    checking, plain = tasks["values"], tasks["titles"]
+    chosen = checking.tasks("synthetic_train", limit=40, seed=1)
+    episodes = plays(checking, ExpertPolicy(checking), chosen)
+    left = [
+        (episode.history(t), step.action)
+        for episode in episodes
+        for t, step in enumerate(episode.steps)
+        if place_of(step.observation) is Place.PRODUCT and step.action == PREVIOUS
+    ]
+    assert left and all(Memory.of(history).lacks for history, _ in left)
+    for episode in episodes:
+        bought = Memory.of(episode.history(len(episode.steps) - 1))
+        assert episode.steps[-1].action == BUY and bought.named, "a purchase within the patience"
+        if not bought.lacks:
+            assert bought.named.items() <= bought.chosen.items()
+    assert score_episodes(episodes).score > score_episodes(plays(plain, ExpertPolicy(plain), chosen)).score
+    without = plays(checking, TeacherPolicy(checking, 0), chosen[:10])
+    assert [[step.action for step in one.steps] for one in without] == [
+        [step.action for step in one.steps] for one in episodes if one.task.id in {task.id for task in chosen[:10]}
+    ]
 
 
 def test_corrections_are_kept_searches_among_them_and_leak_nothing(folder: Path) -> None:

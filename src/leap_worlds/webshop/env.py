@@ -37,7 +37,7 @@ from leap_worlds.webshop.candidates import (
     plain_action,
     stable_candidates,
 )
-from leap_worlds.webshop.expert import Shopper, teach
+from leap_worlds.webshop.expert import Checker, Shopper, teach
 from leap_worlds.webshop.generator import CatalogueConfig, fingerprint, write_catalogue
 from leap_worlds.webshop.goals import Goal
 from leap_worlds.webshop.official import check, data_folder, fetch, find_files, official_files
@@ -82,6 +82,10 @@ class WebshopConfig(EnvironmentConfig):
     )
     observation: Literal["text_rich", "text", "url", "brief"] = Field(
         default="text_rich", description="What an observation shows; brief is leap's own, for small students."
+    )
+    shopper: Literal["titles", "values"] = Field(
+        default="titles",
+        description="The unprivileged expert goes by titles' words, or opens results in turn until one has every value named.",
     )
     patience: int | None = Field(
         default=15, ge=3, description="Shopper and teacher buy within so many actions; set it to the horizon. Null: no hurry."
@@ -281,10 +285,13 @@ class WebshopEnvironment(Environment[WebshopConfig]):
 class WebshopTutor(Tutor[WebshopEnvironment]):
     """The unprivileged shopper, and the same shopper with as much of the goal as the privilege level allows."""
 
-    def expert(self, task: Task) -> Shopper:
-        return Shopper(self.environment.config.patience)
+    def expert(self, task: Task) -> Shopper | Checker:
+        config = self.environment.config
+        return (Checker if config.shopper == "values" else Shopper)(config.patience)
 
     def correct(self, history: History, privileged: PrivilegedState, privilege: int) -> Decision | None:
+        if privilege == 0 and not privileged.hopeless:
+            return self.expert(history.task).decide(history)
         return teach(history, privileged, privilege, patience=self.environment.config.patience)
 
 

@@ -101,6 +101,38 @@ class Shopper:
         return next_decision(Memory.of(history), Judgement(hurry=actions_left(history, self.patience)))
 
 
+@dataclass(frozen=True)
+class Checker:
+    """An unprivileged expert for goals that name each option with its value, as made-up ones do.
+
+    It opens the shop's results in turn until a product has every value named, or until it has looked at `most` products. After
+    so many actions (`patience`) something should have been bought.
+    """
+
+    patience: int | None = None
+    most: int = 6
+
+    def decide(self, history: History) -> Decision:
+        """Returns the next reason and action."""
+        memory, left = Memory.of(history), actions_left(history, self.patience)
+        needed = len(memory.named) + 1
+        if memory.place is Place.RESULTS and memory.offers:
+            fresh = [offer for offer in memory.offers if offer.action not in memory.opened]
+            fair = [offer for offer in fresh if not memory.too_dear(offer.price)]
+            offers = memory.offers if left is not None and left <= 4 else fair or fresh or memory.offers
+            return Decision(reason="I look what it comes in.", action=offers[0].action)
+        if memory.place is not Place.PRODUCT:
+            return next_decision(memory, Judgement(hurry=left))
+        if memory.lacks and (left is None or left > needed + 2) and len(memory.opened) < self.most:
+            return Decision(reason="It does not come in what I want; I go back.", action=PREVIOUS)
+        for name, values in memory.groups.items():
+            named = memory.named.get(name)
+            value = named if named in values else max(values, key=lambda one: len(memory.matches(one)))
+            if name not in memory.chosen and (value == named or memory.matches(value)) and (left is None or left > 1):
+                return Decision(reason=f"I want {value}; I choose it.", action=f"click[{value}]")
+        return Decision(reason="Nothing is left to choose; I buy it.", action=BUY)
+
+
 def actions_left(history: History, patience: int | None) -> int | None:
     """Returns how many more actions there should be, at least one."""
     return None if patience is None else max(1, patience - len(history.actions))
