@@ -278,6 +278,7 @@ def planner(games: list[Path], sample: int, seed: int, limit_s: float) -> int:
     rng = random.Random(seed)
     chosen = [p for paths in by_type.values() for p in rng.sample(paths, min(len(paths), sample // len(by_type)))]
     counts: Counter[str] = Counter()
+    taken: list[tuple[float, float]] = []
     context = multiprocessing.get_context("spawn")
     for number, path in enumerate(chosen):
         receiver, sender = context.Pipe(duplex=False)
@@ -287,7 +288,8 @@ def planner(games: list[Path], sample: int, seed: int, limit_s: float) -> int:
         deadline = time.monotonic() + limit_s
         try:
             while receiver.poll(max(0.0, deadline - time.monotonic())):
-                theirs, ours = receiver.recv()
+                theirs, ours, *cpu = receiver.recv()
+                taken.append((cpu[0], cpu[1]))
                 counts["compared"] += 1
                 counts["equal" if theirs == ours else "different"] += 1
                 if theirs != ours:
@@ -300,6 +302,9 @@ def planner(games: list[Path], sample: int, seed: int, limit_s: float) -> int:
     print(
         f"planner against fast-downward (step-optimal), {len(chosen)} games, {limit_s:.0f} s each: {dict(counts)}"
     )
+    if taken:
+        real, native = (statistics.median(one) for one in zip(*taken, strict=True))
+        print(f"planning, median CPU ms: fast-downward {real:.1f}, native {native:.3f}")
     return counts["different"]
 
 
@@ -314,9 +319,12 @@ def _fast_downward_lengths(path: Path, seed: str, sender: Any) -> None:
             command = rng.choice([c for c in reply.admissible if c.split()[0] == verb])
             reply = real.step(command)
             native.step(command)
+        began = time.process_time()
         todo = plan(native)
+        planned = time.process_time()
         theirs = real._env._pddl_state.replan(real._env._entity_infos)
-        sender.send((len(theirs), 0 if todo is None else len(todo)))
+        cpu = ((time.process_time() - planned) * 1000, (planned - began) * 1000)
+        sender.send((len(theirs), 0 if todo is None else len(todo), *cpu))
     sender.close()
 
 

@@ -1,7 +1,10 @@
-"""What else could generate for a pretrained student on a CPU, on the same work: transformers' continuous batching, llama.cpp.
+"""What else could generate for a pretrained student on a CPU, on the same work: transformers one prompt
+at a time and its continuous batching, vLLM, llama.cpp.
 
     pip install --target ELSEWHERE --no-deps xllamacpp gguf
-    python benchmarks/engines_llm.py CHECKPOINT [--gguf FILE.gguf ...] [--path ELSEWHERE]
+    python benchmarks/engines_llm.py CHECKPOINT [--gguf FILE.gguf ...] [--path ELSEWHERE] [--vllm PYTHON]
+
+PYTHON is that of an environment with vLLM (see `vllm_cpu.py`).
 
 The first prompts of games of the quickstart's world, all at once, the likeliest tokens, so many for each, nothing constrained.
 One thread, seconds of CPU.
@@ -11,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +50,16 @@ def prompts(games: int) -> list[list[Any]]:
         found.append(renderer.render(History(task=task, observations=(session.observe(),))))
         session.close()
     return found
+
+
+def tokens(given: argparse.Namespace, asked: list[list[Any]]) -> list[list[int]]:
+    """The prompts as the student's token ids."""
+    from transformers import AutoTokenizer
+
+    from leap.models.chat import ChatTokens
+
+    chat = ChatTokens(AutoTokenizer.from_pretrained(given.checkpoint))
+    return [chat.prompt(one) for one in asked]
 
 
 def leap(given: argparse.Namespace, asked: list[list[Any]], ids: list[list[int]]) -> Callable[[], list[int]]:
@@ -83,6 +98,35 @@ def transformers(given: argparse.Namespace, asked: list[list[Any]], ids: list[li
     return all_of_them
 
 
+def one_by_one(given: argparse.Namespace, asked: list[list[Any]], ids: list[list[int]]) -> Callable[[], list[int]]:
+    """transformers' generate, one prompt at a time: the way of the paper's released code."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(given.checkpoint, dtype="auto")
+
+    def all_of_them() -> list[int]:
+        found, n = [], given.answer
+        for prompt in ids:
+            one = torch.tensor([prompt])
+            drawn: dict[str, Any] = {"max_new_tokens": n, "min_new_tokens": n, "do_sample": False, "pad_token_id": 0}
+            found.append(model.generate(one, attention_mask=torch.ones_like(one), **drawn).shape[1] - len(prompt))
+        return found
+
+    return all_of_them
+
+
+def vllm(given: argparse.Namespace, asked: list[list[Any]], ids: list[list[int]]) -> Callable[[], list[int]]:
+    """vLLM, in this process."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    import vllm  # pyright: ignore[reportMissingImports]
+
+    model = vllm.LLM(model=given.checkpoint, enforce_eager=True, max_model_len=4096, max_num_seqs=len(ids))
+    sampling = vllm.SamplingParams(temperature=0, max_tokens=given.answer, ignore_eos=True)
+    asked_for = [{"prompt_token_ids": prompt} for prompt in ids]
+    return lambda: [len(one.outputs[0].token_ids) for one in model.generate(asked_for, sampling)]
+
+
 def llama(given: argparse.Namespace, asked: list[list[Any]], ids: list[list[int]]) -> Callable[[], list[int]]:
     """llama.cpp's server, in this process."""
     import xllamacpp  # pyright: ignore[reportMissingImports]
@@ -114,23 +158,26 @@ def main() -> None:
     parser.add_argument("--path", default="", help="folder with xllamacpp")
     parser.add_argument("--games", type=int, default=32)
     parser.add_argument("--answer", type=int, default=24, help="tokens of each answer")
+    parser.add_argument("--vllm", help="a Python that has vLLM")
     parser.add_argument("--engine", help=argparse.SUPPRESS)
+    parser.add_argument("--ids", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.engine is None:
         load = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
         print(f"{platform.platform()}, {load}, torch {version('torch')}, transformers {version('transformers')}", flush=True)
         path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), given.path)))
-        for engine in ("leap", "transformers", *given.gguf):
+        for engine in ("leap", "generate", "transformers", *given.gguf):
             subprocess.run([sys.executable, *sys.argv, "--engine", engine], env={**os.environ, "PYTHONPATH": path}, check=False)
+        if given.vllm:
+            with tempfile.TemporaryDirectory() as name:  # that Python has no leap to make prompts with
+                file = Path(name) / "ids.json"
+                file.write_text(json.dumps(tokens(given, prompts(given.games))), encoding="utf-8")
+                subprocess.run([given.vllm, *sys.argv, "--engine", "vllm", "--ids", str(file)], check=False)
         return
-    from transformers import AutoTokenizer
-
-    from leap.models.chat import ChatTokens
-
-    asked = prompts(given.games)
-    chat = ChatTokens(AutoTokenizer.from_pretrained(given.checkpoint))
-    ids = [chat.prompt(one) for one in asked]
-    run = {"leap": leap, "transformers": transformers}.get(given.engine, llama)(given, asked, ids)
+    asked = [] if given.ids else prompts(given.games)
+    ids = json.loads(given.ids.read_text(encoding="utf-8")) if given.ids else tokens(given, asked)
+    engines = {"leap": leap, "generate": one_by_one, "transformers": transformers, "vllm": vllm}
+    run = engines.get(given.engine, llama)(given, asked, ids)
     wall, cpu = time.perf_counter(), time.process_time()
     answered = run()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

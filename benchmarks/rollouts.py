@@ -13,7 +13,9 @@ import argparse
 import platform
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,7 +33,18 @@ from leap.recipe import load_recipe
 from leap.rollouts import Play, rollout
 from leap.runs.directory import RunDirectory
 from leap_worlds.alfworld.env import AlfworldEnvironment
-from leap_worlds.alfworld.textworld import TextWorldEngine
+from leap_worlds.alfworld.native import NativeEngine
+
+REAL = find_spec("textworld") is not None
+
+
+def engine_of(path: Path) -> Any:
+    """Returns the real engine at a game; leap's own where that is not installed (for `iteration.py`, which says so)."""
+    if not REAL:
+        return NativeEngine(path)
+    from leap_worlds.alfworld.textworld import TextWorldEngine
+
+    return TextWorldEngine(path)
 
 
 def one_at_a_time(
@@ -44,7 +57,7 @@ def one_at_a_time(
     steps = 0
     began = time.perf_counter()
     for task in tasks:
-        engine = TextWorldEngine(environment.game_path(task))
+        engine = engine_of(environment.game_path(task))
         reply = engine.start()
         history = History(task=task, observations=(Observation(text=reply.observation, admissible=reply.admissible),))
         for _ in range(horizon):
@@ -65,20 +78,21 @@ def one_at_a_time(
             history = history.extend(action, Observation(text=reply.observation, admissible=reply.admissible))
             if reply.won:
                 break
-        engine.close()
+        if REAL:
+            engine.close()
     return time.perf_counter() - began, steps
 
 
 def together(
     environment: AlfworldEnvironment, tasks: list, checkpoint: str, renderer: Renderer, horizon: int, max_tokens: int
 ):
-    """Plays the games by leap's rollout; returns seconds and steps."""
+    """Plays the games by leap's rollout; returns seconds and the episodes."""
     model = HFModel(checkpoint, Sampling(temperature=0, max_tokens=max_tokens), batch=len(tasks))
     episodes: list[Episode] = []
     began = time.perf_counter()
     policy = ModelPolicy(model, renderer, Actor(name="student"))
     rollout(environment, policy, Play(tasks, horizon, 0, "benchmark"), episodes.append)
-    return time.perf_counter() - began, sum(len(episode.steps) for episode in episodes)
+    return time.perf_counter() - began, episodes
 
 
 def main() -> None:
@@ -86,7 +100,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("-i", type=int, required=True, help="which pi_i plays")
     parser.add_argument("--games", type=int, default=20, help="games played one at a time")
-    parser.add_argument("--batch", type=int, default=128, help="games leap plays at once; the first --games are the same")
+    parser.add_argument(
+        "--batch", type=int, default=128, help="games leap plays at once; the first --games are the same"
+    )
     arguments = parser.parse_args()
     run = RunDirectory(arguments.run)
     recipe = load_recipe(run.recipe)
@@ -95,7 +111,11 @@ def main() -> None:
     environment.prepare()
     tasks = environment.tasks(recipe.environment.train, limit=arguments.batch)
     renderer = Renderer(recipe.student.prompt, environment.prompts_of)
-    checkpoint, horizon, max_tokens = str(run.checkpoint(arguments.i)), recipe.horizon, recipe.student.sampling.max_tokens
+    checkpoint, horizon, max_tokens = (
+        str(run.checkpoint(arguments.i)),
+        recipe.horizon,
+        recipe.student.sampling.max_tokens,
+    )
     size = sum(file.stat().st_size for file in Path(checkpoint).glob("*.safetensors"))
     print(
         f"{platform.platform()}, {torch.get_num_threads()} threads, torch {torch.__version__}, transformers "
@@ -109,9 +129,12 @@ def main() -> None:
         ("leap, the same games", together, tasks[: arguments.games]),
         (f"leap, {len(tasks)} games", together, tasks),
     ):
-        seconds, steps = play(environment, games, checkpoint, renderer, horizon, max_tokens)
+        seconds, played = play(environment, games, checkpoint, renderer, horizon, max_tokens)
+        steps = played if isinstance(played, int) else sum(len(episode.steps) for episode in played)
         rates[name] = len(games) / seconds
-        print(f"{name}: {len(games)} episodes, {steps} steps in {seconds:.1f} s: {rates[name]:.3f} episodes/s", flush=True)
+        print(
+            f"{name}: {len(games)} episodes, {steps} steps in {seconds:.1f} s: {rates[name]:.3f} episodes/s", flush=True
+        )
     base, *others = rates.items()
     for name, rate in others:
         print(f"{name}: {rate / base[1]:.1f} times")

@@ -3,7 +3,9 @@ a copy of the monitor that makes the overlay itself (bubblewrap 0.8 has none), l
 enters the namespaces that it made. Prints times of ours, of the copy and of one `bwrap` per command, and what the suite of
 hostile commands says to the copy.
 
-python benchmarks/sandbox_bwrap.py > benchmarks/sandbox_bwrap.log
+python benchmarks/sandbox_bwrap.py [--times] [--quick] > benchmarks/sandbox_bwrap.log
+
+`--times` leaves out the suite, `--quick` takes a fifth of the samples.
 """
 
 from __future__ import annotations
@@ -123,7 +125,7 @@ def launched_by_bwrap(folder: Path) -> None:
     ours.__file__ = str(target / "provider.py")
 
 
-def times(what: str, act: Callable[[], object], n: int = 100) -> None:
+def times(what: str, act: Callable[[], object], n: int = 20 if "--quick" in sys.argv else 100) -> None:
     taken = []
     for _ in range(n):
         start = time.perf_counter()
@@ -143,7 +145,8 @@ def measure(who: str) -> None:
         times(f"{who}: fresh box (create and close)", lambda: provider.create(image).close())
         times(f"{who}: command in a box", lambda: box.exec(true))
     provider.close()
-    before, own, n = resource.getrusage(resource.RUSAGE_CHILDREN), time.process_time(), 200
+    before, own = resource.getrusage(resource.RUSAGE_CHILDREN), time.process_time()
+    n = 20 if "--quick" in sys.argv else 200
     for _ in range(n):
         provider.create(image).close()
     own = time.process_time() - own
@@ -163,8 +166,10 @@ def main() -> None:
         times("no sandbox: bash -c true", lambda: subprocess.run(true, check=True))
         times("one bwrap for each command: bash -c true", lambda: subprocess.run(bwrap, check=True))
         measure("ours")
-        done = subprocess.run([sys.executable, __file__, "--copy"], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, *sys.argv, "--copy"], capture_output=True, text=True, check=False)
         print(done.stdout + done.stderr[-400:], end="", flush=True)
+    if "--times" in sys.argv:
+        return
     print("# the suite of hostile commands, on the copy:", flush=True)
     here = Path(__file__).resolve().parent
     options = "-q -p sandbox_bwrap -p no:cacheprovider --timeout=120 --tb=line -rf -k namespace tests/sandbox/test_hostile.py"

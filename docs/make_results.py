@@ -1,10 +1,12 @@
-"""Writes the tables of docs/results.md and README.md that are made from data, benchmarks/ladder/*.yaml.
+"""Writes the tables of README.md and docs/ that are made from data: ladders from benchmarks/ladder/*.yaml,
+speed in docs/benchmarks.md from what `python benchmarks/run_all.py` left in benchmarks/run_all.json.
 
 A table stands between two marks, `<!-- made: NAME -->` and `<!-- end -->`; tests/docs/test_results.py compares.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from leap.stats import wilson
 
 ROOT = Path(__file__).parents[1]
 LADDERS = ROOT / "benchmarks" / "ladder"
+SPEED = ROOT / "benchmarks" / "run_all.json"
 WORLDS = ("alfworld", "webshop", "intercode")
 COLUMNS = {
     "environment": "environment",
@@ -123,8 +126,32 @@ def quickstarts() -> str:
     return table(["recipe", "test tasks, seeds", "behaviour cloning", "best", "expert"], body)
 
 
-TABLES: dict[str, Callable[[], str]] = {"ladders": ladders, "quickstarts": quickstarts}
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+def significant(value: float) -> str:
+    """A number with three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def speed() -> str:
+    """What each part of benchmarks/run_all.py took, and what could not run there."""
+    told = json.loads(SPEED.read_text(encoding="utf-8"))
+    machine = told["machine"]
+    how = "Small samples (`--quick`) on a busy machine: rough." if told["quick"] else "Full samples."
+    body, absent = [], []
+    for part in told["parts"].values():
+        if "figures" not in part:
+            absent.append(f"* {part['title']}: {part.get('left_out') or 'it failed, ' + part['failed']}.")
+        for one in part.get("figures", ()):
+            taken = f"{significant(one['leap'])} {one['unit']}", significant(one["other"])
+            body.append([part["title"], one["what"], one["against"], *taken, significant(one["times"]), str(part["load"])])
+    parts = [f"{machine['platform']}, {machine['cores']} cores, Python {machine['python']}. {how}"]
+    parts.append(table(["part", "work", "against", "leap", "the other", "times", "load"], body))
+    if absent:
+        parts += ["Not measured there:", "\n".join(absent)]
+    return "\n\n".join(parts)
+
+
+TABLES: dict[str, Callable[[], str]] = {"ladders": ladders, "quickstarts": quickstarts, "speed": speed}
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "benchmarks.md")
 
 
 def render(page: Path) -> str:

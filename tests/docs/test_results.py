@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/benchmarks.md")
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,11 @@ def test_figures_of_leap_stand_in_their_logs(made: ModuleType) -> None:
     for row in own:
         (log,) = re.findall(r"\(\.\./(benchmarks/[^)]+)\)", row["source"])
         assert logged(made, row, ROOT / log), row["who"]
+
+
+def test_speed_that_the_readme_quotes_was_measured(made: ModuleType) -> None:
+    told = json.loads(made.SPEED.read_text(encoding="utf-8"))
+    measured = {made.significant(one["times"]) for part in told["parts"].values() for one in part.get("figures", ())}
+    assert measured
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"([\d,.]+) times\b", readme)) <= measured
