@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import Field, JsonValue, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, SerializeAsAny, model_validator
 
 from leap import registry
 from leap.config import Options, Section, by_kind, default_config
@@ -25,6 +25,7 @@ from leap.policies.base import PolicyConfig
 from leap.policies.rendering import PromptConfig
 from leap.teachers.config import LEVELS, TeacherConfig
 from leap.training.config import TrainingSettings
+from leap.value.config import ValueConfig
 
 _MOST_VALUES = 100_000  # of a file: a thousand times those of any recipe
 
@@ -35,8 +36,17 @@ class ExecutorConfig(Section):
     kind: str = Field(default="local", description="Registered executor; local works on this machine.")
 
 
+def _best_of(section: object) -> object:
+    """`{best_of: 8, value: RUN}` is short for `{kind: best-of, n: 8, value: RUN}`."""
+    if isinstance(section, Mapping) and "best_of" in section and "kind" not in section:
+        return {"kind": "best-of", **{"n" if key == "best_of" else key: one for key, one in section.items()}}
+    return section
+
+
 # Sections whose other keys depend on the kind of thing that they name.
-PolicySection = Annotated[SerializeAsAny[PolicyConfig], by_kind(registry.policy, PolicyConfig, default="plain")]
+PolicySection = Annotated[
+    SerializeAsAny[PolicyConfig], by_kind(registry.policy, PolicyConfig, default="plain"), BeforeValidator(_best_of)
+]
 DemonstrationSection = Annotated[
     SerializeAsAny[DemonstrationConfig], by_kind(registry.demonstration, DemonstrationConfig, key="from", default="tutor")
 ]
@@ -107,6 +117,11 @@ class StudentSection(Section):
     def from_scratch(self) -> bool:
         """Whether it starts from random weights."""
         return self.model == "scratch"
+
+    @property
+    def temperature_at_evaluation(self) -> float:
+        """The temperature of its answers then."""
+        return self.sampling.temperature if self.evaluation_temperature is None else self.evaluation_temperature
 
     @property
     def base(self) -> str:
@@ -206,6 +221,9 @@ class Recipe(Section):
     )
     baselines: BaselineSection = Field(default_factory=BaselineSection)
     measures: MeasureSection = Field(default_factory=MeasureSection)
+    value: ValueConfig = Field(
+        default_factory=ValueConfig, description="Value models of the students, where `leap value` makes any."
+    )
     lost_share: float = Field(
         default=0.0,
         ge=0,

@@ -14,7 +14,7 @@ from leap_lab.theory.report import TheoryResults, theory_page
 PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "studies"
 
 
-NOT_RUN = {"distill"}
+NOT_RUN = {"distill", "verifier"}
 """Studies that wait for their hours."""
 
 

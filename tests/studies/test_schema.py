@@ -27,7 +27,8 @@ from leap_lab.studies.schema import (
 
 SHIPPED = sorted(STUDIES.glob("*.yaml"))
 CLAIMS = {
-    "bc-react", "better-than-teacher", "self-improvement", "privilege", "on-policy", "methods", "one-model", "theory", "distill"
+    "bc-react", "better-than-teacher", "self-improvement", "privilege", "on-policy", "methods", "one-model", "theory", "distill",
+    "verifier",
 }
 
 

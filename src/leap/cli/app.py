@@ -173,6 +173,14 @@ def evaluate(
         typer.Option("--set", metavar="KEY=VALUE", help="With --split: environment option unlike the run's."),
     ] = None,
     horizon: Annotated[int | None, typer.Option("--horizon", min=1, help="With --split: actions per episode.")] = None,
+    best_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--best-of",
+            metavar="N",
+            help="The best of N answers by pi_i's value model, or of all listed actions (all); may be given several times.",
+        ),
+    ] = None,
     shard: ShardOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -185,6 +193,11 @@ def evaluate(
     from leap.runs.policies import idle_baselines
     from leap.runs.transfer import evaluate_elsewhere
 
+    if best_of:
+        if option or horizon or shard:
+            raise typer.BadParameter("--best-of goes with --split alone.")
+        _evaluate_best_of(run_dir, iteration, best_of, split, as_json)
+        return
     if not split and (option or horizon):
         raise typer.BadParameter("--set and --horizon go with --split; the run's own evaluation is its recipe's.")
     if split and shard:
@@ -203,6 +216,46 @@ def evaluate(
             print_evaluations(scores)
         else:  # of one part
             typer.echo(f"played; `leap evaluate {run_dir} -i {iteration}` scores all parts together")
+
+
+def _evaluate_best_of(run_dir: Path, i: int, best_of: list[str], split: list[str] | None, as_json: bool) -> None:
+    from leap.cli.value import numbers, print_best_of
+    from leap.runs.open import open_run
+    from leap.runs.valuing import evaluate_best_of
+
+    with document(as_json) as told, open_run(run_dir) as stages:
+        scores = evaluate_best_of(stages, i, numbers(best_of), split)
+        told |= {"run": str(run_dir), "iteration": i, "best_of": [one.model_dump(mode="json") for one in scores]}
+        print_best_of(scores)
+
+
+@app.command()
+def value(
+    run_dir: RunDir,
+    iteration: Iteration,
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="KIND", help="What it learns from: replay, returns or planner.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the recipe's section `value`."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model of what actions of pi_i come to, on training tasks, and measure it on validation tasks."""
+    from leap.cli.value import print_measured
+    from leap.runs.open import open_run, recipe_of
+    from leap.runs.valuing import make_value
+
+    settings = [*(option or []), *([f"labels={labels}"] if labels else [])]
+    with (
+        document(as_json) as told,
+        open_run(run_dir, recipe_of(run_dir, [f"value.{one}" for one in settings])) as stages,
+    ):
+        found = make_value(stages, iteration)
+        told |= {"run": str(run_dir), "iteration": iteration, "value": found.model_dump(mode="json")}
+        print_measured(found)
+        typer.echo(f"value model: {stages.run.value(iteration, found.labels)}")
 
 
 @app.command()

@@ -28,6 +28,10 @@ class PolicyConfig(Section):
         default="plain", description="plain: it acts as it answers. Or a registered policy around its own."
     )
 
+    def content(self) -> dict[str, object]:
+        """Of keys that name a place what is there, which names the policy to those who look for equal work."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class Act:

@@ -21,6 +21,11 @@ class DecodingConfig(PolicyConfig):
 
     n: int = Field(default=4, ge=1, description="Answers drawn at each step.")
 
+    @property
+    def draws(self) -> int:
+        """How many answers are drawn."""
+        return self.n
+
 
 def plain(config: PolicyConfig, student: Policy) -> Policy:
     """The student as it is."""
@@ -56,7 +61,7 @@ class DecodingPolicy(ABC, Generic[C]):
         self.config = config
         self.student = student
         self.actor = self.actor_of(config, student.actor)
-        self.concurrency = max(1, student.concurrency // config.n)
+        self.concurrency = max(1, student.concurrency // config.draws)
         self.waves = student.waves
 
     @classmethod
@@ -64,6 +69,10 @@ class DecodingPolicy(ABC, Generic[C]):
         """Who acts, for the record, where the policy is around that student's."""
         options = ", ".join(f"{name} {value}" for name, value in config.model_dump(exclude={"kind"}).items())
         return student.model_copy(update={"name": f"{student.name}, {cls.name} ({options})"})
+
+    def drawing(self, k: int) -> Policy:
+        """Who draws answer k; the first is drawn by the student as it is."""
+        return self.student
 
     @abstractmethod
     def choose(self, history: History, acts: Sequence[Act]) -> Act | Awaitable[Act]:
@@ -77,9 +86,10 @@ class DecodingPolicy(ABC, Generic[C]):
     @asynccontextmanager
     async def playing(self, seed: int, peek: Peek | None) -> AsyncIterator[Player]:
         """Opens an episode."""
-        seeds = [seed, *(seed_of(seed, "answer", k) for k in range(1, self.config.n))]
+        seeds = [seed, *(seed_of(seed, "answer", k) for k in range(1, self.config.draws))]
         async with AsyncExitStack() as stack:
-            players = [await stack.enter_async_context(self.student.playing(own, None)) for own in seeds]
+            opened = (self.drawing(k).playing(own, None) for k, own in enumerate(seeds))
+            players = [await stack.enter_async_context(one) for one in opened]
             yield Deciding(lambda history: self._decide(history, players))
 
     async def _decide(self, history: History, players: Sequence[Player]) -> Act:

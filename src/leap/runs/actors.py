@@ -124,12 +124,11 @@ class Actors:
             case "rollout":
                 return self._rolling_out(i)
             case "student":
-                own, usual = recipe.student.evaluation_temperature, recipe.student.sampling.temperature
-                temperature = usual if own is None else own
+                temperature = recipe.student.temperature_at_evaluation
                 if spec.privilege is not None:
                     told = Actor(name=f"student-{spec.privilege}", checkpoint=self.checkpoint_key(i), iteration=i)
                     return Acting(told, lambda: self._privileged_student(i, temperature, spec.privilege or 0, told))
-                return Acting(self.student_actor(i), lambda: self._student_policy(i, temperature))
+                return Acting(self.student_actor(i), lambda: self.student_policy(i, temperature))
             case "expert":
                 policy = ExpertPolicy(self.environment)
             case "teacher":
@@ -166,7 +165,7 @@ class Actors:
             return self.acting(PolicySpec("teacher", privilege=privilege))
 
         def student() -> Policy:
-            return self._student_policy(i - 1, self.recipe.student.sampling.temperature)
+            return self.student_policy(i - 1, self.recipe.student.sampling.temperature)
 
         actor = self.student_actor(i - 1)
         if not beta:
@@ -275,7 +274,8 @@ class Actors:
     def _answering(self, i: int) -> Actor:
         return Actor(name="student", checkpoint=self.checkpoint_key(i), iteration=i)
 
-    def _student_policy(self, i: int, temperature: float, hot: float = 0.0) -> Policy:
+    def student_policy(self, i: int, temperature: float, hot: float = 0.0) -> Policy:
+        """pi_i as the recipe's policy has it act, at a temperature of at least `hot`."""
         constrained, section = self.recipe.student.decoding == "constrained", self.recipe.policy
         model = self.student_model(i, temperature)
         student = ModelPolicy(model, self.renderer, self._answering(i), constrained=constrained, hot=hot)
@@ -364,7 +364,7 @@ class Actors:
                 lambda: NotedModel(self.student_model(i, student.sampling.temperature), self._booking or self.ledger),
                 self.whole_renderer,
                 constrained=student.decoding == "constrained",
-                policy=partial(self._student_policy, i, student.sampling.temperature),
+                policy=partial(self.student_policy, i, student.sampling.temperature),
             ),
             states=states,
             episodes=episodes,

@@ -48,6 +48,11 @@ def _told(found: re.Match[str]) -> tuple[int, str, str, str, str]:
     return i, kind, policy, found["split"] or found["on"] or "", found["part"] or ""
 
 
+def best_of_name(i: int, n: int | str) -> str:
+    """Name of pi_i as a policy of its own where the best of n answers is taken."""
+    return f"pi_{i}-best-{n}"
+
+
 class RunDirectory:
     """Where each file of a run lies. Nobody else writes a path of a run directory.
 
@@ -111,6 +116,20 @@ class RunDirectory:
     """Its losses so far; those of a finished one stand in the checkpoint's marker."""
     checkpoint = partialmethod(iteration, name="checkpoint")
     """pi_i's weights and tokenizer."""
+
+    def value(self, i: int, name: str) -> Path:
+        """A file of pi_i's value models. `replay`, `returns` and `planner` are their checkpoints, by the labels they learnt from;
+        with `.jsonl` behind it the labels, with `.json` what was measured, with `.training` what an unfinished training goes on
+        from. `episodes.jsonl` and `held-out.jsonl` are the episodes, on training and on validation tasks."""
+        return self.iteration(i, "value") / name
+
+    compared = partialmethod(iteration, name="compared.jsonl")
+    """Journal of pi_{i-1}'s answers at the steps of iteration i's episodes, compared by its value model."""
+
+    def best_of(self, i: int, name: str) -> Path:
+        """A file of pi_i's evaluation with the best of N answers: `SPLIT-attempts.jsonl`, whole attempts, and `scores.json`. What
+        was played so stands with the baselines, under `best_of_name`."""
+        return self.iteration(i, "best-of") / name
 
     def iterations(self) -> list[int]:
         """Every i of which episodes are on file."""

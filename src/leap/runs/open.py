@@ -31,12 +31,12 @@ from leap.runs.table import missing_stages
 log = logging.getLogger(__name__)
 
 _FREE = re.compile(
-    r"(budget|calls|prices|executor|lost_share|training\.(sft\.)?(logging|processes|accelerate)"
+    r"(budget|calls|prices|executor|lost_share|value|training\.(sft\.)?(logging|processes|accelerate)"
     r"|student\.engine\.(?!kind$)\w+"
     r"|(teacher|demonstrations\.annotate|baselines\.react\.\d+)\.endpoint|teacher\.serve)(\.|$)"
 )
-"""What may change while a run goes on: what may be spent, where a model is reached, who logs, and where episodes are played and
-students trained."""
+"""What may change while a run goes on: what may be spent, where a model is reached, who logs, where episodes are played and
+students trained; and value models, whose own keys tell what was made by other settings."""
 
 
 def check_run(root: Path, recipe: Recipe) -> Ready:

@@ -39,6 +39,7 @@ from leap.runs.policies import PolicySpec, baselines_of, scripted
 from leap.runs.preflight import prepared_environment
 from leap.runs.table import stage_table
 from leap.runs.usage import Usage
+from leap.runs.valuing import value_pairs
 from leap.sync import run_sync
 from leap.teachers.config import ModelTeacherConfig
 from leap.teachers.hindsight import siblings
@@ -308,6 +309,8 @@ class Stages:
 
     def preferences(self, i: int) -> list[PreferenceRow]:
         """The pairs of D_i."""
+        if getattr(self.recipe.training, "pairs", "") == "value":
+            return value_pairs(self, i)
         by_key = {episode.key: episode for episode in self.episodes(i)}
         return list(datasets.preference_rows(self.rows_of(i), by_key, self.environment.grammar_of))
 

@@ -113,7 +113,8 @@ class _Table:
     def __init__(self, recipe: Recipe, environment: Environment | None) -> None:
         self.recipe = recipe
         self.stages: list[Stage] = []
-        self._student = _values(recipe.student, _WEIGHTS | {"engine"}) | {"policy": _values(recipe.policy)}
+        self._student = _values(recipe.student, _WEIGHTS | {"engine"})
+        self._student["policy"] = _values(recipe.policy) | recipe.policy.content()
         if (engine := recipe.student.engine.kind) != "hf":  # where it runs, and how large, may change on the way
             self._student["engine"] = engine
         self._acting = {key: value for key, value in self._student.items() if key != "evaluation_temperature"}
@@ -188,6 +189,8 @@ class _Table:
     def _trained(self, i: int, start: Stage | str, data: Sequence[Stage]) -> Stage:
         settings, out = [self._method.settings(i), self.recipe.seed], _AT.checkpoint(i)
         files = [_AT.privileged(i - 1), out] if i else [out]
+        if i and getattr(self.recipe.training, "pairs", "") == "value":
+            settings += [_values(self.recipe.value), self._acting]
         return self._add(Stage(f"pi_{i}", "train", i, files, marker(out), _make("train", i), [start, *data], settings))
 
     def _evaluated(self, i: int, weights: Stage | str) -> None:

@@ -172,6 +172,15 @@ class PreferenceConfig(TrainingSettings):
     lr: float = Field(default=5e-7, gt=0, le=MOST_LR, description="Learning rate (AdamW's part).")
     batch_rows: int = Field(default=16, ge=1, description="Rows (dpo: pairs) per optimizer step, over all processes.")
     device_rows: int = Field(default=2, ge=1, description="Rows (dpo: pairs) at once on a device.")
+    pairs: Literal["corrections", "value"] = Field(
+        default="corrections",
+        description="What is preferred. corrections: the teacher's over the student's answer; value: of several answers of "
+        "pi_{i-1} at one history the best over the worst, by its value model (the recipe's section `value`).",
+    )
+    pair_answers: int = Field(default=8, ge=2, description="Answers drawn at each step (pairs: value).")
+    pair_margin: float = Field(
+        default=0.03, ge=0, le=1, description="By how much the values of a pair differ at least (pairs: value)."
+    )
     sft: SFTConfig = Field(
         default_factory=SFTConfig,
         description="Behaviour cloning of pi_0; with sft+dpo and sft+kto, also what comes first in every iteration.",

@@ -1,0 +1,1 @@
+"""Value models: what an action is worth at a history, learnt from tries, and what it is used for."""
