@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -160,6 +161,12 @@ class RolloutSection(Section):
         "1: it acts alone.",
     )
     decay: float = Field(default=1.0, ge=0, le=1, description="beta_i = beta * decay^(i - 1).")
+    cosine: int | None = Field(
+        default=None,
+        ge=2,
+        exclude_if=lambda end: end is None,
+        description="In place of decay: beta_i falls along half a cosine, to 0 in this iteration and from then on (Guided-OPD).",
+    )
     tokens: Literal["auto"] | bool = Field(
         default="auto",
         description="Whether episodes keep each answer's tokens as sampled, with their log-probabilities, some 12 bytes a token; "
@@ -168,7 +175,15 @@ class RolloutSection(Section):
 
     def beta_at(self, i: int) -> float:
         """beta_i, i from 1."""
-        return self.beta * self.decay ** (i - 1)
+        if self.cosine is None:
+            return self.beta * self.decay ** (i - 1)
+        return self.beta * (1 + math.cos(math.pi * min(1, (i - 1) / (self.cosine - 1)))) / 2
+
+    @model_validator(mode="after")
+    def _falls_in_one_way(self) -> Self:
+        if self.cosine is not None and self.decay != 1:
+            raise ValueError("cosine: beta falls by decay or along a cosine, not both")
+        return self
 
 
 class ReActSection(ModelConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -92,6 +93,15 @@ def test_the_schedule_is_daggers() -> None:
     section = recipe(rollouts={"beta": 0.5, "decay": 0.5}).rollouts
     assert [section.beta_at(i) for i in (1, 2, 3)] == [0.5, 0.25, 0.125]
     assert recipe().rollouts.beta_at(1) == 0.0
+
+
+def test_a_schedule_may_be_half_a_cosine() -> None:
+    section = recipe(rollouts={"beta": 0.8, "cosine": 5}).rollouts
+    halved = 0.4 / math.sqrt(2)
+    expected = [0.8, 0.4 + halved, 0.4, 0.4 - halved, 0, 0]
+    assert [section.beta_at(i) for i in range(1, 7)] == pytest.approx(expected) and section.beta_at(5) == 0
+    with pytest.raises(ValidationError, match="by decay or along a cosine"):
+        recipe(rollouts={"beta": 0.5, "decay": 0.5, "cosine": 3})
 
 
 def test_a_teacher_that_acts_alone_needs_no_student(tmp_path: Path, world: Environment) -> None:
