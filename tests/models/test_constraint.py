@@ -14,7 +14,7 @@ from leap.envs.answer import parse_answer
 from leap.errors import PrerequisiteError
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
-from leap.models.constraint import ActionConstraint, ActionGrammar
+from leap.models.constraint import ActionConstraint, ActionGrammar, AnswerConstraint
 from leap.testing.checkpoints import STYLES, tiny_checkpoint, tiny_tokenizer
 
 pytest.importorskip("transformers")
@@ -155,3 +155,21 @@ def test_beside_an_open_action_the_others_stay_as_they_are(style: str) -> None:
 def test_too_few_tokens_for_any_action_are_refused() -> None:
     with pytest.raises(PrerequisiteError, match="max_tokens"):
         ActionConstraint(grammar("llama3"), CHOICES, Sampling(max_tokens=3, max_reason_tokens=1, temperature=1))
+
+
+@pytest.mark.parametrize("style", STYLES)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_of_several_answers_one_comes_out_whole_whatever_is_wished_for(style: str, data: st.DataObject) -> None:
+    chat = grammar(style).chat
+    acts = ("look", "go to desk 1", "go to desk 12")
+    texts = [f"REASON: mug {n} is here.\nACTION: {action}" for n in (1, 12) for action in acts]
+    among = data.draw(st.lists(st.sampled_from(texts), min_size=1, unique=True))
+    constraint = AnswerConstraint(map(chat.answer, among), chat.end_of_turn)
+    wished, generated = iter(data.draw(wishes(style))), list[int]()
+    while not generated or generated[-1] != chat.end_of_turn:
+        allowed = constraint.allowed()
+        token = next((one for one in wished if one in allowed), allowed[-1])
+        constraint.advance(token)
+        generated.append(token)
+    assert chat.said(generated).answer in among and constraint.complete and generated in [chat.answer(text) for text in among]

@@ -356,3 +356,26 @@ def test_an_adapter_for_another_base_is_refused_in_one_line(tmp_path: Path, othe
     with pytest.raises(PrerequisiteError, match="does not fit the model it names as its base") as caught:
         load_causal_lm(str(adapter))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_of_several_answers_the_one_is_given_that_is_likeliest_token_by_token(style: str, checkpoints: dict[str, str]) -> None:
+    model = load(checkpoints[style], Sampling(temperature=0, max_tokens=60))
+    render = Renderer(PromptConfig(instructions=False)).render
+    prompts = [render(a_history(name, t)) for name, t in (("a", 0), ("b", 2), ("c", 1))]
+    said: list[Message] = [
+        {"role": "assistant", "content": f"REASON: {why} is here.\nACTION: {what}"}
+        for why in ("mug 1", "desk 12", "it")
+        for what in CHOICES[:3]
+    ]
+    got = [turns[0] for turns in converse(model, [[prompt] for prompt in prompts], answers=said)]
+    for prompt, completion in zip(prompts, got, strict=True):
+        ids, left = model.chat.prompt(prompt), [model.chat.completion(one) for one in said]
+        at = 0
+        while len(left) > 1:
+            with torch.inference_mode():
+                logits = model.network(input_ids=torch.tensor([ids + left[0][:at]]), use_cache=False).logits[0, -1]
+            best = max({one[at] for one in left}, key=lambda token: float(logits[token]))
+            left, at = [one for one in left if one[at] == best], at + 1
+        assert completion.tokens == tuple(left[0]) and not completion.truncated
+        assert completion.text in [one["content"] for one in said]

@@ -185,6 +185,45 @@ class Forced:
             yield Deciding(decide)
 
 
+# ---- attempts --------------------------------------------------------------------------------------------------------
+
+
+@given(walk=st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=8), copies=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_what_solved_the_task_once_is_known_at_every_step(walk: list[str], copies: bool) -> None:
+    """Chance finds the goal in one of many attempts; without its detours that is the way there from anywhere, also where too few
+    actions are left, and what the student did on that way is confirmed."""
+    environment, discount = world(cliff=None, copies=copies), 0.9
+    episode = walked(environment, environment.task(), walk, horizon=8)
+    found = corrected(environment, episode, answers=1, attempts=40, discount=discount)
+    for t, (step, one) in enumerate(zip(episode.steps, found, strict=True)):
+        left, last = GOAL - place(walk[:t], -9), t == len(walk) - 1 and not episode.success
+        if left > GOAL:  # farther west than any attempt began: the way ends too early there
+            continue
+        assert one.kept and one.action == EAST and one.measured is not None
+        assert one.measured.value == pytest.approx(discount ** (left - 1))
+        late = {EAST: 0, STAY: 1, WEST: 2}[step.action]
+        if left + late <= GOAL and not last:
+            assert one.measured.gain == pytest.approx(one.measured.value - discount ** (left + late - 1))
+
+
+def test_without_an_attempt_that_succeeds_nothing_is_known() -> None:
+    environment = world()
+    episode = walked(environment, environment.task(), [STAY] * 4)
+    assert not any(one.kept for one in corrected(environment, episode, Dice(actions=[STAY]), answers=1, attempts=5))
+
+
+@given(cap=st.integers(1, 400), copies=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_attempts_and_what_is_done_again_keep_to_the_cap(cap: int, copies: bool) -> None:
+    environment = Counted(CorridorConfig(goal=GOAL, copies=copies))
+    episode = walked(environment, environment.task(), [STAY, EAST, STAY, STAY])
+    environment.acted = 0
+    found = corrected(environment, episode, answers=1, attempts=6, most_steps=cap)
+    assert environment.acted <= cap
+    assert environment.acted == sum(one.measured.executed for one in found if one.measured)
+
+
 # ---- ties, caps, records ---------------------------------------------------------------------------------------------
 
 

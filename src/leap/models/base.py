@@ -94,6 +94,7 @@ class Request:
         hot: The temperature is at least this: several different answers are wanted.
         thinking: Whether a model whose chat template knows of thinking is asked to think first; as the template has it if None.
             Endpoints are not told.
+        answers: If given, the whole answer is one of these assistant messages, chosen token by token. `hf/` alone honours it.
     """
 
     messages: Sequence[Message]
@@ -107,6 +108,7 @@ class Request:
     task: str = ""
     step: int | None = None
     thinking: bool | None = None
+    answers: Sequence[Message] = ()
 
     def temperature(self, usual: float) -> float:
         """The temperature of the answer; `warmer` raises none above 1."""

@@ -1,4 +1,4 @@
-"""Constrained decoding: after a free reason, only admissible actions can be generated.
+"""Constrained decoding: after a free reason, only admissible actions can be generated; or one of some whole answers.
 
 An admissible action that is open (`search[<words>]`, see `leap.core.open_action`) is generated with a text of the model's own
 in that place: on one line, not blank, and closed before the answer's tokens run out.
@@ -7,7 +7,7 @@ in that place: on one line, not blank, and closed before the answer's tokens run
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from leap.core import open_action
@@ -206,3 +206,33 @@ class ActionConstraint:
                 node = node.setdefault(token, {})
             node[_TEXT if opens else _END] = {}
         return root
+
+
+class AnswerConstraint:
+    """Follows an answer that is one of several, in tokens; see `ActionConstraint`. Behind them `end` ends the turn."""
+
+    thought = 0
+
+    def __init__(self, answers: Iterable[Sequence[int]], end: int) -> None:
+        self._end, self._node = end, dict[int, dict]()
+        for tokens in answers:
+            node = self._node
+            for token in tokens:
+                node = node.setdefault(token, {})
+
+    @property
+    def complete(self) -> bool:
+        """Whether what was generated is a whole answer."""
+        return not self._node
+
+    def allowed(self) -> list[int]:
+        """Tokens that may come next."""
+        return list(self._node) or [self._end]
+
+    def forbidden(self) -> list[int]:
+        """None: `allowed` always says which may come."""
+        return []
+
+    def advance(self, token: int) -> None:
+        """Takes in the token that was chosen."""
+        self._node = self._node.get(token, {})

@@ -31,7 +31,7 @@ from leap.models.attention import FULL, SLIDING, check_kinds, layer_kinds, reach
 from leap.models.base import Completion, Conversation, Model, Request, Sampling
 from leap.models.chat import ChatTokens
 from leap.models.checkpoints import context_of, end_tokens, load_causal_lm, model_identity, release_memory
-from leap.models.constraint import ActionConstraint, ActionGrammar
+from leap.models.constraint import ActionConstraint, ActionGrammar, AnswerConstraint
 from leap.models.drafts import CONTEXT, Drafts
 from leap.models.drawing import draw
 from leap.models.json_constraint import JsonConstraint
@@ -89,7 +89,7 @@ class _Turn:
     ids: list[int]
     tools: Sequence[ToolSpec]
     random: random.Random
-    constraint: ActionConstraint | JsonConstraint | None
+    constraint: ActionConstraint | AnswerConstraint | JsonConstraint | None
     future: asyncio.Future[Completion]
     temperature: float = 0.0
     stop: Sequence[str] = ()
@@ -188,7 +188,10 @@ class HFModel(Model):
                 f"the prompt has {len(ids)} tokens; with the answer that exceeds the model's {self._limit}"
             )
         constraint = None
-        if request.choices:
+        if request.answers:
+            how = request.messages, request.tools, request.thinking
+            constraint = AnswerConstraint((self.chat.completion(one, *how) for one in request.answers), self.chat.end_of_turn)
+        elif request.choices:
             constraint = ActionConstraint(self._grammar, request.choices, self.sampling, request.thinking)
         elif request.schema is not None:
             with suppress(ValueError):  # a schema that cannot be held to here is a wish

@@ -141,6 +141,12 @@ class SearchConfig(LevelledTeacherConfig):
         description="Who goes on behind an action that is tried: the student, the environment's expert, or its tutor, which "
         "without a script of its own follows the privileged plan.",
     )
+    attempts: int = Field(
+        default=0,
+        ge=0,
+        description="Attempts of the student at each task from its beginning, at that temperature. What solved the task is done "
+        "again from each step of the episode, with whatever is in vain left out, and the student is not asked for that.",
+    )
     depth: int | None = Field(
         default=None, ge=1, description="Most actions of a trial, the one that is tried included; to the horizon if null."
     )
@@ -159,7 +165,9 @@ class SearchConfig(LevelledTeacherConfig):
         trials = steps * self.answers * self.rolls
         executed = min(self.most_steps, trials * steps)
         goes_on = min(executed, trials * (steps + 1) / 2) if self.roll_in == "student" else 0
-        return StudentsPart(self.answers + trials, self.answers * steps + goes_on, executed)
+        tried = self.attempts * steps  # and from each step some ways again, of about as many actions
+        again = min(self.most_steps, 2 * tried * steps)
+        return StudentsPart(self.answers + trials + self.attempts, self.answers * steps + goes_on + tried, executed + again)
 
     def lacks(self, environment: Environment) -> str:
         if self.roll_in != "expert" or ((tutor := environment.tutor) is not None and tutor.plays):

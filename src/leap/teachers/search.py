@@ -5,6 +5,12 @@ action among them is taken in a session at that state, and the student goes on f
 and the best is the correction (relabelling each visited state with the best of one's own samples: muCode, arXiv 2502.20380).
 Where none is better than the student's own, that stays. A score at the end is enough, where episodes can be replayed.
 
+A student that is sure of itself answers nearly always alike, and answers that are drawn hot enough to differ say nothing. With
+`attempts` it plays each task some more times from its beginning. What solved it once is done again from each step of the episode,
+with what is in vain left out: that costs executions alone. So each step at which a way is known has its best action, and steps
+of the student's own that are on such a way are confirmed. The reason is one with which the student did that in an attempt that
+succeeded, at this task or another: of all of these the one that it finds likeliest here.
+
 The student's answer at a state is the same in every trial that comes there. So what follows upon its own action is known from
 the trials of the next step, and only what it did not do is executed.
 """
@@ -12,24 +18,26 @@ the trials of the next step, and only what it did not do is executed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from itertools import product
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from leap.core import Correction, Decision, Episode, Measured, seed_of
+from leap.core import Correction, Decision, Episode, History, Measured, seed_of
 from leap.envs.replay import Replay
 from leap.envs.tutor import roll_in
 from leap.errors import EnvironmentFault, LeapError, ModelError, ModelRefused, RecipeError
+from leap.models.base import Conversation, Request
 from leap.models.breaker import CircuitBreaker
 from leap.policies.base import ExpertPolicy
-from leap.rollouts import decide
+from leap.rollouts import decide, play_task
 from leap.sync import in_waves, side_by_side
 from leap.teachers.asking import failed_calls
 from leap.teachers.base import Corrected, Teacher, TeacherContext
 from leap.teachers.config import SearchConfig, SelfTeacherConfig
 from leap.teachers.self import SelfTeacher
+from leap.teachers.tried import EQUAL, Reached, Search, Trial
 
 log = logging.getLogger(__name__)
 
@@ -37,112 +45,9 @@ T = TypeVar("T")
 
 _STRAYED = 5
 """So many replays that end otherwise than their episodes, and more than half of all, end the stage."""
-_EQUAL = 1e-9
+_WAYS = 3  # to solve a task, that are tried from each step
+_REASONS = 4  # that are asked about, for one action
 _TUTORS = 16  # roll-ins of a tutor at once
-
-
-class Reached(NamedTuple):
-    """What a trial came to: the score, and after how many actions."""
-
-    score: float
-    actions: int
-
-
-class Worth(NamedTuple):
-    """What an action is worth: the mean over its trials of the score less what time costs, and of the score."""
-
-    value: float
-    score: float
-
-
-class Trial(NamedTuple):
-    """An action to be tried at a step of an episode, and which of its trials it is."""
-
-    search: Search
-    t: int
-    action: str
-    roll: int
-
-    @property
-    def most(self) -> int:
-        """Most actions that it goes on for."""
-        left, depth = self.search.episode.horizon - self.t, self.search.config.depth
-        return left if depth is None else min(left, depth)
-
-
-@dataclass(eq=False)
-class Search:
-    """What is found out about one episode.
-
-    Attributes:
-        episode: The episode.
-        config: The teacher's options.
-        replay: Gives sessions at its states.
-        own: At each step, the action with which the student goes on in each trial that comes there; empty where a call failed.
-        others: At each step, the corrections that may be made, by their action.
-        reached: What trials came to, by step, action and number.
-        executed: Actions executed so far for each step.
-        error: Of a call that failed for good, though it may well work another time.
-        dropped: Steps left out of prompts.
-    """
-
-    episode: Episode
-    config: SearchConfig
-    replay: Replay
-    own: list[list[str]] = field(init=False)
-    others: list[dict[str, Correction]] = field(init=False)
-    reached: dict[tuple[int, str, int], Reached] = field(default_factory=dict)
-    executed: list[int] = field(init=False)
-    error: str = ""
-    dropped: int = 0
-
-    def __post_init__(self) -> None:
-        steps = len(self.episode.steps)
-        self.own = [[""] * self.config.rolls for _ in range(steps)]
-        self.others = [{} for _ in range(steps)]
-        self.executed = [1] * steps  # the replay
-
-    def joins(self, t: int) -> bool:
-        """Whether what follows upon the student's own action at a step is known from the next."""
-        depth = self.config.depth
-        return self.config.roll_in == "student" and (depth is None or t + depth >= self.episode.horizon)
-
-    def wanted(self, t: int) -> list[str]:
-        """The actions to be tried at a step, the most wanted first."""
-        done, known = self.episode.steps[t].action, self.joins(t)
-        wanted = [*self.own[t]] if self.config.roll_in == "student" else []
-        wanted += [*([] if known else [done]), *self.others[t]]
-        return [action for action in dict.fromkeys(wanted) if action and not (known and action == done)]
-
-    def trials(self, number: int, cap: int) -> Iterator[Trial]:
-        """Those of one more action of each step, as far as a cap on what is executed allows, were each as long as it may be."""
-        spent = sum(self.executed)
-        for t in range(len(self.own)):
-            for action in self.wanted(t)[number : number + 1]:
-                trials = [Trial(self, t, action, roll) for roll in range(self.config.rolls)]
-                cost = sum(self.replay.cost(t) + trial.most for trial in trials)
-                if spent + cost <= cap:
-                    spent += cost
-                    yield from trials
-
-    def join(self) -> None:
-        """Works out, from the last step to the first, what the student's own actions came to."""
-        steps = self.episode.steps
-        for t, roll in product(reversed(range(len(steps))), range(self.config.rolls)):
-            if self.joins(t):
-                after: Reached | None = Reached(self.episode.score, 0)
-                if t + 1 < len(steps):
-                    after = self.reached.get((t + 1, self.own[t + 1][roll], roll))
-                if after is not None:
-                    self.reached[t, steps[t].action, roll] = Reached(after.score, after.actions + 1)
-
-    def worth(self, t: int, action: str) -> Worth | None:
-        """What an action is worth at a step; None where not all of its trials were made."""
-        ended = [one for roll in range(self.config.rolls) if (one := self.reached.get((t, action, roll))) is not None]
-        if len(ended) < self.config.rolls:
-            return None
-        values = [one.score * self.config.discount ** (one.actions - 1) for one in ended]
-        return Worth(sum(values) / len(values), sum(one.score for one in ended) / len(ended))
 
 
 class SearchTeacher(Teacher[SearchConfig]):
@@ -160,6 +65,7 @@ class SearchTeacher(Teacher[SearchConfig]):
         super().__init__(config, context)
         if context.student is None or context.student.policy is None:
             raise RecipeError("the search teacher tries what the student answers, but no student is given")
+        self._whose = context.student
         self._student, self._hot = context.student.policy(0.0), context.student.policy(config.temperature)
         self._rolling = ExpertPolicy(context.environment) if config.roll_in == "expert" else self._student
         self._privileged = None
@@ -208,6 +114,12 @@ class SearchTeacher(Teacher[SearchConfig]):
             while trials := [trial for search in searches.values() for trial in search.trials(number, self._cap)]:
                 await self._try(trials)
                 number += 1
+            if self.config.attempts:
+                await self._attempt([*searches.values()])
+                for search in searches.values():
+                    search.join()
+                    await self._follow(search)
+                await self._reasons([*searches.values()])
         return [await self._made(episode, searches.get(episode.key)) for episode in episodes]
 
     def _same(self, search: Search) -> bool:
@@ -218,7 +130,7 @@ class SearchTeacher(Teacher[SearchConfig]):
         """
         episode, reached = search.episode, search.replay.reached
         self._replayed += 1
-        if reached is None or abs(reached.score - episode.score) <= _EQUAL:
+        if reached is None or abs(reached.score - episode.score) <= EQUAL:
             return True
         self._strayed += 1
         task = f"the replay of task {episode.task.id} scores {reached.score:g}, its episode {episode.score:g}"
@@ -254,6 +166,154 @@ class SearchTeacher(Teacher[SearchConfig]):
         """How many of the answers are drawn with the privileged state in the prompt."""
         told = self._privileged is not None and any(state.text.strip() for state in search.replay.states)
         return self.config.answers // 2 if told else 0
+
+    # ---- attempts ----------------------------------------------------------------------------------------------------
+
+    async def _attempt(self, searches: Sequence[Search]) -> None:
+        """Has the student play each task some more times, and keeps what solved it."""
+        played: dict[tuple[str, int], Episode] = {}
+
+        async def play(asked: tuple[Search, int]) -> None:
+            search, number = asked
+            episode, seed = search.episode, self._seed(search, -1 - number)
+            played[episode.key, number] = await play_task(
+                self.context.environment, self._hot, episode.task, horizon=episode.horizon, seed=seed
+            )
+
+        wanted = [
+            (search, number)
+            for search, number in product(searches, range(self.config.attempts))
+            if search.own and sum(search.executed) + (number + 1) * search.episode.horizon <= self._cap
+        ]
+        if self.waves:
+            await in_waves(wanted, play, self._student.concurrency, lambda _: True)
+        else:
+            await side_by_side(wanted, play, self._student.concurrency)
+        for search, number in wanted:
+            attempt = played[search.episode.key, number]
+            search.executed[0] += len(attempt.steps)
+            search.error = attempt.error if attempt.lost else search.error
+        for search in searches:
+            attempts = [played[one.episode.key, number] for one, number in wanted if one is search]
+            search.ways = [_said(one) for one in (search.episode, *attempts) if one.success]
+
+    async def _follow(self, search: Search) -> None:
+        """Does again, from each step, what solved the task; the shortest ways come first, and the cap ends it."""
+        steps = search.episode.steps
+        search.ways = sorted([await self._shortened(search, way) for way in search.ways], key=len)[:_WAYS]
+        after = 0 if search.episode.success else None  # how many actions are left behind a step
+        for t in reversed(range(len(steps))):
+            known = search.known[t]
+            if after is not None:
+                known[steps[t].action] = 1 + after
+            for rest in [way[begin:] for way in search.ways for begin in range(len(way))]:
+                done = await self._done(search, t, rest)
+                if done and len(done) < known.get(done[0].action, len(done) + 1):
+                    known[done[0].action] = len(done)
+                    if done[0].action not in search.others[t]:
+                        correction = await self.verdict.correction(search.episode, t, done[0], search.replay.states[t])
+                        if correction.kept:
+                            search.others[t][correction.action] = correction
+            after = min(known.values(), default=None)
+
+    async def _shortened(self, search: Search, way: list[Decision]) -> list[Decision]:
+        """A way without the actions that it needs not, found by leaving out one after the other."""
+        at = len(way) - 1
+        while at >= 0:
+            done = await self._done(search, 0, way[:at] + way[at + 1 :])
+            way, at = done or way, min(at, len(done or way)) - 1
+        return way
+
+    async def _done(self, search: Search, t: int, way: Sequence[Decision]) -> list[Decision]:
+        """What is done of a way, from a step on, until the task is solved; nothing where it is not. What cannot be done where it
+        comes to it is left out."""
+        if sum(search.executed) + search.replay.cost(t) + len(way) > self._cap:
+            return []
+        taken, shown = list[Decision](), search.episode.steps[t].observation
+        try:
+            async with search.replay.at(t) as session:
+                search.executed[t] += search.replay.cost(t)
+                for decision in way:
+                    if shown.admissible is not None and decision.action not in shown.admissible:
+                        continue
+                    outcome, taken = await session.act(decision.action), [*taken, decision]
+                    search.executed[t] += 1
+                    if outcome.done:
+                        return taken if outcome.success else []
+                    shown = outcome.observation
+        except EnvironmentFault as fault:
+            log.warning("what comes of an action is not known: %s", fault)
+        return []
+
+    async def _reasons(self, searches: Sequence[Search]) -> None:
+        """Has the student choose, where another action than its own is best, among the reasons with which it did that where it
+        succeeded: in all episodes at hand, where these are always the same, else in this one."""
+        if not (model := self._whose.open()).constrains:
+            return
+        words = defaultdict[tuple[str, str], dict[str, None]](dict)
+
+        def group(search: Search) -> str:
+            return "" if self.waves else search.episode.key
+
+        for search in searches:
+            for decision in (one for way in search.ways for one in way):
+                words[group(search), decision.action][decision.reason] = None
+
+        async def choose(search: Search) -> None:
+            async with model.conversation() as conversation:
+                for t in range(len(search.own)):
+                    if (action := search.better(t)) is not None:
+                        reasons = [*words[group(search), action]]
+                        await self._reason(conversation, search, t, action, reasons)
+
+        await _all([search for search in searches if search.ways], choose)
+
+    async def _reason(
+        self, conversation: Conversation, search: Search, t: int, action: str, reasons: Sequence[str]
+    ) -> None:
+        """Gives an action the reason that the student finds likeliest, of those behind which it would do that itself; where that
+        is so of none of the likeliest four, the likeliest."""
+        history, first = search.episode.history(t), ""
+        others = history.now.admissible or (action,)
+        for _ in range(_REASONS):
+            left = [Decision(reason=one, action=action) for one in reasons]
+            said = await self._said(conversation, search, history, left) if len(left) > 1 else (left or [None])[0]
+            if said is None:
+                break
+            first = first or said.reason
+            acts = [Decision(reason=said.reason, action=one) for one in others]
+            does = await self._said(conversation, search, history, acts) if len(acts) > 1 else said
+            if does is not None and does.action == action:
+                first = said.reason
+                break
+            reasons = [one for one in reasons if one != said.reason]
+        if first:
+            decision = Decision(reason=first, action=action)
+            correction = await self.verdict.correction(search.episode, t, decision, search.replay.states[t])
+            search.others[t][action] = correction if correction.kept else search.others[t][action]
+
+    async def _said(
+        self, conversation: Conversation, search: Search, history: History, among: Sequence[Decision]
+    ) -> Decision | None:
+        """Which of some answers the student gives; None where the call fails."""
+        renderer = self._whose.renderer
+        grammar = renderer.grammar_of(history.task)
+        request = Request(
+            renderer.render(history),
+            self._seed(search, -1),
+            answers=[renderer.answer(one, history.task) for one in among],
+            tools=grammar.tools,
+            thinking=renderer.thinking,
+            task=history.task.id,
+            step=len(history.actions),
+        )
+        try:
+            completion = await conversation.complete(request)
+        except ModelError as error:
+            self._failed(search, error)
+            return None
+        said = renderer.decision(grammar.read(completion.text, history.now), completion.thought)
+        return said if said in among else None  # not every model can be held to them
 
     async def _plain(self, search: Search, draw: int) -> list[Decision | None]:
         """Answers of the student as it acts; the first are those with which trials go on."""
@@ -353,15 +413,14 @@ class SearchTeacher(Teacher[SearchConfig]):
             measured = Measured(value=0, gain=0, spread=0, actions=0, executed=search.executed[t])
             return correction.model_copy(update={"measured": measured})
         others = {action: worth for action in search.others[t] if (worth := search.worth(t, action)) is not None}
-        best = max(others, key=lambda action: others[action].value, default=None)
         worth = own
-        if best is not None and others[best].value > own.value + _EQUAL:
+        if (best := search.better(t)) is not None:
             correction, worth = search.others[t][best], others[best]
         else:
             correction = await self.verdict.correction(
                 episode, t, Decision(reason=done.reason, action=done.action), state
             )
-        if not episode.success and worth.score <= episode.score + _EQUAL:
+        if not episode.success and worth.score <= episode.score + EQUAL:
             correction = self.verdict.declined(episode, t, state)
         values = [own.value, *(one.value for one in others.values())]
         measured = Measured(
@@ -372,6 +431,11 @@ class SearchTeacher(Teacher[SearchConfig]):
             executed=search.executed[t],
         )
         return correction.model_copy(update={"measured": measured})
+
+
+def _said(episode: Episode) -> list[Decision]:
+    """What was thought and done in an episode."""
+    return [Decision(reason=step.reason, action=step.action) for step in episode.steps]
 
 
 async def _all(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
