@@ -109,7 +109,7 @@ def _method(played: Environment, tool: Tool) -> Callable[..., str]:
     kinds = {name: _TYPES.get(schema.get("type"), str) for name, schema in properties.items()}
     place = inspect.Parameter.POSITIONAL_OR_KEYWORD
     asked = [inspect.Parameter(name, place, annotation=kind) for name, kind in kinds.items()]
-    signature = inspect.Signature([inspect.Parameter("self", place), *asked], return_annotation=str)
+    signature = inspect.Signature([inspect.Parameter("self", place), *asked])
 
     def call(self: Any, *given: Any, **named: Any) -> str:
         arguments = dict(signature.bind(self, *given, **named).arguments)
@@ -119,8 +119,8 @@ def _method(played: Environment, tool: Tool) -> Callable[..., str]:
         return self._act(played.grammar.canonical(json.dumps({"name": tool.name, "arguments": arguments})))
 
     call.__signature__ = signature  # type: ignore[attr-defined]
-    call.__annotations__ = {**kinds, "return": str}
+    call.__annotations__ = kinds  # without what it returns: schemas, as leap's students are shown them, do not say it
     call.__name__ = call.__qualname__ = tool.name
     told = "\n".join(f"    {name}: {schema.get('description', name)}" for name, schema in properties.items())
-    call.__doc__ = f"{tool.description or tool.name}\n\nArgs:\n{told}\n\nReturns:\n    What is shown now."
+    call.__doc__ = f"{tool.description or tool.name}\n\nArgs:\n{told}"
     return call
