@@ -123,6 +123,8 @@ class Lesson:
         tokens: The student's own answer as sampled; empty where it is not taught.
         corrected: Whether its correction is taught.
         wrong: Whether its action has brought the goal no nearer, by the environment's plan; None where that is not known.
+        action, names: The student's own action, and the things that its answer names.
+        contrast: The prompt with the privileged state of another task of that type; None where it is not asked for.
     """
 
     episode: str
@@ -134,6 +136,29 @@ class Lesson:
     tokens: tuple[int, ...]
     corrected: bool
     wrong: bool | None
+    action: str = ""
+    names: tuple[str, ...] = ()
+    contrast: list[Message] | None = None
+
+
+PROBED = ("the plan's action", "another optimal one", "a worse one", "one of another state")
+"""What a probe asks about, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A step at which it is measured what the privileged state makes likelier.
+
+    Attributes:
+        prompt, privileged, tools, thinking: As of a `Lesson`.
+        answers: Actions without a reason, as `PROBED` lists them.
+    """
+
+    prompt: list[Message]
+    privileged: list[Message]
+    tools: list[ToolSpec]
+    thinking: bool | None
+    answers: list[Message]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +169,13 @@ class Taught:
         rows: D_0 u .. u D_i, for their own likelihood.
         lessons: Steps of iteration i; none where the teacher is retired.
         told: What was found out before, for the report.
+        probes: Some steps of iteration i.
     """
 
     rows: Sequence[Row]
     lessons: Sequence[Lesson]
     told: dict[str, object] = field(default_factory=dict)
+    probes: Sequence[Probe] = ()
 
 
 def demonstration_rows(episodes: Iterable[Episode], renderer: Renderer) -> Iterator[Row]:

@@ -47,6 +47,8 @@ def test_a_run_learns_from_its_own_weights_with_the_privileged_state(tmp_path: P
 
     page = write_report(recipe, RunDirectory(done.path)).read_text()
     assert '<section id="distillation">' in page and "Divergence by turn, iteration 2" in page
+    assert "Where the divergence lies" in page and told["after"]["by_kind"] != told["before"]["by_kind"]
+    assert sum(share for _, share in told["before"]["by_kind"]) == pytest.approx(1, abs=1e-3)
     before = {path: path.read_bytes() for path in done.path.glob("iter-*/checkpoint/*")}
     run(tmp_path / "run", 2)
     assert before == {path: path.read_bytes() for path in done.path.glob("iter-*/checkpoint/*")}
@@ -83,5 +85,7 @@ def test_corrections_alone_need_no_tokens(tmp_path: Path) -> None:
     done = run(tmp_path / "run", on="corrections", teacher="live", divergence="jsd")
     assert not any(step.tokens for episode in done.episodes(1) for step in episode.steps)
     assert read_json(done.checkpoint(1) / "leap.json")["result"]["figures"]["distill"]["taught"] > 0
-    other = run(tmp_path / "other", on="own", disagree=True, gated=True, divergence="reverse", clip=3.0)
-    assert read_json(other.checkpoint(1) / "leap.json")["result"]["figures"]["distill"]["taught"] > 0
+    more = {"divergence": "reverse", "clip": 3.0, "contrast": True, "ratio": 2.0}
+    other = run(tmp_path / "other", on="own", disagree=True, gated=True, **more)
+    told = read_json(other.checkpoint(1) / "leap.json")["result"]["figures"]["distill"]
+    assert told["taught"] > 0 and told["before"]["alike"] == 1 and 0 < told["after"]["alike"] < 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +22,7 @@ from leap.datasets import Taught  # noqa: E402
 from leap.errors import RecipeError  # noqa: E402
 from leap.recipe import Recipe  # noqa: E402
 from leap.testing.checkpoints import tiny_checkpoint  # noqa: E402
-from leap.training import distilling  # noqa: E402
+from leap.training import distilling, gauging  # noqa: E402
 from leap.training.branches import ATTENTION, TokenRow, pack, parted  # noqa: E402
 from leap.training.config import DistillConfig  # noqa: E402
 from leap.training.distill import Distill  # noqa: E402
@@ -30,10 +32,10 @@ from leap.training.distilling import (  # noqa: E402
     TaughtEpisode,
     TaughtRow,
     divergence,
-    figures,
     packed_rows,
     passes_of,
 )
+from leap.training.gauging import alike, figures, kinds_of, shares  # noqa: E402
 from leap.training.method import Job, quiet  # noqa: E402
 
 tokens = st.integers(0, 30)
@@ -203,6 +205,53 @@ def test_a_gate_lets_through_what_the_teacher_likes_better() -> None:
     rows = [random_rows(0, 3)]
     plain, gated = (Loss(DistillConfig(gated=on, ce_weight=0), model, teacher).of(rows).item() for on in (False, True))
     assert 0 < gated < plain
+
+
+def seen_by(teacher: Any, row: TokenRow) -> Any:
+    return teacher(input_ids=torch.tensor([row.prompt + row.answer])).logits[0, len(row.prompt) - 1 : -1]
+
+
+@pytest.mark.parametrize("kind", ["forward", "reverse"])
+def test_what_another_tasks_state_does_too_is_not_taught(kind: str) -> None:
+    model, teacher = tiny_model(), tiny_model()
+    for one in teacher.parameters():
+        one.data += 0.05 * torch.randn_like(one)
+    rows = [replace(row, cloned=False) for row in random_rows(0, 3) if row.privileged]
+    strange = [replace(row, contrast=[*row.prompt, 1, 2, 3]) for row in rows]
+    config = DistillConfig.model_validate({"contrast": True, "divergence": kind, "ce_weight": 0, "top_k": None})
+    expected = []
+    for row in strange:
+        own = seen_by(model, row)
+        apart, other = (divergence(own, seen_by(teacher, one), kind) for one in (row.seen, row.contrasted))
+        expected.append((apart - other).clamp(min=0).mean().item())
+    teacher.set_attn_implementation(ATTENTION)
+    got = Loss(config, model, teacher).of([strange]).item()
+    assert got == pytest.approx(sum(expected) / len(expected), rel=1e-4) and got > 0.01
+    same = Loss(config, model, teacher).of([[replace(row, contrast=row.privileged) for row in rows]])
+    same.backward()
+    assert abs(same.item()) < 1e-6 and max(float(one.abs().max()) for one in gradients(model).values()) < 1e-6
+
+
+def test_stale_answers_count_by_how_likely_they_have_become() -> None:
+    model, teacher = tiny_model(), tiny_model()
+    teacher.set_attn_implementation(ATTENTION)
+    config = DistillConfig.model_validate({"divergence": "reverse", "ratio": 2.0, "ce_weight": 0, "top_k": None})
+    plain = config.model_copy(update={"ratio": None})
+    own = [row for row in random_rows(0, 3) if not row.cloned]
+    now = [(-torch.nn.functional.cross_entropy(seen_by(model, row), torch.tensor(row.answer), reduction="none")) for row in own]
+
+    def loss(config: DistillConfig, shift: float) -> float:
+        rows = [replace(row, was=(one - shift).tolist()) for row, one in zip(own, now, strict=True)]
+        return Loss(config, model, teacher).of([rows]).item()
+
+    model.set_attn_implementation(ATTENTION)
+    whole = loss(plain, 0)
+    assert loss(config, 0) == pytest.approx(whole, rel=1e-4) and whole > 0.01
+    assert loss(config, -1) == pytest.approx(whole / math.e, rel=1e-4)
+    assert loss(config, 0.5) == pytest.approx(whole * math.exp(0.5), rel=1e-4)
+    assert loss(config, 3) == pytest.approx(whole * 2, rel=1e-4)
+    corrections = [[row for row in random_rows(0, 3) if row.cloned]]
+    assert Loss(config, model, teacher).of(corrections).item() == Loss(plain, model, teacher).of(corrections).item()
 
 
 # ---- what a branch sees ----------------------------------------------------------------------------------------------
@@ -375,6 +424,30 @@ def test_figures_by_hand() -> None:
     assert figures([], [], []) == {} and figures(rows[1:2], [1], [1])["separation"] is None
 
 
+def test_tokens_are_told_apart_by_what_they_are_part_of(start: str) -> None:
+    from leap.models.checkpoints import load_chat
+
+    chat = load_chat(start)[0]
+    answer = chat.answer("REASON: mug 1 is in cabinet 12.\nACTION: go to cabinet 12")
+    kinds = kinds_of(chat, answer, "go to cabinet 12", ("cabinet 12", "mug 1"))
+    assert len(kinds) == len(answer) and {*kinds} == {*gauging.KINDS}
+    said = dict.fromkeys(gauging.KINDS, "")
+    for kind, token in zip(kinds, answer, strict=True):
+        said[kind] += chat.decode([token])
+    assert said["name in the action"].split() == ["cabinet", "12"] and said["action"].split() == ["go", "to"]
+    assert said["name in the reason"].split() == ["mug", "1", "cabinet", "12"]
+    assert said["reason"].split() == ["is", "in"] and "ACTION" in said["form"] and "." in said["form"]
+    assert "action" not in kinds_of(chat, answer, "open cabinet 12", ()) and kinds[-1] == "form"
+
+
+def test_figures_of_ratios_and_kinds_by_hand() -> None:
+    assert alike([-1.0, -2.0], [-1.0, -2.0]) == 1.0
+    assert alike([0.0, math.log(3)], [0.0, 0.0]) == pytest.approx(16 / 20)
+    told = shares(Counter({"reason": 3.0, "action": 1.0}))
+    assert dict(told["by_kind"]) == dict.fromkeys(gauging.KINDS, 0.0) | {"reason": 0.75, "action": 0.25}  # type: ignore[call-overload]
+    assert shares(Counter()) == {}
+
+
 # ---- the recipe ------------------------------------------------------------------------------------------------------
 
 RECIPE = {
@@ -400,6 +473,9 @@ def test_rollouts_keep_the_tokens_that_the_method_trains_on() -> None:
         ("training", {"teacher": "frosen"}, "must be one of frozen, ema, live, or hf/PATH"),
         ("training", {"teacher": "hf/"}, "must be one of frozen, ema, live, or hf/PATH"),
         ("training", {"weight": 0}, "teaches nothing"),
+        ("training", {"contrast": True, "teacher": "live"}, "told one privileged state alone"),
+        ("training", {"ratio": 2}, "nothing else grows stale"),
+        ("training", {"ratio": 2, "divergence": "reverse", "on": "corrections"}, "nothing else grows stale"),
         ("training", {"branches": False}, "Input should be True"),
         ("training", {"start_from": "base"}, "Input should be 'previous'"),
         ("rollouts", {"tokens": False}, "leave rollouts.tokens at auto"),

@@ -63,3 +63,16 @@ class Replay:
                 async for _ in retraced(session, self._episode, t):
                     pass
             yield session
+
+
+async def plans_after(environment: Environment, episode: Episode, t: int) -> dict[str, int | None]:
+    """For each admissible action at a step of an episode, how many are left on the plan behind it; None where there is no plan.
+    Raises as `retraced`."""
+    left: dict[str, int | None] = {}
+    async with Replay(environment, episode) as replay:
+        for action in episode.steps[t].observation.admissible or ():
+            async with replay.at(t) as session:
+                outcome = await session.act(action)
+                plan = () if outcome.success else None if outcome.done else (await session.privileged()).plan
+                left[action] = None if plan is None else len(plan)
+    return left

@@ -17,7 +17,7 @@ from leap.stats import wilson
 
 
 class Figures(Record):
-    """What was measured on own answers of pi_{i-1}; see `leap.training.distilling.figures`."""
+    """What was measured on own answers of pi_{i-1}; see `leap.training.gauging`."""
 
     answers: int
     kl: float
@@ -26,6 +26,9 @@ class Figures(Record):
     right: int
     separation: float | None
     entropy: float
+    by_kind: tuple[tuple[str, float], ...] = ()
+    alike: float | None = None
+    bias: tuple[tuple[str, float, int], ...] = ()
 
 
 class Distilled(Record):

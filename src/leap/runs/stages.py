@@ -22,6 +22,7 @@ from leap.datasets import PreferenceRow, Row
 from leap.demonstrations.sources import AnnotatorConfig, PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
+from leap.envs.replay import plans_after
 from leap.errors import RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, as_json, atomic_directory, read_json, write_json, write_text
@@ -367,6 +368,8 @@ class Stages:
             renderer=self.renderer,
             privileged=PrivilegedRenderer(self.renderer, self.recipe.teacher.privilege),
             with_privilege=self._with_privilege,
+            plans_after=lambda episode, t: run_sync(plans_after(self.environment, episode, t)),
+            names_in=lambda task, text: self.environment.of(task).entities(text),
             first=self._data(i).start,
         )
 

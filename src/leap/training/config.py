@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -300,6 +301,19 @@ class DistillConfig(SFTConfig):
     gated: bool = Field(
         default=False, description="Weigh each token by sigmoid(5 (log p - log q)): what the teacher likes better (SDAR)."
     )
+    contrast: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="Weigh each token by the share of its divergence that goes beyond the one from the same teacher told the "
+        "privileged state of another task of that type: what any such text does is not taught (RLCSD).",
+    )
+    ratio: float | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda most: most is None,
+        description="Of own answers under reverse KL: weigh each token by how much likelier the student has become to give it "
+        "since pi_{i-1} did, at most so much. Null: all alike, however old the answers.",
+    )
     gate: Literal["warn", "refuse", "off"] = Field(
         default="warn",
         description="Before pi_1 is trained, what to do where the privileged state in its prompt helps pi_0 too little.",
@@ -324,6 +338,10 @@ class DistillConfig(SFTConfig):
     def _teaches_something(self) -> DistillConfig:
         if not self.weight:
             raise ValueError("weight: 0 teaches nothing; use method: sft")
+        if self.contrast and self.teacher == "live":
+            raise ValueError("contrast: a live teacher is told one privileged state alone; use teacher: frozen or ema")
+        if self.ratio is not None and (self.divergence != "reverse" or self.on == "corrections"):
+            raise ValueError("ratio: weighs own answers under divergence: reverse; nothing else grows stale")
         return self
 
     @property

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from leap.core import Correction, Episode, PrivilegedState, StopReason, content_key
-from leap.datasets import Lesson, Row, Taught
+from leap.core import Correction, Decision, Episode, PrivilegedState, StopReason, content_key
+from leap.datasets import Lesson, Probe, Row, Taught
 from leap.errors import ContextTooLong, RecipeError, RunError
 from leap.policies.fitting import without_oldest
 from leap.training.config import DistillConfig, SFTConfig
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from leap.recipe import Recipe
 
 log = logging.getLogger(__name__)
+
 
 class Distill(SFT):
     """pi_i <- argmin of a divergence from the teacher's distribution, and of the negative log-likelihood of D_0 u .. u D_i."""
@@ -49,13 +52,20 @@ class Distill(SFT):
         if not collected.iteration:
             return collected.union()
         told = self._gap(collected)
-        lessons = () if told.get("retired") else tuple(self._lessons(collected))
-        return Taught(collected.union(), lessons, told)
+        if told.get("retired"):
+            return Taught(collected.union(), (), told)
+        episodes = [one for one in collected.episodes(collected.iteration) if one.stop is not StopReason.ENVIRONMENT_ERROR]
+        states = {one.key: collected.states(one) for one in sorted(episodes, key=lambda one: one.key)}
+        episodes.sort(key=lambda one: one.key)
+        lessons = tuple(self._lessons(collected, episodes, states))
+        return Taught(collected.union(), lessons, told, tuple(_probes(collected, episodes, states)))
 
     def fingerprint(self, rows: Sequence[Row] | Taught) -> list[str]:
         if not isinstance(rows, Taught):
             return []
-        return [content_key([(one.episode, one.t, one.privileged, one.tokens, one.corrected) for one in rows.lessons])]
+        told = [(one.episode, one.t, one.privileged, one.tokens, one.corrected) for one in rows.lessons]
+        more = [one.contrast for one in rows.lessons if one.contrast]
+        return [content_key(told, *([more] if more else []))]
 
     def train(self, rows: Sequence[Row] | Taught, job: Job) -> TrainingResult:
         if not isinstance(rows, Taught):
@@ -64,16 +74,17 @@ class Distill(SFT):
 
         return train_distill(self.config.model_copy(update={"steps": self._steps(job.iteration)}), rows, job)
 
-    def _lessons(self, collected: Collected) -> Iterator[Lesson]:
+    def _lessons(
+        self, collected: Collected, episodes: Sequence[Episode], along: Mapping[str, Sequence[PrivilegedState]]
+    ) -> Iterator[Lesson]:
         i, on = collected.iteration, self.config.on
+        strange = _strange(episodes, along) if self.config.contrast else None
         corrections: dict[str, dict[int, Correction]] = {}
         for one in collected.corrections(i):
             if one.kept:
                 corrections.setdefault(one.episode, {})[one.t] = one
-        for episode in sorted(collected.episodes(i), key=lambda one: one.key):
-            if episode.stop is StopReason.ENVIRONMENT_ERROR:
-                continue
-            states, renderer = collected.states(episode), collected.renderer
+        for episode in episodes:
+            states, renderer = along[episode.key], collected.renderer
             wrong = _wrong(episode, states)
             for t, (step, state) in enumerate(zip(episode.steps, states, strict=True)):
                 correction = corrections.get(episode.key, {}).get(t)
@@ -97,6 +108,9 @@ class Distill(SFT):
                     own,
                     corrected=correction is not None and on != "own",
                     wrong=wrong[t],
+                    action=step.action,
+                    names=tuple(sorted(collected.names_in(episode.task, step.completion))) if own else (),
+                    contrast=collected.privileged.render(history, strange(episode, t)) if strange else None,
                 )
 
     def _gap(self, collected: Collected) -> dict[str, object]:
@@ -136,6 +150,67 @@ def _wrong(episode: Episode, states: Sequence[PrivilegedState]) -> list[bool | N
         None if before in (None, math.inf) or after is None else after >= before for before, after in pairwise(left)
     ]
     return [*found, False if episode.success else None]
+
+
+def _strange(
+    episodes: Sequence[Episode], along: Mapping[str, Sequence[PrivilegedState]]
+) -> Callable[[Episode, int], PrivilegedState]:
+    """Of an episode and a step: what is hidden in another task of the same type, about as far on; nothing where there is none."""
+    kinds = defaultdict[str, list[Episode]](list)
+    for one in episodes:
+        if one.steps:
+            kinds[one.task.kind].append(one)
+
+    def of(episode: Episode, t: int) -> PrivilegedState:
+        others = [one for one in kinds[episode.task.kind] if one.task.key != episode.task.key]
+        if not others:
+            return PrivilegedState(text="")
+        states = along[random.Random(content_key("contrast", episode.key)).choice(others).key]
+        return states[min(t, len(states) - 1)]
+
+    return of
+
+
+_PROBES = 60
+"""Steps at which is measured what the privileged state makes likelier."""
+
+
+def _probes(
+    collected: Collected, episodes: Sequence[Episode], along: Mapping[str, Sequence[PrivilegedState]]
+) -> Iterator[Probe]:
+    """Steps with a plan, of which the actions are told apart by executing them: the plan's, another that is as good, a worse one,
+    and one of another episode."""
+    steps = [
+        (episode, t)
+        for episode in episodes
+        for t, state in enumerate(along[episode.key])
+        if state.plan and episode.steps[t].observation.admissible
+    ]
+    draw, found = random.Random(content_key("probes", [episode.key for episode in episodes])), 0
+    for episode, t in draw.sample(steps, min(len(steps), 4 * _PROBES)):
+        if found == _PROBES:
+            return
+        state, history = along[episode.key][t], episode.history(t)
+        plan, left = list(state.plan or ()), collected.plans_after(episode, t)
+        best = [one for one, n in left.items() if n is not None and n < len(plan) and one != plan[0]]
+        worse = [one for one, n in left.items() if n is None or n >= len(plan)]
+        other, at = draw.choice(steps)
+        strange = [one for one in other.steps[at].observation.admissible or () if one not in left]
+        if not (best and worse and strange) or plan[0] not in left:
+            continue
+        try:
+            fitted = collected.renderer.fit(history)
+        except ContextTooLong:
+            continue
+        found += 1
+        actions = plan[0], draw.choice(best), draw.choice(worse), draw.choice(strange)
+        yield Probe(
+            fitted.messages,
+            collected.privileged.render(without_oldest(history, fitted.dropped), state),
+            list(collected.renderer.grammar_of(episode.task).tools),
+            collected.renderer.thinking,
+            [collected.renderer.answer(Decision(reason="", action=one), episode.task) for one in actions],
+        )
 
 
 def _check_same_tokens(student: str, teacher: str) -> None:

@@ -8,15 +8,15 @@ an answer, then averaged over the answer (`balance: turns`), so that long and sh
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any, TypedDict
 
 import torch
@@ -41,6 +41,7 @@ from leap.training.branches import (
 )
 from leap.training.config import DistillConfig
 from leap.training.distributed import rank, sharded, world
+from leap.training.gauging import kinds_of, logprobs, measured, probes_of
 from leap.training.half import summed_cross_entropy
 from leap.training.method import Job, TrainingResult
 from leap.training.sft import PASS_TOKENS, BranchTrainer, answers, batches_of, in_passes
@@ -85,6 +86,11 @@ def _kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return kl_div(q, p, reduction="none", log_target=True).sum(-1)
 
 
+def beyond(nats: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The share of a divergence that goes beyond another one, 0..1."""
+    return ((nats - other) / nats.clamp(min=1e-9)).clamp(0.0, 1.0)
+
+
 def _with_rest(log_probabilities: torch.Tensor) -> torch.Tensor:
     """Some tokens' log-probabilities, and behind them that of all others together."""
     told = log_probabilities.logsumexp(-1, keepdim=True).clamp(max=-1e-7)
@@ -102,18 +108,29 @@ class TaughtRow(TokenRow):
         privileged: The prompt with the privileged state; None where the row is not taught.
         cloned: Whether the answer's own likelihood counts.
         t, wrong: As of a `Lesson`.
+        kinds: Of an own answer, what each of its tokens is part of.
+        contrast: The prompt with the privileged state of another task, where there is one.
+        was: Of an own answer, the log-probabilities of its tokens under pi_{i-1}, where they are asked for.
     """
 
     privileged: list[int] | None = None
     cloned: bool = True
     t: int = 0
     wrong: bool | None = None
+    kinds: Sequence[str] = ()
+    contrast: list[int] | None = None
+    was: Sequence[float] = ()
 
     @property
     def seen(self) -> TokenRow:
         """The row as the teacher sees it."""
         assert self.privileged is not None
         return TokenRow(self.privileged, self.answer)
+
+    @property
+    def contrasted(self) -> TokenRow:
+        """The row as the teacher sees it who is told of another task; of none where there is no other."""
+        return TokenRow(self.contrast or self.prompt, self.answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +153,17 @@ def encode(data: Taught, chat: ChatTokens, config: DistillConfig, context: int) 
         ids = chat.prompt(lesson.privileged, lesson.tools, thinking)
         return ids if fits(ids, answer, min(config.max_tokens, context)) else None
 
+    def strange(lesson: Lesson, answer: Sequence[int], thinking: bool | None) -> list[int] | None:
+        ids = chat.prompt(lesson.contrast, lesson.tools, thinking) if lesson.contrast else None
+        return ids if ids and fits(ids, answer, min(config.max_tokens, context)) else None
+
     for row in data.rows:
         one = encode_row(row, chat)
         lesson = taught.get((row.episode, row.t))
         privileged = told(lesson, one.answer, row.thinking) if lesson else None
         if fits(one.prompt, one.answer):
-            groups[row.source, row.episode].append(TaughtRow(one.prompt, one.answer, privileged, t=row.t))
+            contrast = strange(lesson, one.answer, row.thinking) if lesson else None
+            groups[row.source, row.episode].append(TaughtRow(one.prompt, one.answer, privileged, t=row.t, contrast=contrast))
         else:
             too_long += 1
     for lesson in data.lessons:
@@ -149,7 +171,9 @@ def encode(data: Taught, chat: ChatTokens, config: DistillConfig, context: int) 
             prompt, answer = chat.prompt(lesson.prompt, lesson.tools, lesson.thinking), list(lesson.tokens)
             privileged = told(lesson, answer, lesson.thinking)
             if privileged and fits(prompt, answer):
-                own = TaughtRow(prompt, answer, privileged, cloned=False, t=lesson.t, wrong=lesson.wrong)
+                kinds = kinds_of(chat, answer, lesson.action, lesson.names)
+                more = {"wrong": lesson.wrong, "kinds": kinds, "contrast": strange(lesson, answer, lesson.thinking)}
+                own = TaughtRow(prompt, answer, privileged, cloned=False, t=lesson.t, **more)
                 groups["correction", lesson.episode].append(own)
             else:
                 too_long += 1
@@ -172,10 +196,14 @@ class Pass(TypedDict):
         own: Of the tokens of `student`, which are of the student's branches.
         cloned: Of those, which count with their likelihood; each of them with the weight `each`.
         taught: The weight of the divergence at each of them; 0 where nothing is taught.
+        contrast: As `teacher`, told of other tasks; None where that is not asked for.
+        was: The log-probability of each of them under pi_{i-1}; not a number where it is not known.
     """
 
     student: Batch
     teacher: Batch | None
+    contrast: Batch | None
+    was: torch.Tensor
     own: torch.Tensor
     cloned: torch.Tensor
     each: float
@@ -195,21 +223,25 @@ def passes_of(batch: Sequence[TaughtEpisode], config: DistillConfig, *, together
 
 
 def _pass(episodes: Sequence[TaughtEpisode], config: DistillConfig, each: float, unit: float, together: bool) -> Pass:
-    own, cloned, taught, teachers = [], [], [], []
+    own, cloned, taught, teachers, strangers, was = [], [], [], [], [], []
     for episode in episodes:
         told = [row for row in episode.rows if row.privileged]
         for row in episode.rows:
             n = len(row.answer)
             cloned += [row.cloned] * n
             taught += [unit * bool(row.privileged) / (n if config.balance == "turns" else 1)] * n
+            was += row.was or [math.nan] * n
         own += [True] * sum(len(row.answer) for row in episode.rows)
         if together:
             own += [False] * sum(len(row.answer) for row in told)
         elif told:
             teachers.append(pack([row.seen for row in told]))
+            strangers += [pack([row.contrasted for row in told])] if config.contrast else []
     return {
         "student": collate(episodes),
         "teacher": collate(teachers) if teachers else None,
+        "contrast": collate(strangers) if strangers else None,
+        "was": torch.tensor(was),
         "own": torch.tensor(own),
         "cloned": torch.tensor(cloned),
         "each": each,
@@ -281,7 +313,8 @@ class DistillTrainer(BranchTrainer):
         **more: Arguments of transformers' Trainer.
 
     Attributes:
-        measured: What `measure` found before and after the training.
+        measured: What was measured before and after the training.
+        own, probes: On what.
     """
 
     def __init__(self, config: DistillConfig, **more: Any) -> None:
@@ -290,6 +323,7 @@ class DistillTrainer(BranchTrainer):
         self.config = config
         self.measured: dict[str, dict[str, object]] = {}
         self.own: list[TaughtRow] = []
+        self.probes: list[tuple[list[int], list[int], list[list[int]]]] = []
         self._other: Any = None
         self._teacher = OwnTeacher(model) if config.teacher in ("frozen", "ema") else None
         most = PASS_TOKENS if in_passes(model) else None
@@ -308,9 +342,9 @@ class DistillTrainer(BranchTrainer):
         own = model.config._attn_implementation
         model.set_attn_implementation(ATTENTION)
         try:
-            self.measured["before"] = self.measure()
+            self.measured["before"] = measured(self)
             done = super().train(*args, **kwargs)
-            self.measured["after"] = self.measure()
+            self.measured["after"] = measured(self)
             return done
         finally:
             model.set_attn_implementation(own)
@@ -333,6 +367,13 @@ class DistillTrainer(BranchTrainer):
             apart = self.apart(logits[at], told, config.divergence)
             if config.clip is not None:
                 apart = apart.clamp(max=config.clip)
+            if inputs["contrast"] is not None:
+                with torch.no_grad():
+                    other = self.apart(logits[at], self.told(inputs["contrast"]), config.divergence)
+                apart = apart * beyond(apart.detach(), other)
+            if config.ratio is not None:
+                now = -cross_entropy(logits[at].detach().float(), wanted[at], reduction="none")
+                apart = apart * (now - inputs["was"][at]).exp().clamp(max=config.ratio).nan_to_num(1.0)
             if config.gated:
                 better = cross_entropy(logits[at].detach().float(), wanted[at], reduction="none")
                 better -= cross_entropy(told.float(), wanted[at], reduction="none")
@@ -363,60 +404,24 @@ class DistillTrainer(BranchTrainer):
         alpha = self.config.alpha
         return divergence(student[:, :size], teacher[:, :size], kind, alpha=alpha, top_k=self._top_k)
 
-    @torch.no_grad()
-    def measure(self) -> dict[str, object]:
-        """On some of the student's own answers: KL(teacher || student) in all and by turn, how well it tells wrong steps from
-        right ones (area under the curve: 0.5 is chance), and the entropy of the student's distribution; in nats a token."""
-        model: Any = self.accelerator.unwrap_model(self.model)
-        kl: list[float] = []
-        entropy: list[float] = []
-        training = model.training
-        model.eval()
-        for rows in (self.own[at : at + 20] for at in range(0, len(self.own), 20)):
-            seen, shown = (_on(collate([pack([one]) for one in some]), model) for some in ([r.seen for r in rows], rows))
-            told = self.told(seen)
-            logits = answers(model, shown, bf16=self.args.bf16)[0].logits[0]
-            logs = logits.float().log_softmax(-1)
-            lengths = [len(row.answer) for row in rows]
-            kl += [float(one.mean()) for one in self.apart(logits, told, "forward").split(lengths)]
-            entropy += [float(one.mean()) for one in (-(logs.exp() * logs).sum(-1)).split(lengths)]
-        model.train(training)
-        return figures(self.own, kl, entropy)
-
 
 def _shared(batches: Sequence[Sequence[TaughtEpisode]], *, config: DistillConfig, together: bool, most: int | None) -> Any:
     passes = passes_of(batches[0], config, together=together, most=most)
     return {"input_ids": passes[0]["student"]["input_ids"], "passes": passes}  # by the first the Trainer counts tokens
 
 
-def _on(batch: Batch, model: Any) -> Batch:
-    moved: Any = {name: one.to(model.device) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
-    return moved
-
-
-def figures(rows: Sequence[TaughtRow], kl: Sequence[float], entropy: Sequence[float]) -> dict[str, object]:
-    """What is told of some own answers, given the nats of each."""
-    if not rows:
-        return {}
-    turns: defaultdict[int, list[float]] = defaultdict(list)
-    steps: dict[bool, list[float]] = {True: [], False: []}
-    for row, nats in zip(rows, kl, strict=True):
-        turns[row.t].append(nats)
-        if row.wrong is not None:
-            steps[row.wrong].append(nats)
-    pairs = [(above > below) + (above == below) / 2 for above in steps[True] for below in steps[False]]
-    return {
-        "answers": len(rows),
-        "kl": round(fmean(kl), 4),
-        "kl_by_turn": [[t, round(fmean(turns[t]), 4), len(turns[t])] for t in sorted(turns)],
-        "wrong": len(steps[True]),
-        "right": len(steps[False]),
-        "separation": round(fmean(pairs), 4) if pairs else None,
-        "entropy": round(fmean(entropy), 4),
-    }
-
-
 # ---- training --------------------------------------------------------------------------------------------------------
+
+
+def as_it_was(model: Any, groups: Sequence[Sequence[TaughtRow]], config: DistillConfig) -> list[list[TaughtRow]]:
+    """Rows with how likely pi_{i-1}, the model as it begins, finds its own answers: at temperature 1 and without constraint, as
+    they are trained on, where what is on file of the rollout is the probability at which each token was drawn there."""
+    kind = model.config._attn_implementation
+    model.set_attn_implementation(ATTENTION)
+    own = [row for rows in groups for row in rows if not row.cloned]
+    was = iter(logprobs(model, own, bf16=config.bf16 is True))
+    model.set_attn_implementation(kind)
+    return [[row if row.cloned else replace(row, was=next(was)) for row in rows] for rows in groups]
 
 
 def train_distill(config: DistillConfig, data: Taught, job: Job) -> TrainingResult:
@@ -436,6 +441,8 @@ def train_distill(config: DistillConfig, data: Taught, job: Job) -> TrainingResu
         told = f"none of the rows has at most training.max_tokens: {config.max_tokens} tokens" if too_long else "there is no row"
         raise RunError(f"nothing to train on: {told}.")
     check_branches(model, groups, "; use training.method: sft")
+    if config.ratio is not None:
+        groups = as_it_was(model, groups, config)
     most, together = PASS_TOKENS if in_passes(model) else None, config.teacher == "live"
     episodes = [packed_rows(part, together=together) for group in groups for part in parted(group, most)]
     batches = batches_of(episodes, config, job.seed)
@@ -448,6 +455,7 @@ def train_distill(config: DistillConfig, data: Taught, job: Job) -> TrainingResu
     )
     own = [row for group in groups for row in group if row.privileged and not row.cloned]
     trainer.own = random.Random(job.seed).sample(own, min(len(own), _MEASURED))
+    trainer.probes = probes_of(data.probes, ChatTokens(tokenizer), min(config.max_tokens, context))
     done = fit(trainer, tokenizer, job)
     rows = [row for batch in batches for episode in batch for row in episode.rows]
     return TrainingResult(

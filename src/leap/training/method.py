@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from leap import registry
-from leap.core import Correction, Episode, PrivilegedState
+from leap.core import Correction, Episode, PrivilegedState, Task
 from leap.datasets import PreferenceRow, Row
 from leap.errors import RunError
 from leap.policies.rendering import Renderer
@@ -123,6 +123,9 @@ class Collected:
         renderer, privileged: Make the student's prompts, without and with the privileged state in them.
         with_privilege: Of pi_j and so many validation tasks: the share that it solves, the share that it solves with the
             privileged state in its prompt, and how many tasks that were.
+        plans_after: Of an episode and one of its steps: for each admissible action how many are left on the plan behind it, None
+            where none leads to the goal.
+        names_in: Of a task and a text: the things that it names.
         first: The first j of which there is a D_j: 0, or 1 where there are no demonstrations.
     """
 
@@ -135,6 +138,8 @@ class Collected:
     renderer: Renderer
     privileged: PrivilegedRenderer
     with_privilege: Callable[[int, int], tuple[float, float, int]]
+    plans_after: Callable[[Episode, int], Mapping[str, int | None]]
+    names_in: Callable[[Task, str], Iterable[str]]
     first: int = 0
 
     def union(self) -> list[Row]:
