@@ -78,8 +78,8 @@ WHY = {
     "Some servers cut long prompts silently instead of refusing them.": "teacher.limit",
     "What may be done about leaks (docs/teachers.md).": "teacher.drop_leaks",
     "How much search tries, how far, and by whom it goes on (docs/teachers.md); no shipped recipe is corrected by it.": (
-        "teacher.answers teacher.temperature teacher.roll_in teacher.depth teacher.rolls teacher.discount teacher.most_steps "
-        "teacher.stage_steps"
+        "teacher.answers teacher.attempts teacher.temperature teacher.roll_in teacher.depth teacher.rolls teacher.discount "
+        "teacher.most_steps teacher.stage_steps"
     ),
     "The cap for models without a price.": "budget.tokens",
     "`budget.usd` needs the price of each model, and no shipped table can know all.": (
@@ -130,9 +130,10 @@ WHY = {
     "QLoRA, for GPUs of 24 GB.": "training.quantize",
     "Of `distill`: whom, what and how much it teaches (docs/methods.md); the study compares its divergences.": (
         "training.teacher training.ema training.alpha training.on training.top_k training.clip training.balance training.weight "
-        "training.ce_weight training.disagree training.gated"
+        "training.ce_weight training.disagree training.gated training.contrast training.ratio"
     ),
     "Of `distill`, when it is worth while.": "training.gate training.gate_tasks training.margin training.retire",
+    "Another course of DAgger's beta than the study `on-policy` takes: that of Guided-OPD.": "rollouts.cosine",
     "Wherever a group keeps its curves.": "training.logging",
     "A machine of several GPUs: `--set training.processes=auto`.": "training.processes training.accelerate",
     "The RPO term, which the study `methods` tried and found of no help there (its log is on file).": (
