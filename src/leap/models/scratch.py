@@ -63,7 +63,7 @@ class ScratchConfig(Section):
     lookback: bool = Field(
         default=False,
         description="Some heads begin by looking at the token before (in the first layer also at the two before that), and "
-        "layers begin by adding nothing: what is looked up in the history is learned in a fraction of the steps.",
+        "layers begin by adding nothing: what is looked up in the history is learned in fewer steps.",
     )
 
     @model_validator(mode="after")
