@@ -1,7 +1,7 @@
 """TextArena's Hangman as a leap environment: a student from random weights learns from a teacher who sees the word.
 
     pip install 'leap-agents[train,textarena]'
-    python examples/hangman.py            # two minutes or three of a core
+    python examples/hangman.py            # some four minutes of a core
 
 The expert asks for the vowels and then goes down the alphabet. The teacher, who is told the `target_word` in the game's own
 state, names the commonest of the word's letters that is still hidden. No student can know that letter, but it can learn which
@@ -28,6 +28,7 @@ from leap.interop.foreign import TextArenaConfig, TextArenaEnvironment, TextAren
 ORDER = "AEIOU" + "".join(letter for letter in ascii_uppercase if letter not in "AEIOU")
 FREQUENT = "ETAOINSRHDLUCMFYWGPBVKXQJZ"
 HORIZON = 26
+SIZE = {"layers": 2, "width": 64, "heads": 4, "mlp": 128, "lookback": True}
 
 
 class Board(TextArenaGame):
@@ -83,7 +84,7 @@ def _left(letters: list[str] | str, history: leap.History) -> list[str]:
 
 
 def main(
-    steps: int = 150, tasks: int = 300, games: int = 300, iterations: int = 2, seed: int = 0, held_out: str = "test"
+    steps: int = 300, tasks: int = 400, games: int = 300, iterations: int = 3, seed: int = 0, held_out: str = "test"
 ) -> dict[str, leap.Evaluation]:
     """Behaviour cloning, then iterations of LEAP; returns the scores of the expert and of each pi_i on held-out words.
 
@@ -110,7 +111,7 @@ def main(
             work / "base",
             world,
             demonstrations,
-            size={"layers": 1, "width": 64, "heads": 4, "mlp": 128},
+            size=SIZE,
             seed=seed,
             prompt={"renderer": "dialogue", "instructions": False, "candidates": False},
             sampling={"temperature": 0.7, "max_tokens": 16},
