@@ -357,7 +357,7 @@ def part_scratch(folder: Path) -> dict[str, Any]:
     shape = {"layers": 2, "width": 64, "heads": 4, "mlp": 128} if TINY else {"layers": 8, "width": 512, "heads": 16, "mlp": 1536}
     environment, _ = world("alfworld-scratch")
     texts = [text for row in rows for text in row.texts()]
-    build_scratch(ScratchConfig(**shape), [*texts, *environment.vocabulary()], folder / "scratch", seed=0)
+    build_scratch(ScratchConfig.model_validate(shape), [*texts, *environment.vocabulary()], folder / "scratch", seed=0)
     rollouts = in_process(folder, folder / "scratch", "alfworld-scratch")
     if missing := [name for name in ("trl", "accelerate", "datasets") if find_spec(name) is None]:
         return {"rollouts": rollouts, "training": {"left_out": f"not installed: {', '.join(missing)}"}}
