@@ -1,7 +1,7 @@
 """Writes the tables of README.md and docs/ that are made from data: ladders from benchmarks/ladder/*.yaml,
 speed in docs/benchmarks.md from what `python benchmarks/run_all.py` left in benchmarks/run_all.json.
 
-A table stands between two marks, `<!-- made: NAME -->` and `<!-- end -->`; tests/docs/test_results.py compares.
+A table stands between two marks, `<!-- made: NAME -->` and `<!-- end -->`; tests/docs/test_results_page.py compares.
 """
 
 from __future__ import annotations

@@ -88,9 +88,8 @@ class Section(BaseModel):
         """The dotted key by which one of the sections within has this key; empty where none does."""
         defaults = {name: field.get_default(call_default_factory=True) for name, field in cls.model_fields.items()}
         within = {name: type(one) for name, one in defaults.items() if isinstance(one, Section)}
-        own = [f"{name}.{key}" for name, section in within.items() if key in section.model_fields]
-        deeper = (f"{name}.{found}" for name, section in within.items() if (found := section.below(key)))
-        return own[0] if own else next(deeper, "")
+        found = {name: key if key in section.model_fields else section.below(key) for name, section in within.items()}
+        return next((f"{name}.{one}" for name, one in found.items() if one), "")
 
 
 def _finite(values: object, key: str = "") -> object:

@@ -12,6 +12,7 @@ from leap.recipe import Recipe, load_recipe
 from leap.recipes import FOLDER as RECIPES
 from leap.runs.executors import LocalExecutor
 from leap.runs.table import stage_table
+from leap.value.config import ValueConfig
 
 BASE = load_recipe(RECIPES / "quickstart.yaml", ["measures.held_out=20"]).model_dump(mode="json")
 MIXED = load_recipe(RECIPES / "quickstart.yaml", ["rollouts.beta=0.5"]).model_dump(mode="json")
@@ -20,6 +21,8 @@ LARGE = load_recipe(PAPER, ["teacher.kind=model", "teacher.model=mock/y"]).model
 CHANGES_NO_FILE = {"name", "budget.usd", "budget.tokens", "training.logging", "prices", "executor.kind", "executor.workers"}
 CHANGES_NO_FILE |= {"lost_share"}  # says when a stage ends with an error, as a budget does
 CHANGES_NO_FILE |= {"training.processes", "training.accelerate"}  # a step of two processes is a step of one
+# No study takes a value model from another run.
+CHANGES_NO_FILE |= {f"value.{key}" for key in ValueConfig.model_fields if key != "best_of"}
 CHANGES_NO_FILE |= {"calls.keep", "calls.most_mb", "calls.self_test"}  # what people may read of calls, and a few calls beforehand
 
 
@@ -65,11 +68,11 @@ def other_values(value: Any) -> list[Any]:
     if isinstance(value, int | float):
         return [value + 1, value / 2, value + 25]
     if isinstance(value, list):
-        return [[*value, "x"], ["x"], [{"model": "mock/x"}]]
+        return [[*value, "x"], ["x"], [{"model": "mock/x"}], [4]]
     if isinstance(value, dict):
-        return [{"mock/x": {"input": 1, "output": 1}}]
+        return [{"epochs": 2}, {"mock/x": {"input": 1, "output": 1}}]
     words = ["paper", "none", "free", "step", "extracted", "failures", "float32", "previous", "base", "linear", "adamw"]
-    words += ["trackio", "self", "dialogue", "hf/x", "4bit", "mock/x", "x"]
+    words += ["trackio", "returns", "self", "dialogue", "hf/x", "4bit", "mock/x", "x"]
     return [*words, True, {"rank": 2}, {"model": "mock/x"}, 50, 100, 3, 0.5, ["x"]]
 
 

@@ -215,7 +215,11 @@ class PreferenceConfig(TrainingSettings):
         return super().settled(bf16_pays).model_copy(update={"sft": self.sft.settled(bf16_pays)})
 
     def deciding(self) -> dict[str, object]:
-        return super().deciding() | {"sft": self.sft.deciding()}
+        told = super().deciding() | {"sft": self.sft.deciding()}
+        if self.pairs == "corrections":  # as before there were others: checkpoints on file keep their names
+            for key in ("pairs", "pair_answers", "pair_margin"):
+                del told[key]
+        return told
 
     def check(self, recipe: Recipe) -> None:
         super().check(recipe)
