@@ -23,7 +23,7 @@ from leap.envs.live import Live
 from leap.errors import ContractError, EnvironmentFault, ModelError, ModelRefused
 from leap.models.breaker import CircuitBreaker
 from leap.policies.base import Act, Player, Policy
-from leap.sync import in_waves, side_by_side, synchronous
+from leap.sync import synchronous, work_through
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +98,7 @@ async def play_all(
         breaker.count(episode.error if episode.lost else "")
         await asyncio.sleep(0)  # scripted players never wait: whoever keeps the episode takes it now, and Ctrl-C is heard
 
-    if policy.waves:
-        await in_waves(play.tasks, play_one, policy.concurrency, lambda task: task.key in wanted)
-    else:
-        await side_by_side((task for task in play.tasks if task.key in wanted), play_one, policy.concurrency)
+    await work_through(play.tasks, play_one, policy.concurrency, waves=policy.waves, wanted=lambda task: task.key in wanted)
 
 
 rollout = synchronous(play_all)

@@ -94,11 +94,19 @@ async def side_by_side(items: Iterable[T], work: Callable[[T], Awaitable[None]],
         raise failures[0]
 
 
-async def in_waves(
-    items: Sequence[T], work: Callable[[T], Awaitable[None]], workers: int, wanted: Callable[[T], bool]
+async def work_through(
+    items: Sequence[T],
+    work: Callable[[T], Awaitable[None]],
+    workers: int,
+    *,
+    waves: bool,
+    wanted: Callable[[T], bool] = lambda _: True,
 ) -> None:
-    """Works on items in waves, in their order: of a wave in which any is wanted on all, so that a model that answers a wave
-    in one batch sees the same batch after an interruption, and of the others on none. Raises as `side_by_side`."""
+    """Works on the wanted ones of some items, so many at once: side by side or, with `waves`, in waves in their order. Of a wave
+    in which any is wanted it works on all, so that a model that answers a wave in one batch sees the same batch after an
+    interruption. Raises as `side_by_side`."""
+    if not waves:
+        return await side_by_side(filter(wanted, items), work, workers)
     for start in range(0, len(items), workers):
         wave = items[start : start + workers]
         if any(map(wanted, wave)):

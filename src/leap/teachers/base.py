@@ -16,7 +16,7 @@ from leap.models.breaker import CircuitBreaker, check_lost
 from leap.models.providers import ModelConfig
 from leap.policies.base import Policy
 from leap.policies.rendering import Renderer
-from leap.sync import in_waves, side_by_side
+from leap.sync import work_through
 from leap.teachers.asking import Asker, failed_calls
 from leap.teachers.config import PromptedTeacherConfig, TeacherConfig
 from leap.teachers.verdict import Verdict
@@ -225,10 +225,9 @@ class Teacher(ABC, Generic[C]):
             hand_on(made)
             breaker.count(error)
 
-        if self.waves:
-            await in_waves(episodes, correct, self.concurrency, lambda episode: episode.key not in done)
-        else:
-            await side_by_side((e for e in episodes if e.key not in done), correct, self.concurrency)
+        await work_through(
+            episodes, correct, self.concurrency, waves=self.waves, wanted=lambda episode: episode.key not in done
+        )
 
 
 class Keeper:

@@ -32,7 +32,7 @@ from leap.models.base import Conversation, Request
 from leap.models.breaker import CircuitBreaker
 from leap.policies.base import ExpertPolicy
 from leap.rollouts import decide, play_task
-from leap.sync import in_waves, side_by_side
+from leap.sync import side_by_side, work_through
 from leap.teachers.asking import failed_calls
 from leap.teachers.base import Corrected, Teacher, TeacherContext
 from leap.teachers.config import SearchConfig, SelfTeacherConfig
@@ -185,10 +185,7 @@ class SearchTeacher(Teacher[SearchConfig]):
             for search, number in product(searches, range(self.config.attempts))
             if search.own and sum(search.executed) + (number + 1) * search.episode.horizon <= self._cap
         ]
-        if self.waves:
-            await in_waves(wanted, play, self._student.concurrency, lambda _: True)
-        else:
-            await side_by_side(wanted, play, self._student.concurrency)
+        await work_through(wanted, play, self._student.concurrency, waves=self.waves)
         for search, number in wanted:
             attempt = played[search.episode.key, number]
             search.executed[0] += len(attempt.steps)
@@ -357,10 +354,8 @@ class SearchTeacher(Teacher[SearchConfig]):
         trials.sort(key=lambda trial: -trial.most)
         if self.config.roll_in != "student":
             await side_by_side(trials, self._make, _TUTORS)
-        elif self.waves:
-            await in_waves(trials, self._make, self._student.concurrency, lambda _: True)
         else:
-            await side_by_side(trials, self._make, self._student.concurrency)
+            await work_through(trials, self._make, self._student.concurrency, waves=self.waves)
 
     async def _make(self, trial: Trial) -> None:
         search, t, action, roll = trial

@@ -17,7 +17,7 @@ from leap.envs.replay import Replay
 from leap.errors import EnvironmentFault, ModelError
 from leap.policies.base import Policy
 from leap.rollouts import decide
-from leap.sync import in_waves, side_by_side
+from leap.sync import work_through
 from leap.value.config import ValueConfig
 
 log = logging.getLogger(__name__)
@@ -110,10 +110,8 @@ async def draw(
 
 async def _all(items: Sequence[T], work: Callable[[T], Awaitable[None]], policy: Policy | None) -> None:
     """Works on all items, as many at once as a policy can; without one as many as there may be sessions."""
-    if policy is not None and policy.waves:
-        await in_waves(items, work, policy.concurrency, lambda _: True)
-    else:
-        await side_by_side(items, work, policy.concurrency if policy else _SESSIONS)
+    workers, waves = (policy.concurrency, policy.waves) if policy else (_SESSIONS, False)
+    await work_through(items, work, workers, waves=waves)
 
 
 class _Trial(NamedTuple):
@@ -153,9 +151,8 @@ class Labeller:
             trials: list[_Trial] = []
             for episode in usable:
                 replay = await stack.enter_async_context(Replay(self._environment, episode))
-                for (key, t), actions in tried.items():
-                    if key == episode.key:
-                        trials += [_Trial(episode, replay, t, a, k) for a in actions for k in range(self._rolls)]
+                for t, actions in tried[episode.key].items():
+                    trials += [_Trial(episode, replay, t, a, k) for a in actions for k in range(self._rolls)]
 
             async def make(trial: _Trial) -> None:
                 episode, t, action = trial.episode, trial.t, trial.action
@@ -173,7 +170,10 @@ class Labeller:
             await _all(
                 sorted(trials, key=lambda one: one.t), make, self._student if config.labels == "replay" else None
             )
-        return [self._labels(episode, tried, found, executed.get(episode.key, 0)) for episode in episodes]
+        return [
+            self._labels(episode, tried.get(episode.key, {}), found, executed.get(episode.key, 0))
+            for episode in episodes
+        ]
 
     @property
     def _rolls(self) -> int:
@@ -182,43 +182,37 @@ class Labeller:
     def _labels(
         self,
         episode: Episode,
-        tried: dict[tuple[str, int], list[str]],
+        tried: dict[int, list[str]],
         found: dict[tuple[str, int, str], list[float]],
         executed: int,
     ) -> Labels:
         valued = [
             Valued(t=t, action=action, returns=tuple(sorted(found[episode.key, t, action])))
-            for (key, t), actions in sorted(tried.items())
-            if key == episode.key
+            for t, actions in tried.items()
             for action in actions
             if (episode.key, t, action) in found
         ]
         return Labels(episode=episode.key, settings=self._key, valued=tuple(valued), executed=executed)
 
-    async def _alternatives(self, episodes: Sequence[Episode]) -> dict[tuple[str, int], list[str]]:
-        """The actions to be tried at the chosen steps of each episode, the student's own first."""
-        config, found = self._config, dict[tuple[str, int], list[str]]()
+    async def _alternatives(self, episodes: Sequence[Episode]) -> dict[str, dict[int, list[str]]]:
+        """The actions to be tried, by episode and by chosen step in order, the student's own first."""
+        config, found = self._config, dict[str, dict[int, list[str]]]()
         asked: list[tuple[Episode, int, int]] = []
         for episode in episodes:
             steps = self._random(episode).sample(range(len(episode.steps)), min(config.steps, len(episode.steps)))
-            for t in sorted(steps):
-                found[episode.key, t] = [episode.steps[t].action]
-                asked += [(episode, t, number) for number in range(config.answers)]
+            found[episode.key] = {t: [episode.steps[t].action] for t in sorted(steps)}
+            asked += [(episode, t, number) for t in found[episode.key] for number in range(config.answers)]
 
         drawn = await draw(self._hot, asked, self._seed)
         for episode, t, number in asked:
             if decision := drawn.get((episode.key, t, number)):
-                found[episode.key, t].append(decision.action)
+                found[episode.key][t].append(decision.action)
         for episode in episodes:
-            for t in range(len(episode.steps)):
-                if (episode.key, t) in found:
-                    known = found[episode.key, t] = [*dict.fromkeys(found[episode.key, t])]
-                    others = [
-                        a
-                        for a in episode.steps[t].observation.admissible or ()
-                        if a not in known and not open_action(a)
-                    ]
-                    known += self._random(episode, t).sample(others, min(config.listed, len(others)))
+            for t, actions in found[episode.key].items():
+                known = [*dict.fromkeys(actions)]
+                listed = episode.steps[t].observation.admissible or ()
+                others = [one for one in listed if one not in known and not open_action(one)]
+                actions[:] = [*known, *self._random(episode, t).sample(others, min(config.listed, len(others)))]
         return found
 
     def _random(self, episode: Episode, *of: int) -> random.Random:
