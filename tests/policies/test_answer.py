@@ -90,6 +90,7 @@ def test_no_text_at_all_raises(text: str) -> None:
 
 
 @given(st.lists(fragments, max_size=15).map("".join), st.sampled_from(ADMISSIBLE))
+@example("ACTION:\n<think>", "go to cabinet 1")
 def test_what_follows_a_marker_at_the_end_is_what_is_read(text: str, action: str) -> None:
     """The agreement between constrained decoding and the parser."""
     if ends_in_marker(text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from leap.core import Decision
-from leap.envs.thought import without_thoughts
+from leap.envs.thought import unclosed, without_thoughts
 
 ACTION_MARKER = "ACTION:"
 _BEFORE = r"^[ \t\r\xa0>*_#`\"']*"  # Markdown that may stand before a marker
@@ -32,9 +32,9 @@ def next_turn(text: str) -> int | None:
 
 def ends_in_marker(text: str) -> bool:
     """Whether an answer that begins with this text has its action right behind it, as `parse_answer` will read it."""
-    text = without_thoughts(text)
-    found = marker_in(text)
-    return found is not None and not text[found.start(1) :].strip()
+    said = without_thoughts(text)
+    found = marker_in(said)
+    return found is not None and not said[found.start(1) :].strip() and not unclosed(text)
 
 
 def format_answer(decision: Decision) -> str:
