@@ -22,9 +22,10 @@ from leap.datasets import Taught  # noqa: E402
 from leap.errors import RecipeError  # noqa: E402
 from leap.recipe import Recipe  # noqa: E402
 from leap.testing.checkpoints import tiny_checkpoint  # noqa: E402
-from leap.training import distilling, gauging  # noqa: E402
+from leap.training import diagnostics, distilling  # noqa: E402
 from leap.training.branches import ATTENTION, TokenRow, pack, parted  # noqa: E402
 from leap.training.config import DistillConfig  # noqa: E402
+from leap.training.diagnostics import alike, figures, kinds_of, shares  # noqa: E402
 from leap.training.distill import Distill  # noqa: E402
 from leap.training.distilling import (  # noqa: E402
     DistillTrainer,
@@ -35,7 +36,6 @@ from leap.training.distilling import (  # noqa: E402
     packed_rows,
     passes_of,
 )
-from leap.training.gauging import alike, figures, kinds_of, shares  # noqa: E402
 from leap.training.method import Job, quiet  # noqa: E402
 
 tokens = st.integers(0, 30)
@@ -430,8 +430,8 @@ def test_tokens_are_told_apart_by_what_they_are_part_of(start: str) -> None:
     chat = load_chat(start)[0]
     answer = chat.answer("REASON: mug 1 is in cabinet 12.\nACTION: go to cabinet 12")
     kinds = kinds_of(chat, answer, "go to cabinet 12", ("cabinet 12", "mug 1"))
-    assert len(kinds) == len(answer) and {*kinds} == {*gauging.KINDS}
-    said = dict.fromkeys(gauging.KINDS, "")
+    assert len(kinds) == len(answer) and {*kinds} == {*diagnostics.KINDS}
+    said = dict.fromkeys(diagnostics.KINDS, "")
     for kind, token in zip(kinds, answer, strict=True):
         said[kind] += chat.decode([token])
     assert said["name in the action"].split() == ["cabinet", "12"] and said["action"].split() == ["go", "to"]
@@ -444,7 +444,7 @@ def test_figures_of_ratios_and_kinds_by_hand() -> None:
     assert alike([-1.0, -2.0], [-1.0, -2.0]) == 1.0
     assert alike([0.0, math.log(3)], [0.0, 0.0]) == pytest.approx(16 / 20)
     told = shares(Counter({"reason": 3.0, "action": 1.0}))
-    assert dict(told["by_kind"]) == dict.fromkeys(gauging.KINDS, 0.0) | {"reason": 0.75, "action": 0.25}  # type: ignore[call-overload]
+    assert dict(told["by_kind"]) == dict.fromkeys(diagnostics.KINDS, 0.0) | {"reason": 0.75, "action": 0.25}  # type: ignore[call-overload]
     assert shares(Counter()) == {}
 
 

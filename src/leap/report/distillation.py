@@ -17,7 +17,7 @@ from leap.stats import wilson
 
 
 class Figures(Record):
-    """What was measured on own answers of pi_{i-1}; see `leap.training.gauging`."""
+    """What was measured on own answers of pi_{i-1}; see `leap.training.diagnostics`."""
 
     answers: int
     kl: float

@@ -310,7 +310,7 @@ class Stages:
 
     def preferences(self, i: int) -> list[PreferenceRow]:
         """The pairs of D_i."""
-        if getattr(self.recipe.training, "pairs", "") == "value":
+        if self.recipe.training.by_value:
             return value_pairs(self, i)
         by_key = {episode.key: episode for episode in self.episodes(i)}
         return list(datasets.preference_rows(self.rows_of(i), by_key, self.environment.grammar_of))

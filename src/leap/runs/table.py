@@ -189,7 +189,7 @@ class _Table:
     def _trained(self, i: int, start: Stage | str, data: Sequence[Stage]) -> Stage:
         settings, out = [self._method.settings(i), self.recipe.seed], _AT.checkpoint(i)
         files = [_AT.privileged(i - 1), out] if i else [out]
-        if i and getattr(self.recipe.training, "pairs", "") == "value":
+        if i and self.recipe.training.by_value:
             settings += [_values(self.recipe.value), self._acting]
         return self._add(Stage(f"pi_{i}", "train", i, files, marker(out), _make("train", i), [start, *data], settings))
 

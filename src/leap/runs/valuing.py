@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from leap.core import Episode, content_key, seed_of
 from leap.core.record import Record
@@ -18,6 +18,7 @@ from leap.envs.base import listed
 from leap.errors import RunError
 from leap.evaluation import Evaluation, evaluate_episodes
 from leap.files import Journal, as_json, atomic_directory, read_json, write_json, write_text
+from leap.progress import Bar
 from leap.recipe import Recipe
 from leap.rollouts import Play
 from leap.runs.actors import Actors
@@ -28,6 +29,7 @@ from leap.runs.playing import play_tasks
 from leap.runs.policies import PolicySpec
 from leap.runs.shards import Shard, in_shards
 from leap.runs.table import Stage
+from leap.training.config import PreferenceConfig
 from leap.training.losses import loss_curves, note_loss
 from leap.training.method import Job
 from leap.value.config import ValueConfig
@@ -37,6 +39,8 @@ from leap.value.pairs import Compared, compare, compared_key, value_rows
 
 if TYPE_CHECKING:
     from leap.runs.stages import Stages
+
+R = TypeVar("R", bound=Record)
 
 Number = int | Literal["all"]
 """The N of best-of-N; all listed actions."""
@@ -113,26 +117,31 @@ def _labels(stages: Stages, i: int, episodes: Sequence[Episode], config: ValueCo
     items = {labels_key(one.key, config.labels_key): one for one in episodes}
     if any(key not in journal for key in items):
         with stages.timed("value", i, f"labels of pi_{i} by {config.labels}", path) as (bar, note):
-            done = sum(key in journal for key in items)
-
-            def keep(made: Labels) -> None:
-                nonlocal done
-                journal.append(made)
-                done += 1
-                bar.update(done, len(items), stages.executor.status)
-
-            bar.update(done, len(items), "")
             how = {"spec": Labelling(i, config), "size": stages.recipe.student.batch}
             files = stages.actors.files(PolicySpec("student", iteration=i))
             shards = in_shards(
                 f"value-{name}-{i}", label_shards, Labels, stages.actors, items, journal, files=files, **how
             )
-            work_on(shards, stages.actors, keep, stages.executor)
+            work_on(shards, stages.actors, _keep(journal, items, bar, stages), stages.executor)
             made = [one for key in items if (one := journal.get(key)) is not None]
             actions = sum(len(one.valued) for one in made)
             note(labels=actions, executed=sum(one.executed for one in made))
-            bar.update(done, len(items), f"{actions} actions labelled")
+            bar.update(len(made), len(items), f"{actions} actions labelled")
     return {one.episode: one for key in items if (one := journal.get(key)) is not None}
+
+
+def _keep(journal: Journal[R], items: Collection[str], bar: Bar, stages: Stages) -> Callable[[R], None]:
+    """What puts each record of a stage on file and shows how many of the items' there are; those on file are shown now."""
+    done = sum(key in journal for key in items)
+    bar.update(done, len(items), "")
+
+    def keep(made: R) -> None:
+        nonlocal done
+        journal.append(made)
+        done += 1
+        bar.update(done, len(items), stages.executor.status)
+
+    return keep
 
 
 def _train(stages: Stages, i: int, episodes: Sequence[Episode], labels: dict[str, Labels], config: ValueConfig) -> str:
@@ -229,7 +238,8 @@ def value_pairs(stages: Stages, i: int) -> list[PreferenceRow]:
     The value model of pi_{i-1} is made first."""
     make_value(stages, i - 1)
     run, recipe, config = stages.run, stages.recipe, stages.recipe.training
-    answers, margin = getattr(config, "pair_answers", 2), getattr(config, "pair_margin", 0.0)
+    assert isinstance(config, PreferenceConfig)
+    answers, margin = config.pair_answers, config.pair_margin
     model = run.value(i - 1, recipe.value.labels)
     settings = content_key("answers", read_json(marker(model))["key"], answers, recipe.value.temperature)
     episodes = {one.key: one for one in sorted(stages.episodes(i), key=lambda one: one.key)}
@@ -237,20 +247,12 @@ def value_pairs(stages: Stages, i: int) -> list[PreferenceRow]:
     journal = stages.journal(run.compared(i), Compared)
     if any(key not in journal for key in items):
         with stages.timed("value", i, f"answers of pi_{i - 1}, compared", journal.path) as (bar, note):
-            done = sum(key in journal for key in items)
-
-            def keep(made: Compared) -> None:
-                nonlocal done
-                journal.append(made)
-                done += 1
-                bar.update(done, len(items), stages.executor.status)
-
             files = [*stages.actors.files(PolicySpec("student", iteration=i - 1)), model]
             how = {"spec": Comparing(i - 1, answers, settings), "size": recipe.student.batch}
             shards = in_shards(
                 f"compare-{i}", compare_shards, Compared, stages.actors, items, journal, files=files, **how
             )
-            work_on(shards, stages.actors, keep, stages.executor)
+            work_on(shards, stages.actors, _keep(journal, items, bar, stages), stages.executor)
             note(answers=answers * sum(len(one.steps) for one in episodes.values()))
     compared = [one for key in items if (one := journal.get(key)) is not None]
     return list(value_rows(compared, episodes, stages.renderer, iteration=i, margin=margin))
@@ -301,6 +303,7 @@ def evaluate_best_of(
             shown = partial(stages.timed, "evaluate", i, f"attempt {k + 1} of pi_{i} on {split}", attempts)
             tries.append(play_tasks(spec, play, stages.actors, Journal(attempts, Episode), shown, stages.executor))
         solved = [[one.success for one in each] for each in zip(*tries, strict=True)]
+        stages.actors.free_student()  # best-of-N loads it again, with a value model beside it
         for n in numbers:
             policy = BestOfConfig(n=n, value=str(run.root), iteration=i, labels=recipe.value.labels)
             play = Play(tasks, recipe.test_horizon, recipe.seed, f"evaluate-{spec.name}")

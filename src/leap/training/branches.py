@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
@@ -227,6 +227,12 @@ def collate(episodes: Sequence[PackedEpisode]) -> Batch:
         "labels": torch.cat([e.labels for e in episodes])[None],
         "layout": Layout([_grouped(episode) for episode in episodes]),
     }
+
+
+def on(batch: Batch, model: Any) -> Batch:
+    """A batch on a model's device."""
+    moved: Any = {name: one.to(model.device) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
+    return moved
 
 
 def cut(batch: Batch, most: int) -> Iterator[Batch]:

@@ -111,6 +111,11 @@ class TrainingSettings(Section):
         """
         return self.model_copy(update={"bf16": bf16_pays()}) if self.bf16 == "auto" else self
 
+    @property
+    def by_value(self) -> bool:
+        """Whether a value model takes the place of corrections."""
+        return False
+
     def deciding(self) -> dict[str, object]:
         """The settings that decide the weights: all but where training runs and is logged. Keys that have gone stay in: these
         name checkpoints, and those on file keep their names."""
@@ -214,9 +219,13 @@ class PreferenceConfig(TrainingSettings):
     def settled(self, bf16_pays: Callable[[], bool]) -> Self:
         return super().settled(bf16_pays).model_copy(update={"sft": self.sft.settled(bf16_pays)})
 
+    @property
+    def by_value(self) -> bool:
+        return self.pairs == "value"
+
     def deciding(self) -> dict[str, object]:
         told = super().deciding() | {"sft": self.sft.deciding()}
-        if self.pairs == "corrections":  # as before there were others: checkpoints on file keep their names
+        if not self.by_value:  # as before there were others: checkpoints on file keep their names
             for key in ("pairs", "pair_answers", "pair_margin"):
                 del told[key]
         return told

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from leap.datasets import PROBED, Probe
 from leap.envs.answer import ACTION_MARKER
 from leap.models.chat import ChatTokens
-from leap.training.branches import Batch, TokenRow, collate, pack
+from leap.training.branches import TokenRow, collate, on, pack
 from leap.training.sft import answers
 
 if TYPE_CHECKING:
@@ -138,12 +138,6 @@ def logprobs(model: Any, rows: Sequence[TokenRow], *, bf16: bool) -> list[list[f
         found += [one.tolist() for one in nats.split([len(row.answer) for row in some])]
     model.train(training)
     return found
-
-
-def on(batch: Batch, model: Any) -> Batch:
-    """A batch on a model's device."""
-    moved: Any = {name: one.to(model.device) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
-    return moved
 
 
 def figures(rows: Sequence[TaughtRow], kl: Sequence[float], entropy: Sequence[float]) -> dict[str, object]:

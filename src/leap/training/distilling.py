@@ -40,13 +40,13 @@ from leap.training.branches import (
     parted,
 )
 from leap.training.config import DistillConfig
+from leap.training.diagnostics import kinds_of, logprobs, measured, probes_of
 from leap.training.distributed import rank, sharded, world
-from leap.training.gauging import kinds_of, logprobs, measured, probes_of
 from leap.training.half import summed_cross_entropy
 from leap.training.method import Job, TrainingResult
-from leap.training.sft import PASS_TOKENS, BranchTrainer, answers, batches_of, in_passes
+from leap.training.sft import PASS_TOKENS, BranchTrainer, answers, batches_of, in_passes, once_through
 from leap.training.student import load_reference, load_student
-from leap.training.trainer import arguments, fit, optimizers
+from leap.training.trainer import fit
 
 WHOLE = 4096
 """Vocabularies of up to so many tokens are always told apart token by token."""
@@ -446,13 +446,7 @@ def train_distill(config: DistillConfig, data: Taught, job: Job) -> TrainingResu
     most, together = PASS_TOKENS if in_passes(model) else None, config.teacher == "live"
     episodes = [packed_rows(part, together=together) for group in groups for part in parted(group, most)]
     batches = batches_of(episodes, config, job.seed)
-    trainer = DistillTrainer(
-        config,
-        model=model,
-        args=arguments(config, job, TrainingArguments, max_steps=len(batches), per_device_train_batch_size=1),
-        train_dataset=batches,
-        optimizers=optimizers(config, model),
-    )
+    trainer = DistillTrainer(config, **once_through(config, model, batches, job))
     own = [row for group in groups for row in group if row.privileged and not row.cloned]
     trainer.own = random.Random(job.seed).sample(own, min(len(own), _MEASURED))
     trainer.probes = probes_of(data.probes, ChatTokens(tokenizer), min(config.max_tokens, context))

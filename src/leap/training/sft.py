@@ -205,6 +205,16 @@ def answers(model: Any, inputs: Batch, *, bf16: bool) -> tuple[Any, torch.Tensor
     return outputs, labels[before + 1]
 
 
+def once_through(config: SFTConfig, model: PreTrainedModel, batches: Sequence[Any], job: Job) -> dict[str, Any]:
+    """Arguments of a `BranchTrainer` that takes each batch once, in order."""
+    return {
+        "model": model,
+        "args": arguments(config, job, TrainingArguments, max_steps=len(batches), per_device_train_batch_size=1),
+        "train_dataset": batches,
+        "optimizers": optimizers(config, model),
+    }
+
+
 def _branch_trainer(
     config: SFTConfig, model: PreTrainedModel, chat: ChatTokens, rows: Sequence[Row], job: Job
 ) -> tuple[Trainer, Counts]:
@@ -215,12 +225,7 @@ def _branch_trainer(
     most = PASS_TOKENS if in_passes(model) else None
     episodes = [part for group in groups for part in packed(group, most)]
     batches = batches_of(episodes, config, job.seed)
-    trainer = BranchTrainer(
-        model=model,
-        args=arguments(config, job, TrainingArguments, max_steps=len(batches), per_device_train_batch_size=1),
-        train_dataset=batches,  # type: ignore[arg-type]
-        optimizers=optimizers(config, model),
-    )
+    trainer = BranchTrainer(**once_through(config, model, batches, job))
     used = [episode for batch in batches for episode in batch]
     tokens, answers = sum(len(one.ids) for one in used), sum(one.answer_tokens for one in used)
     return trainer, {"too_long": too_long, "tokens": tokens, "answer_tokens": answers}

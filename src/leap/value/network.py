@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from leap.core import Decision, Episode, History
 from leap.core.message import Message, ToolSpec
@@ -24,13 +24,23 @@ from leap.errors import ContextTooLong, RunError
 from leap.models.chat import ChatTokens
 from leap.models.checkpoints import end_tokens, load_causal_lm
 from leap.policies.rendering import Renderer
-from leap.training.branches import ATTENTION, IGNORED, PackedEpisode, TokenRow, check_branches, collate, pack, parted
+from leap.training.branches import (
+    ATTENTION,
+    IGNORED,
+    PackedEpisode,
+    TokenRow,
+    check_branches,
+    collate,
+    on,
+    pack,
+    parted,
+)
 from leap.training.config import SFTConfig
 from leap.training.distributed import rank, sharded, world
 from leap.training.method import Job, Method, TrainingResult
-from leap.training.sft import BranchTrainer, batches_of
+from leap.training.sft import BranchTrainer, batches_of, once_through
 from leap.training.student import load_student
-from leap.training.trainer import arguments, fit, optimizers
+from leap.training.trainer import fit
 from leap.value.labels import Labels
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -146,11 +156,8 @@ class ValueModel:
     @torch.inference_mode()
     def scores(self, step: Judged) -> list[float]:
         """What each action of a step is worth, 0..1, in one pass."""
-        inputs = collate([pack(encode(step, self.chat))])
-        moved = {
-            name: one.to(self._model.device) if isinstance(one, torch.Tensor) else one for name, one in inputs.items()
-        }
-        return scalars(self._model, moved, self.chat.end_of_turn, self._model.dtype).sigmoid().tolist()
+        inputs = on(collate([pack(encode(step, self.chat))]), self._model)
+        return scalars(self._model, inputs, self.chat.end_of_turn, self._model.dtype).sigmoid().tolist()
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -214,12 +221,7 @@ class ValueTraining(Method[SFTConfig]):
         check_branches(model, groups, "; a value model cannot be made of it")
         episodes = [_packed(part) for group in groups for part in parted(group, config.batch_tokens)]
         batches = batches_of(episodes, config, job.seed)
-        trainer = ValueTrainer(
-            model=model,
-            args=arguments(config, job, TrainingArguments, max_steps=len(batches), per_device_train_batch_size=1),
-            train_dataset=batches,  # type: ignore[arg-type]
-            optimizers=optimizers(config, model),
-        )
+        trainer = ValueTrainer(**once_through(config, model, batches, job))
         trainer.token = chat.end_of_turn
         done = fit(trainer, tokenizer, job)
         used = [episode for batch in batches for episode in batch]
