@@ -27,17 +27,14 @@ from leap.core import Episode
 from leap.core.message import Message
 from leap.datasets import Row
 from leap.envs.answer import format_answer
-from leap.envs.base import load_environment
 from leap.envs.tutor import scripts
 from leap.policies.rendering import Renderer
-from leap.recipe import load_recipe
-from leap.runs.directory import RunDirectory
 from leap.training.config import SFTConfig
 from leap.training.distributed import train
 from leap.training.method import Job
 from leap.training.methods import SFT
 from leap_worlds.alfworld.env import AlfworldEnvironment
-from rollouts import REAL, one_at_a_time, together
+from rollouts import REAL, one_at_a_time, opened, together
 
 
 async def corrected(
@@ -63,21 +60,8 @@ def main() -> None:
     parser.add_argument("-i", type=int, default=0, help="which pi_i acts")
     parser.add_argument("--games", type=int, default=40)
     given = parser.parse_args()
-    run = RunDirectory(given.run)
-    recipe = load_recipe(run.recipe)
-    environment = load_environment(recipe.environment.name, recipe.environment.options)
-    assert isinstance(environment, AlfworldEnvironment)
-    environment.prepare()
-    tasks = environment.tasks(recipe.environment.train, limit=given.games)
-    renderer, checkpoint = Renderer(recipe.student.prompt, environment.prompts_of), str(run.checkpoint(given.i))
-    play: tuple[Any, ...] = (
-        environment,
-        tasks,
-        checkpoint,
-        renderer,
-        recipe.horizon,
-        recipe.student.sampling.max_tokens,
-    )
+    recipe, play = opened(given.run, given.i, given.games)
+    environment, tasks, checkpoint, renderer, *_ = play
     engine = "the real engine" if REAL else "leap's engine on both sides: the real one is not installed"
     print(
         f"{platform.platform()}, load {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} threads, torch {torch.__version__}"

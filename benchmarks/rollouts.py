@@ -29,7 +29,7 @@ from leap.models.hf import HFModel
 from leap.policies.base import UNPARSED
 from leap.policies.model import ModelPolicy
 from leap.policies.rendering import Renderer
-from leap.recipe import load_recipe
+from leap.recipe import Recipe, load_recipe
 from leap.rollouts import Play, rollout
 from leap.runs.directory import RunDirectory
 from leap_worlds.alfworld.env import AlfworldEnvironment
@@ -95,6 +95,20 @@ def together(
     return time.perf_counter() - began, episodes
 
 
+def opened(folder: Path, i: int, games: int) -> tuple[Recipe, tuple[Any, ...]]:
+    """A run's recipe, and what `one_at_a_time` and `together` take for its pi_i and so many training games."""
+    run = RunDirectory(folder)
+    recipe = load_recipe(run.recipe)
+    environment = load_environment(recipe.environment.name, recipe.environment.options)
+    assert isinstance(environment, AlfworldEnvironment)
+    environment.prepare()
+    tasks = environment.tasks(recipe.environment.train, limit=games)
+    renderer = Renderer(recipe.student.prompt, environment.prompts_of)
+    return recipe, (
+        environment, tasks, str(run.checkpoint(i)), renderer, recipe.horizon, recipe.student.sampling.max_tokens
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
@@ -104,18 +118,8 @@ def main() -> None:
         "--batch", type=int, default=128, help="games leap plays at once; the first --games are the same"
     )
     arguments = parser.parse_args()
-    run = RunDirectory(arguments.run)
-    recipe = load_recipe(run.recipe)
-    environment = load_environment(recipe.environment.name, recipe.environment.options)
-    assert isinstance(environment, AlfworldEnvironment)
-    environment.prepare()
-    tasks = environment.tasks(recipe.environment.train, limit=arguments.batch)
-    renderer = Renderer(recipe.student.prompt, environment.prompts_of)
-    checkpoint, horizon, max_tokens = (
-        str(run.checkpoint(arguments.i)),
-        recipe.horizon,
-        recipe.student.sampling.max_tokens,
-    )
+    recipe, play = opened(arguments.run, arguments.i, arguments.batch)
+    environment, tasks, checkpoint, renderer, horizon, max_tokens = play
     size = sum(file.stat().st_size for file in Path(checkpoint).glob("*.safetensors"))
     print(
         f"{platform.platform()}, {torch.get_num_threads()} threads, torch {torch.__version__}, transformers "
