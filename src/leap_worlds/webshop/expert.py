@@ -14,8 +14,9 @@ it is for who knows the instruction and the pages seen alone. Let the privilege 
 and the hidden state may choose among plausible alternatives only: the words that find the product, the product that can
 bring most, the value that the goal asks for. A search's weight is the mean over what is asked for of 1 where it has the
 person's words and 1/2 where it has the shop's name in place of others, so from p = 50 on it may be in the shop's names
-alone. At p = 0 the hidden state does not matter at all: this is the shopper, going on from wherever the student stands.
-At p = 100 the teacher follows the plan that brings the most within the actions left, whatever the student could know.
+alone. From p > 0 on a product's weight is at least what its place in the shop's order gives. At p = 0 the hidden state does
+not matter at all: this is the shopper, going on from wherever the student stands. At p = 100 the teacher follows the plan
+that brings the most within the actions left, whatever the student could know.
 
 Time matters at every level: with few actions left a partial match is bought, because an episode without a purchase scores 0.
 """
@@ -244,9 +245,9 @@ def _judgement(
         if onward() == BACK and _to_search(memory) in memory.searches:
             leave = 0.0  # there is nothing left to search for
         most = max([leave, *(weight for _, weight in weighed)])
-        if content_words(" ".join(named)) in memory.searches[:-1]:  # titles have misled; the shop's order counts as well
-            weighed = [(one, max(weight, most * (1 - at / _TRUSTED))) for at, (one, weight) in enumerate(weighed)]
-            leave = leave and max(leave, most * (1 - len(weighed) / _TRUSTED))
+        # Titles say little and mislead; the shop searches descriptions, too, so its order counts as well.
+        weighed = [(one, max(weight, most * (1 - at / _TRUSTED))) for at, (one, weight) in enumerate(weighed)]
+        leave = leave and max(leave, most * (1 - len(weighed) / _TRUSTED))
         plausible = [(one, weight) for one, weight in weighed if weight >= share * most]
         if not plausible:
             return None
