@@ -204,11 +204,17 @@ class BaselineSection(Section):
 
 
 class MeasureSection(Section):
-    """Leakage and realizability, per iteration (docs/measures.md)."""
+    """What is measured of each pi_i beside its success: leakage and realizability, whole attempts (docs/measures.md)."""
 
     held_out: int | None = Field(
         default=None, ge=1, description="Validation episodes of each pi_i that are corrected to measure on; none if null."
     )
+    attempts: int = Field(
+        default=0,
+        ge=0,
+        description="Whole attempts of each pi_i at some validation tasks, for pass@1 to pass@attempts; none if 0.",
+    )
+    attempted: int = Field(default=50, ge=1, description="Validation tasks that are attempted so.")
 
 
 class Recipe(Section):

@@ -14,7 +14,7 @@ from leap.runs.executors import LocalExecutor
 from leap.runs.table import stage_table
 from leap.value.config import ValueConfig
 
-BASE = load_recipe(RECIPES / "quickstart.yaml", ["measures.held_out=20"]).model_dump(mode="json")
+BASE = load_recipe(RECIPES / "quickstart.yaml", ["measures.held_out=20", "measures.attempts=2"]).model_dump(mode="json")
 MIXED = load_recipe(RECIPES / "quickstart.yaml", ["rollouts.beta=0.5"]).model_dump(mode="json")
 PAPER = RECIPES / "alfworld-llama3-8b-expert.yaml"
 LARGE = load_recipe(PAPER, ["teacher.kind=model", "teacher.model=mock/y"]).model_dump(mode="json")
@@ -122,7 +122,7 @@ def test_a_preference_method_shares_pi_0_its_rollouts_and_their_corrections() ->
 def test_evaluation_settings_change_evaluations_alone() -> None:
     for change in (("evaluation_horizon", 9), ("environment.test_tasks", 50), ("student.evaluation_temperature", 0.0)):
         found = differing(change)
-        assert found and all(name.startswith(("evaluation", "measures")) for name in found)
+        assert found and all(name.startswith(("evaluation", "measures", "whole attempts")) for name in found)
 
 
 def test_what_the_teacher_does_alone_does_not_depend_on_the_student() -> None:

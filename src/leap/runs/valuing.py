@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from leap.core import Episode, content_key, seed_of
+from leap.core import Episode, Task, content_key, seed_of
 from leap.core.record import Record
 from leap.datasets import PreferenceRow
 from leap.envs.base import listed
@@ -278,6 +278,17 @@ class BestOfScore(Record):
     passed: float | None
 
 
+def attempted(stages: Stages, i: int, split: str, tasks: Sequence[Task], n: int) -> list[list[bool]]:
+    """Which of n whole attempts of pi_i by itself at each task solve it."""
+    spec, file = PolicySpec("student", f"pi_{i}", iteration=i), stages.run.best_of(i, f"{split}-attempts.jsonl")
+    tries: list[Sequence[Episode]] = []
+    for k in range(n):
+        play = Play(tasks, stages.recipe.test_horizon, stages.recipe.seed, f"attempt-{k}-{spec.name}")
+        shown = partial(stages.timed, "evaluate", i, f"attempt {k + 1} of pi_{i} on {split}", file)
+        tries.append(play_tasks(spec, play, stages.actors, Journal(file, Episode), shown, stages.executor))
+    return [[one.success for one in each] for each in zip(*tries, strict=True)]
+
+
 def evaluate_best_of(
     stages: Stages, i: int, numbers: Sequence[Number], splits: Sequence[str] | None = None
 ) -> list[BestOfScore]:
@@ -296,13 +307,7 @@ def evaluate_best_of(
     for split in splits or [*known]:
         tasks = known[split]
         most = max((n for n in numbers if isinstance(n, int)), default=0)
-        attempts = run.best_of(i, f"{split}-attempts.jsonl")
-        tries: list[Sequence[Episode]] = []
-        for k in range(most):
-            play = Play(tasks, recipe.test_horizon, recipe.seed, f"attempt-{k}-{spec.name}")
-            shown = partial(stages.timed, "evaluate", i, f"attempt {k + 1} of pi_{i} on {split}", attempts)
-            tries.append(play_tasks(spec, play, stages.actors, Journal(attempts, Episode), shown, stages.executor))
-        solved = [[one.success for one in each] for each in zip(*tries, strict=True)]
+        solved = attempted(stages, i, split, tasks, most)
         stages.actors.free_student()  # best-of-N loads it again, with a value model beside it
         for n in numbers:
             policy = BestOfConfig(n=n, value=str(run.root), iteration=i, labels=recipe.value.labels)
@@ -345,3 +350,42 @@ def best_of_stage(recipe: Recipe, i: int, stages: Sequence[Stage]) -> Stage | No
     read = [stage for stage in stages if (stage.kind, stage.iteration) in (("train", i), ("evaluate", i))]
     settings = [recipe.value.model_dump(mode="json"), recipe.training.deciding(), recipe.test_horizon, recipe.seed]
     return Stage(f"best of N of pi_{i}", "value", i, files, done, make, read, settings)
+
+
+# ---- whole attempts --------------------------------------------------------------------------------------------------
+
+
+class Passes(Record):
+    """How much more of some validation tasks pi_i solves if it may try again.
+
+    Attributes:
+        iteration: i.
+        tasks: How many.
+        passed: pass@1, pass@2, ...: shares of them that at least one of so many whole attempts solves.
+    """
+
+    iteration: int
+    tasks: int
+    passed: list[float]
+
+
+def measure_passes(stages: Stages, i: int) -> Passes:
+    """Counts whole attempts of pi_i at validation tasks, unless that is on file."""
+    run, measures, split = stages.run, stages.recipe.measures, stages.recipe.environment.validation
+    file = run.best_of(i, "passes.json")
+    if not file.exists():
+        solved = attempted(stages, i, split, stages.evaluation_tasks()[split][: measures.attempted], measures.attempts)
+        passed = [round(fmean(pass_at(n, each) for each in solved), 4) for n in range(1, measures.attempts + 1)]
+        run.manifest.write(file, as_json(Passes(iteration=i, tasks=len(solved), passed=passed).model_dump(mode="json")))
+    return Passes.model_validate(read_json(file))
+
+
+def passes_stage(recipe: Recipe, i: int, stages: Sequence[Stage]) -> Stage | None:
+    """The stage that counts whole attempts of pi_i, where the recipe asks for it."""
+    at, measures = RunDirectory(Path()), recipe.measures
+    if not measures.attempts:
+        return None
+    files = [at.best_of(i, f"{recipe.environment.validation}-attempts.jsonl"), at.best_of(i, "passes.json")]
+    read = [stage for stage in stages if (stage.kind, stage.iteration) == ("evaluate", i)]
+    make, settings = partial(measure_passes, i=i), [measures.attempts, measures.attempted]
+    return Stage(f"whole attempts of pi_{i}", "passes", i, files, files[-1], make, read, settings)

@@ -54,7 +54,7 @@ def measure_stage(recipe: Recipe, i: int, stages: Sequence[Stage]) -> Stage | No
         marker=measures_file(at, i),
         make=lambda made: measure(made, i),
         inputs=read,
-        settings=[recipe.teacher.model_dump(mode="json"), recipe.measures.model_dump(mode="json")],
+        settings=[recipe.teacher.model_dump(mode="json"), recipe.measures.model_dump(include={"held_out"})],
     )
 
 
