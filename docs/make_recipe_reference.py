@@ -92,6 +92,7 @@ WHY = {
     "For a teacher that is known to work.": "calls.self_test",
     "D_0 from a file.": "demonstrations.path",
     "For an environment of one's own that still fails now and then.": "environment.error_share",
+    "Whole attempts cost a game each, many times the evaluation (docs/measures.md).": "measures.attempts measures.attempted",
     "For an endpoint that never answers some of the prompts.": "lost_share",
     "The seams for a registered policy (a vote) and executor (a cluster).": "policy.kind executor.kind",
     "Best-of-N needs a run whose value model chooses, so no recipe can ship with it (docs/value.md).": (
@@ -120,7 +121,6 @@ WHY = {
         "teacher.serve.timeout teacher.serve.options"
     ),
     "Long episodes: memory grows with the longest prompt.": "student.scratch.max_tokens",
-    "Students from random weights; recipes take it up as they are measured with it.": "student.scratch.lookback",
     "For models that can think before they answer; none that ships with a recipe does.": "student.prompt.thinking",
     "Greedy evaluation of a student that samples in rollouts.": "student.evaluation_temperature",
     "A server that generates for the student depends on the machine, not on the experiment (docs/engines.md).": (
@@ -132,7 +132,7 @@ WHY = {
         "training.teacher training.ema training.alpha training.on training.top_k training.clip training.balance training.weight "
         "training.ce_weight training.disagree training.gated training.contrast training.ratio"
     ),
-    "Of `distill`, when it is worth while.": "training.gate training.gate_tasks training.margin training.retire",
+    "Of `distill`, when it is worth while.": "training.margin training.retire",
     "Another course of DAgger's beta than the study `on-policy` takes: that of Guided-OPD.": "rollouts.cosine",
     "Wherever a group keeps its curves.": "training.logging",
     "A machine of several GPUs: `--set training.processes=auto`.": "training.processes training.accelerate",
