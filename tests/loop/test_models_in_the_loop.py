@@ -131,7 +131,7 @@ def test_a_model_teacher_corrects_is_booked_and_is_never_asked_twice(tmp_path: P
 
 def test_a_spent_budget_ends_the_run_and_a_raised_one_goes_on(tmp_path: Path) -> None:
     prices = {"mock/looks": {"input": 1.0, "output": 1.0}}
-    with pytest.raises(BudgetReached, match="raise the cap"):
+    with pytest.raises(BudgetReached, match=r"\$0\.000\d of budget\.usd 0\.0005 are spent.*raise the cap"):
         run(recipe(prices=prices, budget={"usd": 0.0005}), tmp_path / "run")
     paid = len(CALLS)
     assert paid > 0

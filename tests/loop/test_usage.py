@@ -25,7 +25,7 @@ def test_boxes_of_a_stage_are_told_and_noted_without_those_before_it() -> None:
     told = usage.told(world, bar)
     assert {name: number for name, number in told.items() if name != "seconds"} == {"box_seconds": 7200.0, "box_usd": 2.0}
     assert 0 <= told["seconds"] < 60
-    assert shown[-1] == bar.note == "67% solved, 7,200 box seconds ($2.0000)"
+    assert shown[-1] == bar.note == "67% solved, 7,200 box seconds ($2.00)"
 
 
 def test_without_boxes_nothing_is_said() -> None:

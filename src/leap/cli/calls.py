@@ -13,6 +13,7 @@ import typer
 
 from leap.models.calls import Call, CallFilter
 from leap.models.ledger import look_at_calls
+from leap.models.prices import dollars
 from leap.runs.directory import RunDirectory
 from leap.runs.open import recipe_of
 
@@ -56,7 +57,7 @@ def _as_json(call: Call) -> str:
 
 def _in_a_line(call: Call) -> str:
     tokens = f"{call.tokens_in:,} + {call.tokens_out:,} tokens"
-    cost = f"  ${call.cost:.4f}" if call.cost else ""
+    cost = f"  {dollars(call.cost)}" if call.cost else ""
     problem = f"  ({call.problem})" if call.problem else ""
     line = f"{call.number:6}  {call.at[11:19]}  {call.stage}  {call.model}  {call.about}  {call.outcome}  {tokens}{cost}{problem}"
     return " ".join(_printable(line).splitlines())

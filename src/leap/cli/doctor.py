@@ -16,6 +16,7 @@ from rich.console import Console
 from leap import __version__, registry
 from leap.errors import LeapError, PrerequisiteError, RecipeError
 from leap.extras import DISTRIBUTION, extras
+from leap.models.prices import dollars
 from leap.paths import cache_dir
 from leap.progress import Progress
 from leap.recipe import Recipe
@@ -70,7 +71,7 @@ def print_trial(recipe: Recipe) -> dict[str, object]:
         total = stages.actors.ledger.total()
         Console().print(f"usable, with {len(trial.problems)} warnings" if trial.problems else "usable", highlight=False)
         if total.calls:
-            cost = f", ${total.cost:.4f}" if total.cost else ""
+            cost = f", {dollars(total.cost)}" if total.cost else ""
             Console().print(f"{total.calls} calls, {total.tokens_in:,} + {total.tokens_out:,} tokens{cost}", highlight=False)
         spent = {"calls": total.calls, "tokens_in": total.tokens_in, "tokens_out": total.tokens_out, "usd": total.cost}
         return {"usable": True, "warnings": list(trial.problems), **spent}

@@ -17,7 +17,7 @@ from leap.cli.table import print_table
 from leap.envs.base import Environment
 from leap.models.ledger import Budget
 from leap.models.metered import check_price
-from leap.models.prices import Prices
+from leap.models.prices import Prices, dollars
 from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
@@ -53,11 +53,11 @@ def _print_calls(recipe: Recipe, stages: Sequence[Estimate], console: Console) -
     numbers = [(stage.calls, stage.tokens_in, stage.tokens_out) for stage in stages]
     rows = []
     for stage in (*stages, Estimate("total", "", *map(sum, zip(*numbers, strict=True)), usd=usd)):
-        cost = "price unknown" if stage.usd is None else f"{stage.usd:.2f}"
+        cost = "price unknown" if stage.usd is None else dollars(stage.usd)
         rows.append(
             (stage.stage, stage.model, f"{stage.calls:,}", f"{stage.tokens_in:,}", f"{stage.tokens_out:,}", cost)
         )
-    figures = ("calls", "tokens in", "tokens out", "USD")
+    figures = ("calls", "tokens in", "tokens out", "cost")
     print_table(("stage", "model", *figures), rows, right=figures)
     console.print(
         "At most: every episode is taken to last to its horizon and to be corrected. Lengths are those of scripted play of "

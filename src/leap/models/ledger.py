@@ -26,7 +26,7 @@ from leap.envs.thought import split_thought
 from leap.errors import LeapError, RunError
 from leap.models.base import Completion, Request
 from leap.models.calls import UNPAID, AskedStore, Call, CallFilter, CallsSection, calls_in
-from leap.models.prices import Price, Prices
+from leap.models.prices import Price, Prices, dollars
 
 T = TypeVar("T")
 
@@ -166,7 +166,7 @@ class Ledger:
         """What to say where a cap is reached; empty below it."""
         budget = self.budget
         if budget.usd is not None and self._usd >= budget.usd:
-            what = f"${self._usd:.2f} of budget.usd {budget.usd:g}"
+            what = f"{dollars(self._usd)} of budget.usd {budget.usd:g}"
         elif budget.tokens is not None and self._tokens >= budget.tokens:
             what = f"{self._tokens:,} tokens of budget.tokens {budget.tokens:,}"
         else:

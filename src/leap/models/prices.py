@@ -16,6 +16,13 @@ from leap.models.base import Completion
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
+def dollars(value: float) -> str:
+    """US dollars for people: cents, or as many places as a small sum needs."""
+    if value == 0 or value >= 0.995:
+        return f"${value:,.2f}"
+    return f"${value:.4f}" if value >= 0.00005 else "< $0.0001"
+
+
 class Price(Section):
     """What a model costs, in USD per million tokens."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from leap.core import Rejection, StopReason
 from leap.evaluation import Score
+from leap.models.prices import dollars
 from leap.report.model import Comparison, PolicyScores, Relation, Setup
 from leap.stats import sign_test
 
@@ -108,9 +109,7 @@ def count(number: float) -> str:
 
 def usd(value: float) -> str:
     """US dollars: cents, or as many places as a small sum needs."""
-    if value == 0 or value >= 0.995:
-        return f"${value:,.2f}".replace(",", THIN)
-    return f"${value:.4f}" if value >= 0.00005 else "< $0.0001"
+    return dollars(value).replace(",", THIN)
 
 
 def plain(value: object) -> str:

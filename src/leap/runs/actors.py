@@ -20,6 +20,7 @@ from leap.models.gguf import unpacked
 from leap.models.ledger import Ledger
 from leap.models.metered import Booking, MeteredModel, NotedModel
 from leap.models.precision import bf16_pays
+from leap.models.prices import dollars
 from leap.models.providers import ModelConfig, open_model
 from leap.policies.base import ExpertPolicy, MixedPolicy, Policy, ScriptedPolicy, TeacherPolicy
 from leap.policies.model import ModelPolicy
@@ -110,7 +111,7 @@ class Actors:
     def spent(self) -> str:
         """What calls to endpoints have cost so far, for people."""
         usd, tokens = self.ledger.spent
-        return f"${usd:.2f}" if usd else f"{tokens:,} tokens paid" if tokens else ""
+        return dollars(usd) if usd else f"{tokens:,} tokens paid" if tokens else ""
 
     # ---- policies --------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from leap.envs.base import Environment
+from leap.models.prices import dollars
 from leap.progress import Bar
 
 
@@ -25,7 +26,7 @@ class Usage:
         used = {name: round(number - self._before.get(name, 0.0), 4) for name, number in now.items()}
         seconds, usd = used.get("box_seconds", 0.0), used.get("box_usd", 0.0)
         if seconds:
-            boxes = f"{seconds:,.0f} box seconds{f' (${usd:.4f})' if usd else ''}"
+            boxes = f"{seconds:,.0f} box seconds{f' ({dollars(usd)})' if usd else ''}"
             bar.update(bar.done, bar.total, ", ".join(filter(None, (bar.note.strip(), boxes))))
         taken = round(time.monotonic() - self._began, 2)
         return {"seconds": taken, **{name: number for name, number in used.items() if number}}
