@@ -91,6 +91,7 @@ WHY = {
     "What `leap calls` can show may be secret, or large.": "calls.keep calls.most_mb",
     "For a teacher that is known to work.": "calls.self_test",
     "D_0 from a file.": "demonstrations.path",
+    "A student from random weights that is its own teacher in hindsight.": "demonstrations.in_hindsight",
     "For an environment of one's own that still fails now and then.": "environment.error_share",
     "Whole attempts cost a game each, many times the evaluation (docs/measures.md).": "measures.attempts measures.attempted",
     "For an endpoint that never answers some of the prompts.": "lost_share",

@@ -281,8 +281,9 @@ class Recipe(Section):
         self.training.check(self)
         if self.demonstrations.none and self.student.from_scratch:
             raise ValueError("demonstrations.from: none needs a student that can already speak; scratch learns from them")
-        if getattr(self.demonstrations, "with_state", 0) not in (0, *LEVELS):
-            raise ValueError(f"demonstrations.with_state: prompts know {', '.join(map(str, LEVELS))}")
+        for key in ("with_state", "in_hindsight"):
+            if getattr(self.demonstrations, key, 0) not in (0, *LEVELS):
+                raise ValueError(f"demonstrations.{key}: prompts know {', '.join(map(str, LEVELS))}")
         if self.baselines.teacher_model and not self.teacher.models:
             raise ValueError("baselines.teacher_model needs teacher.kind: model")
         if getattr(self.teacher, "serve", None) is not None and self.executor.kind != "ray":

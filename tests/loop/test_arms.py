@@ -20,6 +20,7 @@ from leap.progress import Progress
 from leap.recipe import Recipe
 from leap.runs.directory import RunDirectory
 from leap.runs.stages import Stages
+from leap.teachers.hindsight import account
 from leap.testing.play import played
 
 
@@ -158,6 +159,26 @@ def shown_episodes(made: Stages) -> list[Any]:
     return list(Journal(made.run.iteration(0) / "with-state.jsonl", Episode))
 
 
-def test_prompts_know_five_levels() -> None:
-    with pytest.raises(ValidationError, match="with_state"):
-        recipe(demonstrations={"with_state": 33})
+def test_demonstrations_in_hindsight_are_those_that_solved_their_task_told_of_themselves(
+    tmp_path: Path, world: Environment
+) -> None:
+    played = {"successes_only": False, "episodes": 20}
+    plain = stages(tmp_path / "a", demonstrations=played)
+    shown = stages(tmp_path / "b", demonstrations=played | {"in_hindsight": 50})
+    for one in (plain, shown):
+        one.rollout(0)
+    own, both = plain.rows_of(0), shown.rows_of(0)
+    solved = {one.key: one for one in shown.episodes(0) if one.success}
+    assert both[: len(own)] == own, "the demonstrations themselves tell nothing"
+    more = both[len(own) :]
+    assert 0 < len(solved) < 20
+    assert [(row.episode, row.t) for row in more] == [(k, t) for k, e in solved.items() for t in range(len(e.steps))]
+    for row in more:
+        assert f"An attempt at this task that solved it:\n{account(solved[row.episode])}" in row.prompt[-1]["content"]
+    assert not any("An attempt at this task" in message["content"] for row in own for message in row.prompt)
+
+
+@pytest.mark.parametrize("key", ["with_state", "in_hindsight"])
+def test_prompts_know_five_levels(key: str) -> None:
+    with pytest.raises(ValidationError, match=key):
+        recipe(demonstrations={key: 33})

@@ -27,11 +27,17 @@ DIALOGUE = PromptConfig(renderer="dialogue")
 
 
 def teacher(
-    model: Any, level: int = 50, prompt: PromptConfig = DIALOGUE, *, constrained: bool = False, attempts: int = 3
+    model: Any,
+    level: int = 50,
+    prompt: PromptConfig = DIALOGUE,
+    *,
+    constrained: bool = False,
+    attempts: int = 3,
+    states: dict[str, str] | None = None,
 ) -> SelfTeacher:
     student = StudentContext(lambda: model, Renderer(prompt), constrained=constrained)
-    context = TeacherContext(WORLD, student=student, attempts=attempts)
-    return SelfTeacher(SelfTeacherConfig(privilege=level), context)
+    context = TeacherContext(WORLD, student=student, attempts=attempts, states=states)
+    return SelfTeacher(SelfTeacherConfig(privilege=level, state="environment" if states is None else "hindsight"), context)
 
 
 def candidate(prompt: str, call: int) -> str:
@@ -50,6 +56,22 @@ def test_every_step_is_asked_as_the_student_is_with_the_privileged_state_behind(
         assert prompt.startswith(own)
         assert "The key is in the" in prompt[len(own) :]
         assert EPISODE.steps[t].reason not in prompt  # nor is the student's answer shown
+
+
+def test_in_hindsight_it_is_told_of_an_attempt_that_solved_the_task_and_where_there_is_none_says_nothing() -> None:
+    model, way = Scripted(candidate), "0. look in hatbox -> You find the key."
+    corrections = asyncio.run(teacher(model, states={EPISODE.task.key: way}).correct(EPISODE))
+    assert all(one.kept for one in corrections) and len(model.prompts) == len(EPISODE.steps)
+    student = Renderer(DIALOGUE)
+    for t, prompt in enumerate(model.prompts):
+        own = "\n".join(message["content"] for message in student.render(EPISODE.history(t)))
+        told = prompt[len(own) :]
+        assert prompt.startswith(own) and f"An attempt at this task that solved it:\n{way}" in told
+        assert "The key is in the" not in told, "what the environment hides is not told beside it"
+    model = Scripted(candidate)
+    declined = asyncio.run(teacher(model, states={}).correct(EPISODE))
+    assert not model.prompts and {one.rejected for one in declined} == {Rejection.DECLINED}
+    assert [one.t for one in declined] == list(range(len(EPISODE.steps)))
 
 
 def test_at_level_0_the_prompt_is_the_students_byte_for_byte() -> None:

@@ -6,6 +6,7 @@ To add a source, register a class like these (`leap.demonstrations` is its entry
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -93,6 +94,12 @@ class PlayedConfig(DemonstrationConfig):
     )
     annotate: AnnotatorConfig | None = Field(
         default=None, description="A model that writes reasons at steps that have none; none does if null."
+    )
+    in_hindsight: Level = Field(
+        default=0,
+        exclude_if=operator.not_,
+        description="Above 0, D_0 also holds each demonstration that solved its task with an account of it in the prompt, at "
+        "that privilege: what a student that never saw one needs to be its own teacher in hindsight.",
     )
 
     @property

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from leap import datasets, registry
-from leap.core import Correction, Episode, StopReason, Task, content_key, seed_of
+from leap.core import Correction, Episode, PrivilegedState, StopReason, Task, content_key, seed_of
 from leap.core.message import sendable
 from leap.core.record import Record
 from leap.datasets import PreferenceRow, Row
@@ -43,7 +43,7 @@ from leap.runs.usage import Usage
 from leap.runs.valuing import value_pairs
 from leap.sync import run_sync
 from leap.teachers.config import ModelTeacherConfig
-from leap.teachers.hindsight import siblings
+from leap.teachers.hindsight import account, known, siblings
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.training.losses import loss_curves, note_loss
 from leap.training.method import Collected, Job, method_of
@@ -191,7 +191,7 @@ class Stages:
         section, states = self.recipe.teacher, None
         if isinstance(section, ModelTeacherConfig) and section.state == "extracted":
             states = self._extracted(episodes, iteration, section)
-        elif isinstance(section, ModelTeacherConfig) and section.state == "hindsight":
+        elif getattr(section, "state", "") == "hindsight":
             played = (one for j in range(iteration + 1) for one in self.episodes(j))
             states = siblings(played, {episode.task.key for episode in episodes})
         who = "the expert" if section.kind == "expert" else who_corrects(section)
@@ -226,7 +226,7 @@ class Stages:
             self.adopt(path)
             return path
         if i == 0:
-            rows = [*datasets.demonstration_rows(self._demonstrations(), self.renderer), *self._rows_with_state()]
+            rows = [*datasets.demonstration_rows(self._demonstrations(), self.renderer), *self._privileged_rows()]
         else:
             by_key, made = {episode.key: episode for episode in self._to_correct(i)}, list(self.corrections(i))
             if left := len(by_key) - len(corrected(by_key.values(), made)):
@@ -285,20 +285,25 @@ class Stages:
             check_lost(annotator.model.name, annotator.lost, len(demonstrations), self.recipe.lost_share)
         return sorted(annotated, key=_by_task)
 
-    def _rows_with_state(self) -> Iterator[Row]:
-        """Where the recipe asks for it: the tasks of the demonstrations played by the environment's teacher, each step's
-        prompt with the privileged state behind it, as the self teacher will render it."""
-        recipe, privilege = self.recipe, getattr(self.recipe.demonstrations, "with_state", 0)
-        if not privilege:
-            return
-        play = Play(self._demonstrated_tasks(), recipe.horizon, recipe.seed, "rollout-with-state")
-        journal = self.journal(self.run.with_state(), Episode)
-        played = self._play(0, scripted(privilege), play, journal, f"teacher's play at privilege {privilege}")
-        renderer = PrivilegedRenderer(self.actors.whole_renderer, privilege)
-        for episode in played:
-            if recipe.demonstrations.keeps(episode) and episode.stop is not StopReason.ENVIRONMENT_ERROR:
-                states = run_sync(states_along(self.environment, episode))
-                yield from datasets.privileged_rows(episode, states, renderer.render, self.actors.whole_renderer)
+    def _privileged_rows(self) -> Iterator[Row]:
+        """Where the recipe asks for it, steps with the privileged state behind the prompt, as the self teacher will render it: of
+        the environment's teacher on the tasks of the demonstrations, and of demonstrations that solved them, in hindsight."""
+        recipe, student = self.recipe, self.actors.whole_renderer
+        section = recipe.demonstrations
+
+        def shown(privilege: int, episode: Episode, states: Sequence[PrivilegedState]) -> Iterator[Row]:
+            return datasets.privileged_rows(episode, states, PrivilegedRenderer(student, privilege).render, student)
+
+        if privilege := getattr(section, "with_state", 0):
+            play = Play(self._demonstrated_tasks(), recipe.horizon, recipe.seed, "rollout-with-state")
+            journal = self.journal(self.run.with_state(), Episode)
+            for episode in self._play(0, scripted(privilege), play, journal, f"teacher's play at privilege {privilege}"):
+                if section.keeps(episode) and episode.stop is not StopReason.ENVIRONMENT_ERROR:
+                    yield from shown(privilege, episode, run_sync(states_along(self.environment, episode)))
+        if privilege := getattr(section, "in_hindsight", 0):
+            for episode in self._demonstrations():
+                if episode.success:
+                    yield from shown(privilege, episode, [known(account(episode))] * len(episode.steps))
 
     def _data(self, up_to: int) -> range:
         """Every j of D_0..D_i; where there is no D_0, from 1."""
@@ -394,7 +399,7 @@ class Stages:
         from leap.models.scratch import build_scratch
 
         self.rollout(0)
-        rows = [*datasets.demonstration_rows(self._demonstrations(), self.actors.whole_renderer), *self._rows_with_state()]
+        rows = [*datasets.demonstration_rows(self._demonstrations(), self.actors.whole_renderer), *self._privileged_rows()]
         texts = [text for row in rows for text in row.texts()] + [*self.environment.vocabulary()]
         with atomic_directory(base) as temporary:
             names = self.environment.names()

@@ -82,7 +82,7 @@ class TeacherContext:
             paid for twice, and it stays open as long as the run does.
         student: The student whose episodes are corrected, where there is one.
         states: Texts of privileged states by task key, where they were read from logs; of a teacher in hindsight, accounts of
-            other episodes that solved the task. None where the environment tells all that is hidden.
+            episodes that solved the task. None where the environment tells all that is hidden.
         attempts: How often a model is asked for a correction that is missing.
         episodes: How many episodes are corrected in the stage at hand, where that is known.
     """

@@ -114,6 +114,12 @@ class SelfTeacherConfig(PromptedTeacherConfig):
     uses_student: ClassVar[bool] = True
 
     kind: Literal["self"] = Field(default="self", description="The student's own weights, pi_{i-1}.")  # type: ignore[assignment]
+    state: Literal["environment", "hindsight"] = Field(
+        default="environment",
+        exclude_if=lambda state: state == "environment",
+        description="Privileged state as the environment tells it, or in its place the shortest attempt on file that solved the "
+        "task; where none has, nothing is corrected.",
+    )
 
     def students_part(self, steps: int) -> StudentsPart:
         return StudentsPart(1, steps, steps)

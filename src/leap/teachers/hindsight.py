@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from leap.core import Episode, StopReason
+from leap.core import Episode, PrivilegedState, StopReason
 
 _MOST = 600
 """Characters that are told of an observation."""
@@ -36,6 +36,11 @@ def hindsight(episode: Episode, sibling: str = "", *, course: bool) -> str:
     if sibling:
         told += ["Another attempt at the same task solved it:", sibling]
     return "\n".join(told)
+
+
+def known(sibling: str) -> PrivilegedState:
+    """What a student is told that is its own teacher in hindsight: an account of an attempt at the same task that solved it."""
+    return PrivilegedState(text=f"An attempt at this task that solved it:\n{sibling}")
 
 
 def account(episode: Episode) -> str:

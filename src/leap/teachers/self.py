@@ -16,6 +16,7 @@ from leap.policies.fitting import Fit, without_oldest
 from leap.teachers.asking import Question
 from leap.teachers.base import Teacher, TeacherContext
 from leap.teachers.config import SelfTeacherConfig
+from leap.teachers.hindsight import known
 from leap.teachers.prompts import PrivilegedRenderer
 
 
@@ -41,9 +42,11 @@ class SelfTeacher(Teacher[SelfTeacherConfig]):
         self._asker = self._asking(self._model)
 
     async def correct(self, episode: Episode) -> list[Correction]:
-        corrections = []
+        corrections, sibling = [], (self.context.states or {}).get(episode.task.key)
+        if self.config.state == "hindsight" and sibling is None:
+            return [self.verdict.declined(episode, t) for t in range(len(episode.steps))]
         async with self._model.conversation() as conversation:
-            states = await self.states(episode)
+            states = await self.states(episode) if sibling is None else [known(sibling)] * len(episode.steps)
             decisions = await self._along(conversation, episode, states, (episode.task.key,))
             for t, (state, decision) in enumerate(zip(states, decisions, strict=True)):
                 rejected = Rejection.TEACHER_ERROR
