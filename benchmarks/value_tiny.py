@@ -33,7 +33,7 @@ student:
   decoding: constrained
 demonstrations: {episodes: 60, successes_only: false}
 training: {branches: true, optimizer: muon, lr: 0.003, first_steps: 150, steps: 150, batch_tokens: 1000}
-value: {tasks: 300, held_out: 100, steps: 4, answers: 2, listed: 3, best_of: [1, 4, 8, all], training: {epochs: 3.0}}
+value: {tasks: 300, held_out: 100, steps: 4, answers: 2, listed: 3, best_of: [1, 4, 8, all], votes: 0.0, training: {epochs: 3.0}}
 """
 
 

@@ -97,14 +97,14 @@ WHY = {
     "For an endpoint that never answers some of the prompts.": "lost_share",
     "The seams for a registered policy (a vote) and executor (a cluster).": "policy.kind executor.kind",
     "Best-of-N needs a run whose value model chooses, so no recipe can ship with it (docs/value.md).": (
-        "policy.n policy.value policy.iteration policy.labels policy.temperature"
+        "policy.n policy.value policy.iteration policy.labels policy.temperature policy.votes"
     ),
     "Pairs without a teacher, for whom no recipe has been measured yet (docs/methods.md).": (
         "training.pairs training.pair_answers training.pair_margin"
     ),
     "How a value model is made, where `leap value` is asked for one (docs/value.md).": (
         "value.labels value.tasks value.held_out value.steps value.answers value.temperature value.listed value.rolls "
-        "value.discount value.start value.training"
+        "value.discount value.reads value.compare value.start value.votes value.training"
     ),
     "How many processes of a machine work: the machine says.": "executor.workers",
     "A Slurm cluster's own matters (docs/scale.md); `clusters/slurm.sh` beside the recipes sets what most need.": (

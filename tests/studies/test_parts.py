@@ -72,7 +72,7 @@ def other_values(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [{"epochs": 2}, {"mock/x": {"input": 1, "output": 1}}]
     words = ["paper", "none", "free", "step", "extracted", "failures", "float32", "previous", "base", "linear", "adamw"]
-    words += ["trackio", "returns", "self", "dialogue", "hf/x", "4bit", "mock/x", "x"]
+    words += ["trackio", "returns", "answer", "self", "dialogue", "hf/x", "4bit", "mock/x", "x"]
     return [*words, True, {"rank": 2}, {"model": "mock/x"}, 50, 100, 3, 0.5, ["x"]]
 
 

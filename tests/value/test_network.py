@@ -12,15 +12,17 @@ from histories import CHOICES, a_history
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from leap.core import Decision  # noqa: E402
 from leap.models.chat import ChatTokens  # noqa: E402
 from leap.policies.rendering import PromptConfig, Renderer  # noqa: E402
 from leap.testing.checkpoints import tiny_checkpoint  # noqa: E402
 from leap.training.branches import TokenRow, pack  # noqa: E402
-from leap.training.config import LoraConfig, SFTConfig  # noqa: E402
+from leap.training.config import LoraConfig  # noqa: E402
 from leap.training.method import Job  # noqa: E402
-from leap.value.network import Judged, ValueModel, ValueTraining, encode, judged  # noqa: E402
+from leap.value.config import ValueTrainingConfig  # noqa: E402
+from leap.value.network import Judged, ValueModel, ValueTraining, choice_loss, encode, judged  # noqa: E402
 
-SETTINGS = SFTConfig(
+SETTINGS = ValueTrainingConfig(
     branches=True, optimizer="muon", lr=0.005, muon_lr=0.02, max_grad_norm=1.0, steps=60, batch_tokens=2000
 )
 
@@ -31,7 +33,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def step(renderer: str, steps: int, name: str = "a") -> Judged:
-    return judged(a_history(name, steps), CHOICES, Renderer(PromptConfig(renderer=renderer)), episode=name)  # type: ignore[arg-type]
+    decisions = [Decision(reason="", action=action) for action in CHOICES]
+    return judged(a_history(name, steps), decisions, Renderer(PromptConfig(renderer=renderer)), episode=name)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("renderer", ["paper", "dialogue"])
@@ -69,14 +72,19 @@ def steps_to_learn(seed: int, n: int) -> list[Judged]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("compare", [0.0, 1.0])
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=8, alpha=16, dropout=0.0, targets="all-linear")])
-def test_it_learns_what_actions_come_to(start: Path, tmp_path: Path, lora: LoraConfig | None) -> None:
-    settings = SETTINGS.model_copy(update={"lora": lora} | ({"optimizer": "adamw", "lr": 0.01} if lora else {}))
+def test_it_learns_what_actions_come_to(
+    start: Path, tmp_path: Path, lora: LoraConfig | None, compare: float
+) -> None:
+    settings = SETTINGS.model_copy(update={"lora": lora, "compare": compare})
+    if lora:
+        settings = settings.model_copy(update={"optimizer": "adamw", "lr": 0.01})
     out = tmp_path / "out"
     out.mkdir()
     rows = steps_to_learn(0, 60)
     result = ValueTraining(settings).train(rows, Job(1, str(start), out, tmp_path / "work", 0))
-    assert result.rows == 60 * len(CHOICES) and result.loss < 0.65 and result.too_long == 0
+    assert result.rows == 60 * len(CHOICES) and result.loss < 0.65 + 3 * compare and result.too_long == 0
     assert not [path for path in out.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
     model = ValueModel(str(out))
     for one in steps_to_learn(1, 3):
@@ -85,3 +93,33 @@ def test_it_learns_what_actions_come_to(start: Path, tmp_path: Path, lora: LoraC
         others = [score for choice, score in scores.items() if not choice.startswith("go to")]
         assert min(going) > 0.6 and max(others) < 0.4
     assert isinstance(model.chat, ChatTokens)
+
+
+def test_the_choice_loss_compares_the_actions_of_a_step_alone() -> None:
+    steps = torch.tensor([0, 1, 0, 1, 2, 3, 3])
+    values = torch.tensor([0.9, 0.01, 0.1, 0.03, 0.7, 0.0, 0.0])
+    logits = torch.tensor([1.0, -4.0, -1.0, -3.0, 5.0, 0.3, 0.1], requires_grad=True)
+    loss = choice_loss(logits, values, steps)
+    said = logits.detach().sigmoid()
+    by_hand = [
+        -sum(float(values[k] / values[pair].sum() * (said[k] / said[pair].sum()).log()) for k in pair)
+        for pair in ([0, 2], [1, 3])  # a step of one action, and one where all are worth nothing, do not count
+    ]
+    assert loss.item() == pytest.approx(sum(by_hand) / 2, abs=1e-5)
+    assert choice_loss(logits, values / 100, steps).item() == pytest.approx(loss.item(), abs=1e-5)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert slope[4:].tolist() == [0, 0, 0] and all(slope[:4] != 0)
+    right = values.clamp(min=1e-6, max=1 - 1e-6).logit().requires_grad_()
+    (slope,) = torch.autograd.grad(choice_loss(right, values, steps), right)
+    assert slope.abs().max() < 1e-5  # the labels themselves are its minimum
+    assert choice_loss(logits[5:], values[5:], steps[5:] - 3).item() == 0
+
+
+def test_a_value_network_reads_reasons_where_it_is_to(start: Path) -> None:
+    history, renderer = a_history("a", 2), Renderer(PromptConfig(renderer="dialogue"))
+    one, other = (Decision(reason=reason, action=CHOICES[0]) for reason in ("Left.", "Right."))
+    model = ValueModel(str(start), dtype="float32")
+    told = model.scores(judged(history, [one, other], renderer, reasons=True))
+    assert told[0] != told[1]
+    blind = model.scores(judged(history, [one, other], renderer))
+    assert blind[0] == pytest.approx(blind[1], abs=1e-6)

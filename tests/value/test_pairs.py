@@ -38,7 +38,7 @@ def compared(*answers: str, steps: int = 1) -> list[Compared]:
     episode = walked(WORLD, WORLD.task("train"), [STAY] * steps)
     policy = FunctionPolicy(Turns(*answers), concurrency=1, blocking=False)
     asked = len(answers) // steps
-    score = lambda history, actions: [WORTH[action] for action in actions]  # noqa: E731
+    score = lambda history, decisions: [WORTH[one.action] for one in decisions]  # noqa: E731
     return run_sync(compare([episode], policy, score, answers=asked, seed=0, settings="s"))
 
 

@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -43,6 +44,13 @@ class BestOfConfig(DecodingConfig):
         description="At which all answers but the first are drawn, where that is warmer than the student's.",
     )
 
+    votes: float = Field(
+        default=1.0,
+        ge=0,
+        description="0: the action of most value. More: of most value times the share of the answers that take it to this "
+        "power; 1 is the weighted best of N. Without meaning for n: all.",
+    )
+
     @property
     def draws(self) -> int:
         return 1 if self.n == "all" else self.n
@@ -71,6 +79,15 @@ class BestOfConfig(DecodingConfig):
             return {}
 
 
+def best(values: Sequence[float], taken: Sequence[int], votes: float) -> int:
+    """Which action is taken: the first of most value times how many answers take it to the power of `votes`.
+
+    With 1 that is the weighted best of N: values are added over answers. As a policy, log value + votes * log share is what
+    maximises value while it stays near the student, whose answers the shares are estimates of."""
+    weights = [value * number**votes for value, number in zip(values, taken, strict=True)]
+    return max(range(len(weights)), key=weights.__getitem__)
+
+
 class BestOf(DecodingPolicy[BestOfConfig]):
     """Takes, of the different actions among the student's answers, the one that a value model finds best; the first on a tie.
 
@@ -96,6 +113,7 @@ class BestOf(DecodingPolicy[BestOfConfig]):
         told, own = read_json(marker(path))["value"], getattr(student, "renderer", None)
         assert isinstance(own, Renderer)
         self._value = ValueModel(str(path))
+        self._reasons = told.get("reads") == "answer"
         shown = replace(own, config=PromptConfig.model_validate(told["prompt"]))
         self._renderer = shown.limited(told["limit"], partial(self._value.chat.length, thinking=shown.thinking))
 
@@ -103,29 +121,34 @@ class BestOf(DecodingPolicy[BestOfConfig]):
     def actor_of(cls, config: BestOfConfig, student: Actor) -> Actor:
         if config.n == 1:
             return student
-        by = content_key(config.content(), config.temperature)[:8]
+        by = content_key(config.content(), config.temperature, *([config.votes] if config.votes else []))[:8]
         return student.model_copy(update={"name": f"{student.name}, best of {config.n} by {by}"})
 
     def drawing(self, k: int) -> Policy:
         return self._hot if k else self.student
 
     def choose(self, history: History, acts: Sequence[Act]) -> Act:
-        found: dict[str, Act] = {}
+        found: dict[str, list[Act]] = {}
         for act in acts:
             if act.parsed:
-                found.setdefault(act.decision.action, act)
+                found.setdefault(act.decision.action, []).append(act)
+        taken = [1 if self.config.n == "all" else len(some) for some in found.values()]
         if self.config.n == "all":
             grammar = self._renderer.grammar_of(history.task)
             for action in history.now.admissible or ():
                 if action not in found and not open_action(action):
                     decision = Decision(reason="", action=action)
-                    found[action] = Act(decision, grammar.write(decision)["content"])
+                    found[action] = [Act(decision, grammar.write(decision)["content"])]
+                    taken.append(1)
         if len(found) < 2 or self._value is None:
-            return next(iter(found.values()), acts[0])
+            return next((act for act in acts if act.parsed), acts[0])
         from leap.value.network import judged
 
+        read = [some if self._reasons else some[:1] for some in found.values()]
         try:
-            scores = self._value.scores(judged(history, [*found], self._renderer))
+            decisions = [act.decision for some in read for act in some]
+            scores = iter(self._value.scores(judged(history, decisions, self._renderer, reasons=self._reasons)))
         except ContextTooLong:
             return acts[0]
-        return max(zip(scores, found.values(), strict=True), key=lambda pair: pair[0])[1]
+        values = [fmean([next(scores) for _ in some]) for some in read]
+        return [*found.values()][best(values, taken, self.config.votes)][0]

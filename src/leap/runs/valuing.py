@@ -160,6 +160,8 @@ def _train(stages: Stages, i: int, episodes: Sequence[Episode], labels: dict[str
     learnt = [(key, one.told) for key, one in sorted(labels.items())]
     renderer = stages.renderer
     shown = {"prompt": renderer.config.model_dump(mode="json"), "limit": renderer.limit}
+    if config.reads != "action":
+        shown["reads"] = config.reads
     key = content_key("value", identity(start), learnt, settings.deciding(), shown, recipe.seed)
     if marker(out).exists() and read_json(marker(out))["key"] == key:
         shutil.rmtree(work, ignore_errors=True)
@@ -169,7 +171,7 @@ def _train(stages: Stages, i: int, episodes: Sequence[Episode], labels: dict[str
     if work.exists() and (not whose.exists() or whose.read_text(encoding="utf-8") != key):
         shutil.rmtree(work)
     write_text(whose, key)
-    rows = rows_of(episodes, labels, renderer)
+    rows = rows_of(episodes, labels, renderer, reasons=config.reads == "answer")
     actors.free_student()
     stages.executor.rest()
     with (
@@ -197,9 +199,9 @@ def _scored(stages: Stages, i: int, episodes: Sequence[Episode], labels: dict[st
     from leap.value.network import ValueModel, judged_steps
 
     model = ValueModel(str(stages.run.value(i, stages.recipe.value.labels)))
-    found = []
+    reasons, found = stages.recipe.value.reads == "answer", list[Scored]()
     for episode in episodes:
-        for step in judged_steps(episode, labels[episode.key], stages.renderer):
+        for step in judged_steps(episode, labels[episode.key], stages.renderer, reasons=reasons):
             scores = model.scores(step)
             found += [Scored(episode.key, step.t, *pair) for pair in zip(step.values, scores, strict=True)]
     return found
@@ -223,11 +225,13 @@ async def compare_shards(shards: Sequence[Shard], actors: Actors, hand_on: Calla
 
     spec: Comparing = shards[0].spec
     recipe, renderer = actors.recipe, actors.renderer
-    model = ValueModel(str(actors.run.value(spec.student, recipe.value.labels)))
+    model, reasons = ValueModel(str(actors.run.value(spec.student, recipe.value.labels))), recipe.value.reads == "answer"
     policy = actors.student_policy(spec.student, recipe.student.sampling.temperature, recipe.value.temperature)
     how: dict[str, Any] = {"answers": spec.answers, "seed": recipe.seed, "settings": spec.settings}
     for shard in shards:
-        made = await compare(shard.items, policy, lambda h, actions: model.scores(judged(h, actions, renderer)), **how)
+        made = await compare(
+            shard.items, policy, lambda h, some: model.scores(judged(h, some, renderer, reasons=reasons)), **how
+        )
         for one in made:
             if one.key not in shard.done:
                 hand_on(one)
@@ -310,7 +314,8 @@ def evaluate_best_of(
         solved = attempted(stages, i, split, tasks, most)
         stages.actors.free_student()  # best-of-N loads it again, with a value model beside it
         for n in numbers:
-            policy = BestOfConfig(n=n, value=str(run.root), iteration=i, labels=recipe.value.labels)
+            made: dict[str, Any] = {"value": str(run.root), "iteration": i, "labels": recipe.value.labels}
+            policy = BestOfConfig(n=n, votes=recipe.value.votes, **made)
             play = Play(tasks, recipe.test_horizon, recipe.seed, f"evaluate-{spec.name}")
             name = best_of_name(i, n)
             file = run.played(name, split)

@@ -11,6 +11,22 @@ from leap.core import content_key
 from leap.training.config import SFTConfig, TrainingSettings
 
 
+class ValueTrainingConfig(SFTConfig):
+    """How a value network is trained."""
+
+    compare: float = Field(default=0.0, ge=0, description="Weight of the `choice_loss`.")
+
+    def deciding(self) -> dict[str, object]:
+        told = super().deciding()
+        if not self.compare:  # as before there was the key: value models on file keep their names
+            del told["compare"]
+        return told
+
+
+LABELS = ("labels", "steps", "answers", "temperature", "listed", "rolls", "discount")
+"""Keys on which labels depend."""
+
+
 class ValueConfig(Section):
     """A value model of pi_i (`leap value`). Part of a recipe, under `value`."""
 
@@ -43,6 +59,16 @@ class ValueConfig(Section):
         le=1,
         description="What is left of an outcome of 0 to 1 for each action taken until then; 1: all.",
     )
+    reads: Literal["action", "answer"] = Field(
+        default="action",
+        description="What of an answer it is shown: its action alone, or the reason too that the student gave for it.",
+    )
+    compare: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of a second loss, between the shares that the actions of a step have of the sum of their values: it "
+        "tells actions apart where steps differ by more than actions do.",
+    )
     start: Literal["student", "returns", "planner"] = Field(
         default="student",
         description="Where its weights come from: pi_i, or its value model by those labels, made before.",
@@ -51,6 +77,7 @@ class ValueConfig(Section):
         default_factory=list,
         description="In each iteration, make a value model and evaluate pi_i with the best of so many answers taken by it.",
     )
+    votes: float = Field(default=1.0, ge=0, description="In evaluations of the best of N: as `policy.votes`.")
     training: Options = Field(
         default_factory=dict,
         description="Keys of SFT that differ from the recipe's training; 3 epochs if it says no more.",
@@ -59,18 +86,20 @@ class ValueConfig(Section):
     @property
     def labels_key(self) -> str:
         """Names what of the settings labels depend on."""
-        return content_key("labels", self.model_dump(exclude={"tasks", "held_out", "start", "best_of", "training"}))
+        told = self.model_dump(include={*LABELS})
+        return content_key("labels", told | ({"reads": self.reads} if self.reads != "action" else {}))
 
     @property
     def held_out_labels(self) -> ValueConfig:
         """The same for the tasks on which it is measured: by replay."""
         return self.model_copy(update={"labels": "replay"})
 
-    def settings(self, training: TrainingSettings) -> SFTConfig:
+    def settings(self, training: TrainingSettings) -> ValueTrainingConfig:
         """How it is trained, where students are trained so.
 
         Raises:
             ValidationError: A key of `training` is wrong.
         """
         own = {"steps": None, "first_steps": None, "epochs": 3.0, **self.training, "method": "sft", "branches": True}
-        return SFTConfig.model_validate({**SFTConfig.in_place_of(training.model_dump()), **own})
+        usual = SFTConfig.in_place_of(training.model_dump())
+        return ValueTrainingConfig.model_validate({**usual, **own, "compare": self.compare})

@@ -29,16 +29,22 @@ _SESSIONS = 64
 
 
 class Valued(Record):
-    """An action at a step and what came of it, each time that it was tried: 0..1, less what the discount takes off."""
+    """An action at a step, the reason that the student gave for it, and what came of it, each time that it was tried: 0..1, less
+    what the discount takes off."""
 
     t: int
     action: str
     returns: tuple[float, ...]
+    reason: str = ""
 
     @property
     def value(self) -> float:
         """The label: the mean."""
         return sum(self.returns) / len(self.returns)
+
+    @property
+    def decision(self) -> Decision:
+        return Decision(reason=self.reason, action=self.action)
 
 
 class Labels(Record):
@@ -57,9 +63,9 @@ class Labels(Record):
     executed: int = 0
 
     @property
-    def told(self) -> list[tuple[int, str, tuple[float, ...]]]:
+    def told(self) -> list[tuple[object, ...]]:
         """What is labelled, for content keys."""
-        return [(one.t, one.action, one.returns) for one in self.valued]
+        return [(one.t, one.action, one.returns, *([one.reason] if one.reason else [])) for one in self.valued]
 
     @cached_property
     def key(self) -> str:
@@ -82,7 +88,7 @@ def returns(episode: Episode, discount: float) -> tuple[Valued, ...]:
     """What an episode came to, for each of its own actions: gamma^(T-1-t) times the outcome."""
     left = len(episode.steps)
     return tuple(
-        Valued(t=t, action=step.action, returns=(worth(episode, discount, left - t),))
+        Valued(t=t, action=step.action, returns=(worth(episode, discount, left - t),), reason=step.reason)
         for t, step in enumerate(episode.steps)
     )
 
@@ -151,8 +157,8 @@ class Labeller:
             trials: list[_Trial] = []
             for episode in usable:
                 replay = await stack.enter_async_context(Replay(self._environment, episode))
-                for t, actions in tried[episode.key].items():
-                    trials += [_Trial(episode, replay, t, a, k) for a in actions for k in range(self._rolls)]
+                for t, decisions in tried[episode.key].items():
+                    trials += [_Trial(episode, replay, t, a, k) for a in decisions for k in range(self._rolls)]
 
             async def make(trial: _Trial) -> None:
                 episode, t, action = trial.episode, trial.t, trial.action
@@ -182,37 +188,37 @@ class Labeller:
     def _labels(
         self,
         episode: Episode,
-        tried: dict[int, list[str]],
+        tried: dict[int, dict[str, str]],
         found: dict[tuple[str, int, str], list[float]],
         executed: int,
     ) -> Labels:
         valued = [
-            Valued(t=t, action=action, returns=tuple(sorted(found[episode.key, t, action])))
-            for t, actions in tried.items()
-            for action in actions
+            Valued(t=t, action=action, returns=tuple(sorted(found[episode.key, t, action])), reason=reason)
+            for t, decisions in tried.items()
+            for action, reason in decisions.items()
             if (episode.key, t, action) in found
         ]
         return Labels(episode=episode.key, settings=self._key, valued=tuple(valued), executed=executed)
 
-    async def _alternatives(self, episodes: Sequence[Episode]) -> dict[str, dict[int, list[str]]]:
-        """The actions to be tried, by episode and by chosen step in order, the student's own first."""
-        config, found = self._config, dict[str, dict[int, list[str]]]()
+    async def _alternatives(self, episodes: Sequence[Episode]) -> dict[str, dict[int, dict[str, str]]]:
+        """The actions to be tried and the reasons given for them, by episode and by chosen step in order, the student's own
+        first."""
+        config, found = self._config, dict[str, dict[int, dict[str, str]]]()
         asked: list[tuple[Episode, int, int]] = []
         for episode in episodes:
             steps = self._random(episode).sample(range(len(episode.steps)), min(config.steps, len(episode.steps)))
-            found[episode.key] = {t: [episode.steps[t].action] for t in sorted(steps)}
+            found[episode.key] = {t: {episode.steps[t].action: episode.steps[t].reason} for t in sorted(steps)}
             asked += [(episode, t, number) for t in found[episode.key] for number in range(config.answers)]
 
         drawn = await draw(self._hot, asked, self._seed)
         for episode, t, number in asked:
             if decision := drawn.get((episode.key, t, number)):
-                found[episode.key][t].append(decision.action)
+                found[episode.key][t].setdefault(decision.action, decision.reason)
         for episode in episodes:
-            for t, actions in found[episode.key].items():
-                known = [*dict.fromkeys(actions)]
+            for t, known in found[episode.key].items():
                 listed = episode.steps[t].observation.admissible or ()
                 others = [one for one in listed if one not in known and not open_action(one)]
-                actions[:] = [*known, *self._random(episode, t).sample(others, min(config.listed, len(others)))]
+                known |= dict.fromkeys(self._random(episode, t).sample(others, min(config.listed, len(others))), "")
         return found
 
     def _random(self, episode: Episode, *of: int) -> random.Random:

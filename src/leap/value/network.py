@@ -35,12 +35,12 @@ from leap.training.branches import (
     pack,
     parted,
 )
-from leap.training.config import SFTConfig
 from leap.training.distributed import rank, sharded, world
 from leap.training.method import Job, Method, TrainingResult
 from leap.training.sft import BranchTrainer, batches_of, once_through
 from leap.training.student import load_student
 from leap.training.trainer import fit
+from leap.value.config import ValueTrainingConfig
 from leap.value.labels import Labels
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -67,25 +67,28 @@ class Judged:
     values: list[float] = field(default_factory=list)
 
 
-def judged(history: History, actions: Sequence[str], renderer: Renderer, *, episode: str = "") -> Judged:
-    """The actions at the end of a history, as a value network reads them.
+def judged(
+    history: History, decisions: Sequence[Decision], renderer: Renderer, *, reasons: bool = False, episode: str = ""
+) -> Judged:
+    """The actions at the end of a history, as a value network reads them: with the reasons given for them, or without.
 
     Raises:
         ContextTooLong: The history does not fit even without any step but the present one.
     """
     grammar = renderer.grammar_of(history.task)
-    answers = [grammar.write(Decision(reason="", action=action)) for action in actions]
+    answers = [grammar.write(one if reasons else Decision(reason="", action=one.action)) for one in decisions]
     return Judged(
         episode, len(history.actions), renderer.render(history), list(grammar.tools), renderer.thinking, answers
     )
 
 
-def judged_steps(episode: Episode, labels: Labels, renderer: Renderer) -> Iterator[Judged]:
+def judged_steps(episode: Episode, labels: Labels, renderer: Renderer, *, reasons: bool = False) -> Iterator[Judged]:
     """The labelled steps of an episode that fit into the student's context."""
     for t, valued in groupby(labels.valued, key=lambda one: one.t):
         some = list(valued)
         try:
-            one = judged(episode.history(t), [each.action for each in some], renderer, episode=episode.key)
+            decisions = [each.decision for each in some]
+            one = judged(episode.history(t), decisions, renderer, reasons=reasons, episode=episode.key)
         except ContextTooLong:
             continue
         one.values.extend(each.value for each in some)
@@ -94,16 +97,18 @@ def judged_steps(episode: Episode, labels: Labels, renderer: Renderer) -> Iterat
 
 @dataclass(frozen=True, slots=True)
 class ValueRow(TokenRow):
-    """An action in tokens, and what it was worth."""
+    """An action of a step in tokens, and what it was worth."""
 
     value: float = 0.0
+    t: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ValuedEpisode(PackedEpisode):
-    """Rows, packed; `values` are those of the branches, in order."""
+    """Rows, packed; `values` are those of the branches, in order, and `steps` the steps that they belong to."""
 
     values: Sequence[float]
+    steps: Sequence[int]
 
 
 def encode(step: Judged, chat: ChatTokens) -> list[ValueRow]:
@@ -111,13 +116,15 @@ def encode(step: Judged, chat: ChatTokens) -> list[ValueRow]:
     prompt = chat.prompt(step.prompt, step.tools, step.thinking)
     answers = [chat.completion(one, step.prompt, step.tools, step.thinking) for one in step.answers]
     values = step.values or [0.0] * len(answers)
-    return [ValueRow(prompt, answer, value) for answer, value in zip(answers, values, strict=True)]
+    return [ValueRow(prompt, answer, value, step.t) for answer, value in zip(answers, values, strict=True)]
 
 
 def _packed(rows: Sequence[ValueRow]) -> ValuedEpisode:
     packed = pack(rows)
     return ValuedEpisode(
-        *(getattr(packed, name) for name in PackedEpisode.__slots__), values=[row.value for row in rows]
+        *(getattr(packed, name) for name in PackedEpisode.__slots__),
+        values=[row.value for row in rows],
+        steps=[row.t for row in rows],
     )
 
 
@@ -168,14 +175,43 @@ def _collate_share(batches: Sequence[Sequence[ValuedEpisode]]) -> dict[str, Any]
     (batch,) = batches
     mine = batch[rank() :: world()] or batch[:1]
     values = torch.tensor([value for episode in mine for value in episode.values])
-    return {**collate(mine), "values": values}
+    step_of = [(number, t) for number, episode in enumerate(mine) for t in episode.steps]
+    numbers = {step: number for number, step in enumerate(dict.fromkeys(step_of))}
+    return {**collate(mine), "values": values, "steps": torch.tensor([numbers[step] for step in step_of])}
+
+
+def choice_loss(said: torch.Tensor, values: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """How far the values of the actions of a step, as shares of their sum, are from those of the labels: a cross-entropy in nats
+    a step, over steps with several actions of which one was worth something. It says nothing of how good a step is: what
+    actions differ by counts as much where all of them are good, and where success is far.
+
+    Args:
+        said: Logits of values, [actions].
+        values: Labels, 0..1, [actions].
+        steps: The number of the step that each belongs to, from 0, [actions].
+    """
+    logs = torch.nn.functional.logsigmoid(said)
+    several = int(steps.max()) + 1
+
+    def summed(of: torch.Tensor) -> torch.Tensor:
+        return of.new_zeros(several).index_add(0, steps, of)
+
+    most = logs.new_full((several,), -torch.inf).scatter_reduce(0, steps, logs.detach(), "amax")
+    whole = most + summed((logs - most[steps]).exp()).log()
+    worth, counted = summed(values), summed(torch.ones_like(values))
+    told = (worth > 0) & (counted > 1)
+    shares = values / worth.clamp(min=1e-9)[steps]
+    lost = summed(shares * (whole[steps] - logs))
+    return lost[told].mean() if told.any() else said.sum() * 0
 
 
 class ValueTrainer(BranchTrainer):
-    """BranchTrainer whose loss is the cross-entropy between values of 0 to 1 and what the scalars say, in nats an action."""
+    """BranchTrainer whose loss is the cross-entropy between values of 0 to 1 and what the scalars say, in nats an action, and
+    `compare` times the `choice_loss`."""
 
     share = staticmethod(_collate_share)
     token: int
+    compare: float = 0.0
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         return Trainer.training_step(self, model, inputs)
@@ -185,15 +221,18 @@ class ValueTrainer(BranchTrainer):
     ) -> Any:
         dtype = torch.bfloat16 if self.args.bf16 else next(model.parameters()).dtype
         said = scalars(model, inputs, self.token, dtype)
-        loss = binary_cross_entropy_with_logits(said, inputs["values"].to(said))
+        values = inputs["values"].to(said)
+        loss = binary_cross_entropy_with_logits(said, values)
+        if self.compare:
+            loss = loss + self.compare * choice_loss(said, values, inputs["steps"].to(said.device))
         return (loss, said) if return_outputs else loss
 
 
-class ValueTraining(Method[SFTConfig]):
+class ValueTraining(Method[ValueTrainingConfig]):
     """Trains a value network from pi_i; a method so that every executor can do it."""
 
     name = "value"
-    Config = SFTConfig
+    Config = ValueTrainingConfig
 
     def train(self, rows: Sequence[Judged], job: Job) -> TrainingResult:
         """Trains on steps, those of one episode together.
@@ -222,7 +261,7 @@ class ValueTraining(Method[SFTConfig]):
         episodes = [_packed(part) for group in groups for part in parted(group, config.batch_tokens)]
         batches = batches_of(episodes, config, job.seed)
         trainer = ValueTrainer(**once_through(config, model, batches, job))
-        trainer.token = chat.end_of_turn
+        trainer.token, trainer.compare = chat.end_of_turn, config.compare
         done = fit(trainer, tokenizer, job)
         used = [episode for batch in batches for episode in batch]
         return TrainingResult(
@@ -235,6 +274,9 @@ class ValueTraining(Method[SFTConfig]):
         )
 
 
-def rows_of(episodes: Iterable[Episode], labels: dict[str, Labels], renderer: Renderer) -> list[Judged]:
+def rows_of(
+    episodes: Iterable[Episode], labels: dict[str, Labels], renderer: Renderer, *, reasons: bool = False
+) -> list[Judged]:
     """The labelled steps of episodes, by episode."""
-    return [step for one in episodes if one.key in labels for step in judged_steps(one, labels[one.key], renderer)]
+    known = [one for one in episodes if one.key in labels]
+    return [step for one in known for step in judged_steps(one, labels[one.key], renderer, reasons=reasons)]

@@ -44,7 +44,7 @@ def compared_key(episode: str, settings: str) -> str:
 async def compare(
     episodes: Sequence[Episode],
     policy: Policy,
-    score: Callable[[History, Sequence[str]], Sequence[float]],
+    score: Callable[[History, Sequence[Decision]], Sequence[float]],
     *,
     answers: int,
     seed: int,
@@ -55,7 +55,7 @@ async def compare(
     Args:
         episodes: The episodes.
         policy: Who answers.
-        score: The values of actions at a history.
+        score: The values of the actions of decisions at a history.
         answers: How many are drawn at each step.
         seed: The recipe's.
         settings: Key of all that this depends on beside the episode.
@@ -78,10 +78,10 @@ async def compare(
 
 
 def _preferred(
-    history: History, decisions: Sequence[Decision], score: Callable[[History, Sequence[str]], Sequence[float]]
+    history: History, decisions: Sequence[Decision], score: Callable[[History, Sequence[Decision]], Sequence[float]]
 ) -> Preferred | None:
     try:
-        scores = score(history, [one.action for one in decisions])
+        scores = score(history, decisions)
     except ContextTooLong:
         return None
     best, worst = (pick(range(len(scores)), key=scores.__getitem__) for pick in (max, min))
