@@ -157,6 +157,16 @@ def test_charts_are_well_formed_and_inside_their_box(tmp_path: Path, finished: i
         assert min(heights) >= 0 and max(heights) <= charts.HEIGHT
 
 
+@pytest.mark.parametrize("last", [1, 200, 100_000])
+def test_the_labels_of_a_loss_are_inside_its_box(last: int) -> None:
+    root = ElementTree.fromstring(charts.losses([(1, 2.0), (last, 0.1)] if last > 1 else [(1, 2.0)], "pi"))
+    width = float(root.get("viewBox", "").split()[2])
+    for label in root.iter("text"):
+        if "middle" in label.get("class", ""):  # 12 pixels high, a figure about 7 wide
+            reach = 3.5 * len(label.text or "")
+            assert reach <= float(label.get("x", "0")) <= width - reach
+
+
 @pytest.mark.parametrize("finished", [0, 1, 2])
 def test_charts_of_the_gap_are_well_formed_and_inside_their_box(tmp_path: Path, finished: int) -> None:
     report, _ = collect(make_recipe(), make_run(tmp_path, finished=finished), per_group=1)

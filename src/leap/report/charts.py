@@ -142,8 +142,8 @@ def losses(curve: Curve, name: str) -> Markup:
     """Returns the loss of a training by its steps."""
     width, height, last = 320, 150, curve[-1][0]
     top = float(f"{1.05 * max(loss for _, loss in curve) or 1:.1e}")
-    panel = Panel(LEFT, 10, width - 14, height - BOTTOM, (0.0, float(last)), (0.0, top))
-    parts = panel.rows(quarters(top, every=2)) + panel.columns([(0.0, "0"), (float(last), f"{last} steps")])
+    panel = Panel(LEFT, 10, width - 26, height - BOTTOM, (0.0, float(last)), (0.0, top))  # half of a label is right of it
+    parts = panel.rows(quarters(top, every=2)) + panel.columns([(0.0, "0"), (float(last), f"{last}")])
     parts.append(mark("polyline", class_="curve", points=panel.points(curve)))
     return Markup(chart(f"loss of {name}: from {curve[0][1]:.3g} to {curve[-1][1]:.3g} in {last} steps", parts, width, height))
 
