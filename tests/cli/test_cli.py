@@ -23,6 +23,7 @@ from leap.errors import PrerequisiteError
 from leap.extras import extras, with_remedy
 from leap.files import write_json
 from leap.runs.directory import RunDirectory, marker
+from leap.runs.provenance import this_leap
 from tiny_world import TinyWorld
 
 LEAP = [sys.executable, "-c", "from leap.cli import main; main()"]
@@ -264,6 +265,7 @@ def test_a_run_of_another_version_is_refused_in_one_line(
         assert inside(monkeypatch, *command) == 1
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and "unknown key" in error and "leap 0.1.0 61459c4, which made it" in error
+        assert f"this version of leap ({this_leap()}) cannot read" in error
 
 
 def test_an_earlier_stage_is_asked_for(

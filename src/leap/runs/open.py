@@ -12,7 +12,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from leap import __version__
 from leap.config import UNKNOWN_KIND
 from leap.core.message import sendable
 from leap.errors import RecipeError, RunError, describe_validation_error
@@ -24,7 +23,7 @@ from leap.runs.directory import RunDirectory, marker
 from leap.runs.former import from_0_1
 from leap.runs.manifest import refusal
 from leap.runs.preflight import Ready, check_prerequisites
-from leap.runs.provenance import provenance, starts
+from leap.runs.provenance import provenance, starts, this_leap
 from leap.runs.stages import Stages
 from leap.runs.table import missing_stages
 
@@ -156,7 +155,7 @@ def recipe_of(root: Path, overrides: Sequence[str] = ()) -> Recipe:
         damaged = "".join(f" Unless that is so: {told}" for _, told in run.manifest.damage(run.recipe))
         first = f"{lines[1].strip()}{f', and {len(lines) - 2} more' if len(lines) > 2 else ''}"
         raise RunError(
-            f"{root} holds a recipe that this version of leap ({__version__}) cannot read ({first}). Go on with "
+            f"{root} holds a recipe that this version of leap ({this_leap()}) cannot read ({first}). Go on with "
             f"{_maker(run)}, or start a new run.{damaged}"
         ) from error
     run.manifest.check(run.recipe)

@@ -44,6 +44,11 @@ def version_of(package: str) -> str:
         return ""
 
 
+def this_leap() -> str:
+    """Version of this leap, with its commit in a checkout: two checkouts may have the same version."""
+    return f"{__version__} {_commit()}".strip()
+
+
 def _commit() -> str:
     """Commit of leap's own checkout, with `+` when it has uncommitted changes; empty for an installed package."""
     git = ["git", "-C", str(Path(__file__).parent)]
