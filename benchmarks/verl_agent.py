@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,7 +180,7 @@ def line_through(counts: list[int], used: list[float]) -> tuple[float, float]:
     return float(slope), float(intercept)
 
 
-def compare(given: argparse.Namespace, games: int, which: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def compare(given: argparse.Namespace, games: int, which: Sequence[str]) -> dict[str, dict[str, float]]:
     """Plays so many games in both batches by turns, and prints what came of it; the memory of each."""
     batches = {each: Batch(each, given, games) for each in which}
     played: list[str] = []
