@@ -244,7 +244,7 @@ def test_what_a_model_teacher_needs_is_asked_for(tmp_path: Path) -> None:
         ({"kind": "model"}, "teacher.model"),
         ({"kind": "model", "model": "gpt-4o"}, "provider/model"),
         ({"kind": "self", "privilege": 33}, "0, 25, 50, 75, 100"),
-        ({"state": "extracted"}, r"teacher\.state: unknown key\. kind: expert does not have it; kind: model does"),
+        ({"state": "extracted"}, r"teacher\.state: unknown key\. kind: expert does not have it; kind: model or self does"),
     ):
         path.write_text(yaml.safe_dump(values | {"teacher": teacher}))
         with pytest.raises(Exception, match=message):

@@ -141,6 +141,18 @@ def test_an_open_action_is_closed_around_a_text_of_the_model_s_own(style: str, d
 
 
 @pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("end", ["/think", "/THINK"])
+def test_an_open_action_is_never_what_closes_a_thought(style: str, end: str) -> None:
+    chat = grammar(style).chat
+    for cut in range(1, len(end) + 1):
+        tokens = [*chat.text(end[:cut]), *(chat.text(end[cut:]) if end[cut:] else []), *chat.text("]")]
+        sampling = Sampling(max_tokens=40, max_reason_tokens=0, temperature=1)
+        text = follow(style, ("search[<search query>]",), sampling, tokens)
+        found = parse_answer(text, ("search[<search query>]",))
+        assert found is not None and found.action.startswith("search[") and end.lower() != found.action[7:-1].lower(), text
+
+
+@pytest.mark.parametrize("style", STYLES)
 def test_beside_an_open_action_the_others_stay_as_they_are(style: str) -> None:
     choices = ("search[<search query>]", "click[buy now]", "click[red]")
     reached = set()

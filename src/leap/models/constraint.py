@@ -20,6 +20,7 @@ from leap.models.chat import ChatTokens
 _END = -1  # trie key of "the answer may end here"
 _TEXT = -2  # trie key of "a free text begins here"
 _IN_JSON = re.compile(r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*')
+_ENDS_THOUGHT = "/THINK"  # in the brackets of an open action it would be what closes a thought
 _NOT_IN_TEXT = frozenset("\n\r[]<>\ufffd")  # would end the line, close the text, look like thinking, or be half a character
 
 
@@ -37,6 +38,7 @@ class ActionGrammar:
         # One token that holds the colon and more would put a word of its own where the action belongs.
         self.not_in_reason = [*chat.ends, *sorted(colons.keys() - self.may_end_marker)]
         self._actions: dict[str, list[int]] = {}
+        self._endings: dict[str, list[int]] = {}
 
     @cached_property
     def closing(self) -> int:
@@ -77,6 +79,13 @@ class ActionGrammar:
     def blank(self) -> list[int]:
         """Tokens that a free text may not begin with."""
         return sorted({self.closing, *self.not_in_text, *(i for i, text in self._texts.items() if not text.strip())})
+
+    def ending_thought(self, written: str) -> list[int]:
+        """Tokens that would make a free text of what was written the end of a thought."""
+        rest = _ENDS_THOUGHT[len(written) :] if _ENDS_THOUGHT.startswith(written.upper()) else ""
+        if rest not in self._endings:
+            self._endings[rest] = [i for i, text in self._texts.items() if rest and text.upper() == rest]
+        return self._endings[rest]
 
     @cached_property
     def _texts(self) -> dict[int, str]:
@@ -173,9 +182,12 @@ class ActionConstraint:
 
     def forbidden(self) -> list[int]:
         """Tokens that may not come next, where `allowed` does not say which may."""
-        if self._written == 0:
-            return self._grammar.blank
-        return self._grammar.not_in_text if self._written > 0 else self._grammar.not_in_reason
+        grammar, written = self._grammar, self._written
+        if written < 0:
+            return grammar.not_in_reason
+        text = grammar.chat.decode(self._generated[-written:]) if 0 < written < len(_ENDS_THOUGHT) else ""
+        ending = grammar.ending_thought(text) if written < len(_ENDS_THOUGHT) else []
+        return [*(grammar.not_in_text if written else grammar.blank), *ending]
 
     def advance(self, token: int) -> None:
         """Takes in the token that was chosen."""
