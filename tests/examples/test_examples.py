@@ -14,6 +14,7 @@ from tiny_recipe import RECIPE
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.mark.slow
 def test_an_environment_of_another_package_runs_through_the_whole_loop(tmp_path: Path) -> None:
     package = tmp_path / "site"
     info = package / "tiny_world-1.0.dist-info"

@@ -105,6 +105,7 @@ def logits(folder: Path, *, merge: bool = False) -> Any:
         return model.eval().float()(input_ids=ids).logits[0, -1]
 
 
+@pytest.mark.slow
 def test_it_loads_in_plain_transformers_and_peft(tmp_path: Path) -> None:
     base = in_bfloat16(tmp_path / "base")
     run = a_run(tmp_path / "run", base)

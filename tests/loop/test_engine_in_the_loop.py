@@ -62,6 +62,7 @@ def start(recipe: Path, run: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # six programs that import PyTorch, one after another
 def test_a_student_on_an_engine_learns_and_a_killed_run_ends_as_one_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -50,7 +50,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Tr
         yield made
 
 
-@pytest.mark.parametrize("kind", POINTS)
+@pytest.mark.parametrize("kind", [pytest.param(one, marks=[] if one == "search" else pytest.mark.slow) for one in POINTS])
 def test_a_run_killed_at_a_file_operation_ends_as_if_nothing_had_happened(
     kind: str, trial: Callable[..., Trial]
 ) -> None:

@@ -63,6 +63,7 @@ def trained(root: Path, made: Recipe) -> bytes:
     return (RunDirectory(root).checkpoint(1) / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_auto_is_what_the_first_machine_is_faster_in(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

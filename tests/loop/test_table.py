@@ -72,6 +72,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_stages_made_one_by_one_are_the_run_that_the_loop_makes(tmp_path: Path) -> None:
     made, table = recipe(), stage_table(recipe())
     names = {stage.name for stage in table}

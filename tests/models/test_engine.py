@@ -376,6 +376,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return as_vllm(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_full_weights_are_served_by_a_restart(base: Path, tmp_path: Path, program: Callable[[str], list[Any]]) -> None:
     other, sampling = tiny_checkpoint(tmp_path / "other", "chatml", seed=3), Sampling(temperature=0, max_tokens=8)
     config = EngineConfig(kind="vllm", devices="1,2", options={"max_model_len": 640})
@@ -397,6 +398,7 @@ def test_full_weights_are_served_by_a_restart(base: Path, tmp_path: Path, progra
         serves.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_is_told_and_the_same_call_starts_another(
     base: Path, program: Callable[[str], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,6 +449,7 @@ def test_a_real_vllm_says_what_the_same_weights_say_in_this_process(tmp_path: Pa
         serves.close()
 
 
+@pytest.mark.slow
 def test_no_server_is_left_behind_a_kill(base: Path, program: Callable[[str], list[Any]]) -> None:
     code = (
         "import sys; from leap.models.base import Sampling; from leap.models.engine import EngineConfig\n"

@@ -23,6 +23,7 @@ print(torch.get_num_threads(), os.environ["OMP_WAIT_POLICY"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [({}, "1 PASSIVE"), ({"OMP_NUM_THREADS": "2"}, "2 PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "1 ACTIVE")],

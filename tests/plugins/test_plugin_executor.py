@@ -76,6 +76,7 @@ def on_file(folder: Path) -> dict[str, Any]:
     return episodes | tables | {"pi_1": json.loads((folder / "iter-1/checkpoint/leap.json").read_text())["key"]}
 
 
+@pytest.mark.slow
 def test_who_plays_the_shards_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAP_CACHE", str(tmp_path / "cache"))
     here = run(tmp_path / "here")

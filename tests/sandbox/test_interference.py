@@ -55,6 +55,7 @@ def test_a_daemon_that_stops_every_process_does_not_hang_the_run(own: Sandbox) -
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_a_daemon_that_stops_a_program_that_is_to_stay(own: Sandbox) -> None:
     daemon(own, STOPPER)
     time.sleep(1.5)

@@ -61,6 +61,7 @@ def on_file(run: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_two_workers_give_what_one_gives_also_where_some_are_killed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +77,7 @@ def two() -> dict[str, Any]:
     return {"executor": {"kind": "local", "workers": 2}}
 
 
+@pytest.mark.slow
 def test_a_shard_that_kills_whoever_takes_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"rollout-0, shard 2 of 3 ended its worker 3 times"):
         made(tmp_path, deaths={"train-20": 9}, **two())
@@ -105,6 +107,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
 def test_workers_end_with_the_process_that_started_them(how: str, tmp_path: Path) -> None:
     script = tmp_path / "drive.py"

@@ -42,6 +42,7 @@ def result(environment: TasksEnvironment, *commands: str) -> Result:
 # ---- the oracle and doing nothing -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_solution_of_each_of_our_folders_gets_the_whole_reward_and_nothing_gets_less(boxes_here: MakeTasks) -> None:
     environment = boxes_here(services=("left-running",))
     said = {task.id: environment.prove(task) for task in environment.tasks("all")}

@@ -77,6 +77,7 @@ def gone(word: str, seconds: float = 20) -> bool:
     return not others(word)
 
 
+@pytest.mark.slow
 def test_two_processes_leave_what_one_leaves(start: str, tmp_path: Path) -> None:
     steps: list[tuple[int, int, float]] = []
     one = train(TWO.model_copy(update={"processes": 1}), start, tmp_path / "one")
