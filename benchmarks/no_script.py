@@ -1,7 +1,7 @@
 """Learning without a script or another model: the support desk of `leap init`, by a student from random weights.
 
-    python benchmarks/desk.py FOLDER --seed 0     # log: benchmarks/desk.log
-    python benchmarks/desk.py FOLDER --seed 0 --teacher hindsight --student hf/GGUF --tickets 100 --steps 40
+    python benchmarks/no_script.py FOLDER --seed 0     # log: benchmarks/no_script.log
+    python benchmarks/no_script.py FOLDER --seed 0 --teacher hindsight --student hf/GGUF --tickets 100 --steps 40
 
 pi_0 is cloned from 60 tickets on which a clerk guessed: it reads records by chance and closes with a fix drawn by chance,
 whatever came of it. What is right nobody shows. By search the student finds it by trying its own answers, from the score at the
