@@ -12,7 +12,7 @@ from functools import cached_property
 
 from leap.core import open_action
 from leap.envs.answer import ACTION_MARKER, ends_in_marker
-from leap.envs.thought import unclosed
+from leap.envs.thought import THOUGHTS, unclosed
 from leap.errors import PrerequisiteError
 from leap.models.base import Sampling
 from leap.models.chat import ChatTokens
@@ -20,7 +20,7 @@ from leap.models.chat import ChatTokens
 _END = -1  # trie key of "the answer may end here"
 _TEXT = -2  # trie key of "a free text begins here"
 _IN_JSON = re.compile(r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*')
-_ENDS_THOUGHT = "/THINK"  # in the brackets of an open action it would be what closes a thought
+_ENDS_THOUGHT = THOUGHTS["[THINK]"].strip("[]")  # in the brackets of an open action it would be what closes a thought
 _NOT_IN_TEXT = frozenset("\n\r[]<>\ufffd")  # would end the line, close the text, look like thinking, or be half a character
 
 
@@ -187,7 +187,8 @@ class ActionConstraint:
             return grammar.not_in_reason
         text = grammar.chat.decode(self._generated[-written:]) if 0 < written < len(_ENDS_THOUGHT) else ""
         ending = grammar.ending_thought(text) if written < len(_ENDS_THOUGHT) else []
-        return [*(grammar.not_in_text if written else grammar.blank), *ending]
+        usual = grammar.not_in_text if written else grammar.blank
+        return [*usual, *ending] if ending else usual
 
     def advance(self, token: int) -> None:
         """Takes in the token that was chosen."""

@@ -132,14 +132,12 @@ class BestOf(DecodingPolicy[BestOfConfig]):
         for act in acts:
             if act.parsed:
                 found.setdefault(act.decision.action, []).append(act)
-        taken = [1 if self.config.n == "all" else len(some) for some in found.values()]
         if self.config.n == "all":
             grammar = self._renderer.grammar_of(history.task)
             for action in history.now.admissible or ():
                 if action not in found and not open_action(action):
                     decision = Decision(reason="", action=action)
                     found[action] = [Act(decision, grammar.write(decision)["content"])]
-                    taken.append(1)
         if len(found) < 2 or self._value is None:
             return next((act for act in acts if act.parsed), acts[0])
         from leap.value.network import judged
@@ -150,5 +148,5 @@ class BestOf(DecodingPolicy[BestOfConfig]):
             scores = iter(self._value.scores(judged(history, decisions, self._renderer, reasons=self._reasons)))
         except ContextTooLong:
             return acts[0]
-        values = [fmean([next(scores) for _ in some]) for some in read]
+        values, taken = [fmean([next(scores) for _ in some]) for some in read], [len(some) for some in found.values()]
         return [*found.values()][best(values, taken, self.config.votes)][0]
