@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from histories import CHOICES, a_history
+from pydantic import ValidationError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -17,9 +18,9 @@ from leap.models.chat import ChatTokens  # noqa: E402
 from leap.policies.rendering import PromptConfig, Renderer  # noqa: E402
 from leap.testing.checkpoints import tiny_checkpoint  # noqa: E402
 from leap.training.branches import TokenRow, pack  # noqa: E402
-from leap.training.config import LoraConfig  # noqa: E402
+from leap.training.config import LoraConfig, SFTConfig  # noqa: E402
 from leap.training.method import Job  # noqa: E402
-from leap.value.config import ValueTrainingConfig  # noqa: E402
+from leap.value.config import ValueConfig, ValueTrainingConfig  # noqa: E402
 from leap.value.network import Judged, ValueModel, ValueTraining, choice_loss, encode, judged  # noqa: E402
 
 SETTINGS = ValueTrainingConfig(
@@ -123,3 +124,12 @@ def test_a_value_network_reads_reasons_where_it_is_to(start: Path) -> None:
     assert told[0] != told[1]
     blind = model.scores(judged(history, [one, other], renderer))
     assert blind[0] == pytest.approx(blind[1], abs=1e-6)
+
+
+def test_the_weight_of_the_choice_has_one_key() -> None:
+    """Under `value.training` it would be overruled in silence."""
+    config = ValueConfig(compare=0.5, training={"lr": 0.002})
+    made = config.settings(SFTConfig(lr=0.001))
+    assert (made.compare, made.lr, made.branches, made.epochs) == (0.5, 0.002, True, 3.0)
+    with pytest.raises(ValidationError, match="compare"):
+        ValueConfig(training={"compare": 1.0}).settings(SFTConfig())

@@ -101,5 +101,5 @@ class ValueConfig(Section):
             ValidationError: A key of `training` is wrong.
         """
         own = {"steps": None, "first_steps": None, "epochs": 3.0, **self.training, "method": "sft", "branches": True}
-        usual = SFTConfig.in_place_of(training.model_dump())
-        return ValueTrainingConfig.model_validate({**usual, **own, "compare": self.compare})
+        sft = SFTConfig.model_validate({**SFTConfig.in_place_of(training.model_dump()), **own})
+        return ValueTrainingConfig.model_validate(sft.model_dump() | {"compare": self.compare})
