@@ -127,6 +127,9 @@ def test_two_runs_side_by_side(opened: Any, runs: list[Path]) -> None:
     assert str(runs[1]) in css(opened, "#episode > .pair")[0].text
     links = [one for one in css(opened, "header a") if one.text.endswith("other")]
     assert len(links) == 1
+    choose(opened, "beside", f"{runs[1]}: rollouts of π₀")
+    count(opened, "0 episodes")
+    until(opened, lambda: "have no task in common" in css(opened, "#episode")[0].text)
 
 
 def test_what_is_added_comes_in_and_what_is_read_stays(opened: Any, runs: list[Path]) -> None:

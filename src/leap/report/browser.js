@@ -111,7 +111,9 @@ function browse(source) {
     const place = shown.findIndex((row) => row.key === wanted);
     current = -1;
     draw();
-    if (!shown.length) panel.replaceChildren(make("p", "empty", "No shown episode fits these filters."));
+    const apart = pairs && ![...own || rows.map((row) => row.task)].some((task) => pairs.has(task));
+    if (!shown.length) panel.replaceChildren(make("p", "empty", apart ? "What is shown and what stands beside it have no task in common."
+      : "No shown episode fits these filters."));
     else if (anew || place < 0) return select(Math.max(0, place), false);
     else current = place, draw();
   }
