@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from leap import datasets, registry
-from leap.core import Correction, Episode, PrivilegedState, StopReason, Task, content_key, seed_of
+from leap.core import Correction, Episode, StopReason, Task, content_key, seed_of
 from leap.core.message import sendable
 from leap.core.record import Record
 from leap.datasets import PreferenceRow, Row
-from leap.demonstrations.sources import AnnotatorConfig, PlayedConfig
 from leap.envs.base import Environment, listed
 from leap.envs.live import states_along
 from leap.envs.replay import plans_after
@@ -33,6 +32,7 @@ from leap.recipe import Recipe
 from leap.rollouts import Play
 from leap.runs.actors import Actors
 from leap.runs.correcting import correct_all, corrected, up_to_labels, who_corrects
+from leap.runs.demonstrating import by_task, demonstrated_tasks, demonstrations, privileged_rows
 from leap.runs.directory import RunDirectory, marker
 from leap.runs.executors import Executor
 from leap.runs.playing import play_tasks
@@ -43,7 +43,7 @@ from leap.runs.usage import Usage
 from leap.runs.valuing import value_pairs
 from leap.sync import run_sync
 from leap.teachers.config import ModelTeacherConfig
-from leap.teachers.hindsight import account, known, siblings
+from leap.teachers.hindsight import siblings
 from leap.teachers.prompts import PrivilegedRenderer
 from leap.training.losses import loss_curves, note_loss
 from leap.training.method import Collected, Job, method_of
@@ -63,7 +63,7 @@ class Stages:
         self.run = run
         self.progress = progress
         self._ready = environment
-        self._tasks = cache(self._listed)
+        self.tasks = cache(self._listed)
         self._opened = ExitStack()
         if environment is not None:
             self._opened.callback(environment.close)
@@ -117,21 +117,21 @@ class Stages:
                 who += f" mixed with the teacher ({beta:.0%} of steps)"
             what = f"rollouts of {who if beta < 1 else f'the teacher at privilege {recipe.teacher.privilege}'}"
         with self.booked(f"rollout {i}"):
-            self._play(i, spec, play, journal, what)
+            self.play(i, spec, play, journal, what)
         return journal
 
     def _rolled_out(self, i: int) -> tuple[PolicySpec, Play]:
         """Who plays what in iteration i."""
         section, stream = self.recipe.environment, f"rollout-{i}"
         spec = PolicySpec("rollout", iteration=i) if i else PolicySpec("demonstrator")
-        tasks = self._tasks(section.train, section.train_tasks, stream) if i else self._demonstrated_tasks()
+        tasks = self.tasks(section.train, section.train_tasks, stream) if i else demonstrated_tasks(self)
         return spec, Play(tasks, self.recipe.horizon, self.recipe.seed, stream, self.recipe.keeps_tokens)
 
     def episodes(self, i: int) -> Journal[Episode]:
         """Episodes of iteration i that are on file."""
         return self.journal(self.run.episodes(i), Episode)
 
-    def _in_order(self, i: int) -> list[Episode]:
+    def in_order(self, i: int) -> list[Episode]:
         """Episodes of iteration i by task: a journal's own order is that in which they happened to finish.
 
         Raises:
@@ -144,13 +144,13 @@ class Stages:
             raise RunError(
                 f"{journal.path} holds {len(episodes)} of {len(play.tasks)} episodes; roll out iteration {i} first."
             )
-        return sorted(episodes, key=_by_task)
+        return sorted(episodes, key=by_task)
 
     def _listed(self, split: str, limit: int | None, stream: str) -> list[Task]:
         """Tasks of a split; with a limit, a sample of its own for each stream of the recipe's seed."""
         return listed(self.environment, split, limit=limit, seed=seed_of(self.recipe.seed, stream))
 
-    def _play(self, i: int, spec: PolicySpec, play: Play, journal: Journal[Episode], what: str) -> Sequence[Episode]:
+    def play(self, i: int, spec: PolicySpec, play: Play, journal: Journal[Episode], what: str) -> Sequence[Episode]:
         """Plays for the rollouts of iteration i what is not on file; returns the tasks' episodes."""
         shown = partial(self.timed, "rollout", i, what, journal.path)
         played = play_tasks(spec, play, self.actors, journal, shown, self.executor)
@@ -173,7 +173,7 @@ class Stages:
         section = self.recipe.teacher
         chosen = [
             episode
-            for episode in self._in_order(i)
+            for episode in self.in_order(i)
             if episode.stop is not StopReason.ENVIRONMENT_ERROR
             and (section.episodes == "all" or episode.score <= section.failure_score)
         ]
@@ -205,7 +205,7 @@ class Stages:
         tasks = {episode.task.key: episode.task for episode in episodes}
         play = Play([*tasks.values()], self.recipe.horizon, self.recipe.seed, f"rollout-expert-{iteration}")
         journal = self.journal(self.run.expert_play(iteration), Episode)
-        played = self._play(iteration, scripted(), play, journal, "expert's play of the tasks to correct")
+        played = self.play(iteration, scripted(), play, journal, "expert's play of the tasks to correct")
         extractor = self.actors.extractor(iteration, section)
         under_way = self.timed("correct", iteration, "privileged states", self.run.states(iteration))
         with under_way, self.booked(f"extract {iteration}"):
@@ -226,7 +226,7 @@ class Stages:
             self.adopt(path)
             return path
         if i == 0:
-            rows = [*datasets.demonstration_rows(self._demonstrations(), self.renderer), *self._privileged_rows()]
+            rows = [*datasets.demonstration_rows(demonstrations(self), self.renderer), *privileged_rows(self)]
         else:
             by_key, made = {episode.key: episode for episode in self._to_correct(i)}, list(self.corrections(i))
             if left := len(by_key) - len(corrected(by_key.values(), made)):
@@ -245,65 +245,6 @@ class Stages:
             )
         self.run.manifest.write(path, text)
         return path
-
-    def _demonstrations(self) -> list[Episode]:
-        """The episodes to clone, with reasons."""
-        episodes, section = self._in_order(0), self._played
-        wanted = [e for e in episodes if section.keeps(e) and e.stop is not StopReason.ENVIRONMENT_ERROR]
-        if not any(episode.steps for episode in wanted):
-            raise RunError(
-                f"none of {len(episodes)} demonstrations by {section.who} is good enough to be cloned. Give a longer "
-                f"horizon or more demonstrations.episodes, or change what is kept: {section.kept_by}."
-            )
-        return self._annotated(up_to_labels(section.labels, wanted, self.recipe.seed, "labels-0"), section.annotate)
-
-    @property
-    def _played(self) -> PlayedConfig:
-        """The recipe's demonstrations, where there are any."""
-        section = self.recipe.demonstrations
-        assert isinstance(section, PlayedConfig)
-        return section
-
-    def _demonstrated_tasks(self) -> list[Task]:
-        """The training tasks that are demonstrated."""
-        drawn = self._tasks(self.recipe.environment.train, self._played.episodes, "demonstrations")
-        return list(self.actors.demonstrations.tasks(drawn))
-
-    def _annotated(self, demonstrations: list[Episode], section: AnnotatorConfig | None) -> list[Episode]:
-        """The demonstrations, where the recipe asks for it with the reasons of a model."""
-        if section is None or (not section.replace and all(step.reason for e in demonstrations for step in e.steps)):
-            return demonstrations
-        annotated, annotator = list[Episode](), self.actors.annotator(section)
-        under_way = self.timed("correct", 0, "reasons for demonstrations", self.run.annotations())
-        with under_way as (bar, _), self.booked("annotate"):
-
-            def keep(episode: Episode) -> None:
-                annotated.append(episode)
-                bar.update(len(annotated), len(demonstrations), self.actors.spent)
-
-            run_sync(annotator.annotate_all(demonstrations, keep))
-            check_lost(annotator.model.name, annotator.lost, len(demonstrations), self.recipe.lost_share)
-        return sorted(annotated, key=_by_task)
-
-    def _privileged_rows(self) -> Iterator[Row]:
-        """Where the recipe asks for it, steps with the privileged state behind the prompt, as the self teacher will render it: of
-        the environment's teacher on the tasks of the demonstrations, and of demonstrations that solved them, in hindsight."""
-        recipe, student = self.recipe, self.actors.whole_renderer
-        section = recipe.demonstrations
-
-        def shown(privilege: int, episode: Episode, states: Sequence[PrivilegedState]) -> Iterator[Row]:
-            return datasets.privileged_rows(episode, states, PrivilegedRenderer(student, privilege).render, student)
-
-        if privilege := getattr(section, "with_state", 0):
-            play = Play(self._demonstrated_tasks(), recipe.horizon, recipe.seed, "rollout-with-state")
-            journal = self.journal(self.run.with_state(), Episode)
-            for episode in self._play(0, scripted(privilege), play, journal, f"teacher's play at privilege {privilege}"):
-                if section.keeps(episode) and episode.stop is not StopReason.ENVIRONMENT_ERROR:
-                    yield from shown(privilege, episode, run_sync(states_along(self.environment, episode)))
-        if privilege := getattr(section, "in_hindsight", 0):
-            for episode in self._demonstrations():
-                if episode.success:
-                    yield from shown(privilege, episode, [known(account(episode))] * len(episode.steps))
 
     def _data(self, up_to: int) -> range:
         """Every j of D_0..D_i; where there is no D_0, from 1."""
@@ -399,7 +340,7 @@ class Stages:
         from leap.models.scratch import build_scratch
 
         self.rollout(0)
-        rows = [*datasets.demonstration_rows(self._demonstrations(), self.actors.whole_renderer), *self._privileged_rows()]
+        rows = [*datasets.demonstration_rows(demonstrations(self), self.actors.whole_renderer), *privileged_rows(self)]
         texts = [text for row in rows for text in row.texts()] + [*self.environment.vocabulary()]
         with atomic_directory(base) as temporary:
             names = self.environment.names()
@@ -428,8 +369,8 @@ class Stages:
     def evaluation_tasks(self) -> dict[str, list[Task]]:
         """Tasks of the validation split and of each test split."""
         section = self.recipe.environment
-        tasks = {section.validation: self._tasks(section.validation, section.validation_tasks, "evaluation")}
-        return tasks | {split: self._tasks(split, section.test_tasks, "evaluation") for split in section.test}
+        tasks = {section.validation: self.tasks(section.validation, section.validation_tasks, "evaluation")}
+        return tasks | {split: self.tasks(split, section.test_tasks, "evaluation") for split in section.test}
 
     def _evaluate(self, spec: PolicySpec) -> list[Evaluation]:
         played = {split: self._evaluated(spec, split, tasks) for split, tasks in self.evaluation_tasks().items()}
@@ -503,7 +444,3 @@ class Stages:
         records = read_json(self.run.stages) if self.run.stages.exists() else []
         records.append({"stage": stage, "iteration": iteration, "what": what, **figures})
         self.run.manifest.write(self.run.stages, as_json(records))
-
-
-def _by_task(episode: Episode) -> tuple[str, str]:
-    return episode.task.split, episode.task.id
