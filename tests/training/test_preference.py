@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import slow
 from pairs import ADAPTER, BOTH, DPO, KTO, LORA, some_pairs, train, watched, weights
 
 from leap.errors import RunError
@@ -65,7 +66,7 @@ def test_before_the_first_step_the_policy_is_its_reference(
     assert max(seen.rewards[first:]) > 1e-4
 
 
-@pytest.mark.parametrize("start", ["llama3", "scratch", "adapter"])
+@pytest.mark.parametrize("start", [slow("llama3"), "scratch", "adapter"])
 @pytest.mark.parametrize("method", ["dpo", "kto"])
 def test_corrections_gain_on_what_the_student_did(method: str, start: str, starts: dict[str, str], tmp_path: Path) -> None:
     began = starts.get(start, starts["llama3"])
@@ -128,7 +129,7 @@ class Killed(BaseException):
     """Ends a training as a kill would."""
 
 
-@pytest.mark.parametrize("case", ["dpo llama3", "kto llama3", "dpo adapter", "kto adapter", "dpo scratch"])
+@pytest.mark.parametrize("case", [*map(slow, ["dpo llama3", "kto llama3", "dpo adapter", "kto adapter"]), "dpo scratch"])
 def test_an_interrupted_training_ends_in_the_same_weights(case: str, starts: dict[str, str], tmp_path: Path) -> None:
     method, start = case.split()
     config = config_of(method, start, steps=6, save_steps=2)
@@ -148,7 +149,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(case: str, starts: dic
     assert all(torch.allclose(whole[name], resumed[name], atol=1e-6) for name in whole)
 
 
-@pytest.mark.parametrize("lr", [1e8, 1e30])
+@pytest.mark.parametrize("lr", [1e8, slow(1e30)])
 @pytest.mark.parametrize("case", ["dpo llama3", "kto llama3", "dpo adapter", "kto fresh", "dpo scratch"])
 def test_a_preference_tuning_that_diverges_stops_at_every_start(
     case: str, lr: float, starts: dict[str, str], tmp_path: Path
@@ -167,7 +168,7 @@ def test_a_preference_tuning_that_diverges_stops_at_every_start(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize("part", [slow(1), 2])
 def test_of_two_parts_the_finished_one_is_not_done_again(part: int, starts: dict[str, str], tmp_path: Path) -> None:
     config = BOTH.model_copy(update={"steps": 3, "sft": BOTH.sft.model_copy(update={"steps": 2})})
     whole = train(config, starts["llama3"], tmp_path / "whole")

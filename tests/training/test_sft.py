@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marks import slow
 from pairs import answer, some_rows
 
 from leap.errors import LeapError, RunError
@@ -149,7 +150,7 @@ def test_a_larger_model_takes_a_step_in_several_passes(
     assert all(torch.allclose(tensor, other[name], atol=2e-4) for name, tensor in one.items())
 
 
-@pytest.mark.parametrize("branches", [False, True], ids=["rows", "branches"])
+@pytest.mark.parametrize("branches", [slow(False), True], ids=["rows", "branches"])
 def test_adapters_in_bfloat16_train_as_with_peft_s_own_casts(
     branches: bool, checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,8 +178,8 @@ class Killed(BaseException):
     """Ends a training as a kill would."""
 
 
-@pytest.mark.parametrize("config", [ROWS, BRANCHES, LORA], ids=["rows", "branches", "lora"])
-@pytest.mark.parametrize("torn", [False, True], ids=["whole", "torn"])
+@pytest.mark.parametrize("config", [slow(ROWS), BRANCHES, LORA], ids=["rows", "branches", "lora"])
+@pytest.mark.parametrize("torn", [False, slow(True)], ids=["whole", "torn"])
 def test_an_interrupted_training_ends_in_the_same_weights(
     config: SFTConfig, torn: bool, checkpoints: dict[str, str], tmp_path: Path
 ) -> None:
@@ -205,7 +206,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(
         assert torch.allclose(tensor, resumed[name], atol=1e-7), name
 
 
-@pytest.mark.parametrize("config", [ROWS, BRANCHES, LORA], ids=["rows", "branches", "lora"])
+@pytest.mark.parametrize("config", [slow(ROWS), BRANCHES, slow(LORA)], ids=["rows", "branches", "lora"])
 @pytest.mark.parametrize("steps", [4, 5])
 def test_a_training_killed_after_its_last_step_takes_no_further_one(
     config: SFTConfig, steps: int, checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -250,7 +251,7 @@ def test_rows_that_are_all_too_long_are_refused(config: SFTConfig, checkpoints: 
 
 
 @pytest.mark.parametrize("config", [ROWS, BRANCHES, LORA], ids=["rows", "branches", "lora"])
-@pytest.mark.parametrize("lr", [1e8, 1e30])
+@pytest.mark.parametrize("lr", [1e8, slow(1e30)])
 def test_a_training_that_diverges_stops_and_keeps_the_last_good_state(
     config: SFTConfig, lr: float, checkpoints: dict[str, str], tmp_path: Path
 ) -> None:
@@ -284,7 +285,7 @@ def test_a_last_step_that_ruins_the_weights_leaves_no_checkpoint(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "emptied", "missing", "flipped", "unmarked"])
+@pytest.mark.parametrize("damage", ["cut", slow("emptied"), slow("missing"), "flipped", slow("unmarked")])
 def test_a_state_that_is_not_whole_does_not_count(damage: str, checkpoints: dict[str, str], tmp_path: Path) -> None:
     """Every file of the trainer's: a kill while it was written, or a disk that lost some of it."""
     config = ROWS.model_copy(update={"save_steps": 1})
