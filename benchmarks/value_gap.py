@@ -21,12 +21,12 @@ def main() -> None:
         with open_run(Path(run)) as stages:
             asked = {"labels": "replay", "steps": 3, "answers": 4, "listed": 0, "discount": 1.0}
             config = stages.recipe.value.model_copy(update=asked)
-            held = valuing._played(stages, 1, stages.recipe.environment.validation, 100, "gap")
-            labels = valuing._labels(stages, 1, held, config, "gap-replay")
+            held = valuing.episodes_of(stages, 1, stages.recipe.environment.validation, 100, "gap")
+            labels = valuing.labels_of(stages, 1, held, config, "gap-replay")
             about = {"policy": "pi_1", "labels": "planner", "split": stages.recipe.environment.validation}
             about |= dict.fromkeys(("trained", "trained_episodes", "executed"), 0)
             print(run)
-            print_measured(measured(valuing._scored(stages, 1, held, labels), **about))
+            print_measured(measured(valuing.scores_of(stages, 1, held, labels), **about))
 
 
 if __name__ == "__main__":

@@ -71,17 +71,17 @@ def make_value(stages: Stages, i: int) -> Measured:
     same settings is not made again."""
     run, config = stages.run, stages.recipe.value
     section = stages.recipe.environment
-    episodes = _played(stages, i, section.train, config.tasks, "episodes")
-    labels = _labels(stages, i, episodes, config, config.labels)
+    episodes = episodes_of(stages, i, section.train, config.tasks, "episodes")
+    labels = labels_of(stages, i, episodes, config, config.labels)
     trained = _train(stages, i, episodes, labels, config)
     file = run.value(i, f"{config.labels}.json")
-    held = _played(stages, i, section.validation, config.held_out, "held-out")
-    held_labels = _labels(stages, i, held, config.held_out_labels, "held-out-replay")
+    held = episodes_of(stages, i, section.validation, config.held_out, "held-out")
+    held_labels = labels_of(stages, i, held, config.held_out_labels, "held-out-replay")
     key = content_key("measured", trained, [(episode, one.told) for episode, one in sorted(held_labels.items())])
     if file.exists() and (told := read_json(file))["key"] == key:
         return Measured.model_validate(told["measured"])
     with stages.timed("value", i, f"measure the value model of pi_{i}"):
-        scored = _scored(stages, i, held, held_labels)
+        scored = scores_of(stages, i, held, held_labels)
         if not scored:
             raise RunError(f"none of the {len(held)} validation episodes of pi_{i} has a labelled action.")
         about = {
@@ -97,7 +97,7 @@ def make_value(stages: Stages, i: int) -> Measured:
     return found
 
 
-def _played(stages: Stages, i: int, split: str, limit: int, name: str) -> Sequence[Episode]:
+def episodes_of(stages: Stages, i: int, split: str, limit: int, name: str) -> Sequence[Episode]:
     """Episodes of pi_i, as it is evaluated, on a sample of a split of its own."""
     recipe, stream = stages.recipe, f"value-{name}-{i}"
     tasks = listed(stages.environment, split, limit=limit, seed=seed_of(recipe.seed, stream))
@@ -110,7 +110,7 @@ def _played(stages: Stages, i: int, split: str, limit: int, name: str) -> Sequen
     )
 
 
-def _labels(stages: Stages, i: int, episodes: Sequence[Episode], config: ValueConfig, name: str) -> dict[str, Labels]:
+def labels_of(stages: Stages, i: int, episodes: Sequence[Episode], config: ValueConfig, name: str) -> dict[str, Labels]:
     """Labels of episodes, by the episode's key."""
     path = stages.run.value(i, f"{name}.jsonl")
     journal = stages.journal(path, Labels)
@@ -194,7 +194,7 @@ def _train(stages: Stages, i: int, episodes: Sequence[Episode], labels: dict[str
     return key
 
 
-def _scored(stages: Stages, i: int, episodes: Sequence[Episode], labels: dict[str, Labels]) -> list[Scored]:
+def scores_of(stages: Stages, i: int, episodes: Sequence[Episode], labels: dict[str, Labels]) -> list[Scored]:
     """Held-out actions with what the value model says of them."""
     from leap.value.network import ValueModel, judged_steps
 
