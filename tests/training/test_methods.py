@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marks import slow
 from pydantic import BaseModel, ValidationError
 
 from leap import registry
@@ -109,7 +110,7 @@ def test_4_bit_without_bitsandbytes_says_what_to_install(
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
-@pytest.mark.parametrize("config", [LORA, DPO.model_copy(update={"lora": LORA.lora})], ids=["sft", "dpo"])
+@pytest.mark.parametrize("config", [LORA, slow(DPO.model_copy(update={"lora": LORA.lora}))], ids=["sft", "dpo"])
 def test_a_quantised_base_trains_an_adapter(config: Any, tmp_path: Path) -> None:
     from leap.training.student import load_student
 
