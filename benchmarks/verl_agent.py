@@ -22,6 +22,8 @@ import statistics
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -34,6 +36,11 @@ import psutil
 MIB = 2**20
 SPARE = 3 * 2**30
 """A number of games is left out where, by the line so far, less than this would stay free, in bytes."""
+
+RESOURCES = {"num_cpus": 0.01}
+"""Of an actor of Ray's; more of them than processors can be open."""
+MANAGED = SimpleNamespace(env=SimpleNamespace(history_length=2))
+"""The manager's configuration."""
 
 
 def memory() -> dict[str, float]:
@@ -84,7 +91,73 @@ def start_ray(attempts: int = 5) -> None:
                 raise
 
 
-def serve(which: str, checkout: Path, data: Path, games: int, group: int) -> None:
+class Side(ABC):
+    """One of the two, under verl-agent's own environment manager.
+
+    Attributes:
+        anew: Whether each turn begins with other games.
+        games: What is being played, which the other side is then given.
+        seen: What each game shows, by kind.
+    """
+
+    anew = False
+    manager: Any
+    games: list[Any]
+    seen: list[dict[str, Any]]
+
+    @abstractmethod
+    def __init__(self, which: str, given: argparse.Namespace, games: int) -> None:
+        """Opens so many games of `original` or `leap`."""
+
+    @abstractmethod
+    def reset(self, games: list[Any]) -> None:
+        """Begins these games, or those that come next if there are none."""
+
+    @abstractmethod
+    def choose(self, draw: random.Random, left: int) -> list[str]:
+        """An action for each game, where so many steps are left of a turn."""
+
+    @abstractmethod
+    def look(self, shown: Any, *told: Any) -> None:
+        """Notes what the manager's `step` returned: what is shown; rewards, whether each game is over, and infos."""
+
+
+class Alfworld(Side):
+    """ALFWorld. A random player goes on with the same games."""
+
+    def __init__(self, which: str, given: argparse.Namespace, games: int) -> None:
+        os.environ["ALFWORLD_DATA"] = str(given.data)
+        from agent_system.environments.env_manager import AlfWorldEnvironmentManager
+        from agent_system.environments.env_package.alfworld.projection import alfworld_projection
+
+        build: Any
+        if which == "leap":
+            from leap.interop.verl_agent import build_alfworld_envs as build
+        else:
+            from agent_system.environments.env_package.alfworld.envs import build_alfworld_envs as build
+        configuration = given.checkout / "agent_system/environments/env_package/alfworld/configs/config_tw.yaml"
+        evaluated = {"eval_dataset": "eval_in_distribution"}
+        self.envs = build(str(configuration), 0, games // given.group, given.group, RESOURCES, True, evaluated)
+        self.group = given.group
+        self.manager = AlfWorldEnvironmentManager(self.envs, partial(alfworld_projection), MANAGED)
+
+    def reset(self, games: list[Any]) -> None:
+        if games:
+            world = self.envs.environment
+            tasks = {os.path.realpath(world.game_path(task)): task for task in world.tasks("train")}
+            self.envs._orders = [iter([tasks[game]]) for game in games[:: self.group]]
+        shown, infos = self.manager.reset({})
+        self.games = [os.path.realpath(info["extra.gamefile"]) for info in infos]
+        self.look(shown)
+
+    def choose(self, draw: random.Random, left: int) -> list[str]:
+        return [draw.choice(sorted(each)) for each in self.envs.get_admissible_commands]
+
+    def look(self, shown: Any, *told: Any) -> None:
+        self.seen = [{"observations": text} for text in shown["anchor"]]
+
+
+def serve(side: type[Side], given: argparse.Namespace) -> None:
     """Plays one batch as the lines of the standard input say; answers are lines of JSON on the standard output."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # Ray and the environments print, too
@@ -92,67 +165,44 @@ def serve(which: str, checkout: Path, data: Path, games: int, group: int) -> Non
     def answer(**told: Any) -> None:
         print(json.dumps(told), file=answers, flush=True)
 
-    os.environ["ALFWORLD_DATA"] = str(data)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(checkout), *sys.path])
-    sys.path.insert(0, str(checkout))
-    from agent_system.environments.env_manager import AlfWorldEnvironmentManager
-    from agent_system.environments.env_package.alfworld.projection import alfworld_projection
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(given.checkout), *sys.path])
+    sys.path.insert(0, str(given.checkout))
+    import agent_system.environments.env_manager  # noqa: F401  # what it takes counts for the driver
 
-    build: Any
-    if which == "leap":
-        from leap.interop.verl_agent import build_alfworld_envs as build
-    else:
-        from agent_system.environments.env_package.alfworld.envs import build_alfworld_envs as build
     before = memory()["pss"]
-    if which == "original":
+    if given.serve == "original":
         start_ray()
-    configuration = checkout / "agent_system/environments/env_package/alfworld/configs/config_tw.yaml"
-    played = json.loads(input())
-    began = time.perf_counter()
-    envs = build(
-        str(configuration), 0, games // group, group, {"num_cpus": 0.01}, True, {"eval_dataset": "eval_in_distribution"}
-    )
-    if played:  # the games that the original drew
-        tasks = {os.path.realpath(envs.environment.game_path(task)): task for task in envs.environment.tasks("train")}
-        envs._orders = [iter([tasks[game]]) for game in played[::group]]
-    manager = AlfWorldEnvironmentManager(
-        envs, partial(alfworld_projection), SimpleNamespace(env=SimpleNamespace(history_length=2))
-    )
-    shown, infos = manager.reset({})
-    answer(
-        ready=time.perf_counter() - began,
-        before=before,
-        games=[os.path.realpath(info["extra.gamefile"]) for info in infos],
-        shown=shown["anchor"],
-    )
-    draw = random.Random(0)
-    for line in sys.stdin:
-        given = json.loads(line)
-        if not given["steps"]:
-            break
-        seconds, taken, texts, busy = 0.0, [], [], processor()
-        for step in range(given["steps"]):
-            actions = (
-                given["actions"][step]
-                if given["actions"]
-                else [draw.choice(sorted(each)) for each in envs.get_admissible_commands]
-            )
-            replies = [f"<think>so</think><action>{each}</action>" for each in actions]
+    batch, draw, began = None, random.Random(0), time.perf_counter()
+    for asked in map(json.loads, sys.stdin):
+        if batch is None:
             began = time.perf_counter()
-            shown, *_ = manager.step(replies)
-            seconds += time.perf_counter() - began
-            taken.append(actions)
-            texts.append(shown["anchor"])
-        answer(seconds=seconds, busy=processor() - busy, actions=taken, shown=texts)
-    answer(**memory())
-    manager.close()
+            batch = side(given.serve, given, given.games[0])
+        if "games" in asked:
+            batch.reset(asked["games"])
+            answer(ready=time.perf_counter() - began, before=before, games=batch.games, seen=batch.seen)
+        elif asked["steps"]:
+            seconds, taken, seen, busy = 0.0, [], [], processor()
+            for step in range(asked["steps"]):
+                actions = asked["actions"][step] if asked["actions"] else batch.choose(draw, asked["steps"] - step)
+                replies = [f"<think>so</think><action>{each}</action>" for each in actions]
+                start = time.perf_counter()
+                told = batch.manager.step(replies)
+                seconds += time.perf_counter() - start
+                batch.look(*told)
+                taken.append(actions)
+                seen += batch.seen
+            answer(seconds=seconds, busy=processor() - busy, actions=taken, seen=seen)
+        else:
+            answer(**memory())
+            batch.manager.close()
+            break
 
 
 class Batch:
     """A batch in a process of its own."""
 
     def __init__(self, which: str, given: argparse.Namespace, games: int) -> None:
-        command = [sys.executable, __file__, str(given.checkout), str(given.data), "--serve", which]
+        command = [sys.executable, sys.argv[0], str(given.checkout), str(given.data), "--serve", which]
         self.process = subprocess.Popen(
             [*command, "--games", str(games), "--group", str(given.group)],
             stdin=subprocess.PIPE,
@@ -169,9 +219,25 @@ class Batch:
         return json.loads(line)
 
 
-def differing(one: list[Any], other: list[Any]) -> int:
-    """How many of two batches' texts are not equal."""
-    return sum(a != b for a, b in zip(np.ravel(one), np.ravel(other), strict=True))
+class Differences:
+    """What two sides show, side by side, by its kind: how many there are and how many are not equal."""
+
+    def __init__(self) -> None:
+        self.all: Counter[str] = Counter()
+        self.wrong: Counter[str] = Counter()
+
+    def add(self, answers: Sequence[dict[str, Any]]) -> None:
+        """Counts what the answers of both saw; the first difference of a kind is told on the standard error."""
+        for one, other in zip(*(answer["seen"] for answer in answers), strict=True):
+            for kind in one.keys() | other.keys():
+                self.all[kind] += 1
+                if one.get(kind) != other.get(kind):
+                    self.wrong[kind] += 1
+                    if self.wrong[kind] == 1:
+                        print(f"{kind} differ:\n  {one.get(kind)}\n  {other.get(kind)}", file=sys.stderr)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{self.wrong[kind]} of {n} {kind} differ" for kind, n in sorted(self.all.items()))
 
 
 def line_through(counts: list[int], used: list[float]) -> tuple[float, float]:
@@ -180,32 +246,40 @@ def line_through(counts: list[int], used: list[float]) -> tuple[float, float]:
     return float(slope), float(intercept)
 
 
-def compare(given: argparse.Namespace, games: int, which: Sequence[str]) -> dict[str, dict[str, float]]:
+def compare(given: argparse.Namespace, games: int, which: Sequence[str], *, anew: bool) -> dict[str, dict[str, float]]:
     """Plays so many games in both batches by turns, and prints what came of it; the memory of each."""
     batches = {each: Batch(each, given, games) for each in which}
-    played: list[str] = []
-    first: dict[str, dict[str, Any]] = {}
-    for each, batch in batches.items():
-        first[each] = batch.ask(played)
-        played = first[each]["games"]
+    first, differences = {}, Differences()
+
+    def begin() -> None:
+        played: list[Any] = []
+        for each, batch in batches.items():
+            told = batch.ask({"games": played})
+            played = told["games"]
+            first.setdefault(each, told)
+            answers[each] = told
+        if len(which) > 1:
+            differences.add([*answers.values()])
+
+    answers: dict[str, dict[str, Any]] = {}
+    begin()
     print(f"{games} games: ready", flush=True)
     time.sleep(3)  # what has started them comes to rest
     rates: dict[str, list[float]] = {each: [] for each in which}
     busy = dict.fromkeys(which, 0.0)
-    texts = len(played) if len(which) > 1 else 0
-    wrong = differing(*[first[each]["shown"] for each in which]) if texts else 0
     for turn in range(given.turns + 1):  # the first is for warming up
+        if turn and anew:
+            begin()
         steps = given.steps if turn else 1
-        answers: dict[str, dict[str, Any]] = {}
+        actions = None
         for each, batch in batches.items():
-            actions = answers[which[0]]["actions"] if answers else None
             answers[each] = batch.ask({"steps": steps, "actions": actions})
+            actions = answers[each]["actions"]
             if turn:
                 rates[each].append(games * steps / answers[each]["seconds"])
                 busy[each] += answers[each]["busy"]
         if len(which) > 1:
-            wrong += differing(*[answers[each]["shown"] for each in which])
-            texts += games * steps
+            differences.add([*answers.values()])
     load, used = os.getloadavg()[0], {}
     print(f"{games} games: timed", flush=True)
     for each, batch in batches.items():
@@ -220,15 +294,14 @@ def compare(given: argparse.Namespace, games: int, which: Sequence[str]) -> dict
         )
     if len(which) > 1:
         ratio = statistics.median(ours / theirs for theirs, ours in zip(*rates.values(), strict=True))
-        print(
-            f"  leap takes {ratio:.0f} times as many steps a second; {wrong} of {texts} observations differ; load {load:.1f}"
-        )
+        print(f"  leap takes {ratio:.0f} times as many steps a second; {differences}; load {load:.1f}")
     sys.stdout.flush()
     return used
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(side: type[Side], described: str | None) -> None:
+    """Compares as the command line says."""
+    parser = argparse.ArgumentParser(description=described, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--games", type=int, nargs="*", default=[2, 8, 16, 32], help="numbers of games of both")
@@ -240,7 +313,7 @@ def main() -> None:
     given = parser.parse_args()
     given.checkout, given.data = given.checkout.resolve(), given.data.resolve()
     if given.serve:
-        return serve(given.serve, given.checkout, given.data, given.games[0], given.group)
+        return serve(side, given)
     counts: list[int] = []
     used: list[float] = []
     for games in given.games:
@@ -249,15 +322,15 @@ def main() -> None:
             print(f"{games} games are not run: {free / 2**30:.1f} GiB are free, they need {need / 2**30:.1f}")
             continue
         counts.append(games)
-        used.append(compare(given, games, ("original", "leap"))["original"]["pss"])
+        used.append(compare(given, games, ("original", "leap"), anew=side.anew)["original"]["pss"])
     if len(counts) > 1:
         slope, intercept = line_through(counts, used)
         off = ", ".join(f"{n}: {y - slope * n - intercept:+.0f}" for n, y in zip(counts, used, strict=True))
         print(f"original, PSS: {slope:.1f} MiB a game beside {intercept:.0f} MiB; residuals in MiB: {off}")
         print(f"extrapolated: 128 games of the original {(slope * 128 + intercept) / 1024:.1f} GiB")
     for games in given.alone:
-        compare(given, games, ("leap",))
+        compare(given, games, ("leap",), anew=side.anew)
 
 
 if __name__ == "__main__":
-    main()
+    main(Alfworld, __doc__)
