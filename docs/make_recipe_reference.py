@@ -77,9 +77,8 @@ WHY = {
     ),
     "Some servers cut long prompts silently instead of refusing them.": "teacher.limit",
     "What may be done about leaks (docs/teachers.md).": "teacher.drop_leaks",
-    "How much search tries, how far, and by whom it goes on (docs/teachers.md); no shipped recipe is corrected by it.": (
-        "teacher.answers teacher.attempts teacher.temperature teacher.roll_in teacher.depth teacher.rolls teacher.discount "
-        "teacher.most_steps teacher.stage_steps"
+    "How much search tries, how far, and by whom it goes on (docs/teachers.md).": (
+        "teacher.temperature teacher.roll_in teacher.depth teacher.rolls teacher.discount teacher.stage_steps"
     ),
     "The cap for models without a price.": "budget.tokens",
     "`budget.usd` needs the price of each model, and no shipped table can know all.": (
@@ -103,8 +102,7 @@ WHY = {
         "training.pairs training.pair_answers training.pair_margin"
     ),
     "How a value model is made, where `leap value` is asked for one (docs/value.md).": (
-        "value.labels value.tasks value.held_out value.steps value.answers value.temperature value.listed value.rolls "
-        "value.discount value.reads value.compare value.start value.votes value.training"
+        "value.temperature value.rolls value.start value.votes"
     ),
     "How many processes of a machine work: the machine says.": "executor.workers",
     "A Slurm cluster's own matters (docs/scale.md); `clusters/slurm.sh` beside the recipes sets what most need.": (
