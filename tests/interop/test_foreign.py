@@ -66,6 +66,17 @@ def test_a_game_of_textarena() -> None:
         load_environment("textarena/Hangmen-v0").start(tasks[0])
 
 
+def test_data_of_nltk_that_a_game_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of NLTK itself, which lists every folder it looked in."""
+    textarena = pytest.importorskip("textarena", reason="TextArena is not installed (leap-agents[textarena])")
+    nltk = pytest.importorskip("nltk")
+    monkeypatch.setattr(nltk.data, "path", [])
+    monkeypatch.setattr(textarena, "make", lambda *_, **__: nltk.data.find("corpora/words"))
+    environment = load_environment("textarena/Wordle-v0")
+    with pytest.raises(PrerequisiteError, match=r"^Wordle-v0 needs .* give: python -m nltk.downloader words$"):
+        environment.start(environment.tasks("train")[0])
+
+
 @pytest.mark.parametrize("game", ["ThreeCardMonte-v0", "RushHour-v0", "Countdown-v0"])
 def test_odd_games_of_textarena_keep_the_contract(game: str) -> None:
     """A generator of its own; what is drawn when the game is made; a reason where the reward should stand."""

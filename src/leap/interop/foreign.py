@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -260,7 +261,9 @@ def _make(game: str, options: str) -> Any:
     try:
         return textarena.make(raw, **json.loads(options))
     except LookupError as error:  # NLTK's data could not be fetched
-        raise PrerequisiteError(f"{game} needs data of NLTK: {str(error).strip().splitlines()[1].strip()}") from error
+        named = re.search(r"nltk\.download\('(\w+)'\)", str(error))
+        advice = f"; give: python -m nltk.downloader {named[1]}" if named else f": {' '.join(str(error).split())[:200]}"
+        raise PrerequisiteError(f"{game} needs data of NLTK that is not here{advice}") from error
     except Exception as error:  # a missing key, a file of its own that is no Python, an unknown option
         raise PrerequisiteError(f"TextArena does not make {game!r}: {error}") from error
 
