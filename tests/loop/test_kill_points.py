@@ -19,6 +19,7 @@ pytest.importorskip("openai")
 from flaky_endpoint import FAULTS
 from kill_points import Point, supported
 from killed_runs import Trial, distinct, trials
+from marks import slow
 
 pytestmark = pytest.mark.skipif(not supported(), reason="needs Linux with seccomp user notification")
 
@@ -89,8 +90,8 @@ def test_a_run_killed_at_any_of_many_file_operations_ends_as_if_nothing_had_happ
     ("options", "seeds"),
     [
         ({"retries": 0, "timeout": 4.0}, 1),
-        pytest.param({"retries": 0, "timeout": 4.0, "size": 8}, 3, marks=pytest.mark.slow),
-        pytest.param({"retries": 1, "timeout": 4.0, "size": 8}, 2, marks=pytest.mark.slow),
+        slow({"retries": 0, "timeout": 4.0, "size": 8}, 3),
+        slow({"retries": 1, "timeout": 4.0, "size": 8}, 2),
     ],
 )
 def test_a_run_of_faults_and_kills_equals_one_without_and_pays_nothing_twice(
